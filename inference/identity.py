@@ -1,0 +1,148 @@
+"""Who an adapter is: its digest, and the strict reading of a safetensors header that the digest rests on.
+
+Pure standard library, so that the site can check an upload without torch and the worker can prove that the
+file it loads is the file that was asked for. Names and paths never enter a digest; arithmetic always does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
+DTYPE_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+ARITHMETIC_FIELDS: Final = (
+    "r",
+    "lora_alpha",
+    "use_rslora",
+    "use_dora",
+    "fan_in_fan_out",
+    "rank_pattern",
+    "alpha_pattern",
+)
+"""The fields of adapter_config.json that change what an adapter computes."""
+
+_WRAPPERS: Final = re.compile(r"^(base_model\.model\.)+")
+_WEIGHT: Final = re.compile(r"\.lora_(A|B)(\.[\w-]+)?\.weight$")
+
+
+class HeaderError(ValueError):
+    """A safetensors file that does not keep to its format."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One tensor of a safetensors file; `begin` and `end` are byte offsets into the data part."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+def read_header(path: Path) -> dict[str, TensorInfo]:
+    """Read and check the header of the safetensors file at `path`.
+
+    Raises `HeaderError` when the header is truncated or not JSON, an entry has an unknown type or a wrong
+    size, or the tensors overlap, leave gaps or do not fill the file exactly.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        raw = _read_json(file, size)
+    data_size = size - 8 - len(raw)
+    tensors = [_tensor(name, entry) for name, entry in _entries(raw)]
+    _check_layout(sorted(tensors, key=lambda tensor: tensor.begin), data_size)
+    return {tensor.name: tensor for tensor in tensors}
+
+
+def canonical_name(name: str) -> str:
+    """The name of a LoRA tensor without PEFT's wrappers: ``model.layers.0.self_attn.q_proj.lora_A.weight``."""
+    return _WEIGHT.sub(r".lora_\1.weight", _WRAPPERS.sub("", name))
+
+
+def adapter_digest(config: dict[str, Any], weights: Path) -> str:
+    """SHA-256 in hex over the arithmetic of `config` and every tensor of `weights`, in order of name.
+
+    The same tensors in another order, under another wrapper or beside another base path have the same
+    digest. Raises `HeaderError` as `read_header` does.
+    """
+    header = read_header(weights)
+    state = hashlib.sha256(b"loraland adapter 1\0")
+    state.update(json.dumps(arithmetic(config), sort_keys=True, separators=(",", ":")).encode())
+    with weights.open("rb") as file:
+        start = 8 + struct.unpack("<Q", file.read(8))[0]
+        for tensor in sorted(header.values(), key=lambda tensor: canonical_name(tensor.name)):
+            label = f"\0{canonical_name(tensor.name)}\0{tensor.dtype}\0{tensor.shape}\0"
+            state.update(label.encode())
+            file.seek(start + tensor.begin)
+            state.update(file.read(tensor.end - tensor.begin))
+    return state.hexdigest()
+
+
+def arithmetic(config: dict[str, Any]) -> dict[str, Any]:
+    """The part of an adapter_config.json that changes what the adapter computes, without empty values."""
+    return {key: config[key] for key in ARITHMETIC_FIELDS if config.get(key)}
+
+
+def _read_json(file: BinaryIO, size: int) -> bytes:
+    if size < 8:
+        raise HeaderError(f"the file has {size} bytes; a safetensors file starts with an 8-byte length")
+    (length,) = struct.unpack("<Q", file.read(8))
+    if length > MAX_HEADER_BYTES:
+        raise HeaderError(f"the header claims {length} bytes; at most {MAX_HEADER_BYTES} are allowed")
+    if 8 + length > size:
+        raise HeaderError(f"the header claims {length} bytes but the file ends after {size - 8}")
+    return file.read(length)
+
+
+def _entries(raw: bytes) -> list[tuple[str, Any]]:
+    try:
+        pairs: list[tuple[str, Any]] = json.loads(raw, object_pairs_hook=lambda pairs: pairs)
+    except (ValueError, RecursionError) as error:
+        raise HeaderError("the header is not JSON: this is not a safetensors file") from error
+    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+        raise HeaderError("the header is not a JSON object")
+    names = [name for name, _ in pairs]
+    if len(names) != len(set(names)):
+        raise HeaderError("the header names a tensor twice")
+    return [(name, dict(entry) if _is_object(entry) else entry) for name, entry in pairs if name != "__metadata__"]
+
+
+def _is_object(entry: Any) -> bool:
+    return isinstance(entry, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in entry)
+
+
+def _tensor(name: str, entry: Any) -> TensorInfo:
+    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
+        raise HeaderError(f"tensor {name!r} has no dtype, shape and data_offsets")
+    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype not in DTYPE_BYTES:
+        raise HeaderError(f"tensor {name!r} has type {dtype!r}; allowed are {', '.join(DTYPE_BYTES)}")
+    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+        raise HeaderError(f"tensor {name!r} has a malformed shape or offsets")
+    begin, end = offsets
+    if end - begin != math.prod(shape) * DTYPE_BYTES[dtype]:
+        raise HeaderError(f"tensor {name!r} of shape {shape} and type {dtype} does not fit its {end - begin} bytes")
+    return TensorInfo(name, dtype, tuple(shape), begin, end)
+
+
+def _are_sizes(values: Any) -> bool:
+    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
+
+
+def _check_layout(tensors: list[TensorInfo], data_size: int) -> None:
+    expected = 0
+    for tensor in tensors:
+        if tensor.begin != expected:
+            problem = "overlaps the tensor before it" if tensor.begin < expected else "leaves a gap before it"
+            raise HeaderError(f"tensor {tensor.name!r} {problem}")
+        expected = tensor.end
+    if expected != data_size:
+        raise HeaderError(f"the tensors fill {expected} bytes but the file holds {data_size}")
