@@ -1,0 +1,48 @@
+"""One pass through the decoder as plain tensors: which rows there are and to which sequences they belong.
+
+A batch has decode rows first or last, in any order; what matters is that every row lies in exactly one
+segment. It knows nothing of requests, blocks accounting or adapters' names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+TILE: int = 32
+"""Rows of a prefill tile. Tiles start at positions divisible by it, so a tile's shape depends on its position only."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Rows [start, start + length) of a batch, which belong to one sequence at consecutive positions.
+
+    `block_table` names the cache blocks of the sequence in order, at least enough to hold `context` tokens.
+    `context` counts the tokens in the cache once this pass has written its own, so the last row of the
+    segment is at position ``context - 1``.
+    """
+
+    start: int
+    length: int
+    block_table: tuple[int, ...]
+    context: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The input of one forward pass.
+
+    `token_ids`, `positions`, `cache_slots` (block * block size + offset) and `adapter_slots` (-1 for the base)
+    are int64 of shape [rows]. `decodes` are segments of one row each, `tiles` are segments of up to `TILE`
+    rows that start at a position divisible by `TILE`. `sample_rows` [n] int64 names the rows whose logits
+    are wanted.
+    """
+
+    token_ids: Tensor
+    positions: Tensor
+    cache_slots: Tensor
+    adapter_slots: Tensor
+    decodes: tuple[Segment, ...]
+    tiles: tuple[Segment, ...]
+    sample_rows: Tensor
