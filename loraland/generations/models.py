@@ -1,0 +1,79 @@
+"""Every request for an answer, from the moment it is accepted to its one recorded outcome."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import AnonymousUser, User
+    from django.contrib.sessions.backends.base import SessionBase
+
+
+class GenerationQuerySet(models.QuerySet["Generation"]):
+    def owned_by(self, user: User | AnonymousUser, session: SessionBase) -> GenerationQuerySet:
+        """The generations that this visitor may read, resume and stop: the user's, or the session's own."""
+        if user.is_authenticated:
+            return self.filter(user_id=user.pk)
+        if not session.session_key:
+            return self.none()
+        return self.filter(user=None, session_key=session.session_key)
+
+    def unfinished(self) -> GenerationQuerySet:
+        """Accepted requests without a recorded outcome."""
+        return self.filter(status__in=[Generation.Status.QUEUED])
+
+
+class Generation(models.Model):
+    """One answer of one adapter version (or of the base, when there is none)."""
+
+    class Status(models.TextChoices):
+        QUEUED = "queued", "in progress"
+        DONE = "done"
+        LENGTH = "length", "reached its length limit"
+        STOPPED = "stopped"
+        ERROR = "error"
+
+    class Source(models.TextChoices):
+        CHAT = "chat"
+        COMPARE = "compare"
+        API = "api"
+        EVALUATION = "evaluation"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
+    session_key = models.CharField(max_length=40, blank=True, db_index=True)
+    source = models.CharField(max_length=12, choices=Source.choices)
+    adapter_version = models.ForeignKey(
+        "catalogue.AdapterVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="generations"
+    )
+    base = models.CharField(max_length=200)
+    request = models.JSONField(help_text="The request as it went over the wire.")
+    status = models.CharField(max_length=8, choices=Status.choices, default=Status.QUEUED, db_index=True)
+    text = models.TextField(blank=True)
+    error_code = models.CharField(max_length=40, blank=True)
+    error = models.TextField(blank=True)
+    stats = models.JSONField(default=dict, blank=True)
+    created = models.DateTimeField(default=timezone.now, editable=False, db_index=True)
+    finished = models.DateTimeField(null=True, blank=True)
+
+    objects = GenerationQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created"]
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+    @property
+    def wire_id(self) -> str:
+        """The id under which the wire knows it: 32 hex digits."""
+        return self.id.hex
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status != self.Status.QUEUED

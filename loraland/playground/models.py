@@ -1,0 +1,97 @@
+"""What a visitor keeps: conversations of turns, and comparisons of columns."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.db import models
+from django.utils import timezone
+
+from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.generations.models import Generation
+
+if TYPE_CHECKING:
+    from typing import Self
+
+    from django.contrib.auth.models import AnonymousUser, User
+    from django.contrib.sessions.backends.base import SessionBase
+
+
+class OwnedQuerySet(models.QuerySet):  # type: ignore[type-arg]
+    def owned_by(self, user: User | AnonymousUser, session: SessionBase) -> Self:
+        """The rows that belong to this visitor: the user's, or the anonymous session's own."""
+        if user.is_authenticated:
+            return self.filter(user_id=user.pk)
+        return self.filter(user=None, session_key=session.session_key) if session.session_key else self.none()
+
+
+class Owned(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.CASCADE)
+    session_key = models.CharField(max_length=40, blank=True, db_index=True)
+    created = models.DateTimeField(default=timezone.now, editable=False)
+    updated = models.DateTimeField(auto_now=True)
+
+    objects = OwnedQuerySet.as_manager()
+
+    class Meta:
+        abstract = True
+        ordering = ["-updated"]
+
+
+class Conversation(Owned):
+    """Turns with one adapter, or with the base model when `adapter` is empty."""
+
+    adapter = models.ForeignKey(Adapter, null=True, blank=True, on_delete=models.SET_NULL)
+    title = models.CharField(max_length=120, blank=True)
+
+    def __str__(self) -> str:
+        return self.title or str(self.id)
+
+
+class Turn(models.Model):
+    """What the visitor said: free text, or the fields of the adapter's template."""
+
+    conversation = models.ForeignKey(Conversation, on_delete=models.CASCADE, related_name="turns")
+    text = models.TextField(blank=True)
+    inputs = models.JSONField(null=True, blank=True)
+    created = models.DateTimeField(default=timezone.now, editable=False)
+
+    class Meta:
+        ordering = ["id"]
+
+
+class Answer(models.Model):
+    """One generation that answers a turn; regenerating adds another, and the last one counts."""
+
+    turn = models.ForeignKey(Turn, on_delete=models.CASCADE, related_name="answers")
+    generation = models.OneToOneField(Generation, on_delete=models.PROTECT)
+
+    class Meta:
+        ordering = ["id"]
+
+
+class Comparison(Owned):
+    """One prompt set before two to four columns."""
+
+    text = models.TextField(blank=True)
+    inputs = models.JSONField(null=True, blank=True)
+    expected = models.TextField(blank=True)
+
+    def __str__(self) -> str:
+        return str(self.id)
+
+
+class Column(models.Model):
+    """One competitor of a comparison: a version of an adapter, or the base; `generation` is its last answer."""
+
+    comparison = models.ForeignKey(Comparison, on_delete=models.CASCADE, related_name="columns")
+    position = models.PositiveSmallIntegerField()
+    version = models.ForeignKey(AdapterVersion, null=True, blank=True, on_delete=models.PROTECT)
+    generation = models.ForeignKey(Generation, null=True, blank=True, on_delete=models.PROTECT)
+
+    class Meta:
+        ordering = ["position"]
+        constraints = [models.UniqueConstraint(fields=["comparison", "position"], name="one_column_a_position")]
