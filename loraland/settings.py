@@ -7,6 +7,7 @@ from pathlib import Path
 import dj_database_url
 from csp.constants import NONCE, NONE, SELF
 
+from inference.address import embedded_redis_url
 from loraland import environment
 
 REPO_DIR = Path(__file__).resolve().parent.parent
@@ -18,8 +19,15 @@ HTTPS = environment.flag("HTTPS", False)
 ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS", "")
 
+# What `python -m loraland` starts
+HOST = environment.text("HOST", "127.0.0.1")
+PORT = environment.number("PORT", 8000, 1, 65535)
+WORKERS = environment.number("WORKERS", 1, 0, 64)
+
 # The worker's side of the house
-REDIS_URL = environment.text("REDIS_URL", f"unix://{VAR_DIR}/redis.sock")
+EMBEDDED_REDIS_URL = embedded_redis_url(VAR_DIR)
+REDIS_URL = environment.text("REDIS_URL", EMBEDDED_REDIS_URL)
+REDIS_IS_EMBEDDED = REDIS_URL == EMBEDDED_REDIS_URL
 BASE_MODEL = environment.text("BASE_MODEL", "SmolLM2-135M-Instruct")
 BASE_NAME = BASE_MODEL.rstrip("/").rsplit("/", 1)[-1]
 BASE_KEY = BASE_NAME.lower()

