@@ -1,0 +1,159 @@
+"""Low-rank updates of many adapters in one batch (Hu et al., 2021): out += rows @ A @ B, each row with its own pair.
+
+Decode rows are items of a batched product whose items have one row each; a prefill tile belongs to one
+adapter and is a product of fixed shape. So what an adapter adds to a row depends on the row, the adapter and
+the phase: not on the slot it sits in, nor on who else is there. Rows of the base are never touched.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+from inference.batch import Batch
+from inference.layers.panels import Layout
+
+RANK_STEP: Final = 8
+"""Ranks are padded with zeros to a multiple of this, so that adapters of near ranks share a product."""
+
+
+@dataclass(frozen=True)
+class TargetWeights:
+    """An adapter's pairs for one target in every layer: `a` [layers, in, rank] and `b` [layers, rank, out].
+
+    Scaling is folded into `b`; a layer that the adapter leaves alone holds zeros.
+    """
+
+    a: Tensor
+    b: Tensor
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[2]
+
+    @property
+    def num_bytes(self) -> int:
+        return self.a.nbytes + self.b.nbytes
+
+    def to(self, device: torch.device) -> TargetWeights:
+        """A copy on `device`, or itself when it is there."""
+        return TargetWeights(self.a.to(device), self.b.to(device))
+
+
+AdapterWeights = dict[str, TargetWeights]
+"""Pairs by the target that they change, e.g. ``q_proj``."""
+
+
+class LoraPlanner(Protocol):
+    """Whoever knows which weights sit in which slot."""
+
+    def plan(self, batch: Batch, layout: Layout) -> LoraPlan: ...
+
+
+@dataclass
+class DecodeGroup:
+    """Decode rows whose adapters have one rank in a target: `rows` int64 [n], and the pairs of each row.
+
+    The stacked pairs are kept for the next steps, which mostly have the same rows.
+    """
+
+    rows: Tensor
+    weights: list[TargetWeights]
+    _stacks: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+
+    def add(self, layer: int, rows: Tensor, out: Tensor) -> None:
+        """Add these rows' updates to `out` in place."""
+        a, b = self._stacked(layer)
+        shrunk = torch.bmm(rows[self.rows].unsqueeze(1), a)
+        out[self.rows] = torch.baddbmm(out[self.rows].unsqueeze(1), shrunk, b).squeeze(1)
+
+    def _stacked(self, layer: int) -> tuple[Tensor, Tensor]:
+        kept = self._stacks.get(layer)
+        if kept is None:
+            a = torch.stack([pair.a[layer] for pair in self.weights])
+            kept = a, torch.stack([pair.b[layer] for pair in self.weights])
+            if a.device.type == "cpu":
+                self._stacks[layer] = kept
+        return kept
+
+
+@dataclass(frozen=True)
+class TileGroup:
+    """The tile at padded rows `rows` and the pairs of its adapter."""
+
+    rows: slice
+    weights: TargetWeights
+
+    def add(self, layer: int, rows: Tensor, out: Tensor) -> None:
+        """Add this tile's updates to `out` in place."""
+        shrunk = rows[self.rows] @ self.weights.a[layer]
+        out[self.rows] = torch.addmm(out[self.rows], shrunk, self.weights.b[layer])
+
+
+@dataclass(frozen=True)
+class LoraPlan:
+    """For each target, who adds to which rows of a pass."""
+
+    decodes: dict[str, list[DecodeGroup]]
+    tiles: dict[str, list[TileGroup]]
+
+    def add(self, target: str, layer: int, rows: Tensor, out: Tensor) -> None:
+        """Add the updates of `target` in `layer` for `rows` [padded rows, in] to `out` [padded rows, out] in place."""
+        for group in self.decodes.get(target, ()):
+            group.add(layer, rows, out)
+        for tile in self.tiles.get(target, ()):
+            tile.add(layer, rows, out)
+
+
+class LoraBank:
+    """The weights on the device by slot. It forgets the plan of the last decode rows when a slot changes."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self._slots: dict[int, AdapterWeights] = {}
+        self._last: tuple[tuple[int, ...], dict[str, list[DecodeGroup]]] | None = None
+
+    def put(self, slot: int, weights: AdapterWeights) -> None:
+        """Place `weights` in `slot`, in place of what was there."""
+        self._slots[slot] = {target: pair.to(self.device) for target, pair in weights.items()}
+        self._last = None
+
+    def clear(self, slot: int) -> None:
+        """Empty `slot`."""
+        del self._slots[slot]
+        self._last = None
+
+    def plan(self, batch: Batch, layout: Layout) -> LoraPlan:
+        """Who adds to which rows of `batch`; the decode part of the last plan is kept while its slots are the same."""
+        slots = batch.adapter_slots.tolist()
+        decode_slots = tuple(slots[segment.start] for segment in batch.decodes)
+        if self._last is None or self._last[0] != decode_slots:
+            self._last = decode_slots, self._plan_decodes(decode_slots)
+        tiles: dict[str, list[TileGroup]] = defaultdict(list)
+        for index, segment in enumerate(batch.tiles):
+            for target, weights in self._weights(slots[segment.start]).items():
+                tiles[target].append(TileGroup(layout.tile(index), weights))
+        return LoraPlan(self._last[1], tiles)
+
+    def _weights(self, slot: int) -> AdapterWeights:
+        return {} if slot < 0 else self._slots[slot]
+
+    def _plan_decodes(self, slots: tuple[int, ...]) -> dict[str, list[DecodeGroup]]:
+        alike: dict[tuple[str, int], list[tuple[int, TargetWeights]]] = defaultdict(list)
+        for row, slot in enumerate(slots):
+            for target, weights in self._weights(slot).items():
+                alike[target, weights.rank].append((row, weights))
+        groups: dict[str, list[DecodeGroup]] = defaultdict(list)
+        for (target, _), members in alike.items():
+            groups[target].append(self._group(members))
+        return groups
+
+    def _group(self, members: list[tuple[int, TargetWeights]]) -> DecodeGroup:
+        """A batched product of one item is another kernel than one of more, so a lone row comes twice."""
+        members = members * 2 if len(members) == 1 else members
+        rows = torch.tensor([row for row, _ in members], dtype=torch.int64, device=self.device)
+        return DecodeGroup(rows, [weights for _, weights in members])
