@@ -3,6 +3,26 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import tempfile
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[1]
 
 os.environ.setdefault("VAR_DIR", tempfile.mkdtemp(prefix="loraland-tests-"))
+
+
+@pytest.fixture(scope="session")
+def model_dir() -> Path:
+    """The real base model, SmolLM2-135M-Instruct: the one that `make run` keeps, converted on first use."""
+    directory = REPO / "var" / "models" / "SmolLM2-135M-Instruct"
+    subprocess.run(
+        [sys.executable, "-m", "inference.fetch"],
+        env={**os.environ, "VAR_DIR": str(REPO / "var"), "BASE_MODEL": directory.name},
+        cwd=REPO,
+        check=True,
+    )
+    return directory
