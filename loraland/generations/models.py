@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from inference.protocol import Failed, Finished, Stats, Terminal
+
 if TYPE_CHECKING:
     from django.contrib.auth.models import AnonymousUser, User
     from django.contrib.sessions.backends.base import SessionBase
+
+    from loraland.generations.visitor import Visitor
 
 
 class GenerationQuerySet(models.QuerySet["Generation"]):
@@ -22,6 +27,10 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
         if not session.session_key:
             return self.none()
         return self.filter(user=None, session_key=session.session_key)
+
+    def of(self, visitor: Visitor) -> GenerationQuerySet:
+        """The generations that `visitor` asked for itself: nobody else's, and none for a stranger."""
+        return self.filter(tenant=visitor.tenant) if visitor.tenant else self.none()
 
     def unfinished(self) -> GenerationQuerySet:
         """Accepted requests without a recorded outcome."""
@@ -47,6 +56,7 @@ class Generation(models.Model):
     id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
     session_key = models.CharField(max_length=40, blank=True, db_index=True)
+    tenant = models.CharField(max_length=64, blank=True, editable=False, help_text="Who asked, as the workers know it.")
     source = models.CharField(max_length=12, choices=Source.choices)
     adapter_version = models.ForeignKey(
         "catalogue.AdapterVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="generations"
@@ -65,6 +75,7 @@ class Generation(models.Model):
 
     class Meta:
         ordering = ["-created"]
+        indexes = [models.Index(fields=["tenant", "status"], name="generations_of_a_tenant")]
 
     def __str__(self) -> str:
         return str(self.id)
@@ -77,3 +88,29 @@ class Generation(models.Model):
     @property
     def is_finished(self) -> bool:
         return self.status != self.Status.QUEUED
+
+    def terminal(self) -> Terminal:
+        """The one event that ended it, as the wire told it."""
+        stats = Stats(**self.stats)
+        if self.status == self.Status.ERROR:
+            return Failed(self.wire_id, self.error_code, self.error, stats)
+        return Finished(self.wire_id, self.status, stats)  # type: ignore[arg-type]
+
+    def record(self, terminal: Terminal, text: str = "") -> bool:
+        """Write the outcome down, once: False, and nothing written, when there is one already."""
+        return bool(self._unended().update(**outcome(terminal, text)))
+
+    async def afail(self, failure: Failed) -> bool:
+        """Record that it ended before it reached the workers."""
+        return bool(await self._unended().aupdate(**outcome(failure, "")))
+
+    def _unended(self) -> GenerationQuerySet:
+        return Generation.objects.filter(pk=self.pk).unfinished()
+
+
+def outcome(terminal: Terminal, text: str) -> dict[str, Any]:
+    """The columns that `terminal` sets."""
+    columns = {"text": text.replace("\0", ""), "stats": asdict(terminal.stats), "finished": timezone.now()}
+    if isinstance(terminal, Failed):
+        return {**columns, "status": Generation.Status.ERROR, "error_code": terminal.code, "error": terminal.error}
+    return {**columns, "status": Generation.Status(terminal.reason)}

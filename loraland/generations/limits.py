@@ -1,0 +1,84 @@
+"""What a request may ask for, and how often: checks on its size, and the hourly quota of anonymous visitors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from django.conf import settings
+
+from inference.protocol import Message, Sampling
+from loraland.catalogue.models import AdapterVersion
+from loraland.generations.refusal import Refused
+from loraland.generations.visitor import Visitor
+from loraland.inference_client import redis
+
+HOUR: Final = 3600
+SESSIONS_PER_ADDRESS: Final = 4
+"""How many anonymous visitors' quotas one address may use up: a classroom shares an address."""
+
+SPEND: Final = """
+for i, key in ipairs(KEYS) do
+    if tonumber(redis.call('GET', key) or '0') >= tonumber(ARGV[i + 1]) then
+        return math.max(1, redis.call('TTL', key))
+    end
+end
+for _, key in ipairs(KEYS) do
+    if redis.call('INCR', key) == 1 then redis.call('EXPIRE', key, ARGV[1]) end
+end
+return 0
+"""
+"""Count one request under every key, or under none: seconds to wait when a key has reached its limit."""
+
+
+def clamp(sampling: Sampling) -> Sampling:
+    """`sampling` with at most the tokens that this site gives out, and no more required than allowed."""
+    max_tokens = min(sampling.max_tokens, settings.MAX_NEW_TOKENS)
+    return replace(sampling, max_tokens=max_tokens, min_tokens=min(sampling.min_tokens, max_tokens))
+
+
+def check_size(messages: tuple[Message, ...] | None, prompt: str | None, inputs: dict[str, str] | None) -> None:
+    """Refuse a request without text, with two kinds of text, or with too much of it."""
+    given = {name: value for name, value in locals().items() if value is not None}
+    if len(given) != 1:
+        raise Refused("invalid_request", "Give exactly one of messages, prompt and inputs.", 400)
+    (name,) = given
+    texts = [message.content for message in messages or ()] + [prompt or ""] + list((inputs or {}).values())
+    if not any(text.strip() for text in texts):
+        raise Refused("invalid_request", "There is no text to answer; write something first.", 400, param=name)
+    if (size := sum(map(len, texts))) > settings.MAX_INPUT_CHARS:
+        sentence = f"The text has {size} characters; at most {settings.MAX_INPUT_CHARS} are allowed. Shorten it."
+        raise Refused("input_too_long", sentence, 413, param=name)
+
+
+def check_inputs(version: AdapterVersion | None, inputs: dict[str, str] | None, has_messages: bool) -> None:
+    """Refuse inputs that do not fill the adapter's template field by field, and messages that cannot."""
+    fields = version.field_names if version and version.template else ()
+    if inputs is None:
+        if has_messages and len(fields) > 1:
+            sentence = f"This adapter's prompt has the fields {', '.join(fields)}; give them as inputs."
+            raise Refused("inputs_required", sentence, 400, param="inputs")
+        return
+    if not fields:
+        raise Refused(
+            "invalid_request", "There is no prompt template to fill here; send messages.", 400, param="inputs"
+        )
+    if missing := [name for name in fields if name not in inputs]:
+        sentence = f"The field {missing[0]} of the prompt is missing; the fields are {', '.join(fields)}."
+        raise Refused("invalid_request", sentence, 400, param=f"inputs.{missing[0]}")
+    if unknown := [name for name in inputs if name not in fields]:
+        sentence = f"The prompt has no field {unknown[0][:80]!r}; its fields are {', '.join(fields)}."
+        raise Refused("invalid_request", sentence, 400, param="inputs")
+
+
+async def spend_quota(visitor: Visitor) -> None:
+    """Count one request of an anonymous visitor, by session and by address; refuse it past the hourly limit."""
+    if not visitor.is_anonymous:
+        return
+    limits = {f"quota:{visitor.tenant}": settings.ANONYMOUS_PER_HOUR}
+    if visitor.ip:
+        limits[f"quota:ip:{visitor.ip}"] = settings.ANONYMOUS_PER_HOUR * SESSIONS_PER_ADDRESS
+    wait = await redis().eval(SPEND, len(limits), *limits, HOUR, *limits.values())
+    if wait:
+        sentence = f"You have used this hour's {settings.ANONYMOUS_PER_HOUR} free answers; sign in or come back later."
+        raise Refused("quota", sentence, 429, retry_after=int(wait))

@@ -1,0 +1,106 @@
+"""Following an answer: from its stream while that is there, from its row ever after, without a gap between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Final
+from uuid import UUID
+
+from inference.protocol import Delta, Event, is_terminal
+from inference.streams import WireError
+from loraland.generations.models import Generation
+from loraland.generations.visitor import Visitor
+from loraland.inference_client import wire
+
+START: Final = "0-0"
+"""The cursor before the first event. Events told from a row all bear it, as a row has no finer steps."""
+
+SILENCE_SECONDS: Final = 5.0
+"""After so long without an event the row is asked whether the answer ended elsewhere."""
+
+Read = tuple[str, Event]
+
+
+async def generation_of(visitor: Visitor, id: UUID | str) -> Generation:
+    """The generation `id` if it belongs to `visitor`.
+
+    Raises `Generation.DoesNotExist` for an unknown one and for another visitor's alike: both are a 404.
+    """
+    try:
+        key = id if isinstance(id, UUID) else UUID(id)
+    except ValueError as error:
+        raise Generation.DoesNotExist(f"{id!r} is not the id of an answer") from error
+    return await Generation.objects.of(visitor).select_related("adapter_version__adapter").aget(id=key)
+
+
+async def place(generation: Generation) -> int | None:
+    """How many requests wait before this one (0: it is next), or None once a worker has it or it has ended."""
+    return await wire().place(generation.wire_id)
+
+
+async def events(generation: Generation, after: str = START) -> AsyncIterator[Read]:
+    """The events of `generation` past the cursor `after`, as they come, up to its one terminal event.
+
+    Once the stream has gone, the row tells one `Delta` with the whole text and the terminal event, both under
+    the cursor `START`: a reader who has text already begins it anew there. The caller checks who may read.
+    Raises `inference.streams.WireError` when Redis goes while the answer is under way: read again from there.
+    """
+    async with aclosing(_live(generation, after)) as live:
+        async for after, event in live:
+            yield after, event
+            if is_terminal(event):
+                return
+    for read in await _told_by_row(generation, after):
+        yield read
+
+
+async def _live(generation: Generation, after: str) -> AsyncGenerator[Read]:
+    """Events from the wire; ends early when the row says that the answer is over and the stream is silent."""
+    stream = wire().events(generation.wire_id, after)
+    pending: asyncio.Future[Read] | None = None
+    try:
+        while not await _is_over(generation):
+            pending = pending or asyncio.ensure_future(anext(stream))
+            while pending in (await asyncio.wait({pending}, timeout=SILENCE_SECONDS))[0]:
+                yield await pending
+                pending = asyncio.ensure_future(anext(stream))
+    except StopAsyncIteration:
+        return
+    finally:
+        await _close(stream, pending)
+
+
+async def _close(stream: AsyncIterator[Read], pending: asyncio.Future[Read] | None) -> None:
+    if pending is not None:
+        pending.cancel()
+        await asyncio.gather(pending, return_exceptions=True)
+    if isinstance(stream, AsyncGenerator):
+        await stream.aclose()
+
+
+async def _is_over(generation: Generation) -> bool:
+    if not generation.is_finished:
+        await generation.arefresh_from_db(fields=["status", "text", "error_code", "error", "stats", "finished"])
+    return generation.is_finished
+
+
+async def _told_by_row(generation: Generation, after: str) -> list[Read]:
+    """What a finished answer's stream still holds past `after`; the row's own account if it has gone."""
+    history = await _history(generation)
+    if history and is_terminal(history[-1][1]):
+        return [read for read in history if _order(read[0]) > _order(after)] or history[-1:]
+    text = [(START, Delta(generation.wire_id, generation.text))] if generation.text else []
+    return [*text, (START, generation.terminal())]
+
+
+async def _history(generation: Generation) -> list[Read]:
+    try:
+        return await wire().history(generation.wire_id)
+    except WireError:
+        return []  # the row holds the whole answer
+
+
+def _order(cursor: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in cursor.split("-"))

@@ -1,0 +1,139 @@
+"""Accepting a request: its row first, then its place in the queue."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from typing import Final
+from uuid import uuid4
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import connection, transaction
+from redis.exceptions import RedisError
+
+from inference.protocol import AdapterRef, Failed, Generate, Message, QueueClass, Sampling, encode
+from inference.streams import QueueFull, WireError
+from loraland.catalogue.models import AdapterVersion
+from loraland.generations.limits import check_inputs, check_size, clamp, spend_quota
+from loraland.generations.models import Generation
+from loraland.generations.refusal import Refused
+from loraland.generations.visitor import Visitor
+from loraland.inference_client import wire
+
+__all__ = ("Refused", "start")
+
+GREEDY: Final = Sampling()
+RETRY_QUEUE_SECONDS: Final = 10
+RETRY_REDIS_SECONDS: Final = 5
+ANSWERING: Final = (AdapterVersion.Status.READY, AdapterVersion.Status.PUBLISHED)
+
+
+async def start(
+    visitor: Visitor,
+    source: Generation.Source,
+    version: AdapterVersion | None,
+    *,
+    messages: Sequence[Message] | None = None,
+    prompt: str | None = None,
+    inputs: dict[str, str] | None = None,
+    sampling: Sampling = GREEDY,
+    queue_class: QueueClass = "chat",
+) -> Generation:
+    """Accept one request of `visitor` for an answer of `version` (None: the base model) and put it in the queue.
+
+    `version` comes with its `adapter`. `sampling.max_tokens` is cut to the site's limit. Raises `Refused`; when
+    the queue was full or out of reach, the row stays as an answer that ended in an error.
+    """
+    if not visitor.tenant:
+        raise Refused("no_session", "Your browser sent no session; allow cookies and reload the page.", 403)
+    turns = tuple(messages) if messages is not None else None
+    check_size(turns, prompt, inputs)
+    check_served(version)
+    check_inputs(version, inputs, turns is not None)
+    request = Generate(
+        id=uuid4().hex,
+        adapter=AdapterRef(version.digest, version.template, version.field_names) if version else None,
+        messages=turns,
+        prompt=prompt,
+        inputs=inputs,
+        sampling=clamp(sampling),
+        tenant=visitor.tenant,
+        created=time.time(),
+    )
+    await _spend(visitor)
+    limit = _running_limit(visitor) if queue_class == "chat" else None
+    generation = await sync_to_async(_create)(visitor, source, version, request, limit)
+    await _enqueue(generation, request, queue_class)
+    return generation
+
+
+def check_served(version: AdapterVersion | None) -> None:
+    """Refuse a version that is not ready, or was made for another base model than the one that runs here."""
+    if version is None:
+        return
+    if not version.adapter.is_served:
+        sentence = f"{version.adapter.name} needs the base model {version.adapter.base}, which does not run here."
+        raise Refused("adapter_not_served", sentence, 409, param="model")
+    if version.status not in ANSWERING:
+        sentence = f"{version} is {version.status} and does not answer; choose another version."
+        raise Refused("adapter_not_served", sentence, 409, param="model")
+
+
+def _running_limit(visitor: Visitor) -> int:
+    return settings.MAX_RUNNING_PER_KEY if visitor.tenant.startswith("key:") else settings.MAX_RUNNING_PER_VISITOR
+
+
+async def _spend(visitor: Visitor) -> None:
+    try:
+        await spend_quota(visitor)
+    except RedisError as error:
+        raise _unreachable() from error
+
+
+def _create(
+    visitor: Visitor, source: Generation.Source, version: AdapterVersion | None, request: Generate, limit: int | None
+) -> Generation:
+    with transaction.atomic():
+        if limit is not None:
+            _check_running(visitor, limit)
+        return Generation.objects.create(
+            id=request.id,
+            user_id=visitor.user_id,
+            session_key="" if visitor.user_id else visitor.session_key,
+            tenant=visitor.tenant,
+            source=source,
+            adapter_version=version,
+            base=settings.BASE_NAME,
+            request=json.loads(encode(request)),
+        )
+
+
+def _check_running(visitor: Visitor, limit: int) -> None:
+    """Count under a lock per tenant, so that two requests at once cannot both take the last place."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [visitor.tenant])
+    running = Generation.objects.filter(tenant=visitor.tenant).unfinished().count()
+    if running >= limit:
+        sentence = f"You have {running} answers in progress; wait for one to end or stop it."
+        raise Refused("too_many_running", sentence, 429, retry_after=RETRY_REDIS_SECONDS)
+
+
+async def _enqueue(generation: Generation, request: Generate, queue_class: QueueClass) -> None:
+    try:
+        await wire().submit(request, settings.BASE_KEY, queue_class, settings.QUEUE_LIMIT)
+    except QueueFull as error:
+        sentence = "Too many answers are waiting right now; try again in a moment."
+        await generation.afail(Failed(request.id, "queue_full", sentence))
+        raise Refused("queue_full", sentence, 503, retry_after=RETRY_QUEUE_SECONDS) from error
+    except WireError as error:
+        refusal = _unreachable()
+        await generation.afail(Failed(request.id, "lost", refusal.sentence))
+        raise refusal from error
+
+
+def _unreachable() -> Refused:
+    sentence = "The answering service cannot be reached; try again in a moment."
+    return Refused("unavailable", sentence, 503, retry_after=RETRY_REDIS_SECONDS)

@@ -1,0 +1,61 @@
+"""Who asks: a signed-in user, an anonymous session, or a program with a key."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """One owner of generations. `tenant` names it to the workers, which share the device fairly among tenants.
+
+    `tenant` is ``user:<id>``, ``session:<key>``, ``key:<id>``, or empty for a stranger without a session, who
+    may own nothing. `ip` counts towards the quota of anonymous visitors.
+    """
+
+    user_id: int | None
+    session_key: str
+    tenant: str
+    ip: str = ""
+
+    @property
+    def is_anonymous(self) -> bool:
+        return self.tenant.startswith("session:") or not self.tenant
+
+
+def visitor_of(request_or_scope: HttpRequest | Mapping[str, Any]) -> Visitor:
+    """The visitor behind a request of a synchronous view, or behind a WebSocket's scope.
+
+    A request without a session gets one, so that its visitor can come back. A scope cannot set a cookie: its
+    visitor has no tenant until a page has been loaded.
+    """
+    if isinstance(request_or_scope, HttpRequest):
+        request = request_or_scope
+        if not request.session.session_key and not request.user.is_authenticated:
+            request.session.create()
+        return _visitor(request.user, request.session, request.META.get("REMOTE_ADDR", ""))
+    client = request_or_scope.get("client") or ("",)
+    return _visitor(request_or_scope["user"], request_or_scope["session"], client[0])
+
+
+def _visitor(user: Any, session: Any, address: str) -> Visitor:
+    key = session.session_key or ""
+    if user.is_authenticated:
+        return Visitor(user.pk, key, f"user:{user.pk}", network(address))
+    return Visitor(None, key, f"session:{key}" if key else "", network(address))
+
+
+def network(address: str) -> str:
+    """What stands for one household: an IPv4 address, or the first 64 bits of an IPv6 one. Empty if unknown."""
+    try:
+        ip = ipaddress.ip_address(address.split("%")[0])
+    except ValueError:
+        return ""
+    if isinstance(ip, ipaddress.IPv6Address):
+        return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False))
+    return str(ip)

@@ -1,0 +1,105 @@
+"""The site's end of the wire: one `RedisWire` per event loop, and what the workers tell of themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from asgiref.sync import async_to_sync
+from django.conf import settings
+from redis.asyncio import Redis
+
+from inference.protocol import Heartbeat, Probe
+from inference.streams import RedisWire, Wire
+
+_clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Redis] = WeakKeyDictionary()
+_wires: WeakKeyDictionary[asyncio.AbstractEventLoop, RedisWire] = WeakKeyDictionary()
+_plugged: list[Wire] = []
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """What the workers' heartbeats say about the base model that this site serves."""
+
+    base: str
+    workers: int
+    ready: int
+    self_check: str
+    context_length: int
+    fingerprint: str
+
+    @property
+    def is_ready(self) -> bool:
+        return self.ready > 0
+
+
+def redis() -> Redis:
+    """The Redis client of the running event loop; connections never cross loops."""
+    loop = asyncio.get_running_loop()
+    if loop not in _clients:
+        _clients[loop] = Redis.from_url(settings.REDIS_URL, socket_connect_timeout=5, health_check_interval=30)
+    return _clients[loop]
+
+
+def wire() -> Wire:
+    """The wire of the running event loop, or the one that a test has plugged in."""
+    if _plugged:
+        return _plugged[-1]
+    loop = asyncio.get_running_loop()
+    if loop not in _wires:
+        _wires[loop] = RedisWire(redis())
+    return _wires[loop]
+
+
+async def close() -> None:
+    """Close what the running event loop holds. The next `wire()` opens it anew."""
+    loop = asyncio.get_running_loop()
+    if opened := _wires.pop(loop, None):
+        await opened.aclose()
+    if client := _clients.pop(loop, None):
+        await client.aclose()
+
+
+@contextmanager
+def plugged(wire: Wire) -> Iterator[Wire]:
+    """Let the whole site speak over `wire` (a `MemoryWire`, say) instead of the one over `REDIS_URL`."""
+    _plugged.append(wire)
+    try:
+        yield wire
+    finally:
+        _plugged.remove(wire)
+
+
+async def live_workers() -> list[Heartbeat]:
+    """The heartbeats of the workers that serve this site's base model, ready or still loading."""
+    return await wire().heartbeats(settings.BASE_KEY)
+
+
+async def readiness() -> Readiness:
+    """Whether a live worker has the base model loaded, and what it found when it checked itself."""
+    workers = await live_workers()
+    ready = [worker for worker in workers if worker.ready]
+    best = ready[0] if ready else None
+    return Readiness(
+        base=settings.BASE_NAME,
+        workers=len(workers),
+        ready=len(ready),
+        self_check=best.self_check if best else "",
+        context_length=best.context_length if best else 0,
+        fingerprint=best.fingerprint if best else "",
+    )
+
+
+@async_to_sync
+async def submit_probe(probe: Probe) -> None:
+    """Send `probe` to the workers, from synchronous code (Celery, commands, the admin).
+
+    Raises `inference.streams.WireError` (a full queue, no Redis); the reconciler sends a lost probe again.
+    """
+    try:
+        await wire().submit(probe, settings.BASE_KEY, "evaluation", settings.QUEUE_LIMIT)
+    finally:
+        await close()
