@@ -1,0 +1,79 @@
+"""One request as the scheduler sees it: tokens, how many of them are in the cache, and where.
+
+It knows neither text nor tensors. A sequence that lost its blocks, and one taken over from another worker,
+are the same thing here: output tokens that are known but not computed yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class State(Enum):
+    """Where a sequence is. Only the scheduler moves it."""
+
+    LOADING = "loading"
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True)
+class Resume:
+    """What was streamed of an answer before this worker took it over."""
+
+    token_ids: tuple[int, ...] = ()
+    num_chars: int = 0
+
+
+@dataclass(eq=False)
+class Sequence:
+    """The tokens of one request: those of the prompt, then those generated so far.
+
+    `num_computed` counts the tokens whose keys and values lie in the blocks of `block_table`. `digest` is
+    empty for the base, and `slot` is -1 while no device slot is held. `arrival` orders sequences by age.
+    """
+
+    id: str
+    prompt_ids: tuple[int, ...]
+    max_tokens: int
+    digest: str = ""
+    output_ids: list[int] = field(default_factory=list)
+    is_probe: bool = False
+    state: State = State.WAITING
+    arrival: int = -1
+    num_computed: int = 0
+    block_table: tuple[int, ...] = ()
+    slot: int = -1
+    num_passed: int = 0
+
+    @property
+    def num_prompt(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.prompt_ids)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the prompt and of the answer so far."""
+        return len(self.prompt_ids) + len(self.output_ids)
+
+    @property
+    def is_prefilling(self) -> bool:
+        """Whether some of the prompt is not in the cache yet."""
+        return self.num_computed < self.num_prompt
+
+    def tokens(self, start: int, length: int) -> list[int]:
+        """The token ids at positions [start, start + length)."""
+        end, split = start + length, self.num_prompt
+        if start >= split:
+            return self.output_ids[start - split : end - split]
+        return [*self.prompt_ids[start:end], *self.output_ids[: max(0, end - split)]]
+
+    def check(self) -> None:
+        """Assert what holds for a live sequence between two steps."""
+        assert self.num_prompt > 0, "a sequence starts with at least one token"
+        assert 0 <= self.num_computed < self.num_tokens, "the newest token is never in the cache"
+        assert len(self.output_ids) <= self.max_tokens, "no more tokens than were asked for"
+        if self.state is not State.RUNNING:
+            assert not self.block_table and self.num_computed == 0 and self.slot == -1, "only runners hold anything"
