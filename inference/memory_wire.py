@@ -1,0 +1,330 @@
+"""The wire inside one process: the twin of `inference.redis_wire` that tests use where no Redis is needed.
+
+It keeps the same contract with plain dictionaries; one event loop, no persistence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from inference.protocol import (
+    CLASSES,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Heartbeat,
+    Probe,
+    QueueClass,
+    Request,
+    Terminal,
+    is_terminal,
+)
+from inference.wire import (
+    MAX_ATTEMPTS,
+    ORPHAN_LEASES,
+    RETRY_MS,
+    Claim,
+    QueueFull,
+    Receipt,
+    Write,
+    check_id,
+    position_of,
+    resume_of,
+    verdict,
+)
+
+
+@dataclass
+class _Waiting:
+    """A request that has not ended. `deadline` is None until it is first claimed."""
+
+    request: Request
+    base: str
+    queue_class: QueueClass
+    deadline: float | None = None
+    token: str = ""
+    attempts: int = 0
+    fingerprint: str = ""
+    stopping: bool = False
+
+
+@dataclass
+class _Ended:
+    """A terminal event for the recorders. `reader` has read it, at time `read`, and not yet committed it."""
+
+    request: Request | None
+    terminal: Terminal
+    reader: str = ""
+    read: float = 0.0
+
+
+@dataclass
+class _Beats:
+    heartbeats: dict[tuple[str, str], tuple[float, Heartbeat]] = field(default_factory=dict)
+    fingerprints: dict[tuple[str, str], float] = field(default_factory=dict)
+
+
+class MemoryWire:
+    """The wire that `inference.wire.Wire` describes, without a server. `clock` tells seconds."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._requests: dict[str, _Waiting] = {}
+        self._streams: dict[str, list[Event]] = {}
+        self._expiries: dict[str, float] = {}
+        self._ended: dict[str, _Ended] = {}
+        self._entries = itertools.count(1)
+        self._beats = _Beats()
+        self._channels: dict[str, set[asyncio.Queue[str]]] = {}
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._closed = False
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self._wake()
+
+    async def __aenter__(self) -> MemoryWire:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    # the site
+
+    async def submit(self, request: Request, base: str, queue_class: QueueClass, limit: int) -> None:
+        if await self.exists(check_id(request.id)):
+            return
+        waiting = await self.queue_length(base)
+        if waiting >= limit:
+            raise QueueFull(waiting, limit)
+        self._requests[request.id] = _Waiting(request, base, queue_class)
+        self._publish(f"arrivals:{base}", request.id)
+
+    async def stop(self, id: str) -> None:
+        waiting = self._requests.get(check_id(id))
+        if waiting and self._is_leased(waiting):
+            waiting.stopping = True
+            self._publish("stops", id)
+        elif waiting:
+            self._end(id, Finished(id, "stopped"))
+
+    async def place(self, id: str) -> int | None:
+        mine = self._requests.get(check_id(id))
+        if mine is None or self._is_leased(mine):
+            return None
+        return [waiting.request.id for waiting in self._line(mine.base)].index(id)
+
+    async def events(self, id: str, after: str = "0-0") -> AsyncIterator[tuple[str, Event]]:
+        check_id(id)
+        number, second = position_of(after)
+        number += second > 0
+        while not self._closed:
+            for event in self._stream(id)[number:]:
+                number += 1
+                yield f"{number}-0", event
+                if is_terminal(event):
+                    return
+            if len(self._stream(id)) <= number:
+                await self._change()
+
+    async def history(self, id: str) -> list[tuple[str, Event]]:
+        return [(f"{number}-0", event) for number, event in enumerate(self._stream(check_id(id)), 1)]
+
+    async def exists(self, id: str) -> bool:
+        return check_id(id) in self._requests or bool(self._stream(id))
+
+    async def fail(self, id: str, failure: Failed) -> bool:
+        waiting = self._requests.get(check_id(id))
+        if self._is_leased(waiting) if waiting else self._stream(id):
+            return False
+        self._end(id, failure)
+        return True
+
+    async def queue_length(self, base: str) -> int:
+        return len(self._line(base))
+
+    async def heartbeats(self, base: str) -> list[Heartbeat]:
+        now = self._clock()
+        beats = sorted(self._beats.heartbeats.items())
+        return [beat for (of, _), (expiry, beat) in beats if of == base and expiry > now]
+
+    # the recorder
+
+    async def finished(
+        self, consumer: str, count: int, block_ms: int
+    ) -> list[tuple[str, Generate | Probe | None, Terminal]]:
+        if not any(self._is_unread(ended) for ended in self._ended.values()):
+            await self._change(block_ms / 1000)
+        unread = [(entry, ended) for entry, ended in self._ended.items() if self._is_unread(ended)][:count]
+        for _, ended in unread:
+            ended.reader, ended.read = consumer, self._clock()
+        return [(entry, ended.request, ended.terminal) for entry, ended in unread]
+
+    async def committed(self, entry: str, id: str, ttl_seconds: int) -> None:
+        self._ended.pop(entry, None)
+        self._expiries[id] = self._clock() + ttl_seconds
+
+    def _is_unread(self, ended: _Ended) -> bool:
+        return not ended.reader or self._clock() - ended.read >= RETRY_MS / 1000
+
+    # a worker
+
+    async def claim(self, base: str, worker: str, fingerprint: str, count: int, lease_seconds: float) -> list[Claim]:
+        claims: list[Claim] = []
+        for waiting in self._line(base):
+            doom = self._judge(waiting, fingerprint, lease_seconds)
+            if doom == "other" or (not doom and len(claims) == count):
+                continue
+            claim = self._take(waiting, fingerprint, lease_seconds)
+            if doom:
+                await self.finish(claim, verdict(claim.id, doom))
+            else:
+                claims.append(claim)
+        return claims
+
+    def _judge(self, waiting: _Waiting, fingerprint: str, lease: float) -> str:
+        """What becomes of a request that nobody owns: its doom, "other" to leave it, or "" to take it."""
+        if waiting.deadline is None:
+            return ""
+        if waiting.stopping:
+            return "stopped"
+        if waiting.attempts >= MAX_ATTEMPTS:
+            return "worker_lost"
+        if waiting.fingerprint in ("", fingerprint):
+            return ""
+        alive = self._beats.fingerprints.get((waiting.base, waiting.fingerprint), 0.0)
+        patient = max(waiting.deadline, alive) + ORPHAN_LEASES * lease > self._clock()
+        return "other" if patient else "fingerprint_changed"
+
+    def _take(self, waiting: _Waiting, fingerprint: str, lease: float) -> Claim:
+        waiting.token = uuid.uuid4().hex
+        waiting.attempts += 1
+        waiting.deadline = self._clock() + lease
+        stream = self._stream(waiting.request.id)
+        return Claim(
+            id=waiting.request.id,
+            request=waiting.request,
+            token=waiting.token,
+            attempts=waiting.attempts,
+            resumed=resume_of(stream),
+            length=len(stream),
+            fingerprint=fingerprint,
+            lease_seconds=lease,
+        )
+
+    async def renew(self, claim: Claim) -> Receipt:
+        if waiting := self._owned(claim):
+            waiting.deadline = self._clock() + claim.lease_seconds
+        return self._receipt(claim)
+
+    async def append(self, claim: Claim, events: Sequence[Event], after: int | None = None) -> Receipt:
+        return self._write(Write(claim, tuple(events), after))
+
+    async def append_all(self, writes: Sequence[Write]) -> list[Receipt]:
+        return [self._write(write) for write in writes]
+
+    async def finish(self, claim: Claim, terminal: Terminal, after: int | None = None) -> Receipt:
+        return await self.append(claim, [terminal], after)
+
+    def _write(self, write: Write) -> Receipt:
+        claim, stream = write.claim, self._stream(write.claim.id)
+        after = len(stream) if write.after is None else write.after
+        waiting = self._owned(claim)
+        if waiting is None or after > len(stream):
+            return self._receipt(claim)
+        if write.has_tokens:
+            waiting.fingerprint = waiting.fingerprint or claim.fingerprint
+        events = write.events[:-1] if write.terminal else write.events
+        self._streams.setdefault(claim.id, []).extend(events[len(stream) - after :])
+        if write.terminal:
+            self._end(claim.id, write.terminal)
+            return Receipt(True, length=len(self._stream(claim.id)))
+        self._wake()
+        return self._receipt(claim)
+
+    async def release(self, claim: Claim, crashed: bool = False) -> None:
+        if waiting := self._owned(claim):
+            waiting.token, waiting.deadline = "", self._clock()
+            waiting.attempts -= not crashed
+            self._publish(f"arrivals:{waiting.base}", claim.id)
+
+    def stops(self) -> AsyncIterator[str]:
+        return self._messages("stops")
+
+    def arrivals(self, base: str) -> AsyncIterator[str]:
+        return self._messages(f"arrivals:{base}")
+
+    async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
+        now, base = self._clock(), heartbeat.base
+        self._beats.heartbeats[base, heartbeat.worker] = (now + ttl_seconds, heartbeat)
+        if heartbeat.fingerprint:
+            self._beats.fingerprints[base, heartbeat.fingerprint] = now
+
+    async def depart(self, base: str, worker: str) -> None:
+        self._beats.heartbeats.pop((base, worker), None)
+
+    # inside
+
+    def _stream(self, id: str) -> list[Event]:
+        if self._expiries.get(id, float("inf")) <= self._clock():
+            self._streams.pop(id, None)
+        return self._streams.get(id, [])
+
+    def _line(self, base: str) -> list[_Waiting]:
+        """Who waits for `base`, next first: by class, then those who were claimed before, then by arrival."""
+        waiting = [each for each in self._requests.values() if each.base == base and not self._is_leased(each)]
+        never = float("inf")
+        return sorted(
+            waiting,
+            key=lambda each: (CLASSES.index(each.queue_class), never if each.deadline is None else each.deadline),
+        )
+
+    def _is_leased(self, waiting: _Waiting) -> bool:
+        return waiting.deadline is not None and waiting.deadline > self._clock()
+
+    def _owned(self, claim: Claim) -> _Waiting | None:
+        waiting = self._requests.get(claim.id)
+        return waiting if waiting and waiting.token == claim.token else None
+
+    def _receipt(self, claim: Claim) -> Receipt:
+        waiting = self._owned(claim)
+        return Receipt(True, waiting.stopping, len(self._stream(claim.id))) if waiting else Receipt(False)
+
+    def _end(self, id: str, terminal: Terminal) -> None:
+        waiting = self._requests.pop(id, None)
+        self._streams.setdefault(id, []).append(terminal)
+        self._ended[f"{next(self._entries)}-0"] = _Ended(waiting.request if waiting else None, terminal)
+        self._wake()
+
+    def _publish(self, channel: str, id: str) -> None:
+        for queue in self._channels.get(channel, ()):
+            queue.put_nowait(id)
+
+    async def _messages(self, channel: str) -> AsyncIterator[str]:
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        self._channels.setdefault(channel, set()).add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._channels[channel].discard(queue)
+
+    def _wake(self) -> None:
+        waiters: Iterator[asyncio.Future[None]] = iter(self._waiters)
+        self._waiters = set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _change(self, seconds: float | None = None) -> None:
+        """Return when any stream has grown, or after `seconds`."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        await asyncio.wait([waiter], timeout=seconds)
+        self._waiters.discard(waiter)

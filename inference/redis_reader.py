@@ -1,0 +1,157 @@
+"""Tails any number of answers over one connection: a single blocking XREAD over all streams that are read now.
+
+Every reader keeps its own cursor. A stream is read from the lowest cursor of its readers, so history and tail
+are one thing, and nothing can be lost or doubled where they meet. It knows nothing of claims or queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError, RedisError, TimeoutError
+
+from inference.protocol import Event, decode, is_terminal
+from inference.wire import Position, WireError, position_of
+
+LONGEST_BLOCK_MS: Final = 3000
+"""Shorter than any client's socket timeout, so that a silent wire is not mistaken for a broken one."""
+PACE_SECONDS: Final = 0.005
+"""A pause after each read, in which more entries gather: many busy streams cost one read, not one read each."""
+ENTRIES_PER_STREAM: Final = 512
+LOST_CONNECTION: Final = (ConnectionError, TimeoutError, OSError)
+
+Entry = tuple[str, Event]
+
+
+class Subscription:
+    """One reader of one stream. `entries` fills with lists of new entries, an error, or None at the end."""
+
+    def __init__(self, position: Position) -> None:
+        self.position = position
+        self.entries: asyncio.Queue[list[Entry] | Exception | None] = asyncio.Queue()
+
+    def offer(self, start: Position, entries: list[Entry]) -> None:
+        """Take what is new of `entries`, which were read from behind `start`.
+
+        A subscription that joined while they were on their way has its own past to read first: it takes none.
+        """
+        if self.position < start:
+            return
+        fresh = [entry for entry in entries if position_of(entry[0]) > self.position]
+        if fresh:
+            self.position = position_of(fresh[-1][0])
+            self.entries.put_nowait(fresh)
+
+
+class Reader:
+    """Subscriptions to streams, and the one task that reads for all of them while there are any."""
+
+    def __init__(self, client: Redis) -> None:
+        self._client = client
+        self._subscriptions: dict[str, set[Subscription]] = {}
+        self._task: asyncio.Task[None] | None = None
+        self._wake = f"generation:wake:{uuid.uuid4().hex}"
+        self._woken = "0-0"
+
+    async def events(self, key: str, after: str) -> AsyncIterator[Entry]:
+        """Entries of the stream `key` behind the cursor `after`, until the terminal one."""
+        subscription = Subscription(position_of(after))
+        self._subscriptions.setdefault(key, set()).add(subscription)
+        try:
+            await self._start()
+            async for entry in _drain(subscription):
+                yield entry
+        finally:
+            self._leave(key, subscription)
+
+    async def aclose(self) -> None:
+        for subscription in self._all():
+            subscription.entries.put_nowait(None)
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    def _leave(self, key: str, subscription: Subscription) -> None:
+        others = self._subscriptions[key]
+        others.discard(subscription)
+        if not others:
+            del self._subscriptions[key]
+
+    def _all(self) -> list[Subscription]:
+        return [each for subscriptions in self._subscriptions.values() for each in subscriptions]
+
+    async def _start(self) -> None:
+        """Have the task read the new subscription too: begin it, or end the read in which it waits."""
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._read_on(), name="wire reader")
+            return
+        # Without a connection there is no read to end: the task is about to start over by itself.
+        with contextlib.suppress(*LOST_CONNECTION):
+            async with self._client.pipeline(transaction=False) as pipe:
+                pipe.xadd(self._wake, {"w": "1"}, maxlen=1, approximate=False)
+                pipe.expire(self._wake, 60)
+                await pipe.execute()
+
+    async def _read_on(self) -> None:
+        delays = backoff()
+        while self._subscriptions:
+            try:
+                await self._read()
+                delays = backoff()
+            except LOST_CONNECTION:
+                await asyncio.sleep(next(delays))
+            except (RedisError, ValueError) as error:
+                for subscription in self._all():
+                    subscription.entries.put_nowait(WireError(f"cannot read answers: {error}"))
+                return
+
+    async def _read(self) -> None:
+        starts = {key: min(each.position for each in every) for key, every in self._subscriptions.items()}
+        cursors: dict[Any, Any] = {key: f"{start[0]}-{start[1]}" for key, start in starts.items()}
+        answer = await self._client.xread(
+            {**cursors, self._wake: self._woken}, count=ENTRIES_PER_STREAM, block=LONGEST_BLOCK_MS
+        )
+        for key, raw in read_streams(answer):
+            if key == self._wake:
+                self._woken = raw[-1][0]
+                continue
+            entries = read_entries(raw)
+            for subscription in self._subscriptions.get(key, ()):
+                subscription.offer(starts[key], entries)
+        await asyncio.sleep(PACE_SECONDS)
+
+
+async def _drain(subscription: Subscription) -> AsyncIterator[Entry]:
+    while (entries := await subscription.entries.get()) is not None:
+        if isinstance(entries, Exception):
+            raise entries
+        for entry in entries:
+            yield entry
+            if is_terminal(entry[1]):
+                return
+
+
+def read_streams(answer: Any) -> Iterable[tuple[str, list[tuple[str, dict[str, str]]]]]:
+    """The streams of an XREAD's answer, which RESP2 gives as pairs and RESP3 as a mapping to lists of lists."""
+    if isinstance(answer, dict):
+        return [(key, lists[0]) for key, lists in answer.items()]
+    return answer or []
+
+
+def read_entries(raw: Iterable[tuple[str, dict[str, str]]]) -> list[Entry]:
+    return [(cursor, decode(fields["event"])) for cursor, fields in raw]
+
+
+def backoff() -> Iterator[float]:
+    """Seconds to wait before each next try: doubling from 50 ms to 2 s, each shortened at random."""
+    delay = 0.05
+    while True:
+        yield delay * random.uniform(0.5, 1.0)
+        delay = min(2 * delay, 2.0)

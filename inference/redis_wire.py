@@ -1,0 +1,296 @@
+"""The wire over Redis Streams: one round trip a call, every decision inside a script.
+
+It knows the keys and who may write; `inference.redis_reader` tails the answers and `inference.wire_scripts`
+holds the transactions. One `RedisWire` serves one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from inference import wire_scripts
+from inference.protocol import (
+    CLASSES,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Heartbeat,
+    Probe,
+    ProtocolError,
+    QueueClass,
+    Request,
+    Terminal,
+    decode,
+    encode,
+)
+from inference.redis_reader import LONGEST_BLOCK_MS, LOST_CONNECTION, Reader, backoff, read_entries, read_streams
+from inference.wire import (
+    MAX_ATTEMPTS,
+    ORPHAN_LEASES,
+    RETRY_MS,
+    Claim,
+    QueueFull,
+    Receipt,
+    WireError,
+    Write,
+    check_id,
+    resume_of,
+    verdict,
+)
+
+FINISHED: Final = "generation:finished"
+RECORDERS: Final = "recorders"
+STOPS: Final = "generation:stops"
+
+
+class RedisWire:
+    """The wire that `inference.wire.Wire` describes, over the Redis server behind `client`."""
+
+    def __init__(self, client: Redis) -> None:
+        if not client.connection_pool.connection_kwargs.get("decode_responses"):
+            raise WireError("RedisWire reads text: give it a client made with decode_responses=True")
+        self._client = client
+        self._reader = Reader(client)
+        self._submit = client.register_script(wire_scripts.SUBMIT)
+        self._stop = client.register_script(wire_scripts.STOP)
+        self._fail = client.register_script(wire_scripts.FAIL)
+        self._place = client.register_script(wire_scripts.PLACE)
+        self._waiting = client.register_script(wire_scripts.WAITING)
+        self._claim = client.register_script(wire_scripts.CLAIM)
+        self._renew = client.register_script(wire_scripts.RENEW)
+        self._append = client.register_script(wire_scripts.APPEND)
+        self._release = client.register_script(wire_scripts.RELEASE)
+        self._beat = client.register_script(wire_scripts.BEAT)
+        self._pending: dict[str, str] = {}
+        self._recovered: set[str] = set()
+
+    @classmethod
+    def connect(cls, url: str) -> RedisWire:
+        """A wire with its own connections to the server at `url`; it connects when first used."""
+        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)
+        return cls(Redis.from_url(url, decode_responses=True, protocol=2, retry=retry, socket_timeout=10))
+
+    async def aclose(self) -> None:
+        await self._reader.aclose()
+        await self._client.aclose()
+
+    async def __aenter__(self) -> RedisWire:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    # the site
+
+    async def submit(self, request: Request, base: str, queue_class: QueueClass, limit: int) -> None:
+        args: list[str | int] = [check_id(request.id), encode(request), limit]
+        waiting = await _answer(self._submit([queue_key(base, queue_class), *queue_keys(base)], args))
+        if waiting >= 0:
+            raise QueueFull(waiting, limit)
+
+    async def stop(self, id: str) -> None:
+        await _answer(self._stop([], [check_id(id), encode(Finished(id, "stopped"))]))
+
+    async def place(self, id: str) -> int | None:
+        place = await _answer(self._place([], [check_id(id), *CLASSES]))
+        return None if place < 0 else int(place)
+
+    def events(self, id: str, after: str = "0-0") -> AsyncIterator[tuple[str, Event]]:
+        return self._reader.events(stream_key(id), after)
+
+    async def history(self, id: str) -> list[tuple[str, Event]]:
+        return read_entries(await _answer(self._client.xrange(stream_key(id))))
+
+    async def exists(self, id: str) -> bool:
+        return bool(await _answer(self._client.exists(stream_key(id), f"{stream_key(id)}:claim")))
+
+    async def fail(self, id: str, failure: Failed) -> bool:
+        return bool(await _answer(self._fail([], [check_id(id), encode(failure)])))
+
+    async def queue_length(self, base: str) -> int:
+        return int(await _answer(self._waiting(queue_keys(base), [])))
+
+    async def heartbeats(self, base: str) -> list[Heartbeat]:
+        names: list[str] = sorted(await _answer(self._client.zrange(f"worker:{base}", 0, -1)))
+        if not names:
+            return []
+        beats = await _answer(self._client.mget([heartbeat_key(base, name) for name in names]))
+        return [decode(beat) for beat in beats if beat]
+
+    # the recorder
+
+    async def finished(
+        self, consumer: str, count: int, block_ms: int
+    ) -> list[tuple[str, Generate | Probe | None, Terminal]]:
+        entries = await _answer(self._read_finished(consumer, count, min(block_ms, LONGEST_BLOCK_MS)))
+        return [_ended(*entry) for entry in entries]
+
+    async def committed(self, entry: str, id: str, ttl_seconds: int) -> None:
+        pipe = self._client.pipeline(transaction=True)
+        pipe.xack(FINISHED, RECORDERS, entry)
+        pipe.xdel(FINISHED, entry)
+        pipe.expire(stream_key(id), ttl_seconds)
+        await _answer(pipe.execute())
+
+    async def _read_finished(self, consumer: str, count: int, block_ms: int) -> list[Any]:
+        """Entries left by this consumer's earlier life, else by one that has gone silent, else new ones."""
+        try:
+            return (
+                await self._read_own(consumer, count)
+                or (await self._client.xautoclaim(FINISHED, RECORDERS, consumer, RETRY_MS, count=count))[1]
+                or await self._read_group(consumer, ">", count, block_ms)
+            )
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+        await self._client.xgroup_create(FINISHED, RECORDERS, id="0", mkstream=True)
+        return await self._read_group(consumer, ">", count, block_ms)
+
+    async def _read_own(self, consumer: str, count: int) -> list[Any]:
+        if consumer in self._recovered:
+            return []
+        entries = await self._read_group(consumer, self._pending.get(consumer, "0-0"), count)
+        if entries:
+            self._pending[consumer] = entries[-1][0]
+        else:
+            self._recovered.add(consumer)
+        return entries
+
+    async def _read_group(self, consumer: str, after: str, count: int, block_ms: int | None = None) -> list[Any]:
+        answer = await self._client.xreadgroup(RECORDERS, consumer, {FINISHED: after}, count=count, block=block_ms)
+        return [entry for _, entries in read_streams(answer) for entry in entries]
+
+    # a worker
+
+    async def claim(self, base: str, worker: str, fingerprint: str, count: int, lease_seconds: float) -> list[Claim]:
+        token = uuid.uuid4().hex
+        args: list[str | int] = [worker, fingerprint, count, _ms(lease_seconds), token, MAX_ATTEMPTS, ORPHAN_LEASES]
+        taken = await _answer(self._claim([f"generation:fingerprints:{base}", *queue_keys(base)], args))
+        claims = [await self._open(each, token, fingerprint, lease_seconds) for each in taken]
+        return [claim for claim in claims if claim]
+
+    async def _open(self, taken: list[Any], token: str, fingerprint: str, lease: float) -> Claim | None:
+        """The claim on one request that the script took, or None after ending one that is doomed."""
+        id, text, attempts, doom, length = taken
+        try:
+            request = decode(text)
+        except ProtocolError:
+            request, doom = None, doom or "invalid_request"
+        streamed = [event for _, event in await self.history(id)] if length else []
+        claim = Claim(id, request, token, attempts, resume_of(streamed), length, fingerprint, lease)
+        if not doom:
+            return claim
+        await self.finish(claim, verdict(id, doom))
+        return None
+
+    async def renew(self, claim: Claim) -> Receipt:
+        return _receipt(await _answer(self._renew([], [claim.id, claim.token, _ms(claim.lease_seconds)])))
+
+    async def append(self, claim: Claim, events: Sequence[Event], after: int | None = None) -> Receipt:
+        return (await self.append_all([Write(claim, tuple(events), after)]))[0]
+
+    async def finish(self, claim: Claim, terminal: Terminal, after: int | None = None) -> Receipt:
+        return await self.append(claim, [terminal], after)
+
+    async def append_all(self, writes: Sequence[Write]) -> list[Receipt]:
+        if not writes:
+            return []
+        pipe = self._client.pipeline(transaction=False)
+        for write in writes:
+            await self._append([], _append_args(write), client=pipe)
+        return [_receipt(answer) for answer in await _answer(pipe.execute())]
+
+    async def release(self, claim: Claim, crashed: bool = False) -> None:
+        await _answer(self._release([], [claim.id, claim.token, int(crashed)]))
+
+    def stops(self) -> AsyncIterator[str]:
+        return self._messages(STOPS)
+
+    def arrivals(self, base: str) -> AsyncIterator[str]:
+        return self._messages(*queue_keys(base))
+
+    async def _messages(self, *channels: str) -> AsyncIterator[str]:
+        """What is published on `channels`, across lost connections; what is said meanwhile is missed."""
+        delays = backoff()
+        while True:
+            try:
+                async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
+                    await pubsub.subscribe(*channels)
+                    while True:
+                        message = await pubsub.get_message(timeout=LONGEST_BLOCK_MS / 1000)
+                        delays = backoff()
+                        if message:
+                            yield message["data"]
+            except LOST_CONNECTION:
+                await asyncio.sleep(next(delays))
+
+    async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
+        base, worker = heartbeat.base, heartbeat.worker
+        keys = [heartbeat_key(base, worker), f"worker:{base}", f"generation:fingerprints:{base}"]
+        await _answer(self._beat(keys, [encode(heartbeat), worker, heartbeat.fingerprint, _ms(ttl_seconds)]))
+
+    async def depart(self, base: str, worker: str) -> None:
+        await _answer(self._client.delete(heartbeat_key(base, worker)))
+
+
+def stream_key(id: str) -> str:
+    return f"generation:{check_id(id)}"
+
+
+def queue_key(base: str, queue_class: QueueClass) -> str:
+    return f"generation:queue:{base}:{queue_class}"
+
+
+def queue_keys(base: str) -> list[str]:
+    return [queue_key(base, queue_class) for queue_class in CLASSES]
+
+
+def heartbeat_key(base: str, worker: str) -> str:
+    return f"worker:{base}:{worker}"
+
+
+async def _answer(awaited: Awaitable[Any]) -> Any:
+    """What Redis answers; any refusal or lost connection as a `WireError`."""
+    try:
+        return await awaited
+    except (RedisError, OSError) as error:
+        raise WireError(f"Redis does not serve the wire: {error}") from error
+
+
+def _append_args(write: Write) -> list[str | int]:
+    claim, terminal = write.claim, write.terminal
+    events = write.events[:-1] if terminal else write.events
+    return [
+        claim.id,
+        claim.token,
+        -1 if write.after is None else write.after,
+        claim.fingerprint if write.has_tokens else "",
+        encode(terminal) if terminal else "",
+        *map(encode, events),
+    ]
+
+
+def _receipt(answer: Sequence[int]) -> Receipt:
+    held, stopping, length = answer
+    return Receipt(bool(held), bool(stopping), int(length))
+
+
+def _ended(entry: str, fields: dict[str, str]) -> tuple[str, Generate | Probe | None, Terminal]:
+    try:
+        request = decode(fields["request"]) if fields["request"] else None
+    except ProtocolError:
+        request = None
+    return entry, request, decode(fields["terminal"])
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,13 @@
+"""The wire's public face: the one module through which the site and the worker speak to each other.
+
+`RedisWire` carries everything between processes, `MemoryWire` inside one (for tests); both keep the contract
+that `Wire` writes down.
+"""
+
+from __future__ import annotations
+
+from inference.memory_wire import MemoryWire
+from inference.redis_wire import RedisWire
+from inference.wire import Claim, QueueFull, Receipt, Resume, Wire, WireError, Write
+
+__all__ = ["Claim", "MemoryWire", "QueueFull", "Receipt", "RedisWire", "Resume", "Wire", "WireError", "Write"]
