@@ -83,7 +83,9 @@ class _Reader:
     def _head(self, embedding: Tensor) -> Linear:
         if self.architecture.tied_embeddings:
             return PlainLinear(embedding)
-        return PlainLinear(self._tensor("lm_head.weight", (self.architecture.vocab_size, self.architecture.hidden_size)))
+        return PlainLinear(
+            self._tensor("lm_head.weight", (self.architecture.vocab_size, self.architecture.hidden_size))
+        )
 
     def _layer(self, index: int) -> LayerWeights:
         prefix, hidden = f"model.layers.{index}", (self.architecture.hidden_size,)

@@ -1,0 +1,168 @@
+"""Adapters from disk to device: by digest out of the store, through the host cache, into a slot.
+
+What is loaded has been proved to be what was asked for (`inference.adapter_file`). Both caches forget the least
+recently used first; a slot in use is pinned.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+import torch
+
+from inference.adapter_file import HostAdapter, read_adapter
+from inference.architecture import Architecture
+from inference.batch import Batch
+from inference.layers.lora import LoraBank, LoraPlan
+from inference.layers.panels import Layout
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class AdapterNotFound(LookupError):
+    """No adapter of this digest lies in the store."""
+
+
+class AdapterStore:
+    """The directory that holds adapters, each in a folder named by its digest."""
+
+    def __init__(self, directory: Path, architecture: Architecture, dtype: torch.dtype, max_rank: int = 64) -> None:
+        self.directory = directory
+        self._architecture, self._dtype, self._max_rank = architecture, dtype, max_rank
+
+    def load(self, digest: str) -> HostAdapter:
+        """Read the adapter `digest`. Raises `AdapterNotFound`, or `AdapterRefused` with every reason."""
+        return read_adapter(self.path(digest), digest, self._architecture, self._dtype, self._max_rank)
+
+    def path(self, digest: str) -> Path:
+        """The folder of `digest`, which must lie inside the store; raises `AdapterNotFound`."""
+        if not _DIGEST.fullmatch(digest):
+            raise AdapterNotFound(f"{digest[:80]!r} is no adapter digest; one is 64 hexadecimal digits in lower case")
+        path = (self.directory / digest).resolve()
+        if not path.is_relative_to(self.directory.resolve()) or not path.is_dir():
+            raise AdapterNotFound(f"no adapter {digest[:12]}… is stored here; import it again")
+        return path
+
+
+class AdapterCache:
+    """Adapters in host memory, at most `max_bytes` of them. Safe to call from several threads."""
+
+    def __init__(self, load: Callable[[str], HostAdapter], max_bytes: int) -> None:
+        self._load, self._max_bytes = load, max_bytes
+        self._kept: OrderedDict[str, HostAdapter] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """What is kept, least recently used first."""
+        with self._lock:
+            return tuple(self._kept)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of weights kept."""
+        with self._lock:
+            return self._num_bytes()
+
+    def load(self, digest: str) -> HostAdapter:
+        """The adapter `digest`, read if it is not kept; raises as `AdapterStore.load` does."""
+        with self._lock:
+            if digest in self._kept:
+                self._kept.move_to_end(digest)
+                return self._kept[digest]
+        adapter = self._load(digest)
+        with self._lock:
+            self._keep(adapter)
+        return adapter
+
+    def _keep(self, adapter: HostAdapter) -> None:
+        """An adapter larger than the whole cache is served but not kept."""
+        if adapter.num_bytes > self._max_bytes:
+            return
+        self._kept[adapter.digest] = adapter
+        self._kept.move_to_end(adapter.digest)
+        while self._num_bytes() > self._max_bytes:
+            self._kept.popitem(last=False)
+
+    def _num_bytes(self) -> int:
+        return sum(adapter.num_bytes for adapter in self._kept.values())
+
+
+class LoraSlots:
+    """The adapters on the device: `num_slots` of them, pinned while any sequence uses them."""
+
+    def __init__(self, num_slots: int, load: Callable[[str], HostAdapter], device: torch.device | str = "cpu") -> None:
+        self.num_slots = num_slots
+        self._load = load
+        self._bank = LoraBank(torch.device(device))
+        self._slots: OrderedDict[str, int] = OrderedDict()
+        self._pins: dict[str, int] = {}
+        self._free = list(range(num_slots))[::-1]
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """What is on the device, least recently used first."""
+        return tuple(self._slots)
+
+    @property
+    def num_pinned(self) -> int:
+        """Slots in use."""
+        return len(self._pins)
+
+    def slot(self, digest: str) -> int | None:
+        """Where `digest` sits, if it is on the device."""
+        return self._slots.get(digest)
+
+    def pins(self, digest: str) -> int:
+        """How many hold `digest`."""
+        return self._pins.get(digest, 0)
+
+    def can_acquire(self, digest: str) -> bool:
+        """Whether `acquire` would find a slot now."""
+        return digest in self._slots or len(self._pins) < self.num_slots
+
+    def acquire(self, digest: str) -> int | None:
+        """Pin `digest` and return its slot, loading it when needed; None while every slot is pinned by others.
+
+        Raises what `load` raises, in which case nothing has changed. Each success needs one `release`.
+        """
+        if not self.can_acquire(digest):
+            return None
+        if digest not in self._slots:
+            self._place(self._load(digest))
+        self._slots.move_to_end(digest)
+        self._pins[digest] = self.pins(digest) + 1
+        return self._slots[digest]
+
+    def release(self, digest: str) -> None:
+        """Give back one `acquire`; the adapter stays on the device until its slot is wanted."""
+        left = self.pins(digest) - 1
+        assert left >= 0, f"adapter {digest[:12]} was released more often than acquired"
+        if left:
+            self._pins[digest] = left
+        else:
+            del self._pins[digest]
+
+    def plan(self, batch: Batch, layout: Layout) -> LoraPlan:
+        """Who adds to which rows of `batch`, for the decoder."""
+        return self._bank.plan(batch, layout)
+
+    def _place(self, adapter: HostAdapter) -> None:
+        slot = self._free.pop() if self._free else self._evict()
+        try:
+            self._bank.put(slot, adapter.weights)
+        except BaseException:
+            self._free.append(slot)
+            raise
+        self._slots[adapter.digest] = slot
+
+    def _evict(self) -> int:
+        digest = next(digest for digest in self._slots if digest not in self._pins)
+        slot = self._slots.pop(digest)
+        self._bank.clear(slot)
+        return slot

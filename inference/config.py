@@ -1,0 +1,128 @@
+"""The environment of a worker, read once into a frozen `EngineConfig`; a bad value stops it with a sentence."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from inference.address import embedded_redis_url
+
+DEFAULT_BASE_MODEL: Final = "SmolLM2-135M-Instruct"
+DEVICES: Final = ("auto", "cpu", "cuda")
+DTYPES: Final = ("bfloat16", "float16", "float32")
+QUANTIZATIONS: Final = ("none", "nf4")
+_REPOSITORY: Final = Path(__file__).resolve().parent.parent
+
+
+class ConfigError(ValueError):
+    """A value of the environment that cannot be used."""
+
+
+@dataclass(frozen=True)
+class EngineConfig:
+    """How a worker runs. Zero in `kv_blocks`, `context_length` and `threads` means: found out at start."""
+
+    var_dir: Path
+    redis_url: str
+    base_model: str = DEFAULT_BASE_MODEL
+    device: str = "auto"
+    dtype: str = "bfloat16"
+    quantization: str = "none"
+    max_rows: int = 32
+    kv_blocks: int = 0
+    block_size: int = 32
+    context_length: int = 0
+    adapter_slots: int = 32
+    max_rank: int = 64
+    host_cache_mb: int = 512
+    prefill_tokens: int = 256
+    lease_seconds: float = 10.0
+    worker_name: str = ""
+    threads: int = 0
+
+    @property
+    def base_key(self) -> str:
+        """The name of the base model in queue names: the last part of its path, in lower case."""
+        return self.base_model.rstrip("/").rsplit("/", 1)[-1].lower()
+
+    @property
+    def adapters_dir(self) -> Path:
+        """The store of adapters."""
+        return self.var_dir / "adapters"
+
+    @property
+    def models_dir(self) -> Path:
+        """Where fetched base models lie."""
+        return self.var_dir / "models"
+
+
+def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
+    """Read the environment. Raises `ConfigError` naming the variable, its value and what it may be."""
+    env = _Environment(environ)
+    var_dir = Path(env.text("VAR_DIR", str(_REPOSITORY / "var"))).expanduser().absolute()
+    return _check_together(
+        EngineConfig(
+            var_dir=var_dir,
+            redis_url=env.text("REDIS_URL", embedded_redis_url(var_dir)),
+            base_model=env.text("BASE_MODEL", DEFAULT_BASE_MODEL),
+            device=env.choice("DEVICE", DEVICES, "auto"),
+            dtype=env.choice("DTYPE", DTYPES, "bfloat16"),
+            quantization=env.choice("QUANTIZATION", QUANTIZATIONS, "none"),
+            max_rows=env.whole("MAX_ROWS", 32, 1, 1024),
+            kv_blocks=env.whole("KV_BLOCKS", 0, 0, 10_000_000),
+            block_size=env.whole("BLOCK_SIZE", 32, 8, 256),
+            context_length=env.whole("CONTEXT_LENGTH", 0, 0, 1_000_000),
+            adapter_slots=env.whole("ADAPTER_SLOTS", 32, 1, 1024),
+            max_rank=env.whole("MAX_RANK", 64, 1, 512),
+            host_cache_mb=env.whole("HOST_CACHE_MB", 512, 1, 10_000_000),
+            prefill_tokens=env.whole("PREFILL_TOKENS", 256, 32, 65536),
+            lease_seconds=env.seconds("LEASE_SECONDS", 10.0, 1.0, 3600.0),
+            worker_name=env.text("WORKER_NAME", f"{socket.gethostname()}-{os.getpid()}"),
+            threads=env.whole("THREADS", 0, 0, 1024),
+        )
+    )
+
+
+def _check_together(config: EngineConfig) -> EngineConfig:
+    if config.prefill_tokens % 32:
+        raise ConfigError(f"PREFILL_TOKENS={config.prefill_tokens} must be a multiple of 32, the size of a tile")
+    if config.quantization == "nf4" and config.device == "cpu":
+        raise ConfigError("QUANTIZATION=nf4 needs a GPU; with DEVICE=cpu choose QUANTIZATION=none")
+    if not re.fullmatch(r"[\w.-]+", config.base_key):
+        raise ConfigError(f"BASE_MODEL={config.base_model} must end in a name of letters, digits, dots and dashes")
+    if not re.fullmatch(r"[\w.-]+", config.worker_name):
+        raise ConfigError(f"WORKER_NAME={config.worker_name} must be of letters, digits, dots and dashes")
+    return config
+
+
+class _Environment:
+    """Variables with defaults; an empty value counts as unset."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+
+    def text(self, key: str, default: str) -> str:
+        return self._environ.get(key, "").strip() or default
+
+    def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
+        value = self.text(key, default).lower()
+        if value not in choices:
+            raise ConfigError(f"{key}={value} is not known; choose {', '.join(choices[:-1])} or {choices[-1]}")
+        return value
+
+    def whole(self, key: str, default: int, low: int, high: int) -> int:
+        value = self.text(key, str(default))
+        if not re.fullmatch(r"\d{1,9}", value) or not low <= int(value) <= high:
+            raise ConfigError(f"{key}={value} must be a whole number from {low} to {high}")
+        return int(value)
+
+    def seconds(self, key: str, default: float, low: float, high: float) -> float:
+        value = self.text(key, str(default))
+        if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value) or not low <= float(value) <= high:
+            raise ConfigError(f"{key}={value} must be a number of seconds from {low:g} to {high:g}")
+        return float(value)
