@@ -1,0 +1,127 @@
+"""The whole site as `make run` starts it, in a fresh VAR_DIR, and a real browser before it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+REPO = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.e2e)
+            item.add_marker(pytest.mark.slow)
+
+
+@dataclass
+class Site:
+    """A running site: its address, its VAR_DIR and the environment that its commands need."""
+
+    url: str
+    var_dir: Path
+    environment: dict[str, str]
+    process: subprocess.Popen[str]
+
+    def manage(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run a management command beside the running site."""
+        command = [sys.executable, "manage.py", *arguments]
+        return subprocess.run(command, cwd=REPO, env=self.environment, check=check, capture_output=True, text=True)
+
+    def child(self, pattern: str) -> int:
+        """The process id of the child whose command line holds `pattern`."""
+        found = subprocess.run(
+            ["pgrep", "-P", str(self.process.pid), "-f", pattern], capture_output=True, text=True, check=True
+        )
+        return int(found.stdout.split()[0])
+
+    def wait_until_ready(self, seconds: float = 180) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._is_ready():
+            assert self.process.poll() is None, "the site ended before it was ready"
+            assert time.monotonic() < deadline, "the site did not become ready"
+            time.sleep(0.5)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/readyz", timeout=5) as response:
+                return response.status == 200
+        except (urllib.error.URLError, TimeoutError, ConnectionError):
+            return False
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def site(model_dir: Path) -> Iterator[Site]:
+    """The site from an empty VAR_DIR but for the base model, ready to chat with every shipped adapter."""
+    var_dir = Path(tempfile.mkdtemp(prefix="loraland-e2e-"))
+    (var_dir / "models").mkdir()
+    (var_dir / "models" / model_dir.name).symlink_to(model_dir)
+    port = free_port()
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}},
+        "VAR_DIR": str(var_dir),
+        "PORT": str(port),
+        "DJANGO_ALLOW_ASYNC_UNSAFE": "",
+    }
+    process = subprocess.Popen([sys.executable, "-m", "loraland"], cwd=REPO, env=environment, text=True)
+    running = Site(f"http://127.0.0.1:{port}", var_dir, environment, process)
+    try:
+        running.wait_until_ready()
+        yield running
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(60)
+        shutil.rmtree(var_dir, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium is installed")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"],
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
+    """One visitor, who sees no error in the console."""
+    context = browser.new_context(base_url=site.url, viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(30_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext) -> Iterator[Page]:
+    problems: list[str] = []
+    page = context.new_page()
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    yield page
+    assert problems == []
