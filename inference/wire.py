@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from inference.protocol import Delta, Event, Failed, Finished, Generate, Heartbeat, Probe, QueueClass, Request, Terminal
+from inference.sequence import Resume
 
 MAX_ATTEMPTS: Final = 3
 """A request that was being answered when this many workers ended is given up."""
@@ -40,14 +41,6 @@ class QueueFull(WireError):
         super().__init__(f"{waiting} requests are waiting and at most {limit} may; try again in a moment")
         self.waiting = waiting
         self.limit = limit
-
-
-@dataclass(frozen=True)
-class Resume:
-    """What an earlier worker streamed of an answer: the ids of its tokens and the number of its characters."""
-
-    token_ids: tuple[int, ...]
-    num_chars: int
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,140 @@
+"""The one thread that owns the device: it makes the engine, steps it while there is work, and obeys an inbox.
+
+It knows neither the wire nor asyncio's tasks. Whatever happens is told by calling back on the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from inference.protocol import Event, Request
+from inference.sequence import Resume
+
+RESIDENCY_SECONDS: Final = 0.5
+"""How often the engine is asked what it holds; asking at every step would cost more than it tells."""
+
+
+class SteppedEngine(Protocol):
+    """What the thread needs of `inference.engine.Engine`."""
+
+    fingerprint: str
+
+    @property
+    def has_work(self) -> bool: ...
+
+    @property
+    def room(self) -> int: ...
+
+    def add(self, request: Request, resume: Resume | None = None) -> None: ...
+
+    def stop(self, id: str) -> None: ...
+
+    def abort(self, id: str) -> None: ...
+
+    def step(self) -> list[Event]: ...
+
+    def residency(self) -> Mapping[str, Any]: ...
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one step gave. `handled` counts the commands that the engine had obeyed before it."""
+
+    events: tuple[Event, ...]
+    room: int
+    handled: int
+    fingerprint: str
+    residency: Mapping[str, Any]
+
+
+class DeviceThread:
+    """Runs the engine that `make` gives. `on_report` and `on_crash` are called on the loop that calls `start`.
+
+    The first report comes when the engine is loaded. Commands return their number, counted from 1, which
+    `Report.handled` reaches once they have been obeyed.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], SteppedEngine],
+        on_report: Callable[[Report], None],
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        self._make = make
+        self._on_report = on_report
+        self._on_crash = on_crash
+        self._inbox: queue.SimpleQueue[Callable[[SteppedEngine], None] | None] = queue.SimpleQueue()
+        self._sent = 0
+        self._handled = 0
+        self._closed = threading.Event()
+        self._residency: Mapping[str, Any] = {}
+        self._asked = float("-inf")
+        self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+
+    def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def add(self, request: Request, resume: Resume | None) -> int:
+        return self._send(lambda engine: engine.add(request, resume))
+
+    def stop(self, id: str) -> int:
+        return self._send(lambda engine: engine.stop(id))
+
+    def abort(self, id: str) -> int:
+        return self._send(lambda engine: engine.abort(id))
+
+    def close(self) -> None:
+        """Ask the thread to end after the step it is in. A load under way is not interrupted."""
+        self._closed.set()
+        self._inbox.put(None)
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the end of the thread; whether it has ended."""
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _send(self, command: Callable[[SteppedEngine], None]) -> int:
+        self._sent += 1
+        self._inbox.put(command)
+        return self._sent
+
+    def _run(self) -> None:
+        try:
+            engine = self._make()
+            self._report(engine, [])
+            while self._obey(engine):
+                self._report(engine, engine.step() if engine.has_work else [])
+        except BaseException as error:
+            # Whatever ended the thread ends the worker: the loop logs it and gives the requests back.
+            self._tell(self._on_crash, error)
+
+    def _obey(self, engine: SteppedEngine) -> bool:
+        """Do what the inbox says, waiting for a command when there is no work; false when closed."""
+        wait = not engine.has_work
+        while not self._closed.is_set():
+            try:
+                command = self._inbox.get(block=wait)
+            except queue.Empty:
+                return True
+            if command:
+                command(engine)
+                self._handled += 1
+            wait = False
+        return False
+
+    def _report(self, engine: SteppedEngine, events: list[Event]) -> None:
+        if time.monotonic() - self._asked > RESIDENCY_SECONDS:
+            self._residency, self._asked = engine.residency(), time.monotonic()
+        report = Report(tuple(events), engine.room, self._handled, engine.fingerprint, self._residency)
+        self._tell(self._on_report, report)
+
+    def _tell(self, callback: Callable[[Any], None], news: Any) -> None:
+        if not self._closed.is_set():
+            self._loop.call_soon_threadsafe(callback, news)
