@@ -326,5 +326,7 @@ class MemoryWire:
         """Return when any stream has grown, or after `seconds`."""
         waiter = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
-        await asyncio.wait([waiter], timeout=seconds)
-        self._waiters.discard(waiter)
+        try:
+            await asyncio.wait([waiter], timeout=seconds)
+        finally:
+            self._waiters.discard(waiter)

