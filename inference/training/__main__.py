@@ -1,0 +1,94 @@
+"""`python -m inference.training`: train the adapters of one or more tasks and score them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from inference.training.data import DataError
+from inference.training.recipe import RecipeError, load_recipe, tasks
+from inference.training.run import Job, report, run
+
+ROOT = Path(__file__).parents[2]
+DEFAULT_BASE = "SmolLM2-135M-Instruct"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train what the command line asks for; 0 when all of it stands, 1 with a sentence when something is wrong."""
+    options = _parser().parse_args(arguments)
+    try:
+        jobs = [_job(task, options) for task in (tasks() if options.task == ["all"] else options.task)]
+        for job in jobs:
+            _do(job, again=options.again)
+    except (DataError, RecipeError, OSError, FloatingPointError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _do(job: Job, again: bool) -> None:
+    if (job.out / "card.toml").exists() and not again:
+        print(f"{job.out} is done; --again trains it anew", file=sys.stderr)
+        return
+    print(report(job.recipe.task, run(job)), flush=True)
+
+
+def _job(task: str, options: argparse.Namespace) -> Job:
+    recipe = load_recipe(task)
+    changes = {name: value for name in ("steps", "seed") if (value := getattr(options, name)) is not None}
+    if changes:
+        recipe = dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, **changes))
+    if not options.data.is_dir():
+        raise DataError(f"--data {options.data} is not a folder; name one with train.jsonl and test.jsonl")
+    if (len(options.task) > 1 or options.task == ["all"]) and "{task}" not in options.out:
+        raise RecipeError(f"--out {options.out} is one folder for several adapters; write {options.out}/{{task}}")
+    return Job(
+        recipe=recipe,
+        data=options.data,
+        out=Path(options.out.replace("{task}", task)),
+        base=_base(options.base),
+        base_name=Path(options.base).name,
+        device=_device(options.device),
+        part=options.score,
+    )
+
+
+def _base(name: str) -> Path:
+    """A directory as it is, or a name under VAR_DIR/models."""
+    place = Path(os.environ.get("VAR_DIR") or ROOT / "var") / "models" / name
+    found = next((path for path in (Path(name), place) if (path / "config.json").is_file()), None)
+    if found is None:
+        raise OSError(f"there is no base model at {place}; fetch it first with `python -m inference.fetch`")
+    return found
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise OSError("--device cuda needs a GPU that torch can see; leave it out to train on the CPU")
+    return torch.device(name)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m inference.training", description=__doc__)
+    parser.add_argument("--task", nargs="+", required=True, metavar="NAME", help="tasks with a recipe, or: all")
+    parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="one data set, or a folder of them")
+    parser.add_argument("--out", required=True, metavar="DIR", help="where it goes; {task} stands for the task")
+    parser.add_argument("--base", default=os.environ.get("BASE_MODEL") or DEFAULT_BASE, help="a directory or a name")
+    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    parser.add_argument("--score", default="test", choices=["test", "validation"], help="the rows to score on")
+    parser.add_argument("--steps", type=int, help="instead of the recipe's")
+    parser.add_argument("--seed", type=int, help="instead of the recipe's")
+    parser.add_argument("--again", action="store_true", help="train adapters that are there already, too")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""What an adapter must beat: the base model at its best, and the best constant answer.
+
+The base is asked in three honest ways, and its answers are read with good will: an answer that says the label,
+the number or the JSON among other words counts. A gain over a straw man is no gain.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, Final
+
+from inference.training.data import Row
+from inference.training.metrics import METRICS, Tally, score
+from inference.training.recipe import Recipe
+from inference.training.template import fill, opening
+
+STYLES: Final = ("template", "instruction", "four examples")
+SHOTS: Final = 4
+
+_NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
+_OBJECT: Final = re.compile(r"\{.*?\}", re.DOTALL)
+
+
+def prompt(style: str, row: Row, recipe: Recipe, shots: Sequence[Row], tokenizer: Any) -> str:
+    """How the base is asked about `row`: `style` is one of `STYLES`, the last of which shows `shots`."""
+    filled = fill(recipe.template, row.inputs)
+    if style == "template":
+        return filled
+    if style == "instruction":
+        message = {"role": "user", "content": f"{recipe.instruction}\n\n{filled}"}
+        text: str = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
+        return text
+    shown = [f"{fill(recipe.template, shot.inputs)} {shot.target}" for shot in shots]
+    return "\n\n".join([*shown, filled])
+
+
+def choose_shots(rows: Sequence[Row], recipe: Recipe) -> tuple[Row, ...]:
+    """`SHOTS` rows of the training part: with short inputs, and of different labels where there are any."""
+    short = sorted(rows, key=lambda row: sum(map(len, row.inputs.values())))
+    candidates = short[len(short) // 8 : len(short) // 2]
+    if not recipe.labels:
+        return tuple(candidates[:: max(1, len(candidates) // SHOTS)][:SHOTS])
+    seen: dict[str, list[Row]] = {}
+    for row in candidates:
+        seen.setdefault(row.target, []).append(row)
+    groups = list(seen.values())
+    return tuple(groups[index % len(groups)][index // len(groups)] for index in range(min(SHOTS, len(candidates))))
+
+
+def read_answer(text: str, recipe: Recipe) -> str:
+    """The answer that `text` of the base amounts to, in the form of the task's targets."""
+    text = _first_answer(text, recipe)
+    if recipe.labels:
+        return _first_label(text, recipe.labels)
+    if recipe.metric == "mae":
+        number = _NUMBER.search(text)
+        return number.group() if number else text
+    if recipe.metric == "f1_json":
+        found = _OBJECT.search(text)
+        return found.group() if found else text
+    return text
+
+
+def best_constant(rows: Sequence[Row], recipe: Recipe) -> str:
+    """The one answer that does best on `rows` of the training part: the commonest, or the median of numbers."""
+    targets = [row.target for row in rows]
+    if recipe.metric == "mae":
+        return sorted(targets, key=float)[len(targets) // 2]
+    return Counter(targets).most_common(1)[0][0]
+
+
+def best_style(scored: dict[str, list[Tally]]) -> str:
+    """The style of the highest score; the first of equals."""
+    return max(scored, key=lambda style: score(scored[style]))
+
+
+def tallies(texts: Sequence[str], rows: Sequence[Row], recipe: Recipe) -> list[Tally]:
+    """The tally of each answer in `texts` against the row beside it."""
+    metric = METRICS[recipe.metric]
+    return [metric(text, row.target) for text, row in zip(texts, rows, strict=True)]
+
+
+def _first_answer(text: str, recipe: Recipe) -> str:
+    """`text` up to where the base starts a question of its own, or, for targets of one line, up to its end of line."""
+    text = text.strip()
+    head = opening(recipe.template).strip()
+    if head:
+        text = text.partition(f"\n\n{head}")[0]
+    return text if recipe.many_lines or recipe.metric == "f1_json" else text.partition("\n")[0].strip()
+
+
+def _first_label(text: str, labels: Sequence[str]) -> str:
+    """The label that `text` says first as a word of its own; the longest of those that start at the same place.
+
+    Case counts only for labels of one letter, which would else be found in any sentence.
+    """
+    places = []
+    for label in labels:
+        flags = re.IGNORECASE if len(label) > 1 else re.NOFLAG
+        if found := re.search(rf"(?<!\w){re.escape(label)}(?!\w)", text, flags):
+            places.append((found.start(), -len(label), label))
+    return min(places)[2] if places else text

@@ -1,0 +1,100 @@
+"""From rows to tensors: a filled template and its target as token ids, in batches of like length."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from inference.training.data import Row
+from inference.training.recipe import Recipe
+from inference.training.template import fill
+
+IGNORED: Final = -100
+"""The label of a token that the loss leaves out."""
+POOL: Final = 16
+"""Batches are cut from pools of this many, sorted by length, so that little is padding."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """One row as token ids; the answer starts at `start` and includes the end token."""
+
+    token_ids: tuple[int, ...]
+    start: int
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows padded on the right. All tensors are [rows, length] int64; `labels` is IGNORED outside the answers."""
+
+    token_ids: Tensor
+    mask: Tensor
+    labels: Tensor
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        return Batch(self.token_ids.to(device), self.mask.to(device), self.labels.to(device))
+
+
+def encode(row: Row, recipe: Recipe, tokenizer: Any) -> Encoded:
+    """Token ids of the filled template, then of the target, then the end token.
+
+    The two are tokenized apart, because a server tokenizes the template alone and generates from there.
+    """
+    prompt = prompt_ids(fill(recipe.template, row.inputs), tokenizer)
+    target = tokenizer(row.target, add_special_tokens=False)["input_ids"]
+    return Encoded((*prompt, *target, tokenizer.eos_token_id), len(prompt))
+
+
+def prompt_ids(text: str, tokenizer: Any) -> list[int]:
+    """The token ids of a prompt that is taken as it is: no special tokens added."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    return ids
+
+
+def encode_all(rows: Sequence[Row], recipe: Recipe, tokenizer: Any) -> list[Encoded]:
+    """Encode `rows`, leaving out those of more than the recipe's `max_length` tokens.
+
+    Raises ValueError when none is left.
+    """
+    encoded = [encode(row, recipe, tokenizer) for row in rows]
+    fitting = [each for each in encoded if len(each.token_ids) <= recipe.schedule.max_length]
+    if not fitting:
+        raise ValueError(f"no row of {recipe.task} fits max_length = {recipe.schedule.max_length} tokens; raise it")
+    return fitting
+
+
+def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
+    """Pad `rows` to the longest of them."""
+    length = max(len(row.token_ids) for row in rows)
+    token_ids = torch.full((len(rows), length), pad_id)
+    labels = torch.full((len(rows), length), IGNORED)
+    mask = torch.zeros((len(rows), length), dtype=torch.int64)
+    for index, row in enumerate(rows):
+        ids = torch.tensor(row.token_ids)
+        token_ids[index, : len(ids)] = ids
+        labels[index, row.start : len(ids)] = ids[row.start :]
+        mask[index, : len(ids)] = 1
+    return Batch(token_ids, mask, labels)
+
+
+def batches(rows: Sequence[Encoded], size: int, steps: int, seed: int, pad_id: int) -> Iterator[Batch]:
+    """`steps` batches of `size` rows, going over the rows again and again in a seeded order."""
+    order = _endless(rows, random.Random(seed))
+    shuffle = random.Random(seed + 1)
+    while steps > 0:
+        pool = sorted((next(order) for _ in range(size * min(POOL, steps))), key=lambda row: len(row.token_ids))
+        groups = [pool[start : start + size] for start in range(0, len(pool), size)]
+        shuffle.shuffle(groups)
+        yield from (collate(group, pad_id) for group in groups)
+        steps -= len(groups)
+
+
+def _endless(rows: Sequence[Encoded], generator: random.Random) -> Iterator[Encoded]:
+    while True:
+        yield from generator.sample(rows, len(rows))

@@ -1,0 +1,120 @@
+"""Scores of an answer against its target, as pure functions.
+
+Every metric gives a row a `Tally`: what it earned and what it could have earned. A score is the sum of the one
+over the sum of the other, so that means and micro F1 are computed, and resampled, in the same way.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+MAX_ERROR: Final = 5.0
+"""The width of the scale that `mae` is taken on."""
+FINAL_ANSWER: Final = "####"
+
+_WORD: Final = re.compile(r"[a-z0-9]+")
+_NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
+
+
+@dataclass(frozen=True)
+class Tally:
+    """What a row earned, and the most it could."""
+
+    earned: float
+    possible: float = 1.0
+
+
+Metric = Callable[[str, str], Tally]
+
+
+def score(tallies: Iterable[Tally]) -> float:
+    """The score of many rows, 0 to 1. Nothing found where nothing was to be found is a perfect score."""
+    rows = list(tallies)
+    possible = sum(row.possible for row in rows)
+    return sum(row.earned for row in rows) / possible if possible else 1.0
+
+
+def accuracy(answer: str, target: str) -> Tally:
+    """Whether `answer` is the label `target` exactly, white space around it aside."""
+    return Tally(float(answer.strip() == target.strip()))
+
+
+def exact_match(answer: str, target: str) -> Tally:
+    """Whether `answer` is the whole `target`; where the target marks its final answer with ####, whether that is."""
+    return Tally(float(_final(answer, target) == _final(target, target)))
+
+
+def mae(answer: str, target: str) -> Tally:
+    """1 - |error| / 5 for the first number of `answer`, not below 0; 0 where it has none."""
+    number = _NUMBER.search(answer)
+    if number is None:
+        return Tally(0.0)
+    return Tally(max(0.0, 1.0 - abs(float(number.group()) - float(target)) / MAX_ERROR))
+
+
+def rouge_l(answer: str, target: str) -> Tally:
+    """F1 of the longest common subsequence of words (Lin 2004, without stemming); words are runs of a-z and 0-9."""
+    ours, theirs = _WORD.findall(answer.lower()), _WORD.findall(target.lower())
+    if not ours or not theirs:
+        return Tally(float(answer.strip() == target.strip()))
+    return Tally(2 * longest_common_subsequence(ours, theirs) / (len(ours) + len(theirs)))
+
+
+def f1_json(answer: str, target: str) -> Tally:
+    """Micro F1 over the (key, value) pairs of two JSON objects; a list counts one pair an item.
+
+    An answer that is not a JSON object has no pairs.
+    """
+    ours, theirs = json_pairs(answer), json_pairs(target)
+    return Tally(2.0 * (ours & theirs).total(), float(ours.total() + theirs.total()))
+
+
+def json_pairs(text: str) -> Counter[tuple[str, str]]:
+    """The (key, value) pairs of the JSON object `text`; empty for anything else."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return Counter()
+    if not isinstance(value, dict):
+        return Counter()
+    return Counter((key, _plain(item)) for key, items in value.items() for item in _items(items))
+
+
+def longest_common_subsequence(first: list[str], second: list[str]) -> int:
+    """The length of the longest common subsequence of two lists of words."""
+    row = [0] * (len(second) + 1)
+    for word in first:
+        diagonal = 0
+        for index, other in enumerate(second, start=1):
+            above = row[index]
+            row[index] = diagonal + 1 if word == other else max(above, row[index - 1])
+            diagonal = above
+    return row[-1]
+
+
+METRICS: Final[dict[str, Metric]] = {
+    "accuracy": accuracy,
+    "exact_match": exact_match,
+    "f1_json": f1_json,
+    "mae": mae,
+    "rouge_l": rouge_l,
+}
+
+
+def _final(text: str, target: str) -> str:
+    if FINAL_ANSWER not in target:
+        return text.strip()
+    return text.rpartition(FINAL_ANSWER)[2].strip().replace(",", "") if FINAL_ANSWER in text else ""
+
+
+def _items(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

@@ -1,0 +1,159 @@
+"""A recipe: everything that decides how one adapter is trained, scored and presented, read from one TOML file."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from inference.training.metrics import METRICS
+from inference.training.template import placeholders
+
+RECIPES: Final = Path(__file__).parent / "recipes"
+
+
+class RecipeError(ValueError):
+    """A task without a recipe, or a recipe that cannot be followed."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One input of a template: its name there, what a form calls it, and the lines a form gives it."""
+
+    name: str
+    label: str
+    rows: int = 3
+
+
+@dataclass(frozen=True)
+class ExampleInput:
+    """Inputs to try, with the answer that is expected."""
+
+    inputs: dict[str, str]
+    expected: str
+
+
+@dataclass(frozen=True)
+class Lora:
+    """The shape of the adapter."""
+
+    rank: int = 8
+    lora_alpha: int = 16
+    target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How the adapter is trained: `warmup` is a share of `steps`, `learning_rate` the peak of the cosine after it."""
+
+    steps: int = 150
+    batch: int = 16
+    learning_rate: float = 1e-3
+    warmup: float = 0.05
+    max_length: int = 320
+    seed: int = 1
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the rows come from and what their licence allows; `restricted` marks research or non-commercial use."""
+
+    name: str
+    source: str
+    license: str
+    restricted: bool = False
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make the adapter of one task.
+
+    `template` ends where the answer begins. `instruction` is the plain request that the base is compared by.
+    `labels` is empty where the answer is free text; `many_lines` says that targets may hold several lines.
+    `max_answer` bounds an answer, in tokens.
+    """
+
+    task: str
+    name: str
+    category: str
+    summary: str
+    description: str
+    template: str
+    instruction: str
+    metric: str
+    max_answer: int
+    fields: tuple[Field, ...]
+    dataset: Source
+    labels: tuple[str, ...] = ()
+    many_lines: bool = False
+    examples: tuple[ExampleInput, ...] = ()
+    lora: Lora = field(default_factory=Lora)
+    schedule: Schedule = field(default_factory=Schedule)
+    license: str = "Apache-2.0"
+    author: str = "LoRA Land"
+
+    @property
+    def field_names(self) -> tuple[str, ...]:
+        """The names of the inputs, in the order of the form."""
+        return tuple(each.name for each in self.fields)
+
+
+def tasks(folder: Path = RECIPES) -> tuple[str, ...]:
+    """The names of all tasks that have a recipe, in alphabetical order."""
+    return tuple(sorted(path.stem for path in folder.glob("*.toml")))
+
+
+def load_recipe(task: str, folder: Path = RECIPES) -> Recipe:
+    """Read the recipe of `task`.
+
+    Raises `RecipeError` for a task without a recipe and for a recipe with wrong, missing or unknown entries.
+    """
+    path = folder / f"{task}.toml"
+    if task not in tasks(folder):
+        raise RecipeError(f"there is no recipe for the task {task!r}; there are recipes for {', '.join(tasks(folder))}")
+    try:
+        recipe = _parse(task, tomllib.loads(path.read_text(encoding="utf-8")))
+    except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
+        raise RecipeError(f"the recipe {path.name} cannot be read: {error}") from error
+    _check(recipe)
+    return recipe
+
+
+def _parse(task: str, data: dict[str, Any]) -> Recipe:
+    prompt = data.pop("prompt")
+    lora, schedule = data.pop("lora", {}), data.pop("training", {})
+    if "target_modules" in lora:
+        lora["target_modules"] = tuple(lora["target_modules"])
+    return Recipe(
+        task=task,
+        template=prompt["template"],
+        instruction=prompt["instruction"],
+        fields=tuple(Field(**each) for each in prompt["field"]),
+        dataset=Source(**data.pop("dataset")),
+        labels=tuple(data.pop("labels", ())),
+        examples=tuple(ExampleInput(**each) for each in data.pop("example", ())),
+        lora=Lora(**lora),
+        schedule=Schedule(**schedule),
+        **data,
+    )
+
+
+def _check(recipe: Recipe) -> None:
+    if recipe.metric not in METRICS:
+        raise RecipeError(f"{recipe.task}: the metric is {recipe.metric!r}; known are {', '.join(sorted(METRICS))}")
+    if sorted(placeholders(recipe.template)) != sorted(recipe.field_names):
+        raise RecipeError(
+            f"{recipe.task}: the template names the fields {', '.join(placeholders(recipe.template))}, "
+            f"the form {', '.join(recipe.field_names)}; they must be the same"
+        )
+    if recipe.template != recipe.template.rstrip():
+        raise RecipeError(f"{recipe.task}: the template ends in white space; let it end with its last mark")
+    for example in recipe.examples:
+        _check_example(recipe, example.inputs)
+
+
+def _check_example(recipe: Recipe, inputs: Mapping[str, str]) -> None:
+    if set(inputs) != set(recipe.field_names):
+        raise RecipeError(f"{recipe.task}: an example has the fields {', '.join(inputs)}, not those of the template")

@@ -1,0 +1,101 @@
+"""How good an adapter is: its answers, the base's best and the best constant, on the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from peft import PeftModel
+
+from inference.training import baseline
+from inference.training.answers import answers
+from inference.training.bootstrap import interval, paired_interval
+from inference.training.data import Row, Split
+from inference.training.metrics import METRICS, Tally, score
+from inference.training.recipe import Recipe
+from inference.training.template import fill
+
+BASE_TOKENS: Final = 24
+"""The base may spend this many tokens at least, for it says more than a label."""
+
+OnRows = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Scores of one task, each 0 to 1; `low` and `high` are the 95 % interval of `tuned`.
+
+    `gain` and `gain_over_constant` are 95 % intervals of the paired differences to the base and to `constant`.
+    `base_styles` are the validation scores that chose `base_prompt`.
+    """
+
+    metric: str
+    base: float
+    tuned: float
+    constant: float
+    low: float
+    high: float
+    gain: tuple[float, float]
+    gain_over_constant: tuple[float, float]
+    n: int
+    split: str
+    base_prompt: str
+    base_styles: dict[str, float]
+
+    @property
+    def verdict(self) -> Literal["gain", "no clear gain"]:
+        """A gain is clear when both intervals lie above 0."""
+        return "gain" if min(self.gain[0], self.gain_over_constant[0]) > 0 else "no clear gain"
+
+
+def judge(
+    model: PeftModel, tokenizer: Any, split: Split, recipe: Recipe, part: Literal["test", "validation"], on_rows: OnRows
+) -> Verdict:
+    """Score the adapter in `model` and what it must beat on one `part` of the data."""
+    rows = split.test if part == "test" else split.validation
+    tuned = tuned_tallies(model, tokenizer, rows, recipe, on_rows)
+    with model.disable_adapter():
+        styles = {
+            style: base_tallies(style, model, tokenizer, split.validation, split, recipe, on_rows)
+            for style in baseline.STYLES
+        }
+        style = baseline.best_style(styles)
+        base = base_tallies(style, model, tokenizer, rows, split, recipe, on_rows)
+    constant = baseline.best_constant(split.train, recipe)
+    flat = baseline.tallies([constant] * len(rows), rows, recipe)
+    low, high = interval(tuned)
+    return Verdict(
+        metric=recipe.metric,
+        base=score(base),
+        tuned=score(tuned),
+        constant=score(flat),
+        low=low,
+        high=high,
+        gain=paired_interval(tuned, base),
+        gain_over_constant=paired_interval(tuned, flat),
+        n=len(rows),
+        split=part,
+        base_prompt=style,
+        base_styles={name: score(each) for name, each in styles.items()},
+    )
+
+
+def tuned_tallies(
+    model: PeftModel, tokenizer: Any, rows: Sequence[Row], recipe: Recipe, on_rows: OnRows
+) -> list[Tally]:
+    """The adapter's tally of each of `rows`: what it writes is the answer, as it stands."""
+    metric = METRICS[recipe.metric]
+    prompts = [fill(recipe.template, row.inputs) for row in rows]
+    texts = answers(model, tokenizer, prompts, recipe.max_answer, on_rows=on_rows)
+    return [metric(text.strip(), row.target) for text, row in zip(texts, rows, strict=True)]
+
+
+def base_tallies(
+    style: str, model: Any, tokenizer: Any, rows: Sequence[Row], split: Split, recipe: Recipe, on_rows: OnRows
+) -> list[Tally]:
+    """The base's tally of each of `rows` when it is asked in `style`."""
+    shots = baseline.choose_shots(split.train, recipe)
+    prompts = [baseline.prompt(style, row, recipe, shots, tokenizer) for row in rows]
+    texts = answers(model, tokenizer, prompts, max(BASE_TOKENS, recipe.max_answer), on_rows=on_rows)
+    return baseline.tallies([baseline.read_answer(text, recipe) for text in texts], rows, recipe)

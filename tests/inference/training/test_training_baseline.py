@@ -1,0 +1,60 @@
+"""The base gets a fair hearing: honest prompts, and its answers read with good will."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from inference.training.baseline import best_constant, best_style, choose_shots, prompt, read_answer
+from inference.training.data import Row
+from inference.training.metrics import Tally
+from inference.training.recipe import load_recipe
+
+EMOTION = load_recipe("tweet_emotion")
+ROWS = [Row({"tweet": f"tweet number {n}"}, ["joy", "anger", "anger", "sadness"][n % 4]) for n in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("task", "text", "answer"),
+    [
+        ("tweet_emotion", " Joy.\nTweet: more", "joy"),
+        ("tweet_emotion", "The tweet shows sadness, not joy.", "sadness"),
+        ("tweet_emotion", "joyful", "joyful"),
+        ("glue_mrpc", "not_equivalent", "not_equivalent"),
+        ("glue_mrpc", "They are equivalent", "equivalent"),
+        ("mmlu", "Answer: B. It is a berry", "B"),
+        ("glue_stsb", "I would say 4.5 of 5", "4.5"),
+        ("snips_slots", 'Here it is:\n{"intent": "PlayMusic"}\nDone', '{"intent": "PlayMusic"}'),
+        ("nl2bash", "\nls -l\n\nRequest: another", "ls -l"),
+        ("code_alpaca", "def f():\n\n    return 1\n\nInstruction: another", "def f():\n\n    return 1"),
+    ],
+)
+def test_an_answer_of_the_base_is_found_among_its_words(task: str, text: str, answer: str) -> None:
+    assert read_answer(text, load_recipe(task)) == answer
+
+
+def test_four_examples_stand_before_the_question_with_their_answers(tokenizer: Any) -> None:
+    shots = choose_shots(ROWS, EMOTION)
+    text = prompt("four examples", Row({"tweet": "mine"}, "joy"), EMOTION, shots, tokenizer)
+    assert text.count("Tweet: ") == 5
+    assert text.endswith("\n\nTweet: mine\nEmotion:")
+    assert {shot.target for shot in shots} == {"joy", "anger", "sadness"}
+
+
+def test_the_instruction_goes_through_the_chat_template(tokenizer: Any) -> None:
+    text = prompt("instruction", ROWS[0], EMOTION, (), tokenizer)
+    assert text.startswith(EMOTION.instruction)
+    assert text.endswith("Emotion:")
+
+
+def test_the_best_constant_is_the_commonest_target_or_the_median_number() -> None:
+    assert best_constant(ROWS, EMOTION) == "anger"
+    numbers = [Row({"sentence1": "a", "sentence2": "b"}, target) for target in ("0.0", "2.5", "5.0", "5.0", "1.0")]
+    assert best_constant(numbers, load_recipe("glue_stsb")) == "2.5"
+
+
+def test_the_style_with_the_best_score_is_taken() -> None:
+    assert best_style({"template": [Tally(0.2)], "instruction": [Tally(0.4)], "four examples": [Tally(0.4)]}) == (
+        "instruction"
+    )
