@@ -85,7 +85,8 @@ class Answer:
         self._num_seen = self.resume.num_chars if self.resume else 0
         self._unsent = ""
         for token_id in self.resume.token_ids if self.resume else ():
-            self._unsent += self._take(token_id)
+            if not self.reason:
+                self._unsent += self._take(token_id)
 
     @property
     def id(self) -> str:
@@ -97,7 +98,8 @@ class Answer:
 
     def draw(self) -> Draw:
         """What the sampler needs to choose the next token."""
-        assert isinstance(self.request, Generate) and self.seed is not None
+        assert isinstance(self.request, Generate)
+        assert self.seed is not None
         outputs = tuple(self.sequence.output_ids)
         is_early = len(outputs) < self.request.sampling.min_tokens
         barred = tuple(sorted(self.tokenizer.eos_ids)) if is_early else ()
@@ -145,7 +147,8 @@ class Answer:
 
     def _take(self, token_id: int) -> str:
         """Append `token_id` to the sequence; the text that may be shown now and was not shown before."""
-        assert isinstance(self.request, Generate) and self.reason is None, "an answer that ended takes no tokens"
+        assert isinstance(self.request, Generate)
+        assert self.reason is None, "an answer that ended takes no tokens"
         sampling, outputs = self.request.sampling, self.sequence.output_ids
         outputs.append(token_id)
         text = self._detokenizer.push(token_id)

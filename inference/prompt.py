@@ -95,7 +95,9 @@ def _fill_messages(request: Generate, messages: tuple[Message, ...], tokenizer: 
     fields = request.adapter.fields
     if len(fields) != 1:
         wanted = ", ".join(fields) or "none"
-        raise _invalid(f"This adapter's template has {len(fields)} fields ({wanted}); send inputs with a value for each.")
+        raise _invalid(
+            f"This adapter's template has {len(fields)} fields ({wanted}); send inputs with a text for each."
+        )
     said = [each.content for each in messages if each.role == "user"]
     if not said:
         raise _invalid("messages hold no message of the user to answer; add one with the role user.")

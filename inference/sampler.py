@@ -111,11 +111,12 @@ def _penalise(logits: Tensor, draw: Draw) -> Tensor:
     if sampling.repetition_penalty != 1:
         seen = _ids(np.unique(np.array(draw.prompt_ids + draw.output_ids, dtype=np.int64)), logits)
         values = changed[seen]
-        changed[seen] = torch.where(values > 0, values / sampling.repetition_penalty, values * sampling.repetition_penalty)
+        penalty = sampling.repetition_penalty
+        changed[seen] = torch.where(values > 0, values / penalty, values * penalty)
     if counts and draw.output_ids:
         unique, times = np.unique(np.array(draw.output_ids, dtype=np.int64), return_counts=True)
-        penalty = sampling.presence_penalty + sampling.frequency_penalty * torch.from_numpy(times.astype(np.float32))
-        changed[_ids(unique, logits)] -= penalty.to(logits.device)
+        cost = sampling.presence_penalty + sampling.frequency_penalty * torch.from_numpy(times.astype(np.float32))
+        changed[_ids(unique, logits)] -= cost.to(logits.device)
     if draw.barred:
         changed[list(draw.barred)] = -math.inf
     return changed

@@ -29,12 +29,14 @@ BLOCKS_PER_REQUEST: Final = 4
 
 
 class Slots(Protocol):
-    """Places for adapters on the device. `acquire` pins and `release` unpins; pins are counted."""
+    """Places for adapters on the device. `acquire` pins and `release` unpins; pins are counted.
 
-    @property
-    def num_slots(self) -> int: ...
+    `acquire` gives None while all places are pinned by others; `slot` tells where an adapter is, without a pin.
+    """
 
-    def is_resident(self, digest: str) -> bool: ...
+    num_slots: int
+
+    def slot(self, digest: str) -> int | None: ...
 
     def acquire(self, digest: str) -> int | None: ...
 
@@ -86,7 +88,7 @@ class Scheduler:
     def room(self) -> int:
         """How many more requests to accept now: those that could run, and a bounded look-ahead."""
         free_rows = min(self.max_rows - len(self.running), self.pool.num_free // BLOCKS_PER_REQUEST)
-        foreign = {each.digest for each in self.waiting if each.digest and not self.slots.is_resident(each.digest)}
+        foreign = {each.digest for each in self.waiting if each.digest and self.slots.slot(each.digest) is None}
         turns = PATIENCE * self.slots.num_slots - len(foreign)
         return max(0, min(free_rows + LOOK_AHEAD - len(self.waiting), turns))
 

@@ -76,4 +76,6 @@ class Sequence:
         assert 0 <= self.num_computed < self.num_tokens, "the newest token is never in the cache"
         assert len(self.output_ids) <= self.max_tokens, "no more tokens than were asked for"
         if self.state is not State.RUNNING:
-            assert not self.block_table and self.num_computed == 0 and self.slot == -1, "only runners hold anything"
+            assert not self.block_table, "only runners hold blocks"
+            assert self.slot == -1, "only runners hold a slot"
+            assert self.num_computed == 0, "what is computed lies in blocks"

@@ -91,7 +91,8 @@ class Tokenizer:
 
     def text(self, token_id: int) -> str:
         """The text of one token, control tokens by their name."""
-        return self.token_bytes(token_id).decode("utf-8", errors="replace") or self._tokenizer.id_to_token(token_id) or ""
+        plain = self.token_bytes(token_id).decode("utf-8", errors="replace")
+        return plain or self._tokenizer.id_to_token(token_id) or ""
 
     @lru_cache(maxsize=1 << 16)  # noqa: B019 - a worker has one tokenizer for life
     def token_bytes(self, token_id: int) -> bytes:
@@ -122,11 +123,11 @@ class Tokenizer:
 
     def _find_eos(self, directory: Path) -> frozenset[int]:
         """Every token that ends an answer, by the tokenizer, the model's and the generation's configuration."""
-        ids = {self._controls.get(self._names["eos_token"], -1)}
+        ids: list[Any] = [self._controls.get(self._names["eos_token"])]
         for name in ("config.json", "generation_config.json"):
             found = _read_json(directory / name).get("eos_token_id")
-            ids |= set(found) if isinstance(found, list) else {found}
-        return frozenset(each for each in ids if isinstance(each, int) and each >= 0)
+            ids += found if isinstance(found, list) else [found]
+        return frozenset(each for each in ids if isinstance(each, int))
 
 
 class Detokenizer:
@@ -171,7 +172,8 @@ def _chat_template(directory: Path, settings: dict[str, Any]) -> Any:
     source = path.read_text("utf-8") if path.is_file() else settings.get("chat_template")
     if not isinstance(source, str):
         return None
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+    extensions = ["jinja2.ext.loopcontrols"]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
     environment.globals["raise_exception"] = _refuse
     environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
     return environment.from_string(source)

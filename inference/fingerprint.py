@@ -1,0 +1,55 @@
+"""Which arithmetic a worker computes, in one line: workers of one fingerprint give the same bits."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from inference.config import EngineConfig
+
+VERSION: Final = 1
+"""To be raised by whoever changes a bit of the decoder's or the sampler's results."""
+_DTYPES: Final = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
+
+
+def fingerprint(
+    config: EngineConfig, model_dir: Path, dtype: torch.dtype, device: torch.device, context_length: int
+) -> str:
+    """For example ``1/bf16/none/cpu-avx512/ab12cd34``.
+
+    The last part covers the base's identity and what else shapes an answer: torch's version, the threads, the
+    block size, and the context, by which long chats are cut.
+    """
+    state = hashlib.sha256(f"{torch.__version__} {_threads(device)} {config.block_size} {context_length}".encode())
+    for path in sorted([model_dir / "config.json", *model_dir.glob("*.safetensors")]):
+        state.update(_identity(path))
+    kind = f"{device.type}-{_capability(device)}"
+    return f"{VERSION}/{_DTYPES[dtype]}/{config.quantization}/{kind}/{state.hexdigest()[:8]}"
+
+
+def _identity(path: Path) -> bytes:
+    """A file's name and size with its content, of which for weights only the header and the last 64 KiB are read."""
+    size = path.stat().st_size
+    label = f"\0{path.name} {size}\0".encode()
+    if path.suffix != ".safetensors":
+        return label + path.read_bytes()
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = file.read(length)
+        file.seek(max(0, size - 65536))
+        return label + header + file.read()
+
+
+def _capability(device: torch.device) -> str:
+    if device.type == "cuda":
+        major, minor = torch.cuda.get_device_capability(device)
+        return f"sm{major}{minor}"
+    return str(torch.backends.cpu.get_cpu_capability()).lower()
+
+
+def _threads(device: torch.device) -> int:
+    return torch.get_num_threads() if device.type == "cpu" else 0

@@ -1,0 +1,128 @@
+"""Everything an engine is made of, put together from a config: weights, caches, tokenizer, and what they measure."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from inference.adapters import AdapterCache, AdapterStore, LoraSlots
+from inference.architecture import Architecture, read_architecture
+from inference.config import EngineConfig
+from inference.fingerprint import fingerprint
+from inference.kv_cache import BlockPool
+from inference.layers.attention import KVCache
+from inference.loading import AdapterLoader
+from inference.model import Decoder
+from inference.model_runner import ModelRunner, canary_blocks
+from inference.scheduler import TILE, Scheduler
+from inference.self_check import self_check
+from inference.tokenizer import Tokenizer
+from inference.weights import load_weights
+
+CANARY: Final = "The ferry leaves the harbour at noon, and the keeper of the small museum writes down"
+"""The prompt on which a probed adapter must change the base's logits. Cut to one tile."""
+CPU_CONTEXT: Final = 4096
+"""The longest context on a CPU, where nobody waits for more."""
+CPU_CACHE_BYTES: Final = 1024**3
+GPU_CACHE_SHARE: Final = 0.85
+"""How much of the memory that the weights leave free goes to the key-value cache; passes need the rest."""
+
+
+class MachineError(Exception):
+    """A worker that cannot start, with a sentence for its operator."""
+
+
+@dataclass
+class Machine:
+    """The parts of an engine. `context_length` counts the tokens of prompt and answer together."""
+
+    tokenizer: Tokenizer
+    scheduler: Scheduler
+    runner: ModelRunner
+    slots: LoraSlots
+    host_cache: AdapterCache
+    loader: AdapterLoader
+    context_length: int
+    max_rank: int
+    fingerprint: str
+    self_check: str
+
+
+def build_machine(config: EngineConfig) -> Machine:
+    """Load the base model of `config` and put the parts around it. Raises what its parts raise, with a sentence."""
+    device, dtype = _device(config), getattr(torch, config.dtype)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    directory = model_directory(config)
+    architecture = read_architecture(directory / "config.json")
+    decoder = Decoder(architecture, load_weights(directory, architecture, dtype, device, config.quantization))
+    tokenizer = Tokenizer(directory)
+    context = _context_length(config, architecture, device)
+    pool = BlockPool(_num_blocks(config, architecture, dtype, device, context), config.block_size)
+    context = min(context, pool.num_blocks * config.block_size)
+    cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
+    store = AdapterStore(config.adapters_dir, architecture, dtype, config.max_rank)
+    host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2)
+    loader = AdapterLoader(host_cache.load)
+    slots = LoraSlots(config.adapter_slots, loader.get, device)
+    runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]), device)
+    return Machine(
+        tokenizer=tokenizer,
+        scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens),
+        runner=runner,
+        slots=slots,
+        host_cache=host_cache,
+        loader=loader,
+        context_length=context,
+        max_rank=config.max_rank,
+        fingerprint=fingerprint(config, directory, dtype, device, context),
+        self_check=self_check(runner, architecture.vocab_size),
+    )
+
+
+def model_directory(config: EngineConfig) -> Path:
+    """Where the base model of `config` lies: fetched under its name, or the directory that it names."""
+    fetched = config.models_dir / config.base_model.rstrip("/").rsplit("/", 1)[-1]
+    for path in (fetched, Path(config.base_model)):
+        if (path / "config.json").is_file():
+            return path
+    raise MachineError(f"the base model {config.base_model} is not in {fetched}; run python -m inference.fetch first")
+
+
+def _device(config: EngineConfig) -> torch.device:
+    has_cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not has_cuda:
+        raise MachineError("DEVICE is cuda, but torch finds no CUDA device; choose cpu or auto")
+    return torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
+
+
+def _context_length(config: EngineConfig, architecture: Architecture, device: torch.device) -> int:
+    """The model's own, or less: what was asked for, and on a CPU `CPU_CONTEXT`."""
+    wanted = config.context_length or (CPU_CONTEXT if device.type == "cpu" else architecture.max_position)
+    return min(wanted, architecture.max_position)
+
+
+def _num_blocks(
+    config: EngineConfig, architecture: Architecture, dtype: torch.dtype, device: torch.device, context: int
+) -> int:
+    """`KV_BLOCKS`, or as many as memory has room for, but never more than all rows at full length can use."""
+    if config.kv_blocks:
+        return config.kv_blocks
+    per_token = 2 * architecture.num_layers * architecture.num_kv_heads * architecture.head_dim * dtype.itemsize
+    affordable = _cache_bytes(device) // (per_token * config.block_size)
+    useful = config.max_rows * -(-context // config.block_size)
+    if affordable < 2:
+        raise MachineError("there is no memory left for the key-value cache; free some, or choose a smaller base model")
+    return int(min(affordable, useful))
+
+
+def _cache_bytes(device: torch.device) -> int:
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * GPU_CACHE_SHARE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(CPU_CACHE_BYTES, memory // 8)

@@ -1,0 +1,167 @@
+"""A plan becomes a batch, a batch becomes tokens. Owns the tensors of the key-value cache.
+
+The only place where sequences meet tensors; it decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+from inference.batch import TILE, Batch, Segment
+from inference.layers.attention import KVCache
+from inference.layers.lora import LoraPlanner
+from inference.sampler import Choice, Draw, sample
+from inference.scheduler import Plan, Work
+
+
+class OutOfMemory(Exception):
+    """The device had no memory for a pass. Nothing of the pass counts; it may be tried again with less in it."""
+
+
+class Forward(Protocol):
+    """The decoder, as far as the runner needs it."""
+
+    def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass decided, by id of the sequence: its next token, or for a probe the largest change of a logit."""
+
+    choices: Mapping[str, Choice]
+    logit_deltas: Mapping[str, float]
+
+
+OUT_OF_MEMORY: Final = (OutOfMemory, torch.OutOfMemoryError, MemoryError)
+"""What a step may raise when the device is full: from a pass, or from an adapter that is put into its slot."""
+
+
+@dataclass
+class _Rows:
+    """A batch under construction, as plain lists."""
+
+    block_size: int
+
+    def __post_init__(self) -> None:
+        self.token_ids: list[int] = []
+        self.positions: list[int] = []
+        self.cache_slots: list[int] = []
+        self.adapter_slots: list[int] = []
+        self.sample_rows: list[int] = []
+
+    def add(self, token_ids: list[int], start: int, table: tuple[int, ...], slot: int) -> Segment:
+        """Append rows for the tokens at positions from `start` on; their segment."""
+        first, end = len(self.token_ids), start + len(token_ids)
+        self.token_ids += token_ids
+        self.positions += range(start, end)
+        size = self.block_size
+        self.cache_slots += [table[position // size] * size + position % size for position in range(start, end)]
+        self.adapter_slots += [slot] * len(token_ids)
+        return Segment(first, len(token_ids), table, end)
+
+
+class ModelRunner:
+    """Runs plans on `decoder`. `cache` has blocks for the canary behind those that the block pool hands out."""
+
+    def __init__(
+        self,
+        decoder: Forward,
+        cache: KVCache,
+        lora: LoraPlanner | None,
+        canary_ids: tuple[int, ...],
+        device: torch.device,
+    ) -> None:
+        assert 0 < len(canary_ids) <= TILE, "the canary is one tile"
+        self.decoder, self.cache, self.lora, self.device = decoder, cache, lora, device
+        self.canary_ids = canary_ids
+        num_blocks = canary_blocks(cache.block_size)
+        self._canary_table = tuple(range(cache.num_blocks - num_blocks, cache.num_blocks))
+
+    def run(self, plan: Plan, draws: Mapping[str, Draw]) -> Outcome:
+        """Compute one pass and choose the next token of every sampled sequence; `draws` is by id of sequence.
+
+        Raises `OutOfMemory`, after which the sequences are as before.
+        """
+        sampled = [work.sequence for work in plan.works if work.is_sampled]
+        try:
+            logits = self.forward(plan)
+            rows = [row for row, sequence in enumerate(sampled) if not sequence.is_probe]
+            chosen = sample(logits[rows], tuple(draws[sampled[row].id] for row in rows)) if rows else []
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise OutOfMemory from error
+        deltas = {each.id: _delta(logits[row], logits[-1]) for row, each in enumerate(sampled) if each.is_probe}
+        return Outcome({sampled[row].id: choice for row, choice in zip(rows, chosen, strict=True)}, deltas)
+
+    def forward(self, plan: Plan) -> Tensor:
+        """Logits float32 [n, vocab] of the sampled works in order.
+
+        With a probe among them the last row is the base's on the canary, computed in the same pass.
+        """
+        return self.decoder.forward(self._batch(plan), self.cache, self.lora)
+
+    def _batch(self, plan: Plan) -> Batch:
+        rows = _Rows(self.cache.block_size)
+        decodes = [segment for work in plan.decodes for segment in _add_decodes(rows, work)]
+        tiles = [_add_tile(rows, work) for work in plan.tiles]
+        if any(work.sequence.is_probe for work in plan.tiles):
+            tiles.append(rows.add(list(self.canary_ids), 0, self._canary_table, -1))
+            rows.sample_rows.append(len(rows.token_ids) - 1)
+        return Batch(
+            token_ids=self._tensor(rows.token_ids),
+            positions=self._tensor(rows.positions),
+            cache_slots=self._tensor(rows.cache_slots),
+            adapter_slots=self._tensor(rows.adapter_slots),
+            decodes=tuple(decodes),
+            tiles=tuple(tiles),
+            sample_rows=self._tensor(rows.sample_rows),
+        )
+
+    def _tensor(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, dtype=torch.int64, device=self.device)
+
+
+def canary_blocks(block_size: int) -> int:
+    """How many blocks of a cache the canary needs, behind those of the pool."""
+    return -(-TILE // block_size)
+
+
+def _add_decodes(rows: _Rows, work: Work) -> list[Segment]:
+    """Each row is a segment of its own: a replayed token is computed as it was when it was new."""
+    sequence = work.sequence
+    tokens = sequence.tokens(work.start, work.length)
+    segments = [
+        rows.add([token], work.start + offset, sequence.block_table, sequence.slot)
+        for offset, token in enumerate(tokens)
+    ]
+    _mark(rows, work)
+    return segments
+
+
+def _add_tile(rows: _Rows, work: Work) -> Segment:
+    sequence = work.sequence
+    assert work.start % TILE == 0, "a tile starts at a multiple of its size"
+    assert work.length <= TILE, "a tile has at most its size"
+    segment = rows.add(sequence.tokens(work.start, work.length), work.start, sequence.block_table, sequence.slot)
+    _mark(rows, work)
+    return segment
+
+
+def _mark(rows: _Rows, work: Work) -> None:
+    if work.is_sampled:
+        rows.sample_rows.append(len(rows.token_ids) - 1)
+
+
+def _delta(adapted: Tensor, base: Tensor) -> float:
+    return float((adapted - base).abs().max())
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Torch says it in a class of its own on a GPU and in words on a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
