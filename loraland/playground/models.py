@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import models
+from django.urls import reverse
 from django.utils import timezone
 
 from loraland.catalogue.models import Adapter, AdapterVersion
@@ -15,16 +16,15 @@ from loraland.generations.models import Generation
 if TYPE_CHECKING:
     from typing import Self
 
-    from django.contrib.auth.models import AnonymousUser, User
-    from django.contrib.sessions.backends.base import SessionBase
+    from loraland.generations.visitor import Visitor
 
 
 class OwnedQuerySet(models.QuerySet):  # type: ignore[type-arg]
-    def owned_by(self, user: User | AnonymousUser, session: SessionBase) -> Self:
-        """The rows that belong to this visitor: the user's, or the anonymous session's own."""
-        if user.is_authenticated:
-            return self.filter(user_id=user.pk)
-        return self.filter(user=None, session_key=session.session_key) if session.session_key else self.none()
+    def of(self, visitor: Visitor) -> Self:
+        """The rows of `visitor`: the user's, or the anonymous session's own; none for a stranger."""
+        if visitor.user_id is not None:
+            return self.filter(user_id=visitor.user_id)
+        return self.filter(user=None, session_key=visitor.session_key) if visitor.session_key else self.none()
 
 
 class Owned(models.Model):
@@ -40,6 +40,12 @@ class Owned(models.Model):
         abstract = True
         ordering = ["-updated"]
 
+    @classmethod
+    def owned(cls, visitor: Visitor, **values: Any) -> Self:
+        """A new, unsaved row of `visitor`. What a user owns does not hang on the session of the day."""
+        session_key = "" if visitor.user_id else visitor.session_key
+        return cls(user_id=visitor.user_id, session_key=session_key, **values)
+
 
 class Conversation(Owned):
     """Turns with one adapter, or with the base model when `adapter` is empty."""
@@ -48,7 +54,10 @@ class Conversation(Owned):
     title = models.CharField(max_length=120, blank=True)
 
     def __str__(self) -> str:
-        return self.title or str(self.id)
+        return self.title or "Untitled chat"
+
+    def get_absolute_url(self) -> str:
+        return reverse("conversation", args=[self.pk])
 
 
 class Turn(models.Model):
@@ -79,18 +88,26 @@ class Comparison(Owned):
     text = models.TextField(blank=True)
     inputs = models.JSONField(null=True, blank=True)
     expected = models.TextField(blank=True)
+    sampling = models.JSONField(default=dict, blank=True)
 
     def __str__(self) -> str:
         return str(self.id)
 
+    def get_absolute_url(self) -> str:
+        return reverse("comparison", args=[self.pk])
+
 
 class Column(models.Model):
-    """One competitor of a comparison: a version of an adapter, or the base; `generation` is its last answer."""
+    """One competitor of a comparison: a version of an adapter, or the base.
+
+    `generation` is its last answer; `refusal` says why there is none, where asking was refused.
+    """
 
     comparison = models.ForeignKey(Comparison, on_delete=models.CASCADE, related_name="columns")
     position = models.PositiveSmallIntegerField()
     version = models.ForeignKey(AdapterVersion, null=True, blank=True, on_delete=models.PROTECT)
     generation = models.ForeignKey(Generation, null=True, blank=True, on_delete=models.PROTECT)
+    refusal = models.TextField(blank=True)
 
     class Meta:
         ordering = ["position"]

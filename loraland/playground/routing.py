@@ -1,3 +1,9 @@
+"""The one WebSocket of the site."""
+
 from __future__ import annotations
 
-websocket_urlpatterns: list = []
+from django.urls import path
+
+from loraland.playground.consumers import AnswersConsumer
+
+websocket_urlpatterns = [path("ws/answers/", AnswersConsumer.as_asgi())]

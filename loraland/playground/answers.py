@@ -1,0 +1,132 @@
+"""How one answer is shown: the same view for the page that loads it and for the socket that ends it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+from uuid import UUID
+
+from django.template.loader import render_to_string
+
+from inference.protocol import Failed, Stats, Terminal
+from loraland.catalogue.models import AdapterVersion
+from loraland.generations.models import Generation
+from loraland.playground.markdown import Kind, render
+
+Style = Literal["prose", "short", "structured"]
+State = Literal["running", "done", "length", "stopped", "failed"]
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """The button under an error: what it does in the page's script, and what it says."""
+
+    act: Literal["retry", "edit", "choose", "reload"]
+    label: str
+
+
+SHORT_CHARS: Final = 32
+"""Up to this length an answer is a label, and is set large."""
+
+RETRY: Final = Remedy("retry", "Ask again")
+EDIT: Final = Remedy("edit", "Edit the text")
+CHOOSE: Final = Remedy("choose", "Choose another adapter")
+RELOAD: Final = Remedy("reload", "Reload the page")
+
+REMEDIES: Final = {
+    "prompt_too_long": EDIT,
+    "input_too_long": EDIT,
+    "invalid_request": EDIT,
+    "inputs_required": EDIT,
+    "bad_message": EDIT,
+    "too_large": EDIT,
+    "adapter_not_found": CHOOSE,
+    "adapter_not_served": CHOOSE,
+    "adapter_refused": CHOOSE,
+    "not_found": RELOAD,
+    "no_session": RELOAD,
+}
+
+
+@dataclass(frozen=True)
+class AnswerView:
+    """One answer as the template `playground/_answer.html` and its parts show it. `html` is safe to insert."""
+
+    id: UUID
+    generation: Generation
+    state: State
+    text: str = ""
+    html: str = ""
+    kind: Kind = "text"
+    stats: Stats = Stats()
+    error: str = ""
+    remedy: Remedy = RETRY
+
+    @property
+    def is_running(self) -> bool:
+        return self.state == "running"
+
+    @property
+    def seed(self) -> str:
+        return "" if self.stats.seed is None else str(self.stats.seed)
+
+    @property
+    def temperature(self) -> float:
+        return self.generation.request.get("sampling", {}).get("temperature", 0)
+
+    @property
+    def short_digest(self) -> str:
+        return self.stats.digest[:12]
+
+    def foot(self) -> str:
+        """What stands under the text: the figures of the answer, and what went wrong."""
+        return render_to_string("playground/_foot.html", {"answer": self})
+
+
+def style_of(version: AdapterVersion | None) -> Style:
+    """How its answers are set from their first token on, as its examples foretell: nothing jumps at the end."""
+    expected = [str(example.get("expected") or "") for example in (version.examples if version else [])]
+    if not any(expected):
+        return "prose"
+    if all(len(text) <= SHORT_CHARS and "\n" not in text for text in expected):
+        return "short"
+    structured = sum(render(text).kind == "structured" for text in expected)
+    return "structured" if structured * 2 > len(expected) else "prose"
+
+
+def view_of(generation: Generation) -> AnswerView:
+    """The answer as its row knows it."""
+    if not generation.is_finished:
+        return AnswerView(generation.id, generation, "running")
+    return ended(generation, generation.terminal(), generation.text)
+
+
+def ended(generation: Generation, terminal: Terminal, text: str) -> AnswerView:
+    """The answer that ended in `terminal` with `text`."""
+    shown = render(text)
+    if isinstance(terminal, Failed):
+        remedy = REMEDIES.get(terminal.code, RETRY)
+        stats, error = terminal.stats, terminal.error
+        return AnswerView(generation.id, generation, "failed", text, shown.html, shown.kind, stats, error, remedy)
+    return AnswerView(generation.id, generation, terminal.reason, text, shown.html, shown.kind, terminal.stats)
+
+
+def message_of(view: AnswerView, code: str = "") -> dict[str, Any]:
+    """The message that tells a page of an answer's end."""
+    body = {"answer": str(view.id), "text": view.text, "html": view.html, "kind": view.kind, "foot": view.foot()}
+    if view.state == "failed":
+        return {"type": "failed", "code": code, "error": view.error, **body}
+    return {"type": "finished", "reason": view.state, "stats": _figures(view), **body}
+
+
+def _figures(view: AnswerView) -> dict[str, Any]:
+    """The stats with their seed as text, since a browser's numbers end at 2^53."""
+    return {
+        "first_token_ms": round(view.stats.first_token_ms, 1),
+        "tokens_per_second": round(view.stats.tokens_per_second, 1),
+        "prompt_tokens": view.stats.prompt_tokens,
+        "completion_tokens": view.stats.completion_tokens,
+        "dropped_turns": view.stats.dropped_turns,
+        "digest": view.stats.digest,
+        "seed": view.seed,
+    }

@@ -1,0 +1,98 @@
+"""The compare pages: columns to choose, and a comparison that its address brings back."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET
+
+from inference.protocol import Sampling
+from loraland.catalogue.models import Adapter
+from loraland.generations.refusal import Refused
+from loraland.generations.visitor import visitor_of
+from loraland.playground import comparisons, pages
+from loraland.playground.comparisons import Competitor
+from loraland.playground.composer import composer_of, example_prompt
+from loraland.playground.messages import MAX_COLUMNS, MIN_COLUMNS, Prompt
+from loraland.playground.models import Comparison
+from loraland.playground.pages import ColumnView
+from loraland.playground.sampling import defaults
+
+
+@never_cache
+@require_GET
+def compare(request: HttpRequest) -> HttpResponse:
+    """Columns as the address names them, made two at least; an example fills the fields and sends nothing."""
+    visitor_of(request)
+    names = request.GET.getlist("column") or request.GET.get("columns", "").split(",")
+    competitors = _competitors([name.strip() for name in names if name.strip()])
+    lead = comparisons.lead_of(competitors)
+    prompt = example_prompt(lead, request.GET.get("example", ""))
+    return _page(request, competitors, pages.empty_columns(competitors), defaults(lead), prompt)
+
+
+@never_cache
+@require_GET
+def comparison(request: HttpRequest, id: UUID) -> HttpResponse:
+    try:
+        kept = comparisons.comparison_of(visitor_of(request), id)
+    except Refused as refusal:
+        raise Http404(refusal.sentence) from refusal
+    columns = comparisons.columns_of(kept)
+    shown = pages.asked_columns(columns, kept.expected)
+    stored = {**kept.sampling, "stop": tuple(kept.sampling.get("stop", ()))}
+    prompt = Prompt(kept.text, kept.inputs)
+    return _page(request, [each.version for each in columns], shown, Sampling(**stored), prompt, kept)
+
+
+def _page(
+    request: HttpRequest,
+    competitors: list[Competitor],
+    columns: list[ColumnView],
+    sampling: Sampling,
+    prompt: Prompt | None,
+    kept: Comparison | None = None,
+) -> HttpResponse:
+    lead = comparisons.lead_of(competitors)
+    names = [column.name for column in columns]
+    context = {
+        "columns": columns,
+        "names": names,
+        "lead": lead,
+        "composer": composer_of(lead, sampling, prompt),
+        "comparison": kept,
+        "expected": kept.expected if kept else "",
+        "options": pages.column_options(),
+        "base_name": settings.BASE_NAME,
+        "more": _address([*names, _next(names)]) if len(names) < MAX_COLUMNS else "",
+        "fewer": [_address(names[:at] + names[at + 1 :]) for at in range(len(names))] if len(names) > 2 else [],
+        "max_input": settings.MAX_INPUT_CHARS,
+    }
+    return render(request, "playground/compare.html", context)
+
+
+def _competitors(names: list[str]) -> list[Competitor]:
+    try:
+        chosen = [comparisons.competitor(name) for name in names[:MAX_COLUMNS]]
+    except Refused as refusal:
+        raise Http404(refusal.sentence) from refusal
+    if not chosen and (first := Adapter.objects.served().first()):
+        chosen = [comparisons.competitor(first.slug)]
+    return chosen + [None] * (MIN_COLUMNS - len(chosen))
+
+
+def _next(names: list[str]) -> str:
+    """The base if no column has it yet, else the first adapter that none has."""
+    if "base" not in names:
+        return "base"
+    slugs = {name.split("@")[0] for name in names}
+    other = Adapter.objects.served().exclude(slug__in=slugs).first()
+    return other.slug if other else "base"
+
+
+def _address(names: list[str]) -> str:
+    return "?columns=" + ",".join(names)

@@ -1,0 +1,188 @@
+"""One prompt before several columns: which column reads it how, and what each is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+from uuid import UUID
+
+from django.db import transaction
+
+from inference.protocol import Message, Sampling
+from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.generations.models import Generation
+from loraland.generations.refusal import Refused
+from loraland.generations.visitor import Visitor
+from loraland.playground import sampling
+from loraland.playground.conversations import Question, not_found
+from loraland.playground.messages import Compare, Prompt
+from loraland.playground.models import Column, Comparison
+
+Competitor = AdapterVersion | None
+"""A version of an adapter, or None for the base model."""
+
+READABLE = (AdapterVersion.Status.READY, AdapterVersion.Status.PUBLISHED, AdapterVersion.Status.RETIRED)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How one column reads the shared prompt: the request's words, and a note that says so on the page."""
+
+    request: dict[str, Any]
+    note: str
+
+
+def competitor(name: str) -> Competitor:
+    """The competitor called `name`: ``base``, ``slug`` or ``slug@digest-prefix``. Raises `Refused`."""
+    if name == "base":
+        return None
+    slug, _, prefix = name.partition("@")
+    adapter = Adapter.objects.published().filter(slug=slug).first()
+    version = adapter and (_older(adapter, prefix) if prefix else adapter.published)
+    if adapter is None or version is None:
+        raise Refused("adapter_not_found", f"No adapter called {name!r} is published; change that column.", 404)
+    version.adapter = adapter
+    return version
+
+
+def name_of(version: Competitor) -> str:
+    """The shortest name that `competitor` reads back as `version`."""
+    if version is None:
+        return "base"
+    is_shown = version.adapter.published_id == version.pk
+    return version.adapter.slug if is_shown else f"{version.adapter.slug}@{version.short_digest}"
+
+
+def lead_of(competitors: Sequence[Competitor]) -> Competitor:
+    """The first competitor with a template: its fields are the ones that the visitor fills in."""
+    return next((version for version in competitors if version and version.template and version.fields), None)
+
+
+def reading(version: Competitor, lead: Competitor, prompt: Prompt | None) -> Reading:
+    """What `version` gets of a prompt that was written for `lead`; without a prompt only the note is of use.
+
+    Fields of the same name go into its own template. Whoever has no such fields, the base above all, gets the
+    words that the lead gets: its template, filled in.
+    """
+    inputs = (prompt.inputs if prompt else None) or {}
+    text = filled(lead, inputs) if lead else (prompt.text if prompt else "")
+    names = version.field_names if version and version.template else ()
+    given = lead.field_names if lead else ()
+    if names and set(names) <= set(given):
+        note = "reads its own template" if version == lead else "reads the same fields in its own template"
+        return Reading({"inputs": {name: inputs.get(name, "") for name in names}}, note)
+    if len(names) == 1:
+        value = next(iter(inputs.values()), "") if len(given) == 1 else text
+        return Reading({"inputs": {names[0]: value}}, f"reads the prompt as its field {_label(version, names[0])}")
+    if names:
+        return Reading({"prompt": text}, f"has other fields: reads {_name(lead)}’s filled-in template as plain text")
+    note = f"reads {_name(lead)}’s filled-in template as a chat message" if lead else "reads the prompt as it stands"
+    return Reading({"messages": [Message("user", text)]}, note)
+
+
+def filled(version: AdapterVersion | None, inputs: dict[str, str]) -> str:
+    """The template with its placeholders replaced, in one pass: a value that looks like one stays as it is."""
+    if version is None:
+        return ""
+    text, parts = version.template, []
+    while text:
+        found = [(text.find(f"{{{name}}}"), name) for name in version.field_names if f"{{{name}}}" in text]
+        if not found:
+            break
+        at, name = min(found)
+        parts += [text[:at], inputs.get(name, "")]
+        text = text[at + len(name) + 2 :]
+    return "".join([*parts, text])
+
+
+def expected_of(version: Competitor, inputs: dict[str, str] | None) -> str:
+    """The answer that the adapter's own example with exactly these inputs expects, or nothing."""
+    examples = version.examples if version and inputs else []
+    return next((each.get("expected", "") for each in examples if each.get("inputs") == inputs), "")
+
+
+def create(visitor: Visitor, message: Compare) -> Comparison:
+    """Write a comparison and its unanswered columns down. Raises `Refused` for a column that does not exist."""
+    competitors = [competitor(name) for name in message.columns]
+    lead = lead_of(competitors)
+    prompt = shared(lead, message.prompt)
+    comparison = Comparison.owned(
+        visitor,
+        text=prompt.text,
+        inputs=prompt.inputs,
+        expected=expected_of(lead, prompt.inputs),
+        sampling=asdict(message.sampling or sampling.defaults(lead)),
+    )
+    with transaction.atomic():
+        comparison.save(force_insert=True)
+        Column.objects.bulk_create(
+            Column(comparison=comparison, position=position, version=version)
+            for position, version in enumerate(competitors)
+        )
+    return comparison
+
+
+def shared(lead: Competitor, prompt: Prompt) -> Prompt:
+    """The prompt in the form that the columns ask for. Raises `Refused` where it has another one."""
+    if lead is None:
+        if prompt.inputs is not None:
+            raise Refused("invalid_request", "These columns have no fields; write the prompt as text.", 400)
+        return prompt
+    if prompt.inputs is None and len(lead.fields) == 1:
+        return Prompt(inputs={lead.field_names[0]: prompt.text})
+    if prompt.inputs is None or set(prompt.inputs) != set(lead.field_names):
+        fields = ", ".join(lead.field_names)
+        raise Refused("inputs_required", f"{lead.adapter.name} leads here: fill in its fields {fields}.", 400)
+    return prompt
+
+
+def comparison_of(visitor: Visitor, id: UUID) -> Comparison:
+    """The visitor's comparison `id`; another visitor's is refused like one that does not exist."""
+    if (comparison := Comparison.objects.of(visitor).filter(pk=id).first()) is None:
+        raise not_found("comparison")
+    return comparison
+
+
+def columns_of(comparison: Comparison) -> list[Column]:
+    return list(comparison.columns.select_related("version__adapter", "generation__adapter_version__adapter"))
+
+
+def question(column: Column, columns: Sequence[Column]) -> Question:
+    """What `column` is asked, beside the `columns` of its comparison."""
+    comparison = column.comparison
+    lead = lead_of([each.version for each in columns])
+    read = reading(column.version, lead, Prompt(comparison.text, comparison.inputs))
+    stored = {**comparison.sampling, "stop": tuple(comparison.sampling.get("stop", ()))}
+    return Question(column.version, read.request, Sampling(**stored))
+
+
+def retried(visitor: Visitor, id: UUID, position: int) -> tuple[Column, Question]:
+    """A column to be asked once more. Raises `Refused` while it is still answering."""
+    columns = columns_of(comparison_of(visitor, id))
+    column = next((each for each in columns if each.position == position), None)
+    if column is None:
+        raise not_found("column")
+    if column.generation and not column.generation.is_finished:
+        raise Refused("too_many_running", "This column is still answering; stop it first.", 409)
+    return column, question(column, columns)
+
+
+def attach(column: Column, generation: Generation | None, refusal: str = "") -> None:
+    """Write down what became of asking `column`."""
+    column.generation, column.refusal = generation, refusal
+    column.save(update_fields=["generation", "refusal"])
+
+
+def _older(adapter: Adapter, prefix: str) -> AdapterVersion | None:
+    found = list(adapter.versions.filter(digest__startswith=prefix, status__in=READABLE)[:2])
+    return found[0] if len(found) == 1 else None
+
+
+def _name(version: Competitor) -> str:
+    return version.adapter.name if version else "the base"
+
+
+def _label(version: Competitor, name: str) -> str:
+    fields = version.fields if version else []
+    return next((field.get("label") or name for field in fields if field["name"] == name), name)

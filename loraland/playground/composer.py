@@ -1,0 +1,123 @@
+"""What a visitor writes in: one field for each variable of a template, or one for free text, and examples."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from inference.protocol import Sampling
+from loraland.catalogue.models import AdapterVersion
+from loraland.playground.messages import Prompt
+from loraland.playground.sampling import SETTINGS, Setting
+
+FREE: Final = "text"
+"""The name of the one field of a composer without a template."""
+
+STARTERS: Final = (
+    "Explain in three sentences what a low-rank adapter is.",
+    "Write a haiku about a night train.",
+    "List five uses for an old newspaper.",
+)
+"""What to click where there is no adapter to bring its own examples."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One text area. `rows` is its height when empty."""
+
+    name: str
+    label: str
+    rows: int
+    value: str = ""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One set of inputs to click; `label` is its first words, `data` the inputs in JSON."""
+
+    label: str
+    data: str
+    expected: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """One setting of the sampling panel and its value."""
+
+    setting: Setting
+    value: str
+
+
+@dataclass(frozen=True)
+class Composer:
+    mode: str
+    fields: tuple[Field, ...]
+    examples: tuple[Example, ...]
+    choices: tuple[Choice, ...]
+    template: tuple[tuple[str, bool], ...] = ()
+    """The template in pieces; True marks a field, by its label."""
+
+
+def composer_of(version: AdapterVersion | None, sampling: Sampling, prompt: Prompt | None = None) -> Composer:
+    """The composer of `version` (None: free text), filled with `prompt` where it fits."""
+    inputs = (prompt.inputs or {}) if prompt else {}
+    text = prompt.text if prompt else ""
+    has_fields = bool(version and version.template and version.fields)
+    fields = _fields(version, inputs, text) if version and has_fields else (_free(version, inputs, text),)
+    mode = "inputs" if has_fields else FREE
+    pieces = _pieces(version) if version and has_fields else ()
+    return Composer(mode, fields, _examples(version, mode), _choices(sampling), pieces)
+
+
+def example_prompt(version: AdapterVersion | None, number: str) -> Prompt | None:
+    """The example that the address asks for, counted from 0; nothing where there is none."""
+    examples = version.examples if version else []
+    if not number.isascii() or not number.isdigit() or int(number[:4]) >= len(examples):
+        return None
+    return Prompt(inputs=examples[int(number[:4])].get("inputs") or {})
+
+
+def _fields(version: AdapterVersion, inputs: dict[str, str], text: str) -> tuple[Field, ...]:
+    lone = text if len(version.fields) == 1 else ""
+    return tuple(
+        Field(
+            name=field["name"],
+            label=field.get("label") or field["name"].replace("_", " ").capitalize(),
+            rows=min(max(int(field.get("rows") or 2), 1), 12),
+            value=inputs.get(field["name"], lone),
+        )
+        for field in version.fields
+    )
+
+
+def _free(version: AdapterVersion | None, inputs: dict[str, str], text: str) -> Field:
+    label = f"Message to {version.adapter.name}" if version else "Message"
+    return Field(FREE, label, 2, text or "\n\n".join(inputs.values()))
+
+
+def _examples(version: AdapterVersion | None, mode: str) -> tuple[Example, ...]:
+    if version is None:
+        return tuple(Example(text, json.dumps({FREE: text})) for text in STARTERS)
+    return tuple(_example(each, mode) for each in version.examples if each.get("inputs"))
+
+
+def _example(example: dict[str, Any], mode: str) -> Example:
+    inputs: dict[str, str] = example["inputs"]
+    data = inputs if mode == "inputs" else {FREE: "\n\n".join(inputs.values())}
+    label = " · ".join(" ".join(value.split()) for value in inputs.values() if value.strip())
+    return Example(label[:160], json.dumps(data, ensure_ascii=False), str(example.get("expected") or ""))
+
+
+def _choices(sampling: Sampling) -> tuple[Choice, ...]:
+    return tuple(Choice(setting, f"{getattr(sampling, setting.name):g}") for setting in SETTINGS)
+
+
+def _pieces(version: AdapterVersion) -> tuple[tuple[str, bool], ...]:
+    labels = {field["name"]: field.get("label") or field["name"] for field in version.fields}
+    pieces, rest = [], version.template
+    while found := [(rest.find(f"{{{name}}}"), name) for name in labels if f"{{{name}}}" in rest]:
+        at, name = min(found)
+        pieces += [(rest[:at], False), (labels[name], True)]
+        rest = rest[at + len(name) + 2 :]
+    return (*pieces, (rest, False))

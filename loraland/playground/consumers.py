@@ -1,0 +1,270 @@
+"""The socket of a page: it asks, follows and stops answers. Each answer it follows is a task of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections import Counter
+from typing import Any, Final
+from uuid import UUID
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncJsonWebsocketConsumer
+
+from loraland.generations import reading
+from loraland.generations.models import Generation
+from loraland.generations.refusal import Refused
+from loraland.generations.start import start
+from loraland.generations.stop import stop
+from loraland.generations.visitor import Visitor, visitor_of
+from loraland.playground import comparisons, conversations, following, sessions
+from loraland.playground.answers import REMEDIES, RETRY
+from loraland.playground.conversations import Asked, Question, not_found
+from loraland.playground.messages import (
+    MAX_BYTES,
+    BadMessage,
+    Compare,
+    Message,
+    Regenerate,
+    Resume,
+    Retry,
+    Start,
+    Stop,
+    parse,
+)
+from loraland.playground.models import Column
+
+logger = logging.getLogger(__name__)
+
+SEND_SECONDS: Final = 10.0
+SESSION_SECONDS: Final = 15.0
+MAX_FOLLOWED: Final = 32
+MAX_SOCKETS_PER_VISITOR: Final = 32
+
+SIGNED_OUT: Final = 4401
+TOO_SLOW: Final = 4408
+TOO_MANY: Final = 4429
+"""Close codes. A page reconnects after any other; after these it says why, or waits."""
+
+
+class Gone(Exception):
+    """The page has left, or reads too slowly to be worth writing to."""
+
+
+class AnswersConsumer(AsyncJsonWebsocketConsumer):
+    """One page's socket; `messages` holds what it may say, docs of the messages told are in `following`."""
+
+    sockets: Counter[str] = Counter()
+
+    async def connect(self) -> None:
+        self.followed: dict[UUID, asyncio.Task[None]] = {}
+        self.watch: asyncio.Task[None] | None = None
+        self.is_gone = False
+        self.visitor: Visitor = visitor_of(self.scope)
+        self.sockets[self.visitor.tenant] += 1
+        await self.accept()
+        if not await sessions.is_live(self.scope):
+            await self.leave(SIGNED_OUT)
+        elif self.sockets[self.visitor.tenant] > MAX_SOCKETS_PER_VISITOR:
+            await self.leave(TOO_MANY)
+        else:
+            self.watch = asyncio.create_task(self._watch_session())
+
+    async def disconnect(self, code: int) -> None:
+        self.is_gone = True
+        self.sockets -= Counter({self.visitor.tenant: 1})
+        tasks = [*self.followed.values(), *([self.watch] if self.watch else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None, **_: Any) -> None:
+        request, message = "", None
+        try:
+            message = parse(_read(text_data))
+            request = getattr(message, "request", "")
+            if not await sessions.is_live(self.scope):
+                return await self.leave(SIGNED_OUT)
+            await self._handle(message)
+        except BadMessage as error:
+            await self.refuse(Refused("bad_message", str(error), 400), request=error.request)
+        except Refused as refusal:
+            await self.refuse(refusal, request=request, **_subject(message))
+        except Gone:
+            return
+        except Exception:
+            logger.exception("a message of type %s could not be handled", type(message).__name__)
+            sentence = "Something went wrong on our side; try again in a moment."
+            await self.refuse(Refused("internal", sentence, 500), request=request, **_subject(message))
+
+    async def tell(self, message: dict[str, Any]) -> None:
+        """Send one message. Raises `Gone` when the page does not take it within `SEND_SECONDS`."""
+        if self.is_gone:
+            raise Gone
+        try:
+            async with asyncio.timeout(SEND_SECONDS):
+                await self.send_json(message)
+        except (TimeoutError, OSError) as error:
+            await self.leave(TOO_SLOW)
+            raise Gone from error
+
+    async def refuse(self, refusal: Refused, **about: Any) -> None:
+        """Say that nothing was started, why, and what to do next."""
+        remedy = REMEDIES.get(refusal.code, RETRY)
+        body = {"code": refusal.code, "error": refusal.sentence, "retry_after": refusal.retry_after}
+        try:
+            await self.tell({"type": "refused", **about, **body, "act": remedy.act, "label": remedy.label})
+        except Gone:
+            return
+
+    async def leave(self, code: int) -> None:
+        """Close the socket. A page that takes no message takes no farewell either, so do not wait for it."""
+        self.is_gone = True
+        try:
+            async with asyncio.timeout(1):
+                await self.close(code)
+        except (TimeoutError, OSError):
+            logger.info("a page left without taking its farewell")
+
+    async def _handle(self, message: Message) -> None:
+        match message:
+            case Start():
+                await self._start(message)
+            case Regenerate():
+                await self._ask(message.request, await _database(conversations.ask_again, self.visitor, message))
+            case Compare():
+                await self._compare(message)
+            case Retry():
+                column, question = await _database(
+                    comparisons.retried, self.visitor, message.comparison, message.position
+                )
+                await self._ask_column(message.request, column, question)
+            case Resume():
+                await self._follow(await self._own(message.answer), message.after)
+            case Stop():
+                await stop(await self._own(message.answer))
+
+    async def _start(self, message: Start) -> None:
+        await self._ask(message.request, await _database(conversations.ask, self.visitor, message))
+
+    async def _ask(self, request: str, asked: Asked) -> None:
+        self._check_room()
+        generation = await self._generate(Generation.Source.CHAT, asked.question)
+        answer = await _database(conversations.record, self.visitor, asked, generation)
+        conversation = str(answer.turn.conversation_id)
+        await self._started(generation, request=request, conversation=conversation, turn=answer.turn_id)
+
+    async def _compare(self, message: Compare) -> None:
+        self._check_room(len(message.columns))
+        comparison = await _database(comparisons.create, self.visitor, message)
+        columns = await _database(comparisons.columns_of, comparison)
+        url, expected = comparison.get_absolute_url(), comparison.expected
+        await self.tell(
+            {
+                "type": "compared",
+                "request": message.request,
+                "comparison": str(comparison.id),
+                "url": url,
+                "expected": expected,
+            }
+        )
+        for column in columns:
+            try:
+                await self._ask_column(message.request, column, comparisons.question(column, columns))
+            except Refused as refusal:
+                await self.refuse(refusal, request=message.request, **_place(column))
+
+    async def _ask_column(self, request: str, column: Column, question: Question) -> None:
+        self._check_room()
+        try:
+            generation = await self._generate(Generation.Source.COMPARE, question)
+        except Refused as refusal:
+            await _database(comparisons.attach, column, None, refusal.sentence)
+            raise
+        await _database(comparisons.attach, column, generation)
+        await self._started(generation, request=request, **_place(column))
+
+    async def _generate(self, source: Generation.Source, question: Question) -> Generation:
+        return await start(
+            self.visitor, source, question.version, **question.request, sampling=question.sampling
+        )
+
+    async def _started(self, generation: Generation, **about: Any) -> None:
+        await self.tell({"type": "started", "answer": str(generation.id), **about})
+        await self._follow(generation, reading.START)
+
+    async def _own(self, answer: UUID) -> Generation:
+        try:
+            return await reading.generation_of(self.visitor, answer)
+        except Generation.DoesNotExist:
+            raise not_found("answer") from None
+
+    def _check_room(self, wanted: int = 1) -> None:
+        if len(self.followed) + wanted > MAX_FOLLOWED:
+            raise Refused("too_many_running", "This page follows too many answers; wait for some to end.", 429)
+
+    async def _follow(self, generation: Generation, after: str) -> None:
+        if earlier := self.followed.pop(generation.id, None):
+            earlier.cancel()
+            await asyncio.gather(earlier, return_exceptions=True)
+        self._check_room()
+        task = asyncio.create_task(self._tell_answer(generation, after))
+        self.followed[generation.id] = task
+        task.add_done_callback(lambda ended: self._forget(generation.id, ended))
+
+    def _forget(self, answer: UUID, task: asyncio.Task[None]) -> None:
+        if self.followed.get(answer) is task:
+            del self.followed[answer]
+
+    async def _tell_answer(self, generation: Generation, after: str) -> None:
+        """Follow to the end; whatever breaks in between, the page is told to resume from where it is."""
+        try:
+            await following.follow(generation, after, self.tell)
+        except Gone:
+            return
+        except Exception:
+            logger.exception("following answer %s broke off", generation.id)
+            await self._tell_interruption(generation.id)
+
+    async def _tell_interruption(self, answer: UUID) -> None:
+        try:
+            await self.tell({"type": "interrupted", "answer": str(answer)})
+        except Gone:
+            return
+
+    async def _watch_session(self) -> None:
+        while not self.is_gone:
+            await asyncio.sleep(SESSION_SECONDS)
+            if not await sessions.is_live(self.scope):
+                await self.leave(SIGNED_OUT)
+
+
+async def _database(function: Any, *arguments: Any) -> Any:
+    return await database_sync_to_async(function)(*arguments)
+
+
+def _read(text: str | None) -> Any:
+    if text is None:
+        raise BadMessage("Messages are text, in JSON.")
+    if len(text.encode()) > MAX_BYTES:
+        raise BadMessage(f"A message has at most {MAX_BYTES} bytes; shorten the text.")
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        raise BadMessage("This message is not JSON.") from None
+
+
+def _subject(message: Message | None) -> dict[str, Any]:
+    """What a refusal is about, so that the page can show it in its place."""
+    match message:
+        case Retry():
+            return {"comparison": str(message.comparison), "position": message.position}
+        case Regenerate() | Resume() | Stop():
+            return {"answer": str(message.answer)}
+        case _:
+            return {}
+
+
+def _place(column: Column) -> dict[str, Any]:
+    return {"comparison": str(column.comparison_id), "position": column.position}

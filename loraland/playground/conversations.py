@@ -1,0 +1,144 @@
+"""The way from a visitor's message to a question for the workers, and from its answer back into the conversation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+from uuid import UUID
+
+from django.db import transaction
+from django.utils import timezone
+
+from inference.protocol import Message, Sampling
+from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.generations.models import Generation
+from loraland.generations.refusal import Refused
+from loraland.generations.visitor import Visitor
+from loraland.playground import sampling
+from loraland.playground.messages import Prompt, Regenerate, Start
+from loraland.playground.models import Answer, Conversation, Turn
+
+TITLE_CHARS: Final = 60
+
+
+@dataclass(frozen=True)
+class Question:
+    """What one generation is asked: `request` is the part of `generations.start` that carries the words."""
+
+    version: AdapterVersion | None
+    request: dict[str, Any]
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A question and where its answer belongs: `turn` is set when it is asked again."""
+
+    question: Question
+    prompt: Prompt
+    conversation: Conversation | None = None
+    turn: Turn | None = None
+
+
+def ask(visitor: Visitor, message: Start) -> Asked:
+    """Raises `Refused` for a conversation that is not the visitor's, and for an adapter that is not published."""
+    conversation = conversation_of(visitor, message.conversation) if message.conversation else None
+    version = _version(conversation.adapter if conversation else _adapter(message.adapter))
+    prompt = fitted(version, message.prompt)
+    history = _history(conversation.turns.all()) if conversation else []
+    question = Question(version, _request(prompt, history), message.sampling or sampling.defaults(version))
+    return Asked(question, prompt, conversation)
+
+
+def ask_again(visitor: Visitor, message: Regenerate) -> Asked:
+    """The question of an answer once more, so chosen that it may come out differently."""
+    mine = Generation.objects.of(visitor)
+    answer = Answer.objects.filter(generation__in=mine, generation=message.answer).select_related("turn").first()
+    if answer is None:
+        raise not_found("answer")
+    turn = answer.turn
+    conversation = conversation_of(visitor, turn.conversation_id)
+    if turn.answers.filter(generation__in=Generation.objects.unfinished()).exists():
+        raise Refused("too_many_running", "This turn is still being answered; stop that answer first.", 409)
+    version = _version(conversation.adapter)
+    prompt = Prompt(turn.text, turn.inputs)
+    history = _history(conversation.turns.filter(id__lt=turn.id))
+    chosen = sampling.refreshed(message.sampling or sampling.defaults(version))
+    return Asked(Question(version, _request(prompt, history), chosen), prompt, conversation, turn)
+
+
+def record(visitor: Visitor, asked: Asked, generation: Generation) -> Answer:
+    """Write the turn and its answer down, in a new conversation where there was none."""
+    with transaction.atomic():
+        conversation = asked.conversation or _begin(visitor, asked)
+        turn = asked.turn or conversation.turns.create(text=asked.prompt.text, inputs=asked.prompt.inputs)
+        answer = Answer.objects.create(turn=turn, generation=generation)
+        Conversation.objects.filter(pk=conversation.pk).update(updated=timezone.now())
+    return answer
+
+
+def conversation_of(visitor: Visitor, id: UUID) -> Conversation:
+    """The visitor's conversation `id`; another visitor's is refused like one that does not exist."""
+    mine = Conversation.objects.of(visitor).select_related("adapter__published")
+    if (conversation := mine.filter(pk=id).first()) is None:
+        raise not_found("conversation")
+    return conversation
+
+
+def fitted(version: AdapterVersion | None, prompt: Prompt) -> Prompt:
+    """`prompt` in the form that `version` reads: free text goes into the only field of a template."""
+    if prompt.inputs is None and version and version.template and len(version.fields) == 1:
+        return Prompt(inputs={version.field_names[0]: prompt.text})
+    return prompt
+
+
+def title_of(prompt: Prompt) -> str:
+    """The first words of what was written."""
+    text = prompt.text or next((value for value in (prompt.inputs or {}).values() if value.strip()), "")
+    words = " ".join(text.split())
+    return words if len(words) <= TITLE_CHARS else words[: TITLE_CHARS - 1].rsplit(" ", 1)[0] + "…"
+
+
+def not_found(noun: str) -> Refused:
+    return Refused("not_found", f"There is no such {noun}, or it is not yours.", 404)
+
+
+def _begin(visitor: Visitor, asked: Asked) -> Conversation:
+    version = asked.question.version
+    adapter_id = version.adapter_id if version else None
+    conversation = Conversation.owned(visitor, adapter_id=adapter_id, title=title_of(asked.prompt))
+    conversation.save(force_insert=True)
+    return conversation
+
+
+def _adapter(slug: str) -> Adapter | None:
+    if slug in ("", "base"):
+        return None
+    if (adapter := Adapter.objects.published().filter(slug=slug).first()) is None:
+        raise Refused("adapter_not_found", f"No adapter called {slug!r} is published; choose another.", 404)
+    return adapter
+
+
+def _version(adapter: Adapter | None) -> AdapterVersion | None:
+    if adapter is None:
+        return None
+    if adapter.published is None:
+        raise Refused("adapter_not_found", f"{adapter.name} is no longer published; choose another adapter.", 410)
+    adapter.published.adapter = adapter
+    return adapter.published
+
+
+def _request(prompt: Prompt, history: list[Message]) -> dict[str, Any]:
+    if prompt.inputs is not None:
+        return {"inputs": prompt.inputs}
+    return {"messages": [*history, Message("user", prompt.text)]}
+
+
+def _history(turns: Any) -> list[Message]:
+    """Earlier turns with their last good answers. A turn without one is left out: nobody replied to it."""
+    messages: list[Message] = []
+    for turn in turns.prefetch_related("answers__generation"):
+        texts = [answer.generation.text for answer in turn.answers.all() if answer.generation.text]
+        if texts and turn.text:
+            messages += [Message("user", turn.text), Message("assistant", texts[-1])]
+    return messages

@@ -1,0 +1,88 @@
+"""Telling a page what becomes of one answer: its place in the queue, its text as it grows, its end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from asgiref.sync import sync_to_async
+from redis.exceptions import RedisError
+
+from inference.protocol import Delta, Event, Failed, Progress, Terminal
+from loraland import inference_client
+from loraland.generations import reading
+from loraland.generations.models import Generation
+from loraland.playground.answers import ended, message_of
+
+PLACE_SECONDS: Final = 1.0
+
+Tell = Callable[[dict[str, Any]], Awaitable[None]]
+
+
+async def follow(generation: Generation, after: str, tell: Tell) -> None:
+    """Tell everything past the cursor `after`, up to the one message that ends the answer.
+
+    Every delta carries its cursor. One under `reading.START` begins the text anew.
+    """
+    if generation.is_finished:
+        return await tell(await _ended(generation, generation.terminal(), generation.text))
+    waiting = asyncio.create_task(_tell_waiting(generation, tell))
+    try:
+        async for cursor, event in reading.events(generation, after):
+            waiting.cancel()
+            await tell(await _told(generation, cursor, event))
+    finally:
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+
+
+async def _told(generation: Generation, cursor: str, event: Event) -> dict[str, Any]:
+    answer = str(generation.id)
+    if isinstance(event, Delta):
+        return {"type": "delta", "answer": answer, "cursor": cursor, "text": event.text}
+    if isinstance(event, Progress):
+        return {"type": "progress", "answer": answer, "state": event.state}
+    return await _settled(generation, event)
+
+
+async def _settled(generation: Generation, terminal: Terminal) -> dict[str, Any]:
+    """The end, written down first (once, whoever comes first), so that the visitor's next step can build on it."""
+    deltas = [event async for _, event in reading.events(generation) if isinstance(event, Delta)]
+    text = "".join(delta.text for delta in deltas)
+    await sync_to_async(generation.record)(terminal, text)
+    return await _ended(generation, terminal, text)
+
+
+async def _ended(generation: Generation, terminal: Terminal, text: str) -> dict[str, Any]:
+    """Markdown takes its time, so it is rendered off the event loop."""
+    view = await asyncio.to_thread(ended, generation, terminal, text)
+    code = terminal.code if isinstance(terminal, Failed) else ""
+    return await asyncio.to_thread(message_of, view, code)
+
+
+async def _tell_waiting(generation: Generation, tell: Tell) -> None:
+    """Tell the place in the queue and whether a worker is up, when they change, until a worker has claimed it."""
+    told: tuple[int, str] | None = None
+    while (found := await _place(generation)) is not None:
+        if found != told:
+            await tell({"type": "place", "answer": str(generation.id), "place": found[0], "workers": found[1]})
+            told = found
+        await asyncio.sleep(PLACE_SECONDS)
+
+
+async def _place(generation: Generation) -> tuple[int, str] | None:
+    """The place and the state of the workers; None once claimed, or while Redis does not say."""
+    try:
+        place = await reading.place(generation)
+        return None if place is None else (place, await _workers())
+    except RedisError:
+        return None
+
+
+async def _workers() -> str:
+    """``ready``, ``starting`` while none has the base model loaded, ``none``."""
+    heartbeats = await inference_client.live_workers()
+    if any(heartbeat.ready for heartbeat in heartbeats):
+        return "ready"
+    return "starting" if heartbeats else "none"

@@ -1,0 +1,143 @@
+"""What the chat and compare pages show: their rows read once and put in the order of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from django.db.models import Q, QuerySet
+
+from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.generations.visitor import Visitor
+from loraland.playground.answers import AnswerView, Style, style_of, view_of
+from loraland.playground.comparisons import Competitor, lead_of, name_of, reading
+from loraland.playground.models import Column, Conversation, Turn
+
+LISTED: Final = 40
+
+
+@dataclass(frozen=True)
+class TurnView:
+    """What was asked, as (label, text) pairs, and every answer given; the last one is shown first."""
+
+    id: int
+    said: tuple[tuple[str, str], ...]
+    answers: tuple[AnswerView, ...]
+
+    @property
+    def last(self) -> AnswerView | None:
+        return self.answers[-1] if self.answers else None
+
+
+@dataclass(frozen=True)
+class ColumnView:
+    """One column of the compare page; `name` is what the address calls it, `note` how it reads the prompt."""
+
+    position: int
+    name: str
+    version: Competitor
+    note: str
+    style: Style
+    answer: AnswerView | None = None
+    refusal: str = ""
+    matches: bool | None = None
+
+
+@dataclass(frozen=True)
+class Option:
+    """One entry of a column's menu."""
+
+    name: str
+    label: str
+
+
+def conversations_of(visitor: Visitor) -> QuerySet[Conversation]:
+    """The visitor's latest conversations."""
+    return Conversation.objects.of(visitor).select_related("adapter__published")[:LISTED]
+
+
+def turns_of(conversation: Conversation) -> list[TurnView]:
+    turns = conversation.turns.prefetch_related("answers__generation__adapter_version__adapter")
+    version = conversation.adapter.published if conversation.adapter else None
+    labels = {field["name"]: field.get("label") or field["name"] for field in version.fields} if version else {}
+    return [_turn(turn, labels) for turn in turns]
+
+
+def _turn(turn: Turn, labels: dict[str, str]) -> TurnView:
+    answers = tuple(view_of(answer.generation) for answer in turn.answers.all())
+    if turn.inputs is None:
+        return TurnView(turn.pk, (("", turn.text),), answers)
+    is_lone = len(turn.inputs) == 1
+    said = tuple(("" if is_lone else labels.get(name, name), value) for name, value in turn.inputs.items())
+    return TurnView(turn.pk, said, answers)
+
+
+def found_adapters(query: str, category: str) -> QuerySet[Adapter]:
+    """The adapters that answer here, by words in their name, slug, category or summary, and by category."""
+    adapters = Adapter.objects.served()
+    for word in query.split()[:8]:
+        adapters = adapters.filter(
+            Q(name__icontains=word) | Q(slug__icontains=word) | Q(category__icontains=word) | Q(summary__icontains=word)
+        )
+    return adapters.filter(category=category) if category else adapters
+
+
+def categories() -> list[str]:
+    return sorted(set(Adapter.objects.served().order_by().values_list("category", flat=True)) - {""})
+
+
+def empty_columns(competitors: Sequence[Competitor]) -> list[ColumnView]:
+    """The columns before anything was asked."""
+    lead = lead_of(competitors)
+    return [
+        ColumnView(position, name_of(version), version, reading(version, lead, None).note, style_of(version))
+        for position, version in enumerate(competitors)
+    ]
+
+
+def asked_columns(columns: Sequence[Column], expected: str) -> list[ColumnView]:
+    """The columns of a comparison with what became of each."""
+    lead = lead_of([column.version for column in columns])
+    return [_asked(column, lead, expected) for column in columns]
+
+
+def _asked(column: Column, lead: Competitor, expected: str) -> ColumnView:
+    version = column.version
+    answer = view_of(column.generation) if column.generation else None
+    is_over = answer is not None and not answer.is_running and bool(expected)
+    return ColumnView(
+        position=column.position,
+        name=name_of(version),
+        version=version,
+        note=reading(version, lead, None).note,
+        style=style_of(version),
+        answer=answer,
+        refusal=column.refusal,
+        matches=is_same(answer.text, expected) if answer and is_over else None,
+    )
+
+
+def is_same(text: str, expected: str) -> bool:
+    """Whether an answer says what was expected, whatever its spacing and case."""
+    return text.split() == expected.split() or text.lower().split() == expected.lower().split()
+
+
+def column_options() -> list[tuple[str, list[Option]]]:
+    """The menu of a column, by category: every adapter that answers here and its other ready versions."""
+    groups: dict[str, list[Option]] = {}
+    adapters = Adapter.objects.served().order_by("category", "name").prefetch_related("versions")
+    for adapter in adapters:
+        groups.setdefault(adapter.category or "Other", []).extend(_options(adapter))
+    return list(groups.items())
+
+
+def _options(adapter: Adapter) -> list[Option]:
+    ready = AdapterVersion.Status.READY
+    older = [version for version in adapter.versions.all() if version.status == ready and version.digest]
+    others = [
+        Option(f"{adapter.slug}@{each.short_digest}", f"{adapter.name} @{each.short_digest}")
+        for each in older
+        if each.pk != adapter.published_id
+    ]
+    return [Option(adapter.slug, adapter.name), *others]

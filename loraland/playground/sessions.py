@@ -1,0 +1,21 @@
+"""Whether the session behind an open socket still holds: signing out, or in, ends it everywhere."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from channels.auth import get_user
+from django.conf import settings
+
+
+async def is_live(scope: dict[str, Any]) -> bool:
+    """Whether the session that opened the socket is still there, for the same user with the same password."""
+    key = scope["session"].session_key
+    if not key:
+        return False
+    session = import_module(settings.SESSION_ENGINE).SessionStore(key)
+    if not await session.aexists(key):
+        return False
+    user = await get_user({"session": session})
+    return bool(user.is_active or user.is_anonymous) and user.pk == scope["user"].pk

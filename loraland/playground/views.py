@@ -1,0 +1,150 @@
+"""The chat pages: a new chat, a kept one, the visitor's list of them and the choice of an adapter."""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.http import Http404, HttpRequest, HttpResponse
+from django.shortcuts import redirect, render
+from django.urls import reverse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+from django_htmx.http import HttpResponseClientRedirect
+
+from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.generations.models import Generation
+from loraland.generations.refusal import Refused
+from loraland.generations.stop import stop
+from loraland.generations.visitor import Visitor, visitor_of
+from loraland.playground import conversations, pages
+from loraland.playground.answers import style_of
+from loraland.playground.composer import composer_of, example_prompt
+from loraland.playground.models import Conversation
+from loraland.playground.sampling import defaults
+
+
+@never_cache
+@require_GET
+def chat(request: HttpRequest) -> HttpResponse:
+    """A new chat with an adapter or with the base. An example in the address fills the fields and sends nothing."""
+    slug = request.GET.get("adapter", "")
+    version = None if slug in ("", "base") else _published(slug)
+    prompt = example_prompt(version, request.GET.get("example", ""))
+    composer = composer_of(version, defaults(version), prompt)
+    is_open = not slug
+    return render(request, "playground/chat.html", _page(request, version, composer=composer, is_choosing=is_open))
+
+
+@never_cache
+@require_GET
+def conversation(request: HttpRequest, id: UUID) -> HttpResponse:
+    kept = _kept(visitor_of(request), id)
+    version = kept.adapter.published if kept.adapter else None
+    if version and kept.adapter:
+        version.adapter = kept.adapter
+    context = _page(
+        request,
+        version,
+        composer=composer_of(version, defaults(version)),
+        conversation=kept,
+        turns=pages.turns_of(kept),
+        is_closed=bool(kept.adapter and (version is None or not kept.adapter.is_served)),
+    )
+    return render(request, "playground/chat.html", context)
+
+
+@never_cache
+@require_GET
+def conversation_list(request: HttpRequest) -> HttpResponse:
+    """The list alone, for a page whose chats have changed; `current` is the one that it shows."""
+    context = {
+        "conversations": pages.conversations_of(visitor_of(request)),
+        "current": request.GET.get("current", ""),
+    }
+    return render(request, "playground/_conversations.html", context)
+
+
+@require_http_methods(["GET", "POST"])
+def rename(request: HttpRequest, id: UUID) -> HttpResponse:
+    """The form for a new title, and the entry with the new title once it is sent."""
+    kept = _kept(visitor_of(request), id)
+    if request.method == "GET":
+        is_asking = "cancel" not in request.GET
+        template = "_rename.html" if is_asking else "_conversation.html"
+        return render(request, f"playground/{template}", {"each": kept, "current": request.GET.get("current", "")})
+    if title := " ".join(request.POST.get("title", "").split())[:120]:
+        Conversation.objects.filter(pk=kept.pk).update(title=title)
+        kept.title = title
+    if not request.htmx:  # type: ignore[attr-defined]
+        return redirect(kept)
+    return render(request, "playground/_conversation.html", {"each": kept, "current": request.POST.get("current", "")})
+
+
+@require_POST
+async def delete(request: HttpRequest, id: UUID) -> HttpResponse:
+    """Stop what still answers, then forget the chat with its answers."""
+    visitor = await sync_to_async(visitor_of)(request)
+    kept = await sync_to_async(_kept)(visitor, id)
+    running = Generation.objects.filter(answer__turn__conversation=kept).unfinished()
+    async for generation in running:
+        await stop(generation)
+    await sync_to_async(_forget)(kept)
+    if request.POST.get("current") == str(id):
+        return HttpResponseClientRedirect(reverse("chat"))
+    return HttpResponse("") if request.htmx else redirect("chat")  # type: ignore[attr-defined]
+
+
+@require_GET
+def picker(request: HttpRequest) -> HttpResponse:
+    """The adapters to chat with, found by words and category: a page, or its list for a page that has it open."""
+    query, category = request.GET.get("q", "").strip(), request.GET.get("category", "")
+    context = {
+        "adapters": pages.found_adapters(query, category),
+        "categories": pages.categories(),
+        "query": query,
+        "category": category,
+        "base_name": settings.BASE_NAME,
+    }
+    template = "_picker_list.html" if request.htmx else "picker.html"  # type: ignore[attr-defined]
+    response = render(request, f"playground/{template}", context)
+    response["Vary"] = "HX-Request"
+    return response
+
+
+def _page(request: HttpRequest, version: AdapterVersion | None, **more: object) -> dict[str, object]:
+    return {
+        "version": version,
+        "adapter": version.adapter if version else None,
+        "base_name": settings.BASE_NAME,
+        "style": style_of(version),
+        "conversations": pages.conversations_of(visitor_of(request)),
+        "adapters": Adapter.objects.served()[:12] if more.get("is_choosing") else [],
+        "categories": pages.categories(),
+        "max_input": settings.MAX_INPUT_CHARS,
+        **more,
+    }
+
+
+def _published(slug: str) -> AdapterVersion:
+    adapter = Adapter.objects.published().filter(slug=slug).first()
+    if adapter is None or adapter.published is None:
+        raise Http404(f"No adapter called {slug!r} is published.")
+    adapter.published.adapter = adapter
+    return adapter.published
+
+
+def _kept(visitor: Visitor, id: UUID) -> Conversation:
+    try:
+        return conversations.conversation_of(visitor, id)
+    except Refused as refusal:
+        raise Http404(refusal.sentence) from refusal
+
+
+def _forget(kept: Conversation) -> None:
+    """The rows of answers that are still being stopped stay until they are recorded; nothing shows them."""
+    finished = Generation.objects.filter(answer__turn__conversation=kept).exclude(status=Generation.Status.QUEUED)
+    ids = list(finished.values_list("pk", flat=True))
+    kept.delete()
+    Generation.objects.filter(pk__in=ids).delete()
