@@ -37,10 +37,10 @@ class Readiness:
 
 
 def redis() -> Redis:
-    """The Redis client of the running event loop; connections never cross loops."""
+    """A plain Redis client for the running event loop (quotas, metrics); connections never cross loops."""
     loop = asyncio.get_running_loop()
     if loop not in _clients:
-        _clients[loop] = Redis.from_url(settings.REDIS_URL, socket_connect_timeout=5, health_check_interval=30)
+        _clients[loop] = Redis.from_url(settings.REDIS_URL, decode_responses=True, socket_timeout=5)
     return _clients[loop]
 
 
@@ -50,7 +50,7 @@ def wire() -> Wire:
         return _plugged[-1]
     loop = asyncio.get_running_loop()
     if loop not in _wires:
-        _wires[loop] = RedisWire(redis())
+        _wires[loop] = RedisWire.connect(settings.REDIS_URL)
     return _wires[loop]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
+from datetime import timedelta
 from typing import Final
 
 from django.conf import settings
@@ -11,6 +12,7 @@ from django.db import models
 from django.utils import timezone
 
 PREFIX: Final = "ll_"
+LAST_USED_EVERY: Final = timedelta(minutes=1)
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
@@ -20,8 +22,10 @@ class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
 
     def issue(self, name: str) -> tuple[ApiKey, str]:
         """Make a key and give back its secret, which is never kept in clear."""
-        secret = PREFIX + secrets.token_urlsafe(32)
-        return self.create(name=name, hash=hash_of(secret), last_four=secret[-4:]), secret
+        key = self.model(name=name)
+        secret = key.seal()
+        key.save(using=self.db, force_insert=True)
+        return key, secret
 
 
 class ApiKey(models.Model):
@@ -38,9 +42,23 @@ class ApiKey(models.Model):
 
     class Meta:
         ordering = ["-created"]
+        verbose_name = "API key"
 
     def __str__(self) -> str:
         return f"{self.name} (…{self.last_four})"
+
+    def seal(self) -> str:
+        """Draw a new secret for this key and give it back; the row keeps its hash and last four characters."""
+        secret = PREFIX + secrets.token_urlsafe(32)
+        self.hash, self.last_four = hash_of(secret), secret[-4:]
+        return secret
+
+    async def atouch(self) -> None:
+        """Note that it was used, at most once a minute."""
+        now = timezone.now()
+        if self.last_used is None or self.last_used <= now - LAST_USED_EVERY:
+            stale = models.Q(last_used=None) | models.Q(last_used__lte=now - LAST_USED_EVERY)
+            await ApiKey.objects.filter(stale, pk=self.pk).aupdate(last_used=now)
 
 
 def hash_of(secret: str) -> str:

@@ -40,7 +40,7 @@ async def place(generation: Generation) -> int | None:
     return await wire().place(generation.wire_id)
 
 
-async def events(generation: Generation, after: str = START) -> AsyncIterator[Read]:
+async def events(generation: Generation, after: str = START) -> AsyncGenerator[Read]:
     """The events of `generation` past the cursor `after`, as they come, up to its one terminal event.
 
     Once the stream has gone, the row tells one `Delta` with the whole text and the terminal event, both under

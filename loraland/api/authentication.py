@@ -1,0 +1,38 @@
+"""Who calls: a program that shows its key as a Bearer token, and nothing else. Cookies are not looked at."""
+
+from __future__ import annotations
+
+import hmac
+
+from django.http import HttpRequest
+from ninja.security import HttpBearer
+
+from loraland.api.models import PREFIX, ApiKey, hash_of
+from loraland.generations.visitor import Visitor, network
+
+
+class KeyHolder(HttpBearer):
+    """Puts the active `ApiKey` that the caller holds into ``request.auth``."""
+
+    async def authenticate(self, request: HttpRequest, token: str) -> ApiKey | None:
+        key = await active_key(token)
+        if key is not None:
+            await key.atouch()
+        return key
+
+
+async def active_key(secret: str) -> ApiKey | None:
+    """The key with this secret, unless it is revoked or expired, or its owner may no longer come in."""
+    if not secret.startswith(PREFIX) or not secret.isascii():
+        return None
+    digest = hash_of(secret)
+    key = await ApiKey.objects.active().select_related("user").filter(hash=digest).afirst()
+    if key is None or not hmac.compare_digest(key.hash, digest):
+        return None
+    return None if key.user and not key.user.is_active else key
+
+
+def visitor_of(request: HttpRequest) -> Visitor:
+    """The holder of the request's key, as an owner of answers."""
+    key: ApiKey = request.auth  # type: ignore[attr-defined]
+    return Visitor(key.user_id, "", f"key:{key.pk}", network(request.META.get("REMOTE_ADDR", "")))

@@ -1,0 +1,108 @@
+"""Errors in OpenAI's shape: ``{"error": {"message", "type", "param", "code"}}``, whatever went wrong."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, Final
+
+from django.core.exceptions import RequestDataTooBig
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from ninja import NinjaAPI
+from ninja.errors import AuthenticationError, HttpError, ValidationError
+
+from inference.protocol import Failed
+from inference.streams import WireError
+from loraland.generations.refusal import Refused
+
+logger = logging.getLogger(__name__)
+
+TYPES: Final = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+FAILURE_STATUS: Final = {
+    "prompt_too_long": 400,
+    "invalid_request": 400,
+    "adapter_not_found": 404,
+    "adapter_refused": 422,
+    "internal": 500,
+}
+"""The HTTP status of an answer that failed; what is not named here may succeed later: 503."""
+
+UNAVAILABLE: Final = "The answering service cannot be reached; try again in a moment."
+
+
+class ApiError(Exception):
+    """A request that is answered with an error. `param` names the field at fault, if one is."""
+
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, retry_after: int | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after = retry_after
+
+    def body(self) -> dict[str, Any]:
+        kind = TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> HttpResponse:
+        response = JsonResponse(self.body(), status=self.status)
+        if self.status == 401:
+            response["WWW-Authenticate"] = "Bearer"
+        if self.retry_after is not None:
+            response["Retry-After"] = str(self.retry_after)
+        return response
+
+
+def of_failure(failure: Failed) -> ApiError:
+    """The error that tells why an accepted request has no answer."""
+    status = FAILURE_STATUS.get(failure.code, 503)
+    code = "context_length_exceeded" if failure.code == "prompt_too_long" else failure.code
+    return ApiError(status, code, failure.error, retry_after=5 if status == 503 else None)
+
+
+def of_refusal(refusal: Refused) -> ApiError:
+    return ApiError(refusal.status, refusal.code, refusal.sentence, refusal.param, refusal.retry_after)
+
+
+def of_validation(error: ValidationError) -> ApiError:
+    """The first thing that is wrong with a request's body, with the path to it as `param`."""
+    first = error.errors[0]
+    param = ".".join(str(part) for part in first["loc"][2:]) or None
+    if first["type"] == "extra_forbidden":
+        return ApiError(
+            400, "unknown_parameter", f"The parameter {param!r} is not supported here; leave it out.", param
+        )
+    if first["type"] == "missing":
+        return ApiError(400, "missing_required_parameter", f"The parameter {param or 'body'!r} is missing.", param)
+    message = first["msg"].removeprefix("Value error, ")
+    return ApiError(400, "invalid_value", f"{param}: {message}" if param else message, param)
+
+
+def install(api: NinjaAPI) -> None:
+    """Let `api` answer every exception in OpenAI's shape."""
+    shapes = {
+        ApiError: lambda error: error,
+        Refused: of_refusal,
+        ValidationError: of_validation,
+        AuthenticationError: lambda error: ApiError(
+            401, "invalid_api_key", "No valid API key was given; send it as 'Authorization: Bearer ll_…'."
+        ),
+        RequestDataTooBig: lambda error: ApiError(413, "request_too_large", "The request's body is too large."),
+        HttpError: lambda error: ApiError(error.status_code, "invalid_request", str(error)),
+        Http404: lambda error: ApiError(404, "not_found", "There is nothing at this address."),
+        WireError: lambda error: ApiError(503, "unavailable", UNAVAILABLE, retry_after=5),
+    }
+    for kind, shape in shapes.items():
+        api.add_exception_handler(kind, _handler(shape))
+    api.add_exception_handler(Exception, _unexpected)
+
+
+def _handler(shape: Any) -> Any:
+    return lambda request, error: shape(error).response()
+
+
+def _unexpected(request: HttpRequest, error: Any) -> HttpResponse:
+    logger.error("Failed to answer %s", request.path, exc_info=error)
+    return ApiError(500, "internal", "Something went wrong on our side; try again.").response()

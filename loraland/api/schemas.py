@@ -1,0 +1,167 @@
+"""What a program may send: OpenAI's parameters as far as they mean something here, and a few of our own.
+
+Nothing is ignored silently: what is not listed is refused by name, and null stands for "not given".
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from inference.protocol import Message, Sampling
+
+MAX_SEED = 2**63 - 1
+MAX_LOGPROBS = 20
+DEFAULT_MAX_TOKENS = 256
+
+Text = Annotated[str, Field(max_length=10_000_000)]
+StopString = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_nulls(cls, data: Any) -> Any:
+        if isinstance(data, dict):
+            return {key: value for key, value in data.items() if value is not None}
+        return data
+
+
+class TextPart(Strict):
+    type: Literal["text"]
+    text: Text
+
+
+class ChatMessage(Strict):
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text | list[TextPart] = ""
+    name: str | None = None
+
+    def to_wire(self) -> Message:
+        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
+        return Message("system" if self.role == "developer" else self.role, content)
+
+
+class StreamOptions(Strict):
+    include_usage: bool = False
+    include_obfuscation: Literal[False] = False
+
+
+class Common(Strict):
+    """The parameters that both kinds of completion take. Left out, `temperature` is 0: the likeliest answer."""
+
+    model: Annotated[str, Field(min_length=1, max_length=200)]
+    inputs: dict[str, Text] | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    min_tokens: Annotated[int, Field(ge=0)] = 0
+    temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] = 0
+    min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
+    presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+    ignore_eos: bool = False
+    n: Literal[1] = 1
+    user: str | None = None
+
+    @model_validator(mode="after")
+    def _options_need_a_stream(self) -> Common:
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is only allowed with stream: true")
+        return self
+
+    @property
+    def include_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def token_limit(self) -> int:
+        return self.max_tokens or DEFAULT_MAX_TOKENS
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many alternatives to report beside each token; None reports no log-probabilities at all."""
+        return None
+
+    def sampling(self) -> Sampling:
+        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+        return Sampling(
+            temperature=float(self.temperature),
+            top_k=max(self.top_k, 0),
+            top_p=float(self.top_p),
+            min_p=float(self.min_p),
+            repetition_penalty=float(self.repetition_penalty),
+            presence_penalty=float(self.presence_penalty),
+            frequency_penalty=float(self.frequency_penalty),
+            seed=self.seed,
+            stop=stop,
+            max_tokens=self.token_limit,
+            min_tokens=self.min_tokens,
+            ignore_eos=self.ignore_eos,
+            logprobs=self.num_logprobs,
+        )
+
+
+class ChatCompletion(Common):
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)] | None = None
+    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> ChatCompletion:
+        if (self.messages is None) == (self.inputs is None):
+            raise ValueError("give either messages or inputs")
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs is only allowed with logprobs: true")
+        return self
+
+    @property
+    def token_limit(self) -> int:
+        return self.max_completion_tokens or super().token_limit
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    def source(self) -> dict[str, Any]:
+        """What is asked, as `generations.start` takes it."""
+        return {"messages": [each.to_wire() for each in self.messages]} if self.messages else {"inputs": self.inputs}
+
+
+class Completion(Common):
+    prompt: Text | list[Any] | None = None
+    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    best_of: Literal[1] = 1
+    echo: Literal[False] = False
+
+    @field_validator("prompt")
+    @classmethod
+    def _one_prompt(cls, prompt: Any) -> Any:
+        if prompt is None or isinstance(prompt, str):
+            return prompt
+        if len(prompt) != 1 or not isinstance(prompt[0], str):
+            raise ValueError("give one prompt as text, or a list of one text; token ids are not accepted")
+        return prompt[0]
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Completion:
+        if (self.prompt is None) == (self.inputs is None):
+            raise ValueError("give either prompt or inputs")
+        return self
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.logprobs
+
+    def source(self) -> dict[str, Any]:
+        """What is asked, as `generations.start` takes it."""
+        return {"prompt": self.prompt} if self.prompt is not None else {"inputs": self.inputs}

@@ -1,0 +1,42 @@
+"""The OpenAI-compatible API under /v1."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse
+from ninja import NinjaAPI
+
+from loraland.api import errors, naming
+from loraland.api.answering import Response, answer
+from loraland.api.authentication import KeyHolder
+from loraland.api.bodies import Chat, Plain
+from loraland.api.schemas import ChatCompletion, Completion
+
+api = NinjaAPI(title="LoRA Land", version="1", docs_url=None, auth=KeyHolder(), urls_namespace="v1")
+errors.install(api)
+
+
+@api.get("/models", url_name="models")
+async def models(request: HttpRequest) -> dict[str, Any]:
+    return {"object": "list", "data": await naming.listing()}
+
+
+@api.get("/models/{path:name}", url_name="model")
+async def model(request: HttpRequest, name: str) -> dict[str, Any]:
+    return await naming.entry(name)
+
+
+@api.post("/chat/completions", url_name="chat_completions", response=None)
+async def chat_completions(request: HttpRequest, asked: ChatCompletion) -> Response:
+    return await answer(request, asked, Chat(asked.logprobs))
+
+
+@api.post("/completions", url_name="completions", response=None)
+async def completions(request: HttpRequest, asked: Completion) -> Response:
+    return await answer(request, asked, Plain(asked.logprobs is not None))
+
+
+def nothing_here(request: HttpRequest, rest: str) -> HttpResponse:
+    """Any other address under /v1."""
+    return errors.ApiError(404, "not_found", f"There is nothing at {request.path[:200]}.").response()

@@ -1,0 +1,65 @@
+"""What the site counts about answers: kept in Redis by the recorder, so that every web process tells the same."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from redis.exceptions import RedisError
+
+from inference.protocol import Terminal
+from loraland.generations.models import Generation
+from loraland.inference_client import redis
+
+logger = logging.getLogger(__name__)
+
+KEY: Final = "metrics:answers"
+FIRST_TOKEN_BOUNDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds, in seconds, of the buckets of the time to the first token."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """One number: the sum over all answers of `name` with this adapter and, for some, this label."""
+
+    name: str
+    adapter: str
+    label: str
+    value: float
+
+
+async def count(generation: Generation, terminal: Terminal) -> None:
+    """Add one recorded answer. Counting is worth less than recording: without Redis it is skipped and said so."""
+    version = generation.adapter_version
+    adapter = version.adapter.slug if version else "base"
+    stats = terminal.stats
+    adds = {
+        f"answers|{adapter}|{generation.source}:{getattr(terminal, 'reason', 'error')}": 1.0,
+        f"prompt_tokens|{adapter}|": float(stats.prompt_tokens),
+        f"completion_tokens|{adapter}|": float(stats.completion_tokens),
+    }
+    if stats.first_token_ms:
+        seconds = stats.first_token_ms / 1000
+        bound = next((bound for bound in FIRST_TOKEN_BOUNDS if seconds <= bound), "+Inf")
+        adds |= {f"first_token|{adapter}|{bound}": 1.0, f"first_token_sum|{adapter}|": seconds}
+    try:
+        pipe = redis().pipeline(transaction=False)
+        for field, amount in adds.items():
+            pipe.hincrbyfloat(KEY, field, amount)
+        await pipe.execute()
+    except RedisError as error:
+        logger.warning("Answer %s is recorded but not counted: %s", generation.wire_id, error)
+
+
+async def counts() -> list[Count]:
+    """Every number so far. Raises `redis.RedisError`."""
+    fields = await redis().hgetall(KEY)
+    return list(_parsed({str(field): str(value) for field, value in fields.items()}))
+
+
+def _parsed(fields: dict[str, str]) -> Iterator[Count]:
+    for field, value in fields.items():
+        name, adapter, label = field.split("|")
+        yield Count(name, adapter, label, float(value))

@@ -1,0 +1,91 @@
+"""Making the database and the wire agree again after either of them lost something."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from datetime import timedelta
+from typing import Final
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.db import DatabaseError, close_old_connections
+from django.utils import timezone
+
+from inference.protocol import AdapterRef, Failed, Probe, is_terminal
+from inference.streams import QueueFull, WireError
+from loraland.catalogue.models import AdapterVersion
+from loraland.generations.models import Generation
+from loraland.generations.recorder import pause, record
+from loraland.inference_client import wire
+
+logger = logging.getLogger(__name__)
+
+EVERY_SECONDS: Final = 10.0
+PATIENCE_SECONDS: Final = 30
+"""How old a row without an outcome must be before its absence from the wire means that it was lost."""
+
+NO_ENTRY: Final = "0-0"
+"""Names no entry of the finished ones: committing it only lets the answer's stream expire."""
+
+LOST: Final = "This request was lost on its way to a worker. Send it again."
+
+
+async def run(stopping: asyncio.Event) -> None:
+    """Reconcile every `EVERY_SECONDS` until `stopping` is set."""
+    while not stopping.is_set():
+        try:
+            await reconcile()
+        except (WireError, DatabaseError) as error:
+            logger.warning("Cannot reconcile now; trying again: %s", error)
+        await pause(stopping, EVERY_SECONDS)
+
+
+async def reconcile(patience_seconds: float = PATIENCE_SECONDS) -> None:
+    """End rows that the wire does not know, record ends that the database missed, send lost probes again."""
+    for id in await sync_to_async(_overdue)(patience_seconds):
+        await _settle(id)
+    for probe in await sync_to_async(_probes)():
+        await _send_again(probe)
+
+
+async def _settle(id: str) -> None:
+    if not await wire().exists(id):
+        logger.warning("Ending %s, which the wire has lost", id)
+        await wire().fail(id, Failed(id, "lost", LOST))
+    history = await wire().history(id)
+    if history and is_terminal(terminal := history[-1][1]):
+        await record(id, terminal)  # type: ignore[arg-type]
+        await wire().committed(NO_ENTRY, id, settings.STREAM_TTL_SECONDS)
+
+
+async def _send_again(probe: Probe) -> None:
+    if await wire().exists(probe.id):
+        return
+    try:
+        await wire().submit(probe, settings.BASE_KEY, "evaluation", settings.QUEUE_LIMIT)
+    except QueueFull:
+        return  # the version stays validating, and the next round tries again
+
+
+def _overdue(patience_seconds: float) -> list[str]:
+    close_old_connections()
+    before = timezone.now() - timedelta(seconds=patience_seconds)
+    rows = Generation.objects.unfinished().filter(created__lte=before)
+    try:
+        return [id.hex for id in rows.values_list("id", flat=True)]
+    finally:
+        close_old_connections()
+
+
+def _probes() -> list[Probe]:
+    """The probes that are under way, as far as the database knows."""
+    close_old_connections()
+    validating = AdapterVersion.objects.filter(status=AdapterVersion.Status.VALIDATING).exclude(probe_id="")
+    try:
+        return [
+            Probe(version.probe_id, AdapterRef(version.digest, version.template, version.field_names))
+            for version in validating.filter(adapter__base__iexact=settings.BASE_NAME)
+        ]
+    finally:
+        close_old_connections()
