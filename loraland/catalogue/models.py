@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+import math
+import time
+from datetime import timedelta
+from typing import Any, Final
+from uuid import uuid4
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
+
+from inference.protocol import AdapterRef, Failed, Probe, Terminal
+from inference.streams import WireError
+from loraland import inference_client
+from loraland.catalogue import store
+
+EXAMINATION_LEASE: Final = timedelta(minutes=2)
+"""An examination that has not ended after this long is taken to be lost and done again."""
+
+ASK_AGAIN: Final = frozenset({"lost", "fingerprint_changed", "queue_full"})
+"""Failures of a proof that say nothing of the adapter."""
+
+
+class NotPossible(Exception):
+    """A step that this version cannot take now; the message is a sentence."""
 
 
 class AdapterQuerySet(models.QuerySet["Adapter"]):
@@ -53,9 +72,45 @@ class Adapter(models.Model):
         """Whether the base model that runs here is the one that this adapter was made for."""
         return self.base.lower() == settings.BASE_NAME.lower()
 
+    @property
+    def unserved_reason(self) -> str:
+        """Why a listed adapter does not answer here, in one sentence; empty for one that does."""
+        if self.is_served:
+            return ""
+        return f"Made for {self.base}; this site serves {settings.BASE_NAME}."
+
+
+class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
+    def claim(self, pk: int) -> AdapterVersion | None:
+        """Take the examination of version `pk`; None when another process has it or it is done."""
+        now = timezone.now()
+        waiting = models.Q(status=AdapterVersion.Status.UPLOADED)
+        abandoned = models.Q(status=AdapterVersion.Status.VALIDATING, digest="", changed__lt=now - EXAMINATION_LEASE)
+        claimed = self.filter(waiting | abandoned, pk=pk).update(status=AdapterVersion.Status.VALIDATING, changed=now)
+        return self.select_related("adapter").get(pk=pk) if claimed else None
+
+    def awaiting_verdict(self) -> AdapterVersionQuerySet:
+        """Versions that need an examination or a worker's proof to go on.
+
+        Those with a `probe_id` have been sent to the workers; when the wire no longer knows that id, and for those
+        without one, `resubmit` is due. Versions made for another base than the one served now are left out.
+        """
+        status = AdapterVersion.Status
+        stale = timezone.now() - EXAMINATION_LEASE
+        unexamined = models.Q(status=status.UPLOADED) | models.Q(status=status.VALIDATING, digest="")
+        halted = models.Q(status__in=[status.VALIDATING, status.LISTED]) & ~models.Q(digest="")
+        served = models.Q(adapter__base__iexact=settings.BASE_NAME)
+        unproven = (~models.Q(probe_id="") | halted) & served
+        return self.select_related("adapter").filter((unexamined & models.Q(changed__lt=stale)) | unproven)
+
 
 class AdapterVersion(models.Model):
-    """One set of weights under its digest, from upload to retirement. Published versions never change."""
+    """One set of weights under its digest, from upload to retirement. Published versions never change.
+
+    `status` goes uploaded -> validating -> ready -> published -> retired, or ends in rejected. A version whose
+    shapes fit another base than the one that is served is listed: shown greyed out, and examined again when its
+    base is served.
+    """
 
     class Status(models.TextChoices):
         UPLOADED = "uploaded"
@@ -64,6 +119,7 @@ class AdapterVersion(models.Model):
         READY = "ready"
         PUBLISHED = "published"
         RETIRED = "retired"
+        LISTED = "listed", "listed, its base is not served"
 
     adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="versions")
     digest = models.CharField(max_length=64, blank=True, db_index=True)
@@ -92,6 +148,9 @@ class AdapterVersion(models.Model):
         settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL
     )
     published_at = models.DateTimeField(null=True, blank=True, editable=False)
+    changed = models.DateTimeField(default=timezone.now, editable=False, help_text="When it last took a step.")
+
+    objects = AdapterVersionQuerySet.as_manager()
 
     class Meta:
         ordering = ["-created"]
@@ -102,7 +161,7 @@ class AdapterVersion(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.adapter.slug}@{self.short_digest}"
+        return f"{self.adapter.slug}@{self.short_digest}" if self.digest else f"{self.adapter.slug} (unexamined)"
 
     @property
     def short_digest(self) -> str:
@@ -111,6 +170,10 @@ class AdapterVersion(models.Model):
     @property
     def field_names(self) -> tuple[str, ...]:
         return tuple(field["name"] for field in self.fields)
+
+    @property
+    def ref(self) -> AdapterRef:
+        return AdapterRef(self.digest, self.template, self.field_names)
 
     @property
     def effective_scale(self) -> float:
@@ -122,3 +185,115 @@ class AdapterVersion(models.Model):
     def gain(self) -> float | None:
         score: dict[str, Any] = self.score
         return score["tuned"] - score["base"] if {"tuned", "base"} <= score.keys() else None
+
+    def probe(self) -> None:
+        """Ask the workers to prove that the weights load and change the base's answers.
+
+        The row goes first: a proof that never reaches the queue is asked for again by the reconciler.
+        """
+        self._change(probe_id=uuid4().hex)
+        try:
+            inference_client.submit_probe(Probe(self.probe_id, self.ref, time.time()))
+        except WireError:
+            return  # awaiting_verdict still names this version, and the wire does not know its probe
+
+    def resubmit(self) -> None:
+        """Take the step again that was lost on the way: the examination of the files, or the proof."""
+        from loraland.catalogue.tasks import validate_version  # the task imports the models
+
+        if self.status == self.Status.LISTED:
+            self._change(status=self.Status.UPLOADED)
+        if self.status == self.Status.UPLOADED or not self.digest:
+            AdapterVersion.objects.filter(pk=self.pk, status=self.Status.UPLOADED).update(changed=timezone.now())
+            validate_version.delay(self.pk)
+        else:
+            self.probe()
+
+    def revalidate(self) -> None:
+        """Have the proof done again. A published version goes on answering meanwhile. Raises `NotPossible`."""
+        if self.status == self.Status.REJECTED:
+            if not self.digest or not store.kept(self.digest).exists():
+                raise NotPossible(f"The files of {self} were removed when it was rejected; upload them again.")
+            self._change(status=self.Status.VALIDATING, reasons=[])
+        self.resubmit()
+
+    def record_verdict(self, terminal: Terminal) -> None:
+        """Take the outcome of a proof: ready (and published) or rejected. A verdict told twice changes nothing."""
+        with transaction.atomic():
+            self.refresh_from_db(from_queryset=AdapterVersion.objects.select_for_update())
+            if terminal.id != self.probe_id:
+                return
+            if isinstance(terminal, Failed):
+                if terminal.code not in ASK_AGAIN:
+                    return self.reject([terminal.error])
+            elif not (delta := terminal.stats.logit_delta) or not math.isfinite(delta):
+                return self.reject(["It changes nothing: the base answers the same with it. Upload trained weights."])
+            else:
+                return self._accept(delta)
+        self.probe()
+
+    def reject(self, reasons: list[str]) -> None:
+        """End the version with `reasons`; its files go, unless another version has the same digest."""
+        with transaction.atomic():
+            self._change(status=self.Status.REJECTED, reasons=reasons, probe_id="")
+            self._hide()
+            transaction.on_commit(self._drop_files)
+
+    def publish(self) -> None:
+        """Let this version answer under its adapter's name and retire the one before it. Raises `NotPossible`."""
+        if self.status not in (self.Status.READY, self.Status.RETIRED, self.Status.PUBLISHED):
+            raise NotPossible(f"{self} is {self.get_status_display()}; only a ready version can be published.")
+        if self.logit_delta is None:
+            raise NotPossible(f"{self} has not been proven by a worker; validate it again first.")
+        with transaction.atomic():
+            Adapter.objects.select_for_update().get(pk=self.adapter_id)
+            self._retire_others(self.Status.PUBLISHED, self.Status.LISTED)
+            self._change(status=self.Status.PUBLISHED, published_at=timezone.now())
+            self._show()
+
+    def list_unserved(self) -> None:
+        """Show this version greyed out, because its base is not the one that is served."""
+        with transaction.atomic():
+            self._retire_others(self.Status.LISTED)
+            self._change(status=self.Status.LISTED, probe_id="")
+            if self.publish_when_ready:
+                self._show()
+
+    def retire(self) -> None:
+        """Take this version out of the catalogue. Answers under way finish on it. Raises `NotPossible`."""
+        if self.status not in (self.Status.READY, self.Status.PUBLISHED, self.Status.LISTED, self.Status.RETIRED):
+            raise NotPossible(f"{self} is {self.get_status_display()}; there is nothing to retire.")
+        with transaction.atomic():
+            self._change(status=self.Status.RETIRED)
+            self._hide()
+
+    def _accept(self, delta: float) -> None:
+        self._change(logit_delta=delta, probe_id="", reasons=[])
+        if self.status != self.Status.VALIDATING:
+            return  # proven again: what is published or retired stays so
+        self._change(status=self.Status.READY)
+        later = self.adapter.versions.filter(status=self.Status.PUBLISHED, created__gt=self.created)
+        if self.publish_when_ready and not later.exists():
+            self.publish()
+
+    def _retire_others(self, *statuses: str) -> None:
+        others = self.adapter.versions.filter(status__in=statuses).exclude(pk=self.pk)
+        others.update(status=self.Status.RETIRED, changed=timezone.now())
+
+    def _drop_files(self) -> None:
+        store.drop(self.quarantine)
+        others = AdapterVersion.objects.filter(digest=self.digest).exclude(status=self.Status.REJECTED)
+        if self.digest and not others.exists():
+            store.remove(self.digest)
+
+    def _show(self) -> None:
+        self.adapter.published = self
+        self.adapter.save(update_fields=["published"])
+
+    def _hide(self) -> None:
+        Adapter.objects.filter(pk=self.adapter_id, published=self).update(published=None)
+
+    def _change(self, **values: Any) -> None:
+        for name, value in {**values, "changed": timezone.now()}.items():
+            setattr(self, name, value)
+        self.save(update_fields=[*values, "changed"])

@@ -1,0 +1,84 @@
+"""How files in quarantine become a version of an adapter: the one door for uploads and imports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+from django.db import transaction
+
+from inference.identity import HeaderError, adapter_digest
+from loraland.catalogue import store
+from loraland.catalogue.card import Card
+from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.peft_config import named_base, read_config
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+
+@dataclass(frozen=True)
+class Submission:
+    """A version, and whether its files have to be examined; they need not when the adapter has them already."""
+
+    version: AdapterVersion
+    is_new: bool
+
+
+def digest_in(directory: Path) -> str:
+    """The digest of the adapter in `directory`; empty when it is too damaged to have one."""
+    config, reasons = read_config(directory / store.CONFIG)
+    if reasons:
+        return ""
+    try:
+        return adapter_digest(config, directory / store.WEIGHTS)
+    except HeaderError:
+        return ""
+
+
+def find(slug: str, digest: str) -> AdapterVersion | None:
+    """The version of the adapter `slug` with this digest that need not be submitted again."""
+    versions = AdapterVersion.objects.filter(adapter__slug=slug, digest=digest).exclude(digest="")
+    return versions.exclude(status=AdapterVersion.Status.REJECTED).select_related("adapter").first()
+
+
+def submit(token: str, slug: str, card: Card, *, user: User | None = None, publish: bool = True) -> Submission:
+    """Make a version of the adapter `slug` from the files in quarantine `token`, or find the one they are.
+
+    An adapter that exists keeps its name and texts. A rejected version of the same digest gives way.
+    """
+    digest = digest_in(store.quarantined(token))
+    if existing := find(slug, digest):
+        store.drop(token)
+        return Submission(existing, False)
+    with transaction.atomic():
+        adapter, _ = Adapter.objects.get_or_create(slug=slug, defaults=_about(card, token))
+        adapter.versions.filter(status=AdapterVersion.Status.REJECTED, digest=digest).exclude(digest="").update(digest="")
+        version = AdapterVersion.objects.create(
+            adapter=adapter,
+            quarantine=token,
+            created_by=user,
+            publish_when_ready=publish,
+            template=card.template,
+            fields=card.fields,
+            examples=card.examples,
+            training=card.training,
+            score=card.score,
+        )
+    return Submission(version, True)
+
+
+def _about(card: Card, token: str) -> dict[str, object]:
+    config, _ = read_config(store.quarantined(token) / store.CONFIG)
+    return {
+        "name": card.name,
+        "category": card.category,
+        "summary": card.summary,
+        "description": card.description,
+        "base": card.base or named_base(config) or settings.BASE_NAME,
+        "license": card.license,
+        "author": card.author,
+        "dataset": card.dataset,
+    }
