@@ -1,5 +1,13 @@
+"""The catalogue's addresses."""
+
 from __future__ import annotations
 
-from django.urls import URLPattern
+from django.urls import path
 
-urlpatterns: list[URLPattern] = []
+from loraland.catalogue import views
+
+urlpatterns = [
+    path("", views.catalogue, name="catalogue"),
+    path("adapters/<slug:slug>/", views.adapter, name="adapter"),
+    path("workers/", views.workers, name="workers"),
+]

@@ -1,0 +1,115 @@
+"""What the catalogue page shows: the published adapters that match a visitor's words and category, in an order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from loraland.catalogue.categories import Category, category_of, position
+from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.score import Score, score_of
+
+ORDERS: Final = {"kind": "Kind of work", "gain": "Largest gain", "name": "Name", "newest": "Newest", "size": "Smallest"}
+MAX_WORDS: Final = 12
+
+
+@dataclass(frozen=True)
+class Card:
+    """One adapter of the catalogue with what its card shows."""
+
+    adapter: Adapter
+    version: AdapterVersion
+    category: Category
+    score: Score | None
+    is_served: bool
+
+    @property
+    def text(self) -> str:
+        """What a search looks through, in lower case."""
+        adapter = self.adapter
+        words = (adapter.name, adapter.slug, adapter.summary, adapter.base, self.category.name)
+        return " ".join((*words, str(adapter.dataset.get("name", "")))).replace("_", " ").casefold()
+
+
+@dataclass(frozen=True)
+class Query:
+    """What the visitor asks for. Unknown categories and orders count as none."""
+
+    words: str = ""
+    category: str = ""
+    order: str = "kind"
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], keys: Iterable[str]) -> Query:
+        """Read the parameters `q`, `category` and `sort` of an address; `keys` are the categories there are."""
+        words = " ".join(str(data.get("q", "")).split()[:MAX_WORDS])[:120]
+        category, order = str(data.get("category", "")), str(data.get("sort", ""))
+        return cls(words, category if category in set(keys) else "", order if order in ORDERS else "kind")
+
+    @property
+    def is_filtered(self) -> bool:
+        return bool(self.words or self.category)
+
+    @property
+    def address(self) -> str:
+        """The query as the shortest query string, empty or with its question mark."""
+        pairs = {"q": self.words, "category": self.category, "sort": self.order if self.order != "kind" else ""}
+        given = {key: value for key, value in pairs.items() if value}
+        return f"?{urlencode(given)}" if given else ""
+
+
+def all_cards() -> list[Card]:
+    """The cards of all published adapters, by kind of work."""
+    cards = [_card(adapter) for adapter in Adapter.objects.published()]
+    return sorted(cards, key=_SORTS["kind"])
+
+
+def select(cards: Iterable[Card], query: Query) -> list[Card]:
+    """Those `cards` that have every word of `query` and its category, in its order; unserved ones come last."""
+    words = query.words.casefold().replace("_", " ").split()
+    found = [card for card in cards if _matches(card, words, query.category)]
+    return sorted(sorted(found, key=_SORTS[query.order]), key=lambda card: not card.is_served)
+
+
+def count_by_category(cards: Iterable[Card]) -> list[tuple[Category, int]]:
+    """The categories that `cards` have, in their order; all categories without a colour of their own are one."""
+    kinds = [card.category for card in cards]
+    counts = Counter(kind.key for kind in kinds)
+    named = {kind.key: kind if kind.key != "other" else category_of("") for kind in kinds}
+    return [(kind, counts[kind.key]) for kind in sorted(named.values(), key=position)]
+
+
+def best(cards: Iterable[Card]) -> Card | None:
+    """The served adapter with an example to try that gained the most: the first thing to show a newcomer."""
+    ready = [card for card in cards if card.is_served and card.version.examples]
+    return max(ready, key=_gain, default=None)
+
+
+def _card(adapter: Adapter) -> Card:
+    version = adapter.published
+    assert version is not None  # AdapterQuerySet.published lets no other through
+    return Card(adapter, version, category_of(adapter.category), score_of(version.score), adapter.is_served)
+
+
+def _matches(card: Card, words: list[str], category: str) -> bool:
+    return (not category or card.category.key == category) and all(word in card.text for word in words)
+
+
+def _gain(card: Card) -> float:
+    return card.score.gain if card.score else -101.0
+
+
+def _name(card: Card) -> str:
+    return card.adapter.name.casefold()
+
+
+_SORTS: Final[dict[str, Callable[[Card], Any]]] = {
+    "kind": lambda card: (position(card.category), _name(card)),
+    "gain": lambda card: (-_gain(card), _name(card)),
+    "name": _name,
+    "newest": lambda card: (-(card.version.published_at or card.version.created).timestamp(), _name(card)),
+    "size": lambda card: (card.version.size_bytes, _name(card)),
+}

@@ -1,0 +1,54 @@
+"""What visitors are told about the workers: whether the base is loaded, and which adapters lie on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from inference.protocol import Heartbeat
+from inference.streams import WireError
+from loraland import inference_client
+from loraland.catalogue.models import AdapterVersion
+
+State = Literal["ready", "loading", "starting", "unreachable"]
+
+
+@dataclass(frozen=True)
+class Residency:
+    """The workers of the served base, summed up."""
+
+    state: State
+    workers: int = 0
+    running: int = 0
+    waiting: int = 0
+    context_length: int = 0
+    versions: tuple[AdapterVersion, ...] = ()
+
+
+async def residency() -> Residency:
+    """Ask the workers' heartbeats. A wire that cannot be reached is a state to show, not an error."""
+    try:
+        workers = await inference_client.live_workers()
+    except WireError:
+        return Residency("unreachable")
+    return await _summed(workers)
+
+
+async def _summed(workers: Sequence[Heartbeat]) -> Residency:
+    digests = {digest for worker in workers for digest in worker.on_device}
+    published = AdapterVersion.objects.filter(digest__in=digests, status="published").select_related("adapter")
+    return Residency(
+        state=_state(workers),
+        workers=len(workers),
+        running=sum(worker.running for worker in workers),
+        waiting=sum(worker.waiting for worker in workers),
+        context_length=max((worker.context_length for worker in workers), default=0),
+        versions=tuple([version async for version in published.order_by("adapter__name")]),
+    )
+
+
+def _state(workers: Sequence[Heartbeat]) -> State:
+    if any(worker.ready for worker in workers):
+        return "ready"
+    return "loading" if workers else "starting"

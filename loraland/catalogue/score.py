@@ -1,0 +1,78 @@
+"""A measured score, ready to be shown: base and fine-tuned on one scale from 0 to 100."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+METRICS: Final = {
+    "accuracy": ("accuracy", "the share of test rows whose answer is exactly the right label"),
+    "exact_match": ("exact match", "the share of test rows whose answer is exactly the expected text"),
+    "mae": ("closeness", "100 less the mean distance from the right number, in parts of the scale; no number earns 0"),
+    "rouge_l": ("ROUGE-L", "how much of the expected text's words appear in the answer in the same order (F1)"),
+    "f1_json": ("F1 of fields", "how many fields and values of the expected JSON the answer has, and how few too many"),
+    "humaneval": ("HumanEval", "the share of programming problems whose tests the answer passes"),
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """`base` and `tuned` in points of 100; `low` and `high` bound the 95 % interval of `tuned` where it is known."""
+
+    metric: str
+    base: float
+    tuned: float
+    low: float | None = None
+    high: float | None = None
+    n: int = 0
+    split: str = ""
+    base_prompt: str = ""
+    is_clear: bool = True
+
+    @property
+    def gain(self) -> float:
+        return self.tuned - self.base
+
+    @property
+    def metric_name(self) -> str:
+        return METRICS[self.metric][0] if self.metric in METRICS else self.metric.replace("_", " ")
+
+    @property
+    def metric_meaning(self) -> str:
+        return METRICS[self.metric][1] if self.metric in METRICS else ""
+
+    @property
+    def bar(self) -> tuple[float, float]:
+        """Start and length of the bar between the two points, in percent of the scale."""
+        return min(self.base, self.tuned), abs(self.gain)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Start and length of the interval of `tuned`, in percent of the scale."""
+        return None if self.low is None or self.high is None else (self.low, self.high - self.low)
+
+
+def score_of(data: Mapping[str, Any]) -> Score | None:
+    """The score in `data` (values from 0 to 1); None when base or tuned is missing or off that scale."""
+    base, tuned = _points(data.get("base")), _points(data.get("tuned"))
+    if base is None or tuned is None:
+        return None
+    return Score(
+        metric=str(data.get("metric", "score")),
+        base=base,
+        tuned=tuned,
+        low=_points(data.get("low")),
+        high=_points(data.get("high")),
+        n=int(data.get("n") or 0),
+        split=str(data.get("split", "")),
+        base_prompt=str(data.get("base_prompt", "")),
+        is_clear=data.get("gain") != "no clear gain",
+    )
+
+
+def _points(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return value * 100 if 0 <= value <= 1 else None

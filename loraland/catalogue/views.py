@@ -1,0 +1,69 @@
+"""The catalogue's pages: all adapters, one adapter, and what the workers hold just now."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.template.loader import render_to_string
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+from loraland.catalogue import listing, snippets
+from loraland.catalogue.categories import category_of
+from loraland.catalogue.models import Adapter
+from loraland.catalogue.residency import residency
+from loraland.catalogue.score import score_of
+
+
+@require_safe
+def catalogue(request: HttpRequest) -> HttpResponse:
+    """All published adapters, filtered and sorted by the address; htmx gets the results alone."""
+    cards = listing.all_cards()
+    categories = listing.count_by_category(cards)
+    query = listing.Query.of(request.GET, [kind.key for kind, _ in categories])
+    context: dict[str, Any] = {"cards": listing.select(cards, query), "total": len(cards), "query": query}
+    if is_part := request.headers.get("HX-Target") == "results":
+        response = render(request, "catalogue/results.html", context | {"is_part": True})
+    else:
+        page = {
+            "categories": categories,
+            "orders": listing.ORDERS,
+            "best": listing.best(cards),
+            "base_name": settings.BASE_NAME,
+        }
+        response = render(request, "catalogue/catalogue.html", context | page)
+    if is_part:
+        response["HX-Replace-Url"] = reverse("catalogue") + query.address
+    patch_vary_headers(response, ["HX-Target"])
+    return response
+
+
+@require_safe
+def adapter(request: HttpRequest, slug: str) -> HttpResponse:
+    """One published adapter: what it is worth, examples to try, how it was made, how to call it."""
+    shown = get_object_or_404(Adapter.objects.published(), slug=slug)
+    version = shown.published
+    assert version is not None  # AdapterQuerySet.published lets no other through
+    origin = f"{request.scheme}://{request.get_host()}"
+    context = {
+        "adapter": shown,
+        "version": version,
+        "category": category_of(shown.category),
+        "score": score_of(version.score),
+        "versions": shown.versions.filter(status__in=["published", "ready", "retired"]).exclude(digest=""),
+        "curl": snippets.curl(version, origin),
+        "python": snippets.python(version, origin),
+    }
+    return render(request, "catalogue/adapter.html", context)
+
+
+@require_safe
+@never_cache
+async def workers(request: HttpRequest) -> HttpResponse:
+    """What the workers hold just now, as a part of the catalogue page that is asked for again and again."""
+    return HttpResponse(render_to_string("catalogue/workers.html", {"residency": await residency()}))
