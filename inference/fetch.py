@@ -109,7 +109,7 @@ def _download(name: str, revision: str | None, directory: Path) -> None:
     try:
         snapshot_download(name, revision=revision, local_dir=directory, allow_patterns=_HUB_FILES)
     except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
-        raise FetchError(f"{name} could not be downloaded: {error}") from error
+        raise FetchError(f"{name} could not be downloaded: {str(error).splitlines()[0]}") from error
     shutil.rmtree(directory / ".cache", ignore_errors=True)
     if not (directory / "config.json").is_file():
         raise FetchError(f"{name} has no config.json; it is not a model that can be served")
@@ -121,7 +121,7 @@ def _write_whole(place: Path, source: str, write: Write) -> None:
     try:
         write(partial)
         (partial / "source.json").write_text(json.dumps({"source": source}) + "\n", encoding="utf-8")
-        partial.chmod(0o755)
+        _open_to_readers(partial)
         os.rename(partial, place)
     except OSError as error:
         if error.errno == errno.ENOSPC:
@@ -129,6 +129,13 @@ def _write_whole(place: Path, source: str, write: Write) -> None:
         raise FetchError(f"{place} could not be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _open_to_readers(directory: Path) -> None:
+    """Temporary folders and safetensors files are born private; another user may run the worker."""
+    directory.chmod(0o755)
+    for path in directory.iterdir():
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _check_source(place: Path, source: str) -> None:
