@@ -8,6 +8,8 @@ from contextlib import aclosing
 from typing import Final
 from uuid import UUID
 
+from channels.db import aclose_old_connections
+
 from inference.protocol import Delta, Event, is_terminal
 from inference.streams import WireError
 from loraland.generations.models import Generation
@@ -81,8 +83,10 @@ async def _close(stream: AsyncIterator[Read], pending: asyncio.Future[Read] | No
 
 
 async def _is_over(generation: Generation) -> bool:
+    """Whether the row has an outcome. Lets the connection go: a reader may wait for minutes, and by the hundred."""
     if not generation.is_finished:
         await generation.arefresh_from_db(fields=["status", "text", "error_code", "error", "stats", "finished"])
+    await aclose_old_connections()
     return generation.is_finished
 
 

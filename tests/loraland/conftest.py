@@ -1,0 +1,58 @@
+"""What tests of the site stand on: a real Redis of their own, adapters in the catalogue, and a scripted worker."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+import pytest_asyncio
+from django.conf import settings as site_settings
+
+from inference.streams import Wire
+from loraland import inference_client
+from loraland.catalogue.models import Adapter, AdapterVersion
+from tests.loraland.scripted_worker import Script, ScriptedWorker, echo
+
+
+@pytest_asyncio.fixture
+async def site_wire(redis_url: str, settings: object) -> AsyncIterator[Wire]:
+    """The site's wire over an empty Redis of the tests."""
+    settings.REDIS_URL = redis_url
+    await inference_client.redis().flushall()
+    yield inference_client.wire()
+    await inference_client.close()
+
+
+@pytest_asyncio.fixture
+async def answering(site_wire: Wire) -> AsyncIterator[Callable[[Script], ScriptedWorker]]:
+    """`answering(script)` starts a worker that answers by `script` until the test ends."""
+    tasks: list[asyncio.Task[None]] = []
+
+    def begin(script: Script = echo) -> ScriptedWorker:
+        worker = ScriptedWorker(site_wire, site_settings.BASE_KEY, script)
+        tasks.append(asyncio.create_task(worker.run()))
+        return worker
+
+    yield begin
+    for task in tasks:
+        task.cancel()
+    for result in await asyncio.gather(*tasks, return_exceptions=True):
+        if not isinstance(result, asyncio.CancelledError):
+            raise result
+
+
+@pytest.fixture
+def publish(db: None) -> Callable[..., AdapterVersion]:
+    """`publish(slug, **fields)` puts a published version with one-letter digest `digest` into the catalogue."""
+
+    def make(slug: str = "emotion", digest: str = "a", status: str = "published", **fields: object) -> AdapterVersion:
+        base = fields.pop("base", site_settings.BASE_NAME)
+        adapter, _ = Adapter.objects.get_or_create(slug=slug, defaults={"name": slug.title(), "base": base})
+        version = AdapterVersion.objects.create(adapter=adapter, digest=(digest * 64)[:64], status=status, **fields)
+        if status == "published":
+            adapter.published = version
+            adapter.save()
+        return version
+
+    return make

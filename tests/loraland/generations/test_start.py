@@ -1,0 +1,150 @@
+"""Accepting requests: what becomes a row and a place in the queue, and what is refused with which sentence."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.conf import settings as site_settings
+
+from inference.protocol import AdapterRef, Generate, Message, Sampling
+from loraland.generations.models import Generation
+from loraland.generations.start import Refused, start
+from loraland.generations.visitor import Visitor
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ANNA = Visitor(None, "anna", "session:anna", "192.0.2.1")
+HELLO = [Message("user", "hello")]
+FIELDS = [{"name": "text", "label": "Text", "rows": 2}, {"name": "lang", "label": "Language", "rows": 1}]
+CHAT = Generation.Source.CHAT
+
+
+async def claimed(wire) -> list[Generate]:
+    claims = await wire.claim(site_settings.BASE_KEY, "w", "f", 10, 10)
+    return [claim.request for claim in claims]
+
+
+async def test_an_accepted_request_is_a_row_and_waits_on_the_wire(site_wire):
+    generation = await start(ANNA, CHAT, None, messages=HELLO, sampling=Sampling(seed=5))
+    stored = await Generation.objects.aget(pk=generation.pk)
+    (request,) = await claimed(site_wire)
+    assert (request.id, request.messages, request.tenant) == (
+        stored.wire_id,
+        (Message("user", "hello"),),
+        "session:anna",
+    )
+    assert stored.status == "queued"
+    assert stored.request["sampling"]["seed"] == 5
+    assert (stored.session_key, stored.base) == ("anna", site_settings.BASE_NAME)
+
+
+async def test_the_request_names_the_adapter_by_digest_and_carries_its_template(site_wire, publish):
+    version = await sync_to_async(publish)(template="{text} in {lang}", fields=FIELDS)
+    await start(ANNA, CHAT, version, inputs={"text": "x", "lang": "de"})
+    (request,) = await claimed(site_wire)
+    assert request.adapter == AdapterRef("a" * 64, "{text} in {lang}", ("text", "lang"))
+    assert request.inputs == {"text": "x", "lang": "de"}
+
+
+async def test_a_wish_for_more_tokens_than_the_site_gives_is_cut(site_wire, settings):
+    settings.MAX_NEW_TOKENS = 10
+    await start(ANNA, CHAT, None, messages=HELLO, sampling=Sampling(max_tokens=500, min_tokens=20))
+    (request,) = await claimed(site_wire)
+    assert (request.sampling.max_tokens, request.sampling.min_tokens) == (10, 10)
+
+
+@pytest.mark.parametrize(
+    ("asked", "code", "status"),
+    [
+        ({}, "invalid_request", 400),
+        ({"messages": HELLO, "prompt": "x"}, "invalid_request", 400),
+        ({"prompt": "  "}, "invalid_request", 400),
+        ({"prompt": "x" * 101}, "input_too_long", 413),
+        ({"inputs": {"text": "x"}}, "invalid_request", 400),
+    ],
+)
+async def test_a_request_without_sense_is_refused_and_leaves_no_row(site_wire, settings, asked, code, status):
+    settings.MAX_INPUT_CHARS = 100
+    with pytest.raises(Refused) as refused:
+        await start(ANNA, CHAT, None, **asked)
+    assert (refused.value.code, refused.value.status) == (code, status)
+    assert not await Generation.objects.aexists()
+
+
+@pytest.mark.parametrize("inputs", [{"text": "x"}, {"text": "x", "lang": "de", "tone": "kind"}])
+async def test_inputs_must_fill_the_template_field_by_field(site_wire, publish, inputs):
+    version = await sync_to_async(publish)(template="{text} in {lang}", fields=FIELDS)
+    with pytest.raises(Refused, match="text, lang"):
+        await start(ANNA, CHAT, version, inputs=inputs)
+
+
+async def test_messages_cannot_fill_a_template_of_several_fields(site_wire, publish):
+    version = await sync_to_async(publish)(template="{text} in {lang}", fields=FIELDS)
+    with pytest.raises(Refused, match="give them as inputs"):
+        await start(ANNA, CHAT, version, messages=HELLO)
+
+
+@pytest.mark.parametrize("fields", [{"status": "rejected"}, {"status": "retired"}, {"base": "Mistral-7B-v0.1"}])
+async def test_a_version_that_does_not_answer_is_refused(site_wire, publish, fields):
+    version = await sync_to_async(publish)(**fields)
+    with pytest.raises(Refused) as refused:
+        await start(ANNA, CHAT, version, messages=HELLO)
+    assert refused.value.code == "adapter_not_served"
+
+
+async def test_a_stranger_without_a_session_may_not_ask(site_wire):
+    with pytest.raises(Refused, match="cookies"):
+        await start(Visitor(None, "", ""), CHAT, None, messages=HELLO)
+
+
+async def test_a_visitor_has_only_so_many_answers_at_once(site_wire, settings):
+    settings.MAX_RUNNING_PER_VISITOR = 2
+    await start(ANNA, CHAT, None, messages=HELLO)
+    second = await start(ANNA, CHAT, None, messages=HELLO)
+    with pytest.raises(Refused) as refused:
+        await start(ANNA, CHAT, None, messages=HELLO)
+    assert (refused.value.code, refused.value.status) == ("too_many_running", 429)
+    await start(Visitor(None, "ben", "session:ben"), CHAT, None, messages=HELLO)
+    await Generation.objects.filter(pk=second.pk).aupdate(status="done")
+    await start(ANNA, CHAT, None, messages=HELLO)
+
+
+async def test_the_hourly_quota_counts_sessions_and_addresses_but_not_users(site_wire, settings):
+    settings.ANONYMOUS_PER_HOUR = 1
+    for name in ("a", "b", "c", "d"):
+        await start(Visitor(None, name, f"session:{name}", "192.0.2.7"), CHAT, None, messages=HELLO)
+    for visitor in (Visitor(None, "a", "session:a", "192.0.2.8"), Visitor(None, "e", "session:e", "192.0.2.7")):
+        with pytest.raises(Refused) as refused:
+            await start(visitor, CHAT, None, messages=HELLO)
+        assert refused.value.status == 429
+        assert 0 < refused.value.retry_after <= 3600
+    await start(Visitor(None, "", "key:1", "192.0.2.7"), CHAT, None, messages=HELLO)
+
+
+async def test_the_quota_holds_when_many_ask_at_once(site_wire, settings):
+    settings.ANONYMOUS_PER_HOUR = 3
+    asked = [start(ANNA, CHAT, None, messages=HELLO) for _ in range(8)]
+    outcomes = await asyncio.gather(*asked, return_exceptions=True)
+    assert sum(isinstance(each, Generation) for each in outcomes) == 3
+    assert {each.code for each in outcomes if isinstance(each, Refused)} == {"quota"}
+
+
+async def test_a_full_queue_refuses_and_the_row_tells_why(site_wire, settings):
+    settings.QUEUE_LIMIT = 1
+    await start(ANNA, CHAT, None, messages=HELLO)
+    with pytest.raises(Refused) as refused:
+        await start(ANNA, CHAT, None, messages=HELLO)
+    assert (refused.value.status, refused.value.retry_after) == (503, 10)
+    row = await Generation.objects.aget(status="error")
+    assert row.error_code == "queue_full"
+
+
+async def test_a_redis_that_is_away_refuses_and_leaves_no_answer_waiting(settings, tmp_path):
+    settings.REDIS_URL = f"unix://{tmp_path}/nothing.sock"
+    for visitor in (ANNA, Visitor(None, "", "key:1")):
+        with pytest.raises(Refused) as refused:
+            await start(visitor, CHAT, None, messages=HELLO)
+        assert refused.value.status == 503
+    assert not await Generation.objects.unfinished().aexists()
