@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
 from inference.protocol import Event, Request
@@ -39,12 +39,15 @@ class SteppedEngine(Protocol):
 
     def step(self) -> list[Event]: ...
 
-    def residency(self) -> Mapping[str, Any]: ...
+    def residency(self) -> Any: ...
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one step gave. `handled` counts the commands that the engine had obeyed before it."""
+    """What one step gave. `handled` counts the commands that the engine had obeyed before it.
+
+    `residency` holds the fields of a heartbeat that the engine knows.
+    """
 
     events: tuple[Event, ...]
     room: int
@@ -131,7 +134,7 @@ class DeviceThread:
 
     def _report(self, engine: SteppedEngine, events: list[Event]) -> None:
         if time.monotonic() - self._asked > RESIDENCY_SECONDS:
-            self._residency, self._asked = engine.residency(), time.monotonic()
+            self._residency, self._asked = asdict(engine.residency()), time.monotonic()
         report = Report(tuple(events), engine.room, self._handled, engine.fingerprint, self._residency)
         self._tell(self._on_report, report)
 

@@ -58,6 +58,9 @@ class Reader:
         self._task: asyncio.Task[None] | None = None
         self._wake = f"generation:wake:{uuid.uuid4().hex}"
         self._woken = "0-0"
+        self._waking = asyncio.Lock()
+        self._subscribed = 0
+        self._covered = 0
 
     async def events(self, key: str, after: str) -> AsyncIterator[Entry]:
         """Entries of the stream `key` behind the cursor `after`, until the terminal one."""
@@ -89,9 +92,17 @@ class Reader:
 
     async def _start(self) -> None:
         """Have the task read the new subscription too: begin it, or end the read in which it waits."""
+        self._subscribed += 1
+        number = self._subscribed
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._read_on(), name="wire reader")
             return
+        async with self._waking:
+            # One who waited here may be covered by now: many that come together need one or two wakes.
+            if self._covered < number:
+                await self._end_read()
+
+    async def _end_read(self) -> None:
         # Without a connection there is no read to end: the task is about to start over by itself.
         with contextlib.suppress(*LOST_CONNECTION):
             async with self._client.pipeline(transaction=False) as pipe:
@@ -113,6 +124,7 @@ class Reader:
                 return
 
     async def _read(self) -> None:
+        self._covered = self._subscribed
         starts = {key: min(each.position for each in every) for key, every in self._subscriptions.items()}
         cursors: dict[Any, Any] = {key: f"{start[0]}-{start[1]}" for key, start in starts.items()}
         answer = await self._client.xread(

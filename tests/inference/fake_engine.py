@@ -6,10 +6,15 @@ Token i of every answer is the word "i ", so that a gap or a repeat is seen at o
 from __future__ import annotations
 
 import time
-from typing import Any
+from dataclasses import dataclass
 
 from inference.protocol import Delta, Event, Finished, Generate, Probe, Stats
 from inference.sequence import Resume
+
+
+@dataclass(frozen=True)
+class FakeResidency:
+    running: int
 
 
 class FakeEngine:
@@ -41,8 +46,8 @@ class FakeEngine:
         self.aborted.append(id)
         self._running.pop(id, None)
 
-    def residency(self) -> dict[str, Any]:
-        return {"running": len(self._running)}
+    def residency(self) -> FakeResidency:
+        return FakeResidency(running=len(self._running))
 
     def step(self) -> list[Event]:
         time.sleep(self._step_seconds)

