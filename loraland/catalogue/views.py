@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -18,6 +18,21 @@ from loraland.catalogue.categories import category_of
 from loraland.catalogue.models import Adapter
 from loraland.catalogue.residency import residency
 from loraland.catalogue.score import score_of
+
+_TRAINING: Final = {
+    "steps": "steps",
+    "batch": "rows a step",
+    "learning_rate": "learning rate",
+    "max_length": "tokens a row at most",
+    "seed": "seed",
+    "minutes": "minutes",
+}
+_BASE_ASKED: Final = {
+    "template": "with the adapter's own prompt",
+    "instruction": "with a plain instruction in its chat format",
+    "four examples": "with four worked examples before the question",
+}
+"""How the base was prompted when it was measured, in words."""
 
 
 @require_safe
@@ -55,6 +70,9 @@ def adapter(request: HttpRequest, slug: str) -> HttpResponse:
         "version": version,
         "category": category_of(shown.category),
         "score": score_of(version.score),
+        "base_asked": _BASE_ASKED.get(version.score.get("base_prompt", ""), ""),
+        "base_name": settings.BASE_NAME,
+        "training": [(label, version.training[key]) for key, label in _TRAINING.items() if key in version.training],
         "versions": shown.versions.filter(status__in=["published", "ready", "retired"]).exclude(digest=""),
         "curl": snippets.curl(version, origin),
         "python": snippets.python(version, origin),
