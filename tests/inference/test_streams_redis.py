@@ -99,7 +99,6 @@ async def test_a_restart_keeps_answers_claims_and_readers(wire, server):
 async def test_no_finished_answer_is_lost_when_the_server_is_killed(wire, server):
     mine = await begin(wire, "a")
     await wire.append(mine, [Delta("a", "one", (1,)), Finished("a", "done")], after=0)
-    await asyncio.sleep(2)  # appendfsync everysec
     server.stop(signal.SIGKILL)
     server.start()
     [(entry, request, end)] = await wire.finished("recorder", 10, 1)

@@ -1,0 +1,26 @@
+"""``python -m tests.inference.fake_worker URL NAME FINGERPRINT LEASE STEP``: a worker process without a model."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from inference.streams import RedisWire
+from inference.worker import Worker, WorkerConfig
+from tests.inference.fake_engine import FakeEngine
+
+
+async def main(url: str, name: str, fingerprint: str, lease: str, step: str) -> int:
+    async with RedisWire.connect(url) as wire:
+        config = WorkerConfig("tiny", name, float(lease))
+        worker = Worker(wire, lambda: FakeEngine(fingerprint, step_seconds=float(step)), config)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.close)
+        return await worker.run()
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO)
+    os._exit(asyncio.run(main(*sys.argv[1:])))
