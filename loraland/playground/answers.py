@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 from uuid import UUID
 
@@ -58,7 +58,7 @@ class AnswerView:
     text: str = ""
     html: str = ""
     kind: Kind = "text"
-    stats: Stats = Stats()
+    stats: Stats = field(default_factory=Stats)
     error: str = ""
     remedy: Remedy = RETRY
 
@@ -72,7 +72,13 @@ class AnswerView:
 
     @property
     def temperature(self) -> float:
-        return self.generation.request.get("sampling", {}).get("temperature", 0)
+        return float(self.generation.request.get("sampling", {}).get("temperature", 0))
+
+    @property
+    def first_token(self) -> str:
+        """How long the visitor waited for it, in the unit that reads best."""
+        waited = self.stats.first_token_ms
+        return f"{waited:.0f} ms" if waited < 1000 else f"{waited / 1000:.1f} s"
 
     @property
     def short_digest(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from uuid import UUID
 
 from django.conf import settings
@@ -60,8 +61,7 @@ def _page(
     lead = comparisons.lead_of(competitors)
     names = [column.name for column in columns]
     context = {
-        "columns": columns,
-        "names": names,
+        "columns": [replace(each, fewer=_address(_without(names, each.position))) for each in columns],
         "lead": lead,
         "composer": composer_of(lead, sampling, prompt),
         "comparison": kept,
@@ -69,7 +69,7 @@ def _page(
         "options": pages.column_options(),
         "base_name": settings.BASE_NAME,
         "more": _address([*names, _next(names)]) if len(names) < MAX_COLUMNS else "",
-        "fewer": [_address(names[:at] + names[at + 1 :]) for at in range(len(names))] if len(names) > 2 else [],
+        "fewer": len(names) > MIN_COLUMNS,
         "max_input": settings.MAX_INPUT_CHARS,
     }
     return render(request, "playground/compare.html", context)
@@ -92,6 +92,10 @@ def _next(names: list[str]) -> str:
     slugs = {name.split("@")[0] for name in names}
     other = Adapter.objects.served().exclude(slug__in=slugs).first()
     return other.slug if other else "base"
+
+
+def _without(names: list[str], position: int) -> list[str]:
+    return names[:position] + names[position + 1 :]
 
 
 def _address(names: list[str]) -> str:

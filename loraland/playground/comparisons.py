@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -39,7 +40,7 @@ def competitor(name: str) -> Competitor:
         return None
     slug, _, prefix = name.partition("@")
     adapter = Adapter.objects.published().filter(slug=slug).first()
-    version = adapter and (_older(adapter, prefix) if prefix else adapter.published)
+    version = (_older(adapter, prefix) if prefix else adapter.published) if adapter else None
     if adapter is None or version is None:
         raise Refused("adapter_not_found", f"No adapter called {name!r} is published; change that column.", 404)
     version.adapter = adapter
@@ -85,15 +86,8 @@ def filled(version: AdapterVersion | None, inputs: dict[str, str]) -> str:
     """The template with its placeholders replaced, in one pass: a value that looks like one stays as it is."""
     if version is None:
         return ""
-    text, parts = version.template, []
-    while text:
-        found = [(text.find(f"{{{name}}}"), name) for name in version.field_names if f"{{{name}}}" in text]
-        if not found:
-            break
-        at, name = min(found)
-        parts += [text[:at], inputs.get(name, "")]
-        text = text[at + len(name) + 2 :]
-    return "".join([*parts, text])
+    names = "|".join(map(re.escape, version.field_names))
+    return re.sub(rf"\{{({names})\}}", lambda found: inputs.get(found[1], ""), version.template)
 
 
 def expected_of(version: Competitor, inputs: dict[str, str] | None) -> str:
@@ -139,7 +133,8 @@ def shared(lead: Competitor, prompt: Prompt) -> Prompt:
 
 def comparison_of(visitor: Visitor, id: UUID) -> Comparison:
     """The visitor's comparison `id`; another visitor's is refused like one that does not exist."""
-    if (comparison := Comparison.objects.of(visitor).filter(pk=id).first()) is None:
+    comparison: Comparison | None = Comparison.objects.of(visitor).filter(pk=id).first()
+    if comparison is None:
         raise not_found("comparison")
     return comparison
 

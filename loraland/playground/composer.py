@@ -55,8 +55,6 @@ class Composer:
     fields: tuple[Field, ...]
     examples: tuple[Example, ...]
     choices: tuple[Choice, ...]
-    template: tuple[tuple[str, bool], ...] = ()
-    """The template in pieces; True marks a field, by its label."""
 
 
 def composer_of(version: AdapterVersion | None, sampling: Sampling, prompt: Prompt | None = None) -> Composer:
@@ -66,8 +64,7 @@ def composer_of(version: AdapterVersion | None, sampling: Sampling, prompt: Prom
     has_fields = bool(version and version.template and version.fields)
     fields = _fields(version, inputs, text) if version and has_fields else (_free(version, inputs, text),)
     mode = "inputs" if has_fields else FREE
-    pieces = _pieces(version) if version and has_fields else ()
-    return Composer(mode, fields, _examples(version, mode), _choices(sampling), pieces)
+    return Composer(mode, fields, _examples(version, mode), _choices(sampling))
 
 
 def example_prompt(version: AdapterVersion | None, number: str) -> Prompt | None:
@@ -111,13 +108,3 @@ def _example(example: dict[str, Any], mode: str) -> Example:
 
 def _choices(sampling: Sampling) -> tuple[Choice, ...]:
     return tuple(Choice(setting, f"{getattr(sampling, setting.name):g}") for setting in SETTINGS)
-
-
-def _pieces(version: AdapterVersion) -> tuple[tuple[str, bool], ...]:
-    labels = {field["name"]: field.get("label") or field["name"] for field in version.fields}
-    pieces, rest = [], version.template
-    while found := [(rest.find(f"{{{name}}}"), name) for name in labels if f"{{{name}}}" in rest]:
-        at, name = min(found)
-        pieces += [(rest[:at], False), (labels[name], True)]
-        rest = rest[at + len(name) + 2 :]
-    return (*pieces, (rest, False))

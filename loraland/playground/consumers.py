@@ -52,7 +52,7 @@ class Gone(Exception):
     """The page has left, or reads too slowly to be worth writing to."""
 
 
-class AnswersConsumer(AsyncJsonWebsocketConsumer):
+class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # untyped upstream
     """One page's socket; `messages` holds what it may say, docs of the messages told are in `following`."""
 
     sockets: Counter[str] = Counter()
@@ -186,9 +186,7 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):
         await self._started(generation, request=request, **_place(column))
 
     async def _generate(self, source: Generation.Source, question: Question) -> Generation:
-        return await start(
-            self.visitor, source, question.version, **question.request, sampling=question.sampling
-        )
+        return await start(self.visitor, source, question.version, **question.request, sampling=question.sampling)
 
     async def _started(self, generation: Generation, **about: Any) -> None:
         await self.tell({"type": "started", "answer": str(generation.id), **about})

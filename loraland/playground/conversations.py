@@ -80,7 +80,8 @@ def record(visitor: Visitor, asked: Asked, generation: Generation) -> Answer:
 def conversation_of(visitor: Visitor, id: UUID) -> Conversation:
     """The visitor's conversation `id`; another visitor's is refused like one that does not exist."""
     mine = Conversation.objects.of(visitor).select_related("adapter__published")
-    if (conversation := mine.filter(pk=id).first()) is None:
+    conversation: Conversation | None = mine.filter(pk=id).first()
+    if conversation is None:
         raise not_found("conversation")
     return conversation
 

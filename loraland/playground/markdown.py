@@ -16,9 +16,9 @@ MAX_MARKDOWN_CHARS: Final = 20_000
 
 Kind = Literal["text", "markdown", "structured"]
 
-_TAGS: Final = set(
-    "p br strong em s del code pre blockquote ul ol li h1 h2 h3 h4 h5 h6 hr a table thead tbody tr th td".split()
-)
+_BLOCKS: Final = {"p", "br", "hr", "pre", "blockquote", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6"}
+_TABLE: Final = {"table", "thead", "tbody", "tr", "th", "td"}
+_INLINE: Final = {"strong", "em", "s", "del", "code", "a"}
 _SCHEMES: Final = {"http", "https", "mailto"}
 _MARKDOWN: Final = re.compile(
     r"^ {0,3}(?:#{1,6} \S|[-*+] \S|\d{1,3}[.)] \S|> \S|```|~~~|\|.+\|[ \t]*$)"
@@ -63,13 +63,14 @@ def _is_structured(text: str) -> bool:
 
 @cache
 def _parser() -> MarkdownIt:
-    return MarkdownIt("commonmark", {"html": False, "maxNesting": 20}).enable(["table", "strikethrough"]).disable("image")
+    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": 20})
+    return parser.enable(["table", "strikethrough"]).disable("image")
 
 
 def _clean(html: str) -> str:
     return nh3.clean(
         html,
-        tags=_TAGS,
+        tags=_BLOCKS | _TABLE | _INLINE,
         clean_content_tags={"script", "style"},
         attributes={"a": {"href"}, "ol": {"start"}},
         url_schemes=_SCHEMES,

@@ -42,6 +42,13 @@ class ColumnView:
     answer: AnswerView | None = None
     refusal: str = ""
     matches: bool | None = None
+    fewer: str = ""
+    """The address of the page without this column."""
+
+    @property
+    def is_unlisted(self) -> bool:
+        """Whether no menu offers this version any more."""
+        return bool(self.version and "@" in self.name and self.version.status != AdapterVersion.Status.READY)
 
 
 @dataclass(frozen=True)
@@ -54,7 +61,7 @@ class Option:
 
 def conversations_of(visitor: Visitor) -> QuerySet[Conversation]:
     """The visitor's latest conversations."""
-    return Conversation.objects.of(visitor).select_related("adapter__published")[:LISTED]
+    return Conversation.objects.of(visitor).select_related("adapter__published__adapter")[:LISTED]
 
 
 def turns_of(conversation: Conversation) -> list[TurnView]:
@@ -75,7 +82,7 @@ def _turn(turn: Turn, labels: dict[str, str]) -> TurnView:
 
 def found_adapters(query: str, category: str) -> QuerySet[Adapter]:
     """The adapters that answer here, by words in their name, slug, category or summary, and by category."""
-    adapters = Adapter.objects.served()
+    adapters = Adapter.objects.served().select_related("published__adapter")
     for word in query.split()[:8]:
         adapters = adapters.filter(
             Q(name__icontains=word) | Q(slug__icontains=word) | Q(category__icontains=word) | Q(summary__icontains=word)

@@ -51,13 +51,13 @@ def parse(content: Any) -> Sampling | None:
         return None
     if not isinstance(content, dict) or content.keys() - _KNOWN:
         raise ValueError(f"sampling is an object of {', '.join(sorted(_KNOWN))}.")
-    chosen = {each.name: _number(each, content[each.name]) for each in SETTINGS if each.name in content}
+    chosen: dict[str, Any] = {each.name: _number(each, content[each.name]) for each in SETTINGS if each.name in content}
     return replace(Sampling(), seed=_seed(content.get("seed")), **chosen)
 
 
 def refreshed(sampling: Sampling) -> Sampling:
-    """The same settings, able to give another answer: unseeded, and not greedy."""
-    return replace(sampling, seed=None, temperature=sampling.temperature or FRESH_TEMPERATURE)
+    """The same settings, able to give another answer: not greedy."""
+    return replace(sampling, temperature=sampling.temperature or FRESH_TEMPERATURE)
 
 
 def _number(setting: Setting, value: Any) -> float:
