@@ -1,0 +1,190 @@
+"""Many adapters in one batch against PEFT, which runs each of them alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import load_decoder, load_reference, make_adapter, make_model
+from passes import Chunk, Passes, answer
+from peft import PeftModel
+from torch import Tensor
+
+from inference.adapters import AdapterStore, LoraSlots
+from inference.model import Decoder
+
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+TARGETS: list[list[str]] = [ALL[:1] + ALL[2:3], ALL, ALL[4:], ALL[:4], ["down_proj"], ["k_proj", "up_proj"], ALL[:2]]
+SPECIAL: dict[int, dict[str, Any]] = {
+    3: {"use_rslora": True},
+    8: {"use_rslora": True, "alpha_pattern": {"q_proj": 5}, "target_modules": ALL},
+    11: {"rank_pattern": {"q_proj": 16, "layers.1.mlp.up_proj": 3}, "target_modules": ALL},
+    14: {"alpha_pattern": {r"layers\.[02]\..*v_proj": 40.0}, "rank_pattern": {"v_proj": 12}},
+    17: {"layers_to_transform": [1], "target_modules": ["q_proj", "down_proj"]},
+}
+NUM_ADAPTERS, NUM_TOKENS = 25, 6
+
+
+def options(index: int) -> dict[str, Any]:
+    """Ranks 4, 8, 16 and 32 by turns, over all kinds of targets."""
+    plain = {"r": (4, 8, 16, 32)[index % 4], "lora_alpha": 16, "target_modules": TARGETS[index % len(TARGETS)]}
+    return plain | SPECIAL.get(index, {})
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("adapters")
+
+
+@pytest.fixture(scope="module")
+def digests(tiny_model: Path, store: Path) -> list[str]:
+    return [make_adapter(tiny_model, store, index, **options(index)) for index in range(NUM_ADAPTERS)]
+
+
+def load_slots(decoder: Decoder, store: Path, num_slots: int = 32) -> LoraSlots:
+    return LoraSlots(num_slots, AdapterStore(store, decoder.architecture, decoder.weights.dtype).load)
+
+
+def prompts(count: int, vocab: int = 131) -> list[list[int]]:
+    """One of each length from 20 up, so that tiles are whole, broken and several."""
+    random = torch.Generator().manual_seed(3)
+    return [torch.randint(0, vocab, (20 + index,), generator=random).tolist() for index in range(count)]
+
+
+def peft_logits(model: Any, prompt: list[int], reply: list[int]) -> Tensor:
+    """Logits [tokens of the reply, vocab] that PEFT gives for each token of `reply`."""
+    with torch.no_grad():
+        return model(torch.tensor([prompt + reply[:-1]])).logits[0, len(prompt) - 1 :]
+
+
+@pytest.fixture(scope="module")
+def mixed(tiny_model: Path, store: Path, digests: list[str]) -> dict[str, Any]:
+    """All adapters and two rows of the base, answered in one batch, and what PEFT says to the same tokens."""
+    decoder = load_decoder(tiny_model)
+    slots = load_slots(decoder, store)
+    rows: list[int] = [-1, *(slots.acquire(digest) for digest in digests), -1]  # type: ignore[list-item]
+    texts = prompts(len(rows))
+    logits, replies = answer(Passes(decoder, slots), texts, rows, NUM_TOKENS)
+    base = load_reference(tiny_model)
+    expected_base = [peft_logits(base, text, reply) for text, reply in zip(texts, replies, strict=True)]
+    expected = [expected_base[0]]
+    for digest, text, reply in zip(digests, texts[1:], replies[1:], strict=False):
+        adapted = PeftModel.from_pretrained(load_reference(tiny_model), store / digest).eval()
+        expected.append(peft_logits(adapted, text, reply))
+    return {
+        "decoder": decoder,
+        "slots": slots,
+        "rows": rows,
+        "prompts": texts,
+        "logits": logits,
+        "replies": replies,
+        "expected": torch.stack([*expected, expected_base[-1]]),
+        "base": torch.stack(expected_base),
+    }
+
+
+def test_twenty_five_adapters_and_the_base_in_one_batch_equal_peft_alone(mixed: dict[str, Any]) -> None:
+    torch.testing.assert_close(mixed["logits"], mixed["expected"], atol=1e-4, rtol=0)
+    assert mixed["replies"] == mixed["expected"].argmax(-1).tolist()
+
+
+def test_every_adapter_differs_from_the_base(mixed: dict[str, Any]) -> None:
+    changes = (mixed["expected"] - mixed["base"]).abs().amax(dim=(1, 2))
+    assert changes[1:-1].min() > 0.1
+    tokens_differ = (mixed["logits"].argmax(-1) != mixed["base"].argmax(-1)).any(-1)
+    assert tokens_differ[1:-1].all()
+
+
+def test_rows_of_the_base_are_bitwise_the_bases(mixed: dict[str, Any]) -> None:
+    alone, _ = answer(Passes(mixed["decoder"]), mixed["prompts"][:1], [-1], NUM_TOKENS)
+    assert torch.equal(mixed["logits"][0], alone[0])
+
+
+@pytest.mark.parametrize("pair", [(1, 2), (5, 9), (0, 7), (24, 25)])
+def test_swapping_two_slots_is_noticed(mixed: dict[str, Any], pair: tuple[int, int]) -> None:
+    rows = list(mixed["rows"])
+    rows[pair[0]], rows[pair[1]] = rows[pair[1]], rows[pair[0]]
+    logits, _ = answer(Passes(mixed["decoder"], mixed["slots"]), mixed["prompts"], rows, 1)
+    off = (logits[:, 0] - mixed["expected"][:, 0]).abs().amax(-1)
+    assert all(off[row] > 1e-2 for row in pair)
+    assert all(off[row] < 1e-4 for row in range(len(rows)) if row not in pair)
+
+
+def test_an_adapter_equals_its_merged_weights(tiny_model: Path, store: Path, digests: list[str], tmp_path: Path) -> None:
+    digest = digests[8]
+    merged = PeftModel.from_pretrained(load_reference(tiny_model), store / digest).merge_and_unload()
+    merged.save_pretrained(tmp_path)
+    decoder = load_decoder(tiny_model)
+    slots = load_slots(decoder, store)
+    adapted, _ = answer(Passes(decoder, slots), prompts(1), [slots.acquire(digest) or 0], NUM_TOKENS)
+    dense, _ = answer(Passes(load_decoder(tmp_path)), prompts(1), [-1], NUM_TOKENS)
+    torch.testing.assert_close(adapted, dense, atol=1e-4, rtol=0)
+
+
+@pytest.fixture(scope="module", params=[torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])
+def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Decoder, Path, list[str]]:
+    """A model of the default base's widths with eleven adapters."""
+    directory, store = tmp_path_factory.mktemp("wide"), tmp_path_factory.mktemp("wide-adapters")
+    make_model(
+        directory,
+        hidden_size=576,
+        intermediate_size=1536,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        num_hidden_layers=2,
+        initializer_range=0.05,
+    )
+    shapes = [options(index) | {"rank_pattern": {}, "layers_to_transform": None} for index in range(11)]
+    digests = [make_adapter(directory, store, index, 0.02, **shape) for index, shape in enumerate(shapes)]
+    return load_decoder(directory, request.param), store, digests
+
+
+def test_an_adapters_rows_are_bitwise_the_same_in_any_company(wide: tuple[Decoder, Path, list[str]]) -> None:
+    decoder, store, digests = wide
+    slots = load_slots(decoder, store)
+    holders = [*digests, *digests[:6], None]
+    rows = [slots.acquire(digest) if digest else -1 for digest in holders]
+    texts = prompts(len(rows))
+    together, _ = answer(Passes(decoder, slots), texts, rows, 4)  # type: ignore[arg-type]
+    for index in (0, 1, 2, 3, 8, 10, 12, len(holders) - 1):
+        digest = holders[index]
+        own = load_slots(decoder, store, 3)
+        slot = own.acquire(digest) if digest else -1
+        alone, _ = answer(Passes(decoder, own), [texts[index]], [slot], 4)  # type: ignore[list-item]
+        assert torch.equal(together[index], alone[0]), f"row {index}"
+
+
+def test_an_adapter_evicted_and_reloaded_into_another_slot_gives_the_same_bits(
+    wide: tuple[Decoder, Path, list[str]],
+) -> None:
+    decoder, store, digests = wide
+    slots = load_slots(decoder, store, 2)
+    first = slots.acquire(digests[1])
+    assert first is not None
+    before, _ = answer(Passes(decoder, slots), prompts(1), [first], 4)
+    slots.release(digests[1])
+    for digest in digests[2:4]:
+        slots.acquire(digest)
+    assert slots.slot(digests[1]) is None
+    slots.release(digests[2 if slots.slot(digests[2]) != first else 3])
+    again = slots.acquire(digests[1])
+    assert again is not None and again != first
+    after, _ = answer(Passes(decoder, slots), prompts(1), [again], 4)
+    assert torch.equal(before, after)
+
+
+def test_the_plan_follows_a_slot_that_changes_hands(wide: tuple[Decoder, Path, list[str]]) -> None:
+    decoder, store, digests = wide
+    slots = load_slots(decoder, store, 1)
+    results = []
+    for digest in (digests[0], digests[1], digests[0]):
+        slot = slots.acquire(digest)
+        assert slot == 0
+        passes = Passes(decoder, slots)
+        sequence = passes.sequence(slot)
+        results.append(passes.run(Chunk(sequence, prompts(1)[0], False))[0])
+        slots.release(digest)
+    assert torch.equal(results[0], results[2])
+    assert not torch.equal(results[0], results[1])
