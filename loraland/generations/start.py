@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Sequence
 from typing import Final
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -99,7 +99,7 @@ def _create(
         if limit is not None:
             _check_running(visitor, limit)
         return Generation.objects.create(
-            id=request.id,
+            id=UUID(request.id),
             user_id=visitor.user_id,
             session_key="" if visitor.user_id else visitor.session_key,
             tenant=visitor.tenant,
