@@ -98,11 +98,9 @@ def read_card(path: Path) -> Card:
     prompt = _prompt(data, reasons)
     if reasons:
         raise CardError(reasons)
-    return Card(
-        **{key: data.get(key, "") for key in TEXTS},
-        **{key: _plain(data.get(key, {})) for key in TABLES},
-        **prompt,
-    )
+    values: dict[str, Any] = {key: data.get(key, "") for key in TEXTS}
+    values |= {key: _plain(data.get(key, {})) for key in TABLES}
+    return Card(**values, **prompt)
 
 
 def _unknown(data: dict[str, Any]) -> list[str]:

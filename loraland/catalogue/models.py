@@ -137,7 +137,9 @@ class AdapterVersion(models.Model):
     size_bytes = models.PositiveBigIntegerField(default=0)
     logit_delta = models.FloatField(null=True, blank=True, editable=False)
 
-    template = models.TextField(blank=True, help_text="The prompt it was trained on, with literal {field} placeholders.")
+    template = models.TextField(
+        blank=True, help_text="The prompt it was trained on, with literal {field} placeholders."
+    )
     fields = models.JSONField(default=list, blank=True, help_text='[{"name": "text", "label": "Tweet", "rows": 3}]')
     examples = models.JSONField(default=list, blank=True, help_text='[{"inputs": {"text": "…"}, "expected": "joy"}]')
     training = models.JSONField(default=dict, blank=True)

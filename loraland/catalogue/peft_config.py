@@ -157,10 +157,10 @@ def _patterns(config: dict[str, Any]) -> list[str]:
         if not isinstance(pattern, dict):
             reasons.append(f"{key} is {_show(pattern)}; it must be an object of module names and {wanted}.")
             continue
-        reasons += [f"{key} of {_show(name)} is {_show(value)}; it must hold {wanted}."
-                    for name, value in pattern.items() if not is_right(value)][:10]  # fmt: skip
-        reasons += [f"{key} has the key {_show(name)}, a regular expression; write the module names out in full."
-                    for name in pattern if not _LITERAL.fullmatch(name)][:10]  # fmt: skip
+        wrong = [name for name, value in pattern.items() if not is_right(value)]
+        reasons += [f"{key} of {_show(name)} is {_show(pattern[name])}; it must hold {wanted}." for name in wrong[:10]]
+        odd = [name for name in pattern if not _LITERAL.fullmatch(name)]
+        reasons += [f"{key} has the key {_show(name)}; write module names in full, no patterns." for name in odd[:10]]
     return reasons
 
 

@@ -51,11 +51,15 @@ def submit(token: str, slug: str, card: Card, *, user: User | None = None, publi
     """
     digest = digest_in(store.quarantined(token))
     if existing := find(slug, digest):
+        if not store.kept(digest).exists():
+            store.keep(token, digest)  # the row outlived the disk
         store.drop(token)
         return Submission(existing, False)
     with transaction.atomic():
         adapter, _ = Adapter.objects.get_or_create(slug=slug, defaults=_about(card, token))
-        adapter.versions.filter(status=AdapterVersion.Status.REJECTED, digest=digest).exclude(digest="").update(digest="")
+        adapter.versions.filter(status=AdapterVersion.Status.REJECTED, digest=digest).exclude(digest="").update(
+            digest=""
+        )
         version = AdapterVersion.objects.create(
             adapter=adapter,
             quarantine=token,

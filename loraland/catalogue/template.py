@@ -66,8 +66,8 @@ def check_fields(template: str, fields: list[dict[str, Any]]) -> list[dict[str, 
 def check_examples(examples: list[Any], fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """`examples` as {"inputs": {field: text}, "expected": text}. Raises `TemplateError` with every reason."""
     names = {field["name"] for field in fields}
-    reasons = [f"Example {number}: {problem}" for number, example in enumerate(examples, 1)
-               if (problem := _example_problem(example, names))]  # fmt: skip
+    problems = [(number, _example_problem(example, names)) for number, example in enumerate(examples, 1)]
+    reasons = [f"Example {number}: {problem}" for number, problem in problems if problem]
     if len(examples) > MAX_EXAMPLES:
         reasons.append(f"There are {len(examples)} examples; choose at most {MAX_EXAMPLES}.")
     if reasons:

@@ -1,0 +1,193 @@
+"""The catalogue in the admin: upload, watch the examination, publish, retire, validate again."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from django.contrib import admin, messages
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from loraland.catalogue.forms import UploadForm
+from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
+from loraland.catalogue.tasks import validate_version
+
+if TYPE_CHECKING:
+    AdapterAdminBase = admin.ModelAdmin[Adapter]
+    VersionAdminBase = admin.ModelAdmin[AdapterVersion]
+else:
+    AdapterAdminBase = VersionAdminBase = admin.ModelAdmin
+
+
+@admin.register(Adapter)
+class AdapterAdmin(AdapterAdminBase):
+    """The texts of an adapter. One comes into being by an upload, which makes its first version."""
+
+    list_display = ("name", "slug", "category", "base", "shown_version")
+    list_filter = ("category", "base")
+    list_select_related = ("published",)
+    search_fields = ("name", "slug", "summary")
+    fields = ("name", "slug", "category", "summary", "description", "license", "author", "dataset", "base", "versions")
+    readonly_fields = ("slug", "base", "versions")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Adapter | None = None) -> bool:
+        """Only an adapter without versions can go: answers refer to versions."""
+        return super().has_delete_permission(request, obj) and (obj is None or not obj.versions.exists())
+
+    @admin.display(description="published version")
+    def shown_version(self, adapter: Adapter) -> str:
+        return adapter.published.short_digest if adapter.published else "none"
+
+    @admin.display(description="versions")
+    def versions(self, adapter: Adapter) -> SafeString:
+        rows = [(_address(version), str(version), version.get_status_display()) for version in adapter.versions.all()]
+        return format_html_join(SafeString("<br>"), '<a href="{}">{}</a> {}', rows)
+
+
+@admin.register(AdapterVersion)
+class AdapterVersionAdmin(VersionAdminBase):
+    """Adding a version is an upload; after that it changes by actions only."""
+
+    list_display = ("__str__", "adapter", "status", "rank", "megabytes", "logit_delta", "created")
+    list_filter = ("status", "adapter")
+    list_select_related = ("adapter",)
+    search_fields = ("digest", "adapter__slug", "adapter__name")
+    actions = ("publish", "retire", "validate_again")
+    upload_fieldsets = (
+        ("Files", {"fields": ("config_file", "weights_file", "archive", "publish_when_ready")}),
+        (
+            "Adapter",
+            {"fields": ("adapter", "name", "slug", "category", "summary", "description", "license", "author", "base")},
+        ),
+        ("Prompt", {"fields": ("template", "field_names", "example_lines")}),
+    )
+    view_fieldsets = (
+        (None, {"fields": ("adapter", "status", "all_reasons", "logit_delta", "publish_when_ready")}),
+        (
+            "Weights",
+            {
+                "fields": (
+                    "digest",
+                    "same_digest",
+                    "rank",
+                    "lora_alpha",
+                    "target_modules",
+                    "num_parameters",
+                    "megabytes",
+                )
+            },
+        ),
+        ("Prompt", {"fields": ("template", "shown_fields", "shown_examples")}),
+        ("History", {"fields": ("created", "created_by", "published_at", "training", "score", "config")}),
+    )
+
+    def get_form(
+        self, request: HttpRequest, obj: AdapterVersion | None = None, change: bool = False, **kwargs: Any
+    ) -> Any:
+        return super().get_form(request, obj, change, **kwargs) if obj else UploadForm
+
+    def get_fieldsets(self, request: HttpRequest, obj: AdapterVersion | None = None) -> Any:
+        return self.view_fieldsets if obj else self.upload_fieldsets
+
+    def get_readonly_fields(self, request: HttpRequest, obj: AdapterVersion | None = None) -> Any:
+        return [name for _, part in self.view_fieldsets for name in part["fields"]] if obj else ()
+
+    def has_change_permission(self, request: HttpRequest, obj: AdapterVersion | None = None) -> bool:
+        """Actions need the permission to change; a single version has nothing to fill in."""
+        return obj is None and super().has_change_permission(request, obj)
+
+    def has_view_permission(self, request: HttpRequest, obj: AdapterVersion | None = None) -> bool:
+        return super().has_view_permission(request, obj) or super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: AdapterVersion | None = None) -> bool:
+        """Only a rejected version can go, its files have gone before; any other is retired instead."""
+        allowed = super().has_delete_permission(request, obj)
+        return allowed and (obj is None or obj.status == AdapterVersion.Status.REJECTED)
+
+    def save_form(self, request: HttpRequest, form: Any, change: bool) -> AdapterVersion:
+        """Submit the upload at once: the version to show next may be one that exists."""
+        form.submission = submission = form.submit(request.user)
+        version: AdapterVersion = submission.version
+        return version
+
+    def save_model(self, request: HttpRequest, obj: AdapterVersion, form: Any, change: bool) -> None:
+        if form.submission.is_new:
+            validate_version.delay_on_commit(obj.pk)
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        return None  # an upload has no related rows to save
+
+    def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
+        known = "" if form.submission.is_new else " It is in the catalogue already; nothing changed."
+        return f"Uploaded for {form.submission.version.adapter.slug}.{known}"
+
+    def response_add(
+        self, request: HttpRequest, obj: AdapterVersion, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        if obj.digest:
+            messages.info(
+                request, f"{obj} has exactly these weights already ({obj.get_status_display()}); nothing changed."
+            )
+        else:
+            messages.success(request, "Received. It is examined now; reload this page to see the outcome.")
+        return HttpResponseRedirect(_address(obj))
+
+    @admin.action(description="Publish", permissions=["change"])
+    def publish(self, request: HttpRequest, versions: QuerySet[AdapterVersion]) -> None:
+        self._take_step(request, versions, "publish", "Published.")
+
+    @admin.action(description="Retire (answers under way finish)", permissions=["change"])
+    def retire(self, request: HttpRequest, versions: QuerySet[AdapterVersion]) -> None:
+        self._take_step(request, versions, "retire", "Retired.")
+
+    @admin.action(description="Validate again", permissions=["change"])
+    def validate_again(self, request: HttpRequest, versions: QuerySet[AdapterVersion]) -> None:
+        self._take_step(request, versions, "revalidate", "Sent to be validated again.")
+
+    @admin.display(description="reasons")
+    def all_reasons(self, version: AdapterVersion) -> SafeString | str:
+        if not version.reasons:
+            return "none"
+        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}</li>", ([each] for each in version.reasons)))
+
+    @admin.display(description="size", ordering="size_bytes")
+    def megabytes(self, version: AdapterVersion) -> str:
+        return f"{version.size_bytes / 2**20:.2f} MB"
+
+    @admin.display(description="versions of this digest")
+    def same_digest(self, version: AdapterVersion) -> SafeString | str:
+        if not version.digest:
+            return "not known yet"
+        address = reverse("admin:catalogue_adapterversion_changelist", query={"digest": version.digest})
+        number = AdapterVersion.objects.filter(digest=version.digest).count()
+        return format_html('<a href="{}">{}</a>', address, number)
+
+    @admin.display(description="fields")
+    def shown_fields(self, version: AdapterVersion) -> str:
+        return ", ".join(version.field_names) or "none: free chat"
+
+    @admin.display(description="examples")
+    def shown_examples(self, version: AdapterVersion) -> str:
+        return "\n".join(json.dumps(example, ensure_ascii=False) for example in version.examples) or "none"
+
+    def _take_step(self, request: HttpRequest, versions: QuerySet[AdapterVersion], step: str, done: str) -> None:
+        """Let each version take `step`, log it, and tell which could not and why."""
+        for version in versions.select_related("adapter"):
+            try:
+                getattr(version, step)()
+            except NotPossible as error:
+                messages.error(request, str(error))
+            else:
+                self.log_change(request, version, done)
+                messages.success(request, f"{version}: {done}")
+
+
+def _address(version: AdapterVersion) -> str:
+    return reverse("admin:catalogue_adapterversion_change", args=[version.pk])

@@ -1,0 +1,75 @@
+"""Fetching an adapter's two files from the Hugging Face hub: nothing else of a repository is ever read."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from django.conf import settings
+
+from loraland.catalogue import store
+
+REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+REVISION: Final = re.compile(r"[0-9a-f]{40}")
+
+
+class HubError(Exception):
+    """An adapter that cannot be fetched; the message is a sentence."""
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of a repository at one commit: its 40 hex digits, and the size in bytes of each file."""
+
+    revision: str
+    sizes: dict[str, int]
+
+
+class Hub(Protocol):
+    """What is asked of a hub; both methods raise `HubError`."""
+
+    def listing(self, repository: str) -> Listing: ...
+
+    def download(self, repository: str, revision: str, name: str, directory: Path) -> None: ...
+
+
+class HuggingFaceHub:
+    """The real hub, through the optional package huggingface-hub."""
+
+    def __init__(self) -> None:
+        try:
+            import huggingface_hub
+        except ImportError as error:
+            raise HubError("Fetching from the hub needs an extra: pip install 'loraland[hub]'.") from error
+        self._hub = huggingface_hub
+
+    def listing(self, repository: str) -> Listing:
+        try:
+            info = self._hub.HfApi().model_info(repository, files_metadata=True)
+        except Exception as error:  # its client raises errors of three libraries; each ends the import of this id
+            raise HubError(f"The hub does not tell of {repository}: {error}") from error
+        return Listing(info.sha or "", {file.rfilename: file.size or 0 for file in info.siblings or []})
+
+    def download(self, repository: str, revision: str, name: str, directory: Path) -> None:
+        try:
+            self._hub.hf_hub_download(repository, name, revision=revision, local_dir=directory)
+        except Exception as error:
+            raise HubError(f"The hub does not give {name} of {repository}: {error}") from error
+
+
+def fetch(hub: Hub, repository: str, directory: Path) -> None:
+    """Put the two files of `repository`, pinned to one commit, into `directory`. Raises `HubError`."""
+    if not REPOSITORY.fullmatch(repository):
+        raise HubError(f"{repository!r} is neither a directory here nor a hub id such as owner/name.")
+    listing = hub.listing(repository)
+    if not REVISION.fullmatch(listing.revision):
+        raise HubError(f"The hub names no commit of {repository}; try again later.")
+    if missing := [name for name in store.FILES if name not in listing.sizes]:
+        raise HubError(f"{repository} lacks {' and '.join(missing)}; it is not a LoRA adapter in safetensors.")
+    total = sum(listing.sizes[name] for name in store.FILES)
+    if total > store.max_bytes():
+        raise HubError(f"{repository} has {total // 2**20} MB; this site takes {settings.MAX_UPLOAD_MB} MB.")
+    for name in store.FILES:
+        hub.download(repository, listing.revision, name, directory)

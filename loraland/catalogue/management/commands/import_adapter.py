@@ -1,0 +1,118 @@
+"""`manage.py import_adapter DIR_OR_HUB_ID …`: adapters from the shell, through the same door as uploads."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from argparse import ArgumentParser
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.core.management.base import BaseCommand, CommandError
+from django.core.validators import validate_slug
+from django.db import connection
+
+from loraland.catalogue import card as cards
+from loraland.catalogue import hub, store
+from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.submission import digest_in, find, submit
+from loraland.catalogue.template import label_of
+from loraland.catalogue.validation import examine
+
+POLL_SECONDS = 0.3
+PENDING = (AdapterVersion.Status.UPLOADED, AdapterVersion.Status.VALIDATING)
+
+
+class Command(BaseCommand):
+    help = "Import LoRA adapters from directories (with a card.toml or bare) or from the Hugging Face hub."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("sources", nargs="+", metavar="DIR_OR_HUB_ID")
+        parser.add_argument("--slug", default="", help="name in addresses; by default the directory's or repository's")
+        parser.add_argument("--no-wait", action="store_true", help="do not wait for the workers' verdicts")
+
+    def handle(self, *, sources: list[str], slug: str, no_wait: bool, **options: Any) -> None:
+        if slug and len(sources) > 1:
+            raise CommandError("--slug names one adapter; import one source at a time with it.")
+        self.num_refused = 0
+        with ExitStack() as stack:
+            imported = [self._import(source, slug, stack) for source in sources]
+        versions = [version for version in imported if version is not None]
+        if not no_wait:
+            self._wait([version for version in versions if version.status in PENDING])
+        if self.num_refused:
+            raise CommandError(f"{self.num_refused} of {len(sources)} adapters were refused.")
+
+    def _import(self, source: str, slug: str, stack: ExitStack) -> AdapterVersion | None:
+        """The version that `source` is now; None when it was refused, which has been told."""
+        slug = slug or Path(source).resolve().name
+        try:
+            validate_slug(slug)
+            directory = self._directory(source, stack)
+            card = _card_of(directory, slug)
+            version = _version_of(directory, slug, card)
+        except ValidationError:
+            self._refuse(source, [f"{slug!r} is no slug; give one of letters, digits, - and _ with --slug."])
+        except cards.CardError as error:
+            self._refuse(slug, error.reasons)
+        except (hub.HubError, store.TooLarge, FileNotFoundError, NotADirectoryError) as error:
+            self._refuse(slug, [str(error)])
+        else:
+            return self._told(slug, version)
+        return None
+
+    def _directory(self, source: str, stack: ExitStack) -> Path:
+        directory = Path(source)
+        if not directory.is_dir():
+            if source.startswith((".", "/", "~")) or source.count("/") != 1:
+                raise NotADirectoryError(f"{source} is no directory; give one with the adapter's two files.")
+            directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            hub.fetch(hub.HuggingFaceHub(), source, directory)
+        for name in store.FILES:
+            if not (directory / name).is_file():
+                raise FileNotFoundError(f"{source} lacks {name}; PEFT's save_pretrained writes it.")
+        return directory
+
+    def _told(self, slug: str, version: AdapterVersion) -> AdapterVersion | None:
+        if version.status == version.Status.REJECTED:
+            self._refuse(slug, version.reasons)
+            return None
+        self.stdout.write(f"{slug}: {version.short_digest} {version.get_status_display()}")
+        return version
+
+    def _wait(self, versions: list[AdapterVersion]) -> None:
+        if versions:
+            self.stdout.write(f"Waiting for a worker to prove {len(versions)}; Ctrl-C leaves that to the site.")
+        waiting = {version.pk: version for version in versions}
+        while waiting:
+            time.sleep(POLL_SECONDS)
+            connection.close_if_unusable_or_obsolete()
+            ended = AdapterVersion.objects.filter(pk__in=waiting).exclude(status__in=PENDING)
+            for version in ended.select_related("adapter"):
+                del waiting[version.pk]
+                self._told(version.adapter.slug, version)
+
+    def _refuse(self, name: str, reasons: list[str]) -> None:
+        self.num_refused += 1
+        self.stderr.write("\n".join([f"{name}: refused.", *(f"  - {reason}" for reason in reasons)]))
+
+
+def _card_of(directory: Path, slug: str) -> cards.Card:
+    path = directory / cards.NAME
+    return cards.read_card(path) if path.is_file() else cards.Card(name=label_of(slug.replace("-", "_")))
+
+
+def _version_of(directory: Path, slug: str, card: cards.Card) -> AdapterVersion:
+    """The version of `slug` with the files in `directory`, examined and on its way to a proof if it is a new one."""
+    digest = digest_in(directory)
+    if (existing := find(slug, digest)) and store.kept(digest).exists():
+        return existing
+    submission = submit(store.receive_directory(directory), slug, card)
+    if submission.is_new and (version := AdapterVersion.objects.claim(submission.version.pk)):
+        examine(version)
+    submitted = AdapterVersion.objects.select_related("adapter").filter(pk=submission.version.pk).first()
+    version = submitted or find(slug, digest)
+    assert version is not None  # only another version with its digest takes the place of a submitted one
+    return version
