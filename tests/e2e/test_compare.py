@@ -1,0 +1,46 @@
+"""An adapter against the base, from its page to two answers that stream at once and end apart."""
+
+from __future__ import annotations
+
+from playwright.sync_api import Page, expect
+
+WATCH = """
+window.seen = [];
+new MutationObserver(() => {
+  const now = [...document.querySelectorAll('.column .answer')].map(
+    (answer) => [answer.dataset.state, answer.querySelector('.answer-text').textContent.length]);
+  if (JSON.stringify(now) !== JSON.stringify(window.seen.at(-1))) window.seen.push(now);
+}).observe(document, {subtree: true, childList: true, characterData: true, attributes: true});
+"""
+ENDED = {"done", "length", "stopped", "failed"}
+
+
+def test_both_columns_stream_at_once_and_end_apart(page: Page) -> None:
+    page.add_init_script(WATCH)
+    page.goto("/adapters/viggo/")
+    page.get_by_role("link", name="Compare with the base").first.click()
+    page.locator("#composer .chip").first.click()
+    page.get_by_role("button", name="Run").click()
+    answers = page.locator(".column .answer")
+    expect(answers).to_have_count(2)
+    for number in range(2):
+        expect(answers.nth(number).locator(".stats")).to_be_visible(timeout=120_000)
+    seen = page.evaluate("window.seen")
+    both = [now for now in seen if len(now) == 2 and all(length > 0 and state not in ENDED for state, length in now)]
+    apart = [now for now in seen if len(now) == 2 and len({state in ENDED for state, _ in now}) == 2]
+    assert len(both) >= 3, "the columns did not stream at once"
+    assert apart, "the columns did not end apart"
+    expect(page.locator("#expected")).to_be_visible()
+
+
+def test_the_address_restores_the_comparison(page: Page) -> None:
+    page.goto("/compare/?columns=viggo,base")
+    page.locator("#composer .chip").first.click()
+    page.get_by_role("button", name="Run").click()
+    answers = page.locator(".column .answer")
+    for number in range(2):
+        expect(answers.nth(number).locator(".stats")).to_be_visible(timeout=120_000)
+    page.wait_for_url("**/compare/*-*-*/")
+    texts = answers.locator(".answer-text").all_inner_texts()
+    page.reload()
+    assert page.locator(".column .answer .answer-text").all_inner_texts() == texts
