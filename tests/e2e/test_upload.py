@@ -1,0 +1,83 @@
+"""An owner uploads an adapter in the admin, the worker proves it, and a visitor chats with it."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.conftest import REPO, Site
+
+PASSWORD = "correct-horse-battery"
+SHIPPED = REPO / "adapters" / "tweet_emotion"
+
+
+@pytest.fixture(scope="module")
+def owner(site: Site) -> str:
+    site.environment["DJANGO_SUPERUSER_PASSWORD"] = PASSWORD
+    site.manage("createsuperuser", "--no-input", "--username", "owner", "--email", "owner@example.org")
+    return "owner"
+
+
+@pytest.fixture
+def admin(page: Page, owner: str) -> Page:
+    page.goto("/admin/login/?next=/admin/catalogue/adapterversion/add/")
+    page.get_by_label("Username").fill(owner)
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Log in").click()
+    return page
+
+
+def stronger(tmp_path: Path) -> tuple[Path, Path]:
+    """The shipped adapter with another `lora_alpha`: other arithmetic, so another digest."""
+    config = json.loads((SHIPPED / "adapter_config.json").read_text())
+    config["lora_alpha"] += 1
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    (tmp_path / "adapter_model.safetensors").write_bytes((SHIPPED / "adapter_model.safetensors").read_bytes())
+    return tmp_path / "adapter_config.json", tmp_path / "adapter_model.safetensors"
+
+
+def upload(page: Page, config: Path, weights: Path, name: str) -> None:
+    page.locator("#id_config_file").set_input_files(config)
+    page.locator("#id_weights_file").set_input_files(weights)
+    page.locator("#id_name").fill(name)
+    page.locator("#id_category").fill("Classic NLP")
+    page.locator("#id_template").fill("Tweet: {tweet}\nEmotion:")
+    page.locator("#id_example_lines").fill('{"tweet": "What a day, I could sing!", "expected": "joy"}')
+    page.get_by_role("button", name="Save", exact=True).click()
+
+
+def status_after_validation(page: Page) -> str:
+    deadline = time.monotonic() + 60
+    while True:
+        status = page.locator(".field-status .readonly").inner_text().strip().lower()
+        if status not in {"uploaded", "validating"}:
+            return status
+        assert time.monotonic() < deadline, f"still {status}"
+        time.sleep(0.5)
+        page.reload()
+
+
+def test_an_upload_is_proved_published_and_answers(admin: Page, tmp_path: Path) -> None:
+    upload(admin, *stronger(tmp_path), "Moods of my own")
+    assert status_after_validation(admin) == "published"
+    admin.goto("/adapters/moods-of-my-own/")
+    admin.get_by_role("link", name="Chat", exact=False).first.click()
+    admin.locator(".example-card").first.click()
+    admin.get_by_role("button", name="Send").click()
+    answer = admin.locator(".turn").last.locator(".answer:not([hidden])")
+    expect(answer).to_have_attribute("data-state", "done", timeout=60_000)
+    assert answer.locator(".answer-text").inner_text().strip() in {"anger", "joy", "optimism", "sadness"}
+
+
+def test_a_damaged_upload_is_rejected_with_its_reasons(admin: Page, tmp_path: Path) -> None:
+    config, weights = stronger(tmp_path)
+    weights.write_bytes(weights.read_bytes()[:-100])
+    upload(admin, config, weights, "Cut short")
+    assert status_after_validation(admin) == "rejected"
+    expect(admin.locator(".field-all_reasons")).to_contain_text(re.compile("bytes"))
+    assert admin.request.get("/adapters/cut-short/").status == 404
