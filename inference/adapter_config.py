@@ -32,10 +32,35 @@ UNSUPPORTED: Final = {
 """Fields that change the arithmetic in ways that are not computed here, and what they are called."""
 
 _KNOWN: Final = frozenset(
-    "peft_type task_type auto_mapping peft_version base_model_name_or_path revision inference_mode r lora_alpha "
-    "lora_dropout target_modules exclude_modules layers_to_transform layers_pattern rank_pattern alpha_pattern "
-    "use_rslora bias init_lora_weights loftq_config eva_config corda_config lora_ga_config runtime_config "
-    "megatron_core qalora_group_size ensure_weight_tying".split()
+    [
+        "peft_type",
+        "task_type",
+        "auto_mapping",
+        "peft_version",
+        "base_model_name_or_path",
+        "revision",
+        "inference_mode",
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "rank_pattern",
+        "alpha_pattern",
+        "use_rslora",
+        "bias",
+        "init_lora_weights",
+        "loftq_config",
+        "eva_config",
+        "corda_config",
+        "lora_ga_config",
+        "runtime_config",
+        "megatron_core",
+        "qalora_group_size",
+        "ensure_weight_tying",
+    ]
 )
 _SAFE_STARTS: Final = (True, False, None, "gaussian", "eva", "orthogonal")
 _MAX_PATTERN: Final = 200
@@ -55,11 +80,13 @@ class LoraConfig:
 
     def rank(self, module: str) -> int:
         """The rank of `module`, e.g. ``model.layers.0.self_attn.q_proj``."""
-        return _match(self.rank_pattern, module, self.r)
+        rank: int = _match(self.rank_pattern, module, self.r)
+        return rank
 
     def scaling(self, module: str) -> float:
         """What the update of `module` is multiplied by: alpha / r, or alpha / sqrt(r) (Kalajdzievski, 2023)."""
-        rank, alpha = self.rank(module), _match(self.alpha_pattern, module, self.alpha)
+        rank = self.rank(module)
+        alpha: float = _match(self.alpha_pattern, module, self.alpha)
         return alpha / (math.sqrt(rank) if self.is_rank_stabilised else rank)
 
 

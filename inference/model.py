@@ -92,7 +92,7 @@ class Decoder:
 
     def _attention(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
         rows = rms_norm(hidden, layer.attention_norm, self.architecture.norm_eps)
-        projected = by_panel(layer.qkv, rows, run.panels).split(self._qkv_widths, dim=-1)
+        projected = torch.split(by_panel(layer.qkv, rows, run.panels), self._qkv_widths, dim=-1)
         queries, keys, values = (
             self._heads(self._adapt(f"{name}_proj", index, rows, part, run))
             for name, part in zip("qkv", projected, strict=True)
@@ -112,7 +112,7 @@ class Decoder:
         return self._adapt("down_proj", index, inner, by_panel(layer.down, inner, run.panels), run)
 
     def _heads(self, rows: Tensor) -> Tensor:
-        return rows.unflatten(-1, (-1, self.architecture.head_dim))
+        return rows.reshape(len(rows), -1, self.architecture.head_dim)
 
     @staticmethod
     def _adapt(target: str, index: int, rows: Tensor, out: Tensor, run: Pass) -> Tensor:

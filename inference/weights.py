@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inference.architecture import Architecture, module_path
-from inference.layers.linear import Linear, PlainLinear
+from inference.layers.linear import Linear, Nf4Linear, PlainLinear
 from inference.model import DecoderWeights, LayerWeights
 
 MakeLinear = Callable[[Tensor], Linear]
@@ -38,8 +39,11 @@ class Checkpoint:
         """The tensor `name`, which must have `shape`; raises `WeightsError` otherwise."""
         if name not in self._files:
             raise WeightsError(f"{self.directory} has no tensor {name!r}")
-        with safe_open(self._files[name], framework="pt") as file:
-            tensor: Tensor = file.get_tensor(name)
+        try:
+            with safe_open(self._files[name], framework="pt") as file:
+                tensor: Tensor = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{self._files[name]} cannot be read: {error}") from error
         if tuple(tensor.shape) != shape:
             raise WeightsError(f"tensor {name!r} has shape {tuple(tensor.shape)}; config.json asks for {shape}")
         return tensor
@@ -71,7 +75,7 @@ class _Reader:
     ) -> None:
         self.checkpoint, self.architecture = checkpoint, architecture
         self.dtype, self.device = dtype, device
-        self.make_linear = _linear_maker(quantization, device, dtype)
+        self.make_linear = _linear_maker(quantization, device)
 
     def decoder(self) -> DecoderWeights:
         arch = self.architecture
@@ -109,10 +113,16 @@ class _Reader:
         return self.checkpoint.read(name, shape).to(self.device, self.dtype)
 
 
-def _linear_maker(quantization: str, device: torch.device, dtype: torch.dtype) -> MakeLinear:
+def _linear_maker(quantization: str, device: torch.device) -> MakeLinear:
     if quantization == "none":
         return PlainLinear
-    raise WeightsError(f"QUANTIZATION={quantization} is not known; choose none or nf4")
+    if quantization != "nf4":
+        raise WeightsError(f"QUANTIZATION={quantization} is not known; choose none or nf4")
+    if device.type != "cuda":
+        raise WeightsError(f"QUANTIZATION=nf4 needs a GPU, and this worker runs on {device.type}; choose none")
+    if find_spec("bitsandbytes") is None:
+        raise WeightsError("QUANTIZATION=nf4 needs the package bitsandbytes; run `pip install bitsandbytes`")
+    return Nf4Linear
 
 
 def _files_by_name(directory: Path) -> dict[str, Path]:

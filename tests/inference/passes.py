@@ -95,7 +95,9 @@ class Passes:
         return batch, [len(chunk.token_ids) for chunk in chunks]
 
 
-def answer(passes: Passes, prompts: list[list[int]], slots: list[int], num_tokens: int) -> tuple[Tensor, list[list[int]]]:
+def answer(
+    passes: Passes, prompts: list[list[int]], slots: list[int], num_tokens: int
+) -> tuple[Tensor, list[list[int]]]:
     """Greedy answers to `prompts`, all in the same passes: logits [prompts, tokens, vocab] and the tokens."""
     sequences = [passes.sequence(slot) for slot in slots]
     rows = passes.run(*(Chunk(one, prompt) for one, prompt in zip(sequences, prompts, strict=True)))

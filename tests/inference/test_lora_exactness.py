@@ -112,7 +112,9 @@ def test_swapping_two_slots_is_noticed(mixed: dict[str, Any], pair: tuple[int, i
     assert all(off[row] < 1e-4 for row in range(len(rows)) if row not in pair)
 
 
-def test_an_adapter_equals_its_merged_weights(tiny_model: Path, store: Path, digests: list[str], tmp_path: Path) -> None:
+def test_an_adapter_equals_its_merged_weights(
+    tiny_model: Path, store: Path, digests: list[str], tmp_path: Path
+) -> None:
     digest = digests[8]
     merged = PeftModel.from_pretrained(load_reference(tiny_model), store / digest).merge_and_unload()
     merged.save_pretrained(tmp_path)

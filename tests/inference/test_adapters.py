@@ -1,0 +1,312 @@
+"""What the loader refuses, one by one, and how adapters move between disk, host and device."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import make_adapter, publish
+from safetensors.torch import load_file, save_file
+
+from inference.adapter_file import AdapterRefused, HostAdapter
+from inference.adapters import AdapterCache, AdapterNotFound, AdapterStore, LoraSlots
+from inference.architecture import read_architecture
+from inference.layers.lora import TargetWeights
+
+Q0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+Tensors = dict[str, torch.Tensor]
+
+
+@pytest.fixture(scope="module")
+def sound(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an adapter with nothing wrong."""
+    directory = tmp_path_factory.mktemp("sound")
+    return directory / make_adapter(tiny_model, directory, r=8)
+
+
+@pytest.fixture
+def adapters(tiny_model: Path, store: Path) -> AdapterStore:
+    return AdapterStore(store, read_architecture(tiny_model / "config.json"), torch.float32)
+
+
+def damage(
+    sound: Path,
+    store: Path,
+    config: dict[str, Any] | None = None,
+    tensors: Callable[[Tensors], Any] | None = None,
+) -> str:
+    """A copy of `sound` with other fields in its config and its tensors changed in place; its digest."""
+    staging = store / "staging"
+    shutil.copytree(sound, staging)
+    path = staging / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | (config or {})))
+    if tensors:
+        weights = load_file(staging / "adapter_model.safetensors")
+        tensors(weights)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in weights.items()}, staging / "adapter_model.safetensors"
+        )
+    return publish(staging, store)
+
+
+def refusal(adapters: AdapterStore, digest: str) -> str:
+    with pytest.raises(AdapterRefused) as caught:
+        adapters.load(digest)
+    return "\n".join(caught.value.reasons)
+
+
+def test_a_sound_adapter_is_loaded_with_its_scaling_in_b(sound: Path, store: Path, adapters: AdapterStore) -> None:
+    digest = damage(sound, store)
+    adapter = adapters.load(digest)
+    tensors = load_file(sound / "adapter_model.safetensors")
+    pair = adapter.weights["q_proj"]
+    assert (adapter.digest, adapter.rank, sorted(adapter.weights)) == (digest, 8, ["q_proj", "v_proj"])
+    assert torch.equal(pair.a[0], tensors[Q0.format("A")].T)
+    assert torch.equal(pair.b[0], tensors[Q0.format("B")].T * 2)
+    assert adapter.num_bytes == sum(tensor.nbytes for tensor in tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("use_dora", True, "DoRA"),
+        ("modules_to_save", ["lm_head"], "modules_to_save"),
+        ("bias", "all", "bias is 'all'"),
+        ("layer_replication", [[0, 2], [1, 3]], "layer_replication"),
+        ("lora_bias", True, "lora_bias"),
+        ("trainable_token_indices", [1, 2], "trainable_token_indices"),
+        ("megatron_config", {"a": 1}, "Megatron"),
+        ("target_parameters", ["experts.up"], "target_parameters"),
+        ("fan_in_fan_out", True, "fan_in_fan_out"),
+        ("use_qalora", True, "QALoRA"),
+        ("alora_invocation_tokens", [5], "aLoRA"),
+        ("peft_type", "LOHA", "peft_type is 'LOHA'"),
+        ("init_lora_weights", "pissa", "'pissa' changes the base"),
+        ("a_new_trick", True, "'a_new_trick' is not known"),
+        ("r", 0, "r is 0"),
+        ("r", "8", "r is '8'"),
+        ("r", True, "r is True"),
+        ("r", 65, "rank 65 is above 64"),
+        ("r", 16, "has rank 8 but adapter_config.json says 16"),
+        ("rank_pattern", {"q_proj": 4}, "layers.0.q_proj has rank 8 but adapter_config.json says 4"),
+        ("rank_pattern", {"q_proj": 128}, "rank 128 is above 64"),
+        ("rank_pattern", ["q_proj"], "rank_pattern must map"),
+        ("rank_pattern", {"(a+)+": 8}, "no pattern that can be matched"),
+        ("alpha_pattern", {"q_proj": "many"}, "alpha_pattern must map"),
+        ("alpha_pattern", {"(": 8}, "no pattern that can be matched"),
+        ("lora_alpha", float("nan"), "lora_alpha is nan"),
+        ("lora_alpha", None, "lora_alpha is None"),
+        ("target_modules", [1, {}], "target_modules must be"),
+        ("target_modules", ["q_proj", "v_proj", "k_proj"], "target_modules asks for k_proj"),
+    ],
+)
+def test_a_config_that_cannot_be_served_is_refused(
+    sound: Path, store: Path, adapters: AdapterStore, field: str, value: Any, named: str
+) -> None:
+    assert named in refusal(adapters, damage(sound, store, {field: value}))
+
+
+def replace(name: str, tensor: torch.Tensor) -> Callable[[Tensors], None]:
+    return lambda tensors: tensors.__setitem__(name, tensor)
+
+
+def rename(old: str, new: str) -> Callable[[Tensors], None]:
+    return lambda tensors: tensors.__setitem__(new, tensors.pop(old))
+
+
+NOT_FINITE = torch.zeros(8, 64).index_fill_(0, torch.tensor([3]), float("nan"))
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (replace(Q0.format("A"), torch.zeros(8, 65)), "lora_A has shape [8, 65]; the base needs [rank, 64]"),
+        (replace(Q0.format("B"), torch.zeros(63, 8)), "lora_B has shape [63, 8]; the base needs [64, rank]"),
+        (replace(Q0.format("A"), torch.zeros(8)), "lora_A has shape [8]"),
+        (replace(Q0.format("B"), torch.zeros(64, 4)), "lora_A has rank 8 but lora_B 4"),
+        (replace(Q0.format("A"), NOT_FINITE), "not finite"),
+        (replace(Q0.format("B"), torch.full((64, 8), torch.inf)), "not finite"),
+        (lambda tensors: tensors.pop(Q0.format("B")), "layers.0.q_proj has no lora_B"),
+        (lambda tensors: tensors.pop(Q0.format("A")), "layers.0.q_proj has no lora_A"),
+        (rename(Q0.format("A"), Q0.format("A").replace("q_proj", "z_proj")), "binds to no linear"),
+        (rename(Q0.format("A"), Q0.format("A").replace("layers.0", "layers.3")), "binds to no linear"),
+        (replace("base_model.model.lm_head.lora_A.weight", torch.zeros(8, 64)), "lm_head and embed_tokens"),
+        (replace("base_model.model.model.embed_tokens.lora_embedding_A", torch.zeros(8, 64)), "embed_tokens"),
+        (replace(Q0.format("A").replace("lora_A.weight", "lora_magnitude_vector"), torch.zeros(64)), "DoRA"),
+        (replace(Q0.format("A").replace("lora_A", "lora_A.default"), torch.zeros(8, 64)), "comes twice"),
+        (lambda tensors: tensors.clear(), "holds no tensors"),
+        (
+            lambda tensors: [tensors.pop(Q0.format(side).replace("layers.0", "layers.2")) for side in "AB"],
+            "q_proj has no tensors in layers 2",
+        ),
+    ],
+)
+def test_tensors_that_do_not_fit_the_base_are_refused(
+    sound: Path, store: Path, adapters: AdapterStore, change: Callable[[Tensors], Any], named: str
+) -> None:
+    assert named in refusal(adapters, damage(sound, store, tensors=change))
+
+
+def test_a_refusal_lists_every_reason(sound: Path, store: Path, adapters: AdapterStore) -> None:
+    reasons = refusal(
+        adapters,
+        damage(sound, store, {"use_dora": True, "bias": "all"}, replace(Q0.format("A"), torch.zeros(8, 65))),
+    )
+    assert all(named in reasons for named in ("DoRA", "bias", "[8, 65]"))
+
+
+def test_files_changed_after_import_are_refused(sound: Path, store: Path, adapters: AdapterStore) -> None:
+    digest = damage(sound, store)
+    weights = load_file(store / digest / "adapter_model.safetensors")
+    weights[Q0.format("A")][0, 0] += 1
+    save_file(weights, store / digest / "adapter_model.safetensors")
+    assert "changed since it was imported" in refusal(adapters, digest)
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"\x80\x05\x95pickle", "safetensors"),
+        (b"", "8-byte length"),
+        (b"\xff" * 64, "header claims"),
+    ],
+)
+def test_a_file_that_is_no_safetensors_is_refused(
+    sound: Path, store: Path, adapters: AdapterStore, content: bytes, named: str
+) -> None:
+    digest = damage(sound, store)
+    (store / digest / "adapter_model.safetensors").write_bytes(content)
+    assert named in refusal(adapters, digest)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"), [("[1]", "not a JSON object"), ("{", "not JSON"), ("[" * 99999, "not JSON")]
+)
+def test_a_config_that_is_no_object_is_refused(
+    sound: Path, store: Path, adapters: AdapterStore, text: str, named: str
+) -> None:
+    digest = damage(sound, store)
+    (store / digest / "adapter_config.json").write_text(text)
+    assert named in refusal(adapters, digest)
+
+
+def test_a_link_out_of_the_store_is_refused(sound: Path, store: Path, adapters: AdapterStore, tmp_path: Path) -> None:
+    digest = damage(sound, store)
+    outside = tmp_path / "outside"
+    (store / digest / "adapter_model.safetensors").rename(outside)
+    (store / digest / "adapter_model.safetensors").symlink_to(outside)
+    assert "adapter_model.safetensors is missing" in refusal(adapters, digest)
+
+
+def test_a_folder_that_leads_out_of_the_store_is_not_found(
+    sound: Path, store: Path, adapters: AdapterStore, tmp_path: Path
+) -> None:
+    digest = damage(sound, store)
+    (store / digest).rename(tmp_path / "elsewhere")
+    (store / digest).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(AdapterNotFound):
+        adapters.load(digest)
+
+
+@pytest.mark.parametrize("digest", ["", "..", "../" + "a" * 61, "A" * 64, "a" * 63, "a" * 64 + "\n", "/etc", "a" * 64])
+def test_a_digest_that_is_none_or_unknown_is_not_found(adapters: AdapterStore, digest: str) -> None:
+    with pytest.raises(AdapterNotFound):
+        adapters.load(digest)
+
+
+def test_values_that_overflow_the_decoders_type_are_refused(sound: Path, store: Path, tiny_model: Path) -> None:
+    digest = damage(sound, store, {"lora_alpha": 10_000_000})
+    halves = AdapterStore(store, read_architecture(tiny_model / "config.json"), torch.float16)
+    with pytest.raises(AdapterRefused, match="overflow"):
+        halves.load(digest)
+
+
+class Shelf:
+    """Adapters made on demand, which remembers what was asked for."""
+
+    def __init__(self) -> None:
+        self.loads: list[str] = []
+
+    def load(self, digest: str) -> HostAdapter:
+        self.loads.append(digest)
+        if digest == "broken":
+            raise AdapterRefused(["it is broken"])
+        pair = TargetWeights(torch.zeros(1, 4, 8), torch.zeros(1, 8, 4))
+        return HostAdapter(digest, {"q_proj": pair}, 8, 100)
+
+
+def test_the_host_cache_forgets_the_least_recently_used() -> None:
+    shelf = Shelf()
+    cache = AdapterCache(shelf.load, max_bytes=250)
+    for digest in ("a", "b", "a", "c", "a", "b"):
+        assert cache.load(digest).digest == digest
+    assert shelf.loads == ["a", "b", "c", "b"]
+    assert cache.digests == ("a", "b")
+    assert cache.num_bytes == 200
+
+
+def test_an_adapter_larger_than_the_host_cache_is_served_and_not_kept() -> None:
+    cache = AdapterCache(Shelf().load, max_bytes=50)
+    assert cache.load("a").digest == "a"
+    assert cache.digests == ()
+
+
+def test_a_refused_adapter_is_not_kept() -> None:
+    cache = AdapterCache(Shelf().load, max_bytes=250)
+    with pytest.raises(AdapterRefused):
+        cache.load("broken")
+    assert cache.digests == ()
+
+
+def test_a_slot_in_use_is_never_given_away() -> None:
+    slots = LoraSlots(2, Shelf().load)
+    assert {slots.acquire("a"), slots.acquire("b")} == {0, 1}
+    assert not slots.can_acquire("c")
+    assert slots.acquire("c") is None
+    assert set(slots.digests) == {"a", "b"}
+
+
+def test_the_least_recently_used_free_slot_is_given_away() -> None:
+    slots = LoraSlots(3, Shelf().load)
+    for digest in ("a", "b", "c", "a"):
+        slots.acquire(digest)
+    for digest in ("a", "a", "b"):
+        slots.release(digest)
+    taken = slots.slot("b")
+    assert slots.acquire("d") == taken
+    assert set(slots.digests) == {"a", "c", "d"}
+
+
+def test_an_adapter_is_loaded_once_while_it_is_on_the_device() -> None:
+    shelf = Shelf()
+    slots = LoraSlots(2, shelf.load)
+    first = slots.acquire("a")
+    slots.release("a")
+    assert slots.acquire("a") == first
+    assert shelf.loads == ["a"]
+
+
+def test_pins_are_counted_and_never_negative() -> None:
+    slots = LoraSlots(1, Shelf().load)
+    slots.acquire("a")
+    slots.acquire("a")
+    slots.release("a")
+    assert (slots.pins("a"), slots.num_pinned, slots.can_acquire("b")) == (1, 1, False)
+    slots.release("a")
+    assert (slots.pins("a"), slots.num_pinned, slots.can_acquire("b")) == (0, 0, True)
+    with pytest.raises(AssertionError, match="more often than acquired"):
+        slots.release("a")
+
+
+def test_an_adapter_that_is_refused_evicts_nobody() -> None:
+    slots = LoraSlots(1, Shelf().load)
+    slots.acquire("a")
+    slots.release("a")
+    with pytest.raises(AdapterRefused):
+        slots.acquire("broken")
+    assert (slots.digests, slots.num_pinned) == (("a",), 0)

@@ -1,0 +1,85 @@
+"""The environment: defaults, every key, and the sentence for each bad value."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+
+import pytest
+
+from inference.config import ConfigError, read_config
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    config = read_config({})
+    assert config.base_model == "SmolLM2-135M-Instruct"
+    assert config.base_key == "smollm2-135m-instruct"
+    assert (config.device, config.dtype, config.quantization) == ("auto", "bfloat16", "none")
+    assert (config.max_rows, config.block_size, config.prefill_tokens) == (32, 32, 256)
+    assert (config.adapter_slots, config.max_rank, config.host_cache_mb) == (32, 64, 512)
+    assert config.var_dir.name == "var"
+    assert config.redis_url == f"unix://{config.var_dir}/redis.sock"
+    assert config.worker_name
+
+
+def test_every_key_is_read(tmp_path: Path) -> None:
+    config = read_config(
+        {
+            "VAR_DIR": str(tmp_path),
+            "REDIS_URL": "redis://queue:6379/1",
+            "BASE_MODEL": "mistralai/Mistral-7B-v0.1",
+            "DEVICE": "CUDA",
+            "DTYPE": "float16",
+            "QUANTIZATION": "nf4",
+            "MAX_ROWS": "64",
+            "KV_BLOCKS": "1000",
+            "BLOCK_SIZE": "16",
+            "CONTEXT_LENGTH": "2048",
+            "ADAPTER_SLOTS": "8",
+            "MAX_RANK": "16",
+            "HOST_CACHE_MB": "100",
+            "PREFILL_TOKENS": "512",
+            "LEASE_SECONDS": "2.5",
+            "WORKER_NAME": "one",
+            "THREADS": "4",
+        }
+    )
+    assert (config.var_dir, config.redis_url) == (tmp_path, "redis://queue:6379/1")
+    assert (config.base_key, config.device, config.dtype) == ("mistral-7b-v0.1", "cuda", "float16")
+    assert (config.quantization, config.max_rows, config.kv_blocks, config.block_size) == ("nf4", 64, 1000, 16)
+    assert (config.context_length, config.adapter_slots, config.max_rank) == (2048, 8, 16)
+    assert (config.host_cache_mb, config.prefill_tokens, config.lease_seconds) == (100, 512, 2.5)
+    assert (config.worker_name, config.threads) == ("one", 4)
+    assert config.adapters_dir == tmp_path / "adapters"
+
+
+def test_an_empty_value_counts_as_unset() -> None:
+    assert read_config({"DTYPE": "", "MAX_ROWS": " "}).max_rows == 32
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(FrozenInstanceError):
+        read_config({}).max_rows = 1  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"DTYPE": "int8"}, "DTYPE=int8 is not known; choose bfloat16, float16 or float32"),
+        ({"DEVICE": "tpu"}, "DEVICE=tpu is not known; choose auto, cpu or cuda"),
+        ({"QUANTIZATION": "awq"}, "QUANTIZATION=awq is not known; choose none or nf4"),
+        ({"QUANTIZATION": "nf4", "DEVICE": "cpu"}, "QUANTIZATION=nf4 needs a GPU"),
+        ({"MAX_ROWS": "many"}, "MAX_ROWS=many must be a whole number from 1 to 1024"),
+        ({"MAX_ROWS": "0"}, "MAX_ROWS=0 must be a whole number from 1 to 1024"),
+        ({"BLOCK_SIZE": "-1"}, "BLOCK_SIZE=-1 must be a whole number from 8 to 256"),
+        ({"PREFILL_TOKENS": "100"}, "PREFILL_TOKENS=100 must be a multiple of 32"),
+        ({"LEASE_SECONDS": "0.1"}, "LEASE_SECONDS=0.1 must be a number of seconds from 1 to 3600"),
+        ({"LEASE_SECONDS": "nan"}, "LEASE_SECONDS=nan must be a number"),
+        ({"BASE_MODEL": "a/b c"}, "BASE_MODEL=a/b c must end in a name"),
+        ({"WORKER_NAME": "a:b"}, "WORKER_NAME=a:b must be of letters"),
+    ],
+)
+def test_a_bad_value_is_refused_with_the_choices(environ: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read_config(environ)
+    assert sentence in str(caught.value)
