@@ -1,7 +1,8 @@
 """The wire's transactions, in Lua for Redis 6.2 or later: whatever must happen together or not at all.
 
-Times are the server's own, in milliseconds, so that no two machines need agree on a clock. A queue's leases
-are a sorted set beside it: the id of every claimed request, scored with the moment its lease ends.
+Times are the server's own, in milliseconds, so that no two machines need agree on a clock. Beside each queue
+stands its line, a sorted set of the ids in it: a claimed one is scored with the moment its lease ends, and one
+that was never claimed with a number beyond every moment, in order of arrival. So places and lengths are ranks.
 """
 
 from __future__ import annotations
@@ -15,13 +16,14 @@ local function now()
 end
 local function stream_of(id) return 'generation:' .. id end
 local function claim_of(id) return 'generation:' .. id .. ':claim' end
-local function leases_of(queue) return queue .. ':leases' end
-local function waiting(queue)
-  return redis.call('XLEN', queue) - redis.call('ZCOUNT', leases_of(queue), '(' .. string.format('%d', now()), '+inf')
-end
+local UNCLAIMED = 100000000000000
+local function line_of(queue) return queue .. ':line' end
+local function count(queue, low, high) return redis.call('ZCOUNT', line_of(queue), low, high) end
+local function num_leased(queue) return count(queue, '(' .. string.format('%d', now()), '(' .. UNCLAIMED) end
+local function waiting(queue) return redis.call('ZCARD', line_of(queue)) - num_leased(queue) end
 local function is_leased(queue, id)
-  local deadline = redis.call('ZSCORE', leases_of(queue), id)
-  return deadline and tonumber(deadline) > now()
+  local score = tonumber(redis.call('ZSCORE', line_of(queue), id))
+  return score > now() and score < UNCLAIMED
 end
 local function receipt(id)
   local stopping = redis.call('HEXISTS', claim_of(id), 'stop')
@@ -35,7 +37,7 @@ local function finish(id, terminal)
   if queue then
     redis.call('XACK', queue, 'workers', entry)
     redis.call('XDEL', queue, entry)
-    redis.call('ZREM', leases_of(queue), id)
+    redis.call('ZREM', line_of(queue), id)
   end
   redis.call('DEL', claim_of(id))
 end
@@ -52,6 +54,8 @@ for i = 2, #KEYS do total = total + waiting(KEYS[i]) end
 if total >= tonumber(ARGV[3]) then return total end
 local entry = redis.call('XADD', queue, '*', 'id', id)
 redis.call('HSET', claim_of(id), 'queue', queue, 'entry', entry, 'request', ARGV[2], 'attempts', 0)
+local last = redis.call('ZREVRANGE', line_of(queue), 0, 0, 'WITHSCORES')[2]
+redis.call('ZADD', line_of(queue), math.max(UNCLAIMED, tonumber(last or 0)) + 1, id)
 redis.call('PUBLISH', queue, id)
 return -1
 """
@@ -89,8 +93,7 @@ PLACE: Final = (
     + """
 -- ARGV: id, then the classes in order of priority. Returns -1 when nobody waits under this id.
 local id = ARGV[1]
-local claim = redis.call('HMGET', claim_of(id), 'queue', 'entry')
-local queue, entry = claim[1], claim[2]
+local queue = redis.call('HGET', claim_of(id), 'queue')
 if not queue or is_leased(queue, id) then return -1 end
 local ahead = 0
 for i = 2, #ARGV do
@@ -98,17 +101,9 @@ for i = 2, #ARGV do
   if other == queue then break end
   ahead = ahead + waiting(other)
 end
-local rank = redis.call('ZRANK', leases_of(queue), id)
-if rank then return ahead + rank end
-local seen = '-'
-local groups = redis.pcall('XINFO', 'GROUPS', queue)
-if groups.err == nil and groups[1] then
-  for i = 1, #groups[1], 2 do
-    if groups[1][i] == 'last-delivered-id' then seen = '(' .. groups[1][i + 1] end
-  end
-end
-local expired = redis.call('ZCOUNT', leases_of(queue), '-inf', now())
-return ahead + expired + #redis.call('XRANGE', queue, seen, '(' .. entry)
+local rank = redis.call('ZRANK', line_of(queue), id)
+local was_claimed = tonumber(redis.call('ZSCORE', line_of(queue), id)) < UNCLAIMED
+return ahead + rank - (was_claimed and 0 or num_leased(queue))
 """
 )
 
@@ -137,7 +132,7 @@ local function take(queue, id, doom)
   local claim = claim_of(id)
   redis.call('HSET', claim, 'token', token, 'worker', worker)
   local attempts = redis.call('HINCRBY', claim, 'attempts', 1)
-  redis.call('ZADD', leases_of(queue), time + lease, id)
+  redis.call('ZADD', line_of(queue), time + lease, id)
   taken[#taken + 1] = {id, redis.call('HGET', claim, 'request'), attempts, doom, redis.call('XLEN', stream_of(id))}
   if doom == '' then room = room - 1 end
 end
@@ -154,7 +149,7 @@ end
 
 for i = 2, #KEYS do
   local queue = KEYS[i]
-  local expired = redis.call('ZRANGEBYSCORE', leases_of(queue), '-inf', time, 'WITHSCORES')
+  local expired = redis.call('ZRANGEBYSCORE', line_of(queue), '-inf', time, 'WITHSCORES')
   for j = 1, #expired, 2 do
     local doom = judge(expired[j], tonumber(expired[j + 1]))
     if doom ~= 'other' and (doom ~= '' or room > 0) then take(queue, expired[j], doom) end
@@ -174,7 +169,7 @@ RENEW: Final = (
 local id = ARGV[1]
 local claim = redis.call('HMGET', claim_of(id), 'token', 'queue')
 if claim[1] ~= ARGV[2] then return {0, 0, 0} end
-redis.call('ZADD', leases_of(claim[2]), now() + ARGV[3], id)
+redis.call('ZADD', line_of(claim[2]), now() + ARGV[3], id)
 return receipt(id)
 """
 )
@@ -208,7 +203,7 @@ local claim = redis.call('HMGET', claim_of(id), 'token', 'queue')
 if claim[1] ~= ARGV[2] then return 0 end
 redis.call('HDEL', claim_of(id), 'token', 'worker')
 if ARGV[3] == '0' then redis.call('HINCRBY', claim_of(id), 'attempts', -1) end
-redis.call('ZADD', leases_of(claim[2]), now(), id)
+redis.call('ZADD', line_of(claim[2]), now(), id)
 redis.call('PUBLISH', claim[2], id)
 return 1
 """
