@@ -91,6 +91,7 @@ def best(cards: Iterable[Card]) -> Card | None:
 def _card(adapter: Adapter) -> Card:
     version = adapter.published
     assert version is not None  # AdapterQuerySet.published lets no other through
+    version.adapter = adapter  # known already: its emblem needs no second look
     return Card(adapter, version, category_of(adapter.category), score_of(version.score), adapter.is_served)
 
 

@@ -23,10 +23,9 @@ def curl(version: AdapterVersion, origin: str) -> str:
 
 
 def python(version: AdapterVersion, origin: str) -> str:
-    """The same with the `openai` package; fields of a template travel in `extra_body`."""
+    """The same with the `openai` package; fields of a template travel in `extra_body`, in place of the messages."""
     body = _body(version)
-    inputs = body.get("inputs")
-    asked = f"    messages=[],\n    extra_body={_literal({'inputs': inputs})},\n" if inputs else _messages(body)
+    asked = _inputs(body) if "inputs" in body else _messages(body)
     return (
         "import os\n\nfrom openai import OpenAI\n\n"
         f'client = OpenAI(base_url="{origin}/v1", api_key=os.environ["LORALAND_API_KEY"])\n'
@@ -49,6 +48,14 @@ def _body(version: AdapterVersion) -> dict[str, Any]:
 
 def _messages(body: dict[str, Any]) -> str:
     return f"    messages={_literal(body['messages'])},\n"
+
+
+def _inputs(body: dict[str, Any]) -> str:
+    pairs = "".join(f"            {_literal(key)}: {_literal(value)},\n" for key, value in body["inputs"].items())
+    return (
+        "    messages=[],\n    extra_body={\n"
+        '        "messages": None,\n        "inputs": {\n' + pairs + "        },\n    },\n"
+    )
 
 
 def _literal(value: Any) -> str:

@@ -19,6 +19,8 @@ from loraland.catalogue.models import Adapter
 from loraland.catalogue.residency import residency
 from loraland.catalogue.score import score_of
 
+_SHOWN: Final = ("published", "listed", "ready", "retired")
+"""States of the versions that an adapter's page lists."""
 _TRAINING: Final = {
     "steps": "steps",
     "batch": "rows a step",
@@ -71,9 +73,8 @@ def adapter(request: HttpRequest, slug: str) -> HttpResponse:
         "category": category_of(shown.category),
         "score": score_of(version.score),
         "base_asked": _BASE_ASKED.get(version.score.get("base_prompt", ""), ""),
-        "base_name": settings.BASE_NAME,
         "training": [(label, version.training[key]) for key, label in _TRAINING.items() if key in version.training],
-        "versions": shown.versions.filter(status__in=["published", "ready", "retired"]).exclude(digest=""),
+        "versions": shown.versions.filter(status__in=_SHOWN).exclude(digest=""),
         "curl": snippets.curl(version, origin),
         "python": snippets.python(version, origin),
     }
