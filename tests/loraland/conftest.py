@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -12,6 +14,7 @@ from django.conf import settings as site_settings
 from inference.streams import Wire
 from loraland import inference_client
 from loraland.catalogue.models import Adapter, AdapterVersion
+from tests.loraland.adapter_files import SMOLLM2
 from tests.loraland.scripted_worker import Script, ScriptedWorker, echo
 
 
@@ -56,3 +59,22 @@ def publish(db: None) -> Callable[..., AdapterVersion]:
         return version
 
     return make
+
+
+@pytest.fixture
+def adapter_store(settings: object, tmp_path: Path) -> Path:
+    """Empty directories for the site's files, and the shapes of the base that it serves; the store's is given."""
+    settings.ADAPTERS_DIR = tmp_path / "store" / "adapters"
+    settings.QUARANTINE_DIR = tmp_path / "store" / "quarantine"
+    settings.MODELS_DIR = tmp_path / "store" / "models"
+    config = settings.MODELS_DIR / site_settings.BASE_NAME / "config.json"
+    config.parent.mkdir(parents=True)
+    config.write_text(json.dumps(SMOLLM2))
+    return settings.ADAPTERS_DIR
+
+
+@pytest.fixture(autouse=True)
+def plain_static_files(settings: object) -> None:
+    """Pages name static files as they are called, without a collected manifest."""
+    plain = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    settings.STORAGES = {**settings.STORAGES, "staticfiles": plain}

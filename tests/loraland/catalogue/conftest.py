@@ -1,0 +1,62 @@
+"""A wire that takes probes from synchronous code, and the step from files to an examined version."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from inference.protocol import Failed, Finished, Probe, Stats
+from loraland import inference_client
+from loraland.catalogue import store
+from loraland.catalogue.card import Card
+from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.submission import submit
+from loraland.catalogue.validation import examine
+
+
+@pytest.fixture
+def probes(monkeypatch: pytest.MonkeyPatch) -> list[Probe]:
+    """The probes that the site sends, in place of the workers' queue."""
+    sent: list[Probe] = []
+    monkeypatch.setattr(inference_client, "submit_probe", sent.append)
+    return sent
+
+
+@pytest.fixture
+def examined(db: None, adapter_store: Path, probes: list[Probe]) -> Callable[..., AdapterVersion]:
+    """`examined(directory, slug, **card)` submits the adapter in a directory and examines it as the job does."""
+
+    def run(directory: Path, slug: str = "emotion", **card: object) -> AdapterVersion:
+        facts = Card(**{"name": slug.title(), "base": "SmolLM2-135M-Instruct", **card})
+        submission = submit(store.receive_directory(directory), slug, facts)
+        if submission.is_new:
+            version = AdapterVersion.objects.claim(submission.version.pk)
+            assert version is not None
+            examine(version)
+        return AdapterVersion.objects.select_related("adapter").get(pk=submission.version.pk)
+
+    return run
+
+
+@pytest.fixture
+def proven() -> Callable[[AdapterVersion], AdapterVersion]:
+    """`proven(version)` lets a worker find that the adapter changes the base."""
+
+    def run(version: AdapterVersion, delta: float = 1.5) -> AdapterVersion:
+        version.record_verdict(Finished(version.probe_id, "done", Stats(logit_delta=delta)))
+        return version
+
+    return run
+
+
+@pytest.fixture
+def refused() -> Callable[..., AdapterVersion]:
+    """`refused(version, code)` lets a worker fail to prove the adapter."""
+
+    def run(version: AdapterVersion, code: str = "adapter_refused", error: str = "It is damaged.") -> AdapterVersion:
+        version.record_verdict(Failed(version.probe_id, code, error))
+        return version
+
+    return run
