@@ -200,7 +200,7 @@ class Engine:
             self._fail(answer, "adapter_refused", "The adapter makes the model compute numbers that are not finite.")
 
     def _shed(self, plan: Plan) -> None:
-        """After a pass that did not fit, give up one request: the youngest that was reading its prompt, or the youngest.
+        """After a pass that did not fit, give up the youngest request that was reading its prompt, or the youngest.
 
         With no pass it was an adapter that did not fit on the device: that of the oldest who waits for one.
         """

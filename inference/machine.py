@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -12,6 +11,7 @@ import torch
 from inference.adapters import AdapterCache, AdapterStore, LoraSlots
 from inference.architecture import Architecture, read_architecture
 from inference.config import EngineConfig
+from inference.fetch import find_model
 from inference.fingerprint import fingerprint
 from inference.kv_cache import BlockPool
 from inference.layers.attention import KVCache
@@ -57,7 +57,7 @@ def build_machine(config: EngineConfig) -> Machine:
     device, dtype = _device(config), getattr(torch, config.dtype)
     if config.threads:
         torch.set_num_threads(config.threads)
-    directory = model_directory(config)
+    directory = find_model(config)
     architecture = read_architecture(directory / "config.json")
     decoder = Decoder(architecture, load_weights(directory, architecture, dtype, device, config.quantization))
     tokenizer = Tokenizer(directory)
@@ -82,15 +82,6 @@ def build_machine(config: EngineConfig) -> Machine:
         fingerprint=fingerprint(config, directory, dtype, device, context),
         self_check=self_check(runner, architecture.vocab_size),
     )
-
-
-def model_directory(config: EngineConfig) -> Path:
-    """Where the base model of `config` lies: fetched under its name, or the directory that it names."""
-    fetched = config.models_dir / config.base_model.rstrip("/").rsplit("/", 1)[-1]
-    for path in (fetched, Path(config.base_model)):
-        if (path / "config.json").is_file():
-            return path
-    raise MachineError(f"the base model {config.base_model} is not in {fetched}; run python -m inference.fetch first")
 
 
 def _device(config: EngineConfig) -> torch.device:

@@ -20,6 +20,8 @@ from torch import Tensor
 from inference.protocol import Sampling
 
 MAX_LOGPROBS: Final = 20
+NUCLEUS_GUESS: Final = 512
+"""How many tokens a nucleus mostly has at most."""
 
 
 @dataclass(frozen=True)
@@ -131,12 +133,23 @@ def _restrict(logits: Tensor, sampling: Sampling) -> Tensor:
     if 0 < sampling.top_k < logits.numel():
         logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[-1], -math.inf)
     if sampling.top_p < 1:
-        ordered, ids = logits.softmax(-1).sort(descending=True, stable=True)
-        outside = ids[ordered.cumsum(-1) - ordered >= sampling.top_p]
-        logits = logits.index_fill(0, outside, -math.inf)
+        probabilities = logits.softmax(-1)
+        logits = logits.masked_fill(probabilities < _least_of_nucleus(probabilities, sampling.top_p), -math.inf)
     if sampling.min_p > 0:
         logits = logits.masked_fill(logits < logits.max() + math.log(sampling.min_p), -math.inf)
     return logits
+
+
+def _least_of_nucleus(probabilities: Tensor, top_p: float) -> Tensor:
+    """The least probability among the fewest tokens that together reach `top_p` (Holtzman et al. 2020).
+
+    Sorting a whole vocabulary takes milliseconds and is done only where the likeliest tokens do not suffice.
+    """
+    ordered = probabilities.topk(min(NUCLEUS_GUESS, probabilities.numel())).values
+    if ordered.sum() < top_p:
+        ordered = probabilities.sort(descending=True).values
+    before = ordered.cumsum(-1) - ordered
+    return ordered[before < top_p][-1]
 
 
 def _race(logits: Tensor, seed: int, index: int) -> int:

@@ -86,10 +86,13 @@ class Scheduler:
 
     @property
     def room(self) -> int:
-        """How many more requests to accept now: those that could run, and a bounded look-ahead."""
+        """How many more requests to accept now: those that could run, and a bounded look-ahead.
+
+        A slot changes hands at most once for each older request that waits, so that with no more than
+        `PATIENCE` of them for each slot nobody sees the slots change hands more than `PATIENCE` times over.
+        """
         free_rows = min(self.max_rows - len(self.running), self.pool.num_free // BLOCKS_PER_REQUEST)
-        foreign = {each.digest for each in self.waiting if each.digest and self.slots.slot(each.digest) is None}
-        turns = PATIENCE * self.slots.num_slots - len(foreign)
+        turns = PATIENCE * self.slots.num_slots - sum(bool(each.digest) for each in self.waiting)
         return max(0, min(free_rows + LOOK_AHEAD - len(self.waiting), turns))
 
     def add(self, sequence: Sequence) -> None:

@@ -1,0 +1,240 @@
+"""Engines for tests: a tiny real model with a tokenizer of bytes, or a decoder that only checks where it reads."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+import torch
+from tokenizers import decoders, models, pre_tokenizers
+from torch import Tensor
+
+from inference.adapter_file import HostAdapter
+from inference.adapters import AdapterCache, LoraSlots
+from inference.batch import Batch, Segment
+from inference.config import EngineConfig
+from inference.engine import Engine
+from inference.kv_cache import BlockPool
+from inference.layers.attention import KVCache
+from inference.layers.lora import LoraPlanner
+from inference.loading import AdapterLoader
+from inference.machine import Machine
+from inference.model_runner import ModelRunner, canary_blocks
+from inference.protocol import Delta, Event, Failed, Finished, Progress, Terminal, TokenLogprob
+from inference.scheduler import Scheduler
+from inference.tokenizer import Tokenizer
+
+CONTROLS = ("<|end|>", "<|start|>")
+VOCAB = 256 + len(CONTROLS)
+EOS = 0
+TEMPLATE = "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
+CHAT_TEMPLATE = TEMPLATE + "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
+
+
+def make_tokenizer(directory: Path, chat_template: str | None = CHAT_TEMPLATE) -> Path:
+    """Save a tokenizer in which every byte is a token, and two control tokens come first."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocab = {each: index + len(CONTROLS) for index, each in enumerate(alphabet)}
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab | {each: n for n, each in enumerate(CONTROLS)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(list(CONTROLS))
+    directory.mkdir(parents=True, exist_ok=True)
+    tokenizer.save(str(directory / "tokenizer.json"))
+    (directory / "tokenizer_config.json").write_text('{"eos_token": "<|end|>"}')
+    if chat_template is not None:
+        (directory / "chat_template.jinja").write_text(chat_template)
+    return directory
+
+
+def make_config(model: Path, store: Path, **changes: Any) -> EngineConfig:
+    """A small engine over the model in `model` and the adapters in `store`, which is named adapters."""
+    fields: dict[str, Any] = {
+        "var_dir": store.parent,
+        "redis_url": "",
+        "base_model": str(model),
+        "device": "cpu",
+        "kv_blocks": 64,
+        "max_rows": 16,
+        "adapter_slots": 4,
+    }
+    return EngineConfig(**{**fields, **changes})
+
+
+@dataclass
+class Record:
+    """What a reader of one stream has seen."""
+
+    text: str = ""
+    token_ids: list[int] = field(default_factory=list)
+    logprobs: list[TokenLogprob] = field(default_factory=list)
+    states: list[str] = field(default_factory=list)
+    num_chars: list[int] = field(default_factory=list)
+    ends: list[Terminal] = field(default_factory=list)
+
+    @property
+    def end(self) -> Terminal:
+        (end,) = self.ends
+        return end
+
+    @property
+    def finished(self) -> Finished:
+        assert isinstance(self.end, Finished), self.end
+        return self.end
+
+    @property
+    def failed(self) -> Failed:
+        assert isinstance(self.end, Failed), self.end
+        return self.end
+
+
+class Records(dict[str, Record]):
+    """Streams by id, as a site would keep them. After its end a stream takes nothing more."""
+
+    def take(self, events: Iterable[Event]) -> None:
+        for event in events:
+            record = self.setdefault(event.id, Record())
+            assert not record.ends, f"{event} came after the end of its stream"
+            if isinstance(event, Delta):
+                record.text += event.text
+                record.token_ids += event.token_ids
+                record.logprobs += event.logprobs
+                record.num_chars += [len(record.text)] * len(event.token_ids)
+            elif isinstance(event, Progress):
+                record.states.append(event.state)
+            else:
+                record.ends.append(event)
+
+
+def drain(engine: Engine, records: Records | None = None, seconds: float = 60) -> Records:
+    """Step until nothing is left to do."""
+    records = Records() if records is None else records
+    deadline = time.monotonic() + seconds
+    while engine.has_work:
+        assert time.monotonic() < deadline, "the engine does not come to an end"
+        records.take(engine.step())
+    return records
+
+
+def assert_nothing_held(engine: Engine) -> None:
+    """All blocks, slots, rows and wishes are as they were at the start."""
+    machine = engine.machine
+    assert machine.scheduler.pool.num_free == machine.scheduler.pool.num_blocks
+    assert machine.slots.num_pinned == 0
+    assert machine.loader.num_wanted == 0
+    assert not machine.scheduler.running
+    assert not machine.scheduler.waiting
+
+
+def next_token(token_ids: Iterable[int], digest: str) -> int:
+    """The token with which `ReadingDecoder` continues `token_ids`; seldom the end."""
+    state = hashlib.sha256(f"{digest} {list(token_ids)}".encode()).digest()
+    return EOS if state[0] < 8 else len(CONTROLS) + state[1] % 256
+
+
+def expected_answer(prompt_ids: Iterable[int], digest: str, max_tokens: int) -> list[int]:
+    """What `ReadingDecoder` answers when nothing is mixed up."""
+    tokens, answer = list(prompt_ids), []
+    while len(answer) < max_tokens and EOS not in answer:
+        answer.append(next_token(tokens + answer, digest))
+    return answer
+
+
+class ReadingDecoder:
+    """A decoder without weights: the next token is a hash of all tokens that its row finds in the cache.
+
+    So a block, a position, a slot or a replay that is off by one gives another answer.
+    """
+
+    def __init__(self, digest_of: Callable[[int], str]) -> None:
+        self._digest_of = digest_of
+        self._memory: dict[int, tuple[int, int]] = {}
+        self.num_rows: list[int] = []
+        self.failure: Exception | None = None
+
+    def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        ids, positions, slots = (each.tolist() for each in (batch.token_ids, batch.positions, batch.cache_slots))
+        assert len(set(slots)) == len(slots), "two rows write to one place"
+        self._memory.update(
+            {slot: (position, token) for slot, position, token in zip(slots, positions, ids, strict=True)}
+        )
+        self.num_rows.append(len(ids))
+        owners = {row: segment for segment in batch.decodes + batch.tiles for row in self._rows(segment)}
+        assert len(owners) == len(ids), "every row lies in exactly one segment"
+        logits = torch.zeros(len(batch.sample_rows), VOCAB)
+        for index, row in enumerate(batch.sample_rows.tolist()):
+            context = self._read(owners[row], positions[row] + 1, cache.block_size)
+            logits[index, next_token(context, self._digest_of(int(batch.adapter_slots[row])))] = 1.0
+        return logits
+
+    @staticmethod
+    def _rows(segment: Segment) -> range:
+        return range(segment.start, segment.start + segment.length)
+
+    def _read(self, segment: Segment, length: int, block_size: int) -> list[int]:
+        table, tokens = segment.block_table, []
+        for position in range(length):
+            written, token = self._memory[table[position // block_size] * block_size + position % block_size]
+            assert written == position, "a row reads a place that belongs to another position"
+            tokens.append(token)
+        return tokens
+
+
+class _Slots(LoraSlots):
+    """Real slots with adapters of no weight; knows which digest sits where."""
+
+    def digest(self, slot: int) -> str:
+        return next((digest for digest in self.digests if self.slot(digest) == slot), "")
+
+
+def make_reading_engine(directory: Path, **changes: Any) -> Engine:
+    """An engine over `ReadingDecoder`; adapters are any string but those that begin with "missing"."""
+    settings: Mapping[str, Any] = {
+        "num_blocks": 32,
+        "block_size": 16,
+        "num_slots": 2,
+        "max_rows": 8,
+        "prefill_tokens": 64,
+        "context_length": 256,
+    }
+    settings = {**settings, **changes}
+    host_cache = AdapterCache(_load, max_bytes=3)
+    loader = AdapterLoader(host_cache.load)
+    slots = _Slots(settings["num_slots"], loader.get)
+    pool = BlockPool(settings["num_blocks"], settings["block_size"])
+    cache = _no_cache(pool.num_blocks + canary_blocks(pool.block_size), pool.block_size)
+    tokenizer = Tokenizer(make_tokenizer(directory))
+    canary = tuple(tokenizer.encode("a canary"))
+    machine = Machine(
+        tokenizer=tokenizer,
+        scheduler=Scheduler(pool, slots, settings["max_rows"], settings["prefill_tokens"]),
+        runner=ModelRunner(ReadingDecoder(slots.digest), cache, None, canary, torch.device("cpu")),
+        slots=slots,
+        host_cache=host_cache,
+        loader=loader,
+        context_length=settings["context_length"],
+        max_rank=64,
+        fingerprint="reading",
+        self_check="exact",
+    )
+    return Engine(EngineConfig(directory, ""), machine)
+
+
+def _load(digest: str) -> HostAdapter:
+    if digest.startswith("missing"):
+        raise FileNotFoundError(digest)
+    return HostAdapter(digest, {}, rank=8, num_bytes=1)
+
+
+def _no_cache(num_blocks: int, block_size: int) -> KVCache:
+    cache = KVCache.__new__(KVCache)
+    cache.num_blocks, cache.block_size, cache.keys, cache.values = num_blocks, block_size, [], []
+    return cache
