@@ -1,0 +1,120 @@
+"""Keeping answers: every end on the wire becomes one outcome in the database, whatever breaks in between."""
+
+from __future__ import annotations
+
+import pytest
+from asgiref.sync import sync_to_async
+from django.conf import settings as site_settings
+from django.db import OperationalError
+
+from inference.protocol import AdapterRef, Delta, Failed, Finished, Generate, Message, Probe
+from loraland import inference_client
+from loraland.catalogue.models import AdapterVersion
+from loraland.generations import metrics, recorder
+from loraland.generations.models import Generation
+from loraland.generations.recorder import Recorder
+from loraland.generations.start import start
+from loraland.generations.stop import stop
+from loraland.generations.visitor import Visitor
+from tests.loraland.scripted_worker import ScriptedWorker, echo
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+ANNA = Visitor(None, "anna", "session:anna")
+
+
+async def ask(text: str = "one two three") -> Generation:
+    return await start(ANNA, Generation.Source.CHAT, None, messages=[Message("user", text)])
+
+
+async def answered(wire, script=echo) -> None:
+    await ScriptedWorker(wire, site_settings.BASE_KEY, script).step()
+
+
+async def test_a_finished_answer_is_kept_with_its_stats_and_its_stream_starts_to_expire(site_wire):
+    generation = await ask()
+    await answered(site_wire)
+    assert await inference_client.redis().ttl(f"generation:{generation.wire_id}") == -1
+    assert await Recorder("r").step(50)
+    await generation.arefresh_from_db()
+    assert (generation.status, generation.text) == ("done", "one two three")
+    assert generation.stats["completion_tokens"] == 3
+    assert generation.finished is not None
+    assert 0 < await inference_client.redis().ttl(f"generation:{generation.wire_id}") <= site_settings.STREAM_TTL_SECONDS
+
+
+async def test_an_answer_that_failed_keeps_what_it_said_and_the_sentence(site_wire):
+    generation = await ask()
+    failed = Failed(generation.wire_id, "out_of_memory", "Send a shorter prompt.")
+    await answered(site_wire, lambda request: [Delta(request.id, "one "), failed])
+    await Recorder("r").step(50)
+    await generation.arefresh_from_db()
+    assert (generation.status, generation.text) == ("error", "one ")
+    assert (generation.error_code, generation.error) == ("out_of_memory", "Send a shorter prompt.")
+    assert generation.terminal() == failed
+
+
+async def test_an_answer_stopped_while_it_waits_is_kept_as_stopped(site_wire):
+    generation = await ask()
+    await stop(generation)
+    await Recorder("r").step(50)
+    await generation.arefresh_from_db()
+    assert (generation.status, generation.text) == ("stopped", "")
+
+
+async def test_an_entry_seen_twice_is_written_and_counted_once(site_wire):
+    generation = await ask()
+    await answered(site_wire)
+    terminal = (await site_wire.history(generation.wire_id))[-1][1]
+    assert await recorder.record(generation.wire_id, terminal)
+    assert not await recorder.record(generation.wire_id, Failed(generation.wire_id, "internal", "late"))
+    await generation.arefresh_from_db()
+    assert generation.status == "done"
+    answers = [each for each in await metrics.counts() if each.name == "answers"]
+    assert [(each.adapter, each.label, each.value) for each in answers] == [("base", "chat:done", 1.0)]
+
+
+async def test_nothing_is_lost_while_the_database_is_down(site_wire, monkeypatch):
+    first = await ask()
+    await answered(site_wire)
+    keeper = Recorder("r")
+    with monkeypatch.context() as down:
+        down.setattr(Generation, "record", lambda *_: (_ for _ in ()).throw(OperationalError("the disk has gone")))
+        assert not await keeper.step(50)
+        second = await ask("four")
+        await answered(site_wire)
+        assert not await keeper.step(50)
+    assert await keeper.step(50)
+    rows = [row async for row in Generation.objects.order_by("created")]
+    assert [(row.id, row.text) for row in rows] == [(first.id, "one two three"), (second.id, "four")]
+
+
+async def test_what_a_recorder_read_and_did_not_write_is_written_by_its_next_life(site_wire):
+    generation = await ask()
+    await answered(site_wire)
+    assert await site_wire.finished("r", 10, 50)
+    await inference_client.close()
+    assert await Recorder("r").step(50)
+    await generation.arefresh_from_db()
+    assert generation.status == "done"
+
+
+async def test_an_answer_that_nobody_here_asked_for_does_not_hold_up_the_others(site_wire):
+    await site_wire.submit(Generate("not-ours", prompt="x"), site_settings.BASE_KEY, "chat", 10)
+    generation = await ask()
+    await answered(site_wire)
+    assert await Recorder("r").step(50)
+    await generation.arefresh_from_db()
+    assert generation.status == "done"
+
+
+async def test_the_verdict_of_a_probe_goes_to_its_version(site_wire, publish, monkeypatch):
+    version = await sync_to_async(publish)(status="validating", probe_id="p" * 32)
+    verdicts = []
+    monkeypatch.setattr(AdapterVersion, "record_verdict", lambda self, end: verdicts.append((self.pk, end)), raising=False)
+    probe = Probe("p" * 32, AdapterRef(version.digest))
+    await site_wire.submit(probe, site_settings.BASE_KEY, "evaluation", 10)
+    end = Finished(probe.id, "done")
+    await answered(site_wire, lambda request: [end])
+    assert await Recorder("r").step(50)
+    assert verdicts == [(version.pk, end)]
