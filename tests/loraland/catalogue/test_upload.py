@@ -1,0 +1,271 @@
+"""Uploading in the admin: two files or a .zip, told what is wrong, examined by the job."""
+
+from __future__ import annotations
+
+import io
+import json
+import stat
+import warnings
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+from django.urls import reverse
+
+from inference.protocol import Probe
+from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.tasks import validate_version
+from tests.loraland.adapter_files import lora_config, lora_tensors, safetensors_bytes, write_adapter
+
+UPLOAD = "/admin/catalogue/adapterversion/add/"
+CONFIG = json.dumps(lora_config()).encode()
+WEIGHTS = safetensors_bytes(lora_tensors())
+TEMPLATE = "Tweet: {text}\nEmotion:\n"
+
+
+@pytest.fixture(autouse=True)
+def _site(settings: Any, adapter_store: Path, probes: list[Probe], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Static files without a manifest, and the examination at once where a Celery worker would do it."""
+    settings.STORAGES = settings.STORAGES | {
+        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    }
+    monkeypatch.setattr(validate_version, "delay_on_commit", validate_version)
+
+
+@pytest.fixture
+def owner(db: None, client: Client) -> Client:
+    """A member of staff who may upload and look, but not change."""
+    user = User.objects.create_user("owner", is_staff=True)
+    user.user_permissions.add(
+        *Permission.objects.filter(codename__in=["add_adapterversion", "view_adapterversion", "view_adapter"])
+    )
+    client.force_login(user)
+    return client
+
+
+def zipped(*entries: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(action="ignore"), zipfile.ZipFile(buffer, "w", method) as archive:
+        for name, data in entries:
+            archive.writestr(name, data, method)
+    return buffer.getvalue()
+
+
+def form(**changes: Any) -> dict[str, Any]:
+    data = {"name": "Tweet emotion", "category": "Classification", "publish_when_ready": "on", "template": TEMPLATE}
+    return data | changes
+
+
+def pair(config: bytes = CONFIG, weights: bytes = WEIGHTS) -> dict[str, SimpleUploadedFile]:
+    return {
+        "config_file": SimpleUploadedFile("adapter_config.json", config),
+        "weights_file": SimpleUploadedFile("adapter_model.safetensors", weights),
+    }
+
+
+def upload(client: Client, **changes: Any) -> list[str]:
+    """Send the form; what it complains of, nothing when it was taken."""
+    response = client.post(UPLOAD, form(**changes))
+    if response.status_code == 302:
+        return []
+    assert response.status_code == 200
+    return [each for errors in response.context["adminform"].form.errors.values() for each in errors]
+
+
+def test_two_files_become_a_version_that_waits_for_its_proof(owner: Client, probes: list[Probe]) -> None:
+    lines = '{"text": "What a day!", "expected": "joy"}\n\n{"inputs": {"text": "Oh no"}, "expected": "sadness"}'
+    assert upload(owner, **pair(), example_lines=lines, summary="Names the emotion of a tweet.") == []
+    version = AdapterVersion.objects.get()
+    assert (version.adapter.slug, version.adapter.base) == ("tweet-emotion", "SmolLM2-135M-Instruct")
+    assert version.status == version.Status.VALIDATING
+    assert version.template == TEMPLATE
+    assert version.fields == [{"name": "text", "label": "Text", "rows": 3}]
+    assert [each["expected"] for each in version.examples] == ["joy", "sadness"]
+    assert version.created_by == User.objects.get()
+    assert [probe.adapter.digest for probe in probes] == [version.digest]
+    assert LogEntry.objects.get().get_change_message() == "Uploaded for tweet-emotion."
+
+
+def test_a_zip_of_the_two_files_is_the_same_upload(owner: Client, adapter_store: Path) -> None:
+    archive = zipped(("adapter_config.json", CONFIG), ("adapter_model.safetensors", WEIGHTS))
+    assert upload(owner, archive=SimpleUploadedFile("anything.zip", archive)) == []
+    version = AdapterVersion.objects.get()
+    assert (adapter_store / version.digest / "adapter_model.safetensors").read_bytes() == WEIGHTS
+
+
+def test_the_same_digest_again_succeeds_and_changes_nothing(owner: Client, adapter_store: Path) -> None:
+    upload(owner, **pair())
+    before = AdapterVersion.objects.values().get()
+    again = pair(config=json.dumps(lora_config(base_model_name_or_path="elsewhere/name")).encode())
+    response = owner.post(UPLOAD, form(**again, name="", category="", adapter=before["adapter_id"]), follow=True)
+    assert "nothing changed" in str(list(response.context["messages"])[-1])
+    assert AdapterVersion.objects.values().get() == before
+    assert list((adapter_store.parent / "quarantine").iterdir()) == []
+
+
+def test_the_same_digest_may_stand_under_another_slug(owner: Client) -> None:
+    upload(owner, **pair())
+    assert upload(owner, **pair(), slug="other") == []
+    assert AdapterVersion.objects.values_list("digest").distinct().count() == 1
+    assert Adapter.objects.count() == 2
+
+
+def test_a_new_version_takes_the_prompt_of_the_latest(owner: Client) -> None:
+    upload(owner, **pair(), example_lines='{"text": "What a day!"}')
+    adapter = Adapter.objects.get()
+    files = pair(weights=safetensors_bytes(lora_tensors(seed=1)))
+    assert upload(owner, **files, adapter=adapter.pk, name="", category="", template="") == []
+    new, old = adapter.versions.all()
+    assert (new.template, new.fields, new.examples) == (old.template, old.fields, old.examples)
+    assert new.digest != old.digest
+
+
+def test_a_damaged_upload_is_rejected_with_its_reasons_on_its_page(owner: Client) -> None:
+    assert upload(owner, **pair(config=json.dumps(lora_config(use_dora=True)).encode())) == []
+    version = AdapterVersion.objects.get()
+    page = owner.get(f"/admin/catalogue/adapterversion/{version.pk}/change/").content.decode()
+    assert version.status == version.Status.REJECTED
+    assert "The adapter uses DoRA (use_dora)" in page
+
+
+def test_a_rejected_digest_can_be_uploaded_again(owner: Client, refused: Callable[..., AdapterVersion]) -> None:
+    upload(owner, **pair())
+    refused(AdapterVersion.objects.get())
+    assert upload(owner, **pair(), name="", category="", adapter=Adapter.objects.get().pk) == []
+    assert sorted(AdapterVersion.objects.values_list("status", flat=True)) == ["rejected", "validating"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"name": ""}, "Give the new adapter a name"),
+        ({"name": "感情"}, "No address can be made"),
+        ({"slug": "no slug"}, "valid “slug”"),
+        ({"base": "a/b"}, "without slashes"),
+        ({"template": "no place"}, "The template has no field"),
+        ({"template": "", "field_names": "text"}, "no place for the field text"),
+        ({"field_names": "text, text"}, "given twice"),
+        ({"field_names": "text, 1st"}, "'1st' is not a field name"),
+        ({"example_lines": "joy"}, "Line 1 of the examples is not JSON"),
+        ({"example_lines": '\n{"tweet": "x"}'}, "the field text is missing"),
+        ({"example_lines": '{"text": "x", "lang": "en"}'}, "there is no field lang"),
+        ({"example_lines": '{"text": 5}'}, "every value must be text"),
+        ({"example_lines": '{"text": "\\ud800"}'}, "cannot be kept"),
+        ({"example_lines": "[" * 100_000}, "not JSON"),
+        ({"template": "", "example_lines": '{"text": "x"}'}, "need a template"),
+        ({"weights_file": ""}, "or one .zip of exactly these two"),
+        ({"archive": SimpleUploadedFile("a.zip", b"PK")}, "or one .zip of exactly these two"),
+    ],
+)
+def test_a_form_that_cannot_be_used_says_why(changes: dict[str, Any], complaint: str, owner: Client) -> None:
+    errors = upload(owner, **pair() | changes)
+    assert any(complaint in each for each in errors), errors
+    assert not AdapterVersion.objects.exists()
+
+
+def test_a_slug_that_exists_is_not_taken_over(owner: Client) -> None:
+    upload(owner, **pair())
+    assert any("exists already" in each for each in upload(owner, **pair()))
+
+
+def link() -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo("adapter_model.safetensors")
+    entry.create_system = 3
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return entry
+
+
+GOOD = (("adapter_config.json", CONFIG), ("adapter_model.safetensors", WEIGHTS))
+
+
+def broken_checksum() -> bytes:
+    data = bytearray(zipped(*GOOD, method=zipfile.ZIP_STORED))
+    data[data.index(WEIGHTS[:64]) + 60] ^= 1
+    return bytes(data)
+
+
+def encrypted() -> bytes:
+    data = bytearray(zipped(*GOOD))
+    data[data.rindex(b"PK\x01\x02") + 8] |= 1
+    return bytes(data)
+
+
+def understated() -> bytes:
+    """The directory claims one byte of the weights; there are many more."""
+    data = bytearray(zipped(*GOOD))
+    size = data.rindex(b"PK\x01\x02") + 24
+    data[size : size + 4] = (1).to_bytes(4, "little")
+    return bytes(data)
+
+
+ARCHIVES: dict[str, tuple[bytes, str]] = {
+    "no archive": (b"not a zip", "not a plain .zip"),
+    "an empty archive": (zipped(), "lacks adapter_config.json"),
+    "a truncated archive": (zipped(*GOOD)[:-30], "not a plain .zip"),
+    "a directory that is not there": (zipped(*GOOD)[-22:], "damaged"),
+    "a file outside": (zipped(*GOOD, ("../../evil.py", b"")), "holds '../../evil.py'"),
+    "an absolute path": (zipped(*GOOD, ("/etc/passwd", b"")), "holds '/etc/passwd'"),
+    "a Windows path": (zipped(*GOOD, ("..\\evil.py", b"")), "holds '..\\\\evil.py'"),
+    "a folder": (zipped(("a/adapter_config.json", CONFIG), GOOD[1]), "without a folder"),
+    "a third file": (zipped(*GOOD, ("adapter_model.bin", b"")), "holds 'adapter_model.bin'"),
+    "a name that goes on after NUL": (
+        zipped(("adapter_config.json~.md", CONFIG), GOOD[1]).replace(b"json~.md", b"json\0.md"),
+        "holds 'adapter_config.json\\x00.md'",
+    ),
+    "only the config": (zipped(GOOD[0]), "lacks adapter_model.safetensors"),
+    "the same file twice": (zipped(*GOOD, GOOD[0]), "holds adapter_config.json twice"),
+    "a link": (zipped(GOOD[0], (link(), b"/etc/passwd")), "is a link"),
+    "a bomb": (zipped(GOOD[0], (GOOD[1][0], bytes(3 * 2**20))), "Unpacked, the files have 3 MB"),
+    "a bomb that understates its size": (understated(), "damaged"),
+    "a password": (encrypted(), "is encrypted"),
+    "a strange packing": (zipped(*GOOD, method=zipfile.ZIP_BZIP2), "is packed by method 12"),
+    "a wrong checksum": (broken_checksum(), "Bad CRC-32"),
+    "a hundred files": (zipped(*((f"{number}.txt", b"") for number in range(100))), "lists 100 files"),
+    "a comment": (zipped(*GOOD)[:-2] + b"\x04\x00PK\x05\x06", "carries a comment"),
+}
+
+
+@pytest.mark.parametrize("trick", ARCHIVES)
+def test_a_tricky_archive_is_refused(trick: str, owner: Client, settings: Any, adapter_store: Path) -> None:
+    settings.MAX_UPLOAD_MB = 2
+    data, reason = ARCHIVES[trick]
+    errors = upload(owner, archive=SimpleUploadedFile("adapter.zip", data))
+    assert any(reason in each for each in errors), errors
+    assert not AdapterVersion.objects.exists()
+    assert list(adapter_store.parent.rglob("adapter_*")) == []
+
+
+def test_files_past_the_limit_are_refused(owner: Client, settings: Any) -> None:
+    settings.MAX_UPLOAD_MB = 1
+    (error,) = upload(owner, **pair(weights=bytes(2**20)))
+    assert error == "Too large: the files are larger than 1 MB, the limit of this site."
+
+
+def test_uploading_needs_the_permission(client: Client, db: None) -> None:
+    client.force_login(User.objects.create_user("visitor", is_staff=True))
+    assert client.post(UPLOAD, form(**pair())).status_code == 403
+    assert Client().post(UPLOAD, form(**pair())).status_code == 302
+    assert not AdapterVersion.objects.exists()
+
+
+def test_the_owner_of_an_upload_cannot_take_steps_without_permission(owner: Client, tmp_path: Path) -> None:
+    upload(owner, **pair())
+    owner.post(
+        reverse("admin:catalogue_adapterversion_changelist"),
+        {"action": "retire", "_selected_action": [AdapterVersion.objects.get().pk]},
+    )
+    assert AdapterVersion.objects.get().status == "validating"
+
+
+def test_a_repeated_import_of_an_upload_is_the_same_version(owner: Client, tmp_path: Path) -> None:
+    from django.core.management import call_command
+
+    upload(owner, **pair(), slug="emotion")
+    call_command("import_adapter", str(write_adapter(tmp_path / "emotion")), "--no-wait")
+    assert AdapterVersion.objects.count() == 1
