@@ -146,7 +146,7 @@ async def test_the_lamp_tells_each_state_of_the_workers() -> None:
     loading = Heartbeat("one", "base", ready=False)
     assert "No worker has reported yet" in await lamp(Workers())
     assert "The base model is loading" in await lamp(Workers(loading))
-    assert "nobody waiting" in await lamp(Workers(loading, Heartbeat("two", "base", ready=True)))
+    assert "Nobody is waiting" in await lamp(Workers(loading, Heartbeat("two", "base", ready=True)))
     assert "Redis does not answer" in await lamp(Workers(error=WireError("refused")))
 
 
