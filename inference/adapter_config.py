@@ -62,7 +62,8 @@ _KNOWN: Final = frozenset(
         "ensure_weight_tying",
     ]
 )
-_SAFE_STARTS: Final = (True, False, None, "gaussian", "eva", "orthogonal")
+_SAFE_STARTS: Final = ("gaussian", "eva", "orthogonal")
+"""Ways to draw the first A and B that leave the base as it is; pissa, olora and others change it."""
 _MAX_PATTERN: Final = 200
 
 
@@ -121,11 +122,9 @@ def _check_features(config: dict[str, Any]) -> list[str]:
         reasons.append(f"peft_type is {config['peft_type']!r}; only LORA is supported")
     if config.get("bias", "none") != "none":
         reasons.append(f"bias is {config['bias']!r}; only none is supported")
-    if not any(config.get("init_lora_weights", True) is start for start in _SAFE_STARTS[:3]):
-        if config["init_lora_weights"] not in _SAFE_STARTS[3:]:
-            reasons.append(
-                f"init_lora_weights {config['init_lora_weights']!r} changes the base; convert the adapter first"
-            )
+    start = config.get("init_lora_weights", True)
+    if not (start is None or isinstance(start, bool) or start in _SAFE_STARTS):
+        reasons.append(f"init_lora_weights {start!r} changes the base; convert the adapter first")
     unknown = sorted(key for key in config if key not in _KNOWN and key not in UNSUPPORTED and config[key])
     return reasons + [f"the field {key!r} is not known, so its effect cannot be computed" for key in unknown]
 

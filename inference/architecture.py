@@ -75,7 +75,7 @@ def read_architecture(path: Path) -> Architecture:
 
 
 def parse_architecture(config: dict[str, Any]) -> Architecture:
-    """Turn the fields of a config.json into an `Architecture`; raises `ArchitectureError` naming what is unsupported."""
+    """The `Architecture` that a config.json describes; raises `ArchitectureError` naming what does not fit."""
     _check_supported(config)
     heads = config["num_attention_heads"]
     rope = _parse_rope(config)

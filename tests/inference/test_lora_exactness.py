@@ -172,7 +172,8 @@ def test_an_adapter_evicted_and_reloaded_into_another_slot_gives_the_same_bits(
     assert slots.slot(digests[1]) is None
     slots.release(digests[2 if slots.slot(digests[2]) != first else 3])
     again = slots.acquire(digests[1])
-    assert again is not None and again != first
+    assert again is not None
+    assert again != first
     after, _ = answer(Passes(decoder, slots), prompts(1), [again], 4)
     assert torch.equal(before, after)
 
