@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from django.db.models import F
+
 from inference.protocol import Heartbeat
 from inference.streams import WireError
 from loraland import inference_client
@@ -37,14 +39,14 @@ async def residency() -> Residency:
 
 async def _summed(workers: Sequence[Heartbeat]) -> Residency:
     digests = {digest for worker in workers for digest in worker.on_device}
-    published = AdapterVersion.objects.filter(digest__in=digests, status="published").select_related("adapter")
+    shown = AdapterVersion.objects.filter(digest__in=digests, pk=F("adapter__published")).select_related("adapter")
     return Residency(
         state=_state(workers),
         workers=len(workers),
         running=sum(worker.running for worker in workers),
         waiting=sum(worker.waiting for worker in workers),
         context_length=max((worker.context_length for worker in workers), default=0),
-        versions=tuple([version async for version in published.order_by("adapter__name")]),
+        versions=tuple([version async for version in shown.order_by("adapter__name")]),
     )
 
 

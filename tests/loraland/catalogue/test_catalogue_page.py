@@ -152,8 +152,12 @@ async def test_the_lamp_tells_each_state_of_the_workers() -> None:
 
 @pytest.mark.django_db(transaction=True)
 async def test_the_lamp_shows_the_adapters_on_the_device_by_name() -> None:
-    adapter = await Adapter.objects.acreate(slug="sums", name="Sums", base="x")
-    await AdapterVersion.objects.acreate(adapter=adapter, digest="a" * 64, status="published")
-    html = await lamp(Workers(Heartbeat("one", "base", ready=True, running=2, on_device=("a" * 64, "f" * 64))))
+    for slug, digest in (("sums", "a"), ("gone", "b")):
+        adapter = await Adapter.objects.acreate(slug=slug, name=slug.title(), base="x")
+        version = await AdapterVersion.objects.acreate(adapter=adapter, digest=digest * 64)
+        await Adapter.objects.filter(slug=slug).aupdate(published=version if slug == "sums" else None)
+    held = ("a" * 64, "b" * 64, "f" * 64)
+    html = await lamp(Workers(Heartbeat("one", "base", ready=True, running=2, on_device=held)))
     assert 'href="/adapters/sums/"' in html
+    assert "Gone" not in html
     assert "2 answering" in html
