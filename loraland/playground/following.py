@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
@@ -29,9 +30,10 @@ async def follow(generation: Generation, after: str, tell: Tell) -> None:
         return await tell(await _ended(generation, generation.terminal(), generation.text))
     waiting = asyncio.create_task(_tell_waiting(generation, tell))
     try:
-        async for cursor, event in reading.events(generation, after):
-            waiting.cancel()
-            await tell(await _told(generation, cursor, event))
+        async with aclosing(reading.events(generation, after)) as events:
+            async for cursor, event in events:
+                waiting.cancel()
+                await tell(await _told(generation, cursor, event))
     finally:
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
@@ -48,8 +50,8 @@ async def _told(generation: Generation, cursor: str, event: Event) -> dict[str, 
 
 async def _settled(generation: Generation, terminal: Terminal) -> dict[str, Any]:
     """The end, written down first (once, whoever comes first), so that the visitor's next step can build on it."""
-    deltas = [event async for _, event in reading.events(generation) if isinstance(event, Delta)]
-    text = "".join(delta.text for delta in deltas)
+    async with aclosing(reading.events(generation)) as events:
+        text = "".join([event.text async for _, event in events if isinstance(event, Delta)])
     await sync_to_async(generation.record)(terminal, text)
     return await _ended(generation, terminal, text)
 

@@ -116,7 +116,7 @@ export class AnswerView {
     const isOver = !this.isRunning && this.state !== "idle";
     this.#show("stop", this.isRunning && Boolean(this.id));
     this.#show("copy", isOver && this.whole !== "");
-    this.#show("regenerate", isOver);
+    this.#show("regenerate", isOver && this.state !== "failed");
     const tools = this.section.querySelector(".answer-tools");
     const retry = tools.querySelector('[data-act="retry"]');
     if (retry) retry.hidden = !isOver || Boolean(this.foot.querySelector('[data-act="retry"]'));

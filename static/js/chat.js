@@ -18,6 +18,8 @@ for (const section of transcript.querySelectorAll(".answer")) adopt(section);
 for (const turn of transcript.querySelectorAll(".turn")) number(turn);
 if (transcript.children.length) scrolling.toEnd();
 wirePicker();
+if (matchMedia("(max-width: 860px)").matches) page.querySelector(".chat-kept").open = false;
+else composer?.fields[0].focus({ preventScroll: true });
 
 // An answer that the page came with; one that still runs is followed from its beginning.
 function adopt(section) {
@@ -52,6 +54,7 @@ function send() {
 
 function regenerate(turn, source) {
   const view = addAnswer(turn);
+  composer?.fields[0].focus({ preventScroll: true });
   ask(view, turn, { type: "regenerate", answer: source, sampling: composer?.sampling() ?? null });
 }
 

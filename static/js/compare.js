@@ -28,7 +28,6 @@ function columnOf(section) {
 
 function run() {
   page.dataset.comparison = "";
-  expectation("");
   for (const column of columns) begin(column);
   announce("Sent to every column.");
   const answers = new Set();
@@ -132,6 +131,16 @@ page.addEventListener("click", (event) => {
     reload: () => location.reload(),
   };
   acts[button.dataset.act]?.();
+});
+
+// The box for the expected answer opens with the example, so that nothing moves once the answers come.
+document.addEventListener("click", (event) => {
+  const example = event.target.closest("[data-inputs]");
+  if (example && !page.dataset.comparison) expectation(example.dataset.expected);
+});
+
+page.addEventListener("input", (event) => {
+  if (event.target.matches("[data-field]") && !page.dataset.comparison) expectation("");
 });
 
 page.addEventListener("change", (event) => {

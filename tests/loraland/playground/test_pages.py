@@ -1,0 +1,150 @@
+"""The pages around the socket: whose they are, what they prefill, and that they send nothing by themselves."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from django.conf import settings as site_settings
+from django.contrib.auth.models import User
+from django.http import HttpResponse
+from django.test import Client
+
+from loraland.catalogue.models import AdapterVersion
+from loraland.generations.models import Generation
+from loraland.playground.models import Answer, Conversation, Turn
+from tests.loraland.playground.conftest import EMOTION, TOPIC
+
+pytestmark = pytest.mark.django_db
+
+HTMX = {"HX-Request": "true"}
+
+
+@pytest.fixture
+def topic(publish: Callable[..., AdapterVersion]) -> AdapterVersion:
+    return publish("topic", "a", **TOPIC)
+
+
+@pytest.fixture
+def kept(client: Client, topic: AdapterVersion) -> Conversation:
+    """A chat of this client with one answered turn."""
+    client.get("/chat/")
+    key = client.cookies[site_settings.SESSION_COOKIE_NAME].value
+    conversation = Conversation.objects.create(session_key=key, adapter=topic.adapter, title="Bridges")
+    turn = Turn.objects.create(conversation=conversation, inputs={"title": "Tower Bridge", "text": "In London."})
+    generation = Generation.objects.create(
+        session_key=key, tenant=f"session:{key}", source="chat", adapter_version=topic, base="b",
+        request={"sampling": {"temperature": 0}}, status="done", text="Building <b>", stats={"completion_tokens": 1},
+    )  # fmt: skip
+    Answer.objects.create(turn=turn, generation=generation)
+    return conversation
+
+
+def html(response: HttpResponse) -> str:
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def test_a_page_gives_a_stranger_a_session(client):
+    client.get("/chat/")
+    assert client.cookies[site_settings.SESSION_COOKIE_NAME].value
+
+
+def test_a_chat_shows_one_field_for_each_variable(client, topic):
+    page = html(client.get("/chat/?adapter=topic"))
+    assert re.findall(r'<textarea [^>]*name="(\w+)"', page) == ["title", "text"]
+
+
+def test_the_base_has_free_text(client, topic):
+    assert re.findall(r'<textarea [^>]*name="(\w+)"', html(client.get("/chat/?adapter=base"))) == ["text"]
+
+
+def test_an_example_in_the_address_fills_the_fields_and_sends_nothing(client, topic):
+    page = html(client.get("/chat/?adapter=topic&example=0"))
+    assert "A bridge in London.</textarea>" in page
+    assert not re.search(r'class="turn" data-turn="\d', page)
+    assert not Generation.objects.exists()
+
+
+@pytest.mark.parametrize("number", ["7", "-1", "x", "0.5", "²"])
+def test_an_example_that_is_not_there_fills_nothing(client, topic, number):
+    assert "A bridge in London.</textarea>" not in html(client.get("/chat/", {"adapter": "topic", "example": number}))
+
+
+def test_a_chat_with_an_unknown_adapter_is_not_found(client):
+    assert client.get("/chat/?adapter=nobody").status_code == 404
+
+
+def test_a_kept_chat_shows_its_turns_with_their_words_escaped(client, kept):
+    page = html(client.get(kept.get_absolute_url()))
+    assert "Tower Bridge" in page
+    assert "Building &lt;b&gt;" in page
+
+
+def test_another_visitors_chat_is_nowhere(client, kept):
+    stranger = Client()
+    stranger.get("/chat/")
+    assert stranger.get(kept.get_absolute_url()).status_code == 404
+    assert stranger.get(f"{kept.get_absolute_url()}rename/").status_code == 404
+    assert stranger.post(f"{kept.get_absolute_url()}rename/", {"title": "Mine"}).status_code == 404
+    assert stranger.post(f"{kept.get_absolute_url()}delete/").status_code == 404
+    assert "Bridges" not in html(stranger.get("/chat/list/"))
+    assert Conversation.objects.get().title == "Bridges"
+
+
+def test_a_users_chat_is_not_the_sessions(client, kept):
+    client.force_login(User.objects.create_user("ada", password="correct-horse-9"))
+    assert client.get(kept.get_absolute_url()).status_code == 404
+
+
+def test_a_chat_is_renamed_in_its_place(client, kept):
+    entry = html(client.post(f"{kept.get_absolute_url()}rename/", {"title": " Old  bridges "}, headers=HTMX))
+    assert "Old bridges" in entry
+    assert Conversation.objects.get().title == "Old bridges"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_deleted_chat_takes_its_answers_along(client, kept):
+    assert html(client.post(f"{kept.get_absolute_url()}delete/", headers=HTMX)) == ""
+    assert not Conversation.objects.exists()
+    assert not Generation.objects.exists()
+
+
+def test_the_picker_finds_adapters_by_their_words(client, publish, topic):
+    publish("emotion", "b", **EMOTION)
+    page = html(client.get("/chat/adapters/?q=emo", headers=HTMX))
+    assert "?adapter=emotion" in page
+    assert "?adapter=topic" not in page
+    assert "Nothing fits" in html(client.get("/chat/adapters/?q=zebra", headers=HTMX))
+
+
+def test_the_picker_is_a_page_without_scripts(client, topic):
+    assert "<html" in html(client.get("/chat/adapters/"))
+
+
+def test_compare_reads_its_columns_from_the_address(client, topic):
+    page = html(client.get("/compare/?columns=topic,base"))
+    assert re.findall(r'data-name="([^"]*)"', page) == ["topic", "base"]
+    assert "reads Topic’s filled-in template" in page
+
+
+def test_compare_takes_a_version_by_the_start_of_its_digest(client, publish, topic):
+    publish("topic", "c", status="ready", **TOPIC)
+    page = html(client.get("/compare/?columns=topic,topic@cccccc"))
+    assert re.findall(r'data-name="([^"]*)"', page) == ["topic", "topic@cccccccccccc"]
+
+
+@pytest.mark.parametrize("columns", ["nobody,base", "topic@ffffff,base", "../etc,base"])
+def test_compare_with_an_unknown_column_is_not_found(client, topic, columns):
+    assert client.get("/compare/", {"columns": columns}).status_code == 404
+
+
+def test_compare_has_two_columns_even_when_none_is_named(client, topic):
+    assert len(re.findall('data-name="', html(client.get("/compare/")))) == 2
+
+
+def test_pages_hold_no_inline_script_or_style(client, kept):
+    for path in ("/chat/", "/chat/?adapter=topic", kept.get_absolute_url(), "/compare/?columns=topic,base"):
+        page = html(client.get(path))
+        assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=", page)
