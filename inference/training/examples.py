@@ -16,6 +16,8 @@ from inference.training.template import fill
 
 IGNORED: Final = -100
 """The label of a token that the loss leaves out."""
+MULTIPLE: Final = 8
+"""Batches are padded to a multiple of this many columns: a CPU compiles its matrix products anew for each new shape."""
 POOL: Final = 16
 """Batches are cut from pools of this many, sorted by length, so that little is padding."""
 
@@ -70,8 +72,8 @@ def encode_all(rows: Sequence[Row], recipe: Recipe, tokenizer: Any) -> list[Enco
 
 
 def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
-    """Pad `rows` to the longest of them."""
-    length = max(len(row.token_ids) for row in rows)
+    """Pad `rows` to the longest of them, rounded up to `MULTIPLE`."""
+    length = -(-max(len(row.token_ids) for row in rows) // MULTIPLE) * MULTIPLE
     token_ids = torch.full((len(rows), length), pad_id)
     labels = torch.full((len(rows), length), IGNORED)
     mask = torch.zeros((len(rows), length), dtype=torch.int64)

@@ -35,7 +35,7 @@ def train(
     for batch in batches:
         loss = answer_loss(model.get_base_model(), batch.to(device))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        torch.autograd.backward(loss)
         torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
         optimizer.step()
         scheduler.step()

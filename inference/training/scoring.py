@@ -97,5 +97,8 @@ def base_tallies(
     """The base's tally of each of `rows` when it is asked in `style`."""
     shots = baseline.choose_shots(split.train, recipe)
     prompts = [baseline.prompt(style, row, recipe, shots, tokenizer) for row in rows]
-    texts = answers(model, tokenizer, prompts, max(BASE_TOKENS, recipe.max_answer), on_rows=on_rows)
+    tokens = max(BASE_TOKENS, recipe.max_answer)
+    texts = answers(
+        model, tokenizer, prompts, tokens, on_rows=on_rows, is_whole=lambda text: baseline.is_whole(text, recipe)
+    )
     return baseline.tallies([baseline.read_answer(text, recipe) for text in texts], rows, recipe)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from inference.training.baseline import best_constant, best_style, choose_shots, prompt, read_answer
+from inference.training.baseline import best_constant, best_style, choose_shots, is_whole, prompt, read_answer
 from inference.training.data import Row
 from inference.training.metrics import Tally
 from inference.training.recipe import load_recipe
@@ -32,6 +32,17 @@ ROWS = [Row({"tweet": f"tweet number {n}"}, ["joy", "anger", "anger", "sadness"]
 )
 def test_an_answer_of_the_base_is_found_among_its_words(task: str, text: str, answer: str) -> None:
     assert read_answer(text, load_recipe(task)) == answer
+
+
+@pytest.mark.parametrize(
+    ("task", "part", "rest"),
+    [("tweet_emotion", "\n joy\n", "anger"), ("snips_slots", '{"intent": "PlayMusic"}', ' {"intent": "RateBook"}')],
+)
+def test_the_base_is_stopped_only_where_the_rest_would_not_be_read(task: str, part: str, rest: str) -> None:
+    recipe = load_recipe(task)
+    assert is_whole(part, recipe)
+    assert not is_whole(part.strip()[:-1], recipe)
+    assert read_answer(part + rest, recipe) == read_answer(part, recipe)
 
 
 def test_four_examples_stand_before_the_question_with_their_answers(tokenizer: Any) -> None:
