@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
@@ -95,11 +95,19 @@ async def readiness() -> Readiness:
 
 @async_to_sync
 async def submit_probe(probe: Probe) -> None:
-    """Send `probe` to the workers, from synchronous code (Celery, commands, the admin).
+    """Send `probe` to the workers, from synchronous code (Celery, commands, the admin, the recorder's thread).
 
-    Raises `inference.streams.WireError` (a full queue, no Redis); the reconciler sends a lost probe again.
+    It has a connection of its own, since it may run in any loop, even in one that goes on using its wire. Raises
+    `inference.streams.WireError` (a full queue, no Redis); the reconciler sees to a probe that was lost.
     """
-    try:
-        await wire().submit(probe, settings.BASE_KEY, "evaluation", settings.QUEUE_LIMIT)
-    finally:
-        await close()
+    async with _own_wire() as wire:
+        await wire.submit(probe, settings.BASE_KEY, "evaluation", settings.QUEUE_LIMIT)
+
+
+@asynccontextmanager
+async def _own_wire() -> AsyncIterator[Wire]:
+    if _plugged:
+        yield _plugged[-1]
+        return
+    async with RedisWire.connect(settings.REDIS_URL) as wire:
+        yield wire

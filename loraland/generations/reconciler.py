@@ -11,9 +11,10 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from django.utils import timezone
+from kombu.exceptions import OperationalError
 
-from inference.protocol import AdapterRef, Failed, Probe, is_terminal
-from inference.streams import QueueFull, WireError
+from inference.protocol import Failed, is_terminal
+from inference.streams import WireError
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.models import Generation
 from loraland.generations.recorder import pause, record
@@ -36,17 +37,18 @@ async def run(stopping: asyncio.Event) -> None:
     while not stopping.is_set():
         try:
             await reconcile()
-        except (WireError, DatabaseError) as error:
+        except (WireError, DatabaseError, OperationalError) as error:
             logger.warning("Cannot reconcile now; trying again: %s", error)
         await pause(stopping, EVERY_SECONDS)
 
 
 async def reconcile(patience_seconds: float = PATIENCE_SECONDS) -> None:
-    """End rows that the wire does not know, record ends that the database missed, send lost probes again."""
+    """End rows that the wire does not know, record ends that the database missed, examine adapters again."""
     for id in await sync_to_async(_overdue)(patience_seconds):
         await _settle(id)
-    for probe in await sync_to_async(_probes)():
-        await _send_again(probe)
+    for version in await sync_to_async(_unproven)():
+        if not version.probe_id or not await wire().exists(version.probe_id):
+            await sync_to_async(_resubmit)(version)
 
 
 async def _settle(id: str) -> None:
@@ -59,15 +61,6 @@ async def _settle(id: str) -> None:
         await wire().committed(NO_ENTRY, id, settings.STREAM_TTL_SECONDS)
 
 
-async def _send_again(probe: Probe) -> None:
-    if await wire().exists(probe.id):
-        return
-    try:
-        await wire().submit(probe, settings.BASE_KEY, "evaluation", settings.QUEUE_LIMIT)
-    except QueueFull:
-        return  # the version stays validating, and the next round tries again
-
-
 def _overdue(patience_seconds: float) -> list[str]:
     close_old_connections()
     before = timezone.now() - timedelta(seconds=patience_seconds)
@@ -78,14 +71,18 @@ def _overdue(patience_seconds: float) -> list[str]:
         close_old_connections()
 
 
-def _probes() -> list[Probe]:
-    """The probes that are under way, as far as the database knows."""
+def _unproven() -> list[AdapterVersion]:
+    """The versions that wait for an examination or a proof, on the wire or lost on the way."""
     close_old_connections()
-    validating = AdapterVersion.objects.filter(status=AdapterVersion.Status.VALIDATING).exclude(probe_id="")
     try:
-        return [
-            Probe(version.probe_id, AdapterRef(version.digest, version.template, version.field_names))
-            for version in validating.filter(adapter__base__iexact=settings.BASE_NAME)
-        ]
+        return list(AdapterVersion.objects.awaiting_verdict())
+    finally:
+        close_old_connections()
+
+
+def _resubmit(version: AdapterVersion) -> None:
+    logger.warning("Examining %s again: what was sent before has been lost", version)
+    try:
+        version.resubmit()
     finally:
         close_old_connections()

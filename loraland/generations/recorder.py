@@ -109,18 +109,13 @@ def _write(id: str, terminal: Terminal, text: str) -> Generation | None:
     try:
         with transaction.atomic():
             generation = _generation(id)
-            if generation is None:
-                _write_verdict(id, terminal)
-                return None
-            return generation if generation.record(terminal, text) else None
+            if generation is not None:
+                return generation if generation.record(terminal, text) else None
+        for version in AdapterVersion.objects.filter(probe_id=id).select_related("adapter"):
+            version.record_verdict(terminal)
+        return None
     finally:
         close_old_connections()
-
-
-def _write_verdict(id: str, terminal: Terminal) -> None:
-    validating = AdapterVersion.objects.filter(probe_id=id, status=AdapterVersion.Status.VALIDATING)
-    for version in validating.select_related("adapter"):
-        version.record_verdict(terminal)
 
 
 def _generation(id: str) -> Generation | None:

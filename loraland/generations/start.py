@@ -13,7 +13,7 @@ from django.conf import settings
 from django.db import connection, transaction
 from redis.exceptions import RedisError
 
-from inference.protocol import AdapterRef, Failed, Generate, Message, QueueClass, Sampling, encode
+from inference.protocol import Failed, Generate, Message, QueueClass, Sampling, encode
 from inference.streams import QueueFull, WireError
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.limits import check_inputs, check_size, clamp, spend_quota
@@ -27,7 +27,8 @@ __all__ = ("Refused", "start")
 GREEDY: Final = Sampling()
 RETRY_QUEUE_SECONDS: Final = 10
 RETRY_REDIS_SECONDS: Final = 5
-ANSWERING: Final = (AdapterVersion.Status.READY, AdapterVersion.Status.PUBLISHED)
+ANSWERING: Final = (AdapterVersion.Status.READY, AdapterVersion.Status.PUBLISHED, AdapterVersion.Status.RETIRED)
+"""A version that a later one has replaced still answers to its digest, so that the two can be compared."""
 
 
 async def start(
@@ -54,7 +55,7 @@ async def start(
     check_inputs(version, inputs, turns is not None)
     request = Generate(
         id=uuid4().hex,
-        adapter=AdapterRef(version.digest, version.template, version.field_names) if version else None,
+        adapter=version.ref if version else None,
         messages=turns,
         prompt=prompt,
         inputs=inputs,
@@ -76,7 +77,8 @@ def check_served(version: AdapterVersion | None) -> None:
     if not version.adapter.is_served:
         sentence = f"{version.adapter.name} needs the base model {version.adapter.base}, which does not run here."
         raise Refused("adapter_not_served", sentence, 409, param="model")
-    if version.status not in ANSWERING:
+    is_withdrawn = version.status == AdapterVersion.Status.RETIRED and version.adapter.published_id is None
+    if version.status not in ANSWERING or is_withdrawn:
         sentence = f"{version} is {version.status} and does not answer; choose another version."
         raise Refused("adapter_not_served", sentence, 409, param="model")
 

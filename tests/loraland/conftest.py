@@ -30,19 +30,17 @@ async def site_wire(redis_url: str, settings: object) -> AsyncIterator[Wire]:
 @pytest_asyncio.fixture
 async def answering(site_wire: Wire) -> AsyncIterator[Callable[[Script], ScriptedWorker]]:
     """`answering(script)` starts a worker that answers by `script` until the test ends."""
-    tasks: list[asyncio.Task[None]] = []
+    workers: list[ScriptedWorker] = []
+    async with asyncio.TaskGroup() as tasks:
 
-    def begin(script: Script = echo) -> ScriptedWorker:
-        worker = ScriptedWorker(site_wire, site_settings.BASE_KEY, script)
-        tasks.append(asyncio.create_task(worker.run()))
-        return worker
+        def begin(script: Script = echo) -> ScriptedWorker:
+            workers.append(ScriptedWorker(site_wire, site_settings.BASE_KEY, script))
+            tasks.create_task(workers[-1].run())
+            return workers[-1]
 
-    yield begin
-    for task in tasks:
-        task.cancel()
-    for result in await asyncio.gather(*tasks, return_exceptions=True):
-        if not isinstance(result, asyncio.CancelledError):
-            raise result
+        yield begin
+        for worker in workers:
+            worker.leaving = True
 
 
 @pytest.fixture

@@ -35,11 +35,13 @@ class ScriptedWorker:
     def __init__(self, wire: Wire, base: str, script: Script = echo) -> None:
         self.seen: list[Generate | Probe] = []
         self.stopped: list[str] = []
+        self.leaving = False
         self._wire, self._base, self._script = wire, base, script
 
     async def run(self) -> None:
+        """Work until `leaving` is set: a cancellation in the midst of a Redis call may go unheard."""
         await self.beat()
-        while True:
+        while not self.leaving:
             if not await self.step():
                 await asyncio.sleep(0.01)
 
@@ -58,7 +60,7 @@ class ScriptedWorker:
         events = self._script(claim.request)
         for event in events:
             await self._wire.append(claim, [event])
-        while not events or not is_terminal(events[-1]):
+        while not (self.leaving or (events and is_terminal(events[-1]))):
             if (await self._wire.renew(claim)).stopping:
                 self.stopped.append(claim.id)
                 await self._wire.finish(claim, Finished(claim.id, "stopped"))

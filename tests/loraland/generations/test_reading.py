@@ -93,11 +93,10 @@ async def test_a_reader_learns_of_an_end_that_never_was_on_the_wire(site_wire, m
 async def test_a_stop_ends_the_answer_where_it_is(site_wire, answering):
     generation = await ask()
     worker = answering(lambda request: [Delta(request.id, "one")])
-    reader = asyncio.create_task(read(generation))
-    while not await site_wire.history(generation.wire_id):
-        await asyncio.sleep(0.01)
-    await stop(generation)
-    events = await reader
+    async with aclosing(reading.events(generation)) as following:
+        events = [await anext(following)]
+        await stop(generation)
+        events += [each async for each in following]
     assert text_of(events) == "one"
     assert events[-1][1].reason == "stopped"
     assert worker.stopped == [generation.wire_id]

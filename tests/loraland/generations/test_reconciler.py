@@ -67,4 +67,5 @@ async def test_a_probe_that_vanished_is_sent_again_and_one_that_waits_is_not(sit
     await reconciler.reconcile()
     (claim,) = await site_wire.claim(site_settings.BASE_KEY, "w", "f", 10, 10)
     assert isinstance(claim.request, Probe)
-    assert (claim.request.id, claim.request.adapter.digest) == ("b" * 32, version.digest)
+    await version.arefresh_from_db()
+    assert (claim.request.id, claim.request.adapter.digest) == (version.probe_id, version.digest)

@@ -7,9 +7,8 @@ from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
 from django.db import OperationalError
 
-from inference.protocol import AdapterRef, Delta, Failed, Finished, Generate, Message, Probe
+from inference.protocol import Delta, Failed, Finished, Generate, Message, Probe, Stats
 from loraland import inference_client
-from loraland.catalogue.models import AdapterVersion
 from loraland.generations import metrics, recorder
 from loraland.generations.models import Generation
 from loraland.generations.recorder import Recorder
@@ -40,7 +39,9 @@ async def test_a_finished_answer_is_kept_with_its_stats_and_its_stream_starts_to
     assert (generation.status, generation.text) == ("done", "one two three")
     assert generation.stats["completion_tokens"] == 3
     assert generation.finished is not None
-    assert 0 < await inference_client.redis().ttl(f"generation:{generation.wire_id}") <= site_settings.STREAM_TTL_SECONDS
+    assert (
+        0 < await inference_client.redis().ttl(f"generation:{generation.wire_id}") <= site_settings.STREAM_TTL_SECONDS
+    )
 
 
 async def test_an_answer_that_failed_keeps_what_it_said_and_the_sentence(site_wire):
@@ -108,13 +109,22 @@ async def test_an_answer_that_nobody_here_asked_for_does_not_hold_up_the_others(
     assert generation.status == "done"
 
 
-async def test_the_verdict_of_a_probe_goes_to_its_version(site_wire, publish, monkeypatch):
+async def test_the_verdict_of_a_probe_goes_to_its_version(site_wire, publish):
     version = await sync_to_async(publish)(status="validating", probe_id="p" * 32)
-    verdicts = []
-    monkeypatch.setattr(AdapterVersion, "record_verdict", lambda self, end: verdicts.append((self.pk, end)), raising=False)
-    probe = Probe("p" * 32, AdapterRef(version.digest))
-    await site_wire.submit(probe, site_settings.BASE_KEY, "evaluation", 10)
-    end = Finished(probe.id, "done")
-    await answered(site_wire, lambda request: [end])
+    await site_wire.submit(Probe("p" * 32, version.ref), site_settings.BASE_KEY, "evaluation", 10)
+    await answered(site_wire, lambda request: [Finished(request.id, "done", Stats(logit_delta=0.5))])
     assert await Recorder("r").step(50)
-    assert verdicts == [(version.pk, end)]
+    await version.arefresh_from_db()
+    assert (version.status, version.logit_delta) == ("published", 0.5)
+
+
+async def test_a_proof_that_says_nothing_of_the_adapter_is_asked_for_again(site_wire, publish):
+    version = await sync_to_async(publish)(status="validating", probe_id="p" * 32)
+    await site_wire.submit(Probe("p" * 32, version.ref), site_settings.BASE_KEY, "evaluation", 10)
+    await answered(site_wire, lambda request: [Failed(request.id, "lost", "Nobody knows.")])
+    keeper = Recorder("r")
+    assert await keeper.step(50)
+    await answered(site_wire, lambda request: [Finished(request.id, "done", Stats(logit_delta=0.5))])
+    assert await keeper.step(50)
+    await version.arefresh_from_db()
+    assert version.status == "published"

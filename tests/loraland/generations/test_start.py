@@ -94,6 +94,15 @@ async def test_a_version_that_does_not_answer_is_refused(site_wire, publish, fie
     assert refused.value.code == "adapter_not_served"
 
 
+async def test_a_replaced_version_still_answers_to_its_digest(site_wire, publish):
+    old = await sync_to_async(publish)(digest="a", status="retired")
+    await sync_to_async(publish)(digest="b")
+    old = await type(old).objects.select_related("adapter").aget(pk=old.pk)
+    await start(ANNA, CHAT, old, messages=HELLO)
+    (request,) = await claimed(site_wire)
+    assert request.adapter.digest == "a" * 64
+
+
 async def test_a_stranger_without_a_session_may_not_ask(site_wire):
     with pytest.raises(Refused, match="cookies"):
         await start(Visitor(None, "", ""), CHAT, None, messages=HELLO)
