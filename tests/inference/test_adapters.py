@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import make_adapter, publish
+from checkpoints import make_adapter, publish
 from safetensors.torch import load_file, save_file
 
 from inference.adapter_file import AdapterRefused, HostAdapter

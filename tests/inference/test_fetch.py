@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import load_decoder
+from checkpoints import load_decoder
 from passes import Passes, answer
 from tokenizers import Tokenizer
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import load_decoder, load_reference, make_adapter, make_model
+from checkpoints import load_decoder, load_reference, make_adapter, make_model
 from passes import Chunk, Passes, answer
 from peft import PeftModel
 from torch import Tensor

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import load_decoder, load_reference, make_model
+from checkpoints import load_decoder, load_reference, make_model
 from passes import Chunk, Passes
 from torch import Tensor
 

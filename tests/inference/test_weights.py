@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import load_decoder, make_model
+from checkpoints import load_decoder, make_model
 from passes import Chunk, Passes
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
