@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 else:
     AdapterAdminBase = VersionAdminBase = admin.ModelAdmin
 
+admin.site.site_header = admin.site.site_title = "LoRA Land"
+
 
 @admin.register(Adapter)
 class AdapterAdmin(AdapterAdminBase):
@@ -55,8 +57,8 @@ class AdapterAdmin(AdapterAdminBase):
 class AdapterVersionAdmin(VersionAdminBase):
     """Adding a version is an upload; after that it changes by actions only."""
 
-    list_display = ("__str__", "adapter", "status", "rank", "megabytes", "logit_delta", "created")
-    list_filter = ("status", "adapter")
+    list_display = ("__str__", "status", "rank", "megabytes", "logit_delta", "created")
+    list_filter = ("status",)
     list_select_related = ("adapter",)
     search_fields = ("digest", "adapter__slug", "adapter__name")
     actions = ("publish", "retire", "validate_again")

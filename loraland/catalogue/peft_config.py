@@ -30,6 +30,7 @@ UNSUPPORTED: Final = {
     "use_bdlora": f"uses block-diagonal LoRA (use_bdlora), {_NEW_ARITHMETIC}",
     "arrow_config": f"routes between adapters (arrow_config), {_NEW_ARITHMETIC}",
     "kasa_config": f"uses KaSA (kasa_config), {_NEW_ARITHMETIC}",
+    "velora_config": f"uses VeLoRA (velora_config), {_NEW_ARITHMETIC}",
     "monteclora_config": f"uses MonteCLoRA (monteclora_config), {_NEW_ARITHMETIC}",
 }
 """Keys that must be empty or false, and what a filled one means."""
@@ -51,14 +52,15 @@ HARMLESS: Final = frozenset(
         "eva_config",
         "corda_config",
         "lora_ga_config",
-        "velora_config",
         "qalora_group_size",
         "runtime_config",
     }
 )
 """Keys that PEFT writes and that do not change the arithmetic of trained weights."""
 
-REWRITES_BASE: Final = ("pissa", "olora", "corda", "loftq", "lora_ga")
+SAFE_STARTS: Final = ("gaussian", "eva", "orthogonal")
+"""Named ways to draw the first weights that leave the base as it is; pissa, olora and others rewrite it."""
+
 SHARED_MODULES: Final = frozenset({"lm_head", "embed_tokens", "embed_out", "wte"})
 
 _LITERAL: Final = re.compile(r"[A-Za-z0-9_.]{1,200}")
@@ -116,9 +118,9 @@ def _features(config: dict[str, Any]) -> list[str]:
     if config.get("bias") not in (None, "none"):
         reasons.append(f"bias is {_show(config['bias'])}, but the base has no biases to train; only none is served.")
     start = config.get("init_lora_weights")
-    if isinstance(start, str) and start.lower().startswith(REWRITES_BASE):
+    if not (start is None or isinstance(start, bool) or start in SAFE_STARTS):
         reasons.append(
-            f"init_lora_weights is {_show(start)}, which rewrites the base's weights, and all adapters share them; "
+            f"init_lora_weights is {_show(start)}, which may rewrite the base's weights, and all adapters share them; "
             "convert the adapter to plain LoRA when saving (path_initial_model_for_weight_conversion)."
         )
     return reasons

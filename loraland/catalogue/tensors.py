@@ -17,7 +17,7 @@ from typing import Any, Final
 from django.conf import settings
 
 from inference.identity import DTYPE_BYTES, HeaderError, TensorInfo, canonical_name, read_header
-from loraland.catalogue.base_shapes import BaseShapes
+from loraland.catalogue.base_shapes import TARGETS, BaseShapes
 
 EXPONENTS: Final = {"F64": 0x7FF0 << 48, "F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
 """The exponent bits of each type: all of them are set in NaN and infinity, and in nothing else."""
@@ -84,6 +84,8 @@ def bind(header: dict[str, TensorInfo], config: dict[str, Any], shapes: BaseShap
         if shapes is not None:
             _check_fit(module, pair, shapes, binding.misfits)
     _check_targets(config, binding)
+    if shapes is not None:
+        _check_layers(config, shapes, binding)
     return binding
 
 
@@ -191,6 +193,17 @@ def _check_targets(config: dict[str, Any], binding: Binding) -> None:
             binding.faults.add("There are tensors for modules that target_modules does not name", module)
     for name in sorted(wanted - met):
         binding.faults.add("target_modules names modules without any tensor", name)
+
+
+def _check_layers(config: dict[str, Any], shapes: BaseShapes, binding: Binding) -> None:
+    """Plain names of linears mean every layer, unless the config narrows them."""
+    targets = config.get("target_modules")
+    if not isinstance(targets, list) or config.get("layers_to_transform") is not None or config.get("exclude_modules"):
+        return
+    for target in sorted(TARGETS.keys() & set(binding.targets) & {name for name in targets if isinstance(name, str)}):
+        for layer in range(shapes.num_layers):
+            if f"model.layers.{layer}.{TARGETS[target]}.{target}" not in binding.ranks:
+                binding.misfits.add(f"{target} has no tensors in these layers of {shapes.name}", str(layer))
 
 
 def _chunk_sizes(size: int) -> Iterator[int]:

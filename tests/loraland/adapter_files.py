@@ -81,7 +81,7 @@ def safetensors_bytes(tensors: Tensors, header: dict[str, Any] | None = None) ->
 
 
 def lora_config(**changes: Any) -> dict[str, Any]:
-    """An adapter_config.json as PEFT saves it; a change to None takes the key out."""
+    """An adapter_config.json as PEFT saves it, for layer 0 only; a change to None takes the key out."""
     config = {
         "peft_type": "LORA",
         "task_type": "CAUSAL_LM",
@@ -90,6 +90,7 @@ def lora_config(**changes: Any) -> dict[str, Any]:
         "lora_alpha": 4,
         "lora_dropout": 0.0,
         "target_modules": ["q_proj", "v_proj"],
+        "layers_to_transform": [0],
         "bias": "none",
         "inference_mode": True,
         "modules_to_save": None,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
@@ -21,10 +20,7 @@ LIST = "/admin/catalogue/adapterversion/"
 
 
 @pytest.fixture
-def admin(db: None, client: Client, settings: Any) -> Client:
-    settings.STORAGES = settings.STORAGES | {
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    }
+def admin(db: None, client: Client) -> Client:
     client.force_login(User.objects.create_superuser("admin"))
     return client
 

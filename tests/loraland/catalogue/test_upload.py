@@ -30,11 +30,8 @@ TEMPLATE = "Tweet: {text}\nEmotion:\n"
 
 
 @pytest.fixture(autouse=True)
-def _site(settings: Any, adapter_store: Path, probes: list[Probe], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Static files without a manifest, and the examination at once where a Celery worker would do it."""
-    settings.STORAGES = settings.STORAGES | {
-        "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-    }
+def _site(adapter_store: Path, probes: list[Probe], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examination at once, where a Celery worker would do it."""
     monkeypatch.setattr(validate_version, "delay_on_commit", validate_version)
 
 

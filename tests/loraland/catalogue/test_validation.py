@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import pickle
 import struct
-import time
 from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
@@ -148,7 +147,11 @@ CONFIGS: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "trained biases": (lora_config(bias="lora_only"), 'bias is "lora_only"'),
     "LoRA biases": (lora_config(lora_bias=True), "trains biases"),
     "replicated layers": (lora_config(layer_replication=[[0, 4]]), "replicates layers"),
-    "a start that rewrites the base": (lora_config(init_lora_weights="pissa_niter_4"), "rewrites the base's weights"),
+    "a start that rewrites the base": (
+        lora_config(init_lora_weights="pissa_niter_4"),
+        "may rewrite the base's weights",
+    ),
+    "layers without tensors": (lora_config(layers_to_transform=None), "q_proj has no tensors in these layers"),
     "a pattern of ranks": (lora_config(rank_pattern={"(.*)+q_proj": 4}), "no patterns"),
     "a rank pattern that the tensors break": (lora_config(rank_pattern={"q_proj": 4}), "config.json says 4"),
     "a pattern with two meanings": (
@@ -203,11 +206,14 @@ def test_the_keys_of_the_installed_peft_are_all_known() -> None:
 def test_a_config_as_peft_saves_it_is_accepted(examined: Examined, tmp_path: Path) -> None:
     from peft import LoraConfig
 
-    written = LoraConfig(r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM")
+    written = LoraConfig(
+        r=2, lora_alpha=4, target_modules=["q_proj", "v_proj"], task_type="CAUSAL_LM", layers_to_transform=[0]
+    )
     written.save_pretrained(tmp_path / "adapter")
     config = (tmp_path / "adapter" / "adapter_config.json").read_bytes()
     version = examined(write_adapter(tmp_path / "adapter", config=config))
     assert version.reasons == []
+    assert "layers_pattern" in version.config
 
 
 @pytest.mark.parametrize("dtype", ["F64", "F32", "F16", "BF16"])
@@ -222,11 +228,9 @@ def test_the_scan_finds_a_single_bad_number_and_no_other(dtype: str, tmp_path: P
 
 
 def test_a_hostile_regular_expression_is_never_evaluated(examined: Examined, tmp_path: Path) -> None:
-    started = time.process_time()
     version = examined(write_adapter(tmp_path, config=lora_config(target_modules="(.*a)*" * 20 + "(x+x+)+y")))
     assert version.status == version.Status.VALIDATING
     assert version.target_modules == ["q_proj", "v_proj"]
-    assert time.process_time() - started < 30, "evaluating it would not end"
 
 
 def test_ranks_and_types_may_be_mixed(examined: Examined, tmp_path: Path) -> None:
