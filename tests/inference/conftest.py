@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from checkpoints import make_model
+from checkpoints import make_adapter, make_model
+
+__all__ = ["make_adapter", "make_model"]
 
 
 @pytest.fixture(scope="session")
