@@ -37,6 +37,7 @@ class FakeEngine:
         return self._room - len(self._running)
 
     def add(self, request: Generate | Probe, resume: Resume | None = None) -> None:
+        assert request.id not in self._running, f"request {request.id} is here already"
         self._running[request.id] = (request, len(resume.token_ids) if resume else 0)
 
     def stop(self, id: str) -> None:

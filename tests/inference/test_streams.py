@@ -297,8 +297,10 @@ async def test_an_answer_goes_on_only_under_its_fingerprint(wire):
     await submit(wire, "a")
     [mine] = await claim(wire, lease=SHORT)
     await wire.append(mine, [Delta("a", "x", (1,))])
+    await asyncio.sleep(5 * SHORT)
     await wire.beat(Heartbeat("w1", BASE, True, "fp"), 30)
-    assert await take_over(wire, "other") == []
+    assert await take_over(wire, "other", lease=SHORT) == []
+    assert len(await wire.history("a")) == 1, "a worker of its fingerprint lives"
     assert [each.id for each in await claim(wire, worker="w3")] == ["a"]
 
 

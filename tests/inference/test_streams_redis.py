@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from inference import redis_wire
 from inference.protocol import Delta, Finished, Generate, Heartbeat
+from inference.redis_reader import Subscription
 from inference.streams import RedisWire, WireError
 from tests.redis_server import RedisServer
 
@@ -69,6 +70,17 @@ async def test_a_new_reader_does_not_wait_for_the_read_under_way(wire):
         assert await anext(events) == ("1-0", Delta("old", "x", (1,)))
         await events.aclose()
     waiting.cancel()
+
+
+def test_a_reader_that_joins_during_a_read_begins_with_its_own_past():
+    late, early = Subscription((0, 0)), Subscription((5, 0))
+    tail = [("6-0", Delta("a", "x", (6,)))]
+    for subscription in (late, early):
+        subscription.offer((5, 0), tail)
+    assert late.entries.empty()
+    assert early.entries.get_nowait() == tail
+    late.offer((0, 0), [("5-0", Delta("a", "w", (5,))), *tail])
+    assert late.position == (6, 0)
 
 
 async def test_readers_survive_cut_connections(wire, client):
