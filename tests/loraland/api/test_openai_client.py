@@ -1,0 +1,151 @@
+"""The official client calls the API as it would OpenAI's own."""
+
+from __future__ import annotations
+
+import openai
+import pytest
+import pytest_asyncio
+from asgiref.sync import sync_to_async
+
+from inference.protocol import Delta, Failed, Finished, Stats, TokenLogprob
+from tests.loraland.scripted_worker import FINGERPRINT
+
+HELLO = [{"role": "user", "content": "one two three"}]
+
+
+@pytest_asyncio.fixture
+async def client(server, secret):
+    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=secret, max_retries=0, timeout=20) as client:
+        yield client
+
+
+async def test_a_chat_is_answered_whole_with_usage_and_digest(client, answering, emotion):
+    worker = answering()
+    done = await client.chat.completions.create(model="emotion", messages=HELLO, seed=3, max_tokens=9)
+    (choice,) = done.choices
+    assert (choice.message.content, choice.finish_reason) == ("one two three", "stop")
+    assert (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.total_tokens) == (7, 3, 10)
+    assert (done.object, done.model, done.system_fingerprint) == ("chat.completion", "emotion", FINGERPRINT)
+    assert done.loraland["digest"] == "a" * 64
+    assert done.loraland["seed"] == 3
+    (request,) = worker.seen
+    assert (request.sampling.max_tokens, request.sampling.temperature) == (9, 0.0)
+    assert request.tenant.startswith("key:")
+
+
+async def test_a_chat_streams_in_pieces_and_ends_with_its_usage(client, answering, emotion):
+    answering()
+    options = {"include_usage": True}
+    stream = await client.chat.completions.create(model="emotion", messages=HELLO, stream=True, stream_options=options)
+    chunks = [chunk async for chunk in stream]
+    assert chunks[0].choices[0].delta.role == "assistant"
+    texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
+    assert texts == ["one", " two", " three"]
+    assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "stop"
+    assert chunks[-2].loraland["digest"] == "a" * 64
+    assert chunks[-2].system_fingerprint == FINGERPRINT
+    assert (chunks[-1].choices, chunks[-1].usage.total_tokens) == ([], 10)
+    assert {chunk.id for chunk in chunks} == {chunks[0].id}
+
+
+async def test_a_plain_completion_is_answered_whole_and_in_pieces(client, answering):
+    answering()
+    done = await client.completions.create(model="base", prompt="one two")
+    assert (done.object, done.choices[0].text, done.choices[0].finish_reason) == ("text_completion", "one two", "stop")
+    assert done.loraland["digest"] == ""
+    stream = await client.completions.create(model="base", prompt=["one two"], stream=True)
+    assert [chunk.choices[0].text async for chunk in stream] == ["one", " two", ""]
+
+
+async def test_the_fields_of_a_template_stand_in_for_messages_and_prompt(client, answering, emotion):
+    worker = answering()
+    inputs = {"inputs": {"text": "so happy"}}
+    chat = await client.chat.completions.create(model="emotion", messages=None, extra_body=inputs)
+    plain = await client.completions.create(model="emotion", prompt=None, extra_body=inputs)
+    assert (chat.choices[0].message.content, plain.choices[0].text) == ("so happy", "so happy")
+    assert [request.inputs for request in worker.seen] == [{"text": "so happy"}] * 2
+
+
+async def test_a_version_is_named_by_the_beginning_of_its_digest(client, answering, emotion, publish):
+    await sync_to_async(publish)("emotion", digest="b", status="ready")
+    answering()
+    done = await client.chat.completions.create(model="emotion@bbbbbbbb", messages=HELLO)
+    assert done.loraland["digest"] == "b" * 64
+
+
+async def test_all_sampling_parameters_reach_the_worker(client, answering):
+    worker = answering()
+    ours = {"top_k": 5, "min_p": 0.1, "repetition_penalty": 1.2, "ignore_eos": True, "min_tokens": 2}
+    await client.chat.completions.create(
+        model="base",
+        messages=HELLO,
+        temperature=0.5,
+        top_p=0.9,
+        presence_penalty=0.3,
+        frequency_penalty=-0.3,
+        seed=11,
+        stop=["x", "y"],
+        max_completion_tokens=12,
+        logprobs=True,
+        top_logprobs=2,
+        extra_body=ours,
+    )
+    sampling = worker.seen[0].sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k, sampling.min_p) == (0.5, 0.9, 5, 0.1)
+    assert (sampling.repetition_penalty, sampling.presence_penalty, sampling.frequency_penalty) == (1.2, 0.3, -0.3)
+    assert (sampling.seed, sampling.stop, sampling.max_tokens, sampling.min_tokens) == (11, ("x", "y"), 12, 2)
+    assert (sampling.ignore_eos, sampling.logprobs) == (True, 2)
+
+
+async def test_logprobs_come_in_the_shape_of_each_kind(client, answering):
+    token = TokenLogprob("joy", 5, -0.25, (("joy", -0.25), ("fear", -2.0)))
+    stats = Stats(prompt_tokens=1, completion_tokens=1)
+    answering(lambda request: [Delta(request.id, "joy", (5,), (token,)), Finished(request.id, "length", stats)])
+    chat = await client.chat.completions.create(model="base", messages=HELLO, logprobs=True, top_logprobs=2)
+    (told,) = chat.choices[0].logprobs.content
+    assert (told.token, told.logprob, [each.token for each in told.top_logprobs]) == ("joy", -0.25, ["joy", "fear"])
+    assert chat.choices[0].finish_reason == "length"
+    plain = await client.completions.create(model="base", prompt="x", logprobs=2)
+    logprobs = plain.choices[0].logprobs
+    assert (logprobs.tokens, logprobs.token_logprobs, logprobs.text_offset) == (["joy"], [-0.25], [0])
+    assert logprobs.top_logprobs == [{"joy": -0.25, "fear": -2.0}]
+
+
+async def test_a_failure_before_the_first_token_has_a_status_and_a_sentence(client, answering):
+    answering(lambda request: [Failed(request.id, "prompt_too_long", "Shorten it by 12 tokens.")])
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match="Shorten it by 12 tokens") as refused:
+            await client.chat.completions.create(model="base", messages=HELLO, stream=stream)
+        assert refused.value.code == "context_length_exceeded"
+
+
+async def test_a_failure_in_mid_stream_is_told_as_an_error(client, answering):
+    answering(lambda request: [Delta(request.id, "one"), Failed(request.id, "worker_lost", "Send it again.")])
+    stream = await client.chat.completions.create(model="base", messages=HELLO, stream=True)
+    assert [(await anext(stream)).choices[0].delta.content for _ in range(2)] == ["", "one"]
+    with pytest.raises(openai.APIError, match="Send it again"):
+        await anext(stream)
+
+
+async def test_the_models_are_the_base_the_adapters_and_their_versions(client, emotion, publish):
+    await sync_to_async(publish)("elsewhere", base="Mistral-7B-v0.1")
+    await sync_to_async(publish)("emotion", digest="b", status="rejected")
+    models = {model.id: model for model in (await client.models.list()).data}
+    assert list(models) == ["base", "emotion", "emotion@aaaaaaaaaaaa"]
+    assert models["emotion"].loraland["fields"] == ["text"]
+    assert (await client.models.retrieve("emotion@aaaaaa")).loraland["digest"] == "a" * 64
+
+
+@pytest.mark.parametrize("name", ["nothing", "emotion@cccccc", "emotion@", "emotion@zz", "elsewhere", "base@aaaaaa"])
+async def test_an_unknown_model_is_not_found(client, emotion, publish, name):
+    await sync_to_async(publish)("elsewhere", base="Mistral-7B-v0.1")
+    with pytest.raises(openai.NotFoundError) as refused:
+        await client.chat.completions.create(model=name, messages=HELLO)
+    assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
+
+
+async def test_a_wrong_key_is_refused(server):
+    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key="ll_wrong", max_retries=0) as client:
+        with pytest.raises(openai.AuthenticationError) as refused:
+            await client.models.list()
+    assert refused.value.code == "invalid_api_key"
