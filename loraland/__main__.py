@@ -138,19 +138,21 @@ async def prepare() -> None:
     await run("-m", "inference.fetch")
     await run("manage.py", "migrate", "--verbosity=0")
     await run("manage.py", "collectstatic", "--no-input", "--verbosity=0")
-    if adapters:
-        await run("manage.py", "import_adapter", "--no-wait", *adapters)
+    if adapters and await run("manage.py", "import_adapter", "--no-wait", *adapters, check=False):
+        say("Some adapters of adapters/ were refused, for the reasons above; the site starts without them.")
 
 
-async def run(*arguments: str) -> None:
+async def run(*arguments: str, check: bool = True) -> int:
+    """Run one step to its end and give its exit code. With `check` a failure stops the start."""
     child = await asyncio.create_subprocess_exec(PYTHON, *arguments, cwd=settings.REPO_DIR)
     try:
         code = await child.wait()
     except asyncio.CancelledError:
         child.terminate()
         raise
-    if code:
+    if code and check:
         raise CannotStart(f"`{' '.join(['python', *arguments[:2]])}` ended with exit code {code}; see the lines above")
+    return code
 
 
 def services() -> list[Service]:
@@ -181,7 +183,7 @@ async def announce() -> None:
     host = "127.0.0.1" if settings.HOST in {"0.0.0.0", "::"} else settings.HOST
     address = f"http://{host}:{settings.PORT}"
     say(f"\n  LoRA Land opens at {address}\n  First admin: make admin · stop with Ctrl-C\n")
-    while not await asyncio.to_thread(is_ready, address):
+    while not await asyncio.to_thread(is_ready, address):  # noqa: ASYNC110 - the event is in another process
         await asyncio.sleep(0.5)
     say(f"\n  Ready to chat: {address}\n")
 
@@ -189,7 +191,7 @@ async def announce() -> None:
 def is_ready(address: str) -> bool:
     try:
         with urllib.request.urlopen(f"{address}/readyz", timeout=2) as response:
-            return response.status == 200
+            return bool(response.status == 200)
     except (urllib.error.URLError, TimeoutError, ConnectionError):
         return False
 

@@ -7,4 +7,4 @@ import tempfile
 
 os.environ.setdefault("VAR_DIR", tempfile.mkdtemp(prefix="loraland-tests-"))
 
-from loraland.settings import *  # noqa: E402, F403
+from loraland.settings import *  # noqa: F403

@@ -32,7 +32,8 @@ def main() -> None:
     print(f"{len(adapters)} adapters at {options.url}; {options.runs} runs each, medians")
     print(f"{'workload':<28}{'tok/s':>8}{'first ms':>10}{'p95 ms':>9}{'next ms':>9}")
     results = [_measure(workload, options, key) for workload in _workloads(adapters, options.tokens)]
-    report = {"machine": platform.processor() or platform.machine(), "results": [dataclasses.asdict(r) for r in results]}
+    machine = platform.processor() or platform.machine()
+    report = {"machine": machine, "results": [dataclasses.asdict(result) for result in results]}
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(report, indent=1))
     print(f"written to {options.json}")

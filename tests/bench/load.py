@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import httpx
 
-WORDS = "river lamp stone copper garden winter paper engine yellow quiet market signal orange window ladder cloud".split()
+WORDS = ("river", "lamp", "stone", "copper", "garden", "winter", "paper", "engine")
+WORDS += ("yellow", "quiet", "market", "signal", "orange", "window", "ladder", "cloud")
 
 
 @dataclass(frozen=True)

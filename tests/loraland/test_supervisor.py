@@ -96,7 +96,7 @@ def test_a_free_port_is_accepted() -> None:
 
 
 def test_an_address_of_another_machine_is_refused() -> None:
-    with pytest.raises(CannotStart, match="cannot listen on 192.0.2.1"):
+    with pytest.raises(CannotStart, match=r"cannot listen on 192\.0\.2\.1"):
         check_port("192.0.2.1", 8000)
 
 
