@@ -35,7 +35,7 @@ MODELS_DIR = VAR_DIR / "models"
 ADAPTERS_DIR = VAR_DIR / "adapters"
 QUARANTINE_DIR = VAR_DIR / "quarantine"
 DEMO_ADAPTERS_DIR = REPO_DIR / "adapters"
-MAX_RANK = environment.number("MAX_RANK", 64, 1, 1024)
+MAX_RANK = environment.number("MAX_RANK", 64, 1, 512)
 
 # Limits
 QUEUE_LIMIT = environment.number("QUEUE_LIMIT", 512, 1, 1_000_000)
