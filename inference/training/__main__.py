@@ -11,12 +11,11 @@ from pathlib import Path
 
 import torch
 
+from inference.config import DEFAULT_BASE_MODEL, read_config
+from inference.fetch import FetchError, find_model
 from inference.training.data import DataError
 from inference.training.recipe import RecipeError, load_recipe, tasks
 from inference.training.run import Job, report, run
-
-ROOT = Path(__file__).parents[2]
-DEFAULT_BASE = "SmolLM2-135M-Instruct"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         jobs = [_job(task, options) for task in (tasks() if options.task == ["all"] else options.task)]
         for job in jobs:
             _do(job, again=options.again)
-    except (DataError, RecipeError, OSError, FloatingPointError, ValueError) as error:
+    except (DataError, RecipeError, FetchError, OSError, FloatingPointError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -48,24 +47,16 @@ def _job(task: str, options: argparse.Namespace) -> Job:
         raise DataError(f"--data {options.data} is not a folder; name one with train.jsonl and test.jsonl")
     if (len(options.task) > 1 or options.task == ["all"]) and "{task}" not in options.out:
         raise RecipeError(f"--out {options.out} is one folder for several adapters; write {options.out}/{{task}}")
+    config = read_config({**os.environ, **({"BASE_MODEL": options.base} if options.base else {})})
     return Job(
         recipe=recipe,
         data=options.data,
         out=Path(options.out.replace("{task}", task)),
-        base=_base(options.base),
-        base_name=Path(options.base).name,
+        base=find_model(config),
+        base_name=Path(config.base_model).name,
         device=_device(options.device),
         part=options.score,
     )
-
-
-def _base(name: str) -> Path:
-    """A directory as it is, or a name under VAR_DIR/models."""
-    place = Path(os.environ.get("VAR_DIR") or ROOT / "var") / "models" / name
-    found = next((path for path in (Path(name), place) if (path / "config.json").is_file()), None)
-    if found is None:
-        raise OSError(f"there is no base model at {place}; fetch it first with `python -m inference.fetch`")
-    return found
 
 
 def _device(name: str) -> torch.device:
@@ -81,7 +72,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--task", nargs="+", required=True, metavar="NAME", help="tasks with a recipe, or: all")
     parser.add_argument("--data", type=Path, required=True, metavar="DIR", help="one data set, or a folder of them")
     parser.add_argument("--out", required=True, metavar="DIR", help="where it goes; {task} stands for the task")
-    parser.add_argument("--base", default=os.environ.get("BASE_MODEL") or DEFAULT_BASE, help="a directory or a name")
+    parser.add_argument("--base", help=f"a directory or a name; otherwise BASE_MODEL, or {DEFAULT_BASE_MODEL}")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--score", default="test", choices=["test", "validation"], help="the rows to score on")
     parser.add_argument("--steps", type=int, help="instead of the recipe's")
