@@ -77,8 +77,8 @@ class AnswerView:
     @property
     def first_token(self) -> str:
         """How long the visitor waited for it, in the unit that reads best."""
-        waited = self.stats.first_token_ms
-        return f"{waited:.0f} ms" if waited < 1000 else f"{waited / 1000:.1f} s"
+        waited = round(self.stats.first_token_ms)
+        return f"{waited} ms" if waited < 1000 else f"{waited / 1000:.1f} s"
 
     @property
     def short_digest(self) -> str:

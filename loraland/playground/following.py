@@ -8,9 +8,9 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
-from redis.exceptions import RedisError
 
 from inference.protocol import Delta, Event, Failed, Progress, Terminal
+from inference.streams import WireError
 from loraland import inference_client
 from loraland.generations import reading
 from loraland.generations.models import Generation
@@ -78,7 +78,7 @@ async def _place(generation: Generation) -> tuple[int, str] | None:
     try:
         place = await reading.place(generation)
         return None if place is None else (place, await _workers())
-    except RedisError:
+    except WireError:
         return None
 
 

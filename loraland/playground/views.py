@@ -33,8 +33,9 @@ def chat(request: HttpRequest) -> HttpResponse:
     version = None if slug in ("", "base") else _published(slug)
     prompt = example_prompt(version, request.GET.get("example", ""))
     composer = composer_of(version, defaults(version), prompt)
-    is_open = not slug
-    return render(request, "playground/chat.html", _page(request, version, composer=composer, is_choosing=is_open))
+    is_closed = version is not None and not version.adapter.is_served
+    context = _page(request, version, composer=composer, is_choosing=not slug, is_closed=is_closed)
+    return render(request, "playground/chat.html", context)
 
 
 @never_cache

@@ -8,6 +8,7 @@ const FAREWELLS = {
   4401: "You signed in or out elsewhere. Reload to go on.",
   4429: "Too many pages are open. Close some, then reload.",
 };
+const DOWN = "The connection is down. Answers go on; this page will catch up.";
 const DROPPED = {
   type: "refused",
   code: "dropped",
@@ -21,7 +22,7 @@ export class AnswerSocket extends EventTarget {
   #socket = null;
   #wait = FIRST_WAIT;
   #timer = 0;
-  #isOver = false;
+  #farewell = "";
   #unsent = [];
   #asked = new Map(); // request -> {hear, isSent}
   #followed = new Map(); // answer -> {cursor, hear}
@@ -38,6 +39,8 @@ export class AnswerSocket extends EventTarget {
   // Send a message that starts something; `hear` gets what the server says about this request.
   ask(message, hear) {
     const request = crypto.randomUUID?.() ?? `r${Date.now()}${Math.random().toString(36).slice(2)}`;
+    if (this.#farewell) queueMicrotask(() => hear({ ...DROPPED, error: this.#farewell, request }));
+    if (this.#farewell) return request;
     this.#asked.set(request, { hear, isSent: false });
     this.#unsent.push({ ...message, request });
     this.#flush();
@@ -80,15 +83,13 @@ export class AnswerSocket extends EventTarget {
   }
 
   #closed(code) {
+    this.#farewell = FAREWELLS[code] ?? "";
     for (const [request, { hear, isSent }] of [...this.#asked]) {
-      if (!isSent) continue;
+      if (!isSent && !this.#farewell) continue;
       this.#asked.delete(request);
-      hear({ ...DROPPED, request });
+      hear({ ...DROPPED, request, ...(this.#farewell && { error: this.#farewell }) });
     }
-    if (FAREWELLS[code]) {
-      this.#isOver = true;
-      return this.#tell("over", FAREWELLS[code]);
-    }
+    if (this.#farewell) return this.#tell("over", this.#farewell);
     this.#tell("waiting");
     this.#timer = setTimeout(() => this.#connect(), this.#wait * (0.75 + Math.random() / 2));
     this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT);
@@ -96,7 +97,7 @@ export class AnswerSocket extends EventTarget {
 
   // The network or the reader is back: do not sit out the wait.
   #hurry() {
-    if (this.#isOver || this.#socket.readyState !== WebSocket.CLOSED) return;
+    if (this.#farewell || this.#socket.readyState !== WebSocket.CLOSED) return;
     this.#wait = FIRST_WAIT;
     this.#connect();
   }
@@ -127,7 +128,7 @@ export class AnswerSocket extends EventTarget {
     if (!followed) return;
     if (message.type === "interrupted") return this.#retry(message.answer);
     if (message.type === "delta" && !this.#isNews(followed, message.cursor)) return;
-    if (message.type === "finished" || message.type === "failed") this.#followed.delete(message.answer);
+    if (["finished", "failed", "refused"].includes(message.type)) this.#followed.delete(message.answer);
     followed.hear(message);
   }
 
@@ -164,12 +165,12 @@ export function showConnection(socket, strip) {
   let timer = 0;
   button.addEventListener("click", () => location.reload());
   socket.addEventListener("state", ({ detail }) => {
+    if (detail.state === "waiting") timer ||= setTimeout(show, 1500, DOWN, false);
+    if (detail.state !== "open" && detail.state !== "over") return;
     clearTimeout(timer);
-    if (detail.state === "open") strip.hidden = true;
+    timer = 0;
+    strip.hidden = true;
     if (detail.state === "over") show(detail.text, true);
-    if (detail.state === "waiting") {
-      timer = setTimeout(() => show("The connection is down. Answers go on; this page will catch up.", false), 1500);
-    }
   });
   function show(words, canReload) {
     text.textContent = words;

@@ -17,6 +17,7 @@ export class Composer {
     addEventListener("keydown", (event) => {
       if (event.key === "Escape" && this.isBusy && !document.querySelector("dialog[open]")) stop();
     });
+    this.#wireSampling(form.querySelector(".sampling"));
     for (const field of this.fields) field.addEventListener("input", () => this.#grow(field));
     document.addEventListener("click", (event) => {
       const example = event.target.closest("[data-inputs]");
@@ -68,6 +69,18 @@ export class Composer {
   refuse(words) {
     this.error.textContent = words;
     this.error.hidden = !words;
+  }
+
+  // The panel lies over the page, so it goes when the visitor turns elsewhere.
+  #wireSampling(panel) {
+    const close = () => (panel.open = false);
+    document.addEventListener("click", (event) => panel.contains(event.target) || close());
+    panel.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || !panel.open) return;
+      event.stopPropagation();
+      close();
+      panel.querySelector("summary").focus();
+    });
   }
 
   #submit(send) {
