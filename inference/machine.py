@@ -51,6 +51,10 @@ class Machine:
     fingerprint: str
     self_check: str
 
+    def __post_init__(self) -> None:
+        pool = self.scheduler.pool
+        assert self.context_length <= pool.num_blocks * pool.block_size, "one sequence must fit into the cache"
+
 
 def build_machine(config: EngineConfig) -> Machine:
     """Load the base model of `config` and put the parts around it. Raises what its parts raise, with a sentence."""

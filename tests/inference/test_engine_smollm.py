@@ -1,0 +1,82 @@
+"""The engine with the real base model: what transformers says, and no bit that depends on company."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from inference.engine import Engine
+from inference.protocol import Generate, Message, Sampling
+from inference.sequence import Resume
+from tests.inference.engines import Records, assert_nothing_held, drain, make_config
+
+pytestmark = pytest.mark.slow
+
+QUESTIONS = ("What is the capital of France?", "Name three colours.", "Write a line about the sea 🌊.")
+LENGTH = 24
+
+MakeEngine = Callable[[str], Engine]
+
+
+@pytest.fixture(scope="module")
+def make(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeEngine]:
+    engines: dict[str, Engine] = {}
+
+    def make_engine(dtype: str) -> Engine:
+        if dtype not in engines:
+            store = tmp_path_factory.mktemp("home") / "adapters"
+            engines[dtype] = Engine(make_config(model_dir, store, dtype=dtype))
+        return engines[dtype]
+
+    yield make_engine
+    for engine in engines.values():
+        engine.close()
+
+
+def chat(id: str, question: str, **sampling: object) -> Generate:
+    settings = Sampling(**{"max_tokens": LENGTH, **sampling})  # type: ignore[arg-type]
+    return Generate(id, messages=(Message("user", question),), sampling=settings)
+
+
+def test_greedy_text_is_that_of_transformers(make: MakeEngine, model_dir: Path) -> None:
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    engine = make("float32")
+    for question in QUESTIONS:
+        engine.add(chat(question, question))
+    records = drain(engine, seconds=300)
+    model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model_dir)
+    for question in QUESTIONS:
+        messages = [{"role": "user", "content": question}]
+        inputs = tokenizer.apply_chat_template(
+            messages, add_generation_prompt=True, return_tensors="pt", return_dict=True
+        )
+        out = model.generate(**inputs, max_new_tokens=LENGTH, do_sample=False)
+        expected = out[0, inputs["input_ids"].shape[1] :].tolist()
+        assert records[question].token_ids == expected
+        assert records[question].text == tokenizer.decode(expected, skip_special_tokens=True).rstrip("\ufffd")
+    assert_nothing_held(engine)
+
+
+def test_company_and_takeovers_change_no_bit(make: MakeEngine) -> None:
+    engine = make("bfloat16")
+    assert engine.residency().self_check == "exact"
+    it = chat("it", "Tell me a short story.", temperature=1.0, seed=3, logprobs=2, ignore_eos=True)
+    engine.add(it)
+    expected = drain(engine, seconds=300)["it"]
+    records = Records()
+    for number, question in enumerate(QUESTIONS):
+        engine.add(chat(question, question, temperature=number / 2))
+    records.take(engine.step())
+    engine.add(it)
+    crowd = drain(engine, records, seconds=300)["it"]
+    assert (crowd.token_ids, crowd.logprobs) == (expected.token_ids, expected.logprobs)
+    for seen in (1, 9, 20):
+        engine.add(it, Resume(tuple(expected.token_ids[:seen]), expected.num_chars[seen - 1]))
+        rest = drain(engine, seconds=300)["it"]
+        assert (rest.token_ids, rest.logprobs) == (expected.token_ids[seen:], expected.logprobs[seen:])
+    assert_nothing_held(engine)
