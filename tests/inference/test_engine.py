@@ -120,7 +120,8 @@ def test_an_adapter_that_is_not_here_ends_its_requests_and_no_others(engine: Eng
     for id in "ab":
         assert records[id].failed.code == "adapter_not_found"
         assert "missing-1" in records[id].failed.error
-    assert records["c"].finished and records["d"].finished
+    assert records["c"].finished
+    assert records["d"].finished
     assert_nothing_held(engine)
 
 

@@ -1,4 +1,4 @@
-"""A row's tokens do not change, to the bit, with anything that happens around it. The weights are random, the type bf16.
+"""A row's tokens do not change, to the bit, with anything that happens around it. Random weights, bf16.
 
 Sampling at a high temperature makes tokens depend on all logits, so that equal tokens mean equal arithmetic;
 the log-probabilities are compared to the bit besides.
@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from inference.engine import Engine
-from inference.protocol import AdapterRef, Generate, Sampling
+from inference.protocol import AdapterRef, Generate, Probe, Sampling
 from inference.sequence import Resume
 from tests.inference.conftest import make_adapter, make_model
 from tests.inference.engines import VOCAB, Record, Records, assert_nothing_held, drain, make_config, make_tokenizer
@@ -149,8 +149,6 @@ def test_a_takeover_changes_nothing(make: MakeEngine, digests: list[str], which:
 def test_a_probe_sees_an_adapter_that_does_something_and_one_that_does_not(
     make: MakeEngine, home: Path, digests: list[str]
 ) -> None:
-    from inference.protocol import Probe
-
     idle = make_adapter(home / "tiny", home / "adapters", seed=99, size=0.0)
     engine = make()
     engine.add(ask("other", digests[0]))

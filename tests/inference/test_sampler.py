@@ -123,7 +123,8 @@ def test_logits_that_are_not_finite_are_reported_for_their_row_alone(logits: tor
 def test_bad_sampling_is_refused_by_name(changes: dict[str, object]) -> None:
     (name,) = changes
     sentence = refusal(replace(Sampling(), **changes))  # type: ignore[arg-type]
-    assert sentence is not None and sentence.startswith(f"{name} is ")
+    assert sentence is not None
+    assert sentence.startswith(f"{name} is ")
 
 
 def test_the_defaults_are_accepted() -> None:

@@ -69,7 +69,8 @@ def test_a_chat_goes_through_the_base_template(tokenizer: Tokenizer) -> None:
         ("<|start|>", "<|end|>")[each == END] if each < 2 else tokenizer.decode([each]) for each in prompt.token_ids
     )
     assert text == (
-        "<|start|>user\nhi <|end|><|end|>\n<|start|>assistant\nyo<|end|>\n<|start|>user\nmore<|end|>\n<|start|>assistant\n"
+        "<|start|>user\nhi <|end|><|end|>\n<|start|>assistant\nyo<|end|>\n"
+        "<|start|>user\nmore<|end|>\n<|start|>assistant\n"
     )
     assert prompt.token_ids.count(END) == 3
 
