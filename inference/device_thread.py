@@ -23,7 +23,8 @@ RESIDENCY_SECONDS: Final = 0.5
 class SteppedEngine(Protocol):
     """What the thread needs of `inference.engine.Engine`."""
 
-    fingerprint: str
+    @property
+    def fingerprint(self) -> str: ...
 
     @property
     def has_work(self) -> bool: ...
