@@ -19,7 +19,7 @@ for (const turn of transcript.querySelectorAll(".turn")) number(turn);
 if (transcript.children.length) scrolling.toEnd();
 wirePicker();
 if (matchMedia("(max-width: 860px)").matches) page.querySelector(".chat-kept").open = false;
-else composer?.fields[0].focus({ preventScroll: true });
+if (matchMedia("(hover: hover)").matches) composer?.fields[0].focus({ preventScroll: true });
 
 // An answer that the page came with; one that still runs is followed from its beginning.
 function adopt(section) {
