@@ -91,7 +91,8 @@ class ModelRunner:
         try:
             logits = self.forward(plan)
             rows = [row for row, sequence in enumerate(sampled) if not sequence.is_probe]
-            chosen = sample(logits[rows], tuple(draws[sampled[row].id] for row in rows)) if rows else []
+            wanted = logits if len(rows) == len(logits) else logits[rows]
+            chosen = sample(wanted, tuple(draws[sampled[row].id] for row in rows)) if rows else []
         except (MemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise

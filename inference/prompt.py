@@ -42,6 +42,8 @@ def build_prompt(request: Generate, tokenizer: Tokenizer, context_length: int) -
         prompt = _encode(request, tokenizer, context_length)
     except TokenizerError as error:
         raise _invalid(f"{str(error)[0].upper()}{str(error)[1:]}.") from error
+    except UnicodeEncodeError as error:
+        raise _invalid("The text holds half a character (a lone surrogate); send whole characters.") from error
     if not prompt.token_ids:
         raise _invalid("The prompt is empty; write something to answer.")
     if len(prompt.token_ids) >= context_length:
@@ -64,6 +66,7 @@ def fill(template: str, values: dict[str, str], tokenizer: Tokenizer) -> list[in
 
 def _encode(request: Generate, tokenizer: Tokenizer, context_length: int) -> Prompt:
     if request.prompt is not None:
+        _check_text("prompt", request.prompt)
         return Prompt(tuple(tokenizer.encode(request.prompt)))
     if request.inputs is not None:
         return Prompt(tuple(_fill_inputs(request, request.inputs, tokenizer)))
@@ -78,14 +81,16 @@ def _fill_inputs(request: Generate, inputs: dict[str, str], tokenizer: Tokenizer
     """Fill the adapter's template with exactly its own fields."""
     if request.adapter is None or not request.adapter.template:
         raise _invalid("inputs fill an adapter's own template, and this model has none; send messages or a prompt.")
+    if not isinstance(inputs, dict):
+        raise _invalid("inputs must be an object with a text for each field of the template.")
     missing = [name for name in request.adapter.fields if name not in inputs]
     unknown = [name for name in inputs if name not in request.adapter.fields]
     if missing or unknown:
         parts = [f"{word}: {', '.join(names)}" for word, names in (("missing", missing), ("unknown", unknown)) if names]
         wanted = ", ".join(request.adapter.fields) or "no fields"
         raise _invalid(f"inputs must have exactly the template's fields ({wanted}); {'; '.join(parts)}.")
-    if not all(isinstance(value, str) for value in inputs.values()):
-        raise _invalid("inputs must be strings; write numbers and lists as text.")
+    for name, value in inputs.items():
+        _check_text(f"inputs.{name}", value)
     return fill(request.adapter.template, inputs, tokenizer)
 
 
@@ -130,7 +135,13 @@ def _checked(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     for each in messages:
         if each.role not in ROLES:
             raise _invalid(f"A message has the role {each.role!r}; roles are {', '.join(ROLES)}.")
+        _check_text("A message's content", each.content)
     return messages
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise _invalid(f"{name} must be a string, not {type(value).__name__}; write it as text.")
 
 
 def _invalid(sentence: str) -> PromptError:

@@ -20,6 +20,18 @@ from torch import Tensor
 from inference.protocol import Sampling
 
 MAX_LOGPROBS: Final = 20
+_NUMBERS: Final = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_tokens",
+    "min_tokens",
+)
+_WHOLE: Final = ("top_k", "max_tokens", "min_tokens", "seed", "logprobs")
 NUCLEUS_GUESS: Final = 512
 """How many tokens a nucleus mostly has at most."""
 
@@ -53,9 +65,19 @@ class Choice:
 
 def refusal(sampling: Sampling) -> str | None:
     """The sentence that says what is wrong with `sampling`, or None."""
-    floats = ("temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty")
+    for name in _NUMBERS:
+        value = getattr(sampling, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"{name} is {value!r}; it must be a finite number."
+    for name in _WHOLE:
+        value = getattr(sampling, name)
+        if isinstance(value, bool) or not isinstance(value, int | None):
+            return f"{name} is {value!r}; it must be a whole number."
+    return _out_of_range(sampling)
+
+
+def _out_of_range(sampling: Sampling) -> str | None:
     rules = (
-        *((name, math.isfinite(getattr(sampling, name)), "a finite number") for name in floats),
         ("temperature", sampling.temperature >= 0, "0 (greedy) or more"),
         ("top_k", sampling.top_k >= 0, "0 (off) or more"),
         ("top_p", 0 < sampling.top_p <= 1, "above 0 and at most 1"),
@@ -64,12 +86,16 @@ def refusal(sampling: Sampling) -> str | None:
         ("max_tokens", sampling.max_tokens >= 1, "1 or more"),
         ("min_tokens", 0 <= sampling.min_tokens <= sampling.max_tokens, "between 0 and max_tokens"),
         ("logprobs", 0 <= (sampling.logprobs or 0) <= MAX_LOGPROBS, f"between 0 and {MAX_LOGPROBS}"),
-        ("stop", all(sampling.stop), "a list of strings that are not empty"),
+        ("stop", _are_strings(sampling.stop), "a list of strings that are not empty"),
     )
     for name, is_right, wanted in rules:
         if not is_right:
             return f"{name} is {getattr(sampling, name)!r}; it must be {wanted}."
     return None
+
+
+def _are_strings(values: object) -> bool:
+    return isinstance(values, tuple | list) and all(isinstance(each, str) and each for each in values)
 
 
 def derived_seed(request_id: str) -> int:

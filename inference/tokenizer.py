@@ -54,7 +54,10 @@ class Tokenizer:
         return self._template is not None
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text` as it stands: control tokens in it count as such, none are added."""
+        """Token ids of `text` as it stands: control tokens in it count as such, none are added.
+
+        Raises UnicodeEncodeError for a lone surrogate, which is no text.
+        """
         return self._encode(text, lambda plain: plain)
 
     def guard(self, text: str) -> str:
@@ -111,7 +114,9 @@ class Tokenizer:
         for control, plain in self._pieces(text):
             if control:
                 ids.append(self._controls[control])
-            ids += self._tokenizer.encode(clean(plain), add_special_tokens=False).ids
+            plain = clean(plain)
+            plain.encode()  # the tokenizer would call a lone surrogate a TypeError
+            ids += self._tokenizer.encode(plain, add_special_tokens=False).ids
         return ids
 
     def _pieces(self, text: str) -> Iterator[tuple[str, str]]:

@@ -118,6 +118,12 @@ def test_logits_that_are_not_finite_are_reported_for_their_row_alone(logits: tor
         {"min_tokens": 300},
         {"logprobs": 21},
         {"stop": ("",)},
+        {"stop": (3,)},
+        {"stop": "word"},
+        {"temperature": "hot"},
+        {"max_tokens": 2.5},
+        {"seed": "lucky"},
+        {"top_k": True},
     ],
 )
 def test_bad_sampling_is_refused_by_name(changes: dict[str, object]) -> None:

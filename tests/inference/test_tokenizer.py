@@ -141,7 +141,11 @@ def test_inputs_fill_a_template_of_several_fields(tokenizer: Tokenizer) -> None:
         ({"adapter": TWO, "messages": said("hi")}, r"2 fields \(a, b\); send inputs"),
         ({"adapter": ONE, "messages": (Message("system", "hi"),)}, "no message of the user"),
         ({"adapter": TWO, "inputs": {"a": "x", "c": "y"}}, r"\(a, b\); missing: b; unknown: c"),
-        ({"adapter": TWO, "inputs": {"a": "x", "b": 3}}, "must be strings"),
+        ({"adapter": TWO, "inputs": ("a", "b")}, "must be an object"),
+        ({"adapter": TWO, "inputs": {"a": "x", "b": 3}}, "inputs.b must be a string, not int"),
+        ({"messages": (Message("user", None),)}, "content must be a string"),
+        ({"prompt": 3}, "prompt must be a string"),
+        ({"prompt": "a\ud800"}, "half a character"),
     ],
 )
 def test_a_request_that_breaks_a_rule_is_refused(
