@@ -11,7 +11,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Any, Final
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -50,6 +50,7 @@ from inference.wire import (
 FINISHED: Final = "generation:finished"
 RECORDERS: Final = "recorders"
 STOPS: Final = "generation:stops"
+MAX_CONNECTIONS: Final = 64
 
 
 class RedisWire:
@@ -77,7 +78,17 @@ class RedisWire:
     def connect(cls, url: str) -> RedisWire:
         """A wire with its own connections to the server at `url`; it connects when first used."""
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)
-        return cls(Redis.from_url(url, decode_responses=True, protocol=2, retry=retry, socket_timeout=10))
+        # A burst of calls waits for a connection; the ordinary pool would refuse those past its hundredth.
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=20,
+            decode_responses=True,
+            protocol=2,
+            retry=retry,
+            socket_timeout=10,
+        )
+        return cls(Redis.from_pool(pool))
 
     async def aclose(self) -> None:
         await self._reader.aclose()

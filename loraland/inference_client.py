@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 
 from asgiref.sync import async_to_sync
 from django.conf import settings
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 from inference.protocol import Heartbeat, Probe
 from inference.streams import RedisWire, Wire
@@ -40,7 +40,10 @@ def redis() -> Redis:
     """A plain Redis client for the running event loop (quotas, metrics); connections never cross loops."""
     loop = asyncio.get_running_loop()
     if loop not in _clients:
-        _clients[loop] = Redis.from_url(settings.REDIS_URL, decode_responses=True, socket_timeout=5)
+        pool = BlockingConnectionPool.from_url(
+            settings.REDIS_URL, max_connections=16, timeout=20, decode_responses=True, socket_timeout=5
+        )
+        _clients[loop] = Redis.from_pool(pool)
     return _clients[loop]
 
 

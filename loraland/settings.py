@@ -100,6 +100,7 @@ TEMPLATES = [
     },
 ]
 
+DATABASE_POOL = environment.number("DATABASE_POOL", 20, 1, 1000)
 DATABASES = {
     "default": dj_database_url.parse(
         environment.text("DATABASE_URL", f"sqlite:///{VAR_DIR}/db.sqlite3"),
@@ -114,6 +115,9 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
     DATABASES["default"]["TEST"] = {"NAME": str(VAR_DIR / "test.sqlite3")}
+else:
+    # Every request has a thread of its own, and would otherwise open a connection of its own in a burst.
+    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": DATABASE_POOL, "timeout": 30}}
 
 CACHES = {
     "default": {

@@ -17,8 +17,8 @@ Passed = HttpResponseBase | Awaitable[HttpResponseBase]
 class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]
     """Serves static files, and hands every other request on in the way, sync or async, in which it came.
 
-    WhiteNoise itself is synchronous only: in the middle of an asynchronous chain it holds a thread until an
-    answer ends, and hides from the view that its caller has hung up.
+    WhiteNoise itself is synchronous only: in the middle of an asynchronous chain it holds a thread until the
+    answer ends, and answers take minutes here.
     """
 
     sync_capable = True

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
 from channels.db import aclose_old_connections
+from django.utils import timezone
 
 from inference.protocol import Delta, Event, is_terminal
 from inference.streams import WireError
@@ -84,10 +86,15 @@ async def _close(stream: AsyncIterator[Read], pending: asyncio.Future[Read] | No
 
 async def _is_over(generation: Generation) -> bool:
     """Whether the row has an outcome. Lets the connection go: a reader may wait for minutes, and by the hundred."""
-    if not generation.is_finished:
+    if not generation.is_finished and not _is_new(generation):
         await generation.arefresh_from_db(fields=["status", "text", "error_code", "error", "stats", "finished"])
     await aclose_old_connections()
     return generation.is_finished
+
+
+def _is_new(generation: Generation) -> bool:
+    """Whether it was accepted just now: its stream cannot have gone yet, so the row need not be asked."""
+    return timezone.now() - generation.created < timedelta(seconds=SILENCE_SECONDS)
 
 
 async def _told_by_row(generation: Generation, after: str) -> list[Read]:

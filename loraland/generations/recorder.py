@@ -10,6 +10,7 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.core.cache import cache
 from django.db import close_old_connections, transaction
 
 from inference.protocol import Delta, Event, Terminal
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 BATCH: Final = 64
 BLOCK_MS: Final = 1000
 PAUSE_SECONDS: Final = 1.0
+ALIVE_SECONDS: Final = 30
+"""A recorder counts as alive for so long after it last read the wire."""
 MOST_UNWRITTEN: Final = 1024
 """Past so many entries that could not be written, none are read until some can be."""
 
@@ -60,6 +63,7 @@ class Recorder:
         except WireError as error:
             logger.warning("Cannot read what has ended; trying again: %s", error)
             return False
+        await cache.aset(alive_key(self._name), 1, ALIVE_SECONDS)
         for ended in list(self._unwritten.values()):
             await self._try(ended)
         return not self._unwritten
@@ -79,6 +83,11 @@ class Recorder:
             logger.exception("Cannot record %s; trying again", ended.id)
         else:
             del self._unwritten[ended.entry]
+
+
+def alive_key(name: str) -> str:
+    """Under which key of the cache the recorder `name` shows that it works."""
+    return f"recorder:{name}"
 
 
 async def record(id: str, terminal: Terminal) -> bool:

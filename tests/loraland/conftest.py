@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
+from django.db import connections
 
 from inference.streams import Wire
 from loraland import inference_client
@@ -25,6 +27,7 @@ async def site_wire(redis_url: str, settings: object) -> AsyncIterator[Wire]:
     await inference_client.redis().flushall()
     yield inference_client.wire()
     await inference_client.close()
+    await sync_to_async(connections.close_all)()
 
 
 @pytest_asyncio.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import httpx
 import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
@@ -13,6 +14,7 @@ from loraland.api.models import ApiKey
 from loraland.generations.models import Generation
 
 ASKED = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}
+UNLIMITED = httpx.Limits(max_connections=None)
 PLAIN = {"model": "base", "prompt": "hi"}
 
 
@@ -173,3 +175,11 @@ async def test_a_stream_that_waits_says_so_until_it_begins(http, answering, monk
     assert '"text":"hi"' in rest[0]
     assert rest[-1] == "data: [DONE]"
     assert answer.headers["content-type"].startswith("text/event-stream")
+
+
+@pytest.mark.slow
+async def test_a_burst_of_calls_is_accepted_as_a_whole(http, answering):
+    answering()
+    async with httpx.AsyncClient(base_url=http.base_url, headers=http.headers, timeout=60, limits=UNLIMITED) as client:
+        answers = await asyncio.gather(*[client.post("/v1/completions", json=PLAIN) for _ in range(150)])
+    assert {answer.status_code for answer in answers} == {200}
