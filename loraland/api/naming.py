@@ -12,6 +12,7 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.generations.start import ANSWERING
 
 BASE: Final = "base"
+_SLUG: Final = re.compile(r"[-\w]{1,80}", re.ASCII)
 _PREFIX: Final = re.compile(r"[0-9a-f]{6,64}")
 
 
@@ -20,7 +21,7 @@ async def find(name: str) -> AdapterVersion | None:
     if name == BASE:
         return None
     slug, at, prefix = name.partition("@")
-    adapter = await Adapter.objects.served().filter(slug=slug).afirst()
+    adapter = await Adapter.objects.served().filter(slug=slug).afirst() if _SLUG.fullmatch(slug) else None
     if adapter is None or adapter.published is None:
         raise _missing(f"There is no model {name[:120]!r} here; GET /v1/models lists those there are.")
     version = await _version(adapter, prefix) if at else adapter.published

@@ -37,6 +37,17 @@ def clamp(sampling: Sampling) -> Sampling:
     return replace(sampling, max_tokens=max_tokens, min_tokens=min(sampling.min_tokens, max_tokens))
 
 
+def is_storable(text: str) -> bool:
+    """Whether `text` can be kept and tokenized: no NUL, which PostgreSQL refuses, and no lone surrogate."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def check_stops(sampling: Sampling) -> None:
+    """Refuse stop strings that no answer can contain."""
+    if not all(map(is_storable, sampling.stop)):
+        raise Refused("invalid_request", "A stop string contains a NUL or half a character.", 400, param="stop")
+
+
 def check_size(messages: tuple[Message, ...] | None, prompt: str | None, inputs: dict[str, str] | None) -> None:
     """Refuse a request without text, with two kinds of text, or with too much of it."""
     given = {name: value for name, value in locals().items() if value is not None}
@@ -46,6 +57,9 @@ def check_size(messages: tuple[Message, ...] | None, prompt: str | None, inputs:
     texts = [message.content for message in messages or ()] + [prompt or ""] + list((inputs or {}).values())
     if not any(text.strip() for text in texts):
         raise Refused("invalid_request", "There is no text to answer; write something first.", 400, param=name)
+    if not all(map(is_storable, texts)):
+        sentence = "The text contains a NUL or half a character; remove it and send the rest."
+        raise Refused("invalid_request", sentence, 400, param=name)
     if (size := sum(map(len, texts))) > settings.MAX_INPUT_CHARS:
         sentence = f"The text has {size} characters; at most {settings.MAX_INPUT_CHARS} are allowed. Shorten it."
         raise Refused("input_too_long", sentence, 413, param=name)

@@ -16,7 +16,7 @@ from redis.exceptions import RedisError
 from inference.protocol import Failed, Generate, Message, QueueClass, Sampling, encode
 from inference.streams import QueueFull, WireError
 from loraland.catalogue.models import AdapterVersion
-from loraland.generations.limits import check_inputs, check_size, clamp, spend_quota
+from loraland.generations.limits import check_inputs, check_size, check_stops, clamp, spend_quota
 from loraland.generations.models import Generation
 from loraland.generations.refusal import Refused
 from loraland.generations.visitor import Visitor
@@ -51,6 +51,7 @@ async def start(
         raise Refused("no_session", "Your browser sent no session; allow cookies and reload the page.", 403)
     turns = tuple(messages) if messages is not None else None
     check_size(turns, prompt, inputs)
+    check_stops(sampling)
     check_served(version)
     check_inputs(version, inputs, turns is not None)
     request = Generate(

@@ -63,6 +63,9 @@ async def test_a_wish_for_more_tokens_than_the_site_gives_is_cut(site_wire, sett
         ({"prompt": "  "}, "invalid_request", 400),
         ({"prompt": "x" * 101}, "input_too_long", 413),
         ({"inputs": {"text": "x"}}, "invalid_request", 400),
+        ({"prompt": "a\0b"}, "invalid_request", 400),
+        ({"messages": [Message("user", "\ud83d")]}, "invalid_request", 400),
+        ({"prompt": "x", "sampling": Sampling(stop=("\0",))}, "invalid_request", 400),
     ],
 )
 async def test_a_request_without_sense_is_refused_and_leaves_no_row(site_wire, settings, asked, code, status):
