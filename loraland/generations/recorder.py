@@ -12,6 +12,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.cache import cache
 from django.db import close_old_connections, transaction
+from redis.exceptions import RedisError
 
 from inference.protocol import Delta, Event, Terminal
 from inference.streams import WireError
@@ -60,10 +61,10 @@ class Recorder:
         """Read what has ended and write it. False when something could not be read or written."""
         try:
             await self._read(block_ms)
-        except WireError as error:
+            await cache.aset(alive_key(self._name), 1, ALIVE_SECONDS)
+        except (WireError, RedisError) as error:
             logger.warning("Cannot read what has ended; trying again: %s", error)
             return False
-        await cache.aset(alive_key(self._name), 1, ALIVE_SECONDS)
         for ended in list(self._unwritten.values()):
             await self._try(ended)
         return not self._unwritten
