@@ -66,7 +66,7 @@ def test_an_upload_is_proved_published_and_answers(admin: Page, tmp_path: Path) 
     upload(admin, *stronger(tmp_path), "Moods of my own")
     assert status_after_validation(admin) == "published"
     admin.goto("/adapters/moods-of-my-own/")
-    admin.get_by_role("link", name="Chat", exact=False).first.click()
+    admin.locator("main").get_by_role("link", name="Chat", exact=True).click()
     admin.locator(".example-card").first.click()
     admin.get_by_role("button", name="Send").click()
     answer = admin.locator(".turn").last.locator(".answer:not([hidden])")
