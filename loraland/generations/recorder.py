@@ -10,7 +10,6 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.core.cache import cache
 from django.db import close_old_connections, transaction
 from redis.exceptions import RedisError
 
@@ -19,7 +18,7 @@ from inference.streams import WireError
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations import metrics
 from loraland.generations.models import Generation
-from loraland.inference_client import wire
+from loraland.inference_client import redis, wire
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class Recorder:
         """Read what has ended and write it. False when something could not be read or written."""
         try:
             await self._read(block_ms)
-            await cache.aset(alive_key(self._name), 1, ALIVE_SECONDS)
+            await redis().set(alive_key(self._name), 1, ex=ALIVE_SECONDS)
         except (WireError, RedisError) as error:
             logger.warning("Cannot read what has ended; trying again: %s", error)
             return False
@@ -87,7 +86,7 @@ class Recorder:
 
 
 def alive_key(name: str) -> str:
-    """Under which key of the cache the recorder `name` shows that it works."""
+    """Under which key of Redis the recorder `name` shows that it works."""
     return f"recorder:{name}"
 
 

@@ -136,7 +136,9 @@ async def test_the_models_are_the_base_the_adapters_and_their_versions(client, e
     assert (await client.models.retrieve("emotion@aaaaaa")).loraland["digest"] == "a" * 64
 
 
-@pytest.mark.parametrize("name", ["nothing", "emo\0tion", "emotion@cccccc", "emotion@", "emotion@zz", "elsewhere", "base@aaaaaa"])
+@pytest.mark.parametrize(
+    "name", ["nothing", "emo\0tion", "emotion@cccccc", "emotion@", "emotion@zz", "elsewhere", "base@aaaaaa"]
+)
 async def test_an_unknown_model_is_not_found(client, emotion, publish, name):
     await sync_to_async(publish)("elsewhere", base="Mistral-7B-v0.1")
     with pytest.raises(openai.NotFoundError) as refused:

@@ -10,7 +10,6 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.conf import settings
-from django.core.cache import cache
 from django.core.management.base import BaseCommand, CommandError
 from redis.exceptions import RedisError
 
@@ -70,7 +69,7 @@ def celery(name: str) -> str:
 def recorder(name: str) -> str:
     """Look for the sign that a recorder leaves while it can read what has ended."""
     try:
-        alive = cache.get(alive_key(name or socket.gethostname()))
+        alive = asyncio.run(_sign_of_life(name or socket.gethostname()))
     except RedisError as error:
         return f"Redis does not answer ({error})"
     return "" if alive else f"{name or socket.gethostname()} has not read the wire lately"
@@ -79,5 +78,12 @@ def recorder(name: str) -> str:
 async def _heartbeats() -> list[Heartbeat]:
     try:
         return await inference_client.live_workers()
+    finally:
+        await inference_client.close()
+
+
+async def _sign_of_life(recorder: str) -> bool:
+    try:
+        return bool(await inference_client.redis().exists(alive_key(recorder)))
     finally:
         await inference_client.close()
