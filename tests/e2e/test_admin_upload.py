@@ -48,7 +48,7 @@ def upload(page: Page, config: Path, weights: Path, name: str) -> None:
     page.locator("#id_category").fill("Classic NLP")
     page.locator("#id_template").fill("Tweet: {tweet}\nEmotion:")
     page.locator("#id_example_lines").fill('{"tweet": "What a day, I could sing!", "expected": "joy"}')
-    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_role("button", name="Upload", exact=True).click()
 
 
 def status_after_validation(page: Page) -> str:
