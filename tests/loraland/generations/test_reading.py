@@ -31,7 +31,7 @@ async def ask(text: str = "one two three") -> Generation:
 
 async def read(generation: Generation, after: str = reading.START) -> list[tuple[str, Event]]:
     """Every event that a reader gets who comes now, in a request of its own."""
-    generation = await reading.generation_of(ANNA, generation.id)
+    generation = await Generation.objects.aget(pk=generation.pk)
     async with aclosing(reading.events(generation, after)) as events:
         return [each async for each in events]
 
