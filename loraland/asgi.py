@@ -12,11 +12,12 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "loraland.settings")
 django_application = get_asgi_application()
 
-from loraland.playground.routing import websocket_urlpatterns  # noqa: E402 - needs the apps loaded
+from loraland.gate import Gate  # noqa: E402 - needs the apps loaded
+from loraland.playground.routing import websocket_urlpatterns  # noqa: E402
 
 application = ProtocolTypeRouter(
     {
-        "http": django_application,
+        "http": Gate(django_application),
         "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
     }
 )
