@@ -47,6 +47,8 @@ class Tokenizer:
         self._names = {key: _content(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
         self._template = _chat_template(directory, settings)
         self.eos_ids = self._find_eos(directory)
+        bos = self._controls.get(self._names["bos_token"])
+        self._start = [bos] if bos in self._tokenizer.encode("").ids[:1] else []
 
     @property
     def has_chat_template(self) -> bool:
@@ -54,15 +56,16 @@ class Tokenizer:
         return self._template is not None
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text` as it stands: control tokens in it count as such, none are added.
+        """Token ids of a prompt as it stands: control tokens in it count as such.
 
+        It begins with the token that the base saw at the start of every text, if it saw one (Mistral did).
         Raises UnicodeEncodeError for a lone surrogate, which is no text.
         """
-        return self._encode(text, lambda plain: plain)
+        return self._started(self._encode(text, lambda plain: plain))
 
     def guard(self, text: str) -> str:
         """Mark `text` of a user so that `encode_guarded` finds no control token in it."""
-        text = text.replace(_GUARD, "")
+        text = _unguard(text)
         starts = {control[0] for control in self._controls}
         return re.sub(f"([{re.escape(''.join(sorted(starts)))}])", rf"\1{_GUARD}", text) if starts else text
 
@@ -71,7 +74,7 @@ class Tokenizer:
 
         The same ids as `encode` of the unmarked text, unless a value spells a control token.
         """
-        return self._encode(text, lambda plain: plain.replace(_GUARD, ""))
+        return self._started(self._encode(text, _unguard))
 
     def encode_chat(self, messages: tuple[Message, ...]) -> list[int]:
         """Token ids of a conversation in the base's chat template, up to where the assistant's answer starts.
@@ -86,7 +89,7 @@ class Tokenizer:
             text = self._template.render(messages=turns, add_generation_prompt=True, **self._names)
         except TemplateError as error:
             raise TokenizerError(f"the chat template refuses this conversation: {error}") from error
-        return self.encode_guarded(text)
+        return self._encode(text, _unguard)
 
     def decode(self, token_ids: list[int] | tuple[int, ...]) -> str:
         """The text of `token_ids` without control tokens; broken bytes become U+FFFD."""
@@ -119,6 +122,9 @@ class Tokenizer:
             ids += self._tokenizer.encode(plain, add_special_tokens=False).ids
         return ids
 
+    def _started(self, ids: list[int]) -> list[int]:
+        return ids if ids[: len(self._start)] == self._start else [*self._start, *ids]
+
     def _pieces(self, text: str) -> Iterator[tuple[str, str]]:
         """Cut `text` into control tokens and what follows each; the first piece has no control token."""
         if not self._controls:
@@ -145,6 +151,10 @@ class Detokenizer:
     def push(self, token_id: int) -> str:
         """The characters that `token_id` completes."""
         return self._decoder.decode(self._tokenizer.token_bytes(token_id))
+
+
+def _unguard(text: str) -> str:
+    return text.replace(_GUARD, "")
 
 
 def _byte_alphabet() -> dict[str, int]:

@@ -54,8 +54,8 @@ def encode(row: Row, recipe: Recipe, tokenizer: Any) -> Encoded:
 
 
 def prompt_ids(text: str, tokenizer: Any) -> list[int]:
-    """The token ids of a prompt that is taken as it is: no special tokens added."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False)["input_ids"]
+    """The token ids of a prompt as the server reads it: begun by the base's own first token, where it has one."""
+    ids: list[int] = tokenizer(text)["input_ids"]
     return ids
 
 

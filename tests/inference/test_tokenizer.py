@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -187,3 +188,33 @@ def test_the_real_tokenizer_agrees_with_transformers(model_dir: Path) -> None:
     expected = theirs.apply_chat_template([vars(each) for each in chat], add_generation_prompt=True, return_dict=True)
     assert ours.encode_chat(chat) == expected["input_ids"]
     assert ours.eos_ids == {theirs.eos_token_id}
+
+
+@pytest.fixture
+def starting(tmp_path: Path) -> Tokenizer:
+    """A tokenizer whose base saw <|start|> before every text, as Mistral's saw <s>."""
+    directory = make_tokenizer(tmp_path)
+    path = directory / "tokenizer.json"
+    settings = json.loads(path.read_text())
+    settings["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "<|start|>", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
+        "special_tokens": {"<|start|>": {"id": "<|start|>", "ids": [START], "tokens": ["<|start|>"]}},
+    }
+    path.write_text(json.dumps(settings))
+    (directory / "tokenizer_config.json").write_text('{"bos_token": "<|start|>", "eos_token": "<|end|>"}')
+    return Tokenizer(directory)
+
+
+def test_a_prompt_begins_as_the_base_saw_every_text_begin(starting: Tokenizer, tokenizer: Tokenizer) -> None:
+    assert starting.encode("hi") == [START, *tokenizer.encode("hi")]
+    assert fill("{a}", {"a": "hi"}, starting) == [START, *tokenizer.encode("hi")]
+
+
+def test_a_prompt_that_names_its_first_token_gets_no_second(starting: Tokenizer) -> None:
+    assert starting.encode("<|start|>hi").count(START) == 1
+
+
+def test_a_chat_template_places_its_own_first_token(starting: Tokenizer, tokenizer: Tokenizer) -> None:
+    assert starting.encode_chat(said("hi")) == tokenizer.encode_chat(said("hi"))
