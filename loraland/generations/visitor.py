@@ -46,8 +46,13 @@ def visitor_of(request_or_scope: HttpRequest | Mapping[str, Any]) -> Visitor:
 def _visitor(user: Any, session: Any, address: str) -> Visitor:
     key = session.session_key or ""
     if user.is_authenticated:
-        return Visitor(user.pk, key, f"user:{user.pk}", network(address))
+        return Visitor(user.pk, key, tenant_of_user(user.pk), network(address))
     return Visitor(None, key, f"session:{key}" if key else "", network(address))
+
+
+def tenant_of_user(user_id: int) -> str:
+    """How the workers know a signed-in user."""
+    return f"user:{user_id}"
 
 
 def network(address: str) -> str:
