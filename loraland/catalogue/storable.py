@@ -1,4 +1,4 @@
-"""What the database can keep: JSON without NUL characters, half characters and numbers that are none."""
+"""What both databases can keep: text without NULs and half characters, JSON without numbers that are none."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def is_storable(value: Any) -> bool:
-    """Whether both databases take `value`, a tree of JSON values (TOML's dates count as texts)."""
+    """Whether `value`, a text or a tree of JSON values, can be kept (TOML's dates count as texts)."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, default=str)
         text.encode()
     except (ValueError, RecursionError):
         return False
-    return "\\u0000" not in text
+    return "\\u0000" not in text.replace("\\\\", "")  # u0000 behind an escaped backslash is plain text

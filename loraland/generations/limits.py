@@ -9,6 +9,7 @@ from django.conf import settings
 
 from inference.protocol import Message, Sampling
 from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.storable import is_storable
 from loraland.generations.refusal import Refused
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import redis
@@ -35,11 +36,6 @@ def clamp(sampling: Sampling) -> Sampling:
     """`sampling` with at most the tokens that this site gives out, and no more required than allowed."""
     max_tokens = min(sampling.max_tokens, settings.MAX_NEW_TOKENS)
     return replace(sampling, max_tokens=max_tokens, min_tokens=min(sampling.min_tokens, max_tokens))
-
-
-def is_storable(text: str) -> bool:
-    """Whether `text` can be kept and tokenized: no NUL, which PostgreSQL refuses, and no lone surrogate."""
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def check_stops(sampling: Sampling) -> None:

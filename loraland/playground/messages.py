@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from inference.protocol import Sampling
+from loraland.catalogue.storable import is_storable
 from loraland.playground import sampling
 
 MAX_BYTES: Final = 64 * 1024
@@ -101,6 +102,8 @@ def parse(content: Any) -> Message:
     keys, read = _READERS[kind]
     if unknown := sorted(str(key)[:40] for key in content.keys() - keys - {"type"}):
         raise BadMessage(f"A {kind} message has no {', '.join(unknown)}.", _named(content))
+    if not is_storable(content):
+        raise BadMessage("The text holds a NUL or half a character; remove it and send the rest.", _named(content))
     try:
         return read(content)
     except ValueError as error:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
+from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -13,7 +15,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRedirect
 
+from inference.streams import WireError
 from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.storable import is_storable
 from loraland.generations.models import Generation
 from loraland.generations.refusal import Refused
 from loraland.generations.stop import stop
@@ -75,7 +79,8 @@ def rename(request: HttpRequest, id: UUID) -> HttpResponse:
         is_asking = "cancel" not in request.GET
         template = "_rename.html" if is_asking else "_conversation.html"
         return render(request, f"playground/{template}", {"each": kept, "current": request.GET.get("current", "")})
-    if title := " ".join(request.POST.get("title", "").split())[:120]:
+    title = " ".join(request.POST.get("title", "").split())[:120]
+    if title and is_storable(title):
         Conversation.objects.filter(pk=kept.pk).update(title=title)
         kept.title = title
     if not request.htmx:  # type: ignore[attr-defined]
@@ -85,12 +90,13 @@ def rename(request: HttpRequest, id: UUID) -> HttpResponse:
 
 @require_POST
 async def delete(request: HttpRequest, id: UUID) -> HttpResponse:
-    """Stop what still answers, then forget the chat with its answers."""
+    """Forget the chat with its answers. What still answers is stopped, or ends unread when Redis is out of reach."""
     visitor = await sync_to_async(visitor_of)(request)
     kept = await sync_to_async(_kept)(visitor, id)
     running = Generation.objects.filter(answer__turn__conversation=kept).unfinished()
-    async for generation in running:
-        await stop(generation)
+    with suppress(WireError):
+        async for generation in running:
+            await stop(generation)
     await sync_to_async(_forget)(kept)
     if request.POST.get("current") == str(id):
         return HttpResponseClientRedirect(reverse("chat"))
@@ -144,8 +150,9 @@ def _kept(visitor: Visitor, id: UUID) -> Conversation:
 
 
 def _forget(kept: Conversation) -> None:
-    """The rows of answers that are still being stopped stay until they are recorded; nothing shows them."""
-    finished = Generation.objects.filter(answer__turn__conversation=kept).exclude(status=Generation.Status.QUEUED)
-    ids = list(finished.values_list("pk", flat=True))
-    kept.delete()
-    Generation.objects.filter(pk__in=ids).delete()
+    """An answer without a row is not recorded: the end of one that is still being stopped goes nowhere."""
+    answers = Generation.objects.filter(answer__turn__conversation=kept)
+    with transaction.atomic():
+        ids = list(answers.values_list("pk", flat=True))
+        kept.delete()
+        Generation.objects.filter(pk__in=ids).delete()

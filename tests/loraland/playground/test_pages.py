@@ -104,8 +104,22 @@ def test_a_chat_is_renamed_in_its_place(client, kept):
     assert Conversation.objects.get().title == "Old bridges"
 
 
+def test_a_title_that_cannot_be_kept_changes_nothing(client, kept):
+    client.post(f"{kept.get_absolute_url()}rename/", {"title": "a\0b"}, headers=HTMX)
+    assert Conversation.objects.get().title == "Bridges"
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_deleted_chat_takes_its_answers_along(client, kept):
+    assert html(client.post(f"{kept.get_absolute_url()}delete/", headers=HTMX)) == ""
+    assert not Conversation.objects.exists()
+    assert not Generation.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_chat_is_deleted_though_its_answer_cannot_be_stopped(client, kept, settings):
+    settings.REDIS_URL = "redis://127.0.0.1:1"
+    Generation.objects.update(status="queued")
     assert html(client.post(f"{kept.get_absolute_url()}delete/", headers=HTMX)) == ""
     assert not Conversation.objects.exists()
     assert not Generation.objects.exists()

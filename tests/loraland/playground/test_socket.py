@@ -43,6 +43,16 @@ async def test_an_answer_streams_and_ends_with_its_figures(site_wire, answering,
     assert "first token" in end["foot"]
 
 
+@pytest.mark.parametrize("text", ["a\0b", "half \ud83d"])
+async def test_text_that_cannot_be_kept_is_refused_with_a_sentence(site_wire, anna, text):
+    async with anna.page() as page:
+        refused = await start(page, text)
+        assert (refused["type"], refused["code"], refused["request"]) == ("refused", "bad_message", "r1")
+        await page.say(type="compare", request="r2", columns=["base", "base"], text=text)
+        assert (await page.hear("refused"))["error"].startswith("The text holds a NUL")
+    assert not await Generation.objects.aexists()
+
+
 async def test_the_turn_and_its_answer_are_kept(site_wire, answering, anna):
     answering()
     async with anna.page() as page:
