@@ -183,11 +183,6 @@ class AdapterVersion(models.Model):
         divisor = self.rank**0.5 if self.config.get("use_rslora") else self.rank
         return self.lora_alpha / divisor if self.rank else 0.0
 
-    @property
-    def gain(self) -> float | None:
-        score: dict[str, Any] = self.score
-        return score["tuned"] - score["base"] if {"tuned", "base"} <= score.keys() else None
-
     def probe(self) -> None:
         """Ask the workers to prove that the weights load and change the base's answers.
 

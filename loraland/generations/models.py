@@ -13,28 +13,17 @@ from django.utils import timezone
 from inference.protocol import Failed, Finished, Stats, Terminal
 
 if TYPE_CHECKING:
-    from django.contrib.auth.models import AnonymousUser, User
-    from django.contrib.sessions.backends.base import SessionBase
-
     from loraland.generations.visitor import Visitor
 
 
 class GenerationQuerySet(models.QuerySet["Generation"]):
-    def owned_by(self, user: User | AnonymousUser, session: SessionBase) -> GenerationQuerySet:
-        """The generations that this visitor may read, resume and stop: the user's, or the session's own."""
-        if user.is_authenticated:
-            return self.filter(user_id=user.pk)
-        if not session.session_key:
-            return self.none()
-        return self.filter(user=None, session_key=session.session_key)
-
     def of(self, visitor: Visitor) -> GenerationQuerySet:
         """The generations that `visitor` asked for itself: nobody else's, and none for a stranger."""
         return self.filter(tenant=visitor.tenant) if visitor.tenant else self.none()
 
     def unfinished(self) -> GenerationQuerySet:
         """Accepted requests without a recorded outcome."""
-        return self.filter(status__in=[Generation.Status.QUEUED])
+        return self.filter(status=Generation.Status.QUEUED)
 
 
 class Generation(models.Model):

@@ -25,10 +25,6 @@ class TurnView:
     said: tuple[tuple[str, str], ...]
     answers: tuple[AnswerView, ...]
 
-    @property
-    def last(self) -> AnswerView | None:
-        return self.answers[-1] if self.answers else None
-
 
 @dataclass(frozen=True)
 class ColumnView:
@@ -127,7 +123,7 @@ def _asked(column: Column, lead: Competitor, expected: str) -> ColumnView:
 
 def is_same(text: str, expected: str) -> bool:
     """Whether an answer says what was expected, whatever its spacing and case."""
-    return text.split() == expected.split() or text.lower().split() == expected.lower().split()
+    return text.lower().split() == expected.lower().split()
 
 
 def column_options() -> list[tuple[str, list[Option]]]:
