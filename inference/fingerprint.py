@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import platform
 import struct
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from inference.config import EngineConfig
 
 VERSION: Final = 1
 """To be raised by whoever changes a bit of the decoder's or the sampler's results."""
+_FILES: Final = ("*.json", "*.jinja", "*.safetensors")
 _DTYPES: Final = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
@@ -21,11 +23,11 @@ def fingerprint(
 ) -> str:
     """For example ``1/bf16/none/cpu-avx512/ab12cd34``.
 
-    The last part covers the base's identity and what else shapes an answer: torch's version, the threads, the
-    block size, and the context, by which long chats are cut.
+    The last part covers the base's files and what else shapes an answer: torch's version, the processor by which
+    it chooses kernels, the block size, and the context, by which long chats are cut.
     """
-    state = hashlib.sha256(f"{torch.__version__} {_threads(device)} {config.block_size} {context_length}".encode())
-    for path in sorted([model_dir / "config.json", *model_dir.glob("*.safetensors")]):
+    state = hashlib.sha256(f"{torch.__version__} {_processor(device)} {config.block_size} {context_length}".encode())
+    for path in sorted(path for kind in _FILES for path in model_dir.glob(kind) if path.name != "source.json"):
         state.update(_identity(path))
     kind = f"{device.type}-{_capability(device)}"
     return f"{VERSION}/{_DTYPES[dtype]}/{config.quantization}/{kind}/{state.hexdigest()[:8]}"
@@ -51,5 +53,10 @@ def _capability(device: torch.device) -> str:
     return str(torch.backends.cpu.get_cpu_capability()).lower()
 
 
-def _threads(device: torch.device) -> int:
-    return torch.get_num_threads() if device.type == "cpu" else 0
+def _processor(device: torch.device) -> str:
+    """What libraries look at beyond `_capability`: matrix units, caches and threads, or the very model of a GPU."""
+    if device.type == "cuda":
+        return f"{torch.cuda.get_device_name(device)} {torch.version.cuda}"
+    features = sorted(torch.cpu.get_capabilities().items()) if hasattr(torch.cpu, "get_capabilities") else []
+    shaping = [f"{name}={value}" for name, value in features if not name.startswith("num_")]
+    return f"{platform.machine()} {torch.get_num_threads()} {' '.join(shaping)}"
