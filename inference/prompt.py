@@ -59,15 +59,15 @@ def fill(template: str, values: dict[str, str], tokenizer: Tokenizer) -> list[in
     """Token ids of `template` with each ``{field}`` replaced, in one pass: a value is never read as a template."""
     pattern = "|".join(re.escape(f"{{{name}}}") for name in values)
     if not pattern:
-        return tokenizer.encode(template)
+        return tokenizer.begin(tokenizer.encode(template))
     filled = re.sub(pattern, lambda match: tokenizer.guard(values[match.group()[1:-1]]), template)
-    return tokenizer.encode_guarded(filled)
+    return tokenizer.begin(tokenizer.encode_guarded(filled))
 
 
 def _encode(request: Generate, tokenizer: Tokenizer, context_length: int) -> Prompt:
     if request.prompt is not None:
         _check_text("prompt", request.prompt)
-        return Prompt(tuple(tokenizer.encode(request.prompt)))
+        return Prompt(tuple(tokenizer.begin(tokenizer.encode(request.prompt))))
     if request.inputs is not None:
         return Prompt(tuple(_fill_inputs(request, request.inputs, tokenizer)))
     messages = _checked(request.messages or ())

@@ -65,8 +65,9 @@ class Sampling:
 class Generate:
     """A request for one answer. Exactly one of `messages`, `prompt` and `inputs` is given.
 
-    `prompt` is taken as it is; `messages` go through the adapter's template where it has one, else through
-    the base's chat template; `inputs` fills the adapter's own template.
+    `prompt` is taken as it is, behind the base's opening token where it has one; `messages` go through the
+    adapter's template where it has one, else through the base's chat template; `inputs` fills the adapter's own
+    template.
     """
 
     id: str
@@ -252,5 +253,3 @@ def _value(cls: Any, key: str, value: Any) -> Any:
 
 def _tuple(value: Any) -> Any:
     return tuple(_tuple(each) for each in value) if isinstance(value, list) else value
-
-

@@ -46,6 +46,7 @@ class Tokenizer:
         self._pattern = "|".join(re.escape(each) for each in sorted(self._controls, key=len, reverse=True))
         self._names = {key: _content(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
         self._template = _chat_template(directory, settings)
+        self._opening = self._find_opening()
         self.eos_ids = self._find_eos(directory)
         bos = self._controls.get(self._names["bos_token"])
         self._start = [bos] if bos in self._tokenizer.encode("").ids[:1] else []
@@ -62,6 +63,13 @@ class Tokenizer:
         Raises UnicodeEncodeError for a lone surrogate, which is no text.
         """
         return self._started(self._encode(text, lambda plain: plain))
+
+    def begin(self, ids: list[int]) -> list[int]:
+        """`ids` behind the token that the base was trained to see before a text (``<s>``), if there is one and they
+        lack it. Chat templates write it themselves.
+        """
+        is_begun = not ids or ids[: len(self._opening)] == self._opening
+        return ids if is_begun else self._opening + ids
 
     def guard(self, text: str) -> str:
         """Mark `text` of a user so that `encode_guarded` finds no control token in it."""
@@ -84,7 +92,7 @@ class Tokenizer:
         """
         turns = [{"role": each.role, "content": self.guard(each.content)} for each in messages]
         if self._template is None:
-            return self.encode_guarded("\n\n".join(turn["content"] for turn in turns))
+            return self.begin(self.encode_guarded("\n\n".join(turn["content"] for turn in turns)))
         try:
             text = self._template.render(messages=turns, add_generation_prompt=True, **self._names)
         except TemplateError as error:
@@ -131,6 +139,11 @@ class Tokenizer:
             return iter([("", text)])
         parts = re.split(f"({self._pattern})", text)
         return zip(["", *parts[1::2]], parts[::2], strict=True)
+
+    def _find_opening(self) -> list[int]:
+        """What the tokenizer itself puts before a text."""
+        bare, whole = (self._tokenizer.encode("a", add_special_tokens=each).ids for each in (False, True))
+        return whole[: next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)]
 
     def _find_eos(self, directory: Path) -> frozenset[int]:
         """Every token that ends an answer, by the tokenizer, the model's and the generation's configuration."""

@@ -11,7 +11,7 @@ from typing import Any
 
 import tokenizers
 import torch
-from tokenizers import decoders, models, pre_tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors
 from torch import Tensor
 
 from inference.adapter_file import HostAdapter
@@ -36,14 +36,20 @@ TEMPLATE = "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<
 CHAT_TEMPLATE = TEMPLATE + "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 
 
-def make_tokenizer(directory: Path, chat_template: str | None = CHAT_TEMPLATE) -> Path:
-    """Save a tokenizer in which every byte is a token, and two control tokens come first."""
+def make_tokenizer(directory: Path, chat_template: str | None = CHAT_TEMPLATE, opening: str = "") -> Path:
+    """Save a tokenizer in which every byte is a token, and two control tokens come first.
+
+    `opening` is the control token with which its texts begin.
+    """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocab = {each: index + len(CONTROLS) for index, each in enumerate(alphabet)}
     tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab | {each: n for n, each in enumerate(CONTROLS)}, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(CONTROLS))
+    if opening:
+        special = [(opening, CONTROLS.index(opening))]
+        tokenizer.post_processor = processors.TemplateProcessing(single=f"{opening} $A", special_tokens=special)
     directory.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(directory / "tokenizer.json"))
     (directory / "tokenizer_config.json").write_text('{"eos_token": "<|end|>"}')

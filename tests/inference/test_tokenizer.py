@@ -82,6 +82,24 @@ def test_a_base_without_a_template_goes_on_writing(tmp_path: Path) -> None:
     assert tokenizer.decode(tokenizer.encode_chat(said("once", "upon", "a time"))) == "once\n\nupon\n\na time"
 
 
+@pytest.mark.parametrize("template", [None, "<|start|>{{ messages[0].content }}"])
+def test_a_base_with_an_opening_token_sees_it_once_before_every_prompt(tmp_path: Path, template: str | None) -> None:
+    tokenizer = Tokenizer(make_tokenizer(tmp_path, template, opening="<|start|>"))
+    adapter = AdapterRef("a" * 64, "Say {word}:", ("word",))
+    for request in (
+        ask(prompt="once"),
+        ask(prompt="<|start|>once"),
+        ask(messages=said("once")),
+        ask(adapter=adapter, inputs={"word": "hi"}),
+        ask(adapter=adapter, messages=said("hi")),
+        ask(adapter=AdapterRef("a" * 64, "Say:"), inputs={}),
+    ):
+        prompt = build_prompt(request, tokenizer, 100).token_ids
+        assert (prompt[0], prompt.count(START)) == (START, 1)
+    with pytest.raises(PromptError, match="empty"):
+        build_prompt(ask(prompt=""), tokenizer, 100)
+
+
 def test_a_template_may_refuse_and_cannot_reach_out(tmp_path: Path) -> None:
     refusing = Tokenizer(make_tokenizer(tmp_path / "a", "{{ raise_exception('no systems here') }}"))
     with pytest.raises(PromptError, match="no systems here"):
