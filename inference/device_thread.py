@@ -76,10 +76,17 @@ class DeviceThread:
         self._inbox: queue.SimpleQueue[Callable[[SteppedEngine], None] | None] = queue.SimpleQueue()
         self._sent = 0
         self._handled = 0
+        self._turn = 0
+        self._is_idle = True
         self._closed = threading.Event()
         self._residency: Mapping[str, Any] = {}
         self._asked = float("-inf")
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
+
+    @property
+    def turn(self) -> int | None:
+        """The number of the step that the thread is in; None while it makes the engine or waits for a command."""
+        return None if self._is_idle else self._turn
 
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -115,6 +122,7 @@ class DeviceThread:
             self._report(engine, [])
             while self._obey(engine):
                 self._report(engine, engine.step() if engine.has_work else [])
+                self._turn += 1
         except BaseException as error:
             # Whatever ended the thread ends the worker: the loop logs it and gives the requests back.
             self._tell(self._on_crash, error)
@@ -123,10 +131,12 @@ class DeviceThread:
         """Do what the inbox says, waiting for a command when there is no work; false when closed."""
         wait = not engine.has_work
         while not self._closed.is_set():
+            self._is_idle = wait
             try:
                 command = self._inbox.get(block=wait)
             except queue.Empty:
                 return True
+            self._is_idle = False
             if command:
                 command(engine)
                 self._handled += 1

@@ -26,17 +26,27 @@ POLL_SECONDS: Final = 1.0
 """How often the queue is looked at when nobody says that something arrived: leases end without a word."""
 RETRY_SECONDS: Final = 0.25
 FAREWELL_SECONDS: Final = 3.0
+STALLED_LOOKS: Final = 10
+"""In how many looks in a row the device must be found in one step to count as hung."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class WorkerConfig:
-    """Whom the worker serves: the queue of `base`, under its own `name`, with leases of `lease_seconds`."""
+    """Whom the worker serves: the queue of `base`, under its own `name`, with leases of `lease_seconds`.
+
+    A device that is in one step for `stall_seconds` has failed.
+    """
 
     base: str
     name: str
     lease_seconds: float = 10.0
+    stall_seconds: float = 180.0
+
+
+class DeviceHung(Exception):
+    """The device's thread does not come back from a step."""
 
 
 class Worker:
@@ -80,7 +90,7 @@ class Worker:
         self._ending.set()
 
     def _duties(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        return [self._beat, self._claim, self._flush, self._renew, self._hear_stops, self._hear_arrivals]
+        return [self._beat, self._claim, self._flush, self._renew, self._watch, self._hear_stops, self._hear_arrivals]
 
     # what the device says
 
@@ -152,6 +162,19 @@ class Worker:
         while True:
             if await self._patiently(self._renew_all):
                 await asyncio.sleep(self._config.lease_seconds / 3)
+
+    async def _watch(self) -> None:
+        """Fail when the device hangs: it would keep its leases, and its readers waiting, for ever.
+
+        Looks are counted and not seconds, because after a sleep of the whole process much time seems to have passed.
+        """
+        seen, looks = None, 0
+        while looks < STALLED_LOOKS:
+            await asyncio.sleep(self._config.stall_seconds / STALLED_LOOKS)
+            turn = self._device.turn
+            looks = looks + 1 if turn is not None and turn == seen else 0
+            seen = turn
+        raise DeviceHung(f"the device has been in one step for {self._config.stall_seconds:g} seconds")
 
     async def _renew_all(self) -> None:
         for running in list(self._running.values()):

@@ -216,6 +216,26 @@ async def test_a_request_that_breaks_the_device_three_times_fails(wire):
     assert (text, end.code) == ("", "worker_lost")
 
 
+async def test_a_device_that_hangs_ends_the_worker_and_gives_its_requests_back(wire):
+    hung, woken = FakeEngine(), threading.Event()
+    hung.step = lambda: woken.wait(10) and []
+    worker = Worker(wire, lambda: hung, WorkerConfig(BASE, "w1", stall_seconds=0.2))
+    await ask(wire, "a")
+    assert await asyncio.wait_for(worker.run(), 10) == 1
+    woken.set()
+    assert [claim.attempts for claim in await wire.claim(BASE, "w2", "fake", 1, 10.0)] == [2]
+
+
+async def test_a_device_without_work_and_one_that_steps_do_not_count_as_hung(wire):
+    worker = Worker(wire, lambda: FakeEngine(step_seconds=0.01), WorkerConfig(BASE, "w1", stall_seconds=1.0))
+    task = asyncio.create_task(worker.run())
+    await asyncio.sleep(1.3)
+    await ask(wire, "a", num_tokens=130)
+    assert (await answer(wire, "a"))[1].reason == "length"
+    worker.close()
+    assert await asyncio.wait_for(task, 10) == 0
+
+
 async def test_decoding_goes_on_while_the_wire_is_away(wire):
     engine = FakeEngine()
     async with serving(wire, lambda: engine):
