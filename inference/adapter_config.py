@@ -65,6 +65,8 @@ _KNOWN: Final = frozenset(
 _SAFE_STARTS: Final = ("gaussian", "eva", "orthogonal")
 """Ways to draw the first A and B that leave the base as it is; pissa, olora and others change it."""
 _MAX_PATTERN: Final = 200
+_BEYOND: Final = 1e30
+"""Beside infinities and NaN this leaves out whole numbers that no float can hold."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ def _is_rank(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and abs(value) < _BEYOND
 
 
 def _are_names(targets: Any) -> bool:

@@ -25,7 +25,7 @@ from inference.layers.lora import RANK_STEP, AdapterWeights, TargetWeights
 
 CONFIG_FILE: Final = "adapter_config.json"
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
-_TENSOR: Final = re.compile(r"(?:model\.)?layers\.(\d+)\.([\w.]+)\.lora_([AB])\.weight")
+_TENSOR: Final = re.compile(r"(?:model\.)?layers\.([0-9]{1,5})\.([\w.]+)\.lora_([AB])\.weight")
 _TARGET_OF: Final = {module_path(target): target for target in TARGETS}
 _MAX_CONFIG_BYTES: Final = 1024 * 1024
 
@@ -79,9 +79,17 @@ def read_adapter(
         reasons += _check_ranks(pairs, config) + _check_targets(pairs, config, architecture)
     if config is None or reasons:
         raise AdapterRefused(reasons)
-    if adapter_digest(raw, weights) != digest:
-        raise AdapterRefused([f"the files are not the adapter {digest[:12]}…: they were changed since it was imported"])
+    _check_digest(raw, weights, digest)
     return _build(digest, _read_tensors(weights, pairs), config, architecture, dtype)
+
+
+def _check_digest(config: dict[str, Any], weights: Path, digest: str) -> None:
+    try:
+        is_right = adapter_digest(config, weights) == digest
+    except HeaderError:
+        is_right = False  # the header was sound a moment ago, so somebody is writing to the file
+    if not is_right:
+        raise AdapterRefused([f"the files are not the adapter {digest[:12]}…: they were changed since it was imported"])
 
 
 def _read_config(directory: Path) -> dict[str, Any]:

@@ -14,13 +14,17 @@ from inference.answer import Answer, seed_of
 from inference.config import EngineConfig
 from inference.loading import Loaded
 from inference.machine import Machine, build_machine
-from inference.model_runner import OUT_OF_MEMORY, Outcome
+from inference.model_runner import OUT_OF_MEMORY, Outcome, OutOfMemory
 from inference.prompt import Prompt, PromptError, build_prompt
 from inference.protocol import Event, Failed, Generate, Probe, Progress, Request, Stats
 from inference.sampler import Draw, refusal
 from inference.scheduler import Plan
 from inference.sequence import Resume, Sequence, State
 
+_NO_MEMORY: Final = (
+    "out_of_memory",
+    "The device has no memory left for this request; shorten it, or try again when there is less traffic.",
+)
 LOADING_PATIENCE: Final = 0.005
 """Seconds that a step waits for an adapter when there is nothing else to do."""
 
@@ -208,13 +212,9 @@ class Engine:
         if sequences:
             victim = max(sequences, key=lambda each: each.arrival)
         else:
-            is_there = self.machine.slots.slot
-            victim = next(each for each in self.scheduler.waiting if each.digest and is_there(each.digest) is None)
-        self._fail(
-            self._answers[victim.id],
-            "out_of_memory",
-            "The device has no memory left for this request; shorten it, or try again when there is less traffic.",
-        )
+            waiting = [each for each in self.scheduler.waiting if each.digest and each.state is State.WAITING]
+            victim = next(each for each in waiting if self.machine.slots.slot(each.digest) is None)
+        self._fail(self._answers[victim.id], *_NO_MEMORY)
 
     def _finish(self, answer: Answer) -> None:
         assert answer.reason is not None
@@ -239,4 +239,6 @@ def _explain(loaded: Loaded) -> tuple[str, str]:
     """The code and the sentence for an adapter that could not be loaded."""
     if isinstance(loaded.error, AdapterRefused):
         return "adapter_refused", f"The adapter was refused: {loaded.error}."
+    if isinstance(loaded.error, OutOfMemory):
+        return _NO_MEMORY
     return "adapter_not_found", f"The adapter {loaded.digest[:12]} is not stored on this worker; import it again."

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from inference.adapter_file import AdapterRefused, HostAdapter
 from inference.adapters import AdapterNotFound
+from inference.model_runner import OutOfMemory, is_out_of_memory
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Loaded:
 
     digest: str
     seconds: float
-    error: AdapterRefused | AdapterNotFound | OSError | None = None
+    error: AdapterRefused | AdapterNotFound | OSError | OutOfMemory | None = None
 
 
 class AdapterLoader:
@@ -82,4 +83,8 @@ class AdapterLoader:
             adapter = self._load(digest)
         except (AdapterRefused, AdapterNotFound, OSError) as error:
             return None, Loaded(digest, time.monotonic() - start, error)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None, Loaded(digest, time.monotonic() - start, OutOfMemory())
         return adapter, Loaded(digest, time.monotonic() - start)

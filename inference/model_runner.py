@@ -94,7 +94,7 @@ class ModelRunner:
             wanted = logits if len(rows) == len(logits) else logits[rows]
             chosen = sample(wanted, tuple(draws[sampled[row].id] for row in rows)) if rows else []
         except (MemoryError, RuntimeError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             raise OutOfMemory from error
         deltas = {each.id: _delta(logits[row], logits[-1]) for row, each in enumerate(sampled) if each.is_probe}
@@ -163,6 +163,6 @@ def _delta(adapted: Tensor, base: Tensor) -> float:
     return float((adapted - base).abs().max())
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
     """Torch says it in a class of its own on a GPU and in words on a CPU."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from inference.adapter_file import AdapterRefused, HostAdapter
 from inference.adapters import AdapterCache, AdapterNotFound, AdapterStore, LoraSlots
 from inference.architecture import read_architecture
+from inference.identity import adapter_digest
 from inference.layers.lora import TargetWeights
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
@@ -101,6 +102,7 @@ def test_a_sound_adapter_is_loaded_with_its_scaling_in_b(sound: Path, store: Pat
         ("alpha_pattern", {"(": 8}, "no pattern that can be matched"),
         ("lora_alpha", float("nan"), "lora_alpha is nan"),
         ("lora_alpha", None, "lora_alpha is None"),
+        ("lora_alpha", 10**400, "it must be a number"),
         ("target_modules", [1, {}], "target_modules must be"),
         ("target_modules", ["q_proj", "v_proj", "k_proj"], "target_modules asks for k_proj"),
     ],
@@ -137,6 +139,7 @@ NOT_FINITE = torch.zeros(8, 64).index_fill_(0, torch.tensor([3]), float("nan"))
         (rename(Q0.format("A"), Q0.format("A").replace("layers.0", "layers.3")), "binds to no linear"),
         (replace("base_model.model.lm_head.lora_A.weight", torch.zeros(8, 64)), "lm_head and embed_tokens"),
         (replace("base_model.model.model.embed_tokens.lora_embedding_A", torch.zeros(8, 64)), "embed_tokens"),
+        (rename(Q0.format("A"), Q0.format("A").replace("layers.0", f"layers.{'9' * 5000}")), "binds to no linear"),
         (replace(Q0.format("A").replace("lora_A.weight", "lora_magnitude_vector"), torch.zeros(64)), "DoRA"),
         (replace(Q0.format("A").replace("lora_A", "lora_A.default"), torch.zeros(8, 64)), "comes twice"),
         (lambda tensors: tensors.clear(), "holds no tensors"),
@@ -165,6 +168,20 @@ def test_files_changed_after_import_are_refused(sound: Path, store: Path, adapte
     weights = load_file(store / digest / "adapter_model.safetensors")
     weights[Q0.format("A")][0, 0] += 1
     save_file(weights, store / digest / "adapter_model.safetensors")
+    assert "changed since it was imported" in refusal(adapters, digest)
+
+
+def test_a_file_that_is_cut_while_it_is_read_is_refused(
+    sound: Path, store: Path, adapters: AdapterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = damage(sound, store)
+    path = store / digest / "adapter_model.safetensors"
+
+    def cut(config: dict[str, Any], weights: Path) -> str:
+        path.write_bytes(path.read_bytes()[:100])
+        return adapter_digest(config, weights)
+
+    monkeypatch.setattr("inference.adapter_file.adapter_digest", cut)
     assert "changed since it was imported" in refusal(adapters, digest)
 
 

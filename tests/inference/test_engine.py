@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from inference.engine import Engine
 from inference.protocol import AdapterRef, Delta, Failed, Finished, Generate, Message, Probe, Progress, Sampling
 from inference.sampler import derived_seed
 from inference.scheduler import LOOK_AHEAD
-from inference.sequence import Resume
+from inference.sequence import Resume, State
 from tests.inference.engines import (
     EOS,
     ReadingDecoder,
@@ -263,6 +264,38 @@ def test_a_full_device_ends_the_request_whose_adapter_found_no_room(
         raise torch.OutOfMemoryError
 
     monkeypatch.setattr(engine.machine.slots._bank, "put", refuse)
+    engine.add(ask("a", digest="A"))
+    engine.add(ask("b"))
+    records = drain(engine)
+    assert records["a"].failed.code == "out_of_memory"
+    assert records["b"].finished
+    assert_nothing_held(engine)
+
+
+def test_a_full_device_spares_an_older_request_whose_adapter_is_still_loading(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.add(ask("old", digest="A"))
+    engine.add(ask("young", digest="B"))
+    waiting = engine.scheduler.waiting
+    waiting[1].state = State.WAITING
+    monkeypatch.setattr(engine.machine.loader, "poll", lambda timeout: [])
+    monkeypatch.setattr(engine.machine.slots, "acquire", Mock(side_effect=torch.OutOfMemoryError))
+    records = Records()
+    records.take(engine.step())
+    monkeypatch.undo()
+    drain(engine, records)
+    assert records["young"].failed.code == "out_of_memory"
+    assert records["old"].finished
+
+
+@pytest.mark.parametrize(
+    "failure", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes")]
+)
+def test_an_adapter_that_does_not_fit_into_memory_ends_its_own_request(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    monkeypatch.setattr(engine.machine.loader, "_load", Mock(side_effect=failure))
     engine.add(ask("a", digest="A"))
     engine.add(ask("b"))
     records = drain(engine)
