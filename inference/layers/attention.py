@@ -22,6 +22,8 @@ from inference.layers.panels import Layout
 class KVCache:
     """Keys and values of every layer in blocks: `keys[layer]` and `values[layer]` are
     [blocks, block size, kv heads, head_dim]. Which block belongs to whom is not known here.
+
+    They start unwritten, so that a system which commits memory on first use gives only what is used.
     """
 
     def __init__(
@@ -34,8 +36,8 @@ class KVCache:
     ) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
         shape = (num_blocks, block_size, architecture.num_kv_heads, architecture.head_dim)
-        self.keys = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(architecture.num_layers)]
-        self.values = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(architecture.num_layers)]
+        self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(architecture.num_layers)]
+        self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(architecture.num_layers)]
 
     def write(self, layer: int, writes: Writes, keys: Tensor, values: Tensor) -> None:
         """Put `keys` and `values` [rows, kv heads, head_dim] where `writes` says.
