@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 from asgiref.sync import async_to_sync
@@ -14,6 +15,8 @@ from redis.asyncio import BlockingConnectionPool, Redis
 
 from inference.protocol import Heartbeat, Probe
 from inference.streams import RedisWire, Wire
+
+CANCEL_AGAIN_SECONDS: Final = 0.1
 
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Redis] = WeakKeyDictionary()
 _wires: WeakKeyDictionary[asyncio.AbstractEventLoop, RedisWire] = WeakKeyDictionary()
@@ -64,6 +67,16 @@ async def close() -> None:
         await opened.aclose()
     if client := _clients.pop(loop, None):
         await client.aclose()
+
+
+async def cancel(call: asyncio.Future[Any]) -> None:
+    """End a task that waits for Redis, asking again until it heeds: on Python 3.11 `asyncio.wait_for`, through which
+    the Redis client writes, forgets a cancellation that comes in the moment in which the write ends.
+    """
+    while not call.done():
+        call.cancel()
+        await asyncio.wait({call}, timeout=CANCEL_AGAIN_SECONDS)
+    await asyncio.gather(call, return_exceptions=True)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from inference.protocol import Delta, Event, is_terminal
 from inference.streams import WireError
 from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
-from loraland.inference_client import wire
+from loraland.inference_client import cancel, wire
 
 START: Final = "0-0"
 """The cursor before the first event. Events told from a row all bear it, as a row has no finer steps."""
@@ -78,8 +78,7 @@ async def _live(generation: Generation, after: str) -> AsyncGenerator[Read]:
 
 async def _close(stream: AsyncIterator[Read], pending: asyncio.Future[Read] | None) -> None:
     if pending is not None:
-        pending.cancel()
-        await asyncio.gather(pending, return_exceptions=True)
+        await cancel(pending)
     if isinstance(stream, AsyncGenerator):
         await stream.aclose()
 

@@ -35,8 +35,7 @@ async def follow(generation: Generation, after: str, tell: Tell) -> None:
                 waiting.cancel()
                 await tell(await _told(generation, cursor, event))
     finally:
-        waiting.cancel()
-        await asyncio.gather(waiting, return_exceptions=True)
+        await inference_client.cancel(waiting)
 
 
 async def _told(generation: Generation, cursor: str, event: Event) -> dict[str, Any]:
