@@ -51,11 +51,6 @@ class Tokenizer:
         bos = self._controls.get(self._names["bos_token"])
         self._start = [bos] if bos in self._tokenizer.encode("").ids[:1] else []
 
-    @property
-    def has_chat_template(self) -> bool:
-        """Whether the base was trained to chat in a format of its own."""
-        return self._template is not None
-
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt as it stands: control tokens in it count as such.
 
