@@ -142,6 +142,7 @@ ACCOUNT_ADAPTER = "loraland.playground.accounts.Accounts"
 ACCOUNT_LOGIN_METHODS = {"username"}
 ACCOUNT_SIGNUP_FIELDS = ["username*", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
+ACCOUNT_SESSION_REMEMBER = True
 LOGIN_REDIRECT_URL = "catalogue"
 ACCOUNT_LOGOUT_REDIRECT_URL = "catalogue"
 

@@ -155,9 +155,7 @@ class AdapterVersionAdmin(VersionAdminBase):
 
     @admin.display(description="reasons")
     def all_reasons(self, version: AdapterVersion) -> SafeString | str:
-        if not version.reasons:
-            return "none"
-        return format_html("<ul>{}</ul>", format_html_join("", "<li>{}</li>", ([each] for each in version.reasons)))
+        return format_html_join(SafeString("<br>"), "{}", ([each] for each in version.reasons)) or "none"
 
     @admin.display(description="size", ordering="size_bytes")
     def megabytes(self, version: AdapterVersion) -> str:

@@ -163,7 +163,7 @@ class AdapterVersion(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.adapter.slug}@{self.short_digest}" if self.digest else f"{self.adapter.slug} (unexamined)"
+        return f"{self.adapter.slug}@{self.short_digest}" if self.digest else f"{self.adapter.slug} (no digest)"
 
     @property
     def short_digest(self) -> str:

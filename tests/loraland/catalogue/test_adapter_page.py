@@ -81,6 +81,17 @@ def test_a_restricted_data_set_is_marked(client: Client, publish: Publish) -> No
     assert "Restricted use" in read(client, "sums")
 
 
+@pytest.mark.parametrize(("source", "is_linked"), [("https://example.org/rows", True), ("javascript:alert(1)", False)])
+def test_only_a_web_address_of_a_data_set_is_a_link(
+    client: Client, publish: Publish, source: str, is_linked: bool
+) -> None:
+    publish("sums")
+    Adapter.objects.update(dataset={"name": "tweets", "source": source})
+    page = read(client, "sums")
+    assert source in page
+    assert (f'href="{source}"' in page) is is_linked
+
+
 def test_an_adapter_of_another_base_says_why_it_cannot_answer(client: Client, publish: Publish) -> None:
     publish("sql", base="Mistral-7B-v0.1", **PAIR)
     page = read(client, "sql")
