@@ -24,6 +24,7 @@ export class Composer {
       if (example) this.fill(JSON.parse(example.dataset.inputs));
     });
     for (const field of this.fields) this.#grow(field);
+    this.#awake();
   }
 
   // What is written, in the shape that the socket takes.
@@ -69,6 +70,11 @@ export class Composer {
   refuse(words) {
     this.error.textContent = words;
     this.error.hidden = !words;
+  }
+
+  // Until here a click would have been lost, so the page comes with these buttons disabled.
+  #awake() {
+    for (const button of document.querySelectorAll("[data-inputs], .composer-send")) button.disabled = false;
   }
 
   // The panel lies over the page, so it goes when the visitor turns elsewhere.
