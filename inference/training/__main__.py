@@ -13,8 +13,8 @@ import torch
 
 from inference.config import DEFAULT_BASE_MODEL, read_config
 from inference.fetch import FetchError, find_model
-from inference.training.data import DataError
-from inference.training.recipe import RecipeError, load_recipe, tasks
+from inference.tasks.data import DataError
+from inference.tasks.recipe import RecipeError, load_recipe, tasks
 from inference.training.run import Job, report, run
 
 

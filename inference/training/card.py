@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from inference.training.recipe import Recipe
+from inference.tasks.recipe import Recipe
 from inference.training.scoring import Verdict
 
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from inference.training.data import Row
-from inference.training.recipe import Recipe
-from inference.training.template import fill
+from inference.tasks.data import Row
+from inference.tasks.recipe import Recipe
+from inference.tasks.template import fill
 
 IGNORED: Final = -100
 """The label of a token that the loss leaves out."""

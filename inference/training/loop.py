@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inference.tasks.recipe import Schedule
 from inference.training.examples import IGNORED, Batch
-from inference.training.recipe import Schedule
 
 CLIP_NORM = 1.0
 

@@ -11,7 +11,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from inference.training.recipe import Lora
+from inference.tasks.recipe import Lora
 
 
 def load_base(name: str | Path, device: torch.device, dtype: torch.dtype = torch.bfloat16) -> tuple[Any, Any]:

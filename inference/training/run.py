@@ -16,13 +16,13 @@ import torch
 from peft import PeftModel
 from tqdm import tqdm
 
-from inference.training.baseline import STYLES
+from inference.tasks.baseline import STYLES
+from inference.tasks.data import Split, read_split
+from inference.tasks.recipe import Recipe
 from inference.training.card import Making, write_card
-from inference.training.data import Split, read_split
 from inference.training.examples import batches, encode_all
 from inference.training.loop import train
 from inference.training.model import add_adapter, load_base, round_adapter, save_adapter
-from inference.training.recipe import Recipe
 from inference.training.scoring import Verdict, judge
 
 

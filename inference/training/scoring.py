@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from peft import PeftModel
 
-from inference.training import baseline
+from inference.tasks import baseline
+from inference.tasks.bootstrap import interval, paired_interval
+from inference.tasks.data import Row, Split
+from inference.tasks.metrics import METRICS, Tally, score
+from inference.tasks.recipe import Recipe
+from inference.tasks.template import fill
 from inference.training.answers import answers
-from inference.training.bootstrap import interval, paired_interval
-from inference.training.data import Row, Split
-from inference.training.metrics import METRICS, Tally, score
-from inference.training.recipe import Recipe
-from inference.training.template import fill
-
-BASE_TOKENS: Final = 24
-"""The base may spend this many tokens at least, for it says more than a label."""
 
 OnRows = Callable[[int], None]
 
@@ -96,9 +93,18 @@ def base_tallies(
 ) -> list[Tally]:
     """The base's tally of each of `rows` when it is asked in `style`."""
     shots = baseline.choose_shots(split.train, recipe)
-    prompts = [baseline.prompt(style, row, recipe, shots, tokenizer) for row in rows]
-    tokens = max(BASE_TOKENS, recipe.max_answer)
+    prompts = [as_text(baseline.ask(style, row, recipe, shots), tokenizer) for row in rows]
+    tokens = baseline.max_tokens(recipe)
     texts = answers(
         model, tokenizer, prompts, tokens, on_rows=on_rows, is_whole=lambda text: baseline.is_whole(text, recipe)
     )
     return baseline.tallies([baseline.read_answer(text, recipe) for text in texts], rows, recipe)
+
+
+def as_text(asked: str | baseline.Chat, tokenizer: Any) -> str:
+    """What the model reads: a chat goes through the base's chat template."""
+    if isinstance(asked, str):
+        return asked
+    turns = [{"role": role, "content": content} for role, content in asked]
+    text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    return text

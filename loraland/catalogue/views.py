@@ -31,8 +31,11 @@ _TRAINING: Final = {
 }
 _BASE_ASKED: Final = {
     "template": "with the adapter's own prompt",
+    "plain instruction": "with a plain instruction before the question",
     "instruction": "with a plain instruction in its chat format",
     "four examples": "with four worked examples before the question",
+    "instruction and four examples": "with a plain instruction and four worked examples",
+    "chat of four examples": "in a chat that shows four worked examples",
 }
 """How the base was prompted when it was measured, in words."""
 

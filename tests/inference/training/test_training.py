@@ -13,12 +13,13 @@ import torch
 from peft import PeftModel
 from safetensors import safe_open
 
+from inference.tasks.data import read_rows
+from inference.tasks.recipe import Schedule, load_recipe
 from inference.training.__main__ import main
-from inference.training.data import read_rows
 from inference.training.examples import batches, collate, encode_all
 from inference.training.loop import answer_loss, train
 from inference.training.model import add_adapter, load_base
-from inference.training.recipe import Schedule, load_recipe
+from inference.training.scoring import as_text
 
 RECIPE = load_recipe("tweet_emotion")
 CPU = torch.device("cpu")
@@ -138,3 +139,8 @@ def test_several_tasks_need_a_folder_each(base: Path, data: Path, capsys: pytest
     words = ["--task", "viggo", "dbpedia", "--data", str(data), "--out", "adapters", "--base", str(base)]
     assert main(words) == 1
     assert "write adapters/{task}" in capsys.readouterr().err
+
+
+def test_a_chat_reaches_the_base_through_its_chat_template(tokenizer: Any) -> None:
+    assert as_text("as it is", tokenizer) == "as it is"
+    assert as_text((("user", "one, "), ("assistant", "two")), tokenizer) == "one, two"

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from inference.training.data import DataError, Row, hold_out, read_rows, read_split
+from inference.tasks.data import DataError, Row, hold_out, read_rows, read_split
+from inference.tasks.recipe import load_recipe
 from inference.training.examples import IGNORED, batches, collate, encode, encode_all
-from inference.training.recipe import load_recipe
 
 RECIPE = load_recipe("tweet_emotion")
 

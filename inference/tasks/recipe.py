@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from inference.training.metrics import METRICS
-from inference.training.template import placeholders
+from inference.tasks.metrics import METRICS
+from inference.tasks.template import placeholders
 
 RECIPES: Final = Path(__file__).parent / "recipes"
 

@@ -1,6 +1,6 @@
 """What an adapter must beat: the base model at its best, and the best constant answer.
 
-The base is asked in three honest ways, and its answers are read with good will: an answer that says the label,
+The base is asked in six honest ways, and its answers are read with good will: an answer that says the label,
 the number or the JSON among other words counts. A gain over a straw man is no gain.
 """
 
@@ -9,31 +9,58 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-from inference.training.data import Row
-from inference.training.metrics import METRICS, Tally, score
-from inference.training.recipe import Recipe
-from inference.training.template import fill, opening
+from inference.tasks.data import Row
+from inference.tasks.metrics import METRICS, Tally, score
+from inference.tasks.recipe import Recipe
+from inference.tasks.template import fill, opening
 
-STYLES: Final = ("template", "instruction", "four examples")
+STYLES: Final = (
+    "template",
+    "plain instruction",
+    "instruction",
+    "four examples",
+    "instruction and four examples",
+    "chat of four examples",
+)
+"""The adapter's own prompt and a plain request, each without and with examples, as text and as a chat."""
 SHOTS: Final = 4
+BASE_TOKENS: Final = 24
+"""The base may spend this many tokens at least, for it says more than a label."""
 
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
 _OBJECT: Final = re.compile(r"\{.*?\}", re.DOTALL)
 
 
-def prompt(style: str, row: Row, recipe: Recipe, shots: Sequence[Row], tokenizer: Any) -> str:
-    """How the base is asked about `row`: `style` is one of `STYLES`, the last of which shows `shots`."""
-    filled = fill(recipe.template, row.inputs)
-    if style == "template":
-        return filled
-    if style == "instruction":
-        message = {"role": "user", "content": f"{recipe.instruction}\n\n{filled}"}
-        text: str = tokenizer.apply_chat_template([message], tokenize=False, add_generation_prompt=True)
-        return text
-    shown = [f"{fill(recipe.template, shot.inputs)} {shot.target}" for shot in shots]
-    return "\n\n".join([*shown, filled])
+Chat = tuple[tuple[str, str], ...]
+"""Turns of a chat as (role, content)."""
+
+
+def ask(style: str, row: Row, recipe: Recipe, shots: Sequence[Row]) -> str | Chat:
+    """How the base is asked about `row`: a text to go on from, or a chat.
+
+    `style` is one of `STYLES`; those with examples show `shots`.
+    """
+    filled, instruction = fill(recipe.template, row.inputs), recipe.instruction
+    shown = [(fill(recipe.template, shot.inputs), shot.target) for shot in shots]
+    examples = [f"{question} {answer}" for question, answer in shown]
+    match style:
+        case "template":
+            return filled
+        case "plain instruction":
+            return f"{instruction}\n\n{filled}"
+        case "instruction":
+            return (("user", f"{instruction}\n\n{filled}"),)
+        case "four examples":
+            return "\n\n".join([*examples, filled])
+        case "instruction and four examples":
+            return "\n\n".join([instruction, *examples, filled])
+        case "chat of four examples":
+            turns = [turn for question, answer in shown for turn in (("user", question), ("assistant", answer))]
+            turns.append(("user", filled))
+            return (("user", f"{instruction}\n\n{turns[0][1]}"), *turns[1:])
+    raise ValueError(f"there is no style {style!r}; choose one of {', '.join(STYLES)}")
 
 
 def choose_shots(rows: Sequence[Row], recipe: Recipe) -> tuple[Row, ...]:
@@ -61,6 +88,11 @@ def read_answer(text: str, recipe: Recipe) -> str:
         found = _OBJECT.search(text)
         return found.group() if found else text
     return text
+
+
+def max_tokens(recipe: Recipe) -> int:
+    """How many tokens the base may spend on an answer."""
+    return max(BASE_TOKENS, recipe.max_answer)
 
 
 def is_whole(text: str, recipe: Recipe) -> bool:

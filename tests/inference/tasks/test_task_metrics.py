@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inference.training.bootstrap import interval, paired_interval
-from inference.training.metrics import Tally, accuracy, exact_match, f1_json, mae, rouge_l, score
+from inference.tasks.bootstrap import interval, paired_interval
+from inference.tasks.metrics import Tally, accuracy, exact_match, f1_json, mae, rouge_l, score
 
 
 def test_accuracy_wants_the_label_exactly_but_for_white_space() -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
-from inference.training.baseline import best_constant, best_style, choose_shots, is_whole, prompt, read_answer
-from inference.training.data import Row
-from inference.training.metrics import Tally
-from inference.training.recipe import load_recipe
+from inference.tasks.baseline import STYLES, ask, best_constant, best_style, choose_shots, is_whole, read_answer
+from inference.tasks.data import Row
+from inference.tasks.metrics import Tally
+from inference.tasks.recipe import load_recipe
 
 EMOTION = load_recipe("tweet_emotion")
 ROWS = [Row({"tweet": f"tweet number {n}"}, ["joy", "anger", "anger", "sadness"][n % 4]) for n in range(40)]
@@ -45,18 +43,32 @@ def test_the_base_is_stopped_only_where_the_rest_would_not_be_read(task: str, pa
     assert read_answer(part + rest, recipe) == read_answer(part, recipe)
 
 
-def test_four_examples_stand_before_the_question_with_their_answers(tokenizer: Any) -> None:
+def test_four_examples_stand_before_the_question_with_their_answers() -> None:
     shots = choose_shots(ROWS, EMOTION)
-    text = prompt("four examples", Row({"tweet": "mine"}, "joy"), EMOTION, shots, tokenizer)
+    text = ask("four examples", Row({"tweet": "mine"}, "joy"), EMOTION, shots)
     assert text.count("Tweet: ") == 5
     assert text.endswith("\n\nTweet: mine\nEmotion:")
     assert {shot.target for shot in shots} == {"joy", "anger", "sadness"}
 
 
-def test_the_instruction_goes_through_the_chat_template(tokenizer: Any) -> None:
-    text = prompt("instruction", ROWS[0], EMOTION, (), tokenizer)
-    assert text.startswith(EMOTION.instruction)
-    assert text.endswith("Emotion:")
+def test_a_chat_of_examples_shows_each_answer_as_the_assistants_own() -> None:
+    shots = choose_shots(ROWS, EMOTION)
+    turns = ask("chat of four examples", Row({"tweet": "mine"}, "joy"), EMOTION, shots)
+    assert [role for role, _ in turns] == ["user", "assistant"] * 4 + ["user"]
+    assert turns[0][1].startswith(EMOTION.instruction)
+    assert turns[1][1] == shots[0].target
+    assert turns[-1][1] == "Tweet: mine\nEmotion:"
+
+
+@pytest.mark.parametrize("style", STYLES)
+def test_every_style_asks_the_question_itself_last(style: str) -> None:
+    asked = ask(style, Row({"tweet": "mine"}, "joy"), EMOTION, choose_shots(ROWS, EMOTION))
+    assert (asked if isinstance(asked, str) else asked[-1][1]).endswith("Tweet: mine\nEmotion:")
+
+
+def test_an_unknown_style_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ValueError, match=r"no style 'begging'; choose one of template"):
+        ask("begging", ROWS[0], EMOTION, ())
 
 
 def test_the_best_constant_is_the_commonest_target_or_the_median_number() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.training.template import TemplateError, fill, opening, placeholders
+from inference.tasks.template import TemplateError, fill, opening, placeholders
 
 
 def test_fields_are_put_where_the_template_names_them() -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.training.recipe import RECIPES, RecipeError, load_recipe, tasks
-from inference.training.template import fill
+from inference.tasks.recipe import RECIPES, RecipeError, load_recipe, tasks
+from inference.tasks.template import fill
 
 
 @pytest.mark.parametrize("task", tasks())
