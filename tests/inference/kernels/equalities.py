@@ -1,0 +1,165 @@
+"""What every kernel has to equal, on any device: on a CPU in Triton's interpreter, on a GPU compiled."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference.architecture import TARGETS, Architecture
+from inference.batch import TILE
+from inference.kernels import lora, norm, paged_attention, rope, swiglu
+
+# Triton's interpreter multiplies bfloat16 as if it were whole numbers, so rounding is tested in float16 there.
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+
+def random(*shape: int, dtype: torch.dtype, device: str, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator).to(device, dtype)
+
+
+def whole(values: Any, device: str) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32, device=device)
+
+
+def assert_near(one: Tensor, other: Tensor) -> None:
+    tolerance = TOLERANCE[one.dtype]
+    torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+def check_norm(dtype: torch.dtype, device: str, has_update: bool) -> None:
+    hidden, update = (random(3, 72, dtype=dtype, device=device, seed=seed) for seed in (0, 1))
+    weight, twin_hidden = random(72, dtype=dtype, device=device, seed=2), hidden.clone()
+    given = update if has_update else None
+    normed = norm.add_rms_norm(hidden, given, weight, 1e-5)
+    assert_near(normed, norm.add_rms_norm_twin(twin_hidden, given, weight, 1e-5))
+    assert torch.equal(hidden, twin_hidden)
+
+
+def check_swiglu(dtype: torch.dtype, device: str) -> None:
+    gate_up = random(3, 2 * 1100, dtype=dtype, device=device)
+    assert_near(swiglu.swiglu(gate_up), swiglu.swiglu_twin(gate_up))
+
+
+def check_rope(dtype: torch.dtype, device: str) -> None:
+    heads, kv_heads, dim, rows = 4, 2, 24, 5
+    angles = torch.arange(64)[:, None] * torch.rand(dim // 2).repeat(2)
+    cos, sin = angles.cos().to(device, dtype), angles.sin().to(device, dtype)
+    qkv = random(rows, (heads + 2 * kv_heads) * dim, dtype=dtype, device=device)
+    positions, places = whole([0, 63, 7, 8, 0], device), whole([40, 3, 17, 0, -1], device)
+    caches = torch.full((4, 3, 16, kv_heads, dim), 7.0, dtype=dtype, device=device)
+    twin_qkv = qkv.clone()
+    rope.rotate_and_store(qkv, cos, sin, positions, places, caches[0], caches[1])
+    rope.rotate_and_store_twin(twin_qkv, cos, sin, positions, places, caches[2], caches[3])
+    queries = heads * dim
+    assert_near(qkv[:, :queries], twin_qkv[:, :queries])
+    assert_near(caches[0], caches[2])
+    assert torch.equal(caches[1], caches[3])
+    assert int((caches[1] != 7).any(-1).any(-1).sum()) == 4, "the padding row was written too"
+
+
+def check_decode_attention(dtype: torch.dtype, device: str, window: int | None) -> None:
+    """Contexts around the edges of steps and splits; what lies past a context is not a number."""
+    contexts = [1, 17, 64, 65, 0, paged_attention.SPLIT, paged_attention.SPLIT + 70]
+    splits = -(-max(contexts) // paged_attention.SPLIT)
+    _check_attention(dtype, device, window, 1, [each - 1 for each in contexts], contexts, splits)
+
+
+def check_tile_attention(dtype: torch.dtype, device: str, window: int | None) -> None:
+    """A first tile, a later one, a last one that is partly padding, and one that is nothing but padding."""
+    _check_attention(dtype, device, window, TILE, [0, 96, 64, 0], [32, 128, 70, 0])
+
+
+def _check_attention(
+    dtype: torch.dtype,
+    device: str,
+    window: int | None,
+    length: int,
+    starts: list[int],
+    contexts: list[int],
+    splits: int = 1,
+) -> None:
+    heads, kv_heads, dim, block_size = 6, 2, 24, 16
+    width = -(-max(contexts) // block_size)
+    tables = torch.randperm(len(contexts) * width, generator=torch.Generator().manual_seed(3)).view(-1, width)
+    caches = random(2, tables.numel(), block_size, kv_heads, dim, dtype=dtype, device=device)
+    for table, context in zip(tables, contexts, strict=True):
+        for position in range(context, width * block_size):
+            caches[:, table[position // block_size], position % block_size] = float("nan")
+    segments = paged_attention.Segments(
+        2, length, whole(starts, device), whole(contexts, device), tables.to(device, torch.int32), splits
+    )
+    rows = 2 + len(contexts) * length
+    qkv = random(rows, (heads + 2 * kv_heads) * dim, dtype=dtype, device=device, seed=1)
+    out, expected = (torch.full((rows, heads * dim), 7.0, dtype=dtype, device=device) for _ in range(2))
+    paged_attention.attend(qkv, caches[0], caches[1], segments, window, out)
+    paged_attention.attend_twin(qkv, caches[0], caches[1], segments, window, expected)
+    written = torch.ones(rows, dtype=torch.bool)
+    for index, (start, context) in enumerate(zip(starts, contexts, strict=True)):
+        # What a padding row of a tile sees is nobody's.
+        first = 2 + index * length
+        written[first + max(context - start, 0) : first + length] = False
+    assert_near(out[written], expected[written])
+    assert torch.isfinite(out).all()
+
+
+SHAPE = Architecture(
+    vocab_size=11,
+    hidden_size=536,
+    intermediate_size=200,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=36,
+    norm_eps=1e-5,
+    max_position=64,
+)
+
+
+def make_pairs(dtype: torch.dtype, device: str, is_int8: bool = False) -> dict[int, dict[int, lora.Pair]]:
+    """Adapters of several ranks and targets in slots 0, 1 and 3; slot 2 is empty."""
+    plans = {0: (8, range(7)), 1: (16, (0, 2)), 3: (64, (1, 4, 5, 6))}
+    pairs: dict[int, dict[int, lora.Pair]] = {}
+    for slot, (rank, targets) in plans.items():
+        pairs[slot] = {target: _pair(rank, target, dtype, device, is_int8) for target in targets}
+    return pairs
+
+
+def _pair(rank: int, target: int, dtype: torch.dtype, device: str, is_int8: bool) -> lora.Pair:
+    width_in, width_out = SHAPE.target_shape(TARGETS[target])
+    a = random(SHAPE.num_layers, rank, width_in, dtype=torch.float32, device=device, seed=rank + target)
+    b = random(SHAPE.num_layers, rank, width_out, dtype=torch.float32, device=device, seed=100 + rank + target)
+    a, b = a / width_in**0.5, b / rank**0.5
+    if not is_int8:
+        return lora.Pair(a.to(dtype), b.to(dtype))
+    return lora.quantize(a, b)
+
+
+def make_table(pairs: dict[int, dict[int, lora.Pair]], device: str, is_int8: bool = False) -> lora.SlotTable:
+    table = lora.empty_table(5, 64, device, is_int8)
+    for slot, targets in pairs.items():
+        for target, pair in targets.items():
+            table.a[slot, target], table.b[slot, target] = pair.a.data_ptr(), pair.b.data_ptr()
+            table.scale[slot, target] = 0 if pair.scale is None else pair.scale.data_ptr()
+            table.rank[slot, target] = pair.rank
+    return table
+
+
+def check_lora(dtype: torch.dtype, device: str, name: str, is_int8: bool = False) -> None:
+    """Decode rows of all slots, of an empty one and of the base, behind a tile each of two adapters and the base."""
+    group, pairs = lora.groups(SHAPE)[name], make_pairs(dtype, device, is_int8)
+    table = make_table(pairs, device, is_int8)
+    slots = whole([1] * TILE + [-1] * TILE + [3] * TILE + [3, -1, 0, 1, 2, 0] * 3, device)
+    rows = random(len(slots), group.width_in, dtype=dtype, device=device)
+    base = random(len(slots), sum(group.widths), dtype=dtype, device=device, seed=1)
+    out, expected = base.clone(), base.clone()
+    for layer in range(SHAPE.num_layers):
+        for part, length in ((slice(0, 3 * TILE), TILE), (slice(3 * TILE, None), 1)):
+            lora.add_lora(out[part], rows[part], slots[part], table, group, layer, length)
+        lora.add_lora_twin(expected, rows, slots, pairs, group, layer)
+    assert_near(out, expected)
+    is_base = (slots == -1) | (slots == 2)
+    assert torch.equal(out[is_base], base[is_base])
+    assert not torch.equal(out[slots == 0], base[slots == 0])

@@ -1,0 +1,52 @@
+"""Every kernel gives what its twin gives, in Triton's interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the kernels need the package triton")
+
+from tests.inference.kernels import equalities
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled here; tests/gpu tests them")
+both = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
+
+
+@both
+@pytest.mark.parametrize("has_update", [True, False])
+def test_the_norm_adds_and_scales(dtype: torch.dtype, has_update: bool) -> None:
+    equalities.check_norm(dtype, "cpu", has_update)
+
+
+@both
+def test_the_gate_of_the_mlp(dtype: torch.dtype) -> None:
+    equalities.check_swiglu(dtype, "cpu")
+
+
+@both
+def test_heads_turn_and_go_into_the_cache(dtype: torch.dtype) -> None:
+    equalities.check_rope(dtype, "cpu")
+
+
+@both
+@pytest.mark.parametrize("window", [None, 20, 600])
+def test_decode_rows_attend_over_their_blocks(dtype: torch.dtype, window: int | None) -> None:
+    equalities.check_decode_attention(dtype, "cpu", window)
+
+
+@both
+@pytest.mark.parametrize("window", [None, 20])
+def test_tiles_attend_over_their_blocks(dtype: torch.dtype, window: int | None) -> None:
+    equalities.check_tile_attention(dtype, "cpu", window)
+
+
+@both
+@pytest.mark.parametrize("name", ["qkv", "o", "gate_up", "down"])
+def test_each_row_gets_the_update_of_its_slot(dtype: torch.dtype, name: str) -> None:
+    equalities.check_lora(dtype, "cpu", name)
+
+
+@pytest.mark.parametrize("name", ["qkv", "down"])
+def test_pairs_in_int8_give_the_update_of_their_integers(name: str) -> None:
+    equalities.check_lora(torch.float32, "cpu", name, is_int8=True)
