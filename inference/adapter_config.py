@@ -10,10 +10,9 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from inference.architecture import TARGETS
+from inference.architecture import EMBEDDING, HEAD, TARGETS
 
 UNSUPPORTED: Final = {
-    "use_dora": "DoRA",
     "modules_to_save": "modules_to_save",
     "layer_replication": "layer_replication",
     "lora_bias": "lora_bias",
@@ -28,6 +27,7 @@ UNSUPPORTED: Final = {
     "kasa_config": "KaSA",
     "velora_config": "VeLoRA",
     "monteclora_config": "MonteCLoRA",
+    "ensure_weight_tying": "ensure_weight_tying",
 }
 """Fields that change the arithmetic in ways that are not computed here, and what they are called."""
 
@@ -50,6 +50,7 @@ _KNOWN: Final = frozenset(
         "rank_pattern",
         "alpha_pattern",
         "use_rslora",
+        "use_dora",
         "bias",
         "init_lora_weights",
         "loftq_config",
@@ -59,11 +60,11 @@ _KNOWN: Final = frozenset(
         "runtime_config",
         "megatron_core",
         "qalora_group_size",
-        "ensure_weight_tying",
     ]
 )
 _SAFE_STARTS: Final = ("gaussian", "eva", "orthogonal")
 """Ways to draw the first A and B that leave the base as it is; pissa, olora and others change it."""
+_ADAPTABLE: Final = frozenset((*TARGETS, EMBEDDING, HEAD))
 _MAX_PATTERN: Final = 200
 _BEYOND: Final = 1e30
 """Beside infinities and NaN this leaves out whole numbers that no float can hold."""
@@ -71,7 +72,7 @@ _BEYOND: Final = 1e30
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Ranks and scalings of an adapter. `targets` are the linears that it names one by one."""
+    """Ranks and scalings of an adapter. `targets` are the modules that it names one by one."""
 
     r: int
     alpha: float
@@ -80,6 +81,8 @@ class LoraConfig:
     alpha_pattern: dict[str, float]
     targets: frozenset[str]
     covers_all_layers: bool
+    is_dora: bool = False
+    """Whether the result is scaled to learned magnitudes (weight-decomposed LoRA; Liu et al., 2024)."""
 
     def rank(self, module: str) -> int:
         """The rank of `module`, e.g. ``model.layers.0.self_attn.q_proj``."""
@@ -105,15 +108,16 @@ def check_config(config: dict[str, Any], max_rank: int) -> tuple[LoraConfig | No
     targets = config.get("target_modules")
     named = {str(name).rsplit(".", 1)[-1] for name in targets} if isinstance(targets, list) else set()
     narrowed = any(config.get(key) is not None for key in ("layers_to_transform", "exclude_modules"))
-    plain = isinstance(targets, list) and set(targets) <= set(TARGETS)
+    plain = isinstance(targets, list) and set(targets) <= _ADAPTABLE
     read = LoraConfig(
         r=config["r"],
         alpha=float(config["lora_alpha"]),
         is_rank_stabilised=bool(config.get("use_rslora")),
         rank_pattern=config.get("rank_pattern") or {},
         alpha_pattern=config.get("alpha_pattern") or {},
-        targets=frozenset(named & set(TARGETS)),
+        targets=frozenset(named & _ADAPTABLE),
         covers_all_layers=plain and not narrowed,
+        is_dora=bool(config.get("use_dora")),
     )
     return read, reasons
 

@@ -1,6 +1,6 @@
 """Reading one adapter from its two files, or refusing it with every reason at once.
 
-Nothing is guessed and nothing skipped: an adapter is served only when each of its tensors binds to a linear
+Nothing is guessed and nothing skipped: an adapter is served only when each of its tensors binds to a module
 of the base and each field of its config means something that is computed here.
 """
 
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,15 +18,14 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from inference.adapter_binding import Bound, bind, check_against
 from inference.adapter_config import LoraConfig, check_config
-from inference.architecture import TARGETS, Architecture, module_path
-from inference.identity import HeaderError, TensorInfo, adapter_digest, canonical_name, read_header
+from inference.architecture import EMBEDDING, Architecture, module_name
+from inference.identity import HeaderError, adapter_digest, read_header
 from inference.layers.lora import RANK_STEP, AdapterWeights, TargetWeights
 
 CONFIG_FILE: Final = "adapter_config.json"
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
-_TENSOR: Final = re.compile(r"(?:model\.)?layers\.([0-9]{1,5})\.([\w.]+)\.lora_([AB])\.weight")
-_TARGET_OF: Final = {module_path(target): target for target in TARGETS}
 _MAX_CONFIG_BYTES: Final = 1024 * 1024
 
 
@@ -40,6 +39,22 @@ class AdapterRefused(ValueError):
 
 
 @dataclass(frozen=True)
+class Base:
+    """What an adapter is read for: the base's shape, the type that it is served in, and its weights for whom it takes.
+
+    `weight` reads the weight of a target in a layer in float32, [out, in] for linears and [vocab, hidden] for the
+    embedding, rounded to `dtype` as the decoder has it. `identity` names the weights. `is_nf4`: they are served in
+    4 bits, of which nobody knows the norms.
+    """
+
+    architecture: Architecture
+    dtype: torch.dtype
+    weight: Callable[[str, int], Tensor]
+    identity: str
+    is_nf4: bool = False
+
+
+@dataclass(frozen=True)
 class HostAdapter:
     """An adapter in host memory, in the decoder's type, its scaling folded into its B."""
 
@@ -49,38 +64,26 @@ class HostAdapter:
     num_bytes: int
 
 
-@dataclass
-class _Pair:
-    """The A [rank, in] and the B [out, rank] of one linear, as far as the file names them."""
-
-    tensors: dict[str, TensorInfo] = field(default_factory=dict)
-
-
-_Pairs = dict[tuple[str, int], _Pair]
-
-
-def read_adapter(
-    directory: Path, digest: str, architecture: Architecture, dtype: torch.dtype, max_rank: int
-) -> HostAdapter:
+def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> HostAdapter:
     """Read the adapter in `directory`, which must have the content `digest`.
 
-    Raises `AdapterRefused` for anything but a whole, finite LoRA over linears of `architecture` of ranks up to
+    Raises `AdapterRefused` for anything but a whole, finite LoRA or DoRA over modules of `base` of ranks up to
     `max_rank`.
     """
-    raw, weights = _read_config(directory), _inside(directory, WEIGHTS_FILE)
+    raw, weights = _read_config(directory), inside(directory, WEIGHTS_FILE)
     try:
         header = read_header(weights)
     except (HeaderError, OSError) as error:
         raise AdapterRefused([f"{WEIGHTS_FILE}: {error}"]) from error
     config, reasons = check_config(raw, max_rank)
-    pairs, problems = _bind(header, architecture)
+    bound, problems = bind(header, base.architecture)
     reasons += problems
     if config is not None:
-        reasons += _check_ranks(pairs, config) + _check_targets(pairs, config, architecture)
+        reasons += check_against(config, bound, base.architecture)
     if config is None or reasons:
         raise AdapterRefused(reasons)
     _check_digest(raw, weights, digest)
-    return _build(digest, _read_tensors(weights, pairs), config, architecture, dtype)
+    return _build(digest, _read_tensors(weights, bound), config, base)
 
 
 def _check_digest(config: dict[str, Any], weights: Path, digest: str) -> None:
@@ -93,7 +96,7 @@ def _check_digest(config: dict[str, Any], weights: Path, digest: str) -> None:
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
-    path = _inside(directory, CONFIG_FILE)
+    path = inside(directory, CONFIG_FILE)
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
             raise AdapterRefused([f"{CONFIG_FILE} is larger than 1 MiB"])
@@ -105,7 +108,7 @@ def _read_config(directory: Path) -> dict[str, Any]:
     return config
 
 
-def _inside(directory: Path, name: str) -> Path:
+def inside(directory: Path, name: str) -> Path:
     """The file `name` of `directory`, and no link out of it."""
     path = (directory / name).resolve()
     if not path.is_file() or path.parent != directory.resolve():
@@ -113,87 +116,21 @@ def _inside(directory: Path, name: str) -> Path:
     return path
 
 
-def _bind(header: dict[str, TensorInfo], architecture: Architecture) -> tuple[_Pairs, list[str]]:
-    """Give each tensor to a linear of the base, and say which cannot be given."""
-    pairs: _Pairs = defaultdict(_Pair)
+_Tensors = dict[str, Tensor]
+"""The parts of one module, in float32."""
+
+
+def _read_tensors(weights: Path, bound: Bound) -> dict[str, dict[int, _Tensors]]:
+    """All modules by target and layer; raises `AdapterRefused` for values that are not finite."""
+    read: dict[str, dict[int, _Tensors]] = defaultdict(dict)
     reasons = []
-    for tensor in header.values():
-        match = _TENSOR.fullmatch(canonical_name(tensor.name))
-        if match is None or match[2] not in _TARGET_OF or int(match[1]) >= architecture.num_layers:
-            reasons.append(_unbound(tensor.name, architecture))
-            continue
-        pair = pairs[_TARGET_OF[match[2]], int(match[1])]
-        if match[3] in pair.tensors:
-            reasons.append(f"{tensor.name} comes twice under different names")
-        pair.tensors[match[3]] = tensor
-    if not header:
-        reasons.append(f"{WEIGHTS_FILE} holds no tensors")
-    for (target, layer), pair in pairs.items():
-        reasons += _check_shapes(f"layers.{layer}.{target}", pair, architecture.target_shape(target))
-    return pairs, reasons
-
-
-def _unbound(name: str, architecture: Architecture) -> str:
-    if "lm_head" in name or "embed_tokens" in name:
-        return f"{name}: lm_head and embed_tokens cannot be adapted here; train on the linears of the layers only"
-    if "magnitude" in name:
-        return f"{name}: DoRA is not supported"
-    return f"{name} binds to no linear of the base, which has {architecture.num_layers} layers of {', '.join(TARGETS)}"
-
-
-def _check_shapes(where: str, pair: _Pair, shape: tuple[int, int]) -> list[str]:
-    missing = [f"{where} has no lora_{side}" for side in "AB" if side not in pair.tensors]
-    if missing:
-        return missing
-    a, b = pair.tensors["A"].shape, pair.tensors["B"].shape
-    width_in, width_out = shape
-    reasons = []
-    if len(a) != 2 or a[1] != width_in:
-        reasons.append(f"{where}.lora_A has shape {list(a)}; the base needs [rank, {width_in}]")
-    if len(b) != 2 or b[0] != width_out:
-        reasons.append(f"{where}.lora_B has shape {list(b)}; the base needs [{width_out}, rank]")
-    if not reasons and a[0] != b[1]:
-        reasons.append(f"{where}: lora_A has rank {a[0]} but lora_B {b[1]}")
-    return reasons
-
-
-def _check_ranks(pairs: _Pairs, config: LoraConfig) -> list[str]:
-    reasons = []
-    for (target, layer), pair in pairs.items():
-        a, rank = pair.tensors.get("A"), config.rank(_module_name(target, layer))
-        if a is not None and len(a.shape) == 2 and a.shape[0] != rank:
-            where = f"layers.{layer}.{target}"
-            reasons.append(f"{where} has rank {a.shape[0]} but {CONFIG_FILE} says {rank} (r and rank_pattern)")
-    return reasons
-
-
-def _check_targets(pairs: _Pairs, config: LoraConfig, architecture: Architecture) -> list[str]:
-    """Every linear that the config asks for must be there: a file cut short would serve half an adapter."""
-    found: dict[str, set[int]] = defaultdict(set)
-    for target, layer in pairs:
-        found[target].add(layer)
-    reasons = [f"target_modules asks for {target}, which has no tensors" for target in config.targets - set(found)]
-    if config.covers_all_layers:
-        for target in sorted(config.targets & set(found)):
-            lacking = sorted(set(range(architecture.num_layers)) - found[target])
-            if lacking:
-                reasons.append(f"{target} has no tensors in layers {', '.join(map(str, lacking))}")
-    return reasons
-
-
-def _read_tensors(weights: Path, pairs: _Pairs) -> dict[tuple[str, int], tuple[Tensor, Tensor]]:
-    """All pairs in float32; raises `AdapterRefused` for values that are not finite."""
-    read, reasons = {}, []
     try:
         with safe_open(weights, framework="pt") as file:
-            for key, pair in pairs.items():
-                a, b = (file.get_tensor(pair.tensors[side].name).to(torch.float32) for side in "AB")
-                reasons += [
-                    f"{pair.tensors[side].name} holds values that are not finite"
-                    for side, tensor in (("A", a), ("B", b))
-                    if not torch.isfinite(tensor).all()
-                ]
-                read[key] = a, b
+            for (target, layer), parts in bound.items():
+                tensors = {part: file.get_tensor(info.name).to(torch.float32) for part, info in parts.items()}
+                wrong = [part for part, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+                reasons += [f"{parts[part].name} holds values that are not finite" for part in wrong]
+                read[target][layer] = tensors
     except (SafetensorError, OSError) as error:
         raise AdapterRefused([f"{WEIGHTS_FILE} cannot be read: {error}"]) from error
     if reasons:
@@ -201,41 +138,51 @@ def _read_tensors(weights: Path, pairs: _Pairs) -> dict[tuple[str, int], tuple[T
     return read
 
 
-def _build(
-    digest: str,
-    tensors: dict[tuple[str, int], tuple[Tensor, Tensor]],
-    config: LoraConfig,
-    architecture: Architecture,
-    dtype: torch.dtype,
-) -> HostAdapter:
+def _build(digest: str, tensors: dict[str, dict[int, _Tensors]], config: LoraConfig, base: Base) -> HostAdapter:
     weights: AdapterWeights = {}
-    for target in sorted({target for target, _ in tensors}):
-        layers = {layer: pair for (name, layer), pair in tensors.items() if name == target}
-        weights[target] = _stack(target, layers, config, architecture, dtype)
+    for target, layers in sorted(tensors.items()):
+        for layer, parts in layers.items():
+            _check_copy(target, layer, parts, base)
+        weights[target] = _stack(target, layers, config, base)
     if not all(torch.isfinite(pair.a).all() and torch.isfinite(pair.b).all() for pair in weights.values()):
-        raise AdapterRefused([f"the adapter's values overflow {dtype} once scaled; lower lora_alpha"])
-    rank = max(a.shape[0] for a, _ in tensors.values())
+        raise AdapterRefused([f"the adapter's values overflow {base.dtype} once scaled; lower lora_alpha"])
+    rank = max(parts["A"].shape[0] for layers in tensors.values() for parts in layers.values())
     return HostAdapter(digest, weights, rank, sum(pair.num_bytes for pair in weights.values()))
 
 
-def _stack(
-    target: str,
-    layers: dict[int, tuple[Tensor, Tensor]],
-    config: LoraConfig,
-    architecture: Architecture,
-    dtype: torch.dtype,
-) -> TargetWeights:
+def _stack(target: str, layers: dict[int, _Tensors], config: LoraConfig, base: Base) -> TargetWeights:
     """The pairs of all layers as two tensors, ranks padded with zeros to the largest, rounded up."""
-    rank = math.ceil(max(a.shape[0] for a, _ in layers.values()) / RANK_STEP) * RANK_STEP
-    width_in, width_out = architecture.target_shape(target)
-    stacked_a = torch.zeros(architecture.num_layers, width_in, rank, dtype=dtype)
-    stacked_b = torch.zeros(architecture.num_layers, rank, width_out, dtype=dtype)
-    for layer, (a, b) in layers.items():
-        scaling = config.scaling(_module_name(target, layer))
-        stacked_a[layer, :, : a.shape[0]] = a.t()
-        stacked_b[layer, : a.shape[0]] = b.t() * scaling
-    return TargetWeights(stacked_a, stacked_b)
+    rank = math.ceil(max(parts["A"].shape[0] for parts in layers.values()) / RANK_STEP) * RANK_STEP
+    width_in, width_out = base.architecture.target_shape(target)
+    num_layers = base.architecture.target_layers(target)
+    stacked_a = torch.zeros(num_layers, width_in, rank, dtype=base.dtype)
+    stacked_b = torch.zeros(num_layers, rank, width_out, dtype=base.dtype)
+    scale = torch.ones(num_layers, width_out) if config.is_dora else None
+    for layer, parts in layers.items():
+        scaling = config.scaling(module_name(target, layer))
+        stacked_a[layer, :, : len(parts["A"])] = parts["A"].t()
+        stacked_b[layer, : len(parts["A"])] = parts["B"].t() * scaling
+        if scale is not None:
+            scale[layer] = _scale(target, layer, parts, scaling, base)
+    return TargetWeights(stacked_a, stacked_b, scale)
 
 
-def _module_name(target: str, layer: int) -> str:
-    return f"model.layers.{layer}.{module_path(target)}"
+def _scale(target: str, layer: int, parts: _Tensors, scaling: float, base: Base) -> Tensor:
+    """What DoRA multiplies each output of a module with: its magnitude over the norm of W + scaling * B A."""
+    if base.is_nf4:
+        raise AdapterRefused(["DoRA needs the norms of the base's weights, which are in NF4 here (QUANTIZATION)"])
+    weight = base.weight(target, layer)
+    weight = weight.t() if target == EMBEDDING else weight
+    norm = torch.linalg.norm(weight + scaling * (parts["B"] @ parts["A"]), dim=1)
+    scale: Tensor = parts["magnitude"] / norm
+    if not torch.isfinite(scale).all():
+        raise AdapterRefused([f"DoRA cannot scale {module_name(target, layer)}: some of its adapted weights are all 0"])
+    return scale
+
+
+def _check_copy(target: str, layer: int, parts: _Tensors, base: Base) -> None:
+    """The table that PEFT saves beside a LoRA on it must be the base's own, since ours is what is served."""
+    if "base" in parts and not torch.equal(parts["base"].to(base.dtype).float(), base.weight(target, layer)):
+        where = f"{module_name(target, layer)}.base_layer"
+        sentence = "is not the base's own, and whole modules (modules_to_save) are not supported; train a LoRA on it"
+        raise AdapterRefused([f"{where} {sentence}"])

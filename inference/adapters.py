@@ -15,8 +15,7 @@ from typing import Final
 
 import torch
 
-from inference.adapter_file import HostAdapter, read_adapter
-from inference.architecture import Architecture
+from inference.adapter_file import Base, HostAdapter, read_adapter
 from inference.batch import Batch
 from inference.layers.lora import LoraBank, LoraPlan
 from inference.layers.panels import Layout
@@ -31,13 +30,13 @@ class AdapterNotFound(LookupError):
 class AdapterStore:
     """The directory that holds adapters, each in a folder named by its digest."""
 
-    def __init__(self, directory: Path, architecture: Architecture, dtype: torch.dtype, max_rank: int = 64) -> None:
+    def __init__(self, directory: Path, base: Base, max_rank: int = 64) -> None:
         self.directory = directory
-        self._architecture, self._dtype, self._max_rank = architecture, dtype, max_rank
+        self._base, self._max_rank = base, max_rank
 
     def load(self, digest: str) -> HostAdapter:
         """Read the adapter `digest`. Raises `AdapterNotFound`, or `AdapterRefused` with every reason."""
-        return read_adapter(self.path(digest), digest, self._architecture, self._dtype, self._max_rank)
+        return read_adapter(self.path(digest), digest, self._base, self._max_rank)
 
     def path(self, digest: str) -> Path:
         """The folder of `digest`, which must lie inside the store; raises `AdapterNotFound`."""

@@ -11,6 +11,9 @@ SUPPORTED: Final = ("LlamaForCausalLM", "MistralForCausalLM")
 ROPE_TYPES: Final = ("default", "linear", "dynamic", "llama3", "yarn")
 TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linears of a layer, each of which an adapter may change."""
+EMBEDDING: Final = "embed_tokens"
+HEAD: Final = "lm_head"
+"""What an adapter may change beside the layers: the table of tokens, and the linear to the vocabulary."""
 _ATTENTION: Final = frozenset(TARGETS[:4])
 
 
@@ -45,7 +48,7 @@ class Architecture:
     tied_embeddings: bool = False
 
     def target_shape(self, target: str) -> tuple[int, int]:
-        """(in features, out features) of the linear `target`, one of `TARGETS`."""
+        """(in features, out features) of `target`: one of `TARGETS`, `EMBEDDING` or `HEAD`."""
         heads, kv_heads = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         return {
             "q_proj": (self.hidden_size, heads),
@@ -55,12 +58,25 @@ class Architecture:
             "gate_proj": (self.hidden_size, self.intermediate_size),
             "up_proj": (self.hidden_size, self.intermediate_size),
             "down_proj": (self.intermediate_size, self.hidden_size),
+            EMBEDDING: (self.vocab_size, self.hidden_size),
+            HEAD: (self.hidden_size, self.vocab_size),
         }[target]
+
+    def target_layers(self, target: str) -> int:
+        """How many modules of the base are a `target`: one in each layer, or the one embedding or head."""
+        return 1 if target in (EMBEDDING, HEAD) else self.num_layers
 
 
 def module_path(target: str) -> str:
     """Where `target` lies in a layer, as checkpoints name it: ``self_attn.q_proj`` or ``mlp.up_proj``."""
     return f"{'self_attn' if target in _ATTENTION else 'mlp'}.{target}"
+
+
+def module_name(target: str, layer: int) -> str:
+    """The module `target` of `layer` as checkpoints name it: ``model.layers.0.mlp.up_proj`` or ``lm_head``."""
+    if target == HEAD:
+        return HEAD
+    return f"model.{EMBEDDING}" if target == EMBEDDING else f"model.layers.{layer}.{module_path(target)}"
 
 
 def read_architecture(path: Path) -> Architecture:

@@ -28,12 +28,12 @@ def fingerprint(
     """
     state = hashlib.sha256(f"{torch.__version__} {_processor(device)} {config.block_size} {context_length}".encode())
     for path in sorted(path for kind in _FILES for path in model_dir.glob(kind) if path.name != "source.json"):
-        state.update(_identity(path))
+        state.update(file_identity(path))
     kind = f"{device.type}-{_capability(device)}"
     return f"{VERSION}/{_DTYPES[dtype]}/{config.quantization}/{kind}/{state.hexdigest()[:8]}"
 
 
-def _identity(path: Path) -> bytes:
+def file_identity(path: Path) -> bytes:
     """A file's name and size with its content, of which for weights only the header and the last 64 KiB are read."""
     size = path.stat().st_size
     label = f"\0{path.name} {size}\0".encode()

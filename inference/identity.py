@@ -30,6 +30,7 @@ ARITHMETIC_FIELDS: Final = (
 
 _WRAPPERS: Final = re.compile(r"^(base_model\.model\.)+")
 _WEIGHT: Final = re.compile(r"\.lora_(A|B)(\.[\w-]+)?\.weight$")
+_PARAMETER: Final = re.compile(r"\.lora_(embedding_A|embedding_B|magnitude_vector)(\.[\w-]+)?(\.weight)?$")
 
 
 class HeaderError(ValueError):
@@ -64,7 +65,7 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 def canonical_name(name: str) -> str:
     """The name of a LoRA tensor without PEFT's wrappers: ``model.layers.0.self_attn.q_proj.lora_A.weight``."""
-    return _WEIGHT.sub(r".lora_\1.weight", _WRAPPERS.sub("", name))
+    return _PARAMETER.sub(r".lora_\1", _WEIGHT.sub(r".lora_\1.weight", _WRAPPERS.sub("", name)))
 
 
 def adapter_digest(config: dict[str, Any], weights: Path) -> str:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import torch
 
+from inference.adapter_file import Base
 from inference.adapters import AdapterCache, AdapterStore, LoraSlots
 from inference.architecture import Architecture, read_architecture
+from inference.base_weights import BaseWeights
 from inference.config import EngineConfig
 from inference.fetch import find_model
 from inference.fingerprint import fingerprint
@@ -69,7 +72,7 @@ def build_machine(config: EngineConfig) -> Machine:
     pool = BlockPool(_num_blocks(config, architecture, dtype, device, context), config.block_size)
     context = min(context, pool.num_blocks * config.block_size)
     cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
-    store = AdapterStore(config.adapters_dir, architecture, dtype, config.max_rank)
+    store = AdapterStore(config.adapters_dir, _base(config, directory, architecture, dtype), config.max_rank)
     host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2)
     loader = AdapterLoader(host_cache.load)
     slots = LoraSlots(config.adapter_slots, loader.get, device)
@@ -93,6 +96,11 @@ def _device(config: EngineConfig) -> torch.device:
     if config.device == "cuda" and not has_cuda:
         raise MachineError("DEVICE is cuda, but torch finds no CUDA device; choose cpu or auto")
     return torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
+
+
+def _base(config: EngineConfig, directory: Path, architecture: Architecture, dtype: torch.dtype) -> Base:
+    weights = BaseWeights(directory, architecture, dtype)
+    return Base(architecture, dtype, weights.read, weights.identity, config.quantization == "nf4")
 
 
 def _context_length(config: EngineConfig, architecture: Architecture, device: torch.device) -> int:

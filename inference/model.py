@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.architecture import Architecture
+from inference.architecture import HEAD, Architecture
 from inference.batch import Batch
 from inference.layers.attention import AttentionPlan, KVCache, attend, plan_attention
 from inference.layers.linear import Linear
@@ -84,11 +84,17 @@ class Decoder:
         attention = plan_attention(batch, layout, self.architecture, cache.block_size)
         plan = lora.plan(batch, layout) if lora is not None else None
         run = Pass(layout, layout.panels, cos, sin, attention, plan, cache)
-        hidden = self.weights.embedding[batch.token_ids[layout.source]]
+        hidden = self._embed(batch.token_ids[layout.source], plan)
         for index, layer in enumerate(self.weights.layers):
             hidden = hidden + self._attention(index, layer, hidden, run)
             hidden = hidden + self._mlp(index, layer, hidden, run)
-        return self._logits(hidden[layout.places[batch.sample_rows]])
+        return self._logits(hidden[layout.places[batch.sample_rows]], plan)
+
+    def _embed(self, token_ids: Tensor, plan: LoraPlan | None) -> Tensor:
+        hidden = self.weights.embedding[token_ids]
+        if plan is not None:
+            plan.embed(token_ids, hidden)
+        return hidden
 
     def _attention(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
         rows = rms_norm(hidden, layer.attention_norm, self.architecture.norm_eps)
@@ -121,7 +127,7 @@ class Decoder:
             run.lora.add(target, index, rows, out)
         return out
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def _logits(self, hidden: Tensor, plan: LoraPlan | None) -> Tensor:
         """Logits of `hidden` [n, hidden], in panels as every other product."""
         num_rows = len(hidden)
         padded = functional.pad(hidden, (0, 0, 0, -num_rows % DECODE_PANEL))
@@ -129,4 +135,7 @@ class Decoder:
         normed = rms_norm(padded, self.weights.norm, self.architecture.norm_eps)
         if not panels:
             return hidden.new_zeros((0, self.architecture.vocab_size), dtype=torch.float32)
-        return by_panel(self.weights.head, normed, panels)[:num_rows].to(torch.float32)
+        logits = by_panel(self.weights.head, normed, panels)
+        if plan is not None:
+            plan.add(HEAD, 0, normed, logits)
+        return logits[:num_rows].to(torch.float32)

@@ -3,17 +3,22 @@
 Decode rows are items of a batched product whose items have one row each; a prefill tile belongs to one
 adapter and is a product of fixed shape. So what an adapter adds to a row depends on the row, the adapter and
 the phase: not on the slot it sits in, nor on who else is there. Rows of the base are never touched.
+
+An adapter with magnitudes (DoRA; Liu et al., 2024) multiplies its rows by a scale after that. The embedding is
+a target whose "rows" are one-hot, so A is looked up; the head sees the rows that are sampled, each by itself.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
+from inference.architecture import EMBEDDING, HEAD
 from inference.batch import Batch
 from inference.layers.panels import Layout
 
@@ -25,11 +30,14 @@ RANK_STEP: Final = 8
 class TargetWeights:
     """An adapter's pairs for one target in every layer: `a` [layers, in, rank] and `b` [layers, rank, out].
 
-    Scaling is folded into `b`; a layer that the adapter leaves alone holds zeros.
+    Scaling is folded into `b`; a layer that the adapter leaves alone holds zeros. ``embed_tokens`` (in: the
+    vocabulary) and ``lm_head`` (out: the vocabulary) count as one layer. With `scale`, float32 [layers, out]
+    whatever the type of the rest, the result is ``scale * (base's output + rows @ a @ b)``.
     """
 
     a: Tensor
     b: Tensor
+    scale: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -37,11 +45,12 @@ class TargetWeights:
 
     @property
     def num_bytes(self) -> int:
-        return self.a.nbytes + self.b.nbytes
+        return self.a.nbytes + self.b.nbytes + (0 if self.scale is None else self.scale.nbytes)
 
     def to(self, device: torch.device) -> TargetWeights:
         """A copy on `device`, or itself when it is there."""
-        return TargetWeights(self.a.to(device), self.b.to(device))
+        scale = None if self.scale is None else self.scale.to(device)
+        return TargetWeights(self.a.to(device), self.b.to(device), scale)
 
 
 AdapterWeights = dict[str, TargetWeights]
@@ -58,24 +67,28 @@ class LoraPlanner(Protocol):
 class DecodeGroup:
     """Decode rows whose adapters have one rank in a target: `rows` int64 [n], and the pairs of each row.
 
-    The stacked pairs are kept for the next steps, which mostly have the same rows.
+    Either all of them have a scale or none. The stacked pairs are kept for the next steps, which mostly have the
+    same rows.
     """
 
     rows: Tensor
     weights: list[TargetWeights]
-    _stacks: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    _stacks: dict[int, tuple[Tensor, Tensor, Tensor | None]] = field(default_factory=dict)
 
     def add(self, layer: int, rows: Tensor, out: Tensor) -> None:
         """Add these rows' updates to `out` in place."""
-        a, b = self._stacked(layer)
+        a, b, scale = self._stacked(layer)
         shrunk = torch.bmm(rows[self.rows].unsqueeze(1), a)
-        out[self.rows] = torch.baddbmm(out[self.rows].unsqueeze(1), shrunk, b).squeeze(1)
+        updated = torch.baddbmm(out[self.rows].unsqueeze(1), shrunk, b).squeeze(1)
+        out[self.rows] = _scaled(updated, scale)
 
-    def _stacked(self, layer: int) -> tuple[Tensor, Tensor]:
+    def _stacked(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
         kept = self._stacks.get(layer)
         if kept is None:
             a = torch.stack([pair.a[layer] for pair in self.weights])
-            kept = a, torch.stack([pair.b[layer] for pair in self.weights])
+            b = torch.stack([pair.b[layer] for pair in self.weights])
+            scales = [pair.scale[layer] for pair in self.weights if pair.scale is not None]
+            kept = a, b, torch.stack(scales) if scales else None
             if a.device.type == "cpu":
                 self._stacks[layer] = kept
         return kept
@@ -83,15 +96,27 @@ class DecodeGroup:
 
 @dataclass(frozen=True)
 class TileGroup:
-    """The tile at padded rows `rows` and the pairs of its adapter."""
+    """The padded rows `rows` of one adapter, which are a tile or a single row, and its pairs."""
 
     rows: slice
     weights: TargetWeights
 
     def add(self, layer: int, rows: Tensor, out: Tensor) -> None:
-        """Add this tile's updates to `out` in place."""
-        shrunk = rows[self.rows] @ self.weights.a[layer]
-        out[self.rows] = torch.addmm(out[self.rows], shrunk, self.weights.b[layer])
+        """Add these rows' updates to `out` in place."""
+        self._expand(layer, rows[self.rows] @ self.weights.a[layer], out)
+
+    def embed(self, token_ids: Tensor, out: Tensor) -> None:
+        """Add the updates of the embeddings of `token_ids` [padded rows] to `out` [padded rows, hidden] in place."""
+        self._expand(0, self.weights.a[0][token_ids[self.rows]], out)
+
+    def _expand(self, layer: int, shrunk: Tensor, out: Tensor) -> None:
+        updated = torch.addmm(out[self.rows], shrunk, self.weights.b[layer])
+        out[self.rows] = _scaled(updated, None if self.weights.scale is None else self.weights.scale[layer])
+
+
+def _scaled(rows: Tensor, scale: Tensor | None) -> Tensor:
+    """`rows` times `scale`, multiplied in float32: rounded to bfloat16 a scale near 1 would lose most of its digits."""
+    return rows if scale is None else (rows * scale).to(rows.dtype)
 
 
 @dataclass(frozen=True)
@@ -102,11 +127,19 @@ class LoraPlan:
     tiles: dict[str, list[TileGroup]]
 
     def add(self, target: str, layer: int, rows: Tensor, out: Tensor) -> None:
-        """Add the updates of `target` in `layer` for `rows` [padded rows, in] to `out` [padded rows, out] in place."""
+        """Add the updates of `target` in `layer` for `rows` [padded rows, in] to `out` [padded rows, out] in place.
+
+        For ``lm_head`` rows are the sampled ones in their order.
+        """
         for group in self.decodes.get(target, ()):
             group.add(layer, rows, out)
         for tile in self.tiles.get(target, ()):
             tile.add(layer, rows, out)
+
+    def embed(self, token_ids: Tensor, out: Tensor) -> None:
+        """Add the updates of the embedding for `token_ids` [padded rows] to `out` [padded rows, hidden] in place."""
+        for tile in self.tiles.get(EMBEDDING, ()):
+            tile.embed(token_ids, out)
 
 
 class LoraBank:
@@ -136,19 +169,32 @@ class LoraBank:
         tiles: dict[str, list[TileGroup]] = defaultdict(list)
         for index, segment in enumerate(batch.tiles):
             for target, weights in self._weights(slots[segment.start]).items():
-                tiles[target].append(TileGroup(layout.tile(index), weights))
+                if target != HEAD:
+                    tiles[target].append(TileGroup(layout.tile(index), weights))
+        tiles[EMBEDDING] += self._row_by_row(EMBEDDING, decode_slots)
+        if self._adapts(HEAD):
+            tiles[HEAD] = self._row_by_row(HEAD, [slots[row] for row in batch.sample_rows.tolist()])
         return LoraPlan(self._last[1], tiles)
 
     def _weights(self, slot: int) -> AdapterWeights:
         return {} if slot < 0 else self._slots[slot]
 
+    def _adapts(self, target: str) -> bool:
+        return any(target in weights for weights in self._slots.values())
+
+    def _row_by_row(self, target: str, slots: Sequence[int]) -> list[TileGroup]:
+        """Rows of `slots` one by one: stacked pairs as wide as the vocabulary would be many times the adapter."""
+        owned = [(row, self._weights(slot).get(target)) for row, slot in enumerate(slots)]
+        return [TileGroup(slice(row, row + 1), weights) for row, weights in owned if weights is not None]
+
     def _plan_decodes(self, slots: tuple[int, ...]) -> dict[str, list[DecodeGroup]]:
-        alike: dict[tuple[str, int], list[tuple[int, TargetWeights]]] = defaultdict(list)
+        alike: dict[tuple[str, int, bool], list[tuple[int, TargetWeights]]] = defaultdict(list)
         for row, slot in enumerate(slots):
             for target, weights in self._weights(slot).items():
-                alike[target, weights.rank].append((row, weights))
+                if target not in (EMBEDDING, HEAD):
+                    alike[target, weights.rank, weights.scale is None].append((row, weights))
         groups: dict[str, list[DecodeGroup]] = defaultdict(list)
-        for (target, _), members in alike.items():
+        for (target, *_), members in alike.items():
             groups[target].append(self._group(members))
         return groups
 

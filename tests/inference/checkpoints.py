@@ -17,7 +17,9 @@ from transformers import (
     PreTrainedModel,
 )
 
+from inference.adapter_file import Base
 from inference.architecture import read_architecture
+from inference.base_weights import BaseWeights
 from inference.identity import adapter_digest
 from inference.model import Decoder
 from inference.weights import load_weights
@@ -55,13 +57,25 @@ def load_decoder(directory: Path, dtype: torch.dtype = torch.float32) -> Decoder
     return Decoder(architecture, load_weights(directory, architecture, dtype))
 
 
+def load_base(directory: Path, dtype: torch.dtype = torch.float32) -> Base:
+    """What adapters of the same model are read for."""
+    architecture = read_architecture(directory / "config.json")
+    weights = BaseWeights(directory, architecture, dtype)
+    return Base(architecture, dtype, weights.read, weights.identity)
+
+
 def make_adapter(model: Path, store: Path, seed: int = 0, size: float = 0.2, **options: Any) -> str:
-    """Save a random PEFT adapter of `model` in `store` under its digest, which is returned."""
+    """Save a random PEFT adapter of `model` in `store` under its digest, which is returned.
+
+    Magnitudes of DoRA begin at the norms of the base's weights and are drawn around them.
+    """
     torch.manual_seed(seed)
     config = LoraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], **options})
     peft_model = get_peft_model(load_reference(model), config)
     for name, parameter in peft_model.named_parameters():
-        if "lora_" in name:
+        if "lora_magnitude" in name:
+            parameter.data *= 1 + size * torch.randn_like(parameter)
+        elif "lora_" in name:
             torch.nn.init.normal_(parameter, std=size)
     staging = store / f"staging-{seed}"
     peft_model.save_pretrained(staging)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -10,16 +11,16 @@ from typing import Any
 
 import pytest
 import torch
-from checkpoints import make_adapter, publish
+from checkpoints import load_base, make_adapter, publish
 from safetensors.torch import load_file, save_file
 
 from inference.adapter_file import AdapterRefused, HostAdapter
 from inference.adapters import AdapterCache, AdapterNotFound, AdapterStore, LoraSlots
-from inference.architecture import read_architecture
 from inference.identity import adapter_digest
 from inference.layers.lora import TargetWeights
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
+MAGNITUDE = "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector"
 Tensors = dict[str, torch.Tensor]
 
 
@@ -32,7 +33,7 @@ def sound(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def adapters(tiny_model: Path, store: Path) -> AdapterStore:
-    return AdapterStore(store, read_architecture(tiny_model / "config.json"), torch.float32)
+    return AdapterStore(store, load_base(tiny_model))
 
 
 def damage(
@@ -75,7 +76,8 @@ def test_a_sound_adapter_is_loaded_with_its_scaling_in_b(sound: Path, store: Pat
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [
-        ("use_dora", True, "DoRA"),
+        ("use_dora", True, "layers.0.q_proj has no lora_magnitude_vector, but use_dora is set"),
+        ("ensure_weight_tying", True, "ensure_weight_tying"),
         ("modules_to_save", ["lm_head"], "modules_to_save"),
         ("bias", "all", "bias is 'all'"),
         ("layer_replication", [[0, 2], [1, 3]], "layer_replication"),
@@ -135,12 +137,21 @@ NOT_FINITE = torch.zeros(8, 64).index_fill_(0, torch.tensor([3]), float("nan"))
         (replace(Q0.format("B"), torch.full((64, 8), torch.inf)), "not finite"),
         (lambda tensors: tensors.pop(Q0.format("B")), "layers.0.q_proj has no lora_B"),
         (lambda tensors: tensors.pop(Q0.format("A")), "layers.0.q_proj has no lora_A"),
-        (rename(Q0.format("A"), Q0.format("A").replace("q_proj", "z_proj")), "binds to no linear"),
-        (rename(Q0.format("A"), Q0.format("A").replace("layers.0", "layers.3")), "binds to no linear"),
-        (replace("base_model.model.lm_head.lora_A.weight", torch.zeros(8, 64)), "lm_head and embed_tokens"),
-        (replace("base_model.model.model.embed_tokens.lora_embedding_A", torch.zeros(8, 64)), "embed_tokens"),
-        (rename(Q0.format("A"), Q0.format("A").replace("layers.0", f"layers.{'9' * 5000}")), "binds to no linear"),
-        (replace(Q0.format("A").replace("lora_A.weight", "lora_magnitude_vector"), torch.zeros(64)), "DoRA"),
+        (rename(Q0.format("A"), Q0.format("A").replace("q_proj", "z_proj")), "binds to no module"),
+        (rename(Q0.format("A"), Q0.format("A").replace("layers.0", "layers.3")), "binds to no module"),
+        (replace("base_model.model.lm_head.lora_A.weight", torch.zeros(8, 64)), "lm_head has no lora_B"),
+        (replace("base_model.model.model.embed_tokens.lora_embedding_B", torch.zeros(64, 8)), "embed_tokens has no"),
+        (replace("base_model.model.model.embed_tokens.lora_A.weight", torch.zeros(8, 64)), "train a LoRA on them"),
+        (replace("base_model.model.lm_head.weight", torch.zeros(131, 64)), "modules_to_save"),
+        (rename(Q0.format("A"), Q0.format("A").replace("layers.0", f"layers.{'9' * 5000}")), "binds to no module"),
+        (
+            replace(Q0.format("A").replace("lora_A.weight", "lora_magnitude_vector"), torch.zeros(64)),
+            "without use_dora",
+        ),
+        (
+            replace(Q0.format("A").replace("lora_A.weight", "lora_magnitude_vector"), torch.zeros(65)),
+            "lora_magnitude_vector has shape [65]; the base needs [64]",
+        ),
         (replace(Q0.format("A").replace("lora_A", "lora_A.default"), torch.zeros(8, 64)), "comes twice"),
         (lambda tensors: tensors.clear(), "holds no tensors"),
         (
@@ -158,9 +169,82 @@ def test_tensors_that_do_not_fit_the_base_are_refused(
 def test_a_refusal_lists_every_reason(sound: Path, store: Path, adapters: AdapterStore) -> None:
     reasons = refusal(
         adapters,
-        damage(sound, store, {"use_dora": True, "bias": "all"}, replace(Q0.format("A"), torch.zeros(8, 65))),
+        damage(sound, store, {"use_qalora": True, "bias": "all"}, replace(Q0.format("A"), torch.zeros(8, 65))),
     )
-    assert all(named in reasons for named in ("DoRA", "bias", "[8, 65]"))
+    assert all(named in reasons for named in ("QALoRA", "bias", "[8, 65]"))
+
+
+@pytest.fixture(scope="module")
+def whole(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a DoRA on a linear, the embedding and the head, as PEFT saves it: with the base's own tables."""
+    directory = tmp_path_factory.mktemp("whole")
+    return directory / make_adapter(
+        tiny_model, directory, use_dora=True, target_modules=["q_proj", "embed_tokens", "lm_head"]
+    )
+
+
+def test_a_dora_on_every_kind_of_module_is_loaded_with_its_scale(
+    whole: Path, store: Path, adapters: AdapterStore, tiny_model: Path
+) -> None:
+    weights = adapters.load(damage(whole, store)).weights
+    assert sorted(weights) == ["embed_tokens", "lm_head", "q_proj"]
+    shapes = {name: [tuple(each.shape) for each in (pair.a, pair.b, pair.scale)] for name, pair in weights.items()}
+    assert shapes["embed_tokens"] == [(1, 131, 8), (1, 8, 64), (1, 64)]
+    assert shapes["lm_head"] == [(1, 64, 8), (1, 8, 131), (1, 131)]
+    assert shapes["q_proj"] == [(3, 64, 8), (3, 8, 64), (3, 64)]
+
+
+def test_the_scale_of_a_dora_keeps_all_its_digits_in_a_decoder_of_bfloat16(
+    whole: Path, store: Path, tiny_model: Path
+) -> None:
+    digest = damage(whole, store)
+    scale = AdapterStore(store, load_base(tiny_model, torch.bfloat16)).load(digest).weights["q_proj"].scale
+    assert scale is not None
+    assert scale.dtype == torch.float32
+
+
+HEAD, TABLE = "base_model.model.lm_head.{}", "base_model.model.model.embed_tokens.{}"
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        (lambda tensors: tensors.pop(HEAD.format("lora_magnitude_vector")), "lm_head has no lora_magnitude_vector"),
+        (
+            lambda tensors: tensors[TABLE.format("base_layer.weight")].add_(1),
+            "embed_tokens.base_layer is not the base's own",
+        ),
+        (replace(TABLE.format("base_layer.weight"), torch.zeros(132, 64)), "a base of shape [132, 64]"),
+        (lambda tensors: tensors[TABLE.format("lora_magnitude_vector")].fill_(torch.nan), "not finite"),
+    ],
+)
+def test_a_dora_or_a_table_that_does_not_fit_the_base_is_refused(
+    whole: Path, store: Path, adapters: AdapterStore, change: Callable[[Tensors], Any], named: str
+) -> None:
+    assert named in refusal(adapters, damage(whole, store, tensors=change))
+
+
+def test_a_copy_of_the_bases_table_may_be_rounded_or_missing(whole: Path, store: Path, tiny_model: Path) -> None:
+    def halve(tensors: Tensors) -> None:
+        name = HEAD.format("base_layer.weight")
+        tensors[name] = tensors[name].to(torch.bfloat16)
+        del tensors[TABLE.format("base_layer.weight")]
+
+    assert (
+        AdapterStore(store, load_base(tiny_model, torch.bfloat16)).load(damage(whole, store, tensors=halve)).rank == 8
+    )
+
+
+def test_a_dora_is_refused_over_a_base_in_4_bits(whole: Path, store: Path, tiny_model: Path) -> None:
+    packed = AdapterStore(store, dataclasses.replace(load_base(tiny_model), is_nf4=True))
+    assert "norms of the base's weights" in refusal(packed, damage(whole, store))
+
+
+def test_a_dora_whose_adapted_weights_vanish_is_refused(whole: Path, store: Path, tiny_model: Path) -> None:
+    real = load_base(tiny_model)
+    empty = dataclasses.replace(real, weight=lambda target, layer: real.weight(target, layer) * (target != "q_proj"))
+    digest = damage(whole, store, tensors=replace(Q0.format("B"), torch.zeros(64, 8)))
+    assert "cannot scale model.layers.0.self_attn.q_proj" in refusal(AdapterStore(store, empty), digest)
 
 
 def test_files_changed_after_import_are_refused(sound: Path, store: Path, adapters: AdapterStore) -> None:
@@ -238,7 +322,7 @@ def test_a_digest_that_is_none_or_unknown_is_not_found(adapters: AdapterStore, d
 
 def test_values_that_overflow_the_decoders_type_are_refused(sound: Path, store: Path, tiny_model: Path) -> None:
     digest = damage(sound, store, {"lora_alpha": 10_000_000})
-    halves = AdapterStore(store, read_architecture(tiny_model / "config.json"), torch.float16)
+    halves = AdapterStore(store, load_base(tiny_model, torch.float16))
     with pytest.raises(AdapterRefused, match="overflow"):
         halves.load(digest)
 

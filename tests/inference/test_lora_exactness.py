@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from checkpoints import load_decoder, load_reference, make_adapter, make_model
+from checkpoints import load_base, load_decoder, load_reference, make_adapter, make_model
 from passes import Chunk, Passes, answer
 from peft import PeftModel
 from torch import Tensor
@@ -23,6 +24,13 @@ SPECIAL: dict[int, dict[str, Any]] = {
     11: {"rank_pattern": {"q_proj": 16, "layers.1.mlp.up_proj": 3}, "target_modules": ALL},
     14: {"alpha_pattern": {r"layers\.[02]\..*v_proj": 40.0}, "rank_pattern": {"v_proj": 12}},
     17: {"layers_to_transform": [1], "target_modules": ["q_proj", "down_proj"]},
+    2: {"use_dora": True},
+    9: {"use_dora": True, "use_rslora": True, "target_modules": ALL},
+    15: {"use_dora": True, "layers_to_transform": [0, 2], "target_modules": ["k_proj", "o_proj", "up_proj"]},
+    6: {"target_modules": ["embed_tokens"]},
+    10: {"target_modules": ["lm_head"], "alpha_pattern": {"lm_head": 9}},
+    13: {"target_modules": [*ALL, "embed_tokens", "lm_head"], "rank_pattern": {"model.embed_tokens": 12, "lm_head": 5}},
+    20: {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "use_dora": True},
 }
 NUM_ADAPTERS, NUM_TOKENS = 25, 6
 
@@ -43,8 +51,8 @@ def digests(tiny_model: Path, store: Path) -> list[str]:
     return [make_adapter(tiny_model, store, index, **options(index)) for index in range(NUM_ADAPTERS)]
 
 
-def load_slots(decoder: Decoder, store: Path, num_slots: int = 32) -> LoraSlots:
-    return LoraSlots(num_slots, AdapterStore(store, decoder.architecture, decoder.weights.dtype).load)
+def load_slots(decoder: Decoder, model: Path, store: Path, num_slots: int = 32) -> LoraSlots:
+    return LoraSlots(num_slots, AdapterStore(store, load_base(model, decoder.weights.dtype)).load)
 
 
 def prompts(count: int, vocab: int = 131) -> list[list[int]]:
@@ -63,7 +71,7 @@ def peft_logits(model: Any, prompt: list[int], reply: list[int]) -> Tensor:
 def mixed(tiny_model: Path, store: Path, digests: list[str]) -> dict[str, Any]:
     """All adapters and two rows of the base, answered in one batch, and what PEFT says to the same tokens."""
     decoder = load_decoder(tiny_model)
-    slots = load_slots(decoder, store)
+    slots = load_slots(decoder, tiny_model, store)
     rows: list[int] = [-1, *(slots.acquire(digest) for digest in digests), -1]  # type: ignore[list-item]
     texts = prompts(len(rows))
     logits, replies = answer(Passes(decoder, slots), texts, rows, NUM_TOKENS)
@@ -88,6 +96,26 @@ def mixed(tiny_model: Path, store: Path, digests: list[str]) -> dict[str, Any]:
 def test_twenty_five_adapters_and_the_base_in_one_batch_equal_peft_alone(mixed: dict[str, Any]) -> None:
     torch.testing.assert_close(mixed["logits"], mixed["expected"], atol=1e-4, rtol=0)
     assert mixed["replies"] == mixed["expected"].argmax(-1).tolist()
+
+
+def test_adapters_of_a_tied_table_and_head_equal_peft(tmp_path: Path, store: Path) -> None:
+    model = make_model(tmp_path / "tied", tie_word_embeddings=True)
+    extents = (["embed_tokens"], ["lm_head"], ["embed_tokens", "lm_head", "v_proj"])
+    digests = [
+        make_adapter(model, store, 100 + 10 * len(targets) + is_dora, target_modules=targets, use_dora=bool(is_dora))
+        for targets in extents[1:]
+        for is_dora in (0, 1)
+    ]
+    digests.append(make_adapter(model, store, 99, target_modules=extents[0]))
+    decoder = load_decoder(model)
+    slots = load_slots(decoder, model, store)
+    texts = prompts(len(digests))
+    logits, replies = answer(Passes(decoder, slots), texts, [slots.acquire(each) or 0 for each in digests], NUM_TOKENS)
+    for row, digest in enumerate(digests):
+        adapted = PeftModel.from_pretrained(load_reference(model), store / digest).eval()
+        expected = peft_logits(adapted, texts[row], replies[row])
+        torch.testing.assert_close(logits[row], expected, atol=1e-4, rtol=0)
+        assert replies[row] == expected.argmax(-1).tolist()
 
 
 def test_every_adapter_differs_from_the_base(mixed: dict[str, Any]) -> None:
@@ -119,15 +147,28 @@ def test_an_adapter_equals_its_merged_weights(
     merged = PeftModel.from_pretrained(load_reference(tiny_model), store / digest).merge_and_unload()
     merged.save_pretrained(tmp_path)
     decoder = load_decoder(tiny_model)
-    slots = load_slots(decoder, store)
+    slots = load_slots(decoder, tiny_model, store)
     adapted, _ = answer(Passes(decoder, slots), prompts(1), [slots.acquire(digest) or 0], NUM_TOKENS)
     dense, _ = answer(Passes(load_decoder(tmp_path)), prompts(1), [-1], NUM_TOKENS)
     torch.testing.assert_close(adapted, dense, atol=1e-4, rtol=0)
 
 
+@dataclass(frozen=True)
+class Wide:
+    """A model and its adapters."""
+
+    decoder: Decoder
+    model: Path
+    store: Path
+    digests: list[str]
+
+    def slots(self, num_slots: int = 32) -> LoraSlots:
+        return load_slots(self.decoder, self.model, self.store, num_slots)
+
+
 @pytest.fixture(scope="module", params=[torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])
-def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Decoder, Path, list[str]]:
-    """A model of the default base's widths with eleven adapters."""
+def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Wide:
+    """A model of the default base's widths with adapters."""
     directory, store = tmp_path_factory.mktemp("wide"), tmp_path_factory.mktemp("wide-adapters")
     make_model(
         directory,
@@ -138,31 +179,29 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         num_hidden_layers=2,
         initializer_range=0.05,
     )
-    shapes = [options(index) | {"rank_pattern": {}, "layers_to_transform": None} for index in range(11)]
+    shapes = [options(index) | {"rank_pattern": {}, "layers_to_transform": None} for index in (*range(11), 13, 20)]
     digests = [make_adapter(directory, store, index, 0.02, **shape) for index, shape in enumerate(shapes)]
-    return load_decoder(directory, request.param), store, digests
+    return Wide(load_decoder(directory, request.param), directory, store, digests)
 
 
-def test_an_adapters_rows_are_bitwise_the_same_in_any_company(wide: tuple[Decoder, Path, list[str]]) -> None:
-    decoder, store, digests = wide
-    slots = load_slots(decoder, store)
+def test_an_adapters_rows_are_bitwise_the_same_in_any_company(wide: Wide) -> None:
+    decoder, digests = wide.decoder, wide.digests
+    slots = wide.slots()
     holders = [*digests, *digests[:6], None]
     rows = [slots.acquire(digest) if digest else -1 for digest in holders]
     texts = prompts(len(rows))
     together, _ = answer(Passes(decoder, slots), texts, rows, 4)  # type: ignore[arg-type]
-    for index in (0, 1, 2, 3, 8, 10, 12, len(holders) - 1):
+    for index in (0, 1, 2, 3, 6, 8, 9, 10, 11, 12, 14, len(holders) - 1):
         digest = holders[index]
-        own = load_slots(decoder, store, 3)
+        own = wide.slots(3)
         slot = own.acquire(digest) if digest else -1
         alone, _ = answer(Passes(decoder, own), [texts[index]], [slot], 4)  # type: ignore[list-item]
         assert torch.equal(together[index], alone[0]), f"row {index}"
 
 
-def test_an_adapter_evicted_and_reloaded_into_another_slot_gives_the_same_bits(
-    wide: tuple[Decoder, Path, list[str]],
-) -> None:
-    decoder, store, digests = wide
-    slots = load_slots(decoder, store, 2)
+def test_an_adapter_evicted_and_reloaded_into_another_slot_gives_the_same_bits(wide: Wide) -> None:
+    decoder, digests = wide.decoder, wide.digests
+    slots = wide.slots(2)
     first = slots.acquire(digests[1])
     assert first is not None
     before, _ = answer(Passes(decoder, slots), prompts(1), [first], 4)
@@ -178,9 +217,9 @@ def test_an_adapter_evicted_and_reloaded_into_another_slot_gives_the_same_bits(
     assert torch.equal(before, after)
 
 
-def test_the_plan_follows_a_slot_that_changes_hands(wide: tuple[Decoder, Path, list[str]]) -> None:
-    decoder, store, digests = wide
-    slots = load_slots(decoder, store, 1)
+def test_the_plan_follows_a_slot_that_changes_hands(wide: Wide) -> None:
+    decoder, digests = wide.decoder, wide.digests
+    slots = wide.slots(1)
     results = []
     for digest in (digests[0], digests[1], digests[0]):
         slot = slots.acquire(digest)
