@@ -142,6 +142,7 @@ class Answer:
             fingerprint=self.fingerprint,
             dropped_turns=self.dropped_turns,
             takeovers=0 if self.resume is None else 1,
+            cached_tokens=self.sequence.num_cached,
             logit_delta=self.logit_delta,
         )
 

@@ -41,6 +41,7 @@ class EngineConfig:
     max_rank: int = 64
     host_cache_mb: int = 512
     prefill_tokens: int = 256
+    prefix_cache: bool = True
     lease_seconds: float = 10.0
     worker_name: str = ""
     threads: int = 0
@@ -81,6 +82,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             max_rank=env.whole("MAX_RANK", 64, 1, 512),
             host_cache_mb=env.whole("HOST_CACHE_MB", 512, 1, 10_000_000),
             prefill_tokens=env.whole("PREFILL_TOKENS", 256, 32, 65536),
+            prefix_cache=env.switch("PREFIX_CACHE", True),
             lease_seconds=env.seconds("LEASE_SECONDS", 10.0, 1.0, 3600.0),
             worker_name=env.text("WORKER_NAME", f"{socket.gethostname()}-{os.getpid()}"),
             threads=env.whole("THREADS", 0, 0, 1024),
@@ -114,6 +116,9 @@ class _Environment:
         if value not in choices:
             raise ConfigError(f"{key}={value} is not known; choose {', '.join(choices[:-1])} or {choices[-1]}")
         return value
+
+    def switch(self, key: str, default: bool) -> bool:
+        return self.choice(key, ("on", "off"), "on" if default else "off") == "on"
 
     def whole(self, key: str, default: int, low: int, high: int) -> int:
         value = self.text(key, str(default))

@@ -39,6 +39,7 @@ class Residency:
     waiting: int
     free_blocks: int
     total_blocks: int
+    named_blocks: int
     context_length: int
     max_rank: int
     self_check: str
@@ -116,6 +117,7 @@ class Engine:
             waiting=len(self.scheduler.waiting),
             free_blocks=self.scheduler.pool.num_free,
             total_blocks=self.scheduler.pool.num_blocks,
+            named_blocks=self.scheduler.pool.num_named,
             context_length=self.machine.context_length,
             max_rank=self.machine.max_rank,
             self_check=self.machine.self_check,

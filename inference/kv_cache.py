@@ -1,43 +1,98 @@
-"""Who owns which block of the key-value cache. Counts and lists only: the tensors live with the layers."""
+"""Who uses which block of the key-value cache. Counts and lists only: the tensors live with the layers.
+
+A block may have a name that says what it holds (see `inference.prefix_cache`). A named block is found again
+while others use it, and also when nobody does, until its place is wanted: least recently used first.
+"""
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from collections.abc import Iterable
+
 
 class BlockPool:
-    """A fixed number of blocks of `block_size` tokens each, handed out and taken back."""
+    """A fixed number of blocks of `block_size` tokens each, handed out, shared and taken back."""
 
     def __init__(self, num_blocks: int, block_size: int) -> None:
         if num_blocks < 1 or block_size < 1:
             raise ValueError(f"a pool needs at least one block of one token, not {num_blocks} of {block_size}")
         self.num_blocks = num_blocks
         self.block_size = block_size
-        self._free = list(range(num_blocks - 1, -1, -1))
-        self._is_free = [True] * num_blocks
+        self._empty = list(range(num_blocks - 1, -1, -1))
+        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._num_users = [0] * num_blocks
+        self._names: dict[int, bytes] = {}
+        self._named: dict[bytes, int] = {}
 
     @property
     def num_free(self) -> int:
-        """Blocks that nobody owns."""
-        return len(self._free)
+        """Blocks that nobody uses, those that are kept for their names included."""
+        return len(self._empty) + len(self._idle)
+
+    @property
+    def num_named(self) -> int:
+        """Blocks that can be found by name."""
+        return len(self._named)
 
     def blocks_for(self, num_tokens: int) -> int:
         """How many blocks hold `num_tokens` tokens."""
         return -(-num_tokens // self.block_size)
 
-    def can_allocate(self, count: int) -> bool:
-        """Whether `count` blocks are free."""
-        return count <= len(self._free)
+    def can_allocate(self, count: int, shared: tuple[int, ...] = ()) -> bool:
+        """Whether `count` blocks are free beside those of `shared`."""
+        return count + sum(not self._num_users[block] for block in shared) <= self.num_free
 
     def allocate(self, count: int) -> tuple[int, ...]:
         """Take `count` blocks. Ask `can_allocate` first: to ask for more than are free is a defect."""
         assert self.can_allocate(count), f"{count} blocks wanted, {self.num_free} free"
-        blocks = tuple(self._free.pop() for _ in range(count))
+        blocks = tuple(self._empty.pop() if self._empty else self._evict() for _ in range(count))
         for block in blocks:
-            self._is_free[block] = False
+            self._num_users[block] = 1
         return blocks
 
     def free(self, blocks: tuple[int, ...]) -> None:
-        """Give `blocks` back."""
+        """Give `blocks` back, once for each `allocate` or `share`; of a sequence the last block is forgotten first."""
+        for block in reversed(blocks):
+            assert self._num_users[block] > 0, f"block {block} freed twice"
+            self._num_users[block] -= 1
+            if not self._num_users[block]:
+                self._put_aside(block)
+
+    def find(self, names: Iterable[bytes]) -> tuple[int, ...]:
+        """The blocks of the first of `names`, as far as every one of them is found."""
+        blocks: list[int] = []
+        for name in names:
+            if name not in self._named:
+                break
+            blocks.append(self._named[name])
+        return tuple(blocks)
+
+    def share(self, blocks: tuple[int, ...]) -> None:
+        """Use `blocks` that were found. What they hold must not be written any more."""
         for block in blocks:
-            assert not self._is_free[block], f"block {block} freed twice"
-            self._is_free[block] = True
-            self._free.append(block)
+            self._idle.pop(block, None)
+            self._num_users[block] += 1
+
+    def name(self, block: int, name: bytes) -> None:
+        """Let `block`, which is in use, be found as `name`, unless another one is."""
+        assert self._num_users[block], f"block {block} holds nothing"
+        if name not in self._named and block not in self._names:
+            self._named[name], self._names[block] = block, name
+
+    def forget(self) -> None:
+        """Take all names away; blocks in use stay with their users."""
+        self._named.clear()
+        self._names.clear()
+        self._empty += self._idle
+        self._idle.clear()
+
+    def _put_aside(self, block: int) -> None:
+        if block in self._names:
+            self._idle[block] = None
+        else:
+            self._empty.append(block)
+
+    def _evict(self) -> int:
+        block, _ = self._idle.popitem(last=False)
+        del self._named[self._names.pop(block)]
+        return block

@@ -21,6 +21,7 @@ from inference.layers.attention import KVCache
 from inference.loading import AdapterLoader
 from inference.model import Decoder
 from inference.model_runner import ModelRunner, canary_blocks
+from inference.prefix_cache import PrefixCache
 from inference.scheduler import TILE, Scheduler
 from inference.self_check import self_check
 from inference.tokenizer import Tokenizer
@@ -71,6 +72,7 @@ def build_machine(config: EngineConfig) -> Machine:
     context = _context_length(config, architecture, device)
     pool = BlockPool(_num_blocks(config, architecture, dtype, device, context), config.block_size)
     context = min(context, pool.num_blocks * config.block_size)
+    prefixes = PrefixCache(pool, TILE, is_on=config.prefix_cache, rows_are_uniform=decoder.rows_are_uniform)
     cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
     store = AdapterStore(config.adapters_dir, _base(config, directory, architecture, dtype), config.max_rank)
     host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2)
@@ -79,7 +81,7 @@ def build_machine(config: EngineConfig) -> Machine:
     runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]), device)
     return Machine(
         tokenizer=tokenizer,
-        scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens),
+        scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes),
         runner=runner,
         slots=slots,
         host_cache=host_cache,

@@ -67,6 +67,9 @@ class Pass:
 class Decoder:
     """The base model; the adapters of a batch come with each call."""
 
+    rows_are_uniform = False
+    """Tiles and decode rows are panels of different sizes, whose products may differ in a last bit."""
+
     def __init__(self, architecture: Architecture, weights: DecoderWeights) -> None:
         self.architecture, self.weights = architecture, weights
         self.rotary = Rotary(architecture, weights.dtype, weights.device)

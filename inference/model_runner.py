@@ -24,7 +24,13 @@ class OutOfMemory(Exception):
 
 
 class Forward(Protocol):
-    """The decoder, as far as the runner needs it."""
+    """The decoder, as far as the runner needs it.
+
+    `rows_are_uniform` says that a token's keys and values have the same bits in a tile as in a decode row.
+    """
+
+    @property
+    def rows_are_uniform(self) -> bool: ...
 
     def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor: ...
 

@@ -139,6 +139,8 @@ class Stats:
     fingerprint: str = ""
     dropped_turns: int = 0
     takeovers: int = 0
+    cached_tokens: int = 0
+    """Tokens of the prompt that were found in the prefix cache."""
     logit_delta: float | None = None
     """Largest change of a logit that a probed adapter made; None for answers."""
 
@@ -198,6 +200,8 @@ class Heartbeat:
     waiting: int = 0
     free_blocks: int = 0
     total_blocks: int = 0
+    named_blocks: int = 0
+    """Blocks that hold the beginnings of prompts for whoever asks with the same."""
     context_length: int = 0
     max_rank: int = 0
     self_check: str = ""

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from inference.kv_cache import BlockPool
+from inference.prefix_cache import PrefixCache
 from inference.sequence import Sequence, State
 
 PATIENCE: Final = 4
@@ -73,10 +74,13 @@ class Plan:
 class Scheduler:
     """Holds every live sequence from `add` to `finish`."""
 
-    def __init__(self, pool: BlockPool, slots: Slots, max_rows: int, prefill_tokens: int) -> None:
+    def __init__(
+        self, pool: BlockPool, slots: Slots, max_rows: int, prefill_tokens: int, prefixes: PrefixCache | None = None
+    ) -> None:
         if prefill_tokens < TILE:
             raise ValueError(f"PREFILL_TOKENS is {prefill_tokens}, but a tile has {TILE} tokens")
         self.pool = pool
+        self.prefixes = prefixes or PrefixCache(pool, TILE, is_on=False)
         self.slots = slots
         self.max_rows = max_rows
         self.prefill_tokens = prefill_tokens
@@ -130,6 +134,7 @@ class Scheduler:
         """Count the tokens of a pass that has run as computed. To be called before its samples are appended."""
         for work in plan.works:
             work.sequence.num_computed = work.start + work.length
+            self.prefixes.keep(work.sequence)
 
     def _reserve(self) -> None:
         """Give every runner blocks for all its tokens, the oldest first; preempt the youngest when none are left."""
@@ -158,6 +163,8 @@ class Scheduler:
         """Whole tiles of prompts, oldest sequence first, as far as `budget` goes."""
         works = []
         for sequence in sequences:
+            if sequence.is_prefilling:
+                self.prefixes.catch_up(sequence)
             start = sequence.num_computed
             while start < sequence.num_prompt and budget >= TILE:
                 length = min(TILE, sequence.num_prompt - start)
@@ -182,7 +189,7 @@ class Scheduler:
 
     def _fits(self, sequence: Sequence) -> bool:
         """Whether there are blocks for the sequence, and one to grow for each that runs already."""
-        return self.pool.can_allocate(self.pool.blocks_for(sequence.num_tokens) + len(self.running))
+        return self.prefixes.fits(sequence, spare=len(self.running))
 
     def _take_slot(self, sequence: Sequence, blocked: list[Sequence]) -> bool:
         """Pin a slot for the sequence unless there is none, or `blocked`, who are older, have been patient enough."""
@@ -199,7 +206,7 @@ class Scheduler:
         return True
 
     def _start(self, sequence: Sequence) -> None:
-        sequence.block_table = self.pool.allocate(self.pool.blocks_for(sequence.num_tokens))
+        self.prefixes.begin(sequence)
         sequence.state = State.RUNNING
         self.waiting.remove(sequence)
         insort(self.running, sequence, key=_age)
@@ -212,8 +219,7 @@ class Scheduler:
         insort(self.waiting, sequence, key=_age)
 
     def _release(self, sequence: Sequence) -> None:
-        self.pool.free(sequence.block_table)
-        sequence.block_table = ()
+        self.prefixes.end(sequence)
         if sequence.slot >= 0:
             self.slots.release(sequence.digest)
         sequence.slot = -1

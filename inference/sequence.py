@@ -33,6 +33,8 @@ class Sequence:
 
     `num_computed` counts the tokens whose keys and values lie in the blocks of `block_table`. `digest` is
     empty for the base, and `slot` is -1 while no device slot is held. `arrival` orders sequences by age.
+    `num_cached` tokens of the prompt were found in the cache. The prefix cache notes in `block_names` and
+    `num_kept` what the first blocks are called, and how many of them others can find.
     """
 
     id: str
@@ -47,6 +49,9 @@ class Sequence:
     block_table: tuple[int, ...] = ()
     slot: int = -1
     num_passed: int = 0
+    num_cached: int = 0
+    num_kept: int = 0
+    block_names: list[bytes] = field(default_factory=list)
 
     @property
     def num_prompt(self) -> int:

@@ -137,11 +137,12 @@ def conclusion(head: Head, finished: Finished, usage: bool) -> dict[str, Any]:
     return told | {"usage": _usage(stats)} if usage else told
 
 
-def _usage(stats: Stats) -> dict[str, int]:
+def _usage(stats: Stats) -> dict[str, Any]:
     return {
         "prompt_tokens": stats.prompt_tokens,
         "completion_tokens": stats.completion_tokens,
         "total_tokens": stats.prompt_tokens + stats.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": stats.cached_tokens},
     }
 
 

@@ -77,6 +77,7 @@ def _gauges(queued: int, workers: list[Heartbeat]) -> Iterator[Metric]:
         "loraland_workers_ready": ("Workers with the base model loaded.", sum(each.ready for each in workers)),
         "loraland_running": ("Answers being generated.", sum(each.running for each in workers)),
         "loraland_free_blocks": ("Free blocks of the KV caches.", sum(each.free_blocks for each in workers)),
+        "loraland_named_blocks": ("Blocks with beginnings of prompts.", sum(each.named_blocks for each in workers)),
         "loraland_total_blocks": ("Blocks of the KV caches.", sum(each.total_blocks for each in workers)),
     }
     for name, (documentation, value) in values.items():

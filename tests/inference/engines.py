@@ -25,8 +25,9 @@ from inference.layers.lora import LoraPlanner
 from inference.loading import AdapterLoader
 from inference.machine import Machine
 from inference.model_runner import ModelRunner, canary_blocks
+from inference.prefix_cache import PrefixCache
 from inference.protocol import Delta, Event, Failed, Finished, Progress, Terminal, TokenLogprob
-from inference.scheduler import Scheduler
+from inference.scheduler import TILE, Scheduler
 from inference.tokenizer import Tokenizer
 
 CONTROLS = ("<|end|>", "<|start|>")
@@ -144,23 +145,27 @@ def next_token(token_ids: Iterable[int], digest: str) -> int:
 
 
 def expected_answer(prompt_ids: Iterable[int], digest: str, max_tokens: int) -> list[int]:
-    """What `ReadingDecoder` answers when nothing is mixed up."""
+    """What `ReadingDecoder` answers when nothing is mixed up: it reads the prompt in tiles, and its answer in rows."""
     tokens, answer = list(prompt_ids), []
     while len(answer) < max_tokens and EOS not in answer:
-        answer.append(next_token(tokens + answer, digest))
+        answer.append(next_token([*tokens, *(~token for token in answer)], digest))
     return answer
 
 
 class ReadingDecoder:
     """A decoder without weights: the next token is a hash of all tokens that its row finds in the cache.
 
-    So a block, a position, a slot or a replay that is off by one gives another answer.
+    So a block, a position, a slot or a replay that is off by one gives another answer. A token that was computed as
+    a decode row lies there as its complement: like real keys, it is another one than in a tile.
     """
+
+    rows_are_uniform = False
 
     def __init__(self, digest_of: Callable[[int], str]) -> None:
         self._digest_of = digest_of
         self._memory: dict[int, tuple[int, int]] = {}
         self.num_rows: list[int] = []
+        self.num_tiles = 0
         self.failure: Exception | None = None
 
     def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:
@@ -169,9 +174,10 @@ class ReadingDecoder:
             raise failure
         ids, positions, slots = (each.tolist() for each in (batch.token_ids, batch.positions, batch.cache_slots))
         assert len(set(slots)) == len(slots), "two rows write to one place"
-        self._memory.update(
-            {slot: (position, token) for slot, position, token in zip(slots, positions, ids, strict=True)}
-        )
+        decoded = {segment.start for segment in batch.decodes}
+        for row, (slot, position, token) in enumerate(zip(slots, positions, ids, strict=True)):
+            self._memory[slot] = (position, ~token if row in decoded and not self.rows_are_uniform else token)
+        self.num_tiles += len(batch.tiles)
         self.num_rows.append(len(ids))
         owners = {row: segment for segment in batch.decodes + batch.tiles for row in self._rows(segment)}
         assert len(owners) == len(ids), "every row lies in exactly one segment"
@@ -210,18 +216,20 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
         "max_rows": 8,
         "prefill_tokens": 64,
         "context_length": 256,
+        "prefix_cache": True,
     }
     settings = {**settings, **changes}
     host_cache = AdapterCache(_load, max_bytes=3)
     loader = AdapterLoader(host_cache.load)
     slots = _Slots(settings["num_slots"], loader.get)
     pool = BlockPool(settings["num_blocks"], settings["block_size"])
+    prefixes = PrefixCache(pool, TILE, is_on=settings["prefix_cache"])
     cache = _no_cache(pool.num_blocks + canary_blocks(pool.block_size), pool.block_size)
     tokenizer = Tokenizer(make_tokenizer(directory))
     canary = tuple(tokenizer.encode("a canary"))
     machine = Machine(
         tokenizer=tokenizer,
-        scheduler=Scheduler(pool, slots, settings["max_rows"], settings["prefill_tokens"]),
+        scheduler=Scheduler(pool, slots, settings["max_rows"], settings["prefill_tokens"], prefixes),
         runner=ModelRunner(ReadingDecoder(slots.digest), cache, None, canary, torch.device("cpu")),
         slots=slots,
         host_cache=host_cache,

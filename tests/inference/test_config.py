@@ -39,6 +39,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             "MAX_RANK": "16",
             "HOST_CACHE_MB": "100",
             "PREFILL_TOKENS": "512",
+            "PREFIX_CACHE": "off",
             "LEASE_SECONDS": "2.5",
             "WORKER_NAME": "one",
             "THREADS": "4",
@@ -49,7 +50,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (config.quantization, config.max_rows, config.kv_blocks, config.block_size) == ("nf4", 64, 1000, 16)
     assert (config.context_length, config.adapter_slots, config.max_rank) == (2048, 8, 16)
     assert (config.host_cache_mb, config.prefill_tokens, config.lease_seconds) == (100, 512, 2.5)
-    assert (config.worker_name, config.threads) == ("one", 4)
+    assert (config.worker_name, config.threads, config.prefix_cache) == ("one", 4, False)
     assert config.adapters_dir == tmp_path / "adapters"
 
 
@@ -73,6 +74,7 @@ def test_a_config_cannot_be_changed() -> None:
         ({"MAX_ROWS": "0"}, "MAX_ROWS=0 must be a whole number from 1 to 1024"),
         ({"BLOCK_SIZE": "-1"}, "BLOCK_SIZE=-1 must be a whole number from 8 to 256"),
         ({"PREFILL_TOKENS": "100"}, "PREFILL_TOKENS=100 must be a multiple of 32"),
+        ({"PREFIX_CACHE": "yes"}, "PREFIX_CACHE=yes is not known; choose on or off"),
         ({"LEASE_SECONDS": "0.1"}, "LEASE_SECONDS=0.1 must be a number of seconds from 1 to 3600"),
         ({"LEASE_SECONDS": "nan"}, "LEASE_SECONDS=nan must be a number"),
         ({"BASE_MODEL": "a/b c"}, "BASE_MODEL=a/b c must end in a name"),

@@ -118,6 +118,20 @@ def test_eviction_and_reload_change_nothing(make: MakeEngine, digests: list[str]
     assert same(alone(engine, digests[0]), expected)
 
 
+@pytest.mark.parametrize(("which", "block_size"), [(None, 32), (0, 32), (3, 16)])
+def test_a_beginning_that_is_known_changes_nothing(
+    make: MakeEngine, digests: list[str], which: int | None, block_size: int
+) -> None:
+    digest = "" if which is None else digests[which]
+    expected = alone(make(prefix_cache=False), digest)
+    engine = make(block_size=block_size)
+    engine.add(ask("other", digest, PROMPT[:70]))
+    drain(engine)
+    again = alone(engine, digest)
+    assert same(again, expected)
+    assert again.finished.stats.cached_tokens == 64
+
+
 def test_losing_its_blocks_changes_nothing(make: MakeEngine, digests: list[str]) -> None:
     expected = alone(make(), digests[0])
     engine, records, was_preempted = make(kv_blocks=7), Records(), False

@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.engine import Engine
+from inference.kv_cache import BlockPool
+from inference.prefix_cache import PrefixCache
+from inference.protocol import AdapterRef, Generate, Sampling
+from inference.sequence import Sequence, State
+from tests.inference.engines import (
+    ReadingDecoder,
+    Record,
+    assert_nothing_held,
+    drain,
+    expected_answer,
+    make_reading_engine,
+)
+
+TEMPLATE = "Say in one word what this is about, and nothing else, please. "
+"""Of nearly two tiles, so that another sentence behind it makes more than two."""
+
+MakeEngine = Callable[..., Engine]
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Iterator[MakeEngine]:
+    engines: list[Engine] = []
+
+    def make_engine(**changes: Any) -> Engine:
+        engines.append(make_reading_engine(tmp_path, **{"num_blocks": 64, **changes}))
+        return engines[-1]
+
+    yield make_engine
+    for engine in engines:
+        assert_nothing_held(engine)
+        engine.close()
+
+
+def tiles(engine: Engine) -> int:
+    decoder = engine.machine.runner.decoder
+    assert isinstance(decoder, ReadingDecoder)
+    return decoder.num_tiles
+
+
+def answer(engine: Engine, prompt: str, digest: str = "", max_tokens: int = 5) -> tuple[Record, int]:
+    """The answer to `prompt`, checked, and how many tiles were computed for it."""
+    before = tiles(engine)
+    adapter = AdapterRef(digest) if digest else None
+    sampling = Sampling(max_tokens=max_tokens, ignore_eos=True)
+    engine.add(Generate("it", adapter=adapter, prompt=prompt, sampling=sampling))
+    record = drain(engine)["it"]
+    expected = expected_answer(engine.machine.tokenizer.encode(prompt), digest, max_tokens)
+    assert record.token_ids[: len(expected)] == expected
+    return record, tiles(engine) - before
+
+
+def test_what_a_prompt_begins_with_is_computed_once(make: MakeEngine) -> None:
+    engine = make()
+    first, num_tiles = answer(engine, TEMPLATE + "The sea is wide and deep and blue.")
+    assert (num_tiles, first.finished.stats.cached_tokens) == (3, 0)
+    second, num_tiles = answer(engine, TEMPLATE + "!! A cat sat on the mat and looked at me.")
+    assert (num_tiles, second.finished.stats.cached_tokens) == (3, 32)
+    third, num_tiles = answer(engine, TEMPLATE + "The sea is wide and deep and red.")
+    assert (num_tiles, third.finished.stats.cached_tokens) == (1, 64)
+
+
+def test_switched_off_it_computes_everything(make: MakeEngine) -> None:
+    engine = make(prefix_cache=False)
+    for _ in range(2):
+        record, num_tiles = answer(engine, TEMPLATE + "A cat.")
+        assert (num_tiles, record.finished.stats.cached_tokens) == (3, 0)
+    assert engine.residency().named_blocks == 0
+
+
+def test_nothing_is_shared_between_adapters(make: MakeEngine) -> None:
+    engine = make()
+    for digest in ("", "A", "B"):
+        record, num_tiles = answer(engine, TEMPLATE + "A cat sat on the mat.", digest)
+        assert (num_tiles, record.finished.stats.cached_tokens) == (3, 0)
+    assert answer(engine, TEMPLATE + "A cat sat on the mat.", "A")[1] == 1
+
+
+def test_a_prompt_that_is_known_in_full_computes_its_last_tile(make: MakeEngine) -> None:
+    engine = make()
+    for length, known in ((64, 32), (65, 64)):
+        answer(engine, "x" * length)
+        record, num_tiles = answer(engine, "x" * length)
+        assert (num_tiles, record.finished.stats.cached_tokens) == (1, known)
+
+
+def test_what_was_said_is_read_again_in_the_next_turn(make: MakeEngine) -> None:
+    """It was computed in decode rows, and a prompt is computed in tiles."""
+    engine = make()
+    prompt = "x" * 40
+    tokens = [*engine.machine.tokenizer.encode(prompt), *answer(engine, prompt, max_tokens=60)[0].token_ids, 2, 3]
+    engine.machine.tokenizer.encode = lambda text: [*map(int, text.split())]  # type: ignore[method-assign]
+    record, num_tiles = answer(engine, " ".join(map(str, tokens)))
+    assert (num_tiles, record.finished.stats.cached_tokens) == (3, 32)
+    assert len(tokens) > 96
+
+
+@pytest.mark.parametrize(("block_size", "known"), [(8, 96), (16, 96), (24, 96), (32, 96), (40, 0), (48, 96), (64, 64)])
+def test_reading_goes_on_where_a_tile_and_a_block_begin(make: MakeEngine, block_size: int, known: int) -> None:
+    engine = make(block_size=block_size)
+    answer(engine, "y" * 120)
+    assert answer(engine, "y" * 120)[0].finished.stats.cached_tokens == known
+
+
+def test_those_who_come_together_compute_their_beginning_once(make: MakeEngine) -> None:
+    engine = make(prefill_tokens=32)
+    for n in range(4):
+        prompt = TEMPLATE + f"..., number {n}"
+        engine.add(Generate(f"{n}", prompt=prompt, sampling=Sampling(max_tokens=3, ignore_eos=True)))
+    records = drain(engine)
+    assert [records[f"{n}"].finished.stats.cached_tokens for n in range(4)] == [0, 64, 64, 64]
+    assert tiles(engine) == 3 + 1 + 1 + 1
+
+
+def test_known_blocks_make_way_for_new_ones(make: MakeEngine) -> None:
+    engine = make(num_blocks=16)
+    for n in range(12):
+        assert answer(engine, f"{n % 3}" * 200)[1] == 7
+    assert engine.residency().free_blocks == 16
+
+
+def test_all_names_can_be_taken_away(make: MakeEngine) -> None:
+    engine = make()
+    answer(engine, TEMPLATE + "A cat.")
+    assert engine.residency().named_blocks == 4
+    engine.scheduler.pool.forget()
+    assert engine.residency().named_blocks == 0
+    assert answer(engine, TEMPLATE + "A cat.")[1] == 3
+
+
+def test_an_aborted_prompt_leaves_what_was_computed_of_it(make: MakeEngine) -> None:
+    engine = make(prefill_tokens=32)
+    engine.add(Generate("a", prompt="z" * 100))
+    engine.step()
+    engine.step()
+    engine.abort("a")
+    assert answer(engine, "z" * 100)[0].finished.stats.cached_tokens == 64
+
+
+def test_uniform_rows_let_an_answer_be_found_too() -> None:
+    for is_uniform, known in ((False, 32), (True, 96)):
+        pool = BlockPool(16, 16)
+        cache = PrefixCache(pool, 32, rows_are_uniform=is_uniform)
+        first = Sequence("a", tuple(range(40)), 100, output_ids=list(range(40, 100)))
+        cache.begin(first)
+        first.state, first.num_computed = State.RUNNING, 99
+        cache.end(first)
+        second = Sequence("b", tuple(range(140)), 100)
+        cache.begin(second)
+        assert second.num_computed == known
+        assert second.block_table[: known // 16] == cache.find(second)
