@@ -133,10 +133,11 @@ async def answers() -> bool:
 
 
 async def prepare() -> None:
-    """Fetch the base model, bring the database up to date, import the shipped adapters, collect the static files."""
+    """Fetch the base model, bring the database up to date, import what is shipped, collect the static files."""
     adapters = sorted(str(card.parent) for card in settings.DEMO_ADAPTERS_DIR.glob("*/card.toml"))
     await run("-m", "inference.fetch")
     await run("manage.py", "migrate", "--verbosity=0")
+    await run("manage.py", "import_results")
     await run("manage.py", "collectstatic", "--no-input", "--verbosity=0")
     if adapters and await run("manage.py", "import_adapter", "--no-wait", *adapters, check=False):
         say("Some adapters of adapters/ were refused, for the reasons above; the site starts without them.")

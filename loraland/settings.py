@@ -35,6 +35,7 @@ MODELS_DIR = VAR_DIR / "models"
 ADAPTERS_DIR = VAR_DIR / "adapters"
 QUARANTINE_DIR = VAR_DIR / "quarantine"
 DEMO_ADAPTERS_DIR = REPO_DIR / "adapters"
+RESULTS_DIR = REPO_DIR / "results"
 MAX_RANK = environment.number("MAX_RANK", 64, 1, 512)
 
 # Limits
@@ -51,6 +52,7 @@ INSTALLED_APPS = [
     "loraland.catalogue",
     "loraland.generations",
     "loraland.playground",
+    "loraland.evals",
     "loraland.api",
     "django.contrib.admin",
     "django.contrib.auth",

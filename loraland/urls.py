@@ -24,5 +24,6 @@ urlpatterns = [
     path("accounts/inactive/", accounts.account_inactive, name="account_inactive"),
     path("", include("loraland.api.urls")),
     path("", include("loraland.playground.urls")),
+    path("", include("loraland.evals.urls")),
     path("", include("loraland.catalogue.urls")),
 ]

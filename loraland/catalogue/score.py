@@ -17,6 +17,26 @@ METRICS: Final = {
 }
 
 
+BASE_ASKED: Final = {
+    "template": "with the adapter's own prompt",
+    "plain instruction": "with a plain instruction before the question",
+    "instruction": "with a plain instruction in its chat format",
+    "four examples": "with four worked examples before the question",
+    "instruction and four examples": "with a plain instruction and four worked examples",
+    "chat of four examples": "in a chat that shows four worked examples",
+}
+"""How a base was prompted when it was measured, in words."""
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Another score on the same scale, in points of 100: `kind` is its CSS class, `name` says whose it is."""
+
+    kind: str
+    name: str
+    value: float
+
+
 @dataclass(frozen=True)
 class Score:
     """`base` and `tuned` in points of 100; `low` and `high` bound the 95 % interval of `tuned` where it is known."""
@@ -30,6 +50,9 @@ class Score:
     split: str = ""
     base_prompt: str = ""
     is_clear: bool = True
+    base_low: float | None = None
+    base_high: float | None = None
+    marks: tuple[Mark, ...] = ()
 
     @property
     def gain(self) -> float:
@@ -44,6 +67,11 @@ class Score:
         return METRICS[self.metric][1] if self.metric in METRICS else ""
 
     @property
+    def base_asked(self) -> str:
+        """How the base was asked, in words; empty where that is not known."""
+        return BASE_ASKED.get(self.base_prompt, "")
+
+    @property
     def bar(self) -> tuple[float, float]:
         """Start and length of the bar between the two points, in percent of the scale."""
         return min(self.base, self.tuned), abs(self.gain)
@@ -51,7 +79,12 @@ class Score:
     @property
     def interval(self) -> tuple[float, float] | None:
         """Start and length of the interval of `tuned`, in percent of the scale."""
-        return None if self.low is None or self.high is None else (self.low, self.high - self.low)
+        return _span(self.low, self.high)
+
+    @property
+    def base_interval(self) -> tuple[float, float] | None:
+        """Start and length of the interval of `base`, in percent of the scale."""
+        return _span(self.base_low, self.base_high)
 
 
 def score_of(data: Mapping[str, Any]) -> Score | None:
@@ -70,6 +103,10 @@ def score_of(data: Mapping[str, Any]) -> Score | None:
         base_prompt=str(data.get("base_prompt", "")),
         is_clear=data.get("gain") != "no clear gain",
     )
+
+
+def _span(low: float | None, high: float | None) -> tuple[float, float] | None:
+    return None if low is None or high is None else (low, high - low)
 
 
 def _points(value: Any) -> float | None:

@@ -29,15 +29,6 @@ _TRAINING: Final = {
     "seed": "seed",
     "minutes": "minutes",
 }
-_BASE_ASKED: Final = {
-    "template": "with the adapter's own prompt",
-    "plain instruction": "with a plain instruction before the question",
-    "instruction": "with a plain instruction in its chat format",
-    "four examples": "with four worked examples before the question",
-    "instruction and four examples": "with a plain instruction and four worked examples",
-    "chat of four examples": "in a chat that shows four worked examples",
-}
-"""How the base was prompted when it was measured, in words."""
 
 
 @require_safe
@@ -75,7 +66,6 @@ def adapter(request: HttpRequest, slug: str) -> HttpResponse:
         "version": version,
         "category": category_of(shown.category),
         "score": score_of(version.score),
-        "base_asked": _BASE_ASKED.get(version.score.get("base_prompt", ""), ""),
         "training": [(label, version.training[key]) for key, label in _TRAINING.items() if key in version.training],
         "versions": shown.versions.filter(status__in=_SHOWN).exclude(digest=""),
         "curl": snippets.curl(version, origin),

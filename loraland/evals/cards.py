@@ -1,0 +1,55 @@
+"""The scores on an adapter's card as runs: what was measured at the end of its training, before any run here."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID, uuid5
+
+from loraland.catalogue import card as cards
+from loraland.catalogue.submission import digest_in
+from loraland.evals.models import Run
+
+NAMESPACE: Final = UUID("6f1b6f52-9a0f-4e55-8e0f-6a2f1c0f7d11")
+
+
+def runs_of_card(directory: Path) -> list[Run]:
+    """The runs that the card of the adapter in `directory` tells of, not saved: the base's and the adapter's.
+
+    None for a card without a score. Raises `loraland.catalogue.card.CardError`.
+    """
+    card = cards.read_card(directory / cards.NAME)
+    score, digest = card.score, digest_in(directory)
+    if not {"base", "tuned", "n", "metric"} <= score.keys():
+        return []
+    common: dict[str, Any] = {
+        "task": card.dataset.get("name", directory.name),
+        "metric": score["metric"],
+        "base": card.base,
+        "split": score.get("split", "test"),
+        "n": score["n"],
+        "source": Run.Source.TRAINING,
+        "finished": datetime.fromisoformat(card.training["date"]).replace(tzinfo=UTC),
+    }
+    base = Run(
+        id=uuid5(NAMESPACE, f"base {digest}"),
+        subject=Run.Subject.BASE,
+        prompt=score.get("base_prompt", ""),
+        score=score["base"],
+        **common,
+    )
+    tuned = Run(
+        id=uuid5(NAMESPACE, f"adapter {digest}"),
+        subject=Run.Subject.ADAPTER,
+        adapter=directory.name,
+        digest=digest,
+        prompt="template",
+        score=score["tuned"],
+        low=score.get("low"),
+        high=score.get("high"),
+        verdict=score.get("gain", ""),
+        gains={"base": {"run": str(base.pk)}},
+        **common,
+    )
+    return [base, tuned]

@@ -1,0 +1,77 @@
+"""Which runs count: the newest of each answerer on each task, and what an adapter's run is compared with."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from loraland.evals.models import Run
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """An adapter's run beside the base's best, the best constant answer and another model on the same rows."""
+
+    tuned: Run
+    base: Run
+    constant: Run | None = None
+    reference: Run | None = None
+
+    @property
+    def gain(self) -> float:
+        """In points of 100."""
+        return 100 * ((self.tuned.score or 0.0) - (self.base.score or 0.0))
+
+    @property
+    def gain_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of the gain in points, where the rows of both runs are known."""
+        pair = self.tuned.gains.get("base", {})
+        return (100 * pair["low"], 100 * pair["high"]) if {"low", "high"} <= pair.keys() else None
+
+
+def comparisons(runs: Iterable[Run] | None = None) -> list[Comparison]:
+    """The newest run of every adapter on every task for which the base was measured too."""
+    by_task: dict[str, list[Run]] = defaultdict(list)
+    for run in Run.objects.on_test() if runs is None else runs:
+        by_task[run.task].append(run)
+    return [found for measured in by_task.values() for found in _of_task(measured)]
+
+
+def counting(runs: Iterable[Run]) -> list[Run]:
+    """Those of `runs` that pages show: the compared test runs, and the base's prompts on their validation rows."""
+    every = sorted(runs, key=lambda run: run.finished or run.created, reverse=True)
+    shown: dict[str, Run] = {}
+    for found in comparisons(run for run in every if run.split == Run.Split.TEST):
+        for run in (found.tuned, found.base, found.constant, found.reference):
+            if run is not None:
+                shown[str(run.pk)] = run
+    return [*shown.values(), *_validation(every, {run.task for run in shown.values()})]
+
+
+def _of_task(runs: list[Run]) -> list[Comparison]:
+    """`runs` are of one task, the newest first."""
+    subject = Run.Subject
+    newest: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        if run.subject == subject.ADAPTER:
+            newest.setdefault((run.adapter, run.base), run)
+    found = []
+    for tuned in newest.values():
+        same = [run for run in runs if (run.rows_digest, run.n) == (tuned.rows_digest, tuned.n)]
+        base = next((run for run in same if run.subject == subject.BASE and run.base == tuned.base), None)
+        if base is not None:
+            constant, reference = (
+                next((run for run in same if run.subject == each), None)
+                for each in (subject.CONSTANT, subject.REFERENCE)
+            )
+            found.append(Comparison(tuned, base, constant, reference))
+    return found
+
+
+def _validation(runs: list[Run], tasks: set[str]) -> list[Run]:
+    newest: dict[tuple[str, str, str], Run] = {}
+    for run in runs:
+        if run.task in tasks and run.split == Run.Split.VALIDATION and run.subject == Run.Subject.BASE:
+            newest.setdefault((run.task, run.base, run.prompt), run)
+    return list(newest.values())

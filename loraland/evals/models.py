@@ -1,0 +1,165 @@
+"""What was measured: runs over the rows of a task, and every answer in them. A finished run never changes."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+from django.db import models
+from django.urls import reverse
+from django.utils import timezone
+
+from inference.tasks.metrics import Tally
+from loraland.catalogue.score import BASE_ASKED
+
+
+class RunFinished(Exception):
+    """A finished run would have changed; the message is a sentence."""
+
+
+class RunQuerySet(models.QuerySet["Run"]):
+    def finished(self) -> RunQuerySet:
+        return self.filter(finished__isnull=False)
+
+    def on_test(self) -> RunQuerySet:
+        """Finished runs over test rows, the newest first."""
+        return self.finished().filter(split=Run.Split.TEST).order_by("-finished")
+
+
+class Run(models.Model):
+    """One answerer over the rows of one task, and what its answers are worth: `score` of 1 with its 95 % interval.
+
+    `gains` tells of an adapter's run the paired 95 % intervals of its score less that of other runs on the same rows:
+    ``{"base": {"run": id, "low": 0.1, "high": 0.2}, "constant": …}``.
+    """
+
+    class Subject(models.TextChoices):
+        ADAPTER = "adapter", "the adapter"
+        BASE = "base", "the base"
+        CONSTANT = "constant", "the best constant answer"
+        REFERENCE = "reference", "another model"
+
+    class Split(models.TextChoices):
+        TEST = "test"
+        VALIDATION = "validation"
+
+    class Source(models.TextChoices):
+        ENGINE = "engine", "the serving engine"
+        TRAINING = "training", "the end of its training"
+        ENDPOINT = "endpoint", "another server"
+
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
+    task = models.CharField(max_length=80, db_index=True)
+    metric = models.CharField(max_length=20)
+    subject = models.CharField(max_length=10, choices=Subject.choices)
+    adapter = models.CharField(max_length=80, blank=True, help_text="The slug of the adapter.")
+    digest = models.CharField(max_length=64, blank=True)
+    base = models.CharField(max_length=200, help_text="The base model, or the model of another server.")
+    prompt = models.CharField(max_length=40, blank=True, help_text="In which style it was asked.")
+    split = models.CharField(max_length=10, choices=Split.choices, default=Split.TEST)
+    rows_digest = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the rows, where they are known.")
+    n = models.PositiveIntegerField()
+    seed = models.PositiveIntegerField(default=0)
+    source = models.CharField(max_length=10, choices=Source.choices, default=Source.ENGINE)
+    version = models.CharField(max_length=40, blank=True, help_text="Of this software.")
+    fingerprint = models.CharField(max_length=200, blank=True, help_text="Of the workers' arithmetic.")
+    score = models.FloatField(null=True, blank=True)
+    low = models.FloatField(null=True, blank=True)
+    high = models.FloatField(null=True, blank=True)
+    gains = models.JSONField(default=dict, blank=True)
+    verdict = models.CharField(max_length=16, blank=True, help_text="gain, no clear gain, or empty.")
+    created = models.DateTimeField(default=timezone.now, editable=False)
+    finished = models.DateTimeField(null=True, blank=True, editable=False, db_index=True)
+
+    objects = RunQuerySet.as_manager()
+
+    class Meta:
+        ordering = ["-created"]
+
+    def __str__(self) -> str:
+        return f"{self.who} on {self.task}"
+
+    def get_absolute_url(self) -> str:
+        return reverse("run", args=[self.pk])
+
+    @property
+    def who(self) -> str:
+        """Whose answers these are."""
+        if self.subject == self.Subject.ADAPTER:
+            return f"{self.adapter}@{self.digest[:12]}" if self.digest else self.adapter
+        return self.base if self.subject == self.Subject.REFERENCE else str(self.get_subject_display())
+
+    @property
+    def asked(self) -> str:
+        """How it was asked, in words; empty where there was nothing to ask."""
+        if self.subject == self.Subject.ADAPTER:
+            return "with its own prompt"
+        return BASE_ASKED.get(self.prompt, "") if self.subject != self.Subject.CONSTANT else ""
+
+    @property
+    def points(self) -> float:
+        """The score in points of 100."""
+        return 100 * (self.score or 0.0)
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The 95 % interval in points of 100, where it is known."""
+        return None if self.low is None or self.high is None else (100 * self.low, 100 * self.high)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.finished is not None
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Raises `RunFinished` for a run that ended before."""
+        self._refuse_when_finished()
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Raises `RunFinished` for a run that ended before."""
+        self._refuse_when_finished()
+        return super().delete(*args, **kwargs)
+
+    def tallies(self) -> list[Tally]:
+        """What each row earned, in the order of the rows."""
+        return [Tally(*pair) for pair in self.samples.values_list("earned", "possible")]
+
+    def _refuse_when_finished(self) -> None:
+        if Run.objects.finished().filter(pk=self.pk).exists():
+            raise RunFinished(f"{self} is finished and stays as it is; measure again for a new run.")
+
+
+class Sample(models.Model):
+    """One row of a run: what was asked, what came back, how it was read, and what that earned of what was possible."""
+
+    run = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="samples")
+    index = models.PositiveIntegerField()
+    prompt = models.TextField()
+    answer = models.TextField(blank=True)
+    read = models.TextField(blank=True, help_text="The part of the answer that was scored.")
+    target = models.TextField()
+    earned = models.FloatField()
+    possible = models.FloatField(default=1.0)
+    error = models.TextField(blank=True, help_text="Why there is no answer.")
+
+    class Meta:
+        ordering = ["run", "index"]
+        constraints = [models.UniqueConstraint(fields=["run", "index"], name="one_sample_per_row")]
+
+    def __str__(self) -> str:
+        return f"row {self.index} of {self.run}"
+
+    @property
+    def share(self) -> float:
+        """What it earned of what was possible, in points of 100."""
+        return 100 * self.earned / self.possible if self.possible else 100.0
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Raises `RunFinished` when the run has ended."""
+        self.run._refuse_when_finished()
+        super().save(*args, **kwargs)
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        """Raises `RunFinished` when the run has ended."""
+        self.run._refuse_when_finished()
+        return super().delete(*args, **kwargs)

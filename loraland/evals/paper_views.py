@@ -1,0 +1,47 @@
+"""The paper beside our own measurements."""
+
+from __future__ import annotations
+
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from django.views.decorators.http import require_safe
+
+from loraland.evals import leaderboard, paper_explorer
+from loraland.paper import averages
+from loraland.paper.table import MODELS, table, tasks
+
+
+@require_safe
+def paper(request: HttpRequest) -> HttpResponse:
+    """Table 12 as the address asks for it, and what follows from it; htmx gets the table alone."""
+    query = paper_explorer.Query.of(request.GET)
+    measured = leaderboard.entries()
+    context = {
+        "query": query,
+        "lines": paper_explorer.lines(query, measured),
+        "matrix": paper_explorer.matrix(query),
+        "asked": tasks().get(query.task),
+        "models": MODELS,
+        "values": paper_explorer.VALUES,
+        "caption": paper_explorer.VALUES[query.value].capitalize(),
+        "ours": next((entry for entry in measured if entry.facts.paper_task == query.task != ""), None),
+    }
+    if request.headers.get("HX-Target") == "table":
+        response = render(request, "evals/paper_table.html", context)
+        response["HX-Replace-Url"] = reverse("paper") + query.address
+    else:
+        page = {
+            "tasks": table(),
+            "headline": averages.headline(),
+            "summaries": averages.summaries(),
+            "printed": averages.PRINTED_TOTAL,
+            "printed_lift": averages.PRINTED_LIFT,
+            "printed_over_gpt4": averages.PRINTED_OVER_GPT4,
+            "astray": [each for each in averages.summaries() if not each.tuned_follows],
+            "same_tasks": sum(bool(entry.facts.paper_task) for entry in measured),
+        }
+        response = render(request, "evals/paper.html", context | page)
+    patch_vary_headers(response, ["HX-Target"])
+    return response

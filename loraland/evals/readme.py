@@ -1,0 +1,74 @@
+"""The table of results in the README, made of the files in `results/`: nobody types a score."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Final
+
+from loraland.catalogue.score import METRICS
+from loraland.evals.results import read_file
+from loraland.evals.task_facts import facts_of
+from loraland.evals.templatetags.figures import hundredfold, signed
+
+START: Final = "<!-- results -->"
+END: Final = "<!-- /results -->"
+
+
+class ReadmeError(ValueError):
+    """A README without a place for the table; the message is a sentence."""
+
+
+def table(directory: Path) -> str:
+    """The table of every adapter that the files in `directory` tell of, the largest gain first."""
+    rows = sorted(_rows(directory), key=lambda row: -row["gain"])
+    lines = [
+        "| task | metric | base | fine-tuned (95 % interval) | gain | rows | verdict |",
+        "|---|---|--:|--:|--:|--:|---|",
+        *map(_line, rows),
+    ]
+    if not rows:
+        return "Nothing is measured yet."
+    clear = [row["gain"] for row in rows if row["verdict"] == "gain"]
+    return "\n".join([*lines, "", _sum(clear, [row["gain"] for row in rows])])
+
+
+def put(text: str, table: str) -> str:
+    """`text` of a README with `table` between its marks. Raises `ReadmeError`."""
+    before, start, rest = text.partition(START)
+    _, end, after = rest.partition(END)
+    if not start or not end:
+        raise ReadmeError(f"The README has no {START} with {END} after it; write them where the table belongs.")
+    return f"{before}{START}\n{table}\n{END}{after}"
+
+
+def _rows(directory: Path) -> Iterable[dict[str, Any]]:
+    for path in sorted(directory.glob("*.json")):
+        runs = {run["id"]: run for run in read_file(path).get("runs", ())}
+        for run in runs.values():
+            base = runs.get(run["gains"].get("base", {}).get("run", ""))
+            if run["subject"] == "adapter" and base is not None:
+                yield {**run, "task": path.stem, "against": base["score"], "gain": run["score"] - base["score"]}
+
+
+def _line(row: dict[str, Any]) -> str:
+    cells = (
+        f"{facts_of(row['task']).title} (`{row['adapter']}`)",
+        METRICS[row["metric"]][0],
+        hundredfold(row["against"]),
+        f"**{hundredfold(row['score'])}**{_interval(row)}",
+        signed(100 * row["gain"]),
+        str(row["n"]),
+        "clear gain" if row["verdict"] == "gain" else "no clear gain",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _interval(row: dict[str, Any]) -> str:
+    return "" if row["low"] is None else f" ({hundredfold(row['low'])}–{hundredfold(row['high'])})"
+
+
+def _sum(clear: list[float], every: list[float]) -> str:
+    part = f"{len(clear)} clear gains, {signed(100 * fmean(clear))} points on average" if clear else "No clear gain"
+    return f"{part}; all {len(every)} measured: {signed(100 * fmean(every))}."

@@ -1,0 +1,81 @@
+"""Measurements as files, `results/<task>.json`: a fresh clone imports them, so that it shows what was measured."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+from uuid import UUID
+
+from django.conf import settings
+from django.db import transaction
+
+from loraland.catalogue.storable import is_storable
+from loraland.evals.models import Run, Sample
+
+RUN_FIELDS: Final = (
+    *("task", "metric", "subject", "adapter", "digest", "base", "prompt", "split", "rows_digest", "n", "seed"),
+    *("source", "version", "fingerprint", "score", "low", "high", "gains", "verdict"),
+)
+SAMPLE_FIELDS: Final = ("index", "prompt", "answer", "read", "target", "earned", "possible", "error")
+
+
+class ResultsError(ValueError):
+    """A file of results that cannot be read; the message is a sentence."""
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The file of one task: ``{"task": …, "data": facts of its rows, "runs": […]}``. Raises `ResultsError`."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ResultsError(f"{path.name} is not JSON: {error}.") from error
+    if not isinstance(data, dict) or data.get("task") != path.stem or not is_storable(data):
+        raise ResultsError(f"{path.name} must be an object whose task is {path.stem!r}.")
+    return data
+
+
+def write_file(task: str, directory: Path | None = None, **parts: Any) -> Path:
+    """Put `parts` (`data`, `runs`) into the file of `task`; the others stay as they were."""
+    path = (directory or settings.RESULTS_DIR) / f"{task}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = read_file(path) if path.exists() else {"task": task}
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps({**kept, **parts}, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    partial.replace(path)
+    return path
+
+
+def import_file(path: Path) -> int:
+    """Keep the runs of the file at `path` that are not known yet; returns how many. Raises `ResultsError`."""
+    data = read_file(path)
+    try:
+        with transaction.atomic():
+            return sum(_import_run(data["task"], run) for run in data.get("runs", ()))
+    except (KeyError, TypeError, ValueError) as error:
+        raise ResultsError(f"A run in {path.name} cannot be read: {error!r}.") from error
+
+
+def as_data(run: Run, samples: Iterable[Sample] = ()) -> dict[str, Any]:
+    """A finished run as JSON, with those of its samples that may be shown."""
+    assert run.finished is not None
+    shown = [{name: getattr(sample, name) for name in SAMPLE_FIELDS} for sample in samples]
+    fields = {name: getattr(run, name) for name in RUN_FIELDS if name != "task"}
+    data = {"id": str(run.pk), **fields, "date": run.finished.date().isoformat()}
+    return {**data, "samples": shown} if shown else data
+
+
+def _import_run(task: str, data: Mapping[str, Any]) -> bool:
+    """Whether the run was new."""
+    if Run.objects.filter(pk=UUID(str(data["id"]))).exists():
+        return False
+    finished = datetime.fromisoformat(data["date"]).replace(tzinfo=UTC)
+    fields = {name: data[name] for name in RUN_FIELDS if name != "task"}
+    run = Run(id=UUID(str(data["id"])), task=task, created=finished, **fields)
+    run.save()
+    Sample.objects.bulk_create(Sample(run=run, **sample) for sample in data.get("samples", ()))
+    run.finished = finished
+    run.save()
+    return True

@@ -1,0 +1,97 @@
+"""The leaderboard, the runs behind one of its rows, and the answers in a run."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+from uuid import UUID
+
+from django.core.paginator import Paginator
+from django.db.models import F
+from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from django.utils.cache import patch_vary_headers
+from django.views.decorators.http import require_safe
+
+from loraland.evals import leaderboard, tables
+from loraland.evals.counting import counting
+from loraland.evals.models import Run
+from loraland.evals.task_facts import facts_of
+
+SAMPLES_A_PAGE: Final = 25
+SHARES: Final = {"": "all", "missed": "not full marks", "right": "full marks"}
+"""Which samples of a run are shown."""
+
+
+@require_safe
+def board(request: HttpRequest) -> HttpResponse:
+    """All entries, filtered and sorted by the address; htmx gets the results alone."""
+    every = leaderboard.entries()
+    categories = leaderboard.count_by_category(every)
+    query = leaderboard.Query.of(request.GET, [kind.key for kind, _ in categories])
+    shown = leaderboard.select(every, query)
+    context: dict[str, Any] = {"entries": shown, "total": len(every), "query": query}
+    if request.headers.get("HX-Target") == "results":
+        response = render(request, "evals/results.html", context | {"is_part": True})
+        response["HX-Replace-Url"] = reverse("leaderboard") + query.address
+    else:
+        page = {
+            "categories": categories,
+            "verdicts": leaderboard.VERDICTS,
+            "average_all": leaderboard.average(every),
+            "average_clear": leaderboard.average(entry for entry in every if entry.is_clear),
+            "bases": sorted({entry.compared.tuned.base for entry in every}),
+        }
+        response = render(request, "evals/leaderboard.html", context | page)
+    patch_vary_headers(response, ["HX-Target"])
+    return response
+
+
+@require_safe
+def board_csv(request: HttpRequest) -> HttpResponse:
+    """The entries that the address asks for, for a spreadsheet."""
+    text = tables.as_csv(_asked(request))
+    headers = {"Content-Disposition": 'attachment; filename="leaderboard.csv"'}
+    return HttpResponse(text, content_type="text/csv; charset=utf-8", headers=headers)
+
+
+@require_safe
+def board_json(request: HttpRequest) -> JsonResponse:
+    """The entries that the address asks for, for a program."""
+    return JsonResponse({"entries": [tables.row_of(entry) for entry in _asked(request)]})
+
+
+@require_safe
+def task(request: HttpRequest, task: str) -> HttpResponse:
+    """One task: how it is scored, and every run over its rows that counts."""
+    runs = counting(Run.objects.finished().filter(task=task))
+    if not runs:
+        raise Http404(f"Nothing was measured on {task!r}.")
+    found = [entry for entry in leaderboard.entries() if entry.facts.name == task]
+    context = {
+        "facts": facts_of(task),
+        "entries": found,
+        "tests": [run for run in runs if run.split == Run.Split.TEST],
+        "validation": sorted((run for run in runs if run.split != Run.Split.TEST), key=lambda run: -(run.score or 0)),
+    }
+    return render(request, "evals/task.html", context)
+
+
+@require_safe
+def run(request: HttpRequest, pk: UUID) -> HttpResponse:
+    """The answers of one run, a page at a time."""
+    shown = get_object_or_404(Run.objects.finished(), pk=pk)
+    samples = shown.samples.all()
+    if (share := request.GET.get("show", "")) == "missed":
+        samples = samples.filter(earned__lt=F("possible"))
+    elif share == "right":
+        samples = samples.filter(earned__gte=F("possible"))
+    page = Paginator(samples, SAMPLES_A_PAGE).get_page(request.GET.get("page"))
+    context = {"run": shown, "facts": facts_of(shown.task), "samples": page, "share": share, "shares": SHARES}
+    return render(request, "evals/run.html", context)
+
+
+def _asked(request: HttpRequest) -> list[leaderboard.Entry]:
+    every = leaderboard.entries()
+    keys = [kind.key for kind, _ in leaderboard.count_by_category(every)]
+    return leaderboard.select(every, leaderboard.Query.of(request.GET, keys))

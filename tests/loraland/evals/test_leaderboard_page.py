@@ -1,0 +1,145 @@
+"""The leaderboard: every number with its interval, sorted and filtered by the address, answers one click away."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable
+
+import pytest
+from django.test import Client
+
+from loraland.catalogue.models import AdapterVersion
+from loraland.evals.models import Run
+
+Measured = Callable[..., Run]
+
+
+def page(client: Client, address: str, **headers: str) -> str:
+    response = client.get(address, headers=headers)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def tasks(html: str) -> list[str]:
+    return re.findall(r'href="/leaderboard/(\w+)/">', html)
+
+
+@pytest.mark.usefixtures("board")
+def test_a_row_shows_base_and_fine_tuned_with_intervals_and_the_gain(client: Client) -> None:
+    html = page(client, "/leaderboard/?q=emotion")
+    assert "accuracy: base 25, fine-tuned 75 of 100" in html
+    for figure in ("73.0–77.0", "+50.0", ">100<"):
+        assert figure in html
+
+
+@pytest.mark.usefixtures("board")
+@pytest.mark.parametrize(
+    ("query", "found"),
+    [
+        ("", ["dbpedia", "tweet_emotion", "gsm8k"]),
+        ("?sort=-gain", ["gsm8k", "tweet_emotion", "dbpedia"]),
+        ("?sort=base", ["tweet_emotion", "dbpedia", "gsm8k"]),
+        ("?sort=task", ["tweet_emotion", "dbpedia", "gsm8k"]),
+        ("?sort=-task", ["gsm8k", "dbpedia", "tweet_emotion"]),
+        ("?category=math", ["gsm8k"]),
+        ("?verdict=gain", ["dbpedia", "tweet_emotion"]),
+        ("?verdict=no+clear+gain", ["gsm8k"]),
+        ("?q=TWEETS", ["tweet_emotion"]),
+        ("?sort=nonsense&category=nonsense&verdict=nonsense", ["dbpedia", "tweet_emotion", "gsm8k"]),
+    ],
+)
+def test_the_address_sorts_and_filters_without_any_script(client: Client, query: str, found: list[str]) -> None:
+    assert tasks(page(client, f"/leaderboard/{query}")) == found
+
+
+@pytest.mark.usefixtures("board")
+def test_htmx_gets_the_rows_alone_and_the_address_to_show(client: Client) -> None:
+    response = client.get("/leaderboard/?q=&category=math&sort=gain", headers={"HX-Target": "results"})
+    html = response.content.decode()
+    assert "<html" not in html
+    assert "1 of 3" in html
+    assert response["HX-Replace-Url"] == "/leaderboard/?category=math"
+
+
+@pytest.mark.usefixtures("board")
+def test_a_header_turns_the_order_round_and_keeps_the_filter(client: Client) -> None:
+    html = page(client, "/leaderboard/?category=math&sort=base")
+    assert 'aria-sort="descending"' in html
+    assert "?category=math&amp;sort=-base" in html
+
+
+@pytest.mark.usefixtures("board")
+def test_the_average_gain_is_told_over_clear_gains_and_over_all(client: Client) -> None:
+    html = page(client, "/leaderboard/")
+    assert re.search(r"2 clear gains.*?\+62\.5", html, re.DOTALL)
+    assert re.search(r"All 3 measured.*?\+42\.0", html, re.DOTALL)
+
+
+@pytest.mark.usefixtures("board")
+def test_a_newer_run_takes_the_place_of_an_older(client: Client, measured: Measured) -> None:
+    measured(score=0.8)
+    html = page(client, "/leaderboard/?q=emotion")
+    assert tasks(html) == ["tweet_emotion"]
+    assert "fine-tuned 80" in html
+
+
+@pytest.mark.usefixtures("board")
+def test_runs_over_other_rows_are_not_compared(client: Client, measured: Measured) -> None:
+    measured("viggo", "base", 0.1, rows_digest="x" * 64)
+    measured("viggo", "adapter", 0.9, rows_digest="y" * 64)
+    assert "viggo" not in tasks(page(client, "/leaderboard/"))
+
+
+def test_an_adapter_that_is_here_lends_its_emblem(
+    client: Client, board: None, publish: Callable[..., AdapterVersion]
+) -> None:
+    without = page(client, "/leaderboard/?q=emotion")
+    publish("tweet_emotion")
+    assert "emblem-disc" in page(client, "/leaderboard/?q=emotion")
+    assert "emblem-disc" not in without
+
+
+@pytest.mark.usefixtures("board")
+def test_the_numbers_can_be_had_as_csv_and_json(client: Client) -> None:
+    rows = list(csv.DictReader(page(client, "/leaderboard.csv?sort=gain").splitlines()))
+    assert [row["task"] for row in rows] == ["dbpedia", "tweet_emotion", "gsm8k"]
+    assert (rows[0]["base"], rows[0]["tuned"], rows[0]["gain"]) == ("0.2", "0.95", "0.75")
+    (row,) = client.get("/leaderboard.json?category=math").json()["entries"]
+    assert (row["task"], row["verdict"], row["constant"]) == ("gsm8k", "no clear gain", None)
+
+
+@pytest.mark.django_db
+def test_an_empty_leaderboard_says_how_to_fill_it(client: Client) -> None:
+    assert "manage.py import_results" in page(client, "/leaderboard/")
+    assert client.get("/leaderboard.csv").content == b""
+
+
+def test_a_task_shows_who_answered_and_how_the_base_was_asked(client: Client, board: None, measured: Measured) -> None:
+    measured("dbpedia", "constant", 0.08)
+    measured("dbpedia", "base", 0.31, split="validation", prompt="chat of four examples")
+    html = page(client, "/leaderboard/dbpedia/")
+    assert "best constant answer 8" in html
+    assert "The best constant answer" in html
+    assert "in a chat that shows four worked examples" in html
+    assert client.get("/leaderboard/cooking/").status_code == 404
+
+
+def test_a_run_shows_its_answers_and_can_be_narrowed_to_the_missed(client: Client, measured: Measured) -> None:
+    run = measured(samples=[("joy", "joy"), ("<b>fear</b>", "anger")])
+    html = page(client, f"/runs/{run.pk}/")
+    assert html.count('class="plate sample"') == 2
+    assert "&lt;b&gt;fear&lt;/b&gt;" in html
+    missed = page(client, f"/runs/{run.pk}/?show=missed")
+    assert "Row 1" in missed
+    assert "Row 0" not in missed
+
+
+def test_a_run_without_answers_says_why(client: Client, measured: Measured) -> None:
+    run = measured(source="training")
+    assert "Only the sum was kept" in page(client, f"/runs/{run.pk}/")
+
+
+def test_an_unfinished_run_is_not_shown(client: Client, db: None) -> None:
+    run = Run.objects.create(task="viggo", metric="rouge_l", subject="base", base="m", n=2)
+    assert client.get(f"/runs/{run.pk}/").status_code == 404

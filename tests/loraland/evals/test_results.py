@@ -1,0 +1,92 @@
+"""Measurements as files: what a fresh clone shows, and the README's table."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from django.conf import settings as site_settings
+from django.core.management import CommandError, call_command
+
+from loraland.catalogue.submission import digest_in
+from loraland.evals.models import Run, RunQuerySet
+from loraland.evals.readme import ReadmeError, put, table
+from loraland.evals.results import read_file
+
+Measured = Callable[..., Run]
+
+
+def test_exported_runs_come_back_as_they_were(measured: Measured, tmp_path: Path) -> None:
+    base = measured("dbpedia", "base", 0.2, prompt="four examples")
+    run = measured(
+        "dbpedia", score=0.9, low=0.8, high=0.95, gains={"base": {"run": str(base.pk), "low": 0.6, "high": 0.8}}
+    )
+    call_command("export_results", tmp_path)
+    RunQuerySet._raw_delete(Run.objects.all(), "default")
+    call_command("import_results", tmp_path)
+    back = Run.objects.get(pk=run.pk)
+    for name in ("task", "adapter", "digest", "score", "low", "high", "n", "gains", "verdict", "is_finished"):
+        assert getattr(back, name) == getattr(run, name)
+    assert back.finished.date() == run.finished.date()
+
+
+@pytest.mark.django_db
+def test_importing_twice_changes_nothing() -> None:
+    call_command("import_results")
+    count = Run.objects.count()
+    call_command("import_results")
+    assert Run.objects.count() == count > 0
+
+
+@pytest.mark.django_db
+def test_a_broken_file_is_refused_with_its_name(tmp_path: Path) -> None:
+    (tmp_path / "viggo.json").write_text('{"task": "another"}')
+    with pytest.raises(CommandError, match=r"viggo\.json must be an object whose task is 'viggo'"):
+        call_command("import_results", tmp_path)
+    (tmp_path / "viggo.json").write_text('{"task": "viggo", "runs": [{"id": 1}]}')
+    with pytest.raises(CommandError, match=r"A run in viggo\.json cannot be read"):
+        call_command("import_results", tmp_path)
+
+
+def test_chosen_rows_are_exported_where_the_terms_of_the_data_allow_it(measured: Measured, tmp_path: Path) -> None:
+    measured("banking77", "base", 0.0, samples=[("x", "lost_card")])
+    measured("banking77", samples=[("lost_card", "lost_card")])
+    call_command("export_results", tmp_path, "--sample", "banking77:0")
+    runs = {run["subject"]: run for run in read_file(tmp_path / "banking77.json")["runs"]}
+    assert runs["adapter"]["samples"][0]["answer"] == "lost_card"
+    with pytest.raises(CommandError, match="limit its use"):
+        call_command("export_results", tmp_path, "--sample", "tweet_emotion:0")
+    with pytest.raises(CommandError, match="is not TASK:ROW"):
+        call_command("export_results", tmp_path, "--sample", "banking77")
+
+
+def test_every_shipped_adapter_has_results_of_exactly_its_weights() -> None:
+    """After training, run `manage.py export_results --cards adapters/*` and `manage.py write_readme`."""
+    shipped = {path.parent.name: digest_in(path.parent) for path in site_settings.DEMO_ADAPTERS_DIR.glob("*/card.toml")}
+    files = [read_file(path) for path in site_settings.RESULTS_DIR.glob("*.json")]
+    runs = [run for file in files for run in file.get("runs", ())]
+    assert shipped.items() <= {run["adapter"]: run["digest"] for run in runs if run["subject"] == "adapter"}.items()
+
+
+def test_the_table_in_the_readme_is_the_one_that_the_results_make() -> None:
+    text = (site_settings.REPO_DIR / "README.md").read_text()
+    assert put(text, table(site_settings.RESULTS_DIR)) == text
+
+
+def test_the_table_shows_gains_from_the_largest_and_says_where_there_is_none(tmp_path: Path) -> None:
+    for task, tuned, verdict in (("gsm8k", 0.03, "no clear gain"), ("dbpedia", 0.9, "gain")):
+        base = {"id": "b", "subject": "base", "score": 0.02, "gains": {}}
+        run = {"id": "a", "subject": "adapter", "adapter": task, "metric": "accuracy", "score": tuned, "n": 300}
+        run |= {"low": None, "high": None, "verdict": verdict, "gains": {"base": {"run": "b"}}}
+        (tmp_path / f"{task}.json").write_text(json.dumps({"task": task, "runs": [base, run]}))
+    lines = table(tmp_path).splitlines()
+    assert lines[2] == "| Encyclopedia topics (`dbpedia`) | accuracy | 2.0 | **90.0** | +88.0 | 300 | clear gain |"
+    assert lines[3].endswith("| +1.0 | 300 | no clear gain |")
+    assert lines[-1] == "1 clear gains, +88.0 points on average; all 2 measured: +44.5."
+
+
+def test_a_readme_without_a_place_for_the_table_is_refused() -> None:
+    with pytest.raises(ReadmeError, match="has no <!-- results -->"):
+        put("# A project\n", "table")
