@@ -8,31 +8,14 @@ from typing import Final
 
 from inference.adapter_config import LoraConfig
 from inference.architecture import EMBEDDING, HEAD, TARGETS, Architecture, module_name, module_path
-from inference.identity import TensorInfo, canonical_name
+from inference.identity import TensorInfo, part_of
 
 ModuleKey = tuple[str, int]
 """A target and its layer."""
 Bound = dict[ModuleKey, dict[str, TensorInfo]]
-"""The tensors of each module by their part: ``A`` [rank, in], ``B`` [out, rank], ``magnitude`` [out], ``base``."""
+"""The tensors of each module by their part (`inference.identity`): A [rank, in], B [out, rank], magnitude [out]."""
 
-_PARTS: Final = {
-    "lora_A.weight": "A",
-    "lora_B.weight": "B",
-    "lora_embedding_A": "A",
-    "lora_embedding_B": "B",
-    "lora_magnitude_vector": "magnitude",
-    "base_layer.weight": "base",
-}
-_NAMES: Final = (
-    re.compile(
-        r"(?:model\.)?layers\.(?P<layer>[0-9]{1,5})\.(?P<path>[\w.]+)"
-        r"\.(?P<part>lora_[AB]\.weight|lora_magnitude_vector)"
-    ),
-    re.compile(
-        r"(?:model\.)?(?P<path>embed_tokens)\.(?P<part>lora_embedding_[AB]|lora_magnitude_vector|base_layer\.weight)"
-    ),
-    re.compile(r"(?P<path>lm_head)\.(?P<part>lora_[AB]\.weight|lora_magnitude_vector|base_layer\.weight)"),
-)
+_MODULE: Final = re.compile(r"(?:model\.)?layers\.([0-9]{1,5})\.([\w.]+)|(?:model\.)?(embed_tokens)|(lm_head)")
 _TARGET_OF: Final = {module_path(target): target for target in TARGETS} | {EMBEDDING: EMBEDDING, HEAD: HEAD}
 
 
@@ -63,12 +46,13 @@ def check_against(config: LoraConfig, bound: Bound, architecture: Architecture) 
 
 
 def _place(name: str, architecture: Architecture) -> tuple[ModuleKey, str] | None:
-    canonical = canonical_name(name)
-    match = next((match for pattern in _NAMES if (match := pattern.fullmatch(canonical))), None)
-    if match is None or match["path"] not in _TARGET_OF:
+    module, part = part_of(name) or ("", "")
+    match = _MODULE.fullmatch(module)
+    target = _TARGET_OF.get(match[2] or match[3] or match[4]) if match else None
+    if match is None or target is None:
         return None
-    target, layer = _TARGET_OF[match["path"]], int(match.groupdict().get("layer") or 0)
-    return ((target, layer), _PARTS[match["part"]]) if layer < architecture.target_layers(target) else None
+    layer = int(match[1] or 0)
+    return ((target, layer), part) if layer < architecture.target_layers(target) else None
 
 
 def _unbound(name: str, architecture: Architecture) -> str:

@@ -15,10 +15,11 @@ from typing import Final
 
 import torch
 
-from inference.adapter_file import Base, HostAdapter, read_adapter
+from inference.adapter_file import Base, HostAdapter
 from inference.batch import Batch
 from inference.layers.lora import LoraBank, LoraPlan
 from inference.layers.panels import Layout
+from inference.mapped_adapter import load_mapped
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -35,8 +36,8 @@ class AdapterStore:
         self._base, self._max_rank = base, max_rank
 
     def load(self, digest: str) -> HostAdapter:
-        """Read the adapter `digest`. Raises `AdapterNotFound`, or `AdapterRefused` with every reason."""
-        return read_adapter(self.path(digest), digest, self._base, self._max_rank)
+        """Map or read the adapter `digest`. Raises `AdapterNotFound`, or `AdapterRefused` with every reason."""
+        return load_mapped(self.path(digest), digest, self._base, self._max_rank)
 
     def path(self, digest: str) -> Path:
         """The folder of `digest`, which must lie inside the store; raises `AdapterNotFound`."""

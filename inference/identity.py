@@ -28,6 +28,17 @@ ARITHMETIC_FIELDS: Final = (
 )
 """The fields of adapter_config.json that change what an adapter computes."""
 
+PARTS: Final = {
+    "lora_A.weight": "A",
+    "lora_B.weight": "B",
+    "lora_embedding_A": "A",
+    "lora_embedding_B": "B",
+    "lora_magnitude_vector": "magnitude",
+    "base_layer.weight": "base",
+}
+"""The ends of names and what they hold: matrices, DoRA's magnitudes, and the base's own table beside a LoRA on it."""
+_TABLES: Final = ("embed_tokens", "lm_head")
+
 _WRAPPERS: Final = re.compile(r"^(base_model\.model\.)+")
 _WEIGHT: Final = re.compile(r"\.lora_(A|B)(\.[\w-]+)?\.weight$")
 _PARAMETER: Final = re.compile(r"\.lora_(embedding_A|embedding_B|magnitude_vector)(\.[\w-]+)?(\.weight)?$")
@@ -66,6 +77,18 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 def canonical_name(name: str) -> str:
     """The name of a LoRA tensor without PEFT's wrappers: ``model.layers.0.self_attn.q_proj.lora_A.weight``."""
     return _PARAMETER.sub(r".lora_\1", _WEIGHT.sub(r".lora_\1.weight", _WRAPPERS.sub("", name)))
+
+
+def part_of(name: str) -> tuple[str, str] | None:
+    """The module that the tensor `name` belongs to and its part, one of `PARTS`; None for any other tensor."""
+    canonical = canonical_name(name)
+    end = next((end for end in PARTS if canonical.endswith(f".{end}")), "")
+    module = canonical.removesuffix(f".{end}")
+    kind = module.rpartition(".")[2]
+    is_matrix_of_table = end.startswith("lora_embedding")
+    if not end or (PARTS[end] in "AB" and is_matrix_of_table != (kind == _TABLES[0])):
+        return None
+    return None if PARTS[end] == "base" and kind not in _TABLES else (module, PARTS[end])
 
 
 def adapter_digest(config: dict[str, Any], weights: Path) -> str:

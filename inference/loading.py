@@ -12,6 +12,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 
+import torch
+
 from inference.adapter_file import AdapterRefused, HostAdapter
 from inference.adapters import AdapterNotFound
 from inference.model_runner import OutOfMemory, is_out_of_memory
@@ -31,7 +33,7 @@ class AdapterLoader:
 
     def __init__(self, load: Callable[[str], HostAdapter]) -> None:
         self._load = load
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="adapter-loader")
+        self._executor = _lone_thread()
         self._wanted: Counter[str] = Counter()
         self._pending: dict[str, Future[tuple[HostAdapter | None, Loaded]]] = {}
         self._ready: dict[str, HostAdapter] = {}
@@ -88,3 +90,17 @@ class AdapterLoader:
                 raise
             return None, Loaded(digest, time.monotonic() - start, OutOfMemory())
         return adapter, Loaded(digest, time.monotonic() - start)
+
+
+def _lone_thread() -> ThreadPoolExecutor:
+    """A thread whose arithmetic takes one core, so that decoding keeps the others.
+
+    Torch keeps the number for each thread: it is set when a thread first asks for it, to the last one that any
+    thread has set. So the new thread asks before it sets its own, and ours is set again behind it.
+    """
+    executor = ThreadPoolExecutor(1, thread_name_prefix="adapter-loader")
+    num_threads = torch.get_num_threads()
+    executor.submit(torch.get_num_threads).result()
+    executor.submit(torch.set_num_threads, 1).result()
+    torch.set_num_threads(num_threads)
+    return executor

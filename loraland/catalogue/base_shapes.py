@@ -1,4 +1,4 @@
-"""The linear layers of a base model, read from its config.json: what an adapter's tensors must fit."""
+"""The modules of a base model, read from its config.json: what an adapter's tensors must fit."""
 
 from __future__ import annotations
 
@@ -21,12 +21,15 @@ TARGETS: Final = {
 }
 """The linears of a layer that an adapter may change, and the block of the layer that each lies in."""
 
+EMBEDDING: Final = "model.embed_tokens"
+HEAD: Final = "lm_head"
+
 _MODULE: Final = re.compile(r"model\.layers\.(0|[1-9][0-9]{0,4})\.(self_attn|mlp)\.([a-z]+_proj)")
 
 
 @dataclass(frozen=True)
 class BaseShapes:
-    """The sizes of a Llama-like decoder that decide the shapes of its linears."""
+    """The sizes of a Llama-like decoder that decide the shapes of its linears and its two tables of tokens."""
 
     name: str
     num_layers: int
@@ -34,9 +37,12 @@ class BaseShapes:
     intermediate: int
     heads: int
     kv_heads: int
+    vocab: int
 
     def features(self, module: str) -> tuple[int, int] | None:
         """(in, out) features of `module`, such as ``model.layers.0.self_attn.q_proj``; None when there is none."""
+        if module in (EMBEDDING, HEAD):
+            return (self.vocab, self.hidden) if module == EMBEDDING else (self.hidden, self.vocab)
         match = _MODULE.fullmatch(module)
         if match is None or int(match[1]) >= self.num_layers or TARGETS.get(match[3]) != match[2]:
             return None
@@ -76,4 +82,5 @@ def _read(name: str, path: Path) -> BaseShapes | None:
         intermediate=config["intermediate_size"],
         heads=num_heads * head_dim,
         kv_heads=(config.get("num_key_value_heads") or num_heads) * head_dim,
+        vocab=config["vocab_size"],
     )

@@ -1,4 +1,4 @@
-"""What an adapter_config.json may say: plain LoRA. Everything else is refused by name, in a sentence."""
+"""What an adapter_config.json may say: LoRA or DoRA. Everything else is refused by name, in a sentence."""
 
 from __future__ import annotations
 
@@ -14,9 +14,8 @@ from loraland.catalogue.storable import is_storable
 
 MAX_CONFIG_BYTES: Final = 1024 * 1024
 
-_NEW_ARITHMETIC: Final = "which computes more than the plain LoRA that is served here; train without it"
+_NEW_ARITHMETIC: Final = "which computes more than the LoRA and DoRA that are served here; train without it"
 UNSUPPORTED: Final = {
-    "use_dora": "uses DoRA (use_dora), which is not served; train plain LoRA",
     "modules_to_save": "carries whole modules (modules_to_save), which all adapters share here; train without them",
     "lora_bias": "trains biases (lora_bias), which the base does not have; set lora_bias to false",
     "fan_in_fan_out": "stores weights transposed (fan_in_fan_out), but the base's linears are not; set it to false",
@@ -25,7 +24,7 @@ UNSUPPORTED: Final = {
     "target_parameters": "targets bare parameters (target_parameters); only linear layers can be adapted here",
     "megatron_config": "was made for Megatron's parallel layers (megatron_config); export it for plain linears",
     "alora_invocation_tokens": "is an activated LoRA (alora_invocation_tokens), which is not served; train plain LoRA",
-    "ensure_weight_tying": "ties its weights to the embeddings (ensure_weight_tying), which cannot be adapted here",
+    "ensure_weight_tying": "ties what it learns of embed_tokens and lm_head (ensure_weight_tying); train them apart",
     "use_qalora": f"uses QA-LoRA (use_qalora), {_NEW_ARITHMETIC}",
     "use_bdlora": f"uses block-diagonal LoRA (use_bdlora), {_NEW_ARITHMETIC}",
     "arrow_config": f"routes between adapters (arrow_config), {_NEW_ARITHMETIC}",
@@ -35,7 +34,9 @@ UNSUPPORTED: Final = {
 }
 """Keys that must be empty or false, and what a filled one means."""
 
-USED: Final = frozenset({"r", "lora_alpha", "target_modules", "use_rslora", "rank_pattern", "alpha_pattern"})
+USED: Final = frozenset(
+    {"r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"}
+)
 CHECKED: Final = frozenset({"peft_type", "task_type", "bias", "init_lora_weights", "base_model_name_or_path"})
 HARMLESS: Final = frozenset(
     {
@@ -60,8 +61,6 @@ HARMLESS: Final = frozenset(
 
 SAFE_STARTS: Final = ("gaussian", "eva", "orthogonal")
 """Named ways to draw the first weights that leave the base as it is; pissa, olora and others rewrite it."""
-
-SHARED_MODULES: Final = frozenset({"lm_head", "embed_tokens", "embed_out", "wte"})
 
 _LITERAL: Final = re.compile(r"[A-Za-z0-9_.]{1,200}")
 
@@ -132,9 +131,8 @@ def _numbers(config: dict[str, Any]) -> list[str]:
         reasons.append(f"r is {_show(rank)}; it must be a whole number from 1 to {settings.MAX_RANK}.")
     if not _is_scale(alpha := config.get("lora_alpha")):
         reasons.append(f"lora_alpha is {_show(alpha)}; it must be a positive number.")
-    if not isinstance(config.get("use_rslora", False), bool | None):
-        reasons.append(f"use_rslora is {_show(config['use_rslora'])}; it must be true or false.")
-    return reasons
+    wrong = [key for key in ("use_rslora", "use_dora") if not isinstance(config.get(key), bool | None)]
+    return reasons + [f"{key} is {_show(config[key])}; it must be true or false." for key in wrong]
 
 
 def _targets(config: dict[str, Any]) -> list[str]:
@@ -143,9 +141,6 @@ def _targets(config: dict[str, Any]) -> list[str]:
         return []  # a regular expression or "all-linear": never evaluated, the tensors tell what was trained
     if not isinstance(targets, list) or not targets or not all(isinstance(name, str) and name for name in targets):
         return [f"target_modules is {_show(targets)}; it must list the modules that were trained."]
-    shared = sorted({name for name in targets if name.rsplit(".", 1)[-1] in SHARED_MODULES})
-    if shared:
-        return [f"target_modules holds {', '.join(shared)}, which all adapters share here; train without."]
     return []
 
 

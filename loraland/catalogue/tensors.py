@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from django.conf import settings
 
-from inference.identity import DTYPE_BYTES, HeaderError, TensorInfo, canonical_name, read_header
+from inference.identity import DTYPE_BYTES, HeaderError, TensorInfo, part_of, read_header
 from loraland.catalogue.base_shapes import TARGETS, BaseShapes
 
 EXPONENTS: Final = {"F64": 0x7FF0 << 48, "F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
@@ -79,10 +79,11 @@ def read_tensors(path: Path) -> tuple[dict[str, TensorInfo], list[str]]:
 def bind(header: dict[str, TensorInfo], config: dict[str, Any], shapes: BaseShapes | None) -> Binding:
     """Pair the tensors of `header` by module and hold them against `config` and, where known, the base's `shapes`."""
     binding = Binding()
-    for module, pair in _pairs(header, binding.faults).items():
-        _check_pair(module, pair, config, binding)
+    for module, parts in _parts(header, binding.faults).items():
+        _check_pair(module, parts, config, binding)
+        _check_magnitude(module, parts, config, binding.faults)
         if shapes is not None:
-            _check_fit(module, pair, shapes, binding.misfits)
+            _check_fit(module, parts, shapes, binding.misfits)
     _check_targets(config, binding)
     if shapes is not None:
         _check_layers(config, shapes, binding)
@@ -115,28 +116,25 @@ def _starts_header(path: Path) -> bool:
     return len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] < path.stat().st_size
 
 
-def _pairs(header: dict[str, TensorInfo], faults: Findings) -> dict[str, dict[str, TensorInfo]]:
-    """The tensors by module and by side, ``A`` or ``B``."""
-    pairs: defaultdict[str, dict[str, TensorInfo]] = defaultdict(dict)
+def _parts(header: dict[str, TensorInfo], faults: Findings) -> dict[str, dict[str, TensorInfo]]:
+    """The tensors by module and by part (`inference.identity.PARTS`)."""
+    parts: defaultdict[str, dict[str, TensorInfo]] = defaultdict(dict)
     for name, tensor in header.items():
-        module, dot, end = canonical_name(name).rpartition(".lora_")
-        side = end.removesuffix(".weight")
-        if not dot or end not in ("A.weight", "B.weight") or len(name) > MAX_NAME:
+        module, part = part_of(name) or ("", "")
+        if not part or len(name) > MAX_NAME:
             faults.add(_foreign(name), name)
-        elif side in pairs[module]:
+        elif part in parts[module]:
             faults.add("Two tensors have the same name without PEFT's prefix", name)
         else:
-            pairs[module][side] = tensor
-    if not pairs:
+            parts[module][part] = tensor
+    if not parts:
         faults.add("No module of the base is changed", f"{len(header)} tensors, none of them a LoRA matrix")
-    return pairs
+    return parts
 
 
 def _foreign(name: str) -> str:
-    if "lora_magnitude_vector" in name:
-        return "DoRA magnitudes are not served; train plain LoRA"
-    if "lora_embedding" in name or "embed_tokens" in name or "lm_head" in name:
-        return "Embeddings and lm_head are shared by all adapters and cannot be changed"
+    if "embed_tokens" in name or "lm_head" in name:
+        return "Whole embeddings and heads are shared by all adapters; train a LoRA on them"
     if name.endswith(".bias"):
         return "Biases cannot be changed, the base has none"
     return "Not a LoRA matrix (….lora_A.weight or ….lora_B.weight)"
@@ -162,6 +160,17 @@ def _check_pair(module: str, pair: dict[str, TensorInfo], config: dict[str, Any]
     return None
 
 
+def _check_magnitude(module: str, parts: dict[str, TensorInfo], config: dict[str, Any], faults: Findings) -> None:
+    """DoRA is all or nothing, and its magnitudes are one for each output."""
+    magnitude = parts.get("magnitude")
+    if magnitude is None and config.get("use_dora"):
+        faults.add("use_dora is set, but lora_magnitude_vector is missing", module)
+    elif magnitude is not None and not config.get("use_dora"):
+        faults.add("DoRA magnitudes come without use_dora", module)
+    elif magnitude is not None and "B" in parts and magnitude.shape != parts["B"].shape[:1]:
+        faults.add(f"lora_magnitude_vector is {_dims(magnitude.shape)}, not one number for each output", module)
+
+
 def _pattern_values(config: dict[str, Any], key: str, module: str) -> set[Any]:
     pattern = config.get(key)
     if not isinstance(pattern, dict):
@@ -172,7 +181,9 @@ def _pattern_values(config: dict[str, Any], key: str, module: str) -> set[Any]:
 def _check_fit(module: str, pair: dict[str, TensorInfo], shapes: BaseShapes, misfits: Findings) -> None:
     features = shapes.features(module)
     if features is None:
-        return misfits.add(f"{shapes.name} has no such linear layer", module)
+        return misfits.add(f"{shapes.name} has no such module", module)
+    if "base" in pair and pair["base"].shape != (shapes.vocab, shapes.hidden):
+        misfits.add(f"A base of {_dims(pair['base'].shape)} comes with it, not that of {shapes.name}", module)
     for side, axis, size, word in (("A", 1, features[0], "inputs"), ("B", 0, features[1], "outputs")):
         shape = pair[side].shape if side in pair else ()
         if len(shape) == 2 and shape[axis] != size:

@@ -13,7 +13,7 @@ from typing import Any
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from inference.identity import TensorInfo, adapter_digest
+from inference.identity import TensorInfo, adapter_digest, part_of
 from loraland.catalogue import store
 from loraland.catalogue.base_shapes import served_shapes, shapes_of
 from loraland.catalogue.models import Adapter, AdapterVersion
@@ -80,9 +80,14 @@ def _facts(config: dict[str, Any], header: dict[str, TensorInfo], binding: Bindi
         "rank": config["r"],
         "lora_alpha": config["lora_alpha"],
         "target_modules": binding.targets,
-        "num_parameters": sum(math.prod(tensor.shape) for tensor in header.values()),
+        "num_parameters": sum(math.prod(tensor.shape) for tensor in header.values() if _is_trained(tensor)),
         "size_bytes": weights.stat().st_size,
     }
+
+
+def _is_trained(tensor: TensorInfo) -> bool:
+    """PEFT saves the base's own table beside a LoRA on it."""
+    return (part_of(tensor.name) or ("", ""))[1] != "base"
 
 
 def _conflicts(version: AdapterVersion, found: Examination) -> list[str]:

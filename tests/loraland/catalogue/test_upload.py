@@ -124,11 +124,11 @@ def test_a_new_version_takes_the_prompt_of_the_latest(owner: Client) -> None:
 
 
 def test_a_damaged_upload_is_rejected_with_its_reasons_on_its_page(owner: Client) -> None:
-    assert upload(owner, **pair(config=json.dumps(lora_config(use_dora=True)).encode())) == []
+    assert upload(owner, **pair(config=json.dumps(lora_config(use_qalora=True)).encode())) == []
     version = AdapterVersion.objects.get()
     page = owner.get(f"/admin/catalogue/adapterversion/{version.pk}/change/").content.decode()
     assert version.status == version.Status.REJECTED
-    assert "The adapter uses DoRA (use_dora)" in page
+    assert "The adapter uses QA-LoRA (use_qalora)" in page
 
 
 def test_a_rejected_digest_can_be_uploaded_again(owner: Client, refused: Callable[..., AdapterVersion]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import pickle
 import struct
 from collections.abc import Callable
@@ -38,6 +39,7 @@ Verdict = Callable[..., AdapterVersion]
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 V = "base_model.model.model.layers.0.self_attn.v_proj"
+TABLE, HEAD = "base_model.model.model.embed_tokens", "base_model.model.lm_head"
 
 
 def changed(name: str, dtype: str, shape: tuple[int, ...], value: float = 0.1) -> Tensors:
@@ -98,9 +100,9 @@ WEIGHTS: dict[str, tuple[bytes | Tensors, str]] = {
     "NaN": (changed(A_Q, "F32", (2, 576), float("nan")), "hold NaN or infinity"),
     "infinity in half precision": (changed(A_Q, "F16", (2, 576), float("-inf")), "hold NaN or infinity"),
     "no tensor": ({}, "No module of the base is changed"),
-    "no matched module": (renamed("model.layers", "transformer.h"), "has no such linear layer"),
-    "a layer that the base lacks": (renamed("layers.0", "layers.30"), "has no such linear layer"),
-    "a projection in the wrong block": (renamed("self_attn", "mlp"), "has no such linear layer"),
+    "no matched module": (renamed("model.layers", "transformer.h"), "has no such module"),
+    "a layer that the base lacks": (renamed("layers.0", "layers.30"), "has no such module"),
+    "a projection in the wrong block": (renamed("self_attn", "mlp"), "has no such module"),
     "wrong inputs": (changed(A_Q, "F32", (2, 512)), "lora_A has 512 inputs where SmolLM2-135M-Instruct has 576"),
     "wrong outputs": (changed(f"{V}.lora_B.weight", "F32", (576, 2)), "lora_B has 576 outputs where"),
     "A transposed": (changed(A_Q, "F32", (576, 2)), "lora_A has rank 576 but lora_B has rank 2"),
@@ -112,8 +114,10 @@ WEIGHTS: dict[str, tuple[bytes | Tensors, str]] = {
         lora_tensors() | {A_Q.replace(".weight", ".default.weight"): lora_tensors()[A_Q]},
         "same name without PEFT's prefix",
     ),
-    "a DoRA magnitude": (changed(f"{Q}.lora_magnitude_vector", "F32", (576,)), "DoRA magnitudes are not served"),
-    "a trained lm_head": (changed("base_model.model.lm_head.weight", "F32", (2, 2)), "shared by all adapters"),
+    "a DoRA magnitude": (changed(f"{Q}.lora_magnitude_vector", "F32", (576,)), "magnitudes come without use_dora"),
+    "a trained lm_head": (changed("base_model.model.lm_head.weight", "F32", (2, 2)), "train a LoRA on them"),
+    "half an embedding": (changed(f"{TABLE}.lora_embedding_A", "F32", (2, 49152)), "lora_B is missing beside"),
+    "an embedding as a linear": (changed(f"{TABLE}.lora_A.weight", "F32", (2, 49152)), "train a LoRA on them"),
     "a trained bias": (changed(f"{Q}.bias", "F32", (576,)), "Biases cannot be changed"),
     "a tensor of another kind": (changed(f"{Q}.weight", "F32", (2, 2)), "Not a LoRA matrix"),
     "a module that is no target": (
@@ -141,8 +145,10 @@ CONFIGS: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "no alpha": (lora_config(lora_alpha=None), "lora_alpha is null"),
     "a text as alpha": (lora_config(lora_alpha="16"), "must be a positive number"),
     "no targets": (lora_config(target_modules=[]), "target_modules is []"),
-    "a trained head": (lora_config(target_modules=["q_proj", "v_proj", "lm_head"]), "holds lm_head"),
-    "DoRA": (lora_config(use_dora=True), "uses DoRA"),
+    "a head without tensors": (lora_config(target_modules=["q_proj", "v_proj", "lm_head"]), "without any tensor: lm_"),
+    "DoRA without magnitudes": (lora_config(use_dora=True), "lora_magnitude_vector is missing"),
+    "DoRA neither on nor off": (lora_config(use_dora="yes"), 'use_dora is "yes"'),
+    "tied tables": (lora_config(ensure_weight_tying=True), "train them apart"),
     "whole modules": (lora_config(modules_to_save=["embed_tokens"]), "carries whole modules"),
     "trained biases": (lora_config(bias="lora_only"), 'bias is "lora_only"'),
     "LoRA biases": (lora_config(lora_bias=True), "trains biases"),
@@ -182,7 +188,7 @@ def test_every_reason_is_told_and_nothing_of_a_rejected_upload_stays(
 ) -> None:
     tensors = changed(A_Q, "F32", (2, 512), float("inf"))
     with django_capture_on_commit_callbacks(execute=True):
-        version = examined(write_adapter(tmp_path / "a", config=lora_config(use_dora=True, odd=1), tensors=tensors))
+        version = examined(write_adapter(tmp_path / "a", config=lora_config(use_qalora=True, odd=1), tensors=tensors))
     assert len(version.reasons) == 4, version.reasons
     assert list(site_settings.QUARANTINE_DIR.iterdir()) == []
     assert not site_settings.ADAPTERS_DIR.exists()
@@ -192,7 +198,7 @@ def test_every_reason_is_told_and_nothing_of_a_rejected_upload_stays(
 def test_many_tensors_with_one_fault_make_one_sentence(adapter_store: Path, tmp_path: Path) -> None:
     tensors = lora_tensors(layers=range(40, 50))
     (reason,) = examine_files(write_adapter(tmp_path, tensors=tensors), "SmolLM2-135M-Instruct").reasons
-    assert reason.startswith("SmolLM2-135M-Instruct has no such linear layer: model.layers.40.self_attn.q_proj")
+    assert reason.startswith("SmolLM2-135M-Instruct has no such module: model.layers.40.self_attn.q_proj")
     assert reason.endswith("and 17 more.")
 
 
@@ -240,6 +246,53 @@ def test_ranks_and_types_may_be_mixed(examined: Examined, tmp_path: Path) -> Non
     assert version.reasons == []
     assert version.target_modules == ["down_proj", "q_proj"]
     assert version.num_parameters == 2 * (576 + 576) + 8 * (1536 + 576)
+
+
+def zeros(**shapes: tuple[int, ...]) -> Tensors:
+    return {name: ("BF16", shape, bytes(2 * math.prod(shape))) for name, shape in shapes.items()}
+
+
+def test_a_dora_on_linears_the_embedding_and_the_head_is_accepted(examined: Examined, tmp_path: Path) -> None:
+    matrices = {
+        f"{TABLE}.lora_embedding_A": (2, 49152),
+        f"{TABLE}.lora_embedding_B": (576, 2),
+        f"{TABLE}.lora_magnitude_vector": (576,),
+        f"{HEAD}.lora_A.weight": (2, 576),
+        f"{HEAD}.lora_B.weight": (49152, 2),
+        f"{HEAD}.lora_magnitude_vector": (49152,),
+        f"{Q}.lora_magnitude_vector": (576,),
+    }
+    tensors = lora_tensors(targets=("q_proj",)) | zeros(**matrices)
+    config = lora_config(target_modules=["q_proj", "embed_tokens", "lm_head"], use_dora=True)
+    with_copy = tensors | zeros(**{f"{HEAD}.base_layer.weight": (49152, 576)})
+    version = examined(write_adapter(tmp_path, config=config, tensors=with_copy))
+    assert version.reasons == []
+    assert version.target_modules == ["embed_tokens", "lm_head", "q_proj"]
+    assert version.num_parameters == sum(math.prod(shape) for _, shape, _ in tensors.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "reason"),
+    [
+        (f"{Q}.lora_magnitude_vector", (575,), "lora_magnitude_vector is 575, not one number for each output"),
+        (f"{HEAD}.base_layer.weight", (49153, 576), "A base of 49153×576 comes with it"),
+        (f"{HEAD}.lora_A.weight", (2, 575), "lora_A has 575 inputs where SmolLM2-135M-Instruct has 576"),
+    ],
+)
+def test_a_magnitude_or_a_head_of_a_wrong_shape_is_rejected(
+    name: str, shape: tuple[int, ...], reason: str, adapter_store: Path, tmp_path: Path
+) -> None:
+    shapes = {
+        f"{Q}.lora_magnitude_vector": (576,),
+        f"{HEAD}.lora_A.weight": (2, 576),
+        f"{HEAD}.lora_B.weight": (49152, 2),
+        f"{HEAD}.lora_magnitude_vector": (49152,),
+    }
+    tensors = lora_tensors(targets=("q_proj",)) | zeros(**(shapes | {name: shape}))
+    config = lora_config(target_modules=["q_proj", "lm_head"], use_dora=True)
+    reasons = examine_files(write_adapter(tmp_path, config=config, tensors=tensors), "SmolLM2-135M-Instruct").reasons
+    assert len(reasons) == 1
+    assert reason in reasons[0]
 
 
 def test_a_sound_adapter_waits_for_its_proof_under_its_digest(
