@@ -199,6 +199,11 @@ CELERY_TASK_TIME_LIMIT = 600
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 1800}
 
+# Another model to measure beside ours, at any server that speaks the OpenAI dialect
+REFERENCE_URL = environment.text("REFERENCE_URL", "")
+REFERENCE_KEY = environment.text("REFERENCE_KEY", "")
+REFERENCE_MODEL = environment.text("REFERENCE_MODEL", "")
+
 LOG_LEVEL = environment.text("LOG_LEVEL", "INFO").upper()
 LOGGING = {
     "version": 1,

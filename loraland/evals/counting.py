@@ -31,7 +31,7 @@ class Comparison:
 
 
 def comparisons(runs: Iterable[Run] | None = None) -> list[Comparison]:
-    """The newest run of every adapter on every task for which the base was measured too."""
+    """The run that counts of every adapter on every task for which the base was measured too."""
     by_task: dict[str, list[Run]] = defaultdict(list)
     for run in Run.objects.on_test() if runs is None else runs:
         by_task[run.task].append(run)
@@ -52,12 +52,8 @@ def counting(runs: Iterable[Run]) -> list[Run]:
 def _of_task(runs: list[Run]) -> list[Comparison]:
     """`runs` are of one task, the newest first."""
     subject = Run.Subject
-    newest: dict[tuple[str, str], Run] = {}
-    for run in runs:
-        if run.subject == subject.ADAPTER:
-            newest.setdefault((run.adapter, run.base), run)
     found = []
-    for tuned in newest.values():
+    for tuned in _newest_weights(run for run in runs if run.subject == subject.ADAPTER):
         same = [run for run in runs if (run.rows_digest, run.n) == (tuned.rows_digest, tuned.n)]
         base = next((run for run in same if run.subject == subject.BASE and run.base == tuned.base), None)
         if base is not None:
@@ -67,6 +63,16 @@ def _of_task(runs: list[Run]) -> list[Comparison]:
             )
             found.append(Comparison(tuned, base, constant, reference))
     return found
+
+
+def _newest_weights(runs: Iterable[Run]) -> list[Run]:
+    """Of each adapter the run with most rows of the weights that were measured last; `runs` are the newest first."""
+    chosen: dict[tuple[str, str], Run] = {}
+    for run in runs:
+        known = chosen.setdefault((run.adapter, run.base), run)
+        if run.digest == known.digest and run.n > known.n:
+            chosen[run.adapter, run.base] = run
+    return list(chosen.values())
 
 
 def _validation(runs: list[Run], tasks: set[str]) -> list[Run]:

@@ -85,6 +85,13 @@ def test_a_newer_run_takes_the_place_of_an_older(client: Client, measured: Measu
 
 
 @pytest.mark.usefixtures("board")
+def test_a_first_look_at_a_few_rows_does_not_take_the_place_of_a_whole_run(client: Client, measured: Measured) -> None:
+    measured("tweet_emotion", "base", 0.0, n=5, rows_digest="x" * 64)
+    measured("tweet_emotion", "adapter", 1.0, n=5, rows_digest="x" * 64)
+    assert "fine-tuned 75" in page(client, "/leaderboard/?q=emotion")
+
+
+@pytest.mark.usefixtures("board")
 def test_runs_over_other_rows_are_not_compared(client: Client, measured: Measured) -> None:
     measured("viggo", "base", 0.1, rows_digest="x" * 64)
     measured("viggo", "adapter", 0.9, rows_digest="y" * 64)

@@ -1,0 +1,99 @@
+"""Asking the serving engine: rows of a run wait in the same queue as visitors' prompts, behind them in priority."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Final
+
+from inference.protocol import Delta, Failed, Sampling, is_terminal
+from inference.streams import WireError
+from loraland.evals.questions import SEED, Plan, Question
+from loraland.generations.models import Generation
+from loraland.generations.reading import START, events
+from loraland.generations.refusal import Refused
+from loraland.generations.start import start
+from loraland.generations.visitor import Visitor
+
+EVALUATOR: Final = Visitor(None, "", "evaluation")
+"""One tenant for all runs: whatever is measured takes one visitor's share of the device."""
+TRIES: Final = 5
+LONGEST_PAUSE_SECONDS: Final = 10
+PASSING: Final = frozenset({"lost", "worker_lost", "fingerprint_changed", "queue_full", "out_of_memory", "unavailable"})
+"""Failures that say nothing of the question: it is asked again."""
+LASTING: Final = frozenset({"prompt_too_long", "input_too_long", "invalid_request"})
+"""Failures of the question itself: it has no answer, and earns nothing."""
+
+
+class CannotMeasure(Exception):
+    """A run that cannot go on; what is answered is kept, and the run is taken up again next time."""
+
+
+@dataclass(frozen=True)
+class Answered:
+    """The answer to one question, or why there is none; `fingerprint` is of the arithmetic that made it."""
+
+    text: str
+    error: str = ""
+    fingerprint: str = ""
+
+
+Ask = Callable[[Plan, Question], Awaitable[Answered]]
+
+
+async def ask_engine(plan: Plan, question: Question) -> Answered:
+    """The engine's greedy answer. Raises `CannotMeasure` when it refuses the adapter, or stays out of reach."""
+    trouble = ""
+    for attempt in range(TRIES):
+        if attempt:
+            await asyncio.sleep(min(2**attempt, LONGEST_PAUSE_SECONDS))
+        try:
+            return await _ask_once(plan, question)
+        except _AskAgain as again:
+            trouble = str(again)
+    raise CannotMeasure(f"Row {question.index} was asked {TRIES} times without an answer. {trouble}")
+
+
+class _AskAgain(Exception):
+    """A failure that may pass."""
+
+
+async def _ask_once(plan: Plan, question: Question) -> Answered:
+    sampling = Sampling(max_tokens=plan.max_tokens, seed=SEED)
+    try:
+        generation = await start(
+            EVALUATOR,
+            Generation.Source.EVALUATION,
+            plan.version,
+            **question.asked,
+            sampling=sampling,
+            queue_class="evaluation",
+        )
+        return await _follow(generation)
+    except Refused as refused:
+        return _failed(refused.code, refused.sentence)
+    except WireError as error:
+        raise _AskAgain(str(error)) from error
+
+
+async def _follow(generation: Generation) -> Answered:
+    text = ""
+    async with aclosing(events(generation)) as stream:
+        async for cursor, event in stream:
+            if isinstance(event, Delta):
+                text = event.text if cursor == START else text + event.text
+            elif isinstance(event, Failed):
+                return _failed(event.code, event.error)
+            elif is_terminal(event):
+                return Answered(text, fingerprint=event.stats.fingerprint)  # type: ignore[union-attr]
+    raise _AskAgain("The stream ended without an outcome.")
+
+
+def _failed(code: str, sentence: str) -> Answered:
+    if code in PASSING:
+        raise _AskAgain(sentence)
+    if code in LASTING:
+        return Answered("", error=sentence)
+    raise CannotMeasure(sentence)

@@ -1,0 +1,93 @@
+"""All that is measured of one task: the constant, the base in every style, then its best on the test rows, adapters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from asgiref.sync import sync_to_async
+
+from inference.tasks.baseline import STYLES
+from inference.tasks.data import Split
+from inference.tasks.recipe import Recipe
+from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.evals import questions
+from loraland.evals.asking import Ask, CannotMeasure, ask_engine
+from loraland.evals.measuring import give_constant, measure, open_run
+from loraland.evals.models import Run
+from loraland.evals.questions import Plan
+from loraland.evals.reference import ask_reference
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One task to be measured: its rows, the adapters to try, and whether another model is asked as well."""
+
+    recipe: Recipe
+    split: Split
+    versions: Sequence[AdapterVersion]
+    limit: int | None = None
+    again: bool = False
+    with_reference: bool = False
+
+    @property
+    def rows(self) -> int:
+        """How many questions it asks."""
+        tested = len(self.split.test[: self.limit])
+        validated = len(STYLES) * len(self.split.validation[: self.limit])
+        return validated + tested * (1 + len(self.versions) + self.with_reference)
+
+
+async def hold(trial: Trial, on_row: Callable[[], None], on_run: Callable[[Run], None]) -> None:
+    """Measure what is not measured yet. `on_row` is told of every row, `on_run` of every run that is whole.
+
+    Raises `CannotMeasure`; another call goes on where this one stopped.
+    """
+    recipe, split = trial.recipe, trial.split
+    rows = split.test[: trial.limit]
+    ensure = partial(_ensure, trial=trial, on_row=on_row, on_run=on_run)
+    await ensure(questions.of_constant(recipe, split, rows))
+    tried = [
+        await ensure(questions.of_base(style, recipe, split, Run.Split.VALIDATION, trial.limit)) for style in STYLES
+    ]
+    style = max(tried, key=lambda run: run.score or 0.0).prompt
+    await ensure(questions.of_base(style, recipe, split, Run.Split.TEST, trial.limit))
+    for version in trial.versions:
+        await ensure(questions.of_adapter(version, recipe, rows))
+    if trial.with_reference:
+        await ensure(questions.of_reference(recipe, rows), ask=ask_reference)
+
+
+def task_of(adapter: Adapter) -> str:
+    """The task that `adapter` was trained for: its data set's, else the one of its own name."""
+    return str(adapter.dataset.get("name") or adapter.slug)
+
+
+def fitting(recipe: Recipe, versions: Iterable[AdapterVersion]) -> list[AdapterVersion]:
+    """`versions`, of which each must read the fields of the task. Raises `CannotMeasure`."""
+    chosen = list(versions)
+    for version in chosen:
+        if set(version.field_names) != set(recipe.field_names):
+            raise CannotMeasure(
+                f"{version.adapter.slug} reads {', '.join(version.field_names) or 'no fields'}, "
+                f"and the rows of {recipe.task} have {', '.join(recipe.field_names)}; leave it out."
+            )
+    return chosen
+
+
+async def _ensure(
+    plan: Plan, *, trial: Trial, on_row: Callable[[], None], on_run: Callable[[Run], None], ask: Ask | None = None
+) -> Run:
+    """The finished run of `plan`, made now unless it is there."""
+    run = await sync_to_async(open_run)(plan, trial.again)
+    if plan.constant is not None:
+        if not run.is_finished:
+            await sync_to_async(give_constant)(run, plan)
+    elif run.is_finished:
+        for _ in plan.questions:
+            on_row()
+    else:
+        await measure(run, plan, ask or ask_engine, on_row)
+    on_run(run)
+    return run

@@ -1,0 +1,80 @@
+"""`manage.py evaluate --data DIR`: measure adapters and what they must beat, through the queue that visitors use."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management.base import BaseCommand, CommandError
+from tqdm import tqdm
+
+from inference.tasks.data import DataError, read_split
+from inference.tasks.recipe import RecipeError, load_recipe
+from loraland import inference_client
+from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.evals.asking import CannotMeasure
+from loraland.evals.bakeoff import Trial, fitting, hold, task_of
+from loraland.evals.models import Run
+
+
+class Command(BaseCommand):
+    help = "Measure adapters on the test rows of their tasks. What is measured is skipped, what was left off goes on."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        parser.add_argument("--data", type=Path, required=True, help="holds a folder for each task")
+        parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="by default those of the adapters")
+        parser.add_argument("--adapters", nargs="+", default=[], metavar="SLUG", help="by default those for the tasks")
+        parser.add_argument("--limit", type=int, help="only so many rows, for a first look")
+        parser.add_argument("--again", action="store_true", help="measure anew what is measured already")
+        parser.add_argument("--reference", action="store_true", help="ask the model at REFERENCE_URL as well")
+
+    def handle(self, *, data: Path, tasks: list[str], adapters: list[str], **options: Any) -> None:
+        if options["reference"] and not (settings.REFERENCE_URL and settings.REFERENCE_MODEL):
+            raise CommandError("--reference needs REFERENCE_URL and REFERENCE_MODEL (and REFERENCE_KEY) to be set.")
+        try:
+            trials = [
+                self._trial(task, versions, data, **options) for task, versions in _chosen(tasks, adapters).items()
+            ]
+            asyncio.run(self._hold(trials))
+        except (DataError, RecipeError, CannotMeasure) as error:
+            raise CommandError(f"{error} What is answered is kept; run the command again to go on.") from error
+
+    def _trial(self, task: str, versions: Sequence[AdapterVersion], data: Path, **options: Any) -> Trial:
+        recipe = load_recipe(task)
+        split = read_split(data, task, recipe.field_names)
+        return Trial(recipe, split, fitting(recipe, versions), options["limit"], options["again"], options["reference"])
+
+    async def _hold(self, trials: Sequence[Trial]) -> None:
+        with tqdm(total=sum(trial.rows for trial in trials), unit="row") as bar:
+
+            def tell(run: Run) -> None:
+                bar.write(f"{run.task}: {run.who}{f', {run.asked}' if run.asked else ''}: {run.points:.1f}")
+
+            try:
+                for trial in trials:
+                    bar.set_description(trial.recipe.task)
+                    await hold(trial, bar.update, tell)
+            finally:
+                await inference_client.close()
+
+
+def _chosen(tasks: Sequence[str], slugs: Sequence[str]) -> dict[str, list[AdapterVersion]]:
+    """The adapters to try on each task. Raises `CommandError` for a name that is not there."""
+    served = {adapter.slug: adapter for adapter in Adapter.objects.served()}
+    if unknown := [slug for slug in slugs if slug not in served]:
+        raise CommandError(f"There is no adapter {unknown[0]!r} here; there are {', '.join(served) or 'none'}.")
+    named = [served[slug] for slug in slugs] or list(served.values())
+    wanted = dict.fromkeys(tasks or map(task_of, named))
+    for_all = bool(tasks and slugs)
+    return {task: [_version(each) for each in named if for_all or task_of(each) == task] for task in wanted}
+
+
+def _version(adapter: Adapter) -> AdapterVersion:
+    version = adapter.published
+    assert version is not None  # AdapterQuerySet.served lets no other through
+    version.adapter = adapter
+    return version

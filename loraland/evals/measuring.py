@@ -1,0 +1,115 @@
+"""Making a run: taken up where it was left, every answer kept as it comes, and closed with its score."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from typing import Any, Final
+
+from asgiref.sync import sync_to_async
+from django.db import transaction
+from django.utils import timezone
+
+from inference.tasks.bootstrap import interval, paired_interval
+from inference.tasks.metrics import METRICS, score
+from loraland.evals.asking import Answered, Ask
+from loraland.evals.models import Run, Sample
+from loraland.evals.questions import Plan, Question
+
+CONCURRENCY: Final = 64
+"""Questions that wait in the queue at once."""
+IDENTITY: Final = ("task", "subject", "digest", "base", "prompt", "split", "rows_digest", "seed", "source")
+"""What makes two runs the same measurement."""
+
+
+def open_run(plan: Plan, again: bool = False) -> Run:
+    """The run that `plan` describes: a finished one unless `again`, one that was left off, or a new one."""
+    facts = {"adapter": "", "digest": "", **plan.facts}
+    same = Run.objects.filter(**{name: facts[name] for name in IDENTITY})
+    if not again and (finished := same.finished().order_by("-finished").first()):
+        return finished
+    unfinished = same.filter(finished__isnull=True).first()
+    return unfinished or Run.objects.create(**facts, version=version("loraland"))
+
+
+async def measure(run: Run, plan: Plan, ask: Ask, on_row: Callable[[], None], concurrency: int = CONCURRENCY) -> None:
+    """Ask what `run` lacks and close it. Raises `loraland.evals.asking.CannotMeasure`; what was answered stays."""
+    known = {index async for index in run.samples.values_list("index", flat=True)}
+    for _ in known:
+        on_row()
+    room = asyncio.Semaphore(concurrency)
+
+    async def one(question: Question) -> None:
+        async with room:
+            answered = await ask(plan, question)
+            await sync_to_async(keep)(run, plan, question, answered)
+            on_row()
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for question in plan.questions:
+                if question.index not in known:
+                    tasks.create_task(one(question))
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+    await sync_to_async(finish)(run)
+
+
+def give_constant(run: Run, plan: Plan) -> None:
+    """Close the run of a constant answer, which nobody has to be asked for."""
+    assert plan.constant is not None
+    with transaction.atomic():
+        run.samples.all().delete()
+        for question in plan.questions:
+            keep(run, plan, question, Answered(plan.constant))
+        finish(run)
+
+
+def keep(run: Run, plan: Plan, question: Question, answered: Answered) -> None:
+    """Keep one answer with what it earned."""
+    read = plan.read(answered.text)
+    tally = METRICS[run.metric](read, question.target)
+    Sample.objects.create(
+        run=run,
+        index=question.index,
+        prompt=question.prompt,
+        answer=answered.text,
+        read=read,
+        target=question.target,
+        earned=tally.earned,
+        possible=tally.possible,
+        error=answered.error,
+    )
+    if answered.fingerprint not in run.fingerprint.split():
+        run.fingerprint = f"{run.fingerprint} {answered.fingerprint}".strip()[:200]
+        run.save(update_fields=["fingerprint"])
+
+
+def finish(run: Run) -> None:
+    """Close `run`: its score with the interval and, for an adapter, its gain over what it must beat."""
+    tallies = run.tallies()
+    run.score = score(tallies)
+    run.low, run.high = interval(tallies)
+    if run.subject == Run.Subject.ADAPTER:
+        run.gains = {each: found for each in ("base", "constant") if (found := _gain(run, each))}
+        run.verdict = _verdict(run.gains)
+    run.finished = timezone.now()
+    run.save()
+
+
+def _gain(run: Run, subject: str) -> dict[str, Any]:
+    """The paired interval of `run` less the newest run of `subject` on the same rows; empty where there is none."""
+    same = Run.objects.on_test().filter(task=run.task, rows_digest=run.rows_digest, subject=subject, base=run.base)
+    other = same.first()
+    if other is None:
+        return {}
+    low, high = paired_interval(run.tallies(), other.tallies())
+    return {"run": str(other.pk), "low": low, "high": high}
+
+
+def _verdict(gains: Mapping[str, Mapping[str, Any]]) -> str:
+    """A gain is clear when it is over both; unknown until both were measured."""
+    if {"base", "constant"} - gains.keys():
+        return ""
+    return "gain" if min(found["low"] for found in gains.values()) > 0 else "no clear gain"
