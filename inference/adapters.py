@@ -11,13 +11,13 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 
 from inference.adapter_file import Base, HostAdapter
 from inference.batch import Batch
-from inference.layers.lora import LoraBank, LoraPlan
+from inference.layers.lora import AdapterWeights, LoraBank, LoraPlan
 from inference.layers.panels import Layout
 from inference.mapped_adapter import load_mapped
 
@@ -93,13 +93,24 @@ class AdapterCache:
         return sum(adapter.num_bytes for adapter in self._kept.values())
 
 
-class LoraSlots:
-    """The adapters on the device: `num_slots` of them, pinned while any sequence uses them."""
+class Bank(Protocol):
+    """The weights on the device by slot, in the layout of the decoder that reads them."""
 
-    def __init__(self, num_slots: int, load: Callable[[str], HostAdapter], device: torch.device | str = "cpu") -> None:
+    def put(self, slot: int, weights: AdapterWeights) -> None: ...
+
+    def clear(self, slot: int) -> None: ...
+
+
+class LoraSlots:
+    """The adapters on the device: `num_slots` of them, pinned while any sequence uses them.
+
+    `bank` holds their weights: a `LoraBank` on the CPU unless another is given.
+    """
+
+    def __init__(self, num_slots: int, load: Callable[[str], HostAdapter], bank: Bank | None = None) -> None:
         self.num_slots = num_slots
+        self.bank = bank or LoraBank(torch.device("cpu"))
         self._load = load
-        self._bank = LoraBank(torch.device(device))
         self._slots: OrderedDict[str, int] = OrderedDict()
         self._pins: dict[str, int] = {}
         self._free = list(range(num_slots))[::-1]
@@ -149,13 +160,14 @@ class LoraSlots:
             del self._pins[digest]
 
     def plan(self, batch: Batch, layout: Layout) -> LoraPlan:
-        """Who adds to which rows of `batch`, for the decoder."""
-        return self._bank.plan(batch, layout)
+        """Who adds to which rows of `batch`, for the torch decoder."""
+        assert isinstance(self.bank, LoraBank), "only the torch decoder asks for a plan"
+        return self.bank.plan(batch, layout)
 
     def _place(self, adapter: HostAdapter) -> None:
         slot = self._free.pop() if self._free else self._evict()
         try:
-            self._bank.put(slot, adapter.weights)
+            self.bank.put(slot, adapter.weights)
         except BaseException:
             self._free.append(slot)
             raise
@@ -164,5 +176,5 @@ class LoraSlots:
     def _evict(self) -> int:
         digest = next(digest for digest in self._slots if digest not in self._pins)
         slot = self._slots.pop(digest)
-        self._bank.clear(slot)
+        self.bank.clear(slot)
         return slot

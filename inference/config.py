@@ -16,6 +16,7 @@ DEFAULT_BASE_MODEL: Final = "SmolLM2-135M-Instruct"
 DEVICES: Final = ("auto", "cpu", "cuda")
 DTYPES: Final = ("bfloat16", "float16", "float32")
 QUANTIZATIONS: Final = ("none", "nf4")
+DECODERS: Final = ("auto", "native", "torch")
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
 
@@ -33,6 +34,7 @@ class EngineConfig:
     device: str = "auto"
     dtype: str = "bfloat16"
     quantization: str = "none"
+    decoder: str = "auto"
     max_rows: int = 32
     kv_blocks: int = 0
     block_size: int = 32
@@ -74,6 +76,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             device=env.choice("DEVICE", DEVICES, "auto"),
             dtype=env.choice("DTYPE", DTYPES, "bfloat16"),
             quantization=env.choice("QUANTIZATION", QUANTIZATIONS, "none"),
+            decoder=env.choice("DECODER", DECODERS, "auto"),
             max_rows=env.whole("MAX_ROWS", 32, 1, 1024),
             kv_blocks=env.whole("KV_BLOCKS", 0, 0, 10_000_000),
             block_size=env.whole("BLOCK_SIZE", 32, 8, 256),
