@@ -263,7 +263,7 @@ def test_a_full_device_ends_the_request_whose_adapter_found_no_room(
     def refuse(slot: int, weights: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(engine.machine.slots._bank, "put", refuse)
+    monkeypatch.setattr(engine.machine.slots.bank, "put", refuse)
     engine.add(ask("a", digest="A"))
     engine.add(ask("b"))
     records = drain(engine)
