@@ -17,15 +17,21 @@ import torch
 
 from inference.adapter_file import Base, HostAdapter
 from inference.batch import Batch
+from inference.composition import compose
 from inference.layers.lora import AdapterWeights, LoraBank, LoraPlan
 from inference.layers.panels import Layout
 from inference.mapped_adapter import load_mapped
+from inference.protocol import Component
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class AdapterNotFound(LookupError):
-    """No adapter of this digest lies in the store."""
+    """No adapter of this `digest` lies in the store."""
+
+    def __init__(self, digest: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.digest = digest
 
 
 class AdapterStore:
@@ -42,18 +48,22 @@ class AdapterStore:
     def path(self, digest: str) -> Path:
         """The folder of `digest`, which must lie inside the store; raises `AdapterNotFound`."""
         if not _DIGEST.fullmatch(digest):
-            raise AdapterNotFound(f"{digest[:80]!r} is no adapter digest; one is 64 hexadecimal digits in lower case")
+            sentence = f"{digest[:80]!r} is no adapter digest; one is 64 hexadecimal digits in lower case"
+            raise AdapterNotFound(digest, sentence)
         path = (self.directory / digest).resolve()
         if not path.is_relative_to(self.directory.resolve()) or not path.is_dir():
-            raise AdapterNotFound(f"no adapter {digest[:12]}… is stored here; import it again")
+            raise AdapterNotFound(digest, f"no adapter {digest[:12]}… is stored here; import it again")
         return path
 
 
 class AdapterCache:
-    """Adapters in host memory, at most `max_bytes` of them. Safe to call from several threads."""
+    """Adapters in host memory, at most `max_bytes` of them. Safe to call from several threads.
 
-    def __init__(self, load: Callable[[str], HostAdapter], max_bytes: int) -> None:
-        self._load, self._max_bytes = load, max_bytes
+    Sums of adapters, of ranks up to `max_rank` together, are made from what is kept and kept like any other.
+    """
+
+    def __init__(self, load: Callable[[str], HostAdapter], max_bytes: int, max_rank: int = 64) -> None:
+        self._load, self._max_bytes, self._max_rank = load, max_bytes, max_rank
         self._kept: OrderedDict[str, HostAdapter] = OrderedDict()
         self._lock = Lock()
 
@@ -69,13 +79,17 @@ class AdapterCache:
         with self._lock:
             return self._num_bytes()
 
-    def load(self, digest: str) -> HostAdapter:
-        """The adapter `digest`, read if it is not kept; raises as `AdapterStore.load` does."""
+    def load(self, digest: str, components: tuple[Component, ...] = ()) -> HostAdapter:
+        """The adapter `digest`, read if it is not kept, or added up from `components` if there are any.
+
+        Raises as `AdapterStore.load` and `compose` do.
+        """
         with self._lock:
             if digest in self._kept:
                 self._kept.move_to_end(digest)
                 return self._kept[digest]
-        adapter = self._load(digest)
+        parts = [(self.load(each.digest), each.weight) for each in components]
+        adapter = compose(digest, parts, self._max_rank) if parts else self._load(digest)
         with self._lock:
             self._keep(adapter)
         return adapter

@@ -85,7 +85,7 @@ def build_machine(config: EngineConfig) -> Machine:
     prefixes = PrefixCache(pool, TILE, is_on=config.prefix_cache, rows_are_uniform=decoder.rows_are_uniform)
     cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
     store = AdapterStore(config.adapters_dir, _base(config, directory, architecture, dtype), config.max_rank)
-    host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2)
+    host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank)
     loader = AdapterLoader(host_cache.load)
     slots = LoraSlots(config.adapter_slots, loader.get, bank)
     runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]), device)

@@ -128,7 +128,7 @@ def test_an_adapter_that_is_not_here_ends_its_requests_and_no_others(engine: Eng
 
 def test_loading_is_told_and_others_go_on_meanwhile(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     load = engine.machine.loader._load
-    monkeypatch.setattr(engine.machine.loader, "_load", lambda digest: time.sleep(0.2) or load(digest))
+    monkeypatch.setattr(engine.machine.loader, "_load", lambda *wanted: time.sleep(0.2) or load(*wanted))
     engine.add(ask("base", ignore_eos=True, max_tokens=5))
     engine.add(ask("a", digest="A"))
     records = Records()
