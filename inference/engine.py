@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from inference.adapter_file import AdapterRefused
-from inference.adapters import AdapterNotFound
 from inference.answer import Answer, seed_of
 from inference.config import EngineConfig
 from inference.loading import Loaded
@@ -154,7 +153,7 @@ class Engine:
     def _start(self, answer: Answer) -> None:
         """Queue an accepted request, unless what was streamed before a takeover is the whole answer."""
         self._answers[answer.id] = answer
-        if answer.digest and not self.machine.loader.want(answer.digest, answer.components):
+        if answer.digest and not self.machine.loader.want(answer.digest):
             answer.sequence.state = State.LOADING
             self._events.append(Progress(answer.id, "loading"))
         self.scheduler.add(answer.sequence)
@@ -244,5 +243,4 @@ def _explain(loaded: Loaded) -> tuple[str, str]:
         return "adapter_refused", f"The adapter was refused: {loaded.error}."
     if isinstance(loaded.error, OutOfMemory):
         return _NO_MEMORY
-    missing = loaded.error.digest if isinstance(loaded.error, AdapterNotFound) else loaded.digest
-    return "adapter_not_found", f"The adapter {missing[:12]} is not stored on this worker; import it again."
+    return "adapter_not_found", f"The adapter {loaded.digest[:12]} is not stored on this worker; import it again."
