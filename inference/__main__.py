@@ -39,9 +39,15 @@ async def serve(config: EngineConfig) -> int:
 
 def load_engine(config: EngineConfig) -> SteppedEngine:
     # Imported on the device's thread: torch takes seconds, in which the first heartbeat is already seen.
+    import torch
+
     from inference.engine import Engine
 
-    return Engine(config)
+    engine = Engine(config)
+    if engine.machine.is_native:
+        # The native decoder has threads of its own, and torch's would spin beside them.
+        torch.set_num_threads(1)
+    return engine
 
 
 if __name__ == "__main__":

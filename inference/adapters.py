@@ -11,21 +11,27 @@ from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
 from threading import Lock
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 
 from inference.adapter_file import Base, HostAdapter
 from inference.batch import Batch
-from inference.layers.lora import LoraBank, LoraPlan
+from inference.composition import compose
+from inference.layers.lora import AdapterWeights, LoraBank, LoraPlan
 from inference.layers.panels import Layout
 from inference.mapped_adapter import load_mapped
+from inference.protocol import Component
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class AdapterNotFound(LookupError):
-    """No adapter of this digest lies in the store."""
+    """No adapter of this `digest` lies in the store."""
+
+    def __init__(self, digest: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.digest = digest
 
 
 class AdapterStore:
@@ -42,18 +48,22 @@ class AdapterStore:
     def path(self, digest: str) -> Path:
         """The folder of `digest`, which must lie inside the store; raises `AdapterNotFound`."""
         if not _DIGEST.fullmatch(digest):
-            raise AdapterNotFound(f"{digest[:80]!r} is no adapter digest; one is 64 hexadecimal digits in lower case")
+            sentence = f"{digest[:80]!r} is no adapter digest; one is 64 hexadecimal digits in lower case"
+            raise AdapterNotFound(digest, sentence)
         path = (self.directory / digest).resolve()
         if not path.is_relative_to(self.directory.resolve()) or not path.is_dir():
-            raise AdapterNotFound(f"no adapter {digest[:12]}… is stored here; import it again")
+            raise AdapterNotFound(digest, f"no adapter {digest[:12]}… is stored here; import it again")
         return path
 
 
 class AdapterCache:
-    """Adapters in host memory, at most `max_bytes` of them. Safe to call from several threads."""
+    """Adapters in host memory, at most `max_bytes` of them. Safe to call from several threads.
 
-    def __init__(self, load: Callable[[str], HostAdapter], max_bytes: int) -> None:
-        self._load, self._max_bytes = load, max_bytes
+    Sums of adapters, of ranks up to `max_rank` together, are made from what is kept and kept like any other.
+    """
+
+    def __init__(self, load: Callable[[str], HostAdapter], max_bytes: int, max_rank: int = 64) -> None:
+        self._load, self._max_bytes, self._max_rank = load, max_bytes, max_rank
         self._kept: OrderedDict[str, HostAdapter] = OrderedDict()
         self._lock = Lock()
 
@@ -69,13 +79,17 @@ class AdapterCache:
         with self._lock:
             return self._num_bytes()
 
-    def load(self, digest: str) -> HostAdapter:
-        """The adapter `digest`, read if it is not kept; raises as `AdapterStore.load` does."""
+    def load(self, digest: str, components: tuple[Component, ...] = ()) -> HostAdapter:
+        """The adapter `digest`, read if it is not kept, or added up from `components` if there are any.
+
+        Raises as `AdapterStore.load` and `compose` do.
+        """
         with self._lock:
             if digest in self._kept:
                 self._kept.move_to_end(digest)
                 return self._kept[digest]
-        adapter = self._load(digest)
+        parts = [(self.load(each.digest), each.weight) for each in components]
+        adapter = compose(digest, parts, self._max_rank) if parts else self._load(digest)
         with self._lock:
             self._keep(adapter)
         return adapter
@@ -93,13 +107,24 @@ class AdapterCache:
         return sum(adapter.num_bytes for adapter in self._kept.values())
 
 
-class LoraSlots:
-    """The adapters on the device: `num_slots` of them, pinned while any sequence uses them."""
+class Bank(Protocol):
+    """The weights on the device by slot, in the layout of the decoder that reads them."""
 
-    def __init__(self, num_slots: int, load: Callable[[str], HostAdapter], device: torch.device | str = "cpu") -> None:
+    def put(self, slot: int, weights: AdapterWeights) -> None: ...
+
+    def clear(self, slot: int) -> None: ...
+
+
+class LoraSlots:
+    """The adapters on the device: `num_slots` of them, pinned while any sequence uses them.
+
+    `bank` holds their weights: a `LoraBank` on the CPU unless another is given.
+    """
+
+    def __init__(self, num_slots: int, load: Callable[[str], HostAdapter], bank: Bank | None = None) -> None:
         self.num_slots = num_slots
+        self.bank = bank or LoraBank(torch.device("cpu"))
         self._load = load
-        self._bank = LoraBank(torch.device(device))
         self._slots: OrderedDict[str, int] = OrderedDict()
         self._pins: dict[str, int] = {}
         self._free = list(range(num_slots))[::-1]
@@ -149,13 +174,14 @@ class LoraSlots:
             del self._pins[digest]
 
     def plan(self, batch: Batch, layout: Layout) -> LoraPlan:
-        """Who adds to which rows of `batch`, for the decoder."""
-        return self._bank.plan(batch, layout)
+        """Who adds to which rows of `batch`, for the torch decoder."""
+        assert isinstance(self.bank, LoraBank), "only the torch decoder asks for a plan"
+        return self.bank.plan(batch, layout)
 
     def _place(self, adapter: HostAdapter) -> None:
         slot = self._free.pop() if self._free else self._evict()
         try:
-            self._put(slot, adapter)
+            self.bank.put(slot, adapter.weights)
         except BaseException:
             self._free.append(slot)
             raise
@@ -164,11 +190,5 @@ class LoraSlots:
     def _evict(self) -> int:
         digest = next(digest for digest in self._slots if digest not in self._pins)
         slot = self._slots.pop(digest)
-        self._clear(slot)
+        self.bank.clear(slot)
         return slot
-
-    def _put(self, slot: int, adapter: HostAdapter) -> None:
-        self._bank.put(slot, adapter.weights)
-
-    def _clear(self, slot: int) -> None:
-        self._bank.clear(slot)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from inference.protocol import Delta, Failed, Finished, Generate, Probe, Reason, Request, Stats, TokenLogprob
+from inference.protocol import Component, Delta, Failed, Finished, Generate, Probe, Reason, Request, Stats, TokenLogprob
 from inference.sampler import Choice, Draw, derived_seed
 from inference.sequence import Resume, Sequence
 from inference.tokenizer import Detokenizer, Tokenizer
@@ -95,6 +95,11 @@ class Answer:
     @property
     def digest(self) -> str:
         return self.request.adapter.digest if self.request.adapter else ""
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The adapters that are added up, if it is not one alone that answers."""
+        return self.request.adapter.components if self.request.adapter else ()
 
     def draw(self) -> Draw:
         """What the sampler needs to choose the next token."""

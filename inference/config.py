@@ -15,8 +15,8 @@ from inference.address import embedded_redis_url
 DEFAULT_BASE_MODEL: Final = "SmolLM2-135M-Instruct"
 DEVICES: Final = ("auto", "cpu", "cuda")
 DTYPES: Final = ("bfloat16", "float16", "float32")
-ADAPTER_QUANTIZATIONS: Final = ("none", "int8")
 QUANTIZATIONS: Final = ("none", "nf4")
+DECODERS: Final = ("auto", "native", "torch")
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
 
@@ -34,8 +34,7 @@ class EngineConfig:
     device: str = "auto"
     dtype: str = "bfloat16"
     quantization: str = "none"
-    adapter_quantization: str = "none"
-    deterministic: bool = False
+    decoder: str = "auto"
     max_rows: int = 32
     kv_blocks: int = 0
     block_size: int = 32
@@ -77,8 +76,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             device=env.choice("DEVICE", DEVICES, "auto"),
             dtype=env.choice("DTYPE", DTYPES, "bfloat16"),
             quantization=env.choice("QUANTIZATION", QUANTIZATIONS, "none"),
-            adapter_quantization=env.choice("ADAPTER_QUANTIZATION", ADAPTER_QUANTIZATIONS, "none"),
-            deterministic=env.choice("DETERMINISTIC", ("0", "1"), "0") == "1",
+            decoder=env.choice("DECODER", DECODERS, "auto"),
             max_rows=env.whole("MAX_ROWS", 32, 1, 1024),
             kv_blocks=env.whole("KV_BLOCKS", 0, 0, 10_000_000),
             block_size=env.whole("BLOCK_SIZE", 32, 8, 256),
@@ -100,8 +98,6 @@ def _check_together(config: EngineConfig) -> EngineConfig:
         raise ConfigError(f"PREFILL_TOKENS={config.prefill_tokens} must be a multiple of 32, the size of a tile")
     if config.quantization == "nf4" and config.device == "cpu":
         raise ConfigError("QUANTIZATION=nf4 needs a GPU; with DEVICE=cpu choose QUANTIZATION=none")
-    if config.adapter_quantization == "int8" and config.device == "cpu":
-        raise ConfigError("ADAPTER_QUANTIZATION=int8 needs a GPU; with DEVICE=cpu choose ADAPTER_QUANTIZATION=none")
     if not re.fullmatch(r"[\w.-]+", config.base_key):
         raise ConfigError(f"BASE_MODEL={config.base_model} must end in a name of letters, digits, dots and dashes")
     if not re.fullmatch(r"[\w.-]+", config.worker_name):

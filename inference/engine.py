@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from inference.adapter_file import AdapterRefused
+from inference.adapters import AdapterNotFound
 from inference.answer import Answer, seed_of
 from inference.config import EngineConfig
 from inference.loading import Loaded
@@ -153,7 +154,7 @@ class Engine:
     def _start(self, answer: Answer) -> None:
         """Queue an accepted request, unless what was streamed before a takeover is the whole answer."""
         self._answers[answer.id] = answer
-        if answer.digest and not self.machine.loader.want(answer.digest):
+        if answer.digest and not self.machine.loader.want(answer.digest, answer.components):
             answer.sequence.state = State.LOADING
             self._events.append(Progress(answer.id, "loading"))
         self.scheduler.add(answer.sequence)
@@ -243,4 +244,5 @@ def _explain(loaded: Loaded) -> tuple[str, str]:
         return "adapter_refused", f"The adapter was refused: {loaded.error}."
     if isinstance(loaded.error, OutOfMemory):
         return _NO_MEMORY
-    return "adapter_not_found", f"The adapter {loaded.digest[:12]} is not stored on this worker; import it again."
+    missing = loaded.error.digest if isinstance(loaded.error, AdapterNotFound) else loaded.digest
+    return "adapter_not_found", f"The adapter {missing[:12]} is not stored on this worker; import it again."

@@ -12,26 +12,31 @@ import torch
 
 from inference.config import EngineConfig
 
-VERSION: Final = 1
+VERSION: Final = 2
 """To be raised by whoever changes a bit of the decoder's or the sampler's results."""
 _FILES: Final = ("*.json", "*.jinja", "*.safetensors")
 _DTYPES: Final = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
 def fingerprint(
-    config: EngineConfig, model_dir: Path, dtype: torch.dtype, device: torch.device, context_length: int
+    config: EngineConfig,
+    model_dir: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    context_length: int,
+    unit: str = "",
 ) -> str:
-    """For example ``1/bf16/none/cpu-avx512/ab12cd34``.
+    """For example ``2/bf16/none/cpu-amx/ab12cd34``. `unit` names where the native decoder computes, if it does.
 
     The last part covers the base's files and what else shapes an answer: torch's version, the processor by which
-    it chooses kernels, the block size, the context, by which long chats are cut, and the options of a GPU.
+    it chooses kernels, the block size, and the context, by which long chats are cut.
     """
-    options = f" {config.adapter_quantization} {config.deterministic}" if device.type == "cuda" else ""
-    parts = f"{torch.__version__} {_processor(device)} {config.block_size} {context_length}{options}"
-    state = hashlib.sha256(parts.encode())
+    state = hashlib.sha256(
+        f"{torch.__version__} {_processor(device, unit)} {config.block_size} {context_length}".encode()
+    )
     for path in sorted(path for kind in _FILES for path in model_dir.glob(kind) if path.name != "source.json"):
         state.update(file_identity(path))
-    kind = f"{device.type}-{_capability(device)}"
+    kind = f"{device.type}-{unit or _capability(device)}"
     return f"{VERSION}/{_DTYPES[dtype]}/{config.quantization}/{kind}/{state.hexdigest()[:8]}"
 
 
@@ -55,8 +60,13 @@ def _capability(device: torch.device) -> str:
     return str(torch.backends.cpu.get_cpu_capability()).lower()
 
 
-def _processor(device: torch.device) -> str:
-    """What libraries look at beyond `_capability`: matrix units, caches and threads, or the very model of a GPU."""
+def _processor(device: torch.device, unit: str) -> str:
+    """What libraries look at beyond `_capability`: matrix units, caches and threads, or the very model of a GPU.
+
+    The native decoder looks at nothing but its unit.
+    """
+    if unit:
+        return unit
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} {torch.version.cuda}"
     features = sorted(torch.cpu.get_capabilities().items()) if hasattr(torch.cpu, "get_capabilities") else []

@@ -11,6 +11,7 @@ import json
 import math
 import re
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -107,6 +108,14 @@ def adapter_digest(config: dict[str, Any], weights: Path) -> str:
             state.update(label.encode())
             file.seek(start + tensor.begin)
             state.update(file.read(tensor.end - tensor.begin))
+    return state.hexdigest()
+
+
+def composed_digest(components: Iterable[tuple[str, float]]) -> str:
+    """The identity of adapters that are added up: SHA-256 in hex over their digests and weights in order."""
+    state = hashlib.sha256(b"loraland composition 1\0")
+    for digest, weight in components:
+        state.update(f"{digest} {float(weight).hex()}\0".encode())
     return state.hexdigest()
 
 

@@ -17,6 +17,7 @@ import torch
 from inference.adapter_file import AdapterRefused, HostAdapter
 from inference.adapters import AdapterNotFound
 from inference.model_runner import OutOfMemory, is_out_of_memory
+from inference.protocol import Component
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Loaded:
 class AdapterLoader:
     """Reads adapters with `load`, counts who wants them, and hands them to the device slots."""
 
-    def __init__(self, load: Callable[[str], HostAdapter]) -> None:
+    def __init__(self, load: Callable[[str, tuple[Component, ...]], HostAdapter]) -> None:
         self._load = load
         self._executor = _lone_thread()
         self._wanted: Counter[str] = Counter()
@@ -43,11 +44,14 @@ class AdapterLoader:
         """Live requests that want an adapter."""
         return self._wanted.total()
 
-    def want(self, digest: str) -> bool:
-        """Ask for an adapter until `drop`; True when it is in memory already, else `poll` will tell."""
+    def want(self, digest: str, components: tuple[Component, ...] = ()) -> bool:
+        """Ask for an adapter, or the sum of `components`, until `drop`; True when it is in memory already.
+
+        Else `poll` will tell.
+        """
         self._wanted[digest] += 1
         if digest not in self._ready and digest not in self._pending:
-            self._pending[digest] = self._executor.submit(self._read, digest)
+            self._pending[digest] = self._executor.submit(self._read, digest, components)
         return digest in self._ready
 
     def drop(self, digest: str) -> None:
@@ -79,10 +83,10 @@ class AdapterLoader:
         """End the thread."""
         self._executor.shutdown(cancel_futures=True)
 
-    def _read(self, digest: str) -> tuple[HostAdapter | None, Loaded]:
+    def _read(self, digest: str, components: tuple[Component, ...]) -> tuple[HostAdapter | None, Loaded]:
         start = time.monotonic()
         try:
-            adapter = self._load(digest)
+            adapter = self._load(digest, components)
         except (AdapterRefused, AdapterNotFound, OSError) as error:
             return None, Loaded(digest, time.monotonic() - start, error)
         except (MemoryError, RuntimeError) as error:

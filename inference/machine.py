@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import torch
 
 from inference.adapter_file import Base
-from inference.adapters import AdapterCache, AdapterStore, LoraSlots
+from inference.adapters import AdapterCache, AdapterStore, Bank, LoraSlots
 from inference.architecture import Architecture, read_architecture
 from inference.base_weights import BaseWeights
 from inference.config import EngineConfig
@@ -18,17 +19,20 @@ from inference.fetch import find_model
 from inference.fingerprint import fingerprint
 from inference.kv_cache import BlockPool
 from inference.layers.attention import KVCache
+from inference.layers.lora import LoraBank
 from inference.loading import AdapterLoader
 from inference.model import Decoder, DecoderWeights
-from inference.model_runner import Forward, ModelRunner, canary_blocks
+from inference.model_runner import ModelRunner, canary_blocks
+from inference.native.bank import NativeBank
+from inference.native.build import BuildError, library_path
+from inference.native.decoder import NativeDecoder, unsupported
 from inference.prefix_cache import PrefixCache
 from inference.scheduler import TILE, Scheduler
 from inference.self_check import self_check
 from inference.tokenizer import Tokenizer
 from inference.weights import load_weights
 
-if TYPE_CHECKING:
-    from inference.gpu.assembly import GpuParts
+log = logging.getLogger(__name__)
 
 CANARY: Final = "The ferry leaves the harbour at noon, and the keeper of the small museum writes down"
 """The prompt on which a probed adapter must change the base's logits. Cut to one tile."""
@@ -57,6 +61,7 @@ class Machine:
     max_rank: int
     fingerprint: str
     self_check: str
+    is_native: bool = False
 
     def __post_init__(self) -> None:
         pool = self.scheduler.pool
@@ -71,20 +76,19 @@ def build_machine(config: EngineConfig) -> Machine:
     directory = find_model(config)
     architecture = read_architecture(directory / "config.json")
     weights = load_weights(directory, architecture, dtype, device, config.quantization)
+    decoder, bank = _decoder(config, architecture, weights)
+    del weights
     tokenizer = Tokenizer(directory)
     context = _context_length(config, architecture, device)
     pool = BlockPool(_num_blocks(config, architecture, dtype, device, context), config.block_size)
     context = min(context, pool.num_blocks * config.block_size)
-    cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
-    gpu = _gpu_parts(config, architecture, weights, cache)
-    decoder: Forward = gpu.decoder if gpu else Decoder(architecture, weights)
     prefixes = PrefixCache(pool, TILE, is_on=config.prefix_cache, rows_are_uniform=decoder.rows_are_uniform)
+    cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
     store = AdapterStore(config.adapters_dir, _base(config, directory, architecture, dtype), config.max_rank)
-    host_cache = AdapterCache(gpu.packing(store.load) if gpu else store.load, config.host_cache_mb * 1024**2)
+    host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank)
     loader = AdapterLoader(host_cache.load)
-    slots = gpu.slots(loader.get) if gpu else LoraSlots(config.adapter_slots, loader.get)
-    # Batches are made on the host: the decoder of a GPU sends each in one copy.
-    runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]), torch.device("cpu"))
+    slots = LoraSlots(config.adapter_slots, loader.get, bank)
+    runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]), device)
     return Machine(
         tokenizer=tokenizer,
         scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes),
@@ -94,9 +98,35 @@ def build_machine(config: EngineConfig) -> Machine:
         loader=loader,
         context_length=context,
         max_rank=config.max_rank,
-        fingerprint=fingerprint(config, directory, dtype, device, context),
+        fingerprint=fingerprint(config, directory, dtype, device, context, getattr(decoder, "unit", "")),
         self_check=self_check(runner, architecture.vocab_size),
+        is_native=isinstance(decoder, NativeDecoder),
     )
+
+
+def _decoder(
+    config: EngineConfig, architecture: Architecture, weights: DecoderWeights
+) -> tuple[Decoder | NativeDecoder, Bank]:
+    """The native decoder where it can be had, else torch's, each with the bank that it reads adapters from."""
+    try:
+        if config.decoder != "torch":
+            return _native_decoder(config, architecture, weights), NativeBank(config.adapter_slots)
+    except BuildError as error:
+        if config.decoder == "native":
+            raise MachineError(f"DECODER=native cannot be had: {error}; choose auto or torch") from error
+        log.info("torch decoder reason=%s", error)
+    return Decoder(architecture, weights), LoraBank(weights.device)
+
+
+def _native_decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> NativeDecoder:
+    """Raises `BuildError` where it is not made for this device, type, shape or processor."""
+    if weights.device.type != "cpu" or weights.dtype != torch.bfloat16:
+        raise BuildError("it computes in bfloat16 on a CPU")
+    reason = unsupported(architecture, config.block_size)
+    if reason:
+        raise BuildError(reason)
+    threads = config.threads or torch.get_num_threads()
+    return NativeDecoder(library_path(config.var_dir), architecture, weights, config.block_size, threads)
 
 
 def _device(config: EngineConfig) -> torch.device:
@@ -109,19 +139,6 @@ def _device(config: EngineConfig) -> torch.device:
 def _base(config: EngineConfig, directory: Path, architecture: Architecture, dtype: torch.dtype) -> Base:
     weights = BaseWeights(directory, architecture, dtype)
     return Base(architecture, dtype, weights.read, weights.identity, config.quantization == "nf4")
-
-
-def _gpu_parts(
-    config: EngineConfig, architecture: Architecture, weights: DecoderWeights, cache: KVCache
-) -> GpuParts | None:
-    """What a GPU has of its own; Triton is imported for it alone."""
-    if weights.device.type != "cuda":
-        if config.adapter_quantization != "none":
-            raise MachineError(f"ADAPTER_QUANTIZATION={config.adapter_quantization} needs a GPU; choose none")
-        return None
-    from inference.gpu.assembly import GpuParts
-
-    return GpuParts(config, architecture, weights, cache)
 
 
 def _context_length(config: EngineConfig, architecture: Architecture, device: torch.device) -> int:

@@ -107,7 +107,7 @@ class ModelRunner:
         return Outcome({sampled[row].id: choice for row, choice in zip(rows, chosen, strict=True)}, deltas)
 
     def forward(self, plan: Plan) -> Tensor:
-        """Logits float32 [n, vocab] of the sampled works in order.
+        """Logits float32 [n, vocab] of the sampled works in order, to be used before the next call.
 
         With a probe among them the last row is the base's on the canary, computed in the same pass.
         """

@@ -31,15 +31,25 @@ class Message:
 
 
 @dataclass(frozen=True)
+class Component:
+    """One of several adapters that answer together: what it adds to the base is multiplied by `weight`."""
+
+    digest: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
 class AdapterRef:
     """Which weights answer, by content: `digest` is the SHA-256 of `inference.identity`, in hex.
 
-    `template` is the adapter's own prompt with literal ``{field}`` placeholders, empty when it has none.
+    `template` is the adapter's own prompt with literal ``{field}`` placeholders, empty when it has none. With
+    `components` it is their weighted sum, whose `digest` is the `composed_digest` of them.
     """
 
     digest: str
     template: str = ""
     fields: tuple[str, ...] = ()
+    components: tuple[Component, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -213,7 +223,7 @@ _NESTED: Final[dict[str, Any]] = {
     "sampling": Sampling,
     "stats": Stats,
 }
-_LISTS: Final[dict[str, Any]] = {"messages": Message, "logprobs": TokenLogprob}
+_LISTS: Final[dict[str, Any]] = {"messages": Message, "logprobs": TokenLogprob, "components": Component}
 _KINDS: Final[dict[str, Any]] = {
     cls.__name__.lower(): cls for cls in (Generate, Probe, Progress, Delta, Finished, Failed, Heartbeat)
 }

@@ -15,7 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 from torch import Tensor
 
 from inference.adapter_file import HostAdapter
-from inference.adapters import AdapterCache, LoraSlots
+from inference.adapters import AdapterCache, AdapterNotFound, LoraSlots
 from inference.batch import Batch, Segment
 from inference.config import EngineConfig
 from inference.engine import Engine
@@ -244,7 +244,7 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
 
 def _load(digest: str) -> HostAdapter:
     if digest.startswith("missing"):
-        raise FileNotFoundError(digest)
+        raise AdapterNotFound(digest, f"no adapter {digest} is stored here")
     return HostAdapter(digest, {}, rank=8, num_bytes=1)
 
 

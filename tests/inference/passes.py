@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,7 +11,6 @@ from torch import Tensor
 from inference.batch import TILE, Batch, Segment
 from inference.layers.attention import KVCache
 from inference.layers.lora import LoraPlanner
-from inference.model import Decoder
 
 
 @dataclass
@@ -35,15 +35,16 @@ class Chunk:
 class Passes:
     """A decoder with a cache, which runs chunks of sequences in one pass each call."""
 
-    decoder: Decoder
+    decoder: Any
     lora: LoraPlanner | None = None
     num_blocks: int = 256
     block_size: int = 16
+    dtype: torch.dtype | None = None
     _next_block: int = 0
     cache: KVCache = field(init=False)
 
     def __post_init__(self) -> None:
-        dtype = self.decoder.weights.dtype
+        dtype = self.dtype or self.decoder.weights.dtype
         self.cache = KVCache(self.decoder.architecture, self.num_blocks, self.block_size, dtype)
 
     def sequence(self, slot: int = -1, max_tokens: int = 128) -> Sequence:

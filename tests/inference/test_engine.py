@@ -128,7 +128,7 @@ def test_an_adapter_that_is_not_here_ends_its_requests_and_no_others(engine: Eng
 
 def test_loading_is_told_and_others_go_on_meanwhile(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     load = engine.machine.loader._load
-    monkeypatch.setattr(engine.machine.loader, "_load", lambda digest: time.sleep(0.2) or load(digest))
+    monkeypatch.setattr(engine.machine.loader, "_load", lambda *wanted: time.sleep(0.2) or load(*wanted))
     engine.add(ask("base", ignore_eos=True, max_tokens=5))
     engine.add(ask("a", digest="A"))
     records = Records()
@@ -263,7 +263,7 @@ def test_a_full_device_ends_the_request_whose_adapter_found_no_room(
     def refuse(slot: int, weights: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(engine.machine.slots._bank, "put", refuse)
+    monkeypatch.setattr(engine.machine.slots.bank, "put", refuse)
     engine.add(ask("a", digest="A"))
     engine.add(ask("b"))
     records = drain(engine)

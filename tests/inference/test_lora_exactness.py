@@ -13,8 +13,10 @@ from passes import Chunk, Passes, answer
 from peft import PeftModel
 from torch import Tensor
 
-from inference.adapters import AdapterStore, LoraSlots
+from inference.adapters import AdapterCache, AdapterStore, LoraSlots
+from inference.identity import composed_digest
 from inference.model import Decoder
+from inference.protocol import Component
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TARGETS: list[list[str]] = [ALL[:1] + ALL[2:3], ALL, ALL[4:], ALL[:4], ["down_proj"], ["k_proj", "up_proj"], ALL[:2]]
@@ -33,6 +35,8 @@ SPECIAL: dict[int, dict[str, Any]] = {
     20: {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "use_dora": True},
 }
 NUM_ADAPTERS, NUM_TOKENS = 25, 6
+SUMS: list[dict[int, float]] = [{0: 0.7, 4: -0.4}, {1: 0.5, 6: 0.3, 5: 1.2}, {19: 1.5, 13: 0.25}]
+"""Adapters, by their index, that are added up with weights. PEFT lets the first one's kind of scaling stand for all."""
 
 
 def options(index: int) -> dict[str, Any]:
@@ -52,7 +56,30 @@ def digests(tiny_model: Path, store: Path) -> list[str]:
 
 
 def load_slots(decoder: Decoder, model: Path, store: Path, num_slots: int = 32) -> LoraSlots:
-    return LoraSlots(num_slots, AdapterStore(store, load_base(model, decoder.weights.dtype)).load)
+    return LoraSlots(num_slots, load_cache(decoder, model, store).load)
+
+
+def load_cache(decoder: Decoder, model: Path, store: Path) -> AdapterCache:
+    return AdapterCache(AdapterStore(store, load_base(model, decoder.weights.dtype)).load, 2**30, max_rank=128)
+
+
+def add_up(cache: AdapterCache, digests: list[str], weights: dict[int, float]) -> str:
+    """Put a sum of adapters into `cache`; its digest."""
+    components = tuple(Component(digests[index], weight) for index, weight in weights.items())
+    digest = composed_digest((each.digest, each.weight) for each in components)
+    return cache.load(digest, components).digest
+
+
+def peft_sum(model: Path, store: Path, digests: list[str], weights: dict[int, float]) -> Any:
+    """The same sum as PEFT makes it."""
+    names = [f"adapter-{index}" for index in weights]
+    first, *others = (store / digests[index] for index in weights)
+    adapted = PeftModel.from_pretrained(load_reference(model), first, adapter_name=names[0])
+    for name, directory in zip(names[1:], others, strict=True):
+        adapted.load_adapter(directory, adapter_name=name)
+    adapted.add_weighted_adapter(names, list(weights.values()), "sum", combination_type="cat")
+    adapted.set_adapter("sum")
+    return adapted.eval()
 
 
 def prompts(count: int, vocab: int = 131) -> list[list[int]]:
@@ -69,10 +96,12 @@ def peft_logits(model: Any, prompt: list[int], reply: list[int]) -> Tensor:
 
 @pytest.fixture(scope="module")
 def mixed(tiny_model: Path, store: Path, digests: list[str]) -> dict[str, Any]:
-    """All adapters and two rows of the base, answered in one batch, and what PEFT says to the same tokens."""
+    """All adapters, sums and two rows of the base, answered in one batch, and what PEFT says to the same tokens."""
     decoder = load_decoder(tiny_model)
-    slots = load_slots(decoder, tiny_model, store)
-    rows: list[int] = [-1, *(slots.acquire(digest) for digest in digests), -1]  # type: ignore[list-item]
+    cache = load_cache(decoder, tiny_model, store)
+    slots = LoraSlots(32, cache.load)
+    sums = [add_up(cache, digests, weights) for weights in SUMS]
+    rows: list[int] = [-1, *(slots.acquire(digest) for digest in [*digests, *sums]), -1]  # type: ignore[list-item]
     texts = prompts(len(rows))
     logits, replies = answer(Passes(decoder, slots), texts, rows, NUM_TOKENS)
     base = load_reference(tiny_model)
@@ -81,6 +110,8 @@ def mixed(tiny_model: Path, store: Path, digests: list[str]) -> dict[str, Any]:
     for digest, text, reply in zip(digests, texts[1:], replies[1:], strict=False):
         adapted = PeftModel.from_pretrained(load_reference(tiny_model), store / digest).eval()
         expected.append(peft_logits(adapted, text, reply))
+    for row, weights in enumerate(SUMS, len(expected)):
+        expected.append(peft_logits(peft_sum(tiny_model, store, digests, weights), texts[row], replies[row]))
     return {
         "decoder": decoder,
         "slots": slots,
@@ -93,7 +124,7 @@ def mixed(tiny_model: Path, store: Path, digests: list[str]) -> dict[str, Any]:
     }
 
 
-def test_twenty_five_adapters_and_the_base_in_one_batch_equal_peft_alone(mixed: dict[str, Any]) -> None:
+def test_twenty_five_adapters_their_sums_and_the_base_in_one_batch_equal_peft_alone(mixed: dict[str, Any]) -> None:
     torch.testing.assert_close(mixed["logits"], mixed["expected"], atol=1e-4, rtol=0)
     assert mixed["replies"] == mixed["expected"].argmax(-1).tolist()
 

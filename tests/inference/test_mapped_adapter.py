@@ -18,6 +18,7 @@ from inference.adapter_file import AdapterRefused, Base, read_adapter
 from inference.layers.lora import AdapterWeights
 from inference.loading import AdapterLoader
 from inference.mapped_adapter import load_mapped
+from inference.protocol import Component
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +150,7 @@ def test_loading_leaves_the_other_threads_their_cores() -> None:
     before = torch.get_num_threads()
     seen: list[int] = []
 
-    def load(digest: str) -> Any:
+    def load(digest: str, components: tuple[Component, ...]) -> Any:
         seen.append(torch.get_num_threads())
         raise FileNotFoundError(digest)
 

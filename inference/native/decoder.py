@@ -1,0 +1,191 @@
+"""The decoder of `inference.model` in one C++ call a pass, for CPUs with bfloat16 instructions.
+
+Same weights, same batches, same interface; the torch decoder is the truth that tests compare it with. Every row's
+sums have an order of their own, so no panels are needed: a row has the same bits whatever the batch, and the same
+as a decode row and in a tile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference.architecture import Architecture
+from inference.batch import Batch
+from inference.layers.attention import KVCache
+from inference.layers.linear import Linear, PlainLinear
+from inference.layers.lora import LoraPlanner
+from inference.layers.rotary import Rotary
+from inference.model import DecoderWeights, LayerWeights
+from inference.native.bank import NativeBank
+from inference.native.library import BLOCK, AdapterView, LayerView, LinearView, ModelView, PassView, open_library
+
+DEPTH: Final = 32
+MAX_GROUP: Final = 64
+
+
+def unsupported(architecture: Architecture, block_size: int) -> str | None:
+    """Why a model of this shape cannot be computed here, or None."""
+    arch = architecture
+    depths = {"hidden_size": arch.hidden_size, "intermediate_size": arch.intermediate_size, "head_dim": arch.head_dim}
+    for name, value in depths.items():
+        if value % DEPTH:
+            return f"{name} is {value} and no multiple of {DEPTH}"
+    if block_size % BLOCK:
+        return f"BLOCK_SIZE is {block_size} and no multiple of {BLOCK}"
+    if arch.num_heads // arch.num_kv_heads > MAX_GROUP:
+        return f"more than {MAX_GROUP} heads share a key head"
+    return None
+
+
+class NativeDecoder:
+    """The base model; the adapters of a batch come with each call. Weights are packed anew, so give up `weights`.
+
+    Without `may_use_matrix_unit` products are computed on the vector unit, also where there is another.
+    """
+
+    rows_are_uniform: Final = True
+    """A token's keys and values have the same bits in a tile as in a decode row."""
+
+    def __init__(
+        self,
+        library: Path,
+        architecture: Architecture,
+        weights: DecoderWeights,
+        block_size: int,
+        num_threads: int,
+        may_use_matrix_unit: bool = True,
+    ) -> None:
+        self.architecture = architecture
+        self._block_size = block_size
+        self._library = open_library(library)
+        self._kept: list[Tensor | ctypes.Array[LayerView]] = []
+        self._logits = torch.empty((0, _padded(architecture.vocab_size)), dtype=torch.float32)
+        self._cache: tuple[KVCache, ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_void_p]] | None = None
+        model = self._model(weights)
+        self._handle = self._library.native_create(ctypes.byref(model), num_threads, may_use_matrix_unit)
+
+    def __del__(self) -> None:
+        handle = self.__dict__.pop("_handle", None)
+        if handle is not None:
+            self._library.native_destroy(handle)
+
+    @property
+    def unit(self) -> str:
+        """Where products are computed: on the processor's matrix unit, or on its vector unit."""
+        return "amx" if self._library.native_has_matrix_unit(self._handle) else "avx512"
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:
+        """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
+
+        The logits are overwritten by the next call. The cache keeps its memory, in an order of its own.
+        """
+        starts, tables = _tables(batch)
+        num_samples = len(batch.sample_rows)
+        if len(self._logits) < num_samples:
+            self._logits = torch.empty((num_samples, self._logits.shape[1]), dtype=torch.float32)
+        keys, values = self._layers_of(cache)
+        views = _views(lora)
+        adapters = batch.adapter_slots if views is not None else torch.full_like(batch.adapter_slots, -1)
+        run = PassView(
+            rows=len(batch.token_ids),
+            num_samples=num_samples,
+            token_ids=batch.token_ids.data_ptr(),
+            positions=batch.positions.data_ptr(),
+            cache_slots=batch.cache_slots.data_ptr(),
+            adapters=adapters.data_ptr(),
+            table_starts=starts.data_ptr(),
+            tables=tables.data_ptr(),
+            sample_rows=batch.sample_rows.data_ptr(),
+            adapter_views=ctypes.addressof(views) if views is not None else None,
+            keys=ctypes.addressof(keys),
+            values=ctypes.addressof(values),
+            logits=self._logits.data_ptr(),
+        )
+        self._library.native_forward(self._handle, ctypes.byref(run))
+        return self._logits[:num_samples, : self.architecture.vocab_size]
+
+    def _layers_of(self, cache: KVCache) -> tuple[ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_void_p]]:
+        if self._cache is None or self._cache[0] is not cache:
+            assert cache.block_size == self._block_size, "the decoder was made for another block size"
+            self._cache = cache, _pointers(cache.keys), _pointers(cache.values)
+        return self._cache[1], self._cache[2]
+
+    def _model(self, weights: DecoderWeights) -> ModelView:
+        arch = self.architecture
+        rotary = Rotary(arch, torch.float32, torch.device("cpu"))
+        layers = (LayerView * arch.num_layers)(*(self._layer(layer) for layer in weights.layers))
+        self._kept.append(layers)
+        return ModelView(
+            hidden=arch.hidden_size,
+            num_layers=arch.num_layers,
+            num_heads=arch.num_heads,
+            num_kv_heads=arch.num_kv_heads,
+            head_dim=arch.head_dim,
+            inner=arch.intermediate_size,
+            vocab=_padded(arch.vocab_size),
+            block_size=self._block_size,
+            window=arch.sliding_window or 0,
+            norm_eps=arch.norm_eps,
+            embedding=self._keep(weights.embedding),
+            norm=self._keep(weights.norm),
+            cos=self._keep(rotary.cos),
+            sin=self._keep(rotary.sin),
+            head=self._linear(weights.head),
+            layers=layers,
+        )
+
+    def _layer(self, layer: LayerWeights) -> LayerView:
+        return LayerView(
+            attention_norm=self._keep(layer.attention_norm),
+            mlp_norm=self._keep(layer.mlp_norm),
+            qkv=self._linear(layer.qkv),
+            o=self._linear(layer.o),
+            gate_up=self._linear(layer.gate_up),
+            down=self._linear(layer.down),
+        )
+
+    def _linear(self, linear: Linear) -> LinearView:
+        assert isinstance(linear, PlainLinear), "the native decoder packs plain weights"
+        weight = functional.pad(linear.weight, (0, 0, 0, -len(linear.weight) % BLOCK)).contiguous()
+        packed, (out, into) = torch.empty_like(weight), weight.shape
+        self._library.native_pack_bf16(weight.data_ptr(), packed.data_ptr(), out, into)
+        return LinearView(self._keep(packed), None, out, into)
+
+    def _keep(self, tensor: Tensor) -> int:
+        """The address of a tensor's memory, which stays as long as the decoder."""
+        kept = tensor.contiguous()
+        self._kept.append(kept)
+        return kept.data_ptr()
+
+
+def _views(lora: LoraPlanner | None) -> ctypes.Array[ctypes._Pointer[AdapterView]] | None:
+    if lora is None:
+        return None
+    bank = getattr(lora, "bank", None)
+    assert isinstance(bank, NativeBank), "the native decoder reads adapters from a NativeBank"
+    return bank.views
+
+
+def _padded(width: int) -> int:
+    return -(-width // BLOCK) * BLOCK
+
+
+def _pointers(layers: list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(layers))(*(layer.data_ptr() for layer in layers))
+
+
+def _tables(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Where each row's block table begins, int64 [rows], and all tables behind one another."""
+    starts = [0] * len(batch.token_ids)
+    tables: list[int] = []
+    for segment in batch.decodes + batch.tiles:
+        starts[segment.start : segment.start + segment.length] = [len(tables)] * segment.length
+        tables += segment.block_table
+    return torch.tensor(starts, dtype=torch.int64), torch.tensor(tables, dtype=torch.int64)

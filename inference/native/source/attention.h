@@ -1,0 +1,154 @@
+// Attention of one row over its own blocks of the cache. Scores, weights and sums run over positions in order, sixteen
+// at a time from position 0 of a block, so they depend on the row's own context only.
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "vectors.h"
+
+namespace native {
+
+struct CacheShape {
+    int64_t num_kv_heads, head_dim, block_size;
+
+    int64_t head(int64_t block, int64_t kv_head) const { return (block * num_kv_heads + kv_head) * head_dim * block_size; }
+};
+
+// Put one row's keys and values [kv heads, head_dim] into `slot` of the cache.
+inline void write_cache(const CacheShape& shape, bf16* keys, bf16* values, int64_t slot, const bf16* key, const bf16* value) {
+    int64_t block = slot / shape.block_size, place = slot % shape.block_size, size = shape.block_size;
+    for (int64_t head = 0; head < shape.num_kv_heads; head++, key += shape.head_dim, value += shape.head_dim) {
+        bf16* key_block = keys + shape.head(block, head);
+        bf16* value_block = values + shape.head(block, head);
+        for (int64_t at = 0; at < shape.head_dim; at += 2)
+            std::memcpy(key_block + (at / 2 * size + place) * 2, key + at, 2 * sizeof(bf16));
+        for (int64_t at = 0; at < shape.head_dim; at += 16) {
+            __m512i wide = _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(value + at)));
+            if (place % 2) wide = _mm512_slli_epi32(wide, 16);
+            _mm512_mask_storeu_epi16(value_block + (place / 2 * shape.head_dim + at) * 2, place % 2 ? 0xaaaaaaaa : 0x55555555, wide);
+        }
+    }
+}
+
+// What one key head's queries see: positions [first, context) through the row's block table.
+struct Context {
+    const int64_t* table;
+    int64_t first, context;
+};
+
+// `group` queries [group, head_dim] that share a key head; their answers go to `out`, laid out like them.
+class HeadAttention {
+  public:
+    void attend(const CacheShape& shape, int64_t group, const bf16* queries, const bf16* keys, const bf16* values, int64_t kv_head, Context seen, bf16* out) {
+        shape_ = shape;
+        group_ = group;
+        begin_ = seen.first / shape_.block_size * shape_.block_size;
+        end_ = (seen.context + 15) / 16 * 16;
+        scores_.resize(group_ * (end_ - begin_));
+        weights_.resize(group_ * (end_ - begin_));
+        score(queries, keys, kv_head, seen);
+        for (int64_t head = 0; head < group_; head++) totals_[head] = soften(head, seen);
+        gather(values, kv_head, seen, out);
+    }
+
+  private:
+    void score(const bf16* queries, const bf16* keys, int64_t kv_head, Context seen) {
+        for (int64_t at = begin_; at < end_; at += 16) {
+            int64_t block = seen.table[at / shape_.block_size];
+            const bf16* corner = keys + shape_.head(block, kv_head) + at % shape_.block_size * 2;
+            int64_t head = 0;
+            for (; head + 3 <= group_; head += 3) score_heads<3>(queries, corner, head, at);
+            for (; head < group_; head++) score_heads<1>(queries, corner, head, at);
+        }
+    }
+
+    template <int count>
+    void score_heads(const bf16* queries, const bf16* corner, int64_t head, int64_t at) {
+        __m512 sums[count][2] = {};
+        for (int64_t pair = 0; pair < shape_.head_dim / 2; pair += 2)
+            for (int half = 0; half < 2; half++) {
+                __m512bh keys = load_pairs(corner + (pair + half) * shape_.block_size * 2);
+                for (int each = 0; each < count; each++) {
+                    const bf16* query = queries + (head + each) * shape_.head_dim + (pair + half) * 2;
+                    sums[each][half] = _mm512_dpbf16_ps(sums[each][half], spread_pair(query), keys);
+                }
+            }
+        for (int each = 0; each < count; each++)
+            _mm512_storeu_ps(scores_.data() + (head + each) * (end_ - begin_) + at - begin_, _mm512_add_ps(sums[each][0], sums[each][1]));
+    }
+
+    // Scores become weights in bfloat16, not yet divided by their sum, which is returned.
+    float soften(int64_t head, Context seen) {
+        float* scores = scores_.data() + head * (end_ - begin_);
+        bf16* weights = weights_.data() + head * (end_ - begin_);
+        __m512 scale = _mm512_set1_ps(1.0f / std::sqrt(static_cast<float>(shape_.head_dim)));
+        __m512 most = _mm512_set1_ps(-INFINITY);
+        for (int64_t at = begin_; at < end_; at += 16) {
+            __m512 values = _mm512_mask_mul_ps(_mm512_set1_ps(-INFINITY), visible(at, seen), _mm512_loadu_ps(scores + at - begin_), scale);
+            most = _mm512_max_ps(most, values);
+            _mm512_storeu_ps(scores + at - begin_, values);
+        }
+        __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most)), total = _mm512_setzero_ps();
+        for (int64_t at = begin_; at < end_; at += 16) {
+            __m512 powers = exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + at - begin_), top));
+            powers = _mm512_maskz_mov_ps(visible(at, seen), powers);
+            total = _mm512_add_ps(total, powers);
+            store(weights + at - begin_, powers);
+        }
+        return _mm512_reduce_add_ps(total);
+    }
+
+    static __mmask16 visible(int64_t at, Context seen) {
+        int64_t skipped = std::clamp<int64_t>(seen.first - at, 0, 16), kept = std::clamp<int64_t>(seen.context - at, 0, 16);
+        return static_cast<__mmask16>(((1u << kept) - 1) & ~((1u << skipped) - 1));
+    }
+
+    void gather(const bf16* values, int64_t kv_head, Context seen, bf16* out) {
+        for (int64_t column = 0; column < shape_.head_dim; column += 32) {
+            int64_t head = 0;
+            for (; head + 3 <= group_; head += 3) gather_heads<3>(head, values, kv_head, seen, column, out);
+            for (; head < group_; head++) gather_heads<1>(head, values, kv_head, seen, column, out);
+        }
+    }
+
+    // Columns [column, column + 32) of the answers of `count` heads: sums over pairs of positions, in order.
+    template <int count>
+    void gather_heads(int64_t head, const bf16* values, int64_t kv_head, Context seen, int64_t column, bf16* out) {
+        __m512 sums[count][2] = {};
+        const bf16* weights = weights_.data() + head * (end_ - begin_);
+        for (int64_t at = begin_; at < end_; at += 16) {
+            int64_t block = seen.table[at / shape_.block_size];
+            const bf16* from = values + shape_.head(block, kv_head) + (at % shape_.block_size / 2 * shape_.head_dim + column) * 2;
+            int64_t known = std::min<int64_t>(16, seen.context - at);
+            for (int64_t place = 0; place < known; place += 2, from += shape_.head_dim * 2) {
+                __m512bh left = load_known(from, known - place), right = load_known(from + 32, known - place);
+                for (int each = 0; each < count; each++) {
+                    __m512bh weight = spread_pair(weights + each * (end_ - begin_) + at - begin_ + place);
+                    sums[each][0] = _mm512_dpbf16_ps(sums[each][0], weight, left);
+                    sums[each][1] = _mm512_dpbf16_ps(sums[each][1], weight, right);
+                }
+            }
+        }
+        for (int each = 0; each < count; each++) {
+            __m512 scale = _mm512_set1_ps(1.0f / totals_[head + each]);
+            bf16* answer = out + (head + each) * shape_.head_dim + column;
+            for (int half = 0; half < 2; half++) store(answer + half * 16, _mm512_mul_ps(sums[each][half], scale));
+        }
+    }
+
+    // Pairs of positions of which `known` are in the context. One past it may be left over from another sequence, even
+    // no number at all, and zero times that is none either.
+    static __m512bh load_known(const bf16* from, int64_t known) {
+        return reinterpret_cast<__m512bh>(_mm512_maskz_loadu_epi16(known > 1 ? 0xffffffff : 0x55555555, from));
+    }
+
+    CacheShape shape_{};
+    int64_t group_ = 0, begin_ = 0, end_ = 0;
+    std::vector<float> scores_;
+    std::vector<bf16> weights_;
+    float totals_[64];
+};
+
+}  // namespace native

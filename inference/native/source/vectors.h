@@ -1,0 +1,66 @@
+// Sixteen numbers at a time: conversions, sums in a fixed order, exponentials.
+#pragma once
+#include <immintrin.h>
+
+#include "views.h"
+
+namespace native {
+
+inline __m512 widen(__m256i halves) {
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));
+}
+
+inline __m512 load(const bf16* from) { return widen(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from))); }
+
+inline __m512 load(const float* from) { return _mm512_loadu_ps(from); }
+
+inline void store(float* to, __m512 values) { _mm512_storeu_ps(to, values); }
+
+inline void store(bf16* to, __m512 values) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), reinterpret_cast<__m256i>(_mm512_cvtneps_pbh(values)));
+}
+
+inline __m512bh load_pairs(const void* from) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(from)); }
+
+// The pair at `from` in every lane.
+inline __m512bh spread_pair(const void* from) {
+    int pair;
+    __builtin_memcpy(&pair, from, 4);
+    return reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
+}
+
+inline float to_float(bf16 value) {
+    uint32_t bits = static_cast<uint32_t>(value) << 16;
+    float wide;
+    __builtin_memcpy(&wide, &bits, 4);
+    return wide;
+}
+
+// Round to nearest, ties to even; a NaN stays one.
+inline bf16 to_bf16(float value) {
+    uint32_t bits;
+    __builtin_memcpy(&bits, &value, 4);
+    if ((bits & 0x7fffffff) > 0x7f800000) return static_cast<bf16>(bits >> 16 | 0x40);
+    return static_cast<bf16>((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+}
+
+// e^x by range reduction to [-ln 2 / 2, ln 2 / 2] and a polynomial of degree 6; relative error below 2e-7.
+inline __m512 exponential(__m512 x) {
+    // In this order of operands a NaN passes.
+    x = _mm512_min_ps(_mm512_set1_ps(88.0f), _mm512_max_ps(_mm512_set1_ps(-87.0f), x));
+    __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x);
+    r = _mm512_fnmadd_ps(n, _mm512_set1_ps(-2.12194440e-4f), r);
+    __m512 y = _mm512_set1_ps(1.0f / 720);
+    for (float term : {1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1.0f, 1.0f}) y = _mm512_fmadd_ps(y, r, _mm512_set1_ps(term));
+    return _mm512_scalef_ps(y, n);
+}
+
+// x * sigmoid(x).
+inline __m512 silu(__m512 x) {
+    __m512 one = _mm512_set1_ps(1.0f);
+    __m512 y = _mm512_div_ps(x, _mm512_add_ps(one, exponential(_mm512_sub_ps(_mm512_setzero_ps(), x))));
+    return y;
+}
+
+}  // namespace native

@@ -1,0 +1,66 @@
+// What crosses the border from Python: plain structs of pointers, mirrored field by field in library.py.
+// All weights and activations are bfloat16 unless said otherwise; all memory belongs to Python.
+#pragma once
+#include <cstdint>
+
+namespace native {
+
+using bf16 = uint16_t;
+
+enum Target { Q, K, V, O, GATE, UP, DOWN, EMBEDDING, HEAD, NUM_TARGETS };
+
+// A linear [out, in], packed by `pack`: [out / 16][in / 2][16][2]. In int8 each output has a scale.
+struct LinearView {
+    const void* weight;
+    const float* scales;  // null for bfloat16
+    int64_t out, in;
+};
+
+struct LayerView {
+    const bf16* attention_norm;
+    const bf16* mlp_norm;
+    LinearView qkv, o, gate_up, down;
+};
+
+struct ModelView {
+    int64_t hidden, num_layers, num_heads, num_kv_heads, head_dim, inner, vocab, block_size, window;  // window 0: none
+    float norm_eps;
+    const bf16* embedding;
+    const bf16* norm;
+    const float* cos;  // [positions, head_dim]
+    const float* sin;
+    LinearView head;
+    const LayerView* layers;
+};
+
+// One adapter's pair for one target: a [layers][rank][in], b [layers][rank / 2][out][2], rank even; rank 0: none.
+// The embedding and the head are one layer, and the embedding's a is [vocab][rank], for it is looked up.
+// `scale` [layers][out] multiplies the adapted output (DoRA); null: none.
+struct PairView {
+    const bf16* a;
+    const bf16* b;
+    const float* scale;
+    int64_t rank;
+};
+
+struct AdapterView {
+    PairView targets[NUM_TARGETS];
+};
+
+// One forward pass over `rows` rows. A row's `table` is where its block table begins in `tables`.
+struct PassView {
+    int64_t rows, num_samples;
+    const int64_t* token_ids;
+    const int64_t* positions;
+    const int64_t* cache_slots;
+    const int64_t* adapters;  // index into `adapter_views`, -1: the base
+    const int64_t* table_starts;
+    const int64_t* tables;
+    const int64_t* sample_rows;
+    const AdapterView* const* adapter_views;
+    bf16* const* keys;    // per layer [block][kv head][head_dim / 2][block_size][2]
+    bf16* const* values;  // per layer [block][kv head][block_size / 2][head_dim][2]
+    float* logits;        // [num_samples, vocab]
+};
+
+}  // namespace native
