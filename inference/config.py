@@ -15,7 +15,7 @@ from inference.address import embedded_redis_url
 DEFAULT_BASE_MODEL: Final = "SmolLM2-135M-Instruct"
 DEVICES: Final = ("auto", "cpu", "cuda")
 DTYPES: Final = ("bfloat16", "float16", "float32")
-QUANTIZATIONS: Final = ("none", "nf4")
+QUANTIZATIONS: Final = ("none", "int8", "int4", "nf4")
 DECODERS: Final = ("auto", "native", "torch")
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
@@ -97,7 +97,7 @@ def _check_together(config: EngineConfig) -> EngineConfig:
     if config.prefill_tokens % 32:
         raise ConfigError(f"PREFILL_TOKENS={config.prefill_tokens} must be a multiple of 32, the size of a tile")
     if config.quantization == "nf4" and config.device == "cpu":
-        raise ConfigError("QUANTIZATION=nf4 needs a GPU; with DEVICE=cpu choose QUANTIZATION=none")
+        raise ConfigError("QUANTIZATION=nf4 needs a GPU; with DEVICE=cpu choose none, int8 or int4")
     if not re.fullmatch(r"[\w.-]+", config.base_key):
         raise ConfigError(f"BASE_MODEL={config.base_model} must end in a name of letters, digits, dots and dashes")
     if not re.fullmatch(r"[\w.-]+", config.worker_name):

@@ -9,16 +9,18 @@ import json
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inference.architecture import Architecture, module_path
-from inference.layers.linear import Linear, Nf4Linear, PlainLinear
+from inference.layers.linear import Int4Linear, Int8Linear, Linear, Nf4Linear, PlainLinear
 from inference.model import DecoderWeights, LayerWeights
 
 MakeLinear = Callable[[Tensor], Linear]
+_ON_CPU: Final[dict[str, MakeLinear]] = {"int8": Int8Linear, "int4": Int4Linear}
 
 
 class WeightsError(ValueError):
@@ -56,7 +58,7 @@ def load_weights(
     device: torch.device | str = "cpu",
     quantization: str = "none",
 ) -> DecoderWeights:
-    """Read the checkpoint in `directory` as `dtype` onto `device`, its linears in NF4 if `quantization` is nf4.
+    """Read the checkpoint in `directory` as `dtype` onto `device`, its linears quantised as `quantization` says.
 
     Raises `WeightsError` for a missing, damaged or misshapen tensor.
     """
@@ -85,11 +87,10 @@ class _Reader:
         return DecoderWeights(embedding, layers, norm, self._head(embedding))
 
     def _head(self, embedding: Tensor) -> Linear:
-        if self.architecture.tied_embeddings:
-            return PlainLinear(embedding)
-        return PlainLinear(
-            self._tensor("lm_head.weight", (self.architecture.vocab_size, self.architecture.hidden_size))
-        )
+        """The head has 8 bits at least: the most of the error of a 4-bit model would be its."""
+        shape = (self.architecture.vocab_size, self.architecture.hidden_size)
+        weight = embedding if self.architecture.tied_embeddings else self._tensor("lm_head.weight", shape)
+        return Int8Linear(weight) if self.make_linear in _ON_CPU.values() else PlainLinear(weight)
 
     def _layer(self, index: int) -> LayerWeights:
         prefix, hidden = f"model.layers.{index}", (self.architecture.hidden_size,)
@@ -116,10 +117,14 @@ class _Reader:
 def _linear_maker(quantization: str, device: torch.device) -> MakeLinear:
     if quantization == "none":
         return PlainLinear
-    if quantization != "nf4":
-        raise WeightsError(f"QUANTIZATION={quantization} is not known; choose none or nf4")
-    if device.type != "cuda":
-        raise WeightsError(f"QUANTIZATION=nf4 needs a GPU, and this worker runs on {device.type}; choose none")
+    if quantization not in (*_ON_CPU, "nf4"):
+        raise WeightsError(f"QUANTIZATION={quantization} is not known; choose none, int8, int4 or nf4")
+    if (quantization == "nf4") != (device.type == "cuda"):
+        wanted, other = ("a GPU", "int8 or int4") if quantization == "nf4" else ("a CPU", "nf4")
+        here = f"and this worker runs on {device.type}"
+        raise WeightsError(f"QUANTIZATION={quantization} needs {wanted}, {here}; choose none or {other}")
+    if quantization in _ON_CPU:
+        return _ON_CPU[quantization]
     if find_spec("bitsandbytes") is None:
         raise WeightsError("QUANTIZATION=nf4 needs the package bitsandbytes; run `pip install bitsandbytes`")
     return Nf4Linear

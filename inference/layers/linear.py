@@ -1,11 +1,17 @@
-"""A bias-free linear over a panel of rows, plain or with its weight in 4-bit NF4."""
+"""A bias-free linear over a panel of rows, with its weight plain or quantised."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
+import torch
 from torch import Tensor
 from torch.nn import functional
+
+GROUP: Final = 32
+"""Inputs that share a step in 4 bits."""
+TINY: Final = 1e-7
+"""The least step: above zero, by which nothing can be divided, and a number in float16."""
 
 
 class Linear(Protocol):
@@ -22,6 +28,47 @@ class PlainLinear:
 
     def __call__(self, rows: Tensor) -> Tensor:
         return functional.linear(rows, self.weight)
+
+
+class Int8Linear:
+    """The same with each output's weights as int8 under one float32 scale: ``scale * (rows @ weight.T)``."""
+
+    def __init__(self, weight: Tensor) -> None:
+        wide = weight.to(torch.float32)
+        self.scales = wide.abs().amax(dim=1).clamp(min=TINY) / 127
+        self.weight = (wide / self.scales[:, None]).round().to(torch.int8)
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return (functional.linear(rows, self.weight.to(rows.dtype)) * self.scales).to(rows.dtype)
+
+
+class Int4Linear:
+    """The same in 4 bits: groups of `GROUP` inputs of an output share a step and a least value, as in GGUF's Q4_1.
+
+    `weight` uint8 [out, in / 2] holds two inputs a byte, the even one low; `steps` and `leasts` are float16
+    [out, in / GROUP]. Weights that were in such groups before come back as they were.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        out, into = weight.shape
+        if into % GROUP:
+            raise ValueError(f"4 bits come in groups of {GROUP} inputs, and this linear has {into}; choose 8 bits")
+        groups = weight.to(torch.float32).reshape(out, into // GROUP, GROUP)
+        self.leasts = groups.amin(dim=2).to(torch.float16)
+        self.steps = ((groups.amax(dim=2) - self.leasts) / 15).clamp(min=TINY).to(torch.float16)
+        levels = ((groups - self.leasts[..., None].float()) / self.steps[..., None].float()).round().clamp(0, 15)
+        levels = levels.to(torch.uint8).reshape(out, into)
+        self.weight = levels[:, ::2] | levels[:, 1::2] << 4
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return functional.linear(rows, self.expanded(rows.dtype))
+
+    def expanded(self, dtype: torch.dtype) -> Tensor:
+        """The weight [out, in] that products see."""
+        levels = torch.stack((self.weight & 15, self.weight >> 4), dim=2).to(torch.float32)
+        steps, leasts = self.steps[..., None].float(), self.leasts[..., None].float()
+        groups = levels.reshape(*self.steps.shape, GROUP) * steps + leasts
+        return groups.reshape(len(self.weight), -1).to(dtype)
 
 
 class Nf4Linear:

@@ -13,19 +13,28 @@ from typing import Final
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from inference.architecture import Architecture
 from inference.batch import Batch
 from inference.layers.attention import KVCache
-from inference.layers.linear import Linear, PlainLinear
+from inference.layers.linear import Linear
 from inference.layers.lora import LoraPlanner
 from inference.layers.rotary import Rotary
 from inference.model import DecoderWeights, LayerWeights
 from inference.native.bank import NativeBank
-from inference.native.library import BLOCK, AdapterView, LayerView, LinearView, ModelView, PassView, open_library
+from inference.native.library import (
+    BLOCK,
+    DEPTH,
+    MAX_IN,
+    AdapterView,
+    LayerView,
+    LinearView,
+    ModelView,
+    PassView,
+    open_library,
+)
+from inference.native.packing import pack
 
-DEPTH: Final = 32
 MAX_GROUP: Final = 64
 
 
@@ -36,6 +45,8 @@ def unsupported(architecture: Architecture, block_size: int) -> str | None:
     for name, value in depths.items():
         if value % DEPTH:
             return f"{name} is {value} and no multiple of {DEPTH}"
+    if max(depths.values()) > MAX_IN:
+        return f"a linear has more than {MAX_IN} inputs"
     if block_size % BLOCK:
         return f"BLOCK_SIZE is {block_size} and no multiple of {BLOCK}"
     if arch.num_heads // arch.num_kv_heads > MAX_GROUP:
@@ -152,11 +163,11 @@ class NativeDecoder:
         )
 
     def _linear(self, linear: Linear) -> LinearView:
-        assert isinstance(linear, PlainLinear), "the native decoder packs plain weights"
-        weight = functional.pad(linear.weight, (0, 0, 0, -len(linear.weight) % BLOCK)).contiguous()
-        packed, (out, into) = torch.empty_like(weight), weight.shape
-        self._library.native_pack_bf16(weight.data_ptr(), packed.data_ptr(), out, into)
-        return LinearView(self._keep(packed), None, out, into)
+        packed = pack(linear)
+        scales, steps, leasts = (
+            None if each is None else self._keep(each) for each in (packed.scales, packed.steps, packed.leasts)
+        )
+        return LinearView(self._keep(packed.weight), scales, steps, leasts, packed.bits, packed.out, packed.into)
 
     def _keep(self, tensor: Tensor) -> int:
         """The address of a tensor's memory, which stays as long as the decoder."""

@@ -13,10 +13,21 @@ TARGETS: Final = (*architecture.TARGETS, architecture.EMBEDDING, architecture.HE
 """In the order of `Target` in views.h."""
 BLOCK: Final = 16
 """Outputs of a packed block of weights."""
+DEPTH: Final = 32
+"""Inputs of a matrix tile."""
+MAX_IN: Final = 32768
 
 
 class LinearView(Structure):
-    _fields_ = [("weight", c_void_p), ("scales", c_void_p), ("out", c_int64), ("into", c_int64)]
+    _fields_ = [
+        ("weight", c_void_p),
+        ("scales", c_void_p),
+        ("steps", c_void_p),
+        ("leasts", c_void_p),
+        ("bits", c_int64),
+        ("out", c_int64),
+        ("into", c_int64),
+    ]
 
 
 class LayerView(Structure):
@@ -80,9 +91,6 @@ class PassView(Structure):
 def open_library(path: Path) -> ctypes.CDLL:
     """Load the library at `path` and declare its functions. They let go of the interpreter's lock while they run."""
     library = ctypes.CDLL(str(path))
-    for name in ("native_pack_bf16", "native_pack_int8"):
-        getattr(library, name).argtypes = [c_void_p, c_void_p, c_int64, c_int64]
-        getattr(library, name).restype = None
     library.native_create.argtypes, library.native_create.restype = [POINTER(ModelView), c_int, c_int], c_void_p
     library.native_has_matrix_unit.argtypes, library.native_has_matrix_unit.restype = [c_void_p], c_int
     library.native_forward.argtypes, library.native_forward.restype = [c_void_p, POINTER(PassView)], None

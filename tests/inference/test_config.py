@@ -68,7 +68,7 @@ def test_a_config_cannot_be_changed() -> None:
     [
         ({"DTYPE": "int8"}, "DTYPE=int8 is not known; choose bfloat16, float16 or float32"),
         ({"DEVICE": "tpu"}, "DEVICE=tpu is not known; choose auto, cpu or cuda"),
-        ({"QUANTIZATION": "awq"}, "QUANTIZATION=awq is not known; choose none or nf4"),
+        ({"QUANTIZATION": "awq"}, "QUANTIZATION=awq is not known; choose none, int8, int4 or nf4"),
         ({"QUANTIZATION": "nf4", "DEVICE": "cpu"}, "QUANTIZATION=nf4 needs a GPU"),
         ({"MAX_ROWS": "many"}, "MAX_ROWS=many must be a whole number from 1 to 1024"),
         ({"MAX_ROWS": "0"}, "MAX_ROWS=0 must be a whole number from 1 to 1024"),

@@ -121,3 +121,10 @@ def test_older_configs_spell_rope_otherwise(tiny_model: Path) -> None:
 def test_a_directory_without_config_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ArchitectureError, match=r"config\.json is missing"):
         read_architecture(tmp_path / "config.json")
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_cpu_quantisation_is_refused_on_a_gpu(copy: Path, quantization: str) -> None:
+    architecture = read_architecture(copy / "config.json")
+    with pytest.raises(WeightsError, match=f"QUANTIZATION={quantization} needs a CPU"):
+        load_weights(copy, architecture, torch.bfloat16, torch.device("cuda"), quantization)

@@ -5,10 +5,6 @@ using namespace native;
 
 extern "C" {
 
-void native_pack_bf16(const bf16* weight, bf16* packed, int64_t out, int64_t in) { pack(weight, packed, out, in); }
-
-void native_pack_int8(const int8_t* weight, int8_t* packed, int64_t out, int64_t in) { pack(weight, packed, out, in); }
-
 void* native_create(const ModelView* model, int num_threads, int may_use_matrix_unit) {
     return new Decoder(*model, num_threads, may_use_matrix_unit);
 }

@@ -14,6 +14,7 @@ namespace native {
 
 constexpr int64_t BLOCK = 16;  // outputs of a packed block
 constexpr int64_t DEPTH = 32;  // inputs of a matrix tile
+constexpr int64_t MAX_IN = 32768;
 
 struct Rows {
     const bf16* data;
@@ -25,6 +26,9 @@ struct Out {
     bf16* data;
     float* wide;
     int64_t stride;
+
+    // The same from a column on.
+    Out from(int64_t column) const { return {data ? data + column : data, wide ? wide + column : wide, stride}; }
 
     void put(int64_t row, int64_t column, __m512 values) const {
         if (wide)
@@ -159,43 +163,51 @@ class VectorUnit {
     }
 };
 
-// `count` int8 as bfloat16, exactly.
-inline void expand(const int8_t* from, bf16* to, int64_t count) {
-    for (int64_t at = 0; at < count; at += 32) {
-        __m512 low = _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at))));
-        __m512 high =
-            _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at + 16))));
-        _mm512_storeu_si512(to + at, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)));
+// Int8 as bfloat16, exactly; the outputs' scales come after the sums.
+inline void expand_int8(const LinearView& linear, int64_t block, bf16* to) {
+    const int8_t* from = static_cast<const int8_t*>(linear.weight) + block * BLOCK * linear.in;
+    auto wide = [&](int64_t at) {
+        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at))));
+    };
+    for (int64_t at = 0; at < BLOCK * linear.in; at += 32)
+        _mm512_storeu_si512(to + at, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(wide(at + 16), wide(at))));
+}
+
+// Level times step plus least, rounded to bfloat16: 16 outputs at a time, of an even input and of the odd one behind it.
+inline void expand_int4(const LinearView& linear, int64_t block, bf16* to) {
+    const uint8_t* from = static_cast<const uint8_t*>(linear.weight) + block * BLOCK * linear.in / 2;
+    const __m512i half = _mm512_set1_epi32(0x8000), low = _mm512_set1_epi32(15);
+    for (int64_t group = 0; group < linear.in / 32; group++) {
+        int64_t place = (block * (linear.in / 32) + group) * BLOCK;
+        __m512 step = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(linear.steps + place)));
+        __m512 least = _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(linear.leasts + place)));
+        for (int64_t pair = 0; pair < 16; pair++, from += BLOCK, to += 2 * BLOCK) {
+            __m512i levels = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
+            __m512 even = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_and_si512(levels, low)), step, least);
+            __m512 odd = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_srli_epi32(levels, 4)), step, least);
+            __m512i left = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(even), half), 16);
+            __m512i right = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(odd), half), _mm512_set1_epi32(0xffff0000));
+            _mm512_storeu_si512(to, _mm512_or_si512(left, right));
+        }
     }
 }
 
-// `rows` times the blocks [begin, end) of `linear`, on the unit that this machine has.
+// `rows` times the blocks [begin, end) of `linear`, on the unit that this machine has. Quantised weights are expanded
+// two blocks at a time, once for all rows.
 inline void multiply(Rows rows, const LinearView& linear, int64_t begin, int64_t end, Out out, bool has_matrix_unit) {
-    alignas(64) static thread_local bf16 expanded[2 * BLOCK * 16384];
+    alignas(64) static thread_local bf16 expanded[2 * BLOCK * MAX_IN];
     auto* unit = has_matrix_unit ? MatrixUnit::multiply : VectorUnit::multiply;
-    Out there = out;
-    if (out.wide) there.wide += begin * BLOCK;
-    if (out.data) there.data += begin * BLOCK;
-    if (!linear.scales) {
-        unit(rows, static_cast<const bf16*>(linear.weight) + begin * BLOCK * linear.in, end - begin, linear.in, nullptr, there);
-        return;
+    if (linear.bits == 16) {
+        const bf16* blocks = static_cast<const bf16*>(linear.weight) + begin * BLOCK * linear.in;
+        return unit(rows, blocks, end - begin, linear.in, nullptr, out.from(begin * BLOCK));
     }
     for (int64_t block = begin; block < end; block += 2) {
-        int64_t width = std::min<int64_t>(2, end - block), size = BLOCK * linear.in;
-        expand(static_cast<const int8_t*>(linear.weight) + block * size, expanded, width * size);
-        Out part = out;
-        if (out.wide) part.wide += block * BLOCK;
-        if (out.data) part.data += block * BLOCK;
-        unit(rows, expanded, width, linear.in, linear.scales + block * BLOCK, part);
+        int64_t width = std::min<int64_t>(2, end - block);
+        for (int64_t each = 0; each < width; each++)
+            (linear.bits == 8 ? expand_int8 : expand_int4)(linear, block + each, expanded + each * BLOCK * linear.in);
+        const float* scales = linear.scales ? linear.scales + block * BLOCK : nullptr;
+        unit(rows, expanded, width, linear.in, scales, out.from(block * BLOCK));
     }
-}
-
-// Weights [out, in] in the order in which they are read: [out / 16][in / 2][16][2].
-template <class Number>
-void pack(const Number* weight, Number* packed, int64_t out, int64_t in) {
-    for (int64_t row = 0; row < out; row++)
-        for (int64_t column = 0; column < in; column++)
-            packed[(row / BLOCK * (in / 2) + column / 2) * BLOCK * 2 + row % BLOCK * 2 + column % 2] = weight[row * in + column];
 }
 
 }  // namespace native

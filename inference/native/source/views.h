@@ -9,11 +9,13 @@ using bf16 = uint16_t;
 
 enum Target { Q, K, V, O, GATE, UP, DOWN, EMBEDDING, HEAD, NUM_TARGETS };
 
-// A linear [out, in], packed by `pack`: [out / 16][in / 2][16][2]. In int8 each output has a scale.
+// A linear [out, in] in the order in which it is read, so that 16 outputs times 2 inputs lie together.
 struct LinearView {
-    const void* weight;
-    const float* scales;  // null for bfloat16
-    int64_t out, in;
+    const void* weight;    // 16 bits: bfloat16 [out / 16][in / 2][16][2]; 8: int8 alike; 4: bytes [out / 16][in / 2][16]
+    const float* scales;   // 8 bits: [out]
+    const uint16_t* steps;   // 4 bits: float16 [out / 16][in / 32][16], and so
+    const uint16_t* leasts;
+    int64_t bits, out, in;
 };
 
 struct LayerView {

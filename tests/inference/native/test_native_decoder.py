@@ -48,14 +48,17 @@ def tokens(count: int, seed: int = 0) -> list[int]:
 class Twins:
     """One model as both decoders compute it, and as torch computes it in float32 with the same weights."""
 
-    def __init__(self, directory: Path, num_threads: int = 2, may_use_matrix_unit: bool = True) -> None:
+    def __init__(
+        self, directory: Path, num_threads: int = 2, may_use_matrix_unit: bool = True, quantization: str = "none"
+    ) -> None:
         self.architecture = read_architecture(directory / "config.json")
         self.directory, self.store = directory, directory.parent / "adapters"
-        weights = load_weights(directory, self.architecture, torch.bfloat16)
+        weights = load_weights(directory, self.architecture, torch.bfloat16, quantization=quantization)
         self.torch = Decoder(self.architecture, weights)
         options = (BLOCK_SIZE, num_threads, may_use_matrix_unit)
         self.native = NativeDecoder(library_path(), self.architecture, weights, *options)
-        self.truth = Decoder(self.architecture, load_weights(directory, self.architecture, torch.float32))
+        wide = load_weights(directory, self.architecture, torch.float32, quantization=quantization)
+        self.truth = Decoder(self.architecture, wide)
 
     def passes(self, name: str, digests: tuple[str, ...] = ()) -> Passes:
         bank = NativeBank(4) if name == "native" else LoraBank(torch.device("cpu"))
@@ -97,6 +100,18 @@ def test_it_is_as_true_as_torch(tmp_path: Path, variant: str) -> None:
 def test_the_vector_unit_is_as_true_and_its_rows_as_independent(tmp_path: Path) -> None:
     twins = Twins(make_model(tmp_path / "tiny", **WIDE), may_use_matrix_unit=False)
     assert twins.native.unit == "avx512"
+    rows = {name: answer(twins.passes(name)) for name in ("native", "torch", "truth")}
+    assert_as_true_as_torch(rows["native"], rows["torch"], rows["truth"])
+    assert torch.equal(rows["native"], answer(twins.passes("native"), split=32))
+
+
+@pytest.mark.parametrize("may_use_matrix_unit", [True, False])
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_quantised_weights_are_read_as_torch_reads_them(
+    tmp_path: Path, quantization: str, may_use_matrix_unit: bool
+) -> None:
+    directory = make_model(tmp_path / "tiny", **WIDE)
+    twins = Twins(directory, may_use_matrix_unit=may_use_matrix_unit, quantization=quantization)
     rows = {name: answer(twins.passes(name)) for name in ("native", "torch", "truth")}
     assert_as_true_as_torch(rows["native"], rows["torch"], rows["truth"])
     assert torch.equal(rows["native"], answer(twins.passes("native"), split=32))

@@ -1,0 +1,51 @@
+"""Weights in the order in which the native decoder reads them: 16 outputs times 2 inputs together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference.layers.linear import Int4Linear, Int8Linear, Linear, PlainLinear
+from inference.native.library import BLOCK
+
+
+@dataclass(frozen=True)
+class Packed:
+    """The fields of a `LinearView`; `out` counts the padding that makes whole blocks."""
+
+    weight: Tensor
+    bits: int
+    out: int
+    into: int
+    scales: Tensor | None = None
+    steps: Tensor | None = None
+    leasts: Tensor | None = None
+
+
+def pack(linear: Linear) -> Packed:
+    """Pack a plain bfloat16, an int8 or an int4 linear."""
+    if isinstance(linear, Int4Linear):
+        weight, into = _padded(linear.weight), linear.weight.shape[1] * 2
+        steps, leasts = (_by_block(_padded(each)) for each in (linear.steps, linear.leasts))
+        return Packed(_by_block(weight), 4, len(weight), into, steps=steps, leasts=leasts)
+    assert isinstance(linear, Int8Linear | PlainLinear), "the native decoder packs bfloat16, int8 and int4"
+    weight = _padded(linear.weight)
+    out, into = weight.shape
+    pairs = weight.view(out // BLOCK, BLOCK, into // 2, 2).transpose(1, 2).contiguous()
+    if isinstance(linear, Int8Linear):
+        return Packed(pairs, 8, out, into, scales=_padded(linear.scales[:, None])[:, 0].contiguous())
+    assert weight.dtype == torch.bfloat16, "the native decoder computes in bfloat16"
+    return Packed(pairs, 16, out, into)
+
+
+def _padded(rows: Tensor) -> Tensor:
+    return functional.pad(rows, (0, 0, 0, -len(rows) % BLOCK)).contiguous()
+
+
+def _by_block(rows: Tensor) -> Tensor:
+    """[out, n] as [out / 16][n][16]."""
+    out, width = rows.shape
+    return rows.view(out // BLOCK, BLOCK, width).transpose(1, 2).contiguous()
