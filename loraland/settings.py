@@ -33,6 +33,7 @@ BASE_NAME = BASE_MODEL.rstrip("/").rsplit("/", 1)[-1]
 BASE_KEY = BASE_NAME.lower()
 MODELS_DIR = VAR_DIR / "models"
 ADAPTERS_DIR = VAR_DIR / "adapters"
+DATASETS_DIR = VAR_DIR / "datasets"
 QUARANTINE_DIR = VAR_DIR / "quarantine"
 DEMO_ADAPTERS_DIR = REPO_DIR / "adapters"
 RESULTS_DIR = REPO_DIR / "results"

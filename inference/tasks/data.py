@@ -47,7 +47,7 @@ def read_split(folder: Path, task: str, fields: Sequence[str], validation: int =
 def read_rows(path: Path, fields: Sequence[str]) -> tuple[Row, ...]:
     """Read the rows of the file at `path`, which must have the inputs `fields`."""
     with path.open(encoding="utf-8") as file:
-        rows = tuple(_row(line, f"{path.name}, line {number}", fields) for number, line in enumerate(file, start=1))
+        rows = tuple(read_row(line, f"{path.name}, line {number}", fields) for number, line in enumerate(file, start=1))
     if not rows:
         raise DataError(f"{path} is empty; it needs at least one row")
     return rows
@@ -76,18 +76,15 @@ def _place(folder: Path, task: str) -> Path:
     )
 
 
-def _row(line: str, where: str, fields: Sequence[str]) -> Row:
+def read_row(line: str, where: str, fields: Sequence[str] | None = None) -> Row:
+    """The row in `line`, which has the inputs `fields` if they are given. Raises `DataError`, which says `where`."""
     try:
         data = json.loads(line)
         row = Row(inputs=dict(data["inputs"]), target=data["target"])
     except (ValueError, KeyError, TypeError) as error:
         raise DataError(f'{where} is not {{"inputs": {{…}}, "target": "…"}}: {error}') from error
-    missing = [name for name in fields if name not in row.inputs]
-    unknown = [name for name in row.inputs if name not in fields]
-    if missing or unknown:
-        raise DataError(
-            f"{where} has the fields {', '.join(row.inputs) or 'none'}; the recipe needs {', '.join(fields)}"
-        )
+    if fields is not None and set(fields) != set(row.inputs):
+        raise DataError(f"{where} has the fields {', '.join(row.inputs) or 'none'}; needed: {', '.join(fields)}")
     if not isinstance(row.target, str) or not all(isinstance(value, str) for value in row.inputs.values()):
         raise DataError(f"{where} holds a value that is not text; inputs and targets are strings")
     return row

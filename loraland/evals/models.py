@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import uuid
+from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.db import models
 from django.urls import reverse
 from django.utils import timezone
@@ -163,3 +165,27 @@ class Sample(models.Model):
         """Raises `RunFinished` when the run has ended."""
         self.run._refuse_when_finished()
         return super().delete(*args, **kwargs)
+
+
+class DataSet(models.Model):
+    """Rows that an owner has uploaded to train on; the file lies under its digest in `settings.DATASETS_DIR`."""
+
+    name = models.CharField(max_length=120)
+    digest = models.CharField(max_length=64, unique=True, editable=False)
+    fields = models.JSONField(default=list, editable=False)
+    rows = models.PositiveIntegerField(default=0, editable=False)
+    heuristics = models.JSONField(default=dict, editable=False)
+    created = models.DateTimeField(default=timezone.now, editable=False)
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL, null=True, blank=True, editable=False, on_delete=models.SET_NULL
+    )
+
+    class Meta:
+        ordering = ["-created"]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def path(self) -> Path:
+        return settings.DATASETS_DIR / f"{self.digest}.jsonl"

@@ -8,7 +8,9 @@ from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
-from loraland.evals import leaderboard, paper_explorer
+from loraland.evals import complexity as heuristics
+from loraland.evals import forecast, leaderboard, paper_explorer
+from loraland.evals.regression import chance
 from loraland.paper import averages
 from loraland.paper.table import MODELS, table, tasks
 
@@ -45,3 +47,21 @@ def paper(request: HttpRequest) -> HttpResponse:
         response = render(request, "evals/paper.html", context | page)
     patch_vary_headers(response, ["HX-Target"])
     return response
+
+
+@require_safe
+def complexity(request: HttpRequest) -> HttpResponse:
+    """Whether the look of a data set tells what fine-tuning on it gains: the paper's second part, on our tasks."""
+    tasks = sorted(forecast.known(), key=lambda task: -task.gain)
+    model = forecast.forecaster(tasks)
+    context = {
+        "measures": [label for label, _ in heuristics.MEASURES.values()],
+        "lines": heuristics.lines(tasks),
+        "tasks": tasks,
+        "fewest": forecast.FEWEST,
+        "chance": chance(len(tasks)),
+        "paper_chance": chance(len(table())),
+        "model": model,
+        "guesses": list(zip(tasks, model.held_out, strict=True)) if model else [],
+    }
+    return render(request, "evals/complexity.html", context)

@@ -13,4 +13,5 @@ urlpatterns = [
     path("leaderboard/<slug:task>/", views.task, name="task"),
     path("runs/<uuid:pk>/", views.run, name="run"),
     path("paper/", paper_views.paper, name="paper"),
+    path("paper/complexity/", paper_views.complexity, name="complexity"),
 ]

@@ -25,3 +25,22 @@ def hundredfold(score: float) -> str:
 def shade(points: float) -> str:
     """The CSS class of a cell's ground: one of five steps, from -100 or less to 100."""
     return "below" if points < 0 else f"shade-{min(4, int(points // 20))}"
+
+
+@register.filter
+def r(value: float | None) -> str:
+    """A correlation with two decimals and its sign, or a dash."""
+    return "–" if value is None else f"{value:+.2f}".replace("-", "−").replace("0.", ".", 1)
+
+
+@register.filter
+def lean(value: float | None, chance: float) -> str:
+    """The CSS class of a correlation: which way it leans, or that it may be chance."""
+    if value is None or abs(value) < chance:
+        return "soft"
+    return "leans-up" if value > 0 else "leans-down"
+
+
+@register.filter
+def difference(value: float, other: float) -> float:
+    return value - other

@@ -122,7 +122,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(base: Path, data: Path) -> 
         ({"--task": "cooking"}, "no recipe for the task 'cooking'"),
         ({"--data": "/nowhere"}, "--data /nowhere is not a folder"),
         ({"--base": "/nowhere"}, "run `python -m inference.fetch` first"),
-        ({"--task": "viggo"}, "has the fields tweet; the recipe needs representation"),
+        ({"--task": "viggo"}, "has the fields tweet; needed: representation"),
     ],
 )
 def test_a_command_that_cannot_be_done_ends_with_a_sentence(

@@ -1,0 +1,111 @@
+"""Data sets in the admin: upload, see every reason against it, or what fine-tuning on it is likely to gain."""
+
+from __future__ import annotations
+
+from typing import IO, TYPE_CHECKING, Any, cast
+
+from django import forms
+from django.conf import settings
+from django.contrib import admin
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString
+
+from loraland.catalogue import store
+from loraland.evals.forecast import FEWEST, forecast, known
+from loraland.evals.heuristics import NAMES, heuristics
+from loraland.evals.jsonl import Examined, examine
+from loraland.evals.models import DataSet
+from loraland.evals.templatetags.figures import signed
+
+if TYPE_CHECKING:
+    DataSetAdminBase = admin.ModelAdmin[DataSet]
+    ModelForm = forms.ModelForm[DataSet]
+else:
+    DataSetAdminBase, ModelForm = admin.ModelAdmin, forms.ModelForm
+
+
+class DataSetForm(ModelForm):
+    """A name and a file of JSON lines."""
+
+    file = forms.FileField(
+        label="JSON lines",
+        help_text='One row a line, all with the same fields: {"inputs": {"text": "What a day!"}, "target": "joy"}',
+    )
+
+    class Meta:
+        model = DataSet
+        fields = ("name",)
+
+    examined: Examined
+
+    def clean_file(self) -> Any:
+        file = self.cleaned_data["file"]
+        if file.size > store.max_bytes():
+            raise forms.ValidationError(f"The file is larger than {settings.MAX_UPLOAD_MB} MB, the limit of this site.")
+        self.examined = examine(cast("IO[bytes]", file))
+        if self.examined.reasons:
+            raise forms.ValidationError(self.examined.reasons)
+        if known := DataSet.objects.filter(digest=self.examined.digest).first():
+            raise forms.ValidationError(f"These are exactly the rows of {known}, which is here already.")
+        return file
+
+    def save(self, commit: bool = True) -> DataSet:
+        found, data = self.examined, self.instance
+        data.digest, data.fields, data.rows = found.digest, found.fields, len(found.rows)
+        data.heuristics = heuristics(found.rows)
+        data.path.parent.mkdir(parents=True, exist_ok=True)
+        self.cleaned_data["file"].seek(0)
+        partial = data.path.with_suffix(".partial")
+        partial.write_bytes(self.cleaned_data["file"].read())
+        partial.replace(data.path)
+        saved: DataSet = super().save(commit)
+        return saved
+
+
+@admin.register(DataSet)
+class DataSetAdmin(DataSetAdminBase):
+    """Adding a data set is an upload; its rows never change after that."""
+
+    list_display = ("name", "rows", "created", "forecast")
+    fields = ("name", "rows", "shown_fields", "forecast", "shown_heuristics", "digest", "created", "created_by")
+
+    def get_form(self, request: HttpRequest, obj: DataSet | None = None, change: bool = False, **kwargs: Any) -> Any:
+        return super().get_form(request, obj, change, **kwargs) if obj else DataSetForm
+
+    def get_fields(self, request: HttpRequest, obj: DataSet | None = None) -> Any:
+        return self.fields if obj else ("name", "file")
+
+    def get_readonly_fields(self, request: HttpRequest, obj: DataSet | None = None) -> Any:
+        return self.fields[1:] if obj else ()
+
+    def save_model(self, request: HttpRequest, obj: DataSet, form: Any, change: bool) -> None:
+        if not change:
+            obj.created_by_id = request.user.pk
+        super().save_model(request, obj, form, change)
+
+    def response_add(self, request: HttpRequest, obj: DataSet, post_url_continue: str | None = None) -> Any:
+        return super().response_add(request, obj, reverse("admin:evals_dataset_change", args=[obj.pk]))
+
+    @admin.display(description="fields")
+    def shown_fields(self, data: DataSet) -> str:
+        return ", ".join(data.fields)
+
+    @admin.display(description="likely gain")
+    def forecast(self, data: DataSet) -> SafeString | str:
+        """What fine-tuning on it is likely to gain, with the error of such forecasts."""
+        found = forecast(data.heuristics)
+        if found is None:
+            return f"Not known: {len(known())} tasks are measured, a forecast takes {FEWEST}."
+        return format_html(
+            "<strong>{} points</strong>, 95 % from {} to {}. Over {} measured tasks, each left out in turn, forecasts "
+            'err by {} points and the average gain by {}; the better of the two is shown. <a href="{}">How</a>',
+            *(signed(found.gain), signed(found.low), signed(found.high), found.tasks),
+            *(f"{found.error:.1f}", f"{found.mean_error:.1f}", reverse("complexity")),
+        )
+
+    @admin.display(description="how it looks")
+    def shown_heuristics(self, data: DataSet) -> SafeString:
+        rows = [(label, data.heuristics[name]) for name, label in NAMES.items() if name in data.heuristics]
+        return format_html_join(SafeString("<br>"), "{}: {}", rows)

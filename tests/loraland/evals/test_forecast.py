@@ -1,0 +1,157 @@
+"""Forecasting the gain of a new data set, on the page of correlations and in the admin after an upload."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core.files.uploadedfile import SimpleUploadedFile
+from django.test import Client
+
+from loraland.evals.forecast import forecast
+from loraland.evals.heuristics import NAMES
+from loraland.evals.jsonl import MOST_REASONS, examine
+from loraland.evals.models import DataSet, Run
+from loraland.evals.results import write_file
+
+Measured = Callable[..., Run]
+TASKS = ("viggo", "dbpedia", "gsm8k", "conllpp", "e2e_nlg", "legal", "covid", "boolq")
+
+
+def look(output: float) -> dict[str, float]:
+    return {**dict.fromkeys(NAMES, 1.0), "output_mean": output}
+
+
+@pytest.fixture
+def described(measured: Measured, settings: Any, tmp_path: Path) -> None:
+    """Eight measured tasks, whose gain falls by ten points for each doubling of their answers."""
+    settings.RESULTS_DIR = tmp_path
+    for index, task in enumerate(TASKS):
+        write_file(task, data=look(2**index - 1))
+        measured(task, "base", 0.1)
+        measured(task, "adapter", 0.9 - 0.1 * index)
+
+
+def lines(*rows: tuple[dict[str, str], str]) -> list[bytes]:
+    return [json.dumps({"inputs": inputs, "target": target}).encode() + b"\n" for inputs, target in rows]
+
+
+GOOD = lines(*(({"text": f"tweet {n}"}, ("joy", "anger")[n % 2]) for n in range(24)))
+
+
+@pytest.mark.usefixtures("described")
+def test_a_forecast_follows_what_the_tasks_have_in_common_with_an_error_bar() -> None:
+    short, long = forecast(look(1)), forecast(look(63))
+    assert short is not None
+    assert long is not None
+    assert short.gain > 50 > long.gain
+    assert short.error < short.mean_error
+    assert short.low == pytest.approx(short.gain - 1.96 * short.error)
+    assert (short.tasks, math.isclose(short.high - short.low, 2 * 1.96 * short.error)) == (8, True)
+
+
+@pytest.mark.django_db
+def test_without_enough_measured_tasks_there_is_no_forecast(settings: Any, tmp_path: Path) -> None:
+    settings.RESULTS_DIR = tmp_path
+    assert forecast(look(1)) is None
+
+
+@pytest.mark.usefixtures("described")
+def test_where_looks_tell_nothing_the_average_is_forecast(measured: Measured) -> None:
+    for index, task in enumerate(TASKS):
+        measured(task, "adapter", (0.9, 0.2)[index % 2], n=101)
+        measured(task, "base", 0.1, n=101)
+    found = forecast(look(63))
+    assert found is not None
+    assert found.error > found.mean_error
+    assert found.gain == pytest.approx(45)
+
+
+@pytest.mark.usefixtures("described")
+def test_the_page_shows_our_correlations_beside_the_printed_and_the_models_error(client: Client) -> None:
+    html = client.get("/paper/complexity/").content.decode()
+    assert "over our 8 measured tasks" in html
+    assert "−.69" in html
+    assert "leans-down" in html
+    assert "So the look of a data set tells something." in html
+
+
+@pytest.mark.django_db
+def test_the_page_without_measurements_says_what_to_do(client: Client, settings: Any, tmp_path: Path) -> None:
+    settings.RESULTS_DIR = tmp_path
+    assert "manage.py describe_data" in client.get("/paper/complexity/").content.decode()
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (b"joy\n", 'Line 25 is not {"inputs"'),
+        (b'{"inputs": {"text": "x"}}\n', "Line 25 is not"),
+        (*lines(({"tweet": "x"}, "joy")), "Line 25 has the fields tweet; needed: text."),
+        (*lines(({"text": "x"}, " ")), "Line 25 has an empty target"),
+        (*lines(({"text": "x\0"}, "joy")), "Line 25 holds a NUL"),
+        (b"\xff\xfe\n", "Line 25 is not UTF-8"),
+        (GOOD[3], "Line 25 repeats line 4; leave it out."),
+        (*lines(({"text": "x" * 40_000}, "joy")), "Line 25 has 40000 characters of input"),
+    ],
+)
+def test_a_bad_row_is_named_with_its_line_and_its_fault(line: bytes, reason: str) -> None:
+    found = examine([*GOOD, line])
+    assert len(found.reasons) == 1
+    assert found.reasons[0].startswith(reason)
+
+
+def test_good_rows_have_no_reasons_against_them_and_empty_lines_are_passed_over() -> None:
+    found = examine([*GOOD, b"\n"])
+    assert (found.reasons, len(found.rows), found.fields) == ([], 24, ["text"])
+
+
+def test_too_few_rows_odd_field_names_and_many_faults_are_told() -> None:
+    assert examine(GOOD[:5]).reasons == ["There are 5 rows; it takes 20 at least to learn from."]
+    assert "name fields with letters" in examine(lines(({"a b": "x"}, "joy"))).reasons[0]
+    many = examine([b"x\n"] * 30).reasons
+    assert (len(many), many[-1]) == (MOST_REASONS + 1, "And 10 more lines have faults.")
+
+
+@pytest.fixture
+def staff(client: Client, settings: Any, tmp_path: Path, db: None) -> Client:
+    settings.DATASETS_DIR = tmp_path / "datasets"
+    client.force_login(User.objects.create_superuser("owner", password="x"))
+    return client
+
+
+def upload(client: Client, content: bytes, name: str = "Moods") -> str:
+    data = {"name": name, "file": SimpleUploadedFile("rows.jsonl", content)}
+    return client.post("/admin/evals/dataset/add/", data, follow=True).content.decode()
+
+
+@pytest.mark.usefixtures("described")
+def test_an_uploaded_data_set_is_kept_and_its_forecast_shown(staff: Client) -> None:
+    html = upload(staff, b"".join(GOOD))
+    data = DataSet.objects.get()
+    assert (data.rows, data.fields, data.path.read_bytes()) == (24, ["text"], b"".join(GOOD))
+    assert data.created_by is not None
+    assert "likely gain" in html.lower()
+    assert "Over 8 measured tasks, each left out in turn" in html
+
+
+def test_a_bad_upload_is_refused_with_every_reason_and_nothing_is_kept(staff: Client) -> None:
+    html = upload(staff, b"".join([*GOOD, b"joy\n", b"{}\n"]))
+    assert "Line 25 is not" in html
+    assert "Line 26 is not" in html
+    assert not DataSet.objects.exists()
+
+
+def test_the_same_rows_are_not_kept_twice(staff: Client) -> None:
+    upload(staff, b"".join(GOOD))
+    assert "exactly the rows of Moods" in upload(staff, b"".join(GOOD), "Again")
+    assert DataSet.objects.count() == 1
+
+
+def test_without_measured_tasks_the_admin_says_why_there_is_no_forecast(staff: Client) -> None:
+    assert "a forecast takes 6" in upload(staff, b"".join(GOOD))
