@@ -71,9 +71,9 @@ def _compiler() -> str:
     reason = missing_feature()
     if reason:
         raise BuildError(reason)
-    compiler = shutil.which(os.environ.get("CXX", "g++")) or shutil.which("clang++")
+    compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        raise BuildError("no C++ compiler is installed; install g++ or name one in CXX")
+        raise BuildError("no C++ compiler is installed; install g++")
     return compiler
 
 
