@@ -39,7 +39,8 @@ async def answer(
     visitor = visitor_of(request)
     generation = await start(visitor, Generation.Source.API, version, **asked.source(), sampling=asked.sampling())
     digest = version.digest if version else ""
-    head = Head(generation.wire_id, asked.model, int(generation.created.timestamp()), digest)
+    created = int(generation.created.timestamp())
+    head = Head(generation.wire_id, asked.model, created, digest, generation.components)
     if asked.stream:
         return await streamed(generation, head, shape, asked.include_usage)
     return JsonResponse(await whole(generation, head, shape))

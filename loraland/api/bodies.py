@@ -19,6 +19,8 @@ class Head:
     model: str
     created: int
     digest: str
+    components: Sequence[dict[str, Any]] = ()
+    """The versions that were added up, with their digests and weights."""
 
     def piece(self, prefix: str, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
         return {
@@ -133,6 +135,8 @@ def conclusion(head: Head, finished: Finished, usage: bool) -> dict[str, Any]:
     stats = finished.stats
     about = asdict(stats) | {"digest": head.digest, "generation": head.generation, "reason": finished.reason}
     del about["logit_delta"]
+    if head.components:
+        about["components"] = list(head.components)
     told = {"system_fingerprint": stats.fingerprint or None, "loraland": about}
     return told | {"usage": _usage(stats)} if usage else told
 

@@ -1,4 +1,6 @@
-"""Which models a program may name: ``base``, an adapter's slug, or one version of it as ``slug@digest-prefix``."""
+"""Which models a program may name: ``base``, an adapter's slug, one version of it as ``slug@digest-prefix``, or a
+weighted sum of these as ``slug+0.5*other@digest-prefix``.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +10,48 @@ from typing import Any, Final
 from django.conf import settings
 
 from loraland.api.errors import ApiError
+from loraland.catalogue.composition import MAX_PARTS, Composition
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.generations.start import ANSWERING
 
 BASE: Final = "base"
 _SLUG: Final = re.compile(r"[-\w]{1,80}", re.ASCII)
+_WEIGHT: Final = re.compile(r"-?\d{1,3}(\.\d{1,6})?", re.ASCII)
 _PREFIX: Final = re.compile(r"[0-9a-f]{6,64}")
 
 
-async def find(name: str) -> AdapterVersion | None:
-    """The version that `name` means, with its adapter; None for the base model. Raises `ApiError` 404."""
+async def find(name: str) -> AdapterVersion | Composition | None:
+    """The version that `name` means, with its adapter, or the sum; None for the base model.
+
+    Raises `ApiError`: 404 for what is not there, 400 for a sum that has no meaning.
+    """
     if name == BASE:
         return None
+    terms = [_term(each) for each in name.split("+")]
+    if len(terms) > MAX_PARTS:
+        sentence = f"{len(terms)} adapters are added up; name at most {MAX_PARTS}."
+        raise ApiError(400, "invalid_model", sentence, param="model")
+    if len(terms) == 1 and terms[0][1] == 1:
+        return await _one(terms[0][0])
+    composition = Composition(tuple([(await _one(each), weight) for each, weight in terms]))
+    if composition.problem:
+        raise ApiError(400, "invalid_model", composition.problem, param="model")
+    return composition
+
+
+def _term(text: str) -> tuple[str, float]:
+    """A name and its weight, 1 where there is none before a star."""
+    before, star, name = text.partition("*")
+    if star and not _WEIGHT.fullmatch(before):
+        sentence = f"{before[:40]!r} is no weight; write a number such as 0.5 or -1 before the *."
+        raise ApiError(400, "invalid_model", sentence, param="model")
+    return (name, float(before)) if star else (text, 1.0)
+
+
+async def _one(name: str) -> AdapterVersion:
+    if name == BASE:
+        sentence = "The base is part of every answer and has no weight; add adapters only."
+        raise ApiError(400, "invalid_model", sentence, param="model")
     slug, at, prefix = name.partition("@")
     adapter = await Adapter.objects.served().filter(slug=slug).afirst() if _SLUG.fullmatch(slug) else None
     if adapter is None or adapter.published is None:
@@ -41,8 +73,10 @@ async def listing() -> list[dict[str, Any]]:
 
 
 async def entry(name: str) -> dict[str, Any]:
-    """The listing's entry of one name. Raises `ApiError` 404."""
+    """The listing's entry of one name, or of a sum. Raises `ApiError` as `find` does."""
     version = await find(name)
+    if isinstance(version, Composition):
+        return _of_sum(version, name)
     return _of(version, name) if version else _entry(BASE, 0, settings.BASE_NAME, {"base": settings.BASE_NAME})
 
 
@@ -70,6 +104,17 @@ def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
         "fields": list(version.field_names),
     }
     return _entry(name, int(version.created.timestamp()), adapter.author or "loraland", about)
+
+
+def _of_sum(composition: Composition, name: str) -> dict[str, Any]:
+    about = {
+        "base": settings.BASE_NAME,
+        "components": composition.record,
+        "digest": composition.digest,
+        "rank": composition.rank,
+        "fields": list(composition.field_names),
+    }
+    return _entry(name, max(int(each.created.timestamp()) for each in composition.versions), "loraland", about)
 
 
 def _entry(name: str, created: int, owner: str, about: dict[str, Any]) -> dict[str, Any]:

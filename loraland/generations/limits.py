@@ -8,6 +8,7 @@ from typing import Final
 from django.conf import settings
 
 from inference.protocol import Message, Sampling
+from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.storable import is_storable
 from loraland.generations.refusal import Refused
@@ -61,7 +62,9 @@ def check_size(messages: tuple[Message, ...] | None, prompt: str | None, inputs:
         raise Refused("input_too_long", sentence, 413, param=name)
 
 
-def check_inputs(version: AdapterVersion | None, inputs: dict[str, str] | None, has_messages: bool) -> None:
+def check_inputs(
+    version: AdapterVersion | Composition | None, inputs: dict[str, str] | None, has_messages: bool
+) -> None:
     """Refuse inputs that do not fill the adapter's template field by field, and messages that cannot."""
     fields = version.field_names if version and version.template else ()
     if inputs is None:

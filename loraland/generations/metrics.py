@@ -16,6 +16,8 @@ from loraland.inference_client import redis
 logger = logging.getLogger(__name__)
 
 KEY: Final = "metrics:answers"
+SUM: Final = "+"
+"""Where answers of several adapters together are counted; no slug has this name."""
 FIRST_TOKEN_BOUNDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds, in seconds, of the buckets of the time to the first token."""
 
@@ -33,7 +35,7 @@ class Count:
 async def count(generation: Generation, terminal: Terminal) -> None:
     """Add one recorded answer. Counting is worth less than recording: without Redis it is skipped and said so."""
     version = generation.adapter_version
-    adapter = version.adapter.slug if version else "base"
+    adapter = version.adapter.slug if version else SUM if generation.components else "base"
     stats = terminal.stats
     adds = {
         f"answers|{adapter}|{generation.source}:{getattr(terminal, 'reason', 'error')}": 1.0,

@@ -27,7 +27,7 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
 
 
 class Generation(models.Model):
-    """One answer of one adapter version (or of the base, when there is none)."""
+    """One answer of one adapter version, of several added up, or of the base when there is none."""
 
     class Status(models.TextChoices):
         QUEUED = "queued", "in progress"
@@ -49,6 +49,9 @@ class Generation(models.Model):
     source = models.CharField(max_length=12, choices=Source.choices)
     adapter_version = models.ForeignKey(
         "catalogue.AdapterVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="generations"
+    )
+    components = models.JSONField(
+        default=list, blank=True, help_text="The versions that were added up, with their digests and weights."
     )
     base = models.CharField(max_length=200)
     request = models.JSONField(help_text="The request as it went over the wire.")

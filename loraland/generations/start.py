@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from inference.protocol import Failed, Generate, Message, QueueClass, Sampling, encode
 from inference.streams import QueueFull, WireError
+from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.limits import check_inputs, check_size, check_stops, clamp, spend_quota
 from loraland.generations.models import Generation
@@ -34,7 +35,7 @@ ANSWERING: Final = (AdapterVersion.Status.READY, AdapterVersion.Status.PUBLISHED
 async def start(
     visitor: Visitor,
     source: Generation.Source,
-    version: AdapterVersion | None,
+    version: AdapterVersion | Composition | None,
     *,
     messages: Sequence[Message] | None = None,
     prompt: str | None = None,
@@ -44,8 +45,8 @@ async def start(
 ) -> Generation:
     """Accept one request of `visitor` for an answer of `version` (None: the base model) and put it in the queue.
 
-    `version` comes with its `adapter`. `sampling.max_tokens` is cut to the site's limit. Raises `Refused`; when
-    the queue was full or out of reach, the row stays as an answer that ended in an error.
+    `version` comes with its `adapter`, or is a sum of such. `sampling.max_tokens` is cut to the site's limit.
+    Raises `Refused`; when the queue was full or out of reach, the row stays as an answer that ended in an error.
     """
     if not visitor.tenant:
         raise Refused("no_session", "Your browser sent no session; allow cookies and reload the page.", 403)
@@ -71,10 +72,12 @@ async def start(
     return generation
 
 
-def check_served(version: AdapterVersion | None) -> None:
+def check_served(version: AdapterVersion | Composition | None) -> None:
     """Refuse a version that is not ready, or was made for another base model than the one that runs here."""
     if version is None:
         return
+    if isinstance(version, Composition):
+        return _check_sum(version)
     if not version.adapter.is_served:
         sentence = f"{version.adapter.name} needs the base model {version.adapter.base}, which does not run here."
         raise Refused("adapter_not_served", sentence, 409, param="model")
@@ -82,6 +85,13 @@ def check_served(version: AdapterVersion | None) -> None:
     if version.status not in ANSWERING or is_withdrawn:
         sentence = f"{version} is {version.status} and does not answer; choose another version."
         raise Refused("adapter_not_served", sentence, 409, param="model")
+
+
+def _check_sum(composition: Composition) -> None:
+    if composition.problem:
+        raise Refused("invalid_request", composition.problem, 400, param="model")
+    for version in composition.versions:
+        check_served(version)
 
 
 def _running_limit(visitor: Visitor) -> int:
@@ -96,7 +106,11 @@ async def _spend(visitor: Visitor) -> None:
 
 
 def _create(
-    visitor: Visitor, source: Generation.Source, version: AdapterVersion | None, request: Generate, limit: int | None
+    visitor: Visitor,
+    source: Generation.Source,
+    version: AdapterVersion | Composition | None,
+    request: Generate,
+    limit: int | None,
 ) -> Generation:
     with transaction.atomic():
         if limit is not None:
@@ -107,7 +121,8 @@ def _create(
             session_key="" if visitor.user_id else visitor.session_key,
             tenant=visitor.tenant,
             source=source,
-            adapter_version=version,
+            adapter_version=version if isinstance(version, AdapterVersion) else None,
+            components=version.record if isinstance(version, Composition) else [],
             base=settings.BASE_NAME,
             request=json.loads(encode(request)),
         )

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+
 import openai
 import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
 
-from inference.protocol import Delta, Failed, Finished, Stats, TokenLogprob
+from inference.identity import composed_digest
+from inference.protocol import AdapterRef, Component, Delta, Failed, Finished, Stats, TokenLogprob
+from loraland.generations.models import Generation
 from tests.loraland.scripted_worker import FINGERPRINT
 
 HELLO = [{"role": "user", "content": "one two three"}]
@@ -144,6 +148,70 @@ async def test_an_unknown_model_is_not_found(client, emotion, publish, name):
     with pytest.raises(openai.NotFoundError) as refused:
         await client.chat.completions.create(model=name, messages=HELLO)
     assert (refused.value.code, refused.value.param) == ("model_not_found", "model")
+
+
+@pytest_asyncio.fixture
+async def parts(emotion, publish):
+    """`emotion` of rank 8, a second adapter, a DoRA, and one of a high rank."""
+    await type(emotion).objects.filter(pk=emotion.pk).aupdate(rank=8)
+    for slug, digest, fields in (
+        ("topic", "b", {"rank": 16}),
+        ("dora", "c", {"rank": 4, "config": {"use_dora": True}}),
+        ("large", "d", {"rank": 60}),
+    ):
+        await sync_to_async(publish)(slug, digest=digest, **fields)
+
+
+async def test_adapters_are_added_up_and_the_answer_names_each_of_them(client, answering, parts):
+    worker = answering()
+    done = await client.chat.completions.create(model="emotion+-0.5*topic@bbbbbb", messages=HELLO)
+    (request,) = worker.seen
+    components = (Component("a" * 64, 1.0), Component("b" * 64, -0.5))
+    digest = composed_digest((each.digest, each.weight) for each in components)
+    assert request.adapter == AdapterRef(digest, "Tweet: {text}\n", ("text",), components)
+    named = [
+        {"model": "emotion@aaaaaaaaaaaa", "digest": "a" * 64, "weight": 1.0},
+        {"model": "topic@bbbbbbbbbbbb", "digest": "b" * 64, "weight": -0.5},
+    ]
+    assert (done.model, done.loraland["digest"]) == ("emotion+-0.5*topic@bbbbbb", digest)
+    assert done.loraland["components"] == named
+    stored = await Generation.objects.aget(pk=request.id)
+    assert (stored.adapter_version_id, stored.components) == (None, named)
+
+
+async def test_a_sum_can_be_looked_up_and_a_lone_weight_makes_one(client, parts):
+    entry = await client.models.retrieve("emotion+2*topic")
+    assert (entry.loraland["rank"], entry.loraland["fields"]) == (24, ["text"])
+    assert [each["weight"] for each in entry.loraland["components"]] == [1.0, 2.0]
+    assert (await client.models.retrieve("0.5*emotion")).loraland["digest"] != "a" * 64
+    assert (await client.models.retrieve("1*emotion")).loraland["digest"] == "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("emotion+half*topic", "'half' is no weight"),
+        ("emotion+*topic", "'' is no weight"),
+        ("emotion+nan*topic", "'nan' is no weight"),
+        ("0*emotion+topic", "must not be 0"),
+        ("emotion+101*topic", "nor beyond 100"),
+        ("emotion+topic+emotion", "named twice"),
+        ("emotion+dora", "is a DoRA"),
+        ("emotion+large", "add up to 68; at most 64"),
+        ("emotion+0.5*base", "The base is part of every answer"),
+        ("+".join(["emotion"] * 9), "name at most 8"),
+    ],
+)
+async def test_a_sum_without_meaning_is_refused(client, parts, name, sentence):
+    with pytest.raises(openai.BadRequestError, match=re.escape(sentence)) as refused:
+        await client.chat.completions.create(model=name, messages=HELLO)
+    assert (refused.value.code, refused.value.param) == ("invalid_model", "model")
+
+
+@pytest.mark.parametrize("name", ["emotion+", "+emotion", "emotion+nothing", "0.5*emotion@cccccc"])
+async def test_a_sum_with_an_unknown_adapter_is_not_found(client, parts, name):
+    with pytest.raises(openai.NotFoundError):
+        await client.chat.completions.create(model=name, messages=HELLO)
 
 
 async def test_a_wrong_key_is_refused(server):
