@@ -13,7 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
-from inference.protocol import Event, Request
+from inference.protocol import Event, QueueClass, Request
+from inference.room import Room
 from inference.sequence import Resume
 
 RESIDENCY_SECONDS: Final = 0.5
@@ -30,9 +31,9 @@ class SteppedEngine(Protocol):
     def has_work(self) -> bool: ...
 
     @property
-    def room(self) -> int: ...
+    def room(self) -> Room: ...
 
-    def add(self, request: Request, resume: Resume | None = None) -> None: ...
+    def add(self, request: Request, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None: ...
 
     def stop(self, id: str) -> None: ...
 
@@ -51,7 +52,7 @@ class Report:
     """
 
     events: tuple[Event, ...]
-    room: int
+    room: Room
     handled: int
     fingerprint: str
     residency: Mapping[str, Any]
@@ -92,8 +93,8 @@ class DeviceThread:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def add(self, request: Request, resume: Resume | None) -> int:
-        return self._send(lambda engine: engine.add(request, resume))
+    def add(self, request: Request, resume: Resume | None, queue_class: QueueClass) -> int:
+        return self._send(lambda engine: engine.add(request, resume, queue_class))
 
     def stop(self, id: str) -> int:
         return self._send(lambda engine: engine.stop(id))

@@ -17,7 +17,8 @@ from inference.loading import Loaded
 from inference.machine import Machine, build_machine
 from inference.model_runner import OUT_OF_MEMORY, Outcome, OutOfMemory
 from inference.prompt import Prompt, PromptError, build_prompt
-from inference.protocol import Event, Failed, Generate, Probe, Progress, Request, Stats
+from inference.protocol import Event, Failed, Generate, Probe, Progress, QueueClass, Request, Stats
+from inference.room import Room
 from inference.sampler import Draw, refusal
 from inference.scheduler import Plan
 from inference.sequence import Resume, Sequence, State
@@ -67,15 +68,15 @@ class Engine:
         return bool(self._events or self._answers)
 
     @property
-    def room(self) -> int:
+    def room(self) -> Room:
         """How many requests it would take now, a bounded look-ahead included."""
         return self.scheduler.room
 
-    def add(self, request: Request, resume: Resume | None = None) -> None:
+    def add(self, request: Request, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None:
         """Take a request, or go on with one that another worker has begun. A refusal is an event of the next step."""
         assert request.id not in self._answers, f"request {request.id} is here already"
         try:
-            self._start(self._accept(request, resume))
+            self._start(self._accept(request, resume, queue_class))
         except PromptError as error:
             digest = request.adapter.digest if request.adapter else ""
             stats = Stats(seed=seed_of(request), digest=digest, fingerprint=self.fingerprint)
@@ -128,7 +129,7 @@ class Engine:
         """End the loading thread."""
         self.machine.loader.close()
 
-    def _accept(self, request: Request, resume: Resume | None) -> Answer:
+    def _accept(self, request: Request, resume: Resume | None, queue_class: QueueClass) -> Answer:
         """Put a request into tokens; raises `PromptError`."""
         if isinstance(request, Probe):
             prompt, max_tokens = Prompt(self.machine.runner.canary_ids), 1
@@ -140,6 +141,8 @@ class Engine:
             max_tokens=max_tokens,
             digest=request.adapter.digest if request.adapter else "",
             is_probe=isinstance(request, Probe),
+            tenant=request.tenant if isinstance(request, Generate) else "",
+            queue_class=queue_class,
         )
         return Answer(request, self.fingerprint, sequence, self.machine.tokenizer, resume, prompt.dropped_turns)
 
@@ -209,14 +212,11 @@ class Engine:
     def _shed(self, plan: Plan) -> None:
         """After a pass that did not fit, give up the youngest request that was reading its prompt, or the youngest.
 
-        With no pass it was an adapter that did not fit on the device: that of the oldest who waits for one.
+        With no pass it was an adapter that did not fit on the device: that of the one who was to start.
         """
         sequences = [work.sequence for work in plan.tiles or plan.decodes]
-        if sequences:
-            victim = max(sequences, key=lambda each: each.arrival)
-        else:
-            waiting = [each for each in self.scheduler.waiting if each.digest and each.state is State.WAITING]
-            victim = next(each for each in waiting if self.machine.slots.slot(each.digest) is None)
+        victim = max(sequences, key=lambda each: each.arrival) if sequences else self.scheduler.starting
+        assert victim is not None, "only an adapter that is put on the device takes memory before a pass"
         self._fail(self._answers[victim.id], *_NO_MEMORY)
 
     def _finish(self, answer: Answer) -> None:

@@ -6,7 +6,7 @@ while others use it, and also when nobody does, until its place is wanted: least
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Iterable
 
 
@@ -38,9 +38,11 @@ class BlockPool:
         """How many blocks hold `num_tokens` tokens."""
         return -(-num_tokens // self.block_size)
 
-    def can_allocate(self, count: int, shared: tuple[int, ...] = ()) -> bool:
-        """Whether `count` blocks are free beside those of `shared`."""
-        return count + sum(not self._num_users[block] for block in shared) <= self.num_free
+    def can_allocate(self, count: int, shared: tuple[int, ...] = (), returned: Iterable[tuple[int, ...]] = ()) -> bool:
+        """Whether `count` blocks are free beside those of `shared`, or would be once `returned` were given back."""
+        given = Counter(block for blocks in returned for block in blocks)
+        num_free = self.num_free + sum(self._num_users[block] == users for block, users in given.items())
+        return count + sum(self._num_users[block] == given[block] for block in shared) <= num_free
 
     def allocate(self, count: int) -> tuple[int, ...]:
         """Take `count` blocks. Ask `can_allocate` first: to ask for more than are free is a defect."""

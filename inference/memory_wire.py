@@ -9,9 +9,11 @@ import asyncio
 import itertools
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from inference.fairness import INPUT_COST, OUTPUT_COST, VirtualCounters
 from inference.protocol import (
     CLASSES,
     Event,
@@ -25,7 +27,10 @@ from inference.protocol import (
     Terminal,
     is_terminal,
 )
+from inference.room import Room
 from inference.wire import (
+    CLAIM_COST,
+    EVALUATION_PATIENCE,
     MAX_ATTEMPTS,
     ORPHAN_LEASES,
     RETRY_MS,
@@ -36,6 +41,7 @@ from inference.wire import (
     check_id,
     position_of,
     resume_of,
+    tenant_of,
     verdict,
 )
 
@@ -71,10 +77,15 @@ class _Beats:
 
 
 class MemoryWire:
-    """The wire that `inference.wire.Wire` describes, without a server. `clock` tells seconds."""
+    """The wire that `inference.wire.Wire` describes, without a server. `clock` tells seconds.
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    `weights` are the shares of tenants, by their name or kind, in what is claimed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, weights: Mapping[str, float] | None = None) -> None:
         self._clock = clock
+        self._counters: dict[tuple[str, QueueClass], VirtualCounters] = defaultdict(lambda: VirtualCounters(weights))
+        self._passed: Counter[str] = Counter()
         self._requests: dict[str, _Waiting] = {}
         self._streams: dict[str, list[Event]] = {}
         self._expiries: dict[str, float] = {}
@@ -100,10 +111,12 @@ class MemoryWire:
     async def submit(self, request: Request, base: str, queue_class: QueueClass, limit: int) -> None:
         if await self.exists(check_id(request.id)):
             return
-        waiting = await self.queue_length(base)
+        counted = CLASSES[: CLASSES.index(queue_class) + 1]
+        waiting = sum(len(self._line(base, each)) for each in counted)
         if waiting >= limit:
             raise QueueFull(waiting, limit)
         self._requests[request.id] = _Waiting(request, base, queue_class)
+        self._counters[base, queue_class].enter(tenant_of(request))
         self._publish(f"arrivals:{base}", request.id)
 
     async def stop(self, id: str) -> None:
@@ -118,7 +131,8 @@ class MemoryWire:
         mine = self._requests.get(check_id(id))
         if mine is None or self._is_leased(mine):
             return None
-        return [waiting.request.id for waiting in self._line(mine.base)].index(id)
+        line = [waiting for queue_class in CLASSES for waiting in self._line(mine.base, queue_class)]
+        return line.index(mine)
 
     async def events(self, id: str, after: str = "0-0") -> AsyncIterator[tuple[str, Event]]:
         check_id(id)
@@ -147,7 +161,7 @@ class MemoryWire:
         return True
 
     async def queue_length(self, base: str) -> int:
-        return len(self._line(base))
+        return sum(len(self._line(base, queue_class)) for queue_class in CLASSES)
 
     async def heartbeats(self, base: str) -> list[Heartbeat]:
         now = self._clock()
@@ -175,18 +189,55 @@ class MemoryWire:
 
     # a worker
 
-    async def claim(self, base: str, worker: str, fingerprint: str, count: int, lease_seconds: float) -> list[Claim]:
+    async def claim(
+        self,
+        base: str,
+        worker: str,
+        fingerprint: str,
+        room: Room,
+        lease_seconds: float,
+        held: Collection[str] = (),
+    ) -> list[Claim]:
+        await self._end_doomed(base, fingerprint, lease_seconds)
         claims: list[Claim] = []
-        for waiting in self._line(base):
-            doom = self._judge(waiting, fingerprint, lease_seconds)
-            if doom == "other" or (not doom and len(claims) == count):
-                continue
-            claim = self._take(waiting, fingerprint, lease_seconds)
-            if doom:
-                await self.finish(claim, verdict(claim.id, doom))
-            else:
-                claims.append(claim)
+        for turn in range(room.total + room.chat):
+            waiting = self._next(base, fingerprint, lease_seconds, is_chat_only=turn >= room.total)
+            if waiting is None:
+                break
+            claims.append(self._take(waiting, fingerprint, lease_seconds))
+        hosts = {*held, *(tenant_of(claim.request) for claim in claims if claim.queue_class == "chat")}
+        for waiting in self._guests(base, fingerprint, lease_seconds, hosts)[: room.guests]:
+            claims.append(self._take(waiting, fingerprint, lease_seconds))
         return claims
+
+    async def _end_doomed(self, base: str, fingerprint: str, lease: float) -> None:
+        for waiting in [each for queue_class in CLASSES for each in self._line(base, queue_class)]:
+            doom = self._judge(waiting, fingerprint, lease)
+            if doom not in ("", "other"):
+                claim = self._take(waiting, fingerprint, lease)
+                await self.finish(claim, verdict(claim.id, doom))
+
+    def _free(self, base: str, queue_class: QueueClass, fingerprint: str, lease: float) -> list[_Waiting]:
+        return [each for each in self._line(base, queue_class) if not self._judge(each, fingerprint, lease)]
+
+    def _next(self, base: str, fingerprint: str, lease: float, is_chat_only: bool) -> _Waiting | None:
+        """Chat if there is any, unless it is evaluation's turn."""
+        chats, others = (self._free(base, queue_class, fingerprint, lease) for queue_class in CLASSES)
+        is_turn = others and not is_chat_only and self._passed[base] >= EVALUATION_PATIENCE
+        if chats and not is_turn:
+            self._passed[base] = self._passed[base] + 1 if others else 0
+            return chats[0]
+        if not others or is_chat_only:
+            return None
+        self._passed[base] = 0
+        return others[0]
+
+    def _guests(self, base: str, fingerprint: str, lease: float, hosts: set[str]) -> list[_Waiting]:
+        """The first chat of each tenant that is not among `hosts`."""
+        guests: dict[str, _Waiting] = {}
+        for waiting in self._free(base, "chat", fingerprint, lease):
+            guests.setdefault(tenant_of(waiting.request), waiting)
+        return [waiting for tenant, waiting in guests.items() if tenant not in hosts]
 
     def _judge(self, waiting: _Waiting, fingerprint: str, lease: float) -> str:
         """What becomes of a request that nobody owns: its doom, "other" to leave it, or "" to take it."""
@@ -203,6 +254,9 @@ class MemoryWire:
         return "other" if patient else "fingerprint_changed"
 
     def _take(self, waiting: _Waiting, fingerprint: str, lease: float) -> Claim:
+        if waiting.deadline is None:
+            self._leave(waiting)
+            self._charge(waiting, CLAIM_COST)
         waiting.token = uuid.uuid4().hex
         waiting.attempts += 1
         waiting.deadline = self._clock() + lease
@@ -216,7 +270,14 @@ class MemoryWire:
             length=len(stream),
             fingerprint=fingerprint,
             lease_seconds=lease,
+            queue_class=waiting.queue_class,
         )
+
+    def _leave(self, waiting: _Waiting) -> None:
+        self._counters[waiting.base, waiting.queue_class].leave(tenant_of(waiting.request))
+
+    def _charge(self, waiting: _Waiting, cost: float) -> None:
+        self._counters[waiting.base, waiting.queue_class].charge(tenant_of(waiting.request), cost)
 
     async def renew(self, claim: Claim) -> Receipt:
         if waiting := self._owned(claim):
@@ -276,14 +337,23 @@ class MemoryWire:
             self._streams.pop(id, None)
         return self._streams.get(id, [])
 
-    def _line(self, base: str) -> list[_Waiting]:
-        """Who waits for `base`, next first: by class, then those who were claimed before, then by arrival."""
-        waiting = [each for each in self._requests.values() if each.base == base and not self._is_leased(each)]
-        never = float("inf")
-        return sorted(
-            waiting,
-            key=lambda each: (CLASSES.index(each.queue_class), never if each.deadline is None else each.deadline),
-        )
+    def _line(self, base: str, queue_class: QueueClass) -> list[_Waiting]:
+        """Who waits, next first: those who were claimed before, then the least served tenant's, by arrival."""
+        waiting = [each for each in self._requests.values() if (each.base, each.queue_class) == (base, queue_class)]
+        begun = [each for each in waiting if each.deadline is not None and not self._is_leased(each)]
+        fresh = [each for each in waiting if each.deadline is None]
+        return sorted(begun, key=lambda each: each.deadline or 0.0) + self._in_turn(fresh, base, queue_class)
+
+    def _in_turn(self, waiting: list[_Waiting], base: str, queue_class: QueueClass) -> list[_Waiting]:
+        """Those never claimed, as they will be claimed if nobody else comes; they come in order of arrival."""
+        counters = self._counters[base, queue_class]
+        turns: Counter[str] = Counter()
+        starts: list[tuple[float, int]] = []
+        for number, each in enumerate(waiting):
+            tenant = tenant_of(each.request)
+            starts.append((counters[tenant] + turns[tenant] * CLAIM_COST / counters.weight(tenant), number))
+            turns[tenant] += 1
+        return [waiting[number] for _, number in sorted(starts)]
 
     def _is_leased(self, waiting: _Waiting) -> bool:
         return waiting.deadline is not None and waiting.deadline > self._clock()
@@ -298,6 +368,12 @@ class MemoryWire:
 
     def _end(self, id: str, terminal: Terminal) -> None:
         waiting = self._requests.pop(id, None)
+        if waiting and waiting.deadline is None:
+            self._leave(waiting)
+        elif waiting:
+            stats = terminal.stats
+            cost = INPUT_COST * stats.prompt_tokens + OUTPUT_COST * stats.completion_tokens
+            self._charge(waiting, cost - CLAIM_COST)
         self._streams.setdefault(id, []).append(terminal)
         self._ended[f"{next(self._entries)}-0"] = _Ended(waiting.request if waiting else None, terminal)
         self._wake()

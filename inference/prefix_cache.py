@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
+from collections.abc import Iterable
 from math import lcm
 
 from inference.kv_cache import BlockPool
@@ -36,10 +37,10 @@ class PrefixCache:
         found = self.pool.find(self._names(sequence, longest))
         return found[: len(found) // self._stride * self._stride]
 
-    def fits(self, sequence: Sequence, spare: int) -> bool:
-        """Whether there are blocks for all tokens of `sequence`, and `spare` more."""
+    def fits(self, sequence: Sequence, spare: int, returned: Iterable[tuple[int, ...]] = ()) -> bool:
+        """Whether there are blocks for all tokens of `sequence`, and `spare` more, once `returned` are given back."""
         found = self.find(sequence)
-        return self.pool.can_allocate(self.pool.blocks_for(sequence.num_tokens) - len(found) + spare, found)
+        return self.pool.can_allocate(self.pool.blocks_for(sequence.num_tokens) - len(found) + spare, found, returned)
 
     def begin(self, sequence: Sequence) -> None:
         """Give `sequence` blocks for all its tokens, and count as computed what is found. Ask `fits` first."""

@@ -7,8 +7,9 @@ holds the transactions. One `RedisWire` serves one event loop.
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -33,7 +34,9 @@ from inference.protocol import (
     encode,
 )
 from inference.redis_reader import LONGEST_BLOCK_MS, LOST_CONNECTION, Reader, backoff, read_entries, read_streams
+from inference.room import Room
 from inference.wire import (
+    EVALUATION_PATIENCE,
     MAX_ATTEMPTS,
     ORPHAN_LEASES,
     RETRY_MS,
@@ -44,6 +47,7 @@ from inference.wire import (
     Write,
     check_id,
     resume_of,
+    tenant_of,
     verdict,
 )
 
@@ -54,12 +58,16 @@ MAX_CONNECTIONS: Final = 64
 
 
 class RedisWire:
-    """The wire that `inference.wire.Wire` describes, over the Redis server behind `client`."""
+    """The wire that `inference.wire.Wire` describes, over the Redis server behind `client`.
 
-    def __init__(self, client: Redis) -> None:
+    `weights` are the shares of tenants, by their name or kind, in what is claimed.
+    """
+
+    def __init__(self, client: Redis, weights: Mapping[str, float] | None = None) -> None:
         if not client.connection_pool.connection_kwargs.get("decode_responses"):
             raise WireError("RedisWire reads text: give it a client made with decode_responses=True")
         self._client = client
+        self._weights = json.dumps(dict(weights or {}))
         self._reader = Reader(client)
         self._submit = client.register_script(wire_scripts.SUBMIT)
         self._stop = client.register_script(wire_scripts.STOP)
@@ -75,7 +83,7 @@ class RedisWire:
         self._recovered: set[str] = set()
 
     @classmethod
-    def connect(cls, url: str) -> RedisWire:
+    def connect(cls, url: str, weights: Mapping[str, float] | None = None) -> RedisWire:
         """A wire with its own connections to the server at `url`; it connects when first used."""
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)
         # A burst of calls waits for a connection; the ordinary pool would refuse those past its hundredth.
@@ -88,7 +96,7 @@ class RedisWire:
             retry=retry,
             socket_timeout=10,
         )
-        return cls(Redis.from_pool(pool))
+        return cls(Redis.from_pool(pool), weights)
 
     async def aclose(self) -> None:
         await self._reader.aclose()
@@ -103,8 +111,9 @@ class RedisWire:
     # the site
 
     async def submit(self, request: Request, base: str, queue_class: QueueClass, limit: int) -> None:
-        args: list[str | int] = [check_id(request.id), encode(request), limit]
-        waiting = await _answer(self._submit([queue_key(base, queue_class), *queue_keys(base)], args))
+        args: list[str | int] = [check_id(request.id), encode(request), limit, tenant_of(request)]
+        counted = queue_keys(base)[: CLASSES.index(queue_class) + 1]
+        waiting = await _answer(self._submit([queue_key(base, queue_class), *counted], args))
         if waiting >= 0:
             raise QueueFull(waiting, limit)
 
@@ -187,16 +196,25 @@ class RedisWire:
 
     # a worker
 
-    async def claim(self, base: str, worker: str, fingerprint: str, count: int, lease_seconds: float) -> list[Claim]:
+    async def claim(
+        self,
+        base: str,
+        worker: str,
+        fingerprint: str,
+        room: Room,
+        lease_seconds: float,
+        held: Collection[str] = (),
+    ) -> list[Claim]:
         token = uuid.uuid4().hex
-        args: list[str | int] = [worker, fingerprint, count, _ms(lease_seconds), token, MAX_ATTEMPTS, ORPHAN_LEASES]
+        args: list[str | int] = [worker, fingerprint, _ms(lease_seconds), token, MAX_ATTEMPTS, ORPHAN_LEASES]
+        args += [EVALUATION_PATIENCE, room.total, room.chat, room.guests, self._weights, json.dumps(list(held))]
         taken = await _answer(self._claim([f"generation:fingerprints:{base}", *queue_keys(base)], args))
         claims = [await self._open(each, token, fingerprint, lease_seconds) for each in taken]
         return [claim for claim in claims if claim]
 
     async def _open(self, taken: list[Any], token: str, fingerprint: str, lease: float) -> Claim | None:
         """The claim on one request that the script took, or None after ending one that is doomed."""
-        id, text, attempts, doom, length = taken
+        id, text, attempts, doom, length, queue = taken
         request, streamed = _readable(text), list[Event]()
         try:
             raw = await _answer(self._client.xrange(stream_key(id))) if length else []
@@ -204,7 +222,8 @@ class RedisWire:
         except ProtocolError:
             request = None
         doom = doom or ("" if request else "invalid_request")
-        claim = Claim(id, request, token, attempts, resume_of(streamed), length, fingerprint, lease)
+        queue_class: QueueClass = queue.rpartition(":")[2]
+        claim = Claim(id, request, token, attempts, resume_of(streamed), length, fingerprint, lease, queue_class)
         if not doom:
             return claim
         await self.finish(claim, verdict(id, doom))

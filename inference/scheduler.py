@@ -1,47 +1,39 @@
 """Who computes what in the next pass: continuous batching over blocks, rows and adapter slots.
 
-Pure Python. Decode rows come first, then tiles of prompts within a budget of tokens, then newcomers in order
-of age. What a row computes never depends on these choices, so they are free to serve throughput and fairness:
+Pure Python. Decode rows come first, then newcomers start in order of `inference.priority`, then tiles of prompts
+are read within a budget of tokens. What a row computes never depends on these choices, so they are free to serve
+throughput and fairness:
 
-- Blocks: when they run out the youngest runner loses its own, and is computed again later: its prompt in the
-  same tiles, its generated tokens as decode rows, exactly as after a takeover from another worker.
-- Slots: a request waits while every device slot holds another adapter in use. At most `PATIENCE` younger
-  requests may ride an occupied slot past it; then all of them wait until a slot has drained.
+- Blocks: when they run out the least entitled runner loses its own, and is computed again later: its prompt in
+  the same tiles, its generated tokens as decode rows, exactly as after a takeover from another worker.
+- Slots: a request waits while every device slot holds another adapter in use (`inference.slot_turns`).
+- Whoever is entitled to start and finds no place may displace others, as `inference.priority` says.
 """
 
 from __future__ import annotations
 
 from bisect import insort
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from itertools import zip_longest
+from typing import Final
 
 from inference.kv_cache import BlockPool
 from inference.prefix_cache import PrefixCache
+from inference.priority import Priority
+from inference.protocol import CLASSES
+from inference.room import Room
 from inference.sequence import Sequence, State
+from inference.slot_turns import Slots, SlotTurns
 
-PATIENCE: Final = 4
-"""Slot turns: how many younger requests may be admitted to a slot before one that waits for a slot."""
 TILE: Final = 32
 """Tokens of a prefill tile; tiles start at multiples of it."""
 LOOK_AHEAD: Final = 8
 """Requests to hold beyond those that can run, so that adapters load while others decode."""
+GUESTS: Final = 8
+"""Tenants beyond those that have a request here of whom one may come in when there is no other room."""
 BLOCKS_PER_REQUEST: Final = 4
 """A guess at what a request needs, used only to decide how many to accept."""
-
-
-class Slots(Protocol):
-    """Places for adapters on the device. `acquire` pins and `release` unpins; pins are counted.
-
-    `acquire` gives None while all places are pinned by others; `slot` tells where an adapter is, without a pin.
-    """
-
-    num_slots: int
-
-    def slot(self, digest: str) -> int | None: ...
-
-    def acquire(self, digest: str) -> int | None: ...
-
-    def release(self, digest: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -75,8 +67,15 @@ class Scheduler:
     """Holds every live sequence from `add` to `finish`."""
 
     def __init__(
-        self, pool: BlockPool, slots: Slots, max_rows: int, prefill_tokens: int, prefixes: PrefixCache | None = None
+        self,
+        pool: BlockPool,
+        slots: Slots,
+        max_rows: int,
+        prefill_tokens: int,
+        prefixes: PrefixCache | None = None,
+        weights: Mapping[str, float] | None = None,
     ) -> None:
+        """`weights` are the shares of tenants, by their name or kind; 1 where there is none."""
         if prefill_tokens < TILE:
             raise ValueError(f"PREFILL_TOKENS is {prefill_tokens}, but a tile has {TILE} tokens")
         self.pool = pool
@@ -86,24 +85,40 @@ class Scheduler:
         self.prefill_tokens = prefill_tokens
         self.running: list[Sequence] = []
         self.waiting: list[Sequence] = []
+        self.starting: Sequence | None = None
+        """Who takes a slot right now: the one to give up when the adapter does not fit on the device."""
+        self.priority = Priority(weights)
+        self._turns = SlotTurns(slots)
         self._arrivals = 0
 
     @property
-    def room(self) -> int:
+    def room(self) -> Room:
         """How many more requests to accept now: those that could run, and a bounded look-ahead.
 
-        A slot changes hands at most once for each older request that waits, so that with no more than
-        `PATIENCE` of them for each slot nobody sees the slots change hands more than `PATIENCE` times over.
+        Half of the slots' turns are kept for those whom fairness lets in beyond `total`.
         """
-        free_rows = min(self.max_rows - len(self.running), self.pool.num_free // BLOCKS_PER_REQUEST)
-        turns = PATIENCE * self.slots.num_slots - sum(bool(each.digest) for each in self.waiting)
-        return max(0, min(free_rows + LOOK_AHEAD - len(self.waiting), turns))
+        turns = self._turns.room(self.waiting)
+        places = self._places(self.running, self.waiting, self.pool.num_free)
+        total = max(0, min(places, turns - self._turns.room(()) // 2))
+        lesser = [each for each in self.running if each.queue_class != "chat"]
+        chats = [each for each in self.running if each.queue_class == "chat"]
+        num_free = self.pool.num_free + sum(len(each.block_table) for each in lesser)
+        places = self._places(chats, [each for each in self.waiting if each.queue_class == "chat"], num_free)
+        chat = max(0, min(places, turns) - total)
+        return Room(total, chat, max(0, min(places + GUESTS, GUESTS, turns - total - chat)))
+
+    def _places(self, running: Collection[Sequence], waiting: Collection[Sequence], num_free: int) -> int:
+        """Rows and look-ahead that `running` and `waiting` leave, with `num_free` blocks."""
+        free_rows = min(self.max_rows - len(running), num_free // BLOCKS_PER_REQUEST)
+        return free_rows + LOOK_AHEAD - len(waiting)
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence, the youngest of all. In state LOADING it waits until `wake`."""
         sequence.arrival = self._arrivals
         self._arrivals += 1
         sequence.check()
+        self._turns.enter(sequence)
+        self.priority.enter(sequence)
         self.waiting.append(sequence)
 
     def wake(self, sequence: Sequence) -> None:
@@ -114,21 +129,22 @@ class Scheduler:
     def finish(self, sequence: Sequence) -> None:
         """Forget a sequence and free all it holds, whatever it was doing."""
         if sequence.state is State.RUNNING:
+            self.priority.charge(sequence)
             self._release(sequence)
             self.running.remove(sequence)
         elif sequence.state is not State.FINISHED:
             self.waiting.remove(sequence)
+            self.priority.leave(sequence)
         sequence.state = State.FINISHED
 
     def schedule(self) -> Plan:
         """Choose the next pass and reserve blocks and slots for it. Tokens count as computed after `advance`."""
+        for sequence in self.running:
+            self.priority.charge(sequence)
         self._reserve()
-        budget = self.prefill_tokens
-        decodes, budget = self._decodes(budget)
-        tiles, budget = self._tiles(self.running, budget)
-        admitted = self._admit() if budget >= TILE else []
-        more_tiles, budget = self._tiles(admitted, budget)
-        return Plan(tuple(decodes), tuple(tiles + more_tiles), tuple(admitted))
+        admitted = self._admit()
+        decodes, budget = self._decodes(self.prefill_tokens)
+        return Plan(tuple(decodes), tuple(self._tiles(budget)), tuple(admitted))
 
     def advance(self, plan: Plan) -> None:
         """Count the tokens of a pass that has run as computed. To be called before its samples are appended."""
@@ -137,15 +153,16 @@ class Scheduler:
             self.prefixes.keep(work.sequence)
 
     def _reserve(self) -> None:
-        """Give every runner blocks for all its tokens, the oldest first; preempt the youngest when none are left."""
-        for sequence in list(self.running):
-            if sequence.state is not State.RUNNING:
-                continue
-            missing = self.pool.blocks_for(sequence.num_tokens) - len(sequence.block_table)
-            while missing > 0 and not self.pool.can_allocate(missing) and sequence.state is State.RUNNING:
-                self._preempt(self.running[-1])
-            if missing > 0 and sequence.state is State.RUNNING:
-                sequence.block_table += self.pool.allocate(missing)
+        """Give every runner blocks for all its tokens; when none are left the least entitled loses its own."""
+        missing = {each: self.pool.blocks_for(each.num_tokens) - len(each.block_table) for each in self.running}
+        if not any(missing.values()):
+            return
+        order = self.priority.sorted(self.running)
+        for sequence in list(order):
+            while sequence in order and not self.pool.can_allocate(missing[sequence]):
+                self._preempt(order.pop())
+            if sequence in order:
+                sequence.block_table += self.pool.allocate(missing[sequence])
 
     def _decodes(self, budget: int) -> tuple[list[Work], int]:
         """One row for every runner past its prompt; several, within `budget`, where known tokens are replayed."""
@@ -159,56 +176,85 @@ class Scheduler:
             works.append(Work(sequence, sequence.num_computed, length, is_sampled=length == pending))
         return works, budget
 
-    def _tiles(self, sequences: list[Sequence], budget: int) -> tuple[list[Work], int]:
-        """Whole tiles of prompts, oldest sequence first, as far as `budget` goes."""
-        works = []
-        for sequence in sequences:
+    def _tiles(self, budget: int) -> list[Work]:
+        """Tiles of prompts as far as `budget` goes: one of the oldest, so that none is put off for ever, then chat
+        before evaluation, and in a class one of each tenant in turn."""
+        for sequence in self.running:
             if sequence.is_prefilling:
                 self.prefixes.catch_up(sequence)
-            start = sequence.num_computed
-            while start < sequence.num_prompt and budget >= TILE:
-                length = min(TILE, sequence.num_prompt - start)
-                is_last = start + length == sequence.num_tokens
-                works.append(Work(sequence, start, length, is_sampled=is_last))
-                start += length
-                budget -= TILE
-        return works, budget
+        reading = [each for each in self.running if each.is_prefilling]
+        if not reading:
+            return []
+        chosen, lines = _read(reading[0], 1), dict[tuple[str, str], list[Work]]()
+        for sequence in self.priority.sorted(reading):
+            line = lines.setdefault((sequence.queue_class, sequence.tenant), [])
+            line += _read(sequence, budget // TILE - len(line))
+        for queue_class in CLASSES:
+            own = [line for (of, _), line in lines.items() if of == queue_class]
+            chosen += [work for turn in zip_longest(*own) for work in turn if work and work != chosen[0]]
+        return sorted(chosen[: budget // TILE], key=lambda work: (work.sequence.arrival, work.start))
 
     def _admit(self) -> list[Sequence]:
-        """Start waiting sequences, oldest first, as rows, blocks and slots allow."""
+        """Start waiting sequences in order of priority, as rows, blocks and slots allow, or others give way."""
         admitted: list[Sequence] = []
-        blocked: list[Sequence] = []
-        for sequence in list(self.waiting):
-            if len(self.running) >= self.max_rows or not self._fits(sequence):
+        candidates = list(self.waiting)
+        while sequence := self.priority.next(candidates, self.running):
+            candidates.remove(sequence)
+            victims = self._victims(sequence)
+            if victims is None:
                 break
-            if sequence.state is State.LOADING or not self._take_slot(sequence, blocked):
+            if not self._may_take_slot(sequence, victims):
+                victims += self._victims_of_a_slot(sequence, victims)
+            if not self._may_take_slot(sequence, victims):
                 continue
+            for victim in victims:
+                victim.num_displaced += 1
+                self._preempt(victim)
             self._start(sequence)
             admitted.append(sequence)
         return admitted
 
-    def _fits(self, sequence: Sequence) -> bool:
-        """Whether there are blocks for the sequence, and one to grow for each that runs already."""
-        return self.prefixes.fits(sequence, spare=len(self.running))
+    def _victims(self, sequence: Sequence) -> list[Sequence] | None:
+        """Who must give way for `sequence` to have a row and blocks; None when there is no place even so."""
+        victims: list[Sequence] = []
+        lesser = None
+        while not self._fits(sequence, victims):
+            lesser = self.priority.displaced_by(sequence, self.running) if lesser is None else lesser
+            if not lesser:
+                return None
+            victims.append(lesser.pop(0))
+        return victims
 
-    def _take_slot(self, sequence: Sequence, blocked: list[Sequence]) -> bool:
-        """Pin a slot for the sequence unless there is none, or `blocked`, who are older, have been patient enough."""
-        if not sequence.digest:
-            return True
-        is_drained = any(each.num_passed >= PATIENCE for each in blocked)
-        slot = None if is_drained else self.slots.acquire(sequence.digest)
-        if slot is None:
-            blocked.append(sequence)
-            return False
-        for each in blocked:
-            each.num_passed += 1
-        sequence.slot = slot
-        return True
+    def _fits(self, sequence: Sequence, victims: Collection[Sequence]) -> bool:
+        """Whether there are a row and blocks for the sequence, and one block to grow for each that runs already."""
+        num_running = len(self.running) - len(victims)
+        returned = [each.block_table for each in victims]
+        return num_running < self.max_rows and self.prefixes.fits(sequence, num_running, returned)
+
+    def _may_take_slot(self, sequence: Sequence, victims: Collection[Sequence]) -> bool:
+        """Whether a slot is there for the sequence, and its turn at it, once `victims` have given way."""
+        in_use = {each.digest for each in self.running if each.digest and each not in victims}
+        return self._turns.may_take(sequence, self.waiting, in_use)
+
+    def _victims_of_a_slot(self, sequence: Sequence, victims: Collection[Sequence]) -> list[Sequence]:
+        """Beside `victims`, the fewest who share a slot and must all give way for it; nobody if there is none."""
+        lesser = self.priority.displaced_by(sequence, self.running)
+        groups: dict[str, list[Sequence]] = {}
+        for each in self.running:
+            if each.digest not in ("", sequence.digest) and each not in victims:
+                groups.setdefault(each.digest, []).append(each)
+        free = [group for group in groups.values() if all(each in lesser for each in group)]
+        return min(free, key=len, default=[])
 
     def _start(self, sequence: Sequence) -> None:
+        in_use = {each.digest for each in self.running if each.digest}
+        self.starting = sequence
+        self._turns.take(sequence, self.waiting, in_use)
+        self.starting = None
         self.prefixes.begin(sequence)
         sequence.state = State.RUNNING
         self.waiting.remove(sequence)
+        self.priority.start(sequence, self.waiting)
         insort(self.running, sequence, key=_age)
 
     def _preempt(self, sequence: Sequence) -> None:
@@ -216,13 +262,21 @@ class Scheduler:
         sequence.num_computed = 0
         sequence.state = State.WAITING
         self.running.remove(sequence)
+        self.priority.enter(sequence)
         insort(self.waiting, sequence, key=_age)
 
     def _release(self, sequence: Sequence) -> None:
         self.prefixes.end(sequence)
-        if sequence.slot >= 0:
-            self.slots.release(sequence.digest)
-        sequence.slot = -1
+        self._turns.release(sequence)
+
+
+def _read(sequence: Sequence, count: int) -> list[Work]:
+    """The next `count` tiles of a prompt, or as many as are left."""
+    starts = range(sequence.num_computed, sequence.num_prompt, TILE)[: max(0, count)]
+    ends = [min(start + TILE, sequence.num_prompt) for start in starts]
+    return [
+        Work(sequence, start, end - start, end == sequence.num_tokens) for start, end in zip(starts, ends, strict=True)
+    ]
 
 
 def _age(sequence: Sequence) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from inference.protocol import QueueClass
+
 
 class State(Enum):
     """Where a sequence is. Only the scheduler moves it."""
@@ -35,6 +37,9 @@ class Sequence:
     empty for the base, and `slot` is -1 while no device slot is held. `arrival` orders sequences by age.
     `num_cached` tokens of the prompt were found in the cache. The prefix cache notes in `block_names` and
     `num_kept` what the first blocks are called, and how many of them others can find.
+    The counts from `num_passed` on belong to those who decide whose turn it is: how many rode past it to a slot,
+    how often it gave way, of how many generated tokens its tenant has been charged (None: not even of the
+    prompt), and how often slots had changed hands when it came.
     """
 
     id: str
@@ -43,6 +48,8 @@ class Sequence:
     digest: str = ""
     output_ids: list[int] = field(default_factory=list)
     is_probe: bool = False
+    tenant: str = ""
+    queue_class: QueueClass = "chat"
     state: State = State.WAITING
     arrival: int = -1
     num_computed: int = 0
@@ -52,6 +59,9 @@ class Sequence:
     num_cached: int = 0
     num_kept: int = 0
     block_names: list[bytes] = field(default_factory=list)
+    num_displaced: int = 0
+    num_charged: int | None = None
+    first_turn: int = 0
 
     @property
     def num_prompt(self) -> int:

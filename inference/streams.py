@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from inference.memory_wire import MemoryWire
 from inference.redis_wire import RedisWire
+from inference.room import Room
 from inference.sequence import Resume
 from inference.wire import Claim, QueueFull, Receipt, Wire, WireError, Write
 
-__all__ = ["Claim", "MemoryWire", "QueueFull", "Receipt", "RedisWire", "Resume", "Wire", "WireError", "Write"]
+__all__ = ["Claim", "MemoryWire", "QueueFull", "Receipt", "RedisWire", "Resume", "Room", "Wire", "WireError", "Write"]

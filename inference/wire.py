@@ -8,17 +8,22 @@ an append which is repeated after a broken connection can be recognised and writ
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from inference.protocol import Delta, Event, Failed, Finished, Generate, Heartbeat, Probe, QueueClass, Request, Terminal
+from inference.room import Room
 from inference.sequence import Resume
 
 MAX_ATTEMPTS: Final = 3
 """A request that was being answered when this many workers ended is given up."""
 ORPHAN_LEASES: Final = 3
 """How many leases a started answer waits for a worker of its fingerprint when none is alive."""
+CLAIM_COST: Final = 256.0
+"""What a tenant is charged for a claim, in cost of tokens, until the end of the answer tells the real cost."""
+EVALUATION_PATIENCE: Final = 16
+"""Chats that may be claimed while evaluation waits; then it is its turn."""
 RETRY_MS: Final = 60_000
 """A finished entry that a recorder read but did not commit is given out again after this time."""
 
@@ -59,6 +64,7 @@ class Claim:
     length: int
     fingerprint: str
     lease_seconds: float
+    queue_class: QueueClass = "chat"
 
 
 @dataclass(frozen=True)
@@ -110,14 +116,15 @@ class Wire(Protocol):
     async def submit(self, request: Request, base: str, queue_class: QueueClass, limit: int) -> None:
         """Queue `request` for the workers of `base`. The same id again changes nothing.
 
-        Raises `QueueFull` when `limit` requests of all classes of this base wait; claimed ones do not count.
+        Raises `QueueFull` when `limit` requests of its class and those before it wait for this base, so that
+        evaluation leaves place for chat; claimed ones do not count.
         """
 
     async def stop(self, id: str) -> None:
         """End an unclaimed request at once, ask the worker of a claimed one to; no effect after the end."""
 
     async def place(self, id: str) -> int | None:
-        """How many requests are served before this one; None when it is claimed, ended or unknown."""
+        """How many requests are to be served before this one; None when it is claimed, ended or unknown."""
 
     def events(self, id: str, after: str = "0-0") -> AsyncIterator[tuple[str, Event]]:
         """Every event behind the cursor `after` as (cursor, event), those to come included, up to the terminal one.
@@ -156,8 +163,19 @@ class Wire(Protocol):
 
     # a worker
 
-    async def claim(self, base: str, worker: str, fingerprint: str, count: int, lease_seconds: float) -> list[Claim]:
-        """Own up to `count` requests, chat before evaluation, those whose lease has ended before new ones.
+    async def claim(
+        self,
+        base: str,
+        worker: str,
+        fingerprint: str,
+        room: Room,
+        lease_seconds: float,
+        held: Collection[str] = (),
+    ) -> list[Claim]:
+        """Own as many requests as there is `room` for; its guests are of tenants that are not `held`.
+
+        Chat comes before evaluation, which is its turn after `EVALUATION_PATIENCE` chats; in a class those whose
+        lease has ended before new ones; among these the tenant that has been served least, in order of arrival.
 
         An answer that has streamed goes only to a worker of its fingerprint. Ends on the way what nobody can
         answer any more: requests stopped by their reader, given up after `MAX_ATTEMPTS`, of a fingerprint that
@@ -200,6 +218,11 @@ def check_id(id: str) -> str:
     if not _ID.fullmatch(id) or id in _RESERVED:
         raise ValueError(f"generation id {id[:80]!r} is not 1 to 64 letters, digits, hyphens or underscores")
     return id
+
+
+def tenant_of(request: Request) -> str:
+    """Who is served by `request`; nobody in particular by a probe."""
+    return request.tenant if isinstance(request, Generate) else ""
 
 
 def position_of(cursor: str) -> Position:

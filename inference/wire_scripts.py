@@ -1,61 +1,56 @@
 """The wire's transactions, in Lua for Redis 6.2 or later: whatever must happen together or not at all.
 
-Times are the server's own, in milliseconds, so that no two machines need agree on a clock. Beside each queue
-stands its line, a sorted set of the ids in it: a claimed one is scored with the moment its lease ends, and one
-that was never claimed with a number beyond every moment, in order of arrival. So places and lengths are ranks.
+Times are the server's own, in milliseconds, so that no two machines need agree on a clock. Lines and counters are
+those of `inference.wire_lines`.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-_PRELUDE: Final = """
-local function now()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
-local function stream_of(id) return 'generation:' .. id end
-local function claim_of(id) return 'generation:' .. id .. ':claim' end
-local UNCLAIMED = 100000000000000
-local function line_of(queue) return queue .. ':line' end
-local function count(queue, low, high) return redis.call('ZCOUNT', line_of(queue), low, high) end
-local function num_leased(queue) return count(queue, '(' .. string.format('%d', now()), '(' .. UNCLAIMED) end
-local function waiting(queue) return redis.call('ZCARD', line_of(queue)) - num_leased(queue) end
-local function is_leased(queue, id)
-  local score = tonumber(redis.call('ZSCORE', line_of(queue), id))
-  return score > now() and score < UNCLAIMED
-end
+from inference.wire_lines import LINES
+
+_PRELUDE: Final = (
+    LINES
+    + """
 local function receipt(id)
   local stopping = redis.call('HEXISTS', claim_of(id), 'stop')
   return {1, stopping, redis.call('XLEN', stream_of(id))}
 end
+local function cost_of(terminal)
+  local stats = cjson.decode(terminal).stats
+  return INPUT_COST * stats.prompt_tokens + OUTPUT_COST * stats.completion_tokens
+end
 local function finish(id, terminal)
-  local claim = redis.call('HMGET', claim_of(id), 'queue', 'entry', 'request')
-  local queue, entry, request = claim[1], claim[2], claim[3]
+  local claim = redis.call('HMGET', claim_of(id), 'queue', 'tenant', 'request', 'weight')
+  local queue, tenant, request, weight = claim[1], claim[2] or '', claim[3], claim[4]
   redis.call('XADD', stream_of(id), (redis.call('XLEN', stream_of(id)) + 1) .. '-0', 'event', terminal)
   redis.call('XADD', 'generation:finished', '*', 'id', id, 'request', request or '', 'terminal', terminal)
   if queue then
-    redis.call('XACK', queue, 'workers', entry)
-    redis.call('XDEL', queue, entry)
+    leave(queue, tenant, id)
+    if weight then charge(queue, tenant, (cost_of(terminal) - CLAIM_COST) / weight) end
     redis.call('ZREM', line_of(queue), id)
   end
   redis.call('DEL', claim_of(id))
 end
 """
+)
 
 SUBMIT: Final = (
     _PRELUDE
     + """
--- KEYS: the request's queue, then every queue of its base. ARGV: id, request, limit. Returns -1 or how many wait.
-local id, queue = ARGV[1], KEYS[1]
+-- KEYS: the request's queue, then every queue that counts towards its limit.
+-- ARGV: id, request, limit, tenant. Returns -1 or how many wait.
+local id, queue, tenant = ARGV[1], KEYS[1], ARGV[4]
 if redis.call('EXISTS', claim_of(id), stream_of(id)) > 0 then return -1 end
 local total = 0
 for i = 2, #KEYS do total = total + waiting(KEYS[i]) end
 if total >= tonumber(ARGV[3]) then return total end
-local entry = redis.call('XADD', queue, '*', 'id', id)
-redis.call('HSET', claim_of(id), 'queue', queue, 'entry', entry, 'request', ARGV[2], 'attempts', 0)
+redis.call('HSET', claim_of(id), 'queue', queue, 'tenant', tenant, 'request', ARGV[2], 'attempts', 0)
 local last = redis.call('ZREVRANGE', line_of(queue), 0, 0, 'WITHSCORES')[2]
-redis.call('ZADD', line_of(queue), math.max(UNCLAIMED, tonumber(last or 0)) + 1, id)
+local score = math.max(UNCLAIMED, tonumber(last or 0)) + 1
+redis.call('ZADD', line_of(queue), score, id)
+enter(queue, tenant, id, score)
 redis.call('PUBLISH', queue, id)
 return -1
 """
@@ -93,7 +88,8 @@ PLACE: Final = (
     + """
 -- ARGV: id, then the classes in order of priority. Returns -1 when nobody waits under this id.
 local id = ARGV[1]
-local queue = redis.call('HGET', claim_of(id), 'queue')
+local claim = redis.call('HMGET', claim_of(id), 'queue', 'tenant')
+local queue, tenant = claim[1], claim[2]
 if not queue or is_leased(queue, id) then return -1 end
 local ahead = 0
 for i = 2, #ARGV do
@@ -101,9 +97,21 @@ for i = 2, #ARGV do
   if other == queue then break end
   ahead = ahead + waiting(other)
 end
-local rank = redis.call('ZRANK', line_of(queue), id)
-local was_claimed = tonumber(redis.call('ZSCORE', line_of(queue), id)) < UNCLAIMED
-return ahead + rank - (was_claimed and 0 or num_leased(queue))
+local mine = tenant and redis.call('ZRANK', own_line(queue, tenant), id)
+if not mine then return ahead + redis.call('ZRANK', line_of(queue), id) end
+
+local own = seat(queue, tenant)
+local counter = redis.call('ZSCORE', tenants_of(queue), own) + mine * CLAIM_COST
+local seats = redis.call('ZRANGE', tenants_of(queue), 0, -1, 'WITHSCORES')
+for i = 1, #seats, 2 do
+  local turns = (counter - seats[i + 1]) / CLAIM_COST
+  local before = math.ceil(turns)
+  if turns == before and seats[i] < own then before = before + 1 end
+  if seats[i] ~= own and before > 0 then
+    ahead = ahead + math.min(before, redis.call('ZCARD', own_line(queue, tenant_of(seats[i]))))
+  end
+end
+return ahead + mine + count(queue, '-inf', now())
 """
 )
 
@@ -120,44 +128,82 @@ return total
 CLAIM: Final = (
     _PRELUDE
     + """
--- KEYS: when each fingerprint was last alive; the queues in order of priority.
--- ARGV: worker, fingerprint, count, lease in ms, token, attempts allowed, leases that an orphan waits.
--- Returns {id, request, attempts, doom or '', length} of each.
-local worker, fingerprint, room = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local lease, token = tonumber(ARGV[4]), ARGV[5]
-local patience = tonumber(ARGV[7]) * lease
-local time, taken = now(), {}
+-- KEYS: when each fingerprint was last alive; the queues of chat and of evaluation.
+-- ARGV: worker, fingerprint, lease in ms, token, attempts allowed, leases that an orphan waits, chats that evaluation
+-- waits, then the room: total, chat, guests; then as JSON the weights of tenants, and the tenants that are no guests.
+-- Returns {id, request, attempts, doom or '', length, queue} of each.
+local worker, fingerprint, lease, token = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
+local patience, total, chats, guests = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local weights, chat, evaluation = cjson.decode(ARGV[11]), KEYS[2], KEYS[3]
+local time, taken, held, num_held = now(), {}, {}, 0
+
+local function hold(tenant)
+  if not held[tenant] then held[tenant], num_held = true, num_held + 1 end
+end
+for _, tenant in ipairs(cjson.decode(ARGV[12])) do hold(tenant) end
 
 local function take(queue, id, doom)
   local claim = claim_of(id)
+  local tenant = redis.call('HGET', claim, 'tenant') or ''
+  leave(queue, tenant, id)
+  local weight = weights[tenant] or weights[string.match(tenant, '^[^:]*')] or 1
+  if redis.call('HSETNX', claim, 'weight', weight) == 1 then charge(queue, tenant, CLAIM_COST / weight) end
   redis.call('HSET', claim, 'token', token, 'worker', worker)
-  local attempts = redis.call('HINCRBY', claim, 'attempts', 1)
+  local attempts, request = redis.call('HINCRBY', claim, 'attempts', 1), redis.call('HGET', claim, 'request')
   redis.call('ZADD', line_of(queue), time + lease, id)
-  taken[#taken + 1] = {id, redis.call('HGET', claim, 'request'), attempts, doom, redis.call('XLEN', stream_of(id))}
-  if doom == '' then room = room - 1 end
+  taken[#taken + 1] = {id, request, attempts, doom, redis.call('XLEN', stream_of(id)), queue}
+  if queue == chat then hold(tenant) end
 end
 
 local function judge(id, deadline)
   local claim = redis.call('HMGET', claim_of(id), 'stop', 'attempts', 'fingerprint')
   if claim[1] then return 'stopped' end
-  if tonumber(claim[2]) >= tonumber(ARGV[6]) then return 'worker_lost' end
+  if tonumber(claim[2]) >= tonumber(ARGV[5]) then return 'worker_lost' end
   if not claim[3] or claim[3] == fingerprint then return '' end
   local alive = redis.call('ZSCORE', KEYS[1], claim[3])
-  if math.max(deadline, tonumber(alive or 0)) + patience > time then return 'other' end
+  if math.max(deadline, tonumber(alive or 0)) + tonumber(ARGV[6]) * lease > time then return 'other' end
   return 'fingerprint_changed'
 end
 
-for i = 2, #KEYS do
-  local queue = KEYS[i]
-  local expired = redis.call('ZRANGEBYSCORE', line_of(queue), '-inf', time, 'WITHSCORES')
-  for j = 1, #expired, 2 do
-    local doom = judge(expired[j], tonumber(expired[j + 1]))
-    if doom ~= 'other' and (doom ~= '' or room > 0) then take(queue, expired[j], doom) end
+local expired = {[chat] = {}, [evaluation] = {}}
+for queue, ids in pairs(expired) do
+  local ended = redis.call('ZRANGEBYSCORE', line_of(queue), '-inf', time, 'WITHSCORES')
+  for i = 1, #ended, 2 do
+    local doom = judge(ended[i], tonumber(ended[i + 1]))
+    if doom == '' then ids[#ids + 1] = ended[i] elseif doom ~= 'other' then take(queue, ended[i], doom) end
   end
-  redis.pcall('XGROUP', 'CREATE', queue, 'workers', '0', 'MKSTREAM')
-  local fresh = room > 0 and redis.call('XREADGROUP', 'GROUP', 'workers', worker, 'COUNT', room, 'STREAMS', queue, '>')
-  for _, entry in ipairs(fresh and fresh[1][2] or {}) do take(queue, entry[2][2], '') end
 end
+
+local function next_of(queue)
+  if expired[queue][1] then return expired[queue][1] end
+  local first = redis.call('ZRANGE', tenants_of(queue), 0, 0)[1]
+  if first then return first_of(queue, tenant_of(first)) end
+  return redis.call('ZRANGEBYSCORE', line_of(queue), '(' .. UNCLAIMED, '+inf', 'LIMIT', 0, 1)[1]
+end
+
+local passed = tonumber(redis.call('HGET', turns_of(chat), 'passed') or 0)
+for turn = 1, total + chats do
+  local answer, other = next_of(chat), next_of(evaluation)
+  local queue = answer and chat or evaluation
+  if turn <= total and other and passed >= patience then queue = evaluation end
+  if not (answer or other) or (queue == evaluation and turn > total) then break end
+  take(queue, queue == chat and answer or other, '')
+  if expired[queue][1] then table.remove(expired[queue], 1) end
+  passed = queue == chat and other and passed + 1 or 0
+end
+
+local function welcome(tenant, id)
+  if guests == 0 or held[tenant] then return end
+  take(chat, id, '')
+  guests = guests - 1
+end
+if guests > 0 then
+  for _, id in ipairs(expired[chat]) do welcome(redis.call('HGET', claim_of(id), 'tenant') or '', id) end
+  for _, each in ipairs(redis.call('ZRANGE', tenants_of(chat), 0, num_held + guests)) do
+    welcome(tenant_of(each), first_of(chat, tenant_of(each)))
+  end
+end
+if #taken > 0 then redis.call('HSET', turns_of(chat), 'passed', passed) remember(chat) end
 return taken
 """
 )

@@ -16,8 +16,9 @@ from typing import Any, Final
 
 from inference.device_thread import DeviceThread, Report, SteppedEngine
 from inference.protocol import Failed, Finished, Heartbeat, Progress
+from inference.room import Room
 from inference.running import Running
-from inference.wire import Claim, Receipt, Wire, WireError
+from inference.wire import Claim, Receipt, Wire, WireError, tenant_of
 
 HEARTBEAT_SECONDS: Final = 2.0
 HEARTBEAT_TTL: Final = 7.0
@@ -110,19 +111,24 @@ class Worker:
             log.info("ready worker=%s fingerprint=%s", self._config.name, report.fingerprint)
             self._loaded.set()
             self._beat_now.set()
-        if self._room() > had_room:
+        if self._room().exceeds(had_room):
             self._arrived.set()
 
     def _on_crash(self, error: BaseException) -> None:
         self._crash = error
         self._ending.set()
 
-    def _room(self) -> int:
+    def _room(self) -> Room:
         """How many requests the engine would take, those sent to it since it said so taken off."""
         if self._report is None:
-            return 0
-        unseen = sum(running.ticket > self._report.handled for running in self._running.values())
-        return max(0, self._report.room - unseen)
+            return Room()
+        handled = self._report.handled
+        return self._report.room.less(sum(running.ticket > handled for running in self._running.values()))
+
+    def _held(self) -> set[str]:
+        """The tenants that have a chat here."""
+        claims = (running.claim for running in self._running.values())
+        return {tenant_of(claim.request) for claim in claims if claim.queue_class == "chat"}
 
     # what the wire says
 
@@ -140,16 +146,17 @@ class Worker:
             await self._renew_all()
         config, claimed = self._config, True
         while claimed and (room := self._room()):
-            fingerprint = self._fingerprint()
-            claims = await self._wire.claim(config.base, config.name, fingerprint, room, config.lease_seconds)
+            claims = await self._wire.claim(
+                config.base, config.name, self._fingerprint(), room, config.lease_seconds, self._held()
+            )
             for claim in claims:
                 self._begin(claim)
-            claimed = len(claims) == room
+            claimed = 0 < room.total <= len(claims)
 
     def _begin(self, claim: Claim) -> None:
         if claim.id in self._running:
             self._device.abort(claim.id)
-        running = Running(claim, self._device.add(claim.request, claim.resumed))
+        running = Running(claim, self._device.add(claim.request, claim.resumed, claim.queue_class))
         self._running[claim.id] = running
         if claim.resumed is None:
             running.take(Progress(claim.id, "claimed"))

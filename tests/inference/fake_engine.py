@@ -8,7 +8,8 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from inference.protocol import Delta, Event, Finished, Generate, Probe, Stats
+from inference.protocol import Delta, Event, Finished, Generate, Probe, QueueClass, Stats
+from inference.room import Room
 from inference.sequence import Resume
 
 
@@ -33,10 +34,10 @@ class FakeEngine:
         return bool(self._running)
 
     @property
-    def room(self) -> int:
-        return self._room - len(self._running)
+    def room(self) -> Room:
+        return Room(self._room - len(self._running))
 
-    def add(self, request: Generate | Probe, resume: Resume | None = None) -> None:
+    def add(self, request: Generate | Probe, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None:
         assert request.id not in self._running, f"request {request.id} is here already"
         self._running[request.id] = (request, len(resume.token_ids) if resume else 0)
 

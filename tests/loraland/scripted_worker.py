@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 
 from inference.protocol import Delta, Event, Finished, Generate, Heartbeat, Probe, Stats, is_terminal
-from inference.streams import Claim, Wire
+from inference.streams import Claim, Room, Wire
 
 Script = Callable[[Generate | Probe], Sequence[Event]]
 FINGERPRINT = "scripted-1"
@@ -51,7 +51,7 @@ class ScriptedWorker:
 
     async def step(self) -> bool:
         """Answer what waits now; False when nothing did."""
-        claims = await self._wire.claim(self._base, "scripted", FINGERPRINT, 64, 30)
+        claims = await self._wire.claim(self._base, "scripted", FINGERPRINT, Room(64), 30)
         await asyncio.gather(*map(self._answer, claims))
         return bool(claims)
 

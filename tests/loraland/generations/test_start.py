@@ -9,6 +9,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
 
 from inference.protocol import AdapterRef, Generate, Message, Sampling
+from inference.streams import Room
 from loraland.generations.models import Generation
 from loraland.generations.start import Refused, start
 from loraland.generations.visitor import Visitor
@@ -22,7 +23,7 @@ CHAT = Generation.Source.CHAT
 
 
 async def claimed(wire) -> list[Generate]:
-    claims = await wire.claim(site_settings.BASE_KEY, "w", "f", 10, 10)
+    claims = await wire.claim(site_settings.BASE_KEY, "w", "f", Room(10), 10)
     return [claim.request for claim in claims]
 
 
