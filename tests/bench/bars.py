@@ -1,0 +1,112 @@
+"""What the figures must reach: each bar is a ratio or a limit over the record of one whole run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+Record = dict[str, Any]
+ANY, TUNED, PLAIN = "vllm any adapter", "vllm tuned to the set", "vllm without LoRA"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """`value` of a record should be at least `bar` (at most, if `is_limit`); None where it was not measured."""
+
+    name: str
+    value: Callable[[Record], float | None]
+    bar: float
+    goal: float | None = None
+    is_limit: bool = False
+    unit: str = "×"
+
+    def line(self, record: Record) -> tuple[str, str, str, str, str]:
+        value = self.value(record)
+        sign = "≤" if self.is_limit else "≥"
+        goal = f"{self.goal:g} {self.unit}" if self.goal else ""
+        if value is None:
+            return self.name, "–", f"{sign} {self.bar:g} {self.unit}", goal, "not measured"
+        reached = value <= self.bar if self.is_limit else value >= self.bar
+        verdict = "reached" if reached else "MISSED"
+        if reached and self.goal and (value <= self.goal if self.is_limit else value >= self.goal):
+            verdict = "goal reached"
+        return self.name, f"{value:.3g} {self.unit}", f"{sign} {self.bar:g} {self.unit}", goal, verdict
+
+
+def figure(record: Record, system: str, workload: str, name: str = "tokens_per_second") -> float | None:
+    """The median over the runs of one figure."""
+    return record["medians"].get(system, {}).get(workload, {}).get(name)
+
+
+def scenario(record: Record, name: str, figure: str) -> float | None:
+    return record["medians"].get("scenarios", {}).get(name, {}).get(figure)
+
+
+def ratio(above: float | None, below: float | None) -> float | None:
+    return above / below if above is not None and below else None
+
+
+def _over(workload: str, peer: str, name: str = "tokens_per_second") -> Callable[[Record], float | None]:
+    return lambda record: ratio(figure(record, "site", workload, name), figure(record, peer, workload, name))
+
+
+def _tax(workload: str) -> Callable[[Record], float | None]:
+    def tax(record: Record) -> float | None:
+        kept = ratio(figure(record, "site", workload), figure(record, "site", "w4"))
+        return None if kept is None else (1 - kept) * 100
+
+    return tax
+
+
+def _better_w2(record: Record) -> float | None:
+    peers = [rate for peer in (ANY, "peft") if (rate := figure(record, peer, "w2"))]
+    return ratio(figure(record, "site", "w2"), max(peers)) if peers else None
+
+
+def _told(name: str, figure: str) -> Callable[[Record], float | None]:
+    return lambda record: scenario(record, name, figure)
+
+
+def _share(name: str, above: str, below: str, factor: float = 1.0) -> Callable[[Record], float | None]:
+    def share(record: Record) -> float | None:
+        part = ratio(scenario(record, name, above), scenario(record, name, below))
+        return None if part is None else part * factor
+
+    return share
+
+
+BARS: Final = (
+    Bar("W3 over vLLM serving any adapter", _over("w3", ANY), 5, 7),
+    Bar("W3 over vLLM tuned to the set", _over("w3", TUNED), 1.4, 2),
+    Bar("W3 first token, of vLLM's serving any adapter", _over("w3", ANY, "first_ms"), 0.2, is_limit=True),
+    Bar("W5 over vLLM serving any adapter", _over("w5", ANY), 3, 5),
+    Bar("W2 over the better peer", _better_w2, 2.5, 4),
+    Bar("W1 over vLLM serving any adapter", _over("w1", ANY), 2.5),
+    Bar("W4 over vLLM without LoRA", _over("w4", PLAIN), 1.2, 1.5),
+    Bar("W3: what LoRA takes from W4", _tax("w3"), 20, is_limit=True, unit="%"),
+    Bar("W5: what LoRA takes from W4 (reported)", _tax("w5"), 100, is_limit=True, unit="%"),
+    Bar("2,000 adapters by Zipf, of the rate with 25", _share("crowd", "zipf", "few", 100), 94, unit="%"),
+    Bar("First use of an adapter adds", _told("cold", "added_ms"), 30, is_limit=True, unit="ms"),
+    Bar("Worker ready after", _told("startup", "ready_seconds"), 5, is_limit=True, unit="s"),
+    Bar("Worker's memory after W3", _told("memory", "worker_mb"), 1200, is_limit=True, unit="MB"),
+    Bar(
+        "Prefix cache: second first token over the first",
+        _share("prefix", "second_ms", "first_ms", 100),
+        40,
+        is_limit=True,
+        unit="%",
+    ),
+    Bar(
+        "Fairness: beside 200 queued over alone",
+        _share("fairness", "queued_first_ms", "alone_first_ms"),
+        1.5,
+        is_limit=True,
+    ),
+    Bar(
+        "Fairness: beside 200 queued over beside 31 running",
+        _share("fairness", "queued_first_ms", "busy_first_ms"),
+        1.5,
+        is_limit=True,
+    ),
+)

@@ -1,0 +1,97 @@
+"""The tables of a record: for a terminal and for docs/benchmarks.md."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tests.bench.bars import BARS
+from tests.bench.workloads import WORKLOADS
+
+Row = Sequence[str]
+HEAD = ("system", "workload", "tok/s", "first ms", "p95 ms", "next ms", "strangers")
+COSTS = ("web", "redis", "worker's loop", "worker's device", "recorder", "celery", "supervisor", "client")
+COST_HEAD = ("workload", *COSTS)
+BAR_HEAD = ("what", "measured", "bar", "goal", "")
+
+
+def figures(medians: dict[str, Any]) -> list[Row]:
+    """One row a system and workload."""
+    names = ("tokens_per_second", "first_ms", "first_p95_ms", "next_ms")
+    return [
+        (
+            system,
+            f"{workload.upper()} {WORKLOADS[workload].title}",
+            *(_number(run.get(name)) for name in names),
+            f"{run['strangers']:.0%}" if "strangers" in run else "–",
+        )
+        for system, workloads in medians.items()
+        for workload, run in workloads.items()
+        if workload in WORKLOADS
+    ]
+
+
+def costs(medians: dict[str, Any]) -> list[Row]:
+    """Processor seconds per 1,000 tokens of each process, while the site does a workload."""
+    return [
+        (workload.upper(), *(f"{run['cpu'].get(name, 0.0):.3f}" for name in COSTS))
+        for workload, run in medians.get("site", {}).items()
+        if workload in WORKLOADS
+    ]
+
+
+def scenarios(medians: dict[str, Any]) -> list[Row]:
+    return [
+        (
+            name,
+            "; ".join(f"{key.replace('_', ' ')} {_number(value)}" for key, value in run.items() if _is_number(value)),
+        )
+        for name, run in medians.get("scenarios", {}).items()
+    ]
+
+
+def bars(medians: dict[str, Any]) -> list[Row]:
+    return [bar.line({"medians": medians}) for bar in BARS]
+
+
+def text(medians: dict[str, Any]) -> str:
+    """Everything, in columns."""
+    return "\n\n".join(_columns(head, rows) for _, head, rows in _tables(medians) if rows)
+
+
+def markdown(about: dict[str, str], medians: dict[str, Any]) -> str:
+    """Everything, with the machine, for a document."""
+    machine = "\n".join(f"- {name}: {value}" for name, value in about.items())
+    tables = [f"{title}\n\n{_markdown_table(head, rows)}" for title, head, rows in _tables(medians) if rows]
+    return "\n\n".join([machine, *tables]) + "\n"
+
+
+def _tables(medians: dict[str, Any]) -> list[tuple[str, Row, list[Row]]]:
+    return [
+        ("### Figures", HEAD, figures(medians)),
+        ("### Processor seconds per 1,000 tokens", COST_HEAD, costs(medians)),
+        ("### Scenarios", ("scenario", "medians"), scenarios(medians)),
+        ("### Bars", BAR_HEAD, bars(medians)),
+    ]
+
+
+def _columns(head: Row, rows: list[Row]) -> str:
+    widths = [max(len(row[column]) for row in [head, *rows]) for column in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in [head, *rows]
+    )
+
+
+def _markdown_table(head: Row, rows: list[Row]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
+
+
+def _number(value: Any) -> str:
+    if not _is_number(value):
+        return "–"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -1,0 +1,214 @@
+"""The order of a benchmark: which server stands when, and what is measured on it; what is done is left out."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from inference.config import DEFAULT_BASE_MODEL
+from tests.bench import scenarios, site, vllm
+from tests.bench.load import Target, measure
+from tests.bench.processes import resident_mb
+from tests.bench.random_adapters import write_adapters
+from tests.bench.record import Record, Run
+from tests.bench.tasks import Task, read_tasks
+from tests.bench.workloads import NARROW, NEW_TOKENS, WIDE, WORKLOADS, Ask, Prompts
+
+ROWS_PER_TASK: Final = 8
+
+
+@dataclass
+class Bench:
+    """What all stages share: the record, a directory to work in, and what is wanted how often."""
+
+    record: Record
+    directory: Path
+    models: Path
+    only: tuple[str, ...]
+    runs: int
+    vllm: Path | None
+    data: Path | None
+
+    @property
+    def base(self) -> Path:
+        return self.models / DEFAULT_BASE_MODEL
+
+    @cached_property
+    def prompts(self) -> Prompts:
+        return Prompts(self.base)
+
+    @cached_property
+    def adapters(self) -> dict[str, Path]:
+        """The random adapters of the workloads, by name."""
+        return {path.name: path for path in write_adapters(self.base, self.directory / "adapters")}
+
+    @cached_property
+    def tasks(self) -> list[Task]:
+        return read_tasks(self.data, ROWS_PER_TASK)
+
+    def site(self, **settings: str) -> AbstractContextManager[site.Site]:
+        return site.running(self.directory / "var", self.models, site.PLAIN | settings)
+
+    def wanted(self, system: str, names: Iterable[str]) -> list[str]:
+        """Those of `names` that are asked for and not yet measured."""
+        return [name for name in names if name in self.only and self.record.missing(system, name, self.runs)]
+
+    def fill(self, system: str, name: str, run: Callable[[int], Run]) -> None:
+        if name in self.wanted(system, [name]):
+            self.record.fill(system, name, self.runs, run)
+
+    def asks(self, name: str, run: object) -> list[Ask]:
+        workload = WORKLOADS[name]
+        return self.prompts.asks(workload.models, workload.requests, f"{name}-{run}")
+
+    def load(self, system: str, name: str, target: Target) -> None:
+        """One workload on a server, all its runs, after one request of each user and adapter to warm up."""
+        if name not in self.wanted(system, [name]):
+            return
+        workload = WORKLOADS[name]
+        warm = self.prompts.asks(workload.models, max(workload.users, len(workload.models)), f"{name}-warm")
+        measure(target, [Ask(ask.model, ask.prompt, 4) for ask in warm], workload.users)
+        self.fill(system, name, lambda run: asdict(measure(target, self.asks(name, run), workload.users)))
+
+
+def plain_site(bench: Bench) -> None:
+    """The workloads and what else needs no cache, on one site; wide adapters come when memory has been read."""
+    wanted = bench.wanted("site", WORKLOADS)
+    others = bench.wanted("scenarios", ("startup", "fairness", "crowd", "cold"))
+    if not wanted and not others:
+        return
+    with bench.site() as live:
+        live.import_adapters([bench.adapters[name] for name in NARROW])
+        for name in ("w1", "w2", "w3"):
+            bench.load("site", name, live.target)
+        if "w3" in wanted:
+            bench.record.add("scenarios", "memory", {"worker_mb": resident_mb(live.worker)})
+        bench.load("site", "w4", live.target)
+        bench.fill("scenarios", "startup", lambda run: scenarios.startup(live))
+        bench.fill("scenarios", "fairness", lambda run: scenarios.fairness(live, bench.prompts, f"fairness-{run}"))
+        if "w5" in wanted:
+            live.import_adapters([bench.adapters[name] for name in WIDE])
+            bench.load("site", "w5", live.target)
+        if {"crowd", "cold"} & set(others):
+            scenarios.register_crowd(live, bench.base)
+            bench.fill("scenarios", "crowd", lambda run: scenarios.crowd(live, bench.prompts, f"crowd-{run}"))
+            bench.fill("scenarios", "cold", lambda run: scenarios.cold(live, bench.prompts, str(run)))
+
+
+def prefix_cache(bench: Bench) -> None:
+    if bench.wanted("scenarios", ["prefix"]):
+        with bench.site(PREFIX_CACHE="on") as live:
+            bench.fill("scenarios", "prefix", lambda run: scenarios.prefix(live, bench.tasks, str(run)))
+
+
+def speculation(bench: Bench) -> None:
+    """The same rows with speculation off and on, one user and eight; the answers must be the same."""
+    if not bench.wanted("scenarios", ["speculation"]):
+        return
+    told: list[Run] = [{} for _ in range(bench.runs)]
+    texts = set[str]()
+    for setting in ("off", "on"):
+        with bench.site(SPECULATION=setting) as live:
+            scenarios.answers_of(live, bench.tasks, 8)
+            for run in told:
+                for users in (1, 8):
+                    answered = scenarios.answers_of(live, bench.tasks, users)
+                    run[f"{setting}_{users}_users"] = answered["tokens_per_second"]
+                    texts.add(json.dumps(answered["texts"]))
+    for run in told:
+        run |= {f"gain_{users}_users": run[f"on_{users}_users"] / run[f"off_{users}_users"] for users in (1, 8)}
+        bench.record.add("scenarios", "speculation", run | {"different_answers": len(texts) - 1})
+
+
+def direct(bench: Bench) -> None:
+    """The workloads on the engine alone, in a process of its own, over the same store of adapters."""
+    names = bench.wanted("engine", WORKLOADS) if "direct" in bench.only else []
+    if not names:
+        return
+    digests = _store(bench)
+    runs, order = [], []
+    for name in names:
+        for number in ("warm", *(f"direct-{run}" for run in range(bench.runs))):
+            asks = bench.asks(name, number)
+            runs.append(
+                {
+                    "users": WORKLOADS[name].users,
+                    "asks": [(digests.get(ask.model, ""), ask.prompt, NEW_TOKENS) for ask in asks],
+                }
+            )
+            order.append((name, number))
+    variables = site.environment() | site.PLAIN | {"VAR_DIR": str(bench.directory / "store")}
+    told = _told("tests.bench.direct", runs, variables)
+    for (name, number), run in zip(order, told, strict=True):
+        if number != "warm":
+            bench.record.add("engine", name, run)
+
+
+def peft(bench: Bench) -> None:
+    """The workloads offline, one static batch after another, through PEFT (W4: transformers alone)."""
+    names = bench.wanted("peft", WORKLOADS) if "peft" in bench.only else []
+    if not names:
+        return
+    runs = []
+    for name in names:
+        asks = bench.asks(name, "peft")[: max(WORKLOADS[name].users, 2)]
+        models, prompts = [ask.model for ask in asks], [ask.prompt for ask in asks]
+        runs.append({"users": WORKLOADS[name].users, "models": models, "prompts": prompts, "tokens": NEW_TOKENS})
+        runs[-1]["times"] = bench.runs
+    adapters = next(iter(bench.adapters.values())).parent
+    asked = {"base": str(bench.base), "adapters": str(adapters), "runs": runs}
+    told = iter(_told("tests.bench.peft_batch", asked, site.environment()))
+    for name in names:
+        for _ in range(bench.runs):
+            bench.record.add("peft", name, next(told))
+
+
+def vllm_variants(bench: Bench) -> None:
+    """vLLM, each variant started once, with the same load generator."""
+    for variant, names in vllm.WORKLOADS_OF.items():
+        wanted = bench.wanted(variant, names) if bench.vllm else []
+        if not wanted or bench.vllm is None:
+            continue
+        adapters = next(iter(bench.adapters.values())).parent
+        with vllm.running(bench.vllm, variant, bench.base, adapters, bench.directory / "vllm.log") as (target, seconds):
+            bench.record.add(variant, "start", {"ready_seconds": seconds})
+            for name in wanted:
+                bench.load(variant, name, target)
+
+
+STAGES: Final = (plain_site, direct, vllm_variants, peft, prefix_cache, speculation)
+
+
+def _store(bench: Bench) -> dict[str, str]:
+    """A store of the random adapters for an engine of its own; their digests by name."""
+    from inference.identity import adapter_digest
+
+    home = bench.directory / "store"
+    (home / "adapters").mkdir(parents=True, exist_ok=True)
+    (home / "models").symlink_to(bench.models.resolve())
+    digests = {}
+    for name, path in bench.adapters.items():
+        config = json.loads((path / "adapter_config.json").read_text())
+        digests[name] = adapter_digest(config, path / "adapter_model.safetensors")
+        (home / "adapters" / digests[name]).mkdir()
+        for file in path.iterdir():
+            (home / "adapters" / digests[name] / file.name).hardlink_to(file)
+    return digests
+
+
+def _told(module: str, asked: Any, variables: dict[str, str]) -> list[dict[str, float]]:
+    """What a measuring process of its own writes, one run a line."""
+    command = [sys.executable, "-m", module]
+    done = subprocess.run(
+        command, cwd=site.REPO, env=variables, input=json.dumps(asked), capture_output=True, text=True
+    )
+    if done.returncode:
+        raise RuntimeError(f"{module} failed:\n{done.stderr[-3000:]}")
+    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
