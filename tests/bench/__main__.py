@@ -19,7 +19,7 @@ from tests.bench.site import REPO
 from tests.bench.stages import STAGES, Bench
 from tests.bench.workloads import WORKLOADS
 
-SCENARIOS = ("direct", "peft", "startup", "fairness", "crowd", "cold", "prefix", "speculation")
+SCENARIOS = ("direct", "peft", "startup", "fairness", "crowd", "cold", "prefix", "speculation", "overhead")
 
 
 def main() -> None:

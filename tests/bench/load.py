@@ -16,11 +16,11 @@ from tests.bench.workloads import Ask
 
 @dataclass(frozen=True)
 class Target:
-    """Where to send: the address of a server, a key for it, and the process at the root of all its processes."""
+    """Where to send: the address of a server, a key for it, and the processes at the roots of all its processes."""
 
     url: str
     key: str
-    pid: int
+    pids: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ async def serve(target: Target, asks: Iterable[Ask], users: int) -> tuple[list[S
 
 def measure(target: Target, asks: list[Ask], users: int) -> Figures:
     """One run, with what every process spent on it."""
-    meter, client = Meter.start(target.pid), time.process_time()
+    meter, client = Meter.start(*target.pids), time.process_time()
     samples, seconds = asyncio.run(serve(target, asks, users))
     cpu, strangers = meter.since()
     cpu["client"] = time.process_time() - client

@@ -25,7 +25,13 @@ def children(pid: int) -> list[int]:
 def name_of(pid: int) -> str:
     """What a process of the site is for; for a stranger, its program."""
     line = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-    known = {" -m inference": "worker", "uvicorn": "web", "celery": "celery", " record": "recorder"}
+    known = {
+        " -m inference": "worker",
+        "bench.hollow": "worker",
+        "uvicorn": "web",
+        "celery": "celery",
+        " record": "recorder",
+    }
     known |= {"redis-server": "redis", " -m loraland": "supervisor"}
     return next((name for part, name in known.items() if part in line), line.split(" ")[0].rsplit("/", 1)[-1])
 

@@ -16,7 +16,7 @@ from tests.bench.client import Sample, body_of, connect, read
 from tests.bench.load import measure, serve
 from tests.bench.site import REPO, Site
 from tests.bench.tasks import Task
-from tests.bench.workloads import NARROW, Ask, Prompts
+from tests.bench.workloads import BASE, NARROW, Ask, Prompts
 
 QUEUED: Final = 200
 PATIENT: Final = 12
@@ -24,6 +24,7 @@ PATIENT: Final = 12
 CROWD: Final = 2000
 CROWD_REQUESTS: Final = 96
 COLD: Final = 20
+OVERHEAD_REQUESTS: Final = 160
 
 
 def startup(site: Site) -> dict[str, float]:
@@ -78,6 +79,12 @@ async def _keep_asking(target: Any, prompts: Prompts, users: int, seed: str) -> 
     finally:
         for connection in connections:
             connection.close()
+
+
+def overhead(site: Site, prompts: Prompts, seed: str) -> dict[str, float]:
+    """Processor seconds per 1,000 tokens of each process while a hollow worker says 1,000 tokens a second."""
+    run = measure(site.target, prompts.asks(BASE, OVERHEAD_REQUESTS, seed), 32)
+    return {"tokens_per_second": run.tokens_per_second} | run.cpu
 
 
 def prefix(site: Site, tasks: list[Task], seed: str) -> dict[str, float]:

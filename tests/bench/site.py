@@ -31,7 +31,7 @@ class Site:
     """A running site; `variables` are its whole environment."""
 
     url: str
-    pid: int
+    pids: tuple[int, ...]
     var_dir: Path
     variables: dict[str, str]
     keys: dict[str, str] = field(default_factory=dict)
@@ -44,12 +44,12 @@ class Site:
         """The site as the holder of a key named `tenant` sees it; every tenant has a key of its own."""
         if tenant not in self.keys:
             self.keys[tenant] = self.manage("create_api_key", tenant).split()[-1]
-        return Target(self.url, self.keys[tenant], self.pid)
+        return Target(self.url, self.keys[tenant], self.pids)
 
     @property
     def worker(self) -> int:
         """The process id of the worker."""
-        return next(pid for pid in children(self.pid) if name_of(pid) == "worker")
+        return next(pid for pid in children(self.pids[0]) if name_of(pid) == "worker")
 
     def manage(self, *arguments: str) -> str:
         """Run a management command; its output."""
@@ -79,21 +79,31 @@ class Site:
 
 
 @contextmanager
-def running(var_dir: Path, models: Path, settings: dict[str, str]) -> Iterator[Site]:
-    """Start a site whose base models lie in `models`, yield it when it can answer, and end it."""
+def running(var_dir: Path, models: Path, settings: dict[str, str], is_hollow: bool = False) -> Iterator[Site]:
+    """Start a site whose base models lie in `models`, yield it when it can answer, and end it.
+
+    A hollow one has a worker that computes nothing (`tests.bench.hollow`).
+    """
     var_dir.mkdir(parents=True, exist_ok=True)
     if not (var_dir / "models").exists():
         (var_dir / "models").symlink_to(models.resolve())
-    port = free_port()
+    port, log = free_port(), var_dir / "site.log"
     variables = environment() | {"VAR_DIR": str(var_dir), "PORT": str(port)} | settings
-    with (var_dir / "site.log").open("ab") as log:
-        process = subprocess.Popen([sys.executable, "-m", "loraland"], cwd=REPO, env=variables, stdout=log, stderr=log)
+    variables |= {"WORKERS": "0"} if is_hollow else {}
+    modules = ["loraland", "tests.bench.hollow"] if is_hollow else ["loraland"]
+    processes = [_start(module, variables, log) for module in modules]
     try:
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/readyz"), process, var_dir / "site.log")
-        yield Site(url, process.pid, var_dir, variables)
+        wait_until(lambda: answers(f"{url}/readyz"), processes[0], log)
+        yield Site(url, tuple(process.pid for process in processes), var_dir, variables)
     finally:
-        end(process)
+        for process in reversed(processes):
+            end(process)
+
+
+def _start(module: str, variables: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as out:
+        return subprocess.Popen([sys.executable, "-m", module], cwd=REPO, env=variables, stdout=out, stderr=out)
 
 
 def environment() -> dict[str, str]:

@@ -102,6 +102,13 @@ def plain_site(bench: Bench) -> None:
             bench.fill("scenarios", "cold", lambda run: scenarios.cold(live, bench.prompts, str(run)))
 
 
+def overhead(bench: Bench) -> None:
+    """What every process but the engine costs at 1,000 tokens a second."""
+    if bench.wanted("scenarios", ["overhead"]):
+        with site.running(bench.directory / "hollow", bench.models, site.PLAIN, is_hollow=True) as live:
+            bench.fill("scenarios", "overhead", lambda run: scenarios.overhead(live, bench.prompts, f"overhead-{run}"))
+
+
 def prefix_cache(bench: Bench) -> None:
     if bench.wanted("scenarios", ["prefix"]):
         with bench.site(PREFIX_CACHE="on") as live:
@@ -183,7 +190,7 @@ def vllm_variants(bench: Bench) -> None:
                 bench.load(variant, name, target)
 
 
-STAGES: Final = (plain_site, direct, vllm_variants, peft, prefix_cache, speculation)
+STAGES: Final = (overhead, plain_site, direct, vllm_variants, peft, prefix_cache, speculation)
 
 
 def _store(bench: Bench) -> dict[str, str]:

@@ -45,7 +45,7 @@ def running(home: Path, variant: str, base: Path, adapters: Path, log: Path) -> 
     try:
         url = f"http://127.0.0.1:{port}"
         seconds = wait_until(lambda: answers(f"{url}/health"), process, log)
-        yield Target(url, "none", process.pid), seconds
+        yield Target(url, "none", (process.pid,)), seconds
     finally:
         end(process)
 
