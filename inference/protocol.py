@@ -7,7 +7,7 @@ Both houses import this module, so it knows neither Django nor torch. A message 
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 QueueClass = Literal["chat", "evaluation"]
@@ -229,9 +229,13 @@ _KINDS: Final[dict[str, Any]] = {
 }
 
 
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=vars)
+"""What is no JSON value is a message inside a message: its fields."""
+
+
 def encode(message: Request | Event | Heartbeat) -> str:
     """Write `message` as one JSON object."""
-    return json.dumps({"kind": type(message).__name__.lower(), **asdict(message)}, separators=(",", ":"))
+    return _ENCODER.encode({"kind": type(message).__name__.lower(), **vars(message)})
 
 
 def decode(text: str | bytes) -> Any:

@@ -20,25 +20,26 @@ class Running:
         self.ticket = ticket
         self.is_stopping = False
         self.is_ended = False
+        self.is_urgent = False
+        """Whether a reader waits for what has been taken: its first words or its end."""
         self._has_streamed = claim.resumed is not None
         self._loose: list[Event] = []
         self._entries: list[Event] = []
         self._written = 0
 
-    def take(self, event: Event) -> bool:
-        """Keep `event` for the next flush; whether that should be now (anything but a later piece of text)."""
+    def take(self, event: Event) -> None:
+        """Keep `event` for the next flush."""
         if isinstance(event, Finished | Failed):
-            self.is_ended = True
+            self.is_ended = self.is_urgent = True
             event = replace(event, stats=replace(event.stats, takeovers=self.claim.attempts - 1))
+        elif isinstance(event, Delta) and not self._has_streamed:
+            self._has_streamed = self.is_urgent = True
         self._loose.append(event)
-        is_piece = isinstance(event, Delta) and self._has_streamed
-        self._has_streamed |= isinstance(event, Delta)
-        return not is_piece
 
     def write(self) -> Write | None:
         """What the wire does not hold yet, None when it has everything."""
         self._entries += coalesce(self._loose)
-        self._loose = []
+        self._loose, self.is_urgent = [], False
         rest = self._entries[self._written :]
         return Write(self.claim, tuple(rest), self.claim.length + self._written) if rest else None
 
@@ -52,9 +53,14 @@ class Running:
         return self._written < 0
 
     @property
+    def has_more(self) -> bool:
+        """Whether there is anything that the wire does not hold."""
+        return bool(self._loose) or self._written < len(self._entries)
+
+    @property
     def is_over(self) -> bool:
         """Whether the wire holds everything, the terminal event too."""
-        return self.is_ended and not self._loose and self._written == len(self._entries)
+        return self.is_ended and not self.has_more
 
 
 def coalesce(events: list[Event]) -> list[Event]:

@@ -23,6 +23,9 @@ from inference.wire import Claim, Receipt, Wire, WireError, tenant_of
 HEARTBEAT_SECONDS: Final = 2.0
 HEARTBEAT_TTL: Final = 7.0
 COALESCE_SECONDS: Final = 0.025
+COALESCED_ROWS: Final = 8
+"""Past so many answers at once words gather for longer, in proportion to their number."""
+LONGEST_COALESCE: Final = 0.1
 POLL_SECONDS: Final = 1.0
 """How often the queue is looked at when nobody says that something arrived: leases end without a word."""
 RETRY_SECONDS: Final = 0.25
@@ -102,7 +105,8 @@ class Worker:
             # Words of an earlier life of the same id, or of one that is no longer ours, are not written.
             if running is None or report.handled < running.ticket or running.is_ended:
                 continue
-            if running.take(event):
+            running.take(event)
+            if running.is_urgent:
                 self._urgent.set()
             if isinstance(event, Finished | Failed):
                 _log_end(event)
@@ -161,7 +165,6 @@ class Worker:
         if claim.resumed is None:
             running.take(Progress(claim.id, "claimed"))
             self._dirty.set()
-            self._urgent.set()
         tokens = len(claim.resumed.token_ids) if claim.resumed else 0
         log.info("claimed id=%s attempt=%d resumed_tokens=%d", claim.id, claim.attempts, tokens)
 
@@ -189,18 +192,26 @@ class Worker:
         self._renewed = time.monotonic()
 
     async def _flush(self) -> None:
-        """Write what has gathered: at once when it is urgent, else with what comes within a moment."""
+        """Write what has gathered: what is urgent at once, all else together when its moment is over."""
         while True:
             await self._dirty.wait()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._urgent.wait(), COALESCE_SECONDS)
+            end = time.monotonic() + self._moment()
+            while (left := end - time.monotonic()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._urgent.wait(), left)
+                    self._urgent.clear()
+                    await self._patiently(lambda: self._write(only_urgent=True))
             self._dirty.clear()
-            self._urgent.clear()
-            if not await self._patiently(self._write_all):
+            if not await self._patiently(self._write):
                 self._dirty.set()
 
-    async def _write_all(self) -> None:
-        offered = [(running, write) for running in self._running.values() if (write := running.write())]
+    def _moment(self) -> float:
+        """Seconds in which words gather. With many readers each piece costs more than it is worth to any of them."""
+        return min(COALESCE_SECONDS * max(1.0, len(self._running) / COALESCED_ROWS), LONGEST_COALESCE)
+
+    async def _write(self, only_urgent: bool = False) -> None:
+        due = [running for running in self._running.values() if running.is_urgent or not only_urgent]
+        offered = [(running, write) for running in due if (write := running.write())]
         receipts = await self._wire.append_all([write for _, write in offered])
         for (running, _), receipt in zip(offered, receipts, strict=True):
             self._heed(running, receipt)
@@ -217,7 +228,7 @@ class Worker:
             self._forget(running)
             self._device.abort(running.claim.id)
             await self._wire.release(running.claim)
-        elif running.write():
+        elif running.has_more:
             self._dirty.set()
 
     def _heed(self, running: Running, receipt: Receipt) -> None:
@@ -293,7 +304,7 @@ class Worker:
         """
         try:
             async with asyncio.timeout(FAREWELL_SECONDS):
-                await self._write_all()
+                await self._write()
                 for running in list(self._running.values()):
                     await self._wire.release(running.claim, crashed=self._crash is not None)
                 await self._wire.depart(self._config.base, self._config.name)

@@ -298,16 +298,25 @@ def test_deltas_are_joined_up_to_the_end():
 
 def test_an_entry_that_was_offered_never_changes():
     running = Running(Claim("a", None, "t", 2, Resume((1,), 1), 4, "fp", 1.0), ticket=1)
-    assert not running.take(Delta("a", "x", (2,)))
+    running.take(Delta("a", "x", (2,)))
     offered = running.write()
     running.take(Delta("a", "y", (3,)))
     assert (offered.after, running.write().events) == (4, (Delta("a", "x", (2,)), Delta("a", "y", (3,))))
     running.settle(Receipt(True, length=5))
     assert (running.write().after, running.write().events) == (5, (Delta("a", "y", (3,)),))
-    assert running.take(Finished("a", "done"))
+    running.take(Finished("a", "done"))
     running.settle(Receipt(True, length=6))
     assert not running.is_over
     [end] = running.write().events
     assert end.stats.takeovers == 1
     running.settle(Receipt(True, length=7))
     assert running.is_over
+
+
+def test_first_words_and_the_end_are_urgent_and_what_lies_between_is_not():
+    running, urgent = Running(Claim("a", None, "t", 1, None, 0, "fp", 1.0), ticket=1), []
+    for event in (Progress("a", "running"), Delta("a", "x", (1,)), Delta("a", "y", (2,)), Finished("a", "done")):
+        running.take(event)
+        urgent.append(running.is_urgent)
+        running.write()
+    assert urgent == [False, True, False, True]
