@@ -23,6 +23,11 @@ LONGEST_BLOCK_MS: Final = 3000
 """Shorter than any client's socket timeout, so that a silent wire is not mistaken for a broken one."""
 PACE_SECONDS: Final = 0.005
 """A pause after each read, in which more entries gather: many busy streams cost one read, not one read each."""
+PACED_STREAMS: Final = 8
+"""Past so many streams the pause grows with their number."""
+LONGEST_PACE: Final = 0.02
+WAKE_SECONDS: Final = 0.01
+"""How long a new reader waits for the read under way to end by itself: on a busy wire it does."""
 ENTRIES_PER_STREAM: Final = 512
 LOST_CONNECTION: Final = (ConnectionError, TimeoutError, OSError)
 
@@ -98,6 +103,7 @@ class Reader:
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._read_on(), name="wire reader")
             return
+        await asyncio.sleep(WAKE_SECONDS)
         async with self._waking:
             # One who waited here may be covered by now: many that come together need one or two wakes.
             if self._covered < number:
@@ -136,7 +142,7 @@ class Reader:
                 self._woken = raw[-1][0]
                 continue
             self._hand_out(key, starts[key], raw)
-        await asyncio.sleep(PACE_SECONDS)
+        await asyncio.sleep(min(PACE_SECONDS * max(1.0, len(starts) / PACED_STREAMS), LONGEST_PACE))
 
     def _hand_out(self, key: str, start: Position, raw: RawEntries) -> None:
         """Give entries of one stream to its readers; what cannot be read is the trouble of these alone."""

@@ -83,6 +83,12 @@ MIDDLEWARE = [
     "django_htmx.middleware.HtmxMiddleware",
 ]
 
+# What programs pass that show a key to /v1: no session, no cookie, no form (see `loraland.handlers`)
+API_MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "django.middleware.common.CommonMiddleware",
+]
+
 ROOT_URLCONF = "loraland.urls"
 ASGI_APPLICATION = "loraland.asgi.application"
 

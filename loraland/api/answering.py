@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
@@ -20,6 +19,7 @@ from loraland.api.schemas import ChatCompletion, Completion
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.generations.start import start
+from loraland.generations.steady import Steady
 from loraland.generations.stop import stop
 
 Response = HttpResponse | StreamingHttpResponse
@@ -29,6 +29,7 @@ PATIENCE_SECONDS: Final = 2.0
 KEEP_ALIVE_SECONDS: Final = 10.0
 KEEP_ALIVE: Final = ": waiting\n\n"
 DONE: Final = "data: [DONE]\n\n"
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 async def answer(
@@ -75,33 +76,6 @@ async def streamed(generation: Generation, head: Head, shape: Shape, with_usage:
     return response
 
 
-class Steady:
-    """An iterator of events that can be waited for in slices without losing one."""
-
-    def __init__(self, events: AsyncGenerator[Event]) -> None:
-        self._events = events
-        self._pending: asyncio.Future[Event] | None = None
-
-    async def next(self, seconds: float) -> Event | None:
-        """The next event, or None when none has come within `seconds`."""
-        self._pending = self._pending or asyncio.ensure_future(anext(self._events))
-        try:
-            done, _ = await asyncio.wait({self._pending}, timeout=seconds)
-        except asyncio.CancelledError:
-            await self.aclose()
-            raise
-        if not done:
-            return None
-        event, self._pending = self._pending.result(), None
-        return event
-
-    async def aclose(self) -> None:
-        if self._pending is not None:
-            self._pending.cancel()
-            await asyncio.gather(self._pending, return_exceptions=True)
-        await self._events.aclose()
-
-
 async def _followed(generation: Generation) -> AsyncGenerator[Event]:
     """The answer's deltas and its terminal event; leaving before the end stops the answer."""
     ended = False
@@ -116,7 +90,9 @@ async def _followed(generation: Generation) -> AsyncGenerator[Event]:
             await stop(generation)
 
 
-async def _sse(steady: Steady, event: Event | None, head: Head, shape: Shape, with_usage: bool) -> AsyncIterator[str]:
+async def _sse(
+    steady: Steady[Event], event: Event | None, head: Head, shape: Shape, with_usage: bool
+) -> AsyncIterator[str]:
     async with aclosing(steady):
         if opening := shape.opening(head):
             yield _data(opening, with_usage)
@@ -151,4 +127,4 @@ def _data(body: dict[str, Any], with_usage: bool) -> str:
     """One event. A stream that will end with its usage says in every other chunk that it is not there yet."""
     if with_usage:
         body = {**body, "usage": None}
-    return f"data: {json.dumps(body, separators=(',', ':'))}\n\n"
+    return f"data: {_JSON.encode(body)}\n\n"

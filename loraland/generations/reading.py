@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from datetime import timedelta
 from typing import Final
@@ -15,8 +14,9 @@ from django.utils import timezone
 from inference.protocol import Delta, Event, is_terminal
 from inference.streams import WireError
 from loraland.generations.models import Generation
+from loraland.generations.steady import Steady
 from loraland.generations.visitor import Visitor
-from loraland.inference_client import cancel, wire
+from loraland.inference_client import wire
 
 START: Final = "0-0"
 """The cursor before the first event. Events told from a row all bear it, as a row has no finer steps."""
@@ -62,25 +62,13 @@ async def events(generation: Generation, after: str = START) -> AsyncGenerator[R
 
 async def _live(generation: Generation, after: str) -> AsyncGenerator[Read]:
     """Events from the wire; ends early when the row says that the answer is over and the stream is silent."""
-    stream = wire().events(generation.wire_id, after)
-    pending: asyncio.Future[Read] | None = None
-    try:
-        while not await _is_over(generation):
-            pending = pending or asyncio.ensure_future(anext(stream))
-            while pending in (await asyncio.wait({pending}, timeout=SILENCE_SECONDS))[0]:
-                yield await pending
-                pending = asyncio.ensure_future(anext(stream))
-    except StopAsyncIteration:
-        return
-    finally:
-        await _close(stream, pending)
-
-
-async def _close(stream: AsyncIterator[Read], pending: asyncio.Future[Read] | None) -> None:
-    if pending is not None:
-        await cancel(pending)
-    if isinstance(stream, AsyncGenerator):
-        await stream.aclose()
+    async with aclosing(Steady(wire().events(generation.wire_id, after))) as stream:
+        try:
+            while not await _is_over(generation):
+                while read := await stream.next(SILENCE_SECONDS):
+                    yield read
+        except StopAsyncIteration:
+            return
 
 
 async def _is_over(generation: Generation) -> bool:

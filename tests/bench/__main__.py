@@ -9,6 +9,7 @@ python -m tests.bench --show --markdown prints the tables of a finished one
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -24,6 +25,7 @@ SCENARIOS = ("direct", "peft", "startup", "fairness", "crowd", "cold", "prefix",
 
 def main() -> None:
     options = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # ends the servers on the way out
     record = Record(options.json, options.resume or options.show)
     if not options.show:
         with tempfile.TemporaryDirectory(prefix="loraland-bench-", dir=options.dir) as directory:
