@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from threading import Lock
 from typing import Final, Protocol
@@ -60,10 +61,17 @@ class AdapterCache:
     """Adapters in host memory, at most `max_bytes` of them. Safe to call from several threads.
 
     Sums of adapters, of ranks up to `max_rank` together, are made from what is kept and kept like any other.
+    What is kept is in the layout that `prepare` gives weights, which is one of `Bank`.
     """
 
-    def __init__(self, load: Callable[[str], HostAdapter], max_bytes: int, max_rank: int = 64) -> None:
-        self._load, self._max_bytes, self._max_rank = load, max_bytes, max_rank
+    def __init__(
+        self,
+        load: Callable[[str], HostAdapter],
+        max_bytes: int,
+        max_rank: int = 64,
+        prepare: Callable[[AdapterWeights], AdapterWeights] = lambda weights: weights,
+    ) -> None:
+        self._load, self._max_bytes, self._max_rank, self._prepare = load, max_bytes, max_rank, prepare
         self._kept: OrderedDict[str, HostAdapter] = OrderedDict()
         self._lock = Lock()
 
@@ -90,6 +98,7 @@ class AdapterCache:
                 return self._kept[digest]
         parts = [(self.load(each.digest), each.weight) for each in components]
         adapter = compose(digest, parts, self._max_rank) if parts else self._load(digest)
+        adapter = replace(adapter, weights=self._prepare(adapter.weights))
         with self._lock:
             self._keep(adapter)
         return adapter
@@ -108,9 +117,17 @@ class AdapterCache:
 
 
 class Bank(Protocol):
-    """The weights on the device by slot, in the layout of the decoder that reads them."""
+    """The weights on the device by slot, in the layout of the decoder that reads them.
+
+    `prepare` brings weights nearer to that layout, on any thread; `is_ready` says whether those last put into a
+    slot have arrived.
+    """
+
+    def prepare(self, weights: AdapterWeights) -> AdapterWeights: ...
 
     def put(self, slot: int, weights: AdapterWeights) -> None: ...
+
+    def is_ready(self, slot: int) -> bool: ...
 
     def clear(self, slot: int) -> None: ...
 
@@ -149,11 +166,12 @@ class LoraSlots:
 
     def can_acquire(self, digest: str) -> bool:
         """Whether `acquire` would find a slot now."""
-        return digest in self._slots or len(self._pins) < self.num_slots
+        return digest in self._slots or bool(self._free) or self._evictable() is not None
 
     def acquire(self, digest: str) -> int | None:
-        """Pin `digest` and return its slot, loading it when needed; None while every slot is pinned by others.
+        """Pin `digest` and return its slot, loading it when needed.
 
+        None while every slot is pinned by others, and while the adapter is on its way, so that others decode meanwhile.
         Raises what `load` raises, in which case nothing has changed. Each success needs one `release`.
         """
         if not self.can_acquire(digest):
@@ -161,6 +179,8 @@ class LoraSlots:
         if digest not in self._slots:
             self._place(self._load(digest))
         self._slots.move_to_end(digest)
+        if not self.bank.is_ready(self._slots[digest]):
+            return None
         self._pins[digest] = self.pins(digest) + 1
         return self._slots[digest]
 
@@ -188,7 +208,14 @@ class LoraSlots:
         self._slots[adapter.digest] = slot
 
     def _evict(self) -> int:
-        digest = next(digest for digest in self._slots if digest not in self._pins)
+        digest = self._evictable()
+        assert digest is not None, "can_acquire comes first"
         slot = self._slots.pop(digest)
         self.bank.clear(slot)
         return slot
+
+    def _evictable(self) -> str | None:
+        """The least recently used adapter that nobody pins; one on its way has not been used at all yet."""
+        return next(
+            (each for each, slot in self._slots.items() if each not in self._pins and self.bank.is_ready(slot)), None
+        )

@@ -15,6 +15,7 @@ from inference.address import embedded_redis_url
 DEFAULT_BASE_MODEL: Final = "SmolLM2-135M-Instruct"
 DEVICES: Final = ("auto", "cpu", "cuda")
 DTYPES: Final = ("bfloat16", "float16", "float32")
+ADAPTER_QUANTIZATIONS: Final = ("none", "int8")
 QUANTIZATIONS: Final = ("none", "int8", "int4", "nf4")
 DECODERS: Final = ("auto", "native", "torch")
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
@@ -35,6 +36,8 @@ class EngineConfig:
     dtype: str = "bfloat16"
     quantization: str = "none"
     decoder: str = "auto"
+    adapter_quantization: str = "none"
+    deterministic: bool = False
     max_rows: int = 32
     kv_blocks: int = 0
     block_size: int = 32
@@ -77,6 +80,8 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             dtype=env.choice("DTYPE", DTYPES, "bfloat16"),
             quantization=env.choice("QUANTIZATION", QUANTIZATIONS, "none"),
             decoder=env.choice("DECODER", DECODERS, "auto"),
+            adapter_quantization=env.choice("ADAPTER_QUANTIZATION", ADAPTER_QUANTIZATIONS, "none"),
+            deterministic=env.choice("DETERMINISTIC", ("0", "1"), "0") == "1",
             max_rows=env.whole("MAX_ROWS", 32, 1, 1024),
             kv_blocks=env.whole("KV_BLOCKS", 0, 0, 10_000_000),
             block_size=env.whole("BLOCK_SIZE", 32, 8, 256),
@@ -98,6 +103,8 @@ def _check_together(config: EngineConfig) -> EngineConfig:
         raise ConfigError(f"PREFILL_TOKENS={config.prefill_tokens} must be a multiple of 32, the size of a tile")
     if config.quantization == "nf4" and config.device == "cpu":
         raise ConfigError("QUANTIZATION=nf4 needs a GPU; with DEVICE=cpu choose none, int8 or int4")
+    if config.adapter_quantization == "int8" and config.device == "cpu":
+        raise ConfigError("ADAPTER_QUANTIZATION=int8 needs a GPU; with DEVICE=cpu choose none")
     if not re.fullmatch(r"[\w.-]+", config.base_key):
         raise ConfigError(f"BASE_MODEL={config.base_model} must end in a name of letters, digits, dots and dashes")
     if not re.fullmatch(r"[\w.-]+", config.worker_name):

@@ -22,7 +22,7 @@ from inference.layers.attention import KVCache
 from inference.layers.lora import LoraBank
 from inference.loading import AdapterLoader
 from inference.model import Decoder, DecoderWeights
-from inference.model_runner import ModelRunner, canary_blocks
+from inference.model_runner import Forward, ModelRunner, canary_blocks
 from inference.native.bank import NativeBank
 from inference.native.build import BuildError, library_path
 from inference.native.decoder import NativeDecoder, unsupported
@@ -85,10 +85,11 @@ def build_machine(config: EngineConfig) -> Machine:
     prefixes = PrefixCache(pool, TILE, is_on=config.prefix_cache, rows_are_uniform=decoder.rows_are_uniform)
     cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
     store = AdapterStore(config.adapters_dir, _base(config, directory, architecture, dtype), config.max_rank)
-    host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank)
+    host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank, bank.prepare)
     loader = AdapterLoader(host_cache.load)
     slots = LoraSlots(config.adapter_slots, loader.get, bank)
-    runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]), device)
+    # Batches are made on the host: the decoder of a GPU sends each in one copy.
+    runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]), torch.device("cpu"))
     return Machine(
         tokenizer=tokenizer,
         scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes),
@@ -104,10 +105,15 @@ def build_machine(config: EngineConfig) -> Machine:
     )
 
 
-def _decoder(
-    config: EngineConfig, architecture: Architecture, weights: DecoderWeights
-) -> tuple[Decoder | NativeDecoder, Bank]:
-    """The native decoder where it can be had, else torch's, each with the bank that it reads adapters from."""
+def _decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> tuple[Forward, Bank]:
+    """A GPU's own, else the native one where it can be had, else torch's, each with the bank that it reads from."""
+    if weights.device.type == "cuda":
+        # Triton is a matter of GPUs alone.
+        from inference.gpu.decoder import make_decoder
+
+        return make_decoder(config, architecture, weights)
+    if config.adapter_quantization != "none":
+        raise MachineError(f"ADAPTER_QUANTIZATION={config.adapter_quantization} needs a GPU; choose none")
     try:
         if config.decoder != "torch":
             return _native_decoder(config, architecture, weights), NativeBank(config.adapter_slots)

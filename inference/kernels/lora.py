@@ -2,8 +2,9 @@
 
 Decode rows come as they like: `shrink` multiplies every block of rows with every slot that one of them has, and
 leaves out the others; `expand` reads a row's slot. A prefill tile has one slot. A row of the base has slot -1,
-costs a look at that number and keeps its bits. How a sum is cut into pieces depends on the width of the layer
-only, pieces are added in order, and there are no atomics, so a row's bits depend on that row alone.
+costs a look at that number and keeps its bits. An adapter with magnitudes (DoRA) scales the sum. How a sum is cut
+into pieces depends on the width of the layer only, pieces are added in order, and there are no atomics, so a row's
+bits depend on that row alone.
 
 Where the pairs lie is told by tables of addresses, so adapters come and go beneath a captured CUDA graph.
 """
@@ -18,9 +19,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.architecture import TARGETS, Architecture
+from inference.architecture import EMBEDDING, HEAD, TARGETS, Architecture
 from inference.batch import TILE
 
+INDEX: Final = {target: index for index, target in enumerate((*TARGETS, EMBEDDING, HEAD))}
+"""The columns of a `SlotTable`."""
 BUCKETS: Final = (8, 16, 32, 64)
 """Ranks are padded with zeros to the next of these, and past the last to a multiple of it."""
 CHUNK: Final = 512
@@ -30,12 +33,12 @@ _DECODE_ROWS: Final = 16
 _COLUMNS: Final = 128
 _RANKS: tl.constexpr = tl.constexpr(16)
 """Ranks of one step: the least that a tensor core takes."""
-_TARGETS: tl.constexpr = tl.constexpr(len(TARGETS))
+_TARGETS: tl.constexpr = tl.constexpr(len(INDEX))
 
 
 @dataclass(frozen=True)
 class Group:
-    """Targets whose base weights are stacked: `count` of `TARGETS` from `first` on, each of `widths` features out."""
+    """Targets whose base weights are stacked: `count` columns from `first` on, each of `widths` features out."""
 
     first: int
     count: int
@@ -44,40 +47,52 @@ class Group:
 
 
 def groups(architecture: Architecture) -> dict[str, Group]:
-    """The four products of a layer by the name of their linear in `LayerWeights`."""
-    bounds = {"qkv": (0, 3), "o": (3, 1), "gate_up": (4, 2), "down": (6, 1)}
-    made = {}
-    for name, (first, count) in bounds.items():
-        shapes = [architecture.target_shape(target) for target in TARGETS[first : first + count]]
-        made[name] = Group(first, count, shapes[0][0], tuple(width for _, width in shapes))
-    return made
+    """The products of a decoder by the names of its linears, and the embedding."""
+    members = {
+        "qkv": TARGETS[:3],
+        "o": TARGETS[3:4],
+        "gate_up": TARGETS[4:6],
+        "down": TARGETS[6:],
+        "embedding": (EMBEDDING,),
+        "head": (HEAD,),
+    }
+    shapes = {name: [architecture.target_shape(each) for each in targets] for name, targets in members.items()}
+    return {
+        name: Group(INDEX[targets[0]], len(targets), shapes[name][0][0], tuple(out for _, out in shapes[name]))
+        for name, targets in members.items()
+    }
 
 
 @dataclass(frozen=True)
 class Pair:
-    """An adapter's pairs for one target: `a` [layers, rank, in] and `b` [layers, rank, out], scaling folded into `b`.
+    """An adapter's matrices for one target: `a` [layers, rank, in], `b` [layers, rank, out], scaling folded into `b`.
 
-    In int8 the pairs are integers and `scale` float32 [layers, rank] is what a rank's products are multiplied by.
+    The embedding's `a` is [1, vocab, rank], since it is looked up. In int8 both are whole numbers, and `unit` float32
+    [layers, rank] is what a rank's products are worth. With `scale` float32 [layers, out] the sum of the base and
+    the update is multiplied by it.
     """
 
     a: Tensor
     b: Tensor
+    unit: Tensor | None = None
     scale: Tensor | None = None
 
     @property
     def rank(self) -> int:
-        return self.a.shape[1]
+        return self.b.shape[1]
 
 
 @dataclass(frozen=True)
 class SlotTable:
-    """What the kernels know of the slots: for each and each of `TARGETS` addresses and rank, 0 where it has none.
+    """What the kernels know of the slots: for each and each column of `INDEX` addresses and rank, 0 where it has none.
 
-    `a`, `b` and `scale` are int64 [slots, 7], `rank` int32 [slots, 7]; no rank is above `max_rank`.
+    `a`, `b`, `unit` and `scale` are int64 [slots, columns], `rank` int32 [slots, columns]; no rank is above
+    `max_rank`.
     """
 
     a: Tensor
     b: Tensor
+    unit: Tensor
     scale: Tensor
     rank: Tensor
     max_rank: int
@@ -90,17 +105,17 @@ class SlotTable:
 
 def empty_table(num_slots: int, max_rank: int, device: torch.device | str, is_int8: bool = False) -> SlotTable:
     """A table of slots without adapters."""
-    shape = (num_slots, len(TARGETS))
-    a, b, scale = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(3))
+    shape = (num_slots, len(INDEX))
+    a, b, unit, scale = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(4))
     rank = torch.zeros(shape, dtype=torch.int32, device=device)
-    return SlotTable(a, b, scale, rank, bucket(max_rank), is_int8)
+    return SlotTable(a, b, unit, scale, rank, bucket(max_rank), is_int8)
 
 
-def quantize(a: Tensor, b: Tensor) -> Pair:
-    """The pair in int8: each rank's row of `a` and of `b` by its largest element, and the product of their scales."""
-    tops = [each.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127 for each in (a, b)]
-    whole = [(each.float() / top).round().to(torch.int8) for each, top in zip((a, b), tops, strict=True)]
-    return Pair(whole[0], whole[1], (tops[0] * tops[1]).squeeze(-1))
+def quantize(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`a` and `b` in int8, each rank's row by its largest element, and the unit of their products."""
+    units = [each.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127 for each in (a, b)]
+    whole = [(each.float() / unit).round().to(torch.int8) for each, unit in zip((a, b), units, strict=True)]
+    return whole[0], whole[1], (units[0] * units[1]).squeeze(-1)
 
 
 def bucket(rank: int) -> int:
@@ -121,20 +136,34 @@ def add_lora(out: Tensor, rows: Tensor, slots: Tensor, table: SlotTable, group: 
         _run_expand(out, planes, slots, table, group, layer, length)
 
 
+def add_embedding(out: Tensor, token_ids: Tensor, slots: Tensor, table: SlotTable, group: Group) -> None:
+    """Add the updates of the embeddings of `token_ids` int32 [n] to `out` [n, hidden] in place."""
+    planes = torch.empty((1, len(out), 1, table.max_rank), dtype=torch.float32, device=out.device)
+    ranks = triton.next_power_of_2(table.max_rank)
+    _look_up[(len(out),)](
+        token_ids, slots, table.a, table.rank, planes, out, group.first, table.max_rank, ranks, table.is_int8
+    )
+    _run_expand(out, planes, slots, table, group, 0, 1)
+
+
 def add_lora_twin(
     out: Tensor, rows: Tensor, slots: Tensor, pairs: dict[int, dict[int, Pair]], group: Group, layer: int
 ) -> None:
-    """What `add_lora` computes, with the pairs by slot and target instead of a table."""
+    """What `add_lora` computes, with the pairs by slot and column instead of a table.
+
+    With `rows` int32 [n] it is `add_embedding`, and they are token ids.
+    """
     for row, slot in enumerate(slots.tolist()):
-        at = 0
-        for target, width in enumerate(group.widths, group.first):
-            pair = pairs.get(slot, {}).get(target)
+        parts = torch.split(out[row], list(group.widths))
+        for column, part in enumerate(parts, group.first):
+            pair = pairs.get(slot, {}).get(column)
             if pair is not None:
-                shrunk = rows[row].float() @ pair.a[layer].float().T
-                shrunk = shrunk if pair.scale is None else shrunk * pair.scale[layer]
-                update = shrunk.to(out.dtype).float() @ pair.b[layer].float()
-                out[row, at : at + width] = (out[row, at : at + width].float() + update).to(out.dtype)
-            at += width
+                shrunk = (
+                    pair.a[0, rows[row]].float() if rows.dim() == 1 else rows[row].float() @ pair.a[layer].float().T
+                )
+                shrunk = shrunk if pair.unit is None else shrunk * pair.unit[layer]
+                total = part.float() + shrunk.to(out.dtype).float() @ pair.b[layer].float()
+                part.copy_(total if pair.scale is None else total * pair.scale[layer])
 
 
 def _run_shrink(rows: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int) -> Tensor:
@@ -177,6 +206,7 @@ def _run_expand(
         planes,
         slots,
         table.b,
+        table.unit,
         table.scale,
         table.rank,
         len(out),
@@ -252,6 +282,7 @@ def _expand(
     planes: tl.tensor,
     slots: tl.tensor,
     b_table: tl.tensor,
+    unit_table: tl.tensor,
     scale_table: tl.tensor,
     rank_table: tl.tensor,
     num_rows: tl.tensor,
@@ -285,7 +316,7 @@ def _expand(
     if rank > 0:
         address = tl.load(b_table + entry)
         b = address.to(tl.pointer_type(tl.int8 if IS_INT8 else out.dtype.element_ty))
-        scales = tl.load(scale_table + entry).to(tl.pointer_type(tl.float32)) + layer.to(tl.int64) * rank
+        units = tl.load(unit_table + entry).to(tl.pointer_type(tl.float32)) + layer.to(tl.int64) * rank
         b += layer.to(tl.int64) * rank * width
         row = (first + tl.arange(0, ROWS)).to(tl.int64)
         is_row = tl.arange(0, ROWS) < LENGTH
@@ -299,12 +330,40 @@ def _expand(
                 plane = ((piece * num_rows + row[:, None]) * COUNT + target) * MAX_RANK + ranks[None, :]
                 shrunk += tl.load(planes + plane, mask=inside, other=0.0)
             if IS_INT8:
-                shrunk *= tl.load(scales + ranks, mask=ranks < rank, other=0.0)[None, :]
+                shrunk *= tl.load(units + ranks, mask=ranks < rank, other=0.0)[None, :]
             b_inside = (ranks[:, None] < rank) & (column[None, :] < width)
             weights = tl.load(b + ranks[:, None] * width + column[None, :], mask=b_inside, other=0)
             kind = out.dtype.element_ty
             update = tl.dot(shrunk.to(kind), weights.to(kind), update, input_precision="ieee")
         place = out + row[:, None] * WIDTH + before + column[None, :]
         is_out = is_row[:, None] & (column[None, :] < width)
-        old = tl.load(place, mask=is_out, other=0.0).to(tl.float32)
-        tl.store(place, (old + update).to(out.dtype.element_ty), mask=is_out)
+        total = tl.load(place, mask=is_out, other=0.0).to(tl.float32) + update
+        scale = tl.load(scale_table + entry)
+        if scale != 0:
+            scales = scale.to(tl.pointer_type(tl.float32)) + layer.to(tl.int64) * width
+            total *= tl.load(scales + column, mask=column < width, other=0.0)[None, :]
+        tl.store(place, total.to(out.dtype.element_ty), mask=is_out)
+
+
+@triton.jit
+def _look_up(
+    token_ids: tl.tensor,
+    slots: tl.tensor,
+    a_table: tl.tensor,
+    rank_table: tl.tensor,
+    planes: tl.tensor,
+    out: tl.tensor,
+    COLUMN: tl.constexpr,
+    MAX_RANK: tl.constexpr,
+    RANKS: tl.constexpr,
+    IS_INT8: tl.constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    slot = tl.load(slots + row)
+    entry = slot * _TARGETS + COLUMN
+    rank = tl.load(rank_table + entry, mask=slot >= 0, other=0)
+    if rank > 0:
+        a = tl.load(a_table + entry).to(tl.pointer_type(tl.int8 if IS_INT8 else out.dtype.element_ty))
+        ranks = tl.arange(0, RANKS)
+        values = tl.load(a + tl.load(token_ids + row).to(tl.int64) * rank + ranks, mask=ranks < rank, other=0)
+        tl.store(planes + row * MAX_RANK + ranks, values.to(tl.float32), mask=ranks < rank)

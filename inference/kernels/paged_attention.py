@@ -51,6 +51,8 @@ def attend(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, window
     `qkv` is [rows, (heads + 2 * kv heads) * head_dim], `keys` and `values` [blocks, block size, kv heads,
     head_dim]; `window` counts the tokens that a row may look back to, itself included.
     """
+    if not len(segments.starts):
+        return
     shape = _shape(out, keys, segments.length)
     count, splits = len(segments.starts), segments.splits if segments.length == 1 else 0
     scratch = _scratch(out, count, splits, shape["HEADS"], shape["BLOCK_DIM"])

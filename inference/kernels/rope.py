@@ -5,10 +5,15 @@ Positions look their angles up in a table, so they never depend on a batch.
 
 from __future__ import annotations
 
+from typing import Final
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+
+_HEADS: Final = 16
+"""Heads of one program."""
 
 
 def rotate_and_store(
@@ -22,8 +27,8 @@ def rotate_and_store(
     kv_heads, dim = keys.shape[2:]
     num_heads = qkv.shape[1] // dim
     half = triton.next_power_of_2(dim // 2)
-    grid = (len(qkv), num_heads)
-    _rotate_and_store[grid](qkv, cos, sin, positions, places, keys, values, num_heads, kv_heads, dim, half, num_warps=1)
+    grid = (len(qkv), triton.cdiv(num_heads, _HEADS))
+    _rotate_and_store[grid](qkv, cos, sin, positions, places, keys, values, num_heads, kv_heads, dim, half, _HEADS)
 
 
 def rotate_and_store_twin(
@@ -55,30 +60,33 @@ def _rotate_and_store(
     KV_HEADS: tl.constexpr,
     DIM: tl.constexpr,
     HALF: tl.constexpr,
+    BLOCK: tl.constexpr,
 ) -> None:
-    row, head = tl.program_id(0).to(tl.int64), tl.program_id(1)
+    row = tl.program_id(0).to(tl.int64)
+    head = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    column = tl.arange(0, HALF)[None, :]
+    inside = (head < HEADS) & (column < DIM // 2)
+    source = qkv + (row * HEADS + head) * DIM + column
+    first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
+    second = tl.load(source + DIM // 2, mask=inside, other=0.0).to(tl.float32)
+
+    # The tables repeat their first half, as the two halves of a head turn by the same angles.
+    angle = tl.load(positions + row).to(tl.int64) * DIM + column
+    c = tl.load(cos + angle, mask=column < DIM // 2, other=0.0).to(tl.float32)
+    s = tl.load(sin + angle, mask=column < DIM // 2, other=0.0).to(tl.float32)
+    turns = head < HEADS - KV_HEADS
+    kind = qkv.dtype.element_ty
+    new_first = tl.where(turns, first * c - second * s, first).to(kind)
+    new_second = tl.where(turns, second * c + first * s, second).to(kind)
+
+    is_query = inside & (head < HEADS - 2 * KV_HEADS)
+    tl.store(source, new_first, mask=is_query)
+    tl.store(source + DIM // 2, new_second, mask=is_query)
     place = tl.load(places + row).to(tl.int64)
-    columns = tl.arange(0, HALF)
-    inside = columns < DIM // 2
-    source = qkv + (row * HEADS + head) * DIM + columns
-    first = tl.load(source, mask=inside, other=0.0)
-    second = tl.load(source + DIM // 2, mask=inside, other=0.0)
-    if head < HEADS - KV_HEADS:
-        angle = tl.load(positions + row).to(tl.int64) * DIM + columns
-        # The tables repeat their first half, as the two halves of a head turn by the same angles.
-        c = tl.load(cos + angle, mask=inside, other=0.0).to(tl.float32)
-        s = tl.load(sin + angle, mask=inside, other=0.0).to(tl.float32)
-        turned = first.to(tl.float32) * c - second.to(tl.float32) * s
-        second = (second.to(tl.float32) * c + first.to(tl.float32) * s).to(qkv.dtype.element_ty)
-        first = turned.to(qkv.dtype.element_ty)
-    if head < HEADS - 2 * KV_HEADS:
-        tl.store(source, first, mask=inside)
-        tl.store(source + DIM // 2, second, mask=inside)
-    elif place >= 0:
-        target = (place * KV_HEADS + (head - (HEADS - 2 * KV_HEADS)) % KV_HEADS) * DIM + columns
-        if head < HEADS - KV_HEADS:
-            tl.store(keys + target, first, mask=inside)
-            tl.store(keys + target + DIM // 2, second, mask=inside)
-        else:
-            tl.store(values + target, first, mask=inside)
-            tl.store(values + target + DIM // 2, second, mask=inside)
+    is_key = inside & (place >= 0) & turns & (head >= HEADS - 2 * KV_HEADS)
+    target = (place * KV_HEADS + head - (HEADS - 2 * KV_HEADS)) * DIM + column
+    tl.store(keys + target, new_first, mask=is_key)
+    tl.store(keys + target + DIM // 2, new_second, mask=is_key)
+    is_value = inside & (place >= 0) & (head >= HEADS - KV_HEADS)
+    tl.store(values + target - KV_HEADS * DIM, new_first, mask=is_value)
+    tl.store(values + target - KV_HEADS * DIM + DIM // 2, new_second, mask=is_value)

@@ -150,6 +150,14 @@ class LoraBank:
         self._slots: dict[int, AdapterWeights] = {}
         self._last: tuple[tuple[int, ...], dict[str, list[DecodeGroup]]] | None = None
 
+    def prepare(self, weights: AdapterWeights) -> AdapterWeights:
+        """Nothing is done before an adapter is put into its slot."""
+        return weights
+
+    def is_ready(self, slot: int) -> bool:
+        """What is put is there at once."""
+        return True
+
     def put(self, slot: int, weights: AdapterWeights) -> None:
         """Place `weights` in `slot`, in place of what was there."""
         self._slots[slot] = {target: pair.to(self.device) for target, pair in weights.items()}

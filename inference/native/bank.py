@@ -22,6 +22,14 @@ class NativeBank:
         self.views = (AdapterPointer * num_slots)()
         self._kept: dict[int, tuple[AdapterView, list[Tensor]]] = {}
 
+    def prepare(self, weights: AdapterWeights) -> AdapterWeights:
+        """Nothing is done before an adapter is put into its slot."""
+        return weights
+
+    def is_ready(self, slot: int) -> bool:
+        """What is put is there at once."""
+        return True
+
     def put(self, slot: int, weights: AdapterWeights) -> None:
         """Place `weights` in `slot`, in place of what was there."""
         kept: list[Tensor] = []

@@ -70,6 +70,8 @@ def test_a_config_cannot_be_changed() -> None:
         ({"DEVICE": "tpu"}, "DEVICE=tpu is not known; choose auto, cpu or cuda"),
         ({"QUANTIZATION": "awq"}, "QUANTIZATION=awq is not known; choose none, int8, int4 or nf4"),
         ({"QUANTIZATION": "nf4", "DEVICE": "cpu"}, "QUANTIZATION=nf4 needs a GPU"),
+        ({"ADAPTER_QUANTIZATION": "int8", "DEVICE": "cpu"}, "ADAPTER_QUANTIZATION=int8 needs a GPU"),
+        ({"DETERMINISTIC": "yes"}, "DETERMINISTIC=yes is not known; choose 0 or 1"),
         ({"MAX_ROWS": "many"}, "MAX_ROWS=many must be a whole number from 1 to 1024"),
         ({"MAX_ROWS": "0"}, "MAX_ROWS=0 must be a whole number from 1 to 1024"),
         ({"BLOCK_SIZE": "-1"}, "BLOCK_SIZE=-1 must be a whole number from 8 to 256"),

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.architecture import TARGETS, Architecture
+from inference.architecture import EMBEDDING, Architecture
 from inference.batch import TILE
 from inference.kernels import lora, norm, paged_attention, rope, swiglu
 
@@ -118,48 +118,72 @@ SHAPE = Architecture(
 )
 
 
-def make_pairs(dtype: torch.dtype, device: str, is_int8: bool = False) -> dict[int, dict[int, lora.Pair]]:
-    """Adapters of several ranks and targets in slots 0, 1 and 3; slot 2 is empty."""
-    plans = {0: (8, range(7)), 1: (16, (0, 2)), 3: (64, (1, 4, 5, 6))}
-    pairs: dict[int, dict[int, lora.Pair]] = {}
-    for slot, (rank, targets) in plans.items():
-        pairs[slot] = {target: _pair(rank, target, dtype, device, is_int8) for target in targets}
-    return pairs
+def make_pairs(
+    dtype: torch.dtype, device: str, columns: range, is_int8: bool = False
+) -> dict[int, dict[int, lora.Pair]]:
+    """Adapters of several ranks in slots 0, 1 and 3, the last with magnitudes; slot 2 is empty.
+
+    The one in slot 1 leaves out every other target.
+    """
+    plans = {0: (8, columns), 1: (16, columns[::2]), 3: (64, columns)}
+    return {
+        slot: {column: _pair(rank, column, dtype, device, is_int8, slot == 3) for column in own}
+        for slot, (rank, own) in plans.items()
+    }
 
 
-def _pair(rank: int, target: int, dtype: torch.dtype, device: str, is_int8: bool) -> lora.Pair:
-    width_in, width_out = SHAPE.target_shape(TARGETS[target])
-    a = random(SHAPE.num_layers, rank, width_in, dtype=torch.float32, device=device, seed=rank + target)
-    b = random(SHAPE.num_layers, rank, width_out, dtype=torch.float32, device=device, seed=100 + rank + target)
-    a, b = a / width_in**0.5, b / rank**0.5
-    if not is_int8:
-        return lora.Pair(a.to(dtype), b.to(dtype))
-    return lora.quantize(a, b)
+def _pair(rank: int, column: int, dtype: torch.dtype, device: str, is_int8: bool, has_scale: bool) -> lora.Pair:
+    target = list(lora.INDEX)[column]
+    (width_in, width_out), layers = SHAPE.target_shape(target), SHAPE.target_layers(target)
+    a = random(layers, rank, width_in, dtype=dtype, device=device, seed=rank + column) / width_in**0.5
+    b = random(layers, rank, width_out, dtype=dtype, device=device, seed=100 + rank + column) / rank**0.5
+    unit = None
+    if is_int8:
+        a, b, unit = lora.quantize(a, b)
+    scale = random(layers, width_out, dtype=torch.float32, device=device, seed=rank) if has_scale else None
+    return lora.Pair(a.transpose(1, 2).contiguous() if target == EMBEDDING else a, b, unit, scale)
 
 
 def make_table(pairs: dict[int, dict[int, lora.Pair]], device: str, is_int8: bool = False) -> lora.SlotTable:
     table = lora.empty_table(5, 64, device, is_int8)
     for slot, targets in pairs.items():
-        for target, pair in targets.items():
-            table.a[slot, target], table.b[slot, target] = pair.a.data_ptr(), pair.b.data_ptr()
-            table.scale[slot, target] = 0 if pair.scale is None else pair.scale.data_ptr()
-            table.rank[slot, target] = pair.rank
+        for column, pair in targets.items():
+            for addresses, part in zip(
+                (table.a, table.b, table.unit, table.scale), (pair.a, pair.b, pair.unit, pair.scale), strict=True
+            ):
+                addresses[slot, column] = 0 if part is None else part.data_ptr()
+            table.rank[slot, column] = pair.rank
     return table
 
 
 def check_lora(dtype: torch.dtype, device: str, name: str, is_int8: bool = False) -> None:
-    """Decode rows of all slots, of an empty one and of the base, behind a tile each of two adapters and the base."""
-    group, pairs = lora.groups(SHAPE)[name], make_pairs(dtype, device, is_int8)
+    """A tile of an adapter and one of the base, then decode rows of all slots, of an empty one and of the base."""
+    group = lora.groups(SHAPE)[name]
+    pairs = make_pairs(dtype, device, range(group.first, group.first + group.count), is_int8)
     table = make_table(pairs, device, is_int8)
-    slots = whole([1] * TILE + [-1] * TILE + [3] * TILE + [3, -1, 0, 1, 2, 0] * 3, device)
+    slots = whole([3] * TILE + [-1] * TILE + [3, -1, 0, 1, 2, 0] * 3, device)
     rows = random(len(slots), group.width_in, dtype=dtype, device=device)
     base = random(len(slots), sum(group.widths), dtype=dtype, device=device, seed=1)
+    out, expected, layer = base.clone(), base.clone(), 0 if name == "head" else SHAPE.num_layers - 1
+    for part, length in ((slice(0, 2 * TILE), TILE), (slice(2 * TILE, None), 1)):
+        lora.add_lora(out[part], rows[part], slots[part], table, group, layer, length)
+    lora.add_lora_twin(expected, rows, slots, pairs, group, layer)
+    _assert_updated(out, expected, base, slots)
+
+
+def check_embedding(dtype: torch.dtype, device: str, is_int8: bool = False) -> None:
+    group = lora.groups(SHAPE)["embedding"]
+    pairs = make_pairs(dtype, device, range(group.first, group.first + 1), is_int8)
+    slots, token_ids = whole([3, -1, 0, 1, 2], device), whole([4, 3, 10, 0, 5], device)
+    base = random(5, SHAPE.hidden_size, dtype=dtype, device=device)
     out, expected = base.clone(), base.clone()
-    for layer in range(SHAPE.num_layers):
-        for part, length in ((slice(0, 3 * TILE), TILE), (slice(3 * TILE, None), 1)):
-            lora.add_lora(out[part], rows[part], slots[part], table, group, layer, length)
-        lora.add_lora_twin(expected, rows, slots, pairs, group, layer)
+    lora.add_embedding(out, token_ids, slots, make_table(pairs, device, is_int8), group)
+    lora.add_lora_twin(expected, token_ids, slots, pairs, group, 0)
+    _assert_updated(out, expected, base, slots)
+
+
+def _assert_updated(out: Tensor, expected: Tensor, base: Tensor, slots: Tensor) -> None:
     assert_near(out, expected)
     is_base = (slots == -1) | (slots == 2)
     assert torch.equal(out[is_base], base[is_base])
-    assert not torch.equal(out[slots == 0], base[slots == 0])
+    assert not any(torch.equal(out[row], base[row]) for row in range(len(slots)) if not is_base[row])

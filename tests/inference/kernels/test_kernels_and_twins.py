@@ -41,12 +41,20 @@ def test_tiles_attend_over_their_blocks(dtype: torch.dtype, window: int | None) 
     equalities.check_tile_attention(dtype, "cpu", window)
 
 
+@pytest.mark.parametrize("name", ["qkv", "o", "gate_up", "down", "head"])
+def test_each_row_gets_the_update_of_its_slot(name: str) -> None:
+    equalities.check_lora(torch.float32, "cpu", name)
+
+
+def test_updates_are_rounded_as_the_twin_rounds_them() -> None:
+    equalities.check_lora(torch.float16, "cpu", "o")
+
+
+def test_pairs_in_int8_give_the_update_of_their_integers() -> None:
+    equalities.check_lora(torch.float32, "cpu", "gate_up", is_int8=True)
+
+
 @both
-@pytest.mark.parametrize("name", ["qkv", "o", "gate_up", "down"])
-def test_each_row_gets_the_update_of_its_slot(dtype: torch.dtype, name: str) -> None:
-    equalities.check_lora(dtype, "cpu", name)
-
-
-@pytest.mark.parametrize("name", ["qkv", "down"])
-def test_pairs_in_int8_give_the_update_of_their_integers(name: str) -> None:
-    equalities.check_lora(torch.float32, "cpu", name, is_int8=True)
+def test_each_token_gets_the_embedding_of_its_slot(dtype: torch.dtype) -> None:
+    equalities.check_embedding(dtype, "cpu")
+    equalities.check_embedding(dtype, "cpu", is_int8=True)

@@ -1,0 +1,134 @@
+"""The decoder of `inference.model` on a GPU: the same model, computed by the kernels of `inference.kernels`.
+
+Where `is_deterministic`, every product of the base has `PANEL` rows, so that a library chooses the same kernel
+whatever the batch; our own kernels never look at it.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference.architecture import Architecture
+from inference.batch import TILE, Batch
+from inference.config import EngineConfig
+from inference.gpu.adapters import SlotBank
+from inference.gpu.graphs import Graphs
+from inference.gpu.step import PANEL, Staging, Step, decode_shape, shape_of
+from inference.kernels.lora import add_embedding, add_lora, groups
+from inference.kernels.norm import add_rms_norm
+from inference.kernels.paged_attention import attend
+from inference.kernels.rope import rotate_and_store
+from inference.kernels.swiglu import swiglu
+from inference.layers.attention import KVCache
+from inference.layers.linear import Linear
+from inference.layers.lora import LoraPlanner
+from inference.layers.rotary import Rotary
+from inference.model import DecoderWeights, LayerWeights
+
+
+def make_decoder(
+    config: EngineConfig, architecture: Architecture, weights: DecoderWeights
+) -> tuple[TritonDecoder, SlotBank]:
+    """The decoder that `config` asks for, and the bank that it reads adapters from."""
+    is_int8 = config.adapter_quantization == "int8"
+    bank = SlotBank(config.adapter_slots, config.max_rank, weights.device, is_int8)
+    return TritonDecoder(architecture, weights, bank, config.max_rows, config.deterministic), bank
+
+
+class TritonDecoder:
+    """The base model, with the adapters of `bank`.
+
+    Where there is CUDA, decode passes are graphs over the cache of the first pass. Those of up to `max_rows` rows
+    with short contexts are captured before it, longer ones when they come.
+    """
+
+    rows_are_uniform = False
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        weights: DecoderWeights,
+        bank: SlotBank,
+        max_rows: int = 1,
+        is_deterministic: bool = False,
+    ) -> None:
+        self.architecture, self.weights, self.bank = architecture, weights, bank
+        self.max_rows, self.is_deterministic = max_rows, is_deterministic
+        self._rotary = Rotary(architecture, weights.dtype, weights.device)
+        self._groups = groups(architecture)
+        self._graphs: Graphs | None = None
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:
+        """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
+
+        With no `lora` every row is the base's, else slots are those of the bank. Tensors of `batch` may lie on the
+        host, and had better.
+        """
+        shape = shape_of(batch, cache.block_size, self.is_deterministic)
+        if lora is not None:
+            self.bank.wait(batch.adapter_slots.tolist())
+        if self.weights.device.type == "cuda" and not shape.num_tiles:
+            return self._captured(cache).run(shape, batch, lora is not None)
+        staging = Staging(shape, self.weights.device)
+        rows = staging.fill(batch, lora is not None)
+        hidden, update = self._layers(staging.step, cache)
+        chosen = torch.tensor(rows, dtype=torch.int64, device=hidden.device)
+        return self._logits(hidden[chosen], update[chosen], staging.step.slots[chosen])
+
+    def _captured(self, cache: KVCache) -> Graphs:
+        if self._graphs is None:
+            self._graphs = Graphs(self._all_logits, cache)
+            counts = range(1, self.max_rows + 1)
+            shapes = {decode_shape(rows, 1, cache.block_size, self.is_deterministic) for rows in counts}
+            for shape in sorted(shapes, key=lambda each: each.decode_rows, reverse=True):
+                self._graphs.capture(shape)
+        assert self._graphs.cache is cache, "graphs write into the cache that they were captured with"
+        return self._graphs
+
+    def _all_logits(self, step: Step, cache: KVCache) -> Tensor:
+        return self._logits(*self._layers(step, cache), step.slots)
+
+    def _layers(self, step: Step, cache: KVCache) -> tuple[Tensor, Tensor]:
+        """What the layers make of the rows of `step`: the stream before the last sum, and what is to be added."""
+        hidden = self.weights.embedding.index_select(0, step.token_ids)
+        add_embedding(hidden, step.token_ids, step.slots, self.bank.table, self._groups["embedding"])
+        update: Tensor | None = None
+        for index, layer in enumerate(self.weights.layers):
+            rows = add_rms_norm(hidden, update, layer.attention_norm, self.architecture.norm_eps)
+            update = self._attention(index, layer, rows, step, cache)
+            rows = add_rms_norm(hidden, update, layer.mlp_norm, self.architecture.norm_eps)
+            inner = swiglu(self._product("gate_up", layer.gate_up, index, rows, step))
+            update = self._product("down", layer.down, index, inner, step)
+        assert update is not None, "a model has layers"
+        return hidden, update
+
+    def _attention(self, index: int, layer: LayerWeights, rows: Tensor, step: Step, cache: KVCache) -> Tensor:
+        qkv = self._product("qkv", layer.qkv, index, rows, step)
+        keys, values = cache.keys[index], cache.values[index]
+        rotate_and_store(qkv, self._rotary.cos, self._rotary.sin, step.positions, step.places, keys, values)
+        attended = qkv.new_empty((len(qkv), self.architecture.num_heads * self.architecture.head_dim))
+        for segments in (step.decodes, step.tiles):
+            attend(qkv, keys, values, segments, self.architecture.sliding_window, attended)
+        return self._product("o", layer.o, index, attended, step)
+
+    def _product(self, name: str, linear: Linear, index: int, rows: Tensor, step: Step) -> Tensor:
+        """The base's product and the adapters' updates of it, first those of decode rows, then those of tiles."""
+        out, first = self._base(linear, rows), step.shape.decode_rows
+        for part, length in ((slice(0, first), 1), (slice(first, None), TILE)):
+            add_lora(out[part], rows[part], step.slots[part], self.bank.table, self._groups[name], index, length)
+        return out
+
+    def _base(self, linear: Linear, rows: Tensor) -> Tensor:
+        if not self.is_deterministic or len(rows) == PANEL:
+            return linear(rows)
+        return torch.cat([linear(panel) for panel in torch.split(rows, PANEL)])
+
+    def _logits(self, hidden: Tensor, update: Tensor, slots: Tensor) -> Tensor:
+        normed = add_rms_norm(hidden, update, self.weights.norm, self.architecture.norm_eps)
+        padding = -len(hidden) % PANEL if self.is_deterministic else 0
+        logits = self._base(self.weights.head, functional.pad(normed, (0, 0, 0, padding)))[: len(hidden)]
+        add_lora(logits, normed, slots, self.bank.table, self._groups["head"], 0, 1)
+        return logits.to(torch.float32)

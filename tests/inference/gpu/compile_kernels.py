@@ -1,0 +1,60 @@
+"""Compile what the decoder launches for a model of Mistral-7B's shape, on a GPU that is not there.
+
+Tensors have no memory and launching is replaced by compiling, with the specialisation that a launch would choose.
+Prints each kernel and its bytes of shared memory. To be run with TRITON_INTERPRET=0, as the test does.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from triton.runtime.jit import JITFunction
+
+from inference.gpu.adapters import SlotBank
+from inference.gpu.decoder import TritonDecoder
+from inference.layers.attention import KVCache
+from tests.bench.mistral import MISTRAL_7B, make_weights
+from tests.inference.passes import Chunk, Passes
+
+TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int32: "i32", torch.int64: "i64"}
+
+
+def compile_instead(kernel: JITFunction, *given: Any, grid: Any, warmup: bool, **named: Any) -> None:
+    """Stands for `JITFunction.run`."""
+    values = {**dict(zip(kernel.arg_names, given, strict=False)), **named}
+    signature, constants, hints = {}, {}, {}
+    for index, param in enumerate(kernel.params):
+        value = values[param.name]
+        if isinstance(value, torch.Tensor):
+            signature[param.name], hints[index,] = f"*{TYPES[value.dtype]}", [["tt.divisibility", 16]]
+        elif param.is_constexpr or (value == 1 and not param.do_not_specialize):
+            signature[param.name], constants[index,] = "constexpr", value
+        else:
+            signature[param.name] = "fp32" if isinstance(value, float) else "i32"
+    options = {"num_warps": named.get("num_warps", 4)}
+    target = GPUTarget("cuda", int(sys.argv[1]), 32)
+    compiled = triton.compile(ASTSource(kernel, signature, constants, hints), target=target, options=options)
+    print(kernel.fn.__name__, compiled.metadata.shared, flush=True)
+
+
+def main() -> None:
+    JITFunction.run = compile_instead
+    architecture = replace(MISTRAL_7B, num_layers=1)
+    weights = make_weights(architecture, "meta")
+    for is_int8 in (False, True):
+        cache = KVCache(architecture, 64, 32, torch.bfloat16, "meta")
+        bank = SlotBank(32, 64, torch.device("meta"), is_int8)
+        decoder = TritonDecoder(architecture, weights, bank)
+        passes = Passes(decoder)
+        batch, _ = passes.batch(Chunk(passes.sequence(), [1] * 40), Chunk(passes.sequence(), [1, 2, 3], False))
+        decoder.forward(batch, cache)
+
+
+if __name__ == "__main__":
+    main()

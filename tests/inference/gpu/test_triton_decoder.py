@@ -1,0 +1,43 @@
+"""The decoder for a GPU against the decoder of `inference.model`, in Triton's interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the kernels need the package triton")
+
+from inference.batch import TILE
+from inference.gpu import decoder, step
+from inference.layers.linear import PlainLinear
+from tests.inference.gpu.worlds import BASE_CHUNKS, MODELS, World, by_kernels, by_torch, make_world
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled here; tests/gpu tests them")
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, World]:
+    return {kind: make_world(tmp_path_factory.mktemp(kind), kind) for kind in MODELS}
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_mixed_adapters_and_the_base_equal_the_torch_decoder(worlds: dict[str, World], kind: str) -> None:
+    for one, other in zip(by_kernels(worlds[kind], "cpu"), by_torch(worlds[kind]), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+def test_every_product_of_the_base_has_one_panel_of_rows_where_asked(
+    worlds: dict[str, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Updates are left out, for they would take the interpreter long, so only the base's rows are compared."""
+    monkeypatch.setattr(step, "PANEL", TILE)
+    monkeypatch.setattr(decoder, "PANEL", TILE)
+    monkeypatch.setattr(decoder, "add_lora", lambda *given: None)
+    heights: set[int] = set()
+    product = PlainLinear.__call__
+    monkeypatch.setattr(PlainLinear, "__call__", lambda self, rows: (heights.add(len(rows)), product(self, rows))[1])
+    fixed = by_kernels(worlds["llama"], "cpu", is_deterministic=True)
+    assert heights == {TILE}
+    for number, expected in enumerate(by_torch(worlds["llama"])):
+        if number in BASE_CHUNKS:
+            torch.testing.assert_close(fixed[number], expected, atol=1e-4, rtol=0)

@@ -1,0 +1,93 @@
+"""A tiny model with adapters of every kind, and the same traffic through the decoder of torch and that of a GPU."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference.adapters import AdapterCache, AdapterStore, LoraSlots
+from inference.architecture import TARGETS, read_architecture
+from inference.gpu.adapters import SlotBank
+from inference.gpu.decoder import TritonDecoder
+from inference.layers.attention import KVCache
+from inference.weights import load_weights
+from tests.inference.checkpoints import load_base, load_decoder, make_adapter, make_model
+from tests.inference.passes import Chunk, Passes
+
+ADAPTERS: list[dict[str, Any]] = [
+    {"r": 8, "target_modules": ["q_proj", "v_proj"]},
+    {"r": 16, "target_modules": list(TARGETS), "use_dora": True},
+    {"r": 20, "target_modules": ["up_proj", "o_proj", "embed_tokens", "lm_head"], "rank_pattern": {"up_proj": 4}},
+]
+MODELS: dict[str, dict[str, Any]] = {
+    "llama": {"num_hidden_layers": 2},
+    "mistral": {"num_hidden_layers": 2, "sliding_window": 20, "head_dim": 24},
+}
+BASE_CHUNKS = (0, 5, 9)
+"""The chunks of `traffic` that belong to the base."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A model in `model`, and adapters in `store` by their `digests`."""
+
+    model: Path
+    store: Path
+    digests: list[str]
+
+
+def make_world(directory: Path, kind: str) -> World:
+    model, store = make_model(directory / "model", kind, **MODELS[kind]), directory / "adapters"
+    store.mkdir()
+    return World(model, store, [make_adapter(model, store, seed, **each) for seed, each in enumerate(ADAPTERS)])
+
+
+def by_torch(world: World) -> list[Tensor]:
+    """The logits that the decoder of `inference.model` computes."""
+    slots = LoraSlots(5, AdapterStore(world.store, load_base(world.model)).load)
+    return traffic(Passes(load_decoder(world.model), slots), _acquire(slots, world))
+
+
+def by_kernels(world: World, device: str, is_int8: bool = False, is_deterministic: bool = False) -> list[Tensor]:
+    """The logits that the kernels compute, over a cache in which nothing was written yet."""
+    place = torch.device(device)
+    architecture = read_architecture(world.model / "config.json")
+    weights = load_weights(world.model, architecture, torch.float32, place)
+    bank = SlotBank(5, 64, place, is_int8)
+    kept = AdapterCache(AdapterStore(world.store, load_base(world.model)).load, 2**30, prepare=bank.prepare)
+    slots = LoraSlots(5, kept.load, bank)
+    cache = KVCache(architecture, 64, 16, torch.float32, place)
+    for each in cache.keys + cache.values:
+        each.fill_(float("nan"))
+    decoder = TritonDecoder(architecture, weights, bank, 5, is_deterministic)
+    passes = Passes(decoder, slots)
+    passes.cache = cache
+    return [rows.cpu() for rows in traffic(passes, _acquire(slots, world))]
+
+
+def traffic(passes: Passes, slots: list[int]) -> list[Tensor]:
+    """Prompts of every slot, a newcomer among their decode rows, and a pass of decode rows only."""
+    sequences = [passes.sequence(slot, 64) for slot in slots]
+    rows = passes.run(*(Chunk(one, _tokens(18 + 7 * n, n)) for n, one in enumerate(sequences)))
+    newcomer = Chunk(passes.sequence(slots[1], 64), _tokens(12, 50))
+    rows += passes.run(newcomer, *(Chunk(one, _tokens(1, 60), False) for one in sequences))
+    return rows + passes.run(*(Chunk(one, _tokens(1, 70), False) for one in sequences))
+
+
+def _acquire(slots: LoraSlots, world: World) -> list[int]:
+    """The slots of the base and of every adapter, once they are there."""
+    acquired = [-1]
+    for digest in world.digests:
+        while (slot := slots.acquire(digest)) is None:
+            time.sleep(0.001)
+        acquired.append(slot)
+    return acquired
+
+
+def _tokens(count: int, seed: int) -> list[int]:
+    return torch.randint(0, 131, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
