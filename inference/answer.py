@@ -7,12 +7,13 @@ that a worker that takes it over arrives where the first one left.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from inference.protocol import Component, Delta, Failed, Finished, Generate, Probe, Reason, Request, Stats, TokenLogprob
 from inference.sampler import Choice, Draw, derived_seed
-from inference.sequence import Resume, Sequence
+from inference.sequence import Resume
+from inference.sequence import Sequence as TokenSequence
 from inference.tokenizer import Detokenizer, Tokenizer
 
 Clock = Callable[[], float]
@@ -67,7 +68,7 @@ class Answer:
 
     request: Request
     fingerprint: str
-    sequence: Sequence
+    sequence: TokenSequence
     tokenizer: Tokenizer
     resume: Resume | None = None
     dropped_turns: int = 0
@@ -101,20 +102,34 @@ class Answer:
         """The adapters that are added up, if it is not one alone that answers."""
         return self.request.adapter.components if self.request.adapter else ()
 
-    def draw(self) -> Draw:
-        """What the sampler needs to choose the next token."""
+    def draws(self, draft: tuple[int, ...] = ()) -> list[Draw]:
+        """What the sampler needs to choose the next token, and those that follow the tokens of `draft`."""
         assert isinstance(self.request, Generate)
         assert self.seed is not None
-        outputs = tuple(self.sequence.output_ids)
-        is_early = len(outputs) < self.request.sampling.min_tokens
-        barred = tuple(sorted(self.tokenizer.eos_ids)) if is_early else ()
-        return Draw(self.request.sampling, self.seed, self.sequence.prompt_ids, outputs, barred)
+        sampling, sequence = self.request.sampling, self.sequence
+        num_early = max(0, sampling.min_tokens - len(sequence.output_ids))
+        barred = tuple(sorted(self.tokenizer.eos_ids)) if num_early else ()
+        return [
+            Draw(
+                sampling,
+                self.seed,
+                sequence.prompt_ids,
+                sequence.output_ids,
+                barred if ahead < num_early else (),
+                draft[:ahead],
+            )
+            for ahead in range(len(draft) + 1)
+        ]
 
-    def push(self, choice: Choice) -> Delta:
-        """Append a chosen token and tell the reader; sets `reason` when it is the last one."""
+    def push(self, choices: Sequence[Choice]) -> Delta:
+        """Append chosen tokens and tell the reader; sets `reason` with the last one and drops the rest."""
         self.times.first_token = self.times.first_token or self.clock()
-        text = self._take(choice.token_id)
-        return Delta(self.id, self._drain() + text, (choice.token_id,), self._logprobs(choice))
+        text, taken = self._drain(), 0
+        while taken < len(choices) and not self.reason:
+            text += self._take(choices[taken].token_id)
+            taken += 1
+        logprobs = tuple(each for choice in choices[:taken] for each in self._logprobs(choice))
+        return Delta(self.id, text, tuple(choice.token_id for choice in choices[:taken]), logprobs)
 
     def flush(self) -> Delta | None:
         """The text that was held back, for an answer that ends here."""

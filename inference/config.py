@@ -47,6 +47,7 @@ class EngineConfig:
     host_cache_mb: int = 512
     prefill_tokens: int = 256
     prefix_cache: bool = True
+    speculation: bool = True
     lease_seconds: float = 10.0
     worker_name: str = ""
     threads: int = 0
@@ -91,6 +92,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             host_cache_mb=env.whole("HOST_CACHE_MB", 512, 1, 10_000_000),
             prefill_tokens=env.whole("PREFILL_TOKENS", 256, 32, 65536),
             prefix_cache=env.switch("PREFIX_CACHE", True),
+            speculation=env.switch("SPECULATION", True),
             lease_seconds=env.seconds("LEASE_SECONDS", 10.0, 1.0, 3600.0),
             worker_name=env.text("WORKER_NAME", f"{socket.gethostname()}-{os.getpid()}"),
             threads=env.whole("THREADS", 0, 0, 1024),

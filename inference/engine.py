@@ -22,6 +22,7 @@ from inference.room import Room
 from inference.sampler import Draw, refusal
 from inference.scheduler import Plan
 from inference.sequence import Resume, Sequence, State
+from inference.speculation import Speculation
 
 _NO_MEMORY: Final = (
     "out_of_memory",
@@ -42,6 +43,8 @@ class Residency:
     free_blocks: int
     total_blocks: int
     named_blocks: int
+    drafted_tokens: int
+    accepted_tokens: int
     context_length: int
     max_rank: int
     self_check: str
@@ -54,6 +57,7 @@ class Engine:
         """Load the base model that `config` names; tests bring a `machine` of their own."""
         self.machine = machine or build_machine(config)
         self.scheduler = self.machine.scheduler
+        self.speculation = Speculation(self.scheduler.pool, config.speculation)
         self._answers: dict[str, Answer] = {}
         self._events: list[Event] = []
 
@@ -102,8 +106,10 @@ class Engine:
             plan = self.scheduler.schedule()
             self._announce(plan)
             if plan.works:
+                plan = self.speculation.extend(plan)
                 outcome = self.machine.runner.run(plan, self._draws(plan))
                 self.scheduler.advance(plan)
+                self.speculation.settle(plan, outcome.choices)
                 self._take(outcome)
         except OUT_OF_MEMORY:
             self._shed(plan)
@@ -120,6 +126,8 @@ class Engine:
             free_blocks=self.scheduler.pool.num_free,
             total_blocks=self.scheduler.pool.num_blocks,
             named_blocks=self.scheduler.pool.num_named,
+            drafted_tokens=self.speculation.num_drafted,
+            accepted_tokens=self.speculation.num_accepted,
             context_length=self.machine.context_length,
             max_rank=self.machine.max_rank,
             self_check=self.machine.self_check,
@@ -182,20 +190,24 @@ class Engine:
                 answer.times.admitted = answer.clock()
                 self._events.append(Progress(answer.id, "running"))
 
-    def _draws(self, plan: Plan) -> dict[str, Draw]:
-        sampled = (work.sequence for work in plan.works if work.is_sampled and not work.sequence.is_probe)
-        return {sequence.id: self._answers[sequence.id].draw() for sequence in sampled}
+    def _draws(self, plan: Plan) -> dict[str, list[Draw]]:
+        sampled = (work for work in plan.works if work.is_sampled and not work.sequence.is_probe)
+        return {work.sequence.id: self._answers[work.sequence.id].draws(work.draft) for work in sampled}
 
     def _take(self, outcome: Outcome) -> None:
-        """Give every answer its token, and end those for which it was the last."""
-        for id, choice in outcome.choices.items():
+        """Give every answer its tokens, and end those that have got their last."""
+        for id in outcome.spoiled:
+            self.speculation.stop(id)
+            self.scheduler.restart(self._answers[id].sequence)
+        for id, choices in outcome.choices.items():
             answer = self._answers[id]
-            if not choice.is_finite:
-                self._fail(answer, "internal", "The model computed numbers that are not finite; try another adapter.")
-                continue
-            self._events.append(answer.push(choice))
+            finite = choices if choices[-1].is_finite else choices[:-1]
+            if finite:
+                self._events.append(answer.push(finite))
             if answer.reason:
                 self._finish(answer)
+            elif len(finite) < len(choices):
+                self._fail(answer, "internal", "The model computed numbers that are not finite; try another adapter.")
         for id, delta in outcome.logit_deltas.items():
             self._judge(self._answers[id], delta)
 
@@ -235,6 +247,7 @@ class Engine:
         self.scheduler.finish(answer.sequence)
         if answer.digest:
             self.machine.loader.drop(answer.digest)
+        self.speculation.forget(answer.id)
         del self._answers[answer.id]
 
 

@@ -5,7 +5,7 @@ The only place where sequences meet tensors; it decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from inference.batch import TILE, Batch, Segment
 from inference.layers.attention import KVCache
 from inference.layers.lora import LoraPlanner
-from inference.sampler import Choice, Draw, sample
+from inference.sampler import Choice, Draw, accept, sample
 from inference.scheduler import Plan, Work
 
 
@@ -37,10 +37,14 @@ class Forward(Protocol):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass decided, by id of the sequence: its next token, or for a probe the largest change of a logit."""
+    """What a pass decided, by id of the sequence: its next tokens, or for a probe the largest change of a logit.
 
-    choices: Mapping[str, Choice]
+    `spoiled` are sequences in whose blocks a drafted token, not chosen, left numbers that are not finite.
+    """
+
+    choices: Mapping[str, tuple[Choice, ...]]
     logit_deltas: Mapping[str, float]
+    spoiled: tuple[str, ...] = ()
 
 
 OUT_OF_MEMORY: Final = (OutOfMemory, torch.OutOfMemoryError, MemoryError)
@@ -88,26 +92,29 @@ class ModelRunner:
         num_blocks = canary_blocks(cache.block_size)
         self._canary_table = tuple(range(cache.num_blocks - num_blocks, cache.num_blocks))
 
-    def run(self, plan: Plan, draws: Mapping[str, Draw]) -> Outcome:
-        """Compute one pass and choose the next token of every sampled sequence; `draws` is by id of sequence.
+    def run(self, plan: Plan, draws: Mapping[str, Sequence[Draw]]) -> Outcome:
+        """Compute one pass and choose the next tokens of every sampled sequence.
 
-        Raises `OutOfMemory`, after which the sequences are as before.
+        `draws` is by id of sequence, one for each of its sampled rows. Raises `OutOfMemory`, after which the
+        sequences are as before.
         """
-        sampled = [work.sequence for work in plan.works if work.is_sampled]
+        sampled = [work for work in plan.works if work.is_sampled]
+        owners = [work.sequence for work in sampled for _ in range(1 + len(work.draft))]
         try:
             logits = self.forward(plan)
-            rows = [row for row, sequence in enumerate(sampled) if not sequence.is_probe]
+            rows = [row for row, owner in enumerate(owners) if not owner.is_probe]
             wanted = logits if len(rows) == len(logits) else logits[rows]
-            chosen = sample(wanted, tuple(draws[sampled[row].id] for row in rows)) if rows else []
+            chosen = sample(wanted, [draw for work in sampled for draw in draws.get(work.sequence.id, ())])
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory from error
-        deltas = {each.id: _delta(logits[row], logits[-1]) for row, each in enumerate(sampled) if each.is_probe}
-        return Outcome({sampled[row].id: choice for row, choice in zip(rows, chosen, strict=True)}, deltas)
+        deltas = {each.id: _delta(logits[row], logits[-1]) for row, each in enumerate(owners) if each.is_probe}
+        return _decide(sampled, chosen, deltas)
 
     def forward(self, plan: Plan) -> Tensor:
-        """Logits float32 [n, vocab] of the sampled works in order, to be used before the next call.
+        """Logits float32 [n, vocab] of the sampled rows, to be used before the next call: of each work the last and the
+        draft's.
 
         With a probe among them the last row is the base's on the canary, computed in the same pass.
         """
@@ -142,7 +149,7 @@ def canary_blocks(block_size: int) -> int:
 def _add_decodes(rows: _Rows, work: Work) -> list[Segment]:
     """Each row is a segment of its own: a replayed token is computed as it was when it was new."""
     sequence = work.sequence
-    tokens = sequence.tokens(work.start, work.length)
+    tokens = [*sequence.tokens(work.start, work.length), *work.draft]
     segments = [
         rows.add([token], work.start + offset, sequence.block_table, sequence.slot)
         for offset, token in enumerate(tokens)
@@ -162,7 +169,21 @@ def _add_tile(rows: _Rows, work: Work) -> Segment:
 
 def _mark(rows: _Rows, work: Work) -> None:
     if work.is_sampled:
-        rows.sample_rows.append(len(rows.token_ids) - 1)
+        end = len(rows.token_ids)
+        rows.sample_rows += range(end - 1 - len(work.draft), end)
+
+
+def _decide(sampled: list[Work], chosen: list[Choice], deltas: Mapping[str, float]) -> Outcome:
+    """Tell apart which of the `chosen` belong to whom, and count those that stand on what was chosen before."""
+    choices, spoiled, rest = {}, [], iter(chosen)
+    for work in sampled:
+        if work.sequence.is_probe:
+            continue
+        own = [next(rest) for _ in range(1 + len(work.draft))]
+        accepted = choices[work.sequence.id] = accept(own, work.draft)
+        if not all(each.is_finite for each in own[len(accepted) :]):
+            spoiled.append(work.sequence.id)
+    return Outcome(choices, deltas, tuple(spoiled))
 
 
 def _delta(adapted: Tensor, base: Tensor) -> float:

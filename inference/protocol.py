@@ -212,6 +212,9 @@ class Heartbeat:
     total_blocks: int = 0
     named_blocks: int = 0
     """Blocks that hold the beginnings of prompts for whoever asks with the same."""
+    drafted_tokens: int = 0
+    """Tokens that were guessed since the worker's start, of which `accepted_tokens` were right."""
+    accepted_tokens: int = 0
     context_length: int = 0
     max_rank: int = 0
     self_check: str = ""

@@ -1,15 +1,16 @@
-"""From logits to the next token, one row at a time, so that no row's arithmetic can see another row.
+"""From logits to the next token, for many rows together, so that no row's arithmetic can see another row.
 
-The noise of a draw is a function of the row's seed and the index of the token alone: a counter-based
-generator (Philox) keyed by the seed, with the index as its counter. Whoever computes token 17 of an answer,
-in whatever batch, before or after a takeover, draws the same numbers. The draw is an exponential race
-(argmax of p / e with e ~ Exp(1), which picks token i with probability p_i).
+The argmax is taken of all rows at once, and rows that ask for more are looked at one by one, on the host. A draw
+takes the token at which the running sum of probabilities passes a number between 0 and 1, which is a hash of the
+row's seed and the index of the token. Whoever computes token 17 of an answer, in whatever batch, before or after a
+takeover, draws the same number; so a token that was guessed can be compared with the one that is drawn.
 """
 
 from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,25 +33,46 @@ _NUMBERS: Final = (
     "min_tokens",
 )
 _WHOLE: Final = ("top_k", "max_tokens", "min_tokens", "seed", "logprobs")
-NUCLEUS_GUESS: Final = 512
-"""How many tokens a nucleus mostly has at most."""
+Row = np.ndarray
+"""Float32 [vocab]."""
+_CHUNK: Final = 256
+"""Probabilities that are summed up, or looked through, as one."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Draw:
     """What one row needs: how to choose, the noise's `seed`, and the tokens it has seen.
 
-    `barred` are token ids that may not be chosen now (the ends of an answer before `min_tokens`).
+    `draft` are tokens that are supposed to follow `output_ids`. `barred` are token ids that may not be chosen now
+    (the ends of an answer before `min_tokens`).
     """
 
     sampling: Sampling
     seed: int
-    prompt_ids: tuple[int, ...]
-    output_ids: tuple[int, ...]
+    prompt_ids: Sequence[int]
+    output_ids: Sequence[int]
     barred: tuple[int, ...] = ()
+    draft: tuple[int, ...] = ()
+
+    @property
+    def index(self) -> int:
+        """Which token of the answer this is, counted from 0."""
+        return len(self.output_ids) + len(self.draft)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the logits are taken as they are."""
+        sampling = self.sampling
+        has_penalties = sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty
+        return not (has_penalties or self.barred)
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether the token is the one with the largest logit, and nothing else is asked for."""
+        return self.sampling.temperature == 0 and self.sampling.logprobs is None and self.is_plain
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Choice:
     """A chosen token. `logprob` and `top` (token id, logprob), of the untouched logits, where they were asked for.
 
@@ -58,9 +80,9 @@ class Choice:
     """
 
     token_id: int
+    is_finite: bool = True
     logprob: float = 0.0
     top: tuple[tuple[int, float], ...] = ()
-    is_finite: bool = True
 
 
 def refusal(sampling: Sampling) -> str | None:
@@ -103,97 +125,124 @@ def derived_seed(request_id: str) -> int:
     return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") >> 11
 
 
-def sample(logits: Tensor, draws: tuple[Draw, ...]) -> list[Choice]:
+def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Choice]:
     """Choose a token for each row of `logits` [rows, vocab] float32, whose row i belongs to ``draws[i]``."""
-    best, token_ids = logits.max(dim=-1)
-    is_finite = (torch.isfinite(best) & torch.isfinite(logits.sum(dim=-1))).tolist()
-    greedy = token_ids.tolist()
-    return [_choose(logits[row], draw, greedy[row], is_finite[row]) for row, draw in enumerate(draws)]
+    token_ids, are_finite = _best(logits)
+    choices = [Choice(*each) for each in zip(token_ids, are_finite, strict=True)]
+    special = [row for row, draw in enumerate(draws) if are_finite[row] and not draw.is_simple]
+    if special:
+        # One row after the other: what a row needs stays in the processor's cache, and is a matter of that row alone.
+        for row, scores in zip(special, logits[special].cpu().numpy(), strict=True):
+            choices[row] = _choose(scores, draws[row], choices[row])
+    return choices
 
 
-def _choose(logits: Tensor, draw: Draw, greedy: int, is_finite: bool) -> Choice:
-    """Choose for one row of logits [vocab]; `greedy` is its untouched argmax."""
-    if not is_finite:
-        return Choice(greedy, is_finite=False)
-    changed = _penalise(logits, draw)
-    if draw.sampling.temperature > 0:
-        token = _race(_restrict(changed / draw.sampling.temperature, draw.sampling), draw.seed, len(draw.output_ids))
+def accept(choices: Sequence[Choice], draft: Sequence[int]) -> tuple[Choice, ...]:
+    """The choices that count: each stands on a drafted token which must be the one that was chosen before it."""
+    count = 0
+    while count < len(draft) and choices[count].token_id == draft[count] and choices[count].is_finite:
+        count += 1
+    return tuple(choices[: count + 1])
+
+
+def _best(logits: Tensor) -> tuple[list[int], list[bool]]:
+    """The argmax of each row, and whether all of the row is finite."""
+    if logits.device.type != "cpu":
+        is_finite = torch.isfinite(logits.amax(-1)) & torch.isfinite(logits.amin(-1))
+        return logits.argmax(-1).tolist(), is_finite.tolist()
+    values = logits.numpy()  # which is several times faster at this than torch
+    token_ids = values.argmax(-1)
+    largest = values[np.arange(len(values)), token_ids]
+    return token_ids.tolist(), (np.isfinite(largest) & np.isfinite(values.min(-1))).tolist()
+
+
+def _choose(scores: Row, draw: Draw, best: Choice) -> Choice:
+    """Choose for one row [vocab]; `best` is its argmax."""
+    changed = scores if draw.is_plain else _penalised(scores, draw)
+    if draw.sampling.temperature:
+        token_id = _draw(changed, draw)
     else:
-        token = greedy if changed is logits else int(changed.argmax())
+        token_id = best.token_id if changed is scores else int(changed.argmax())
     if draw.sampling.logprobs is None:
-        return Choice(token)
-    return _with_logprobs(logits, token, draw.sampling.logprobs)
+        return Choice(token_id)
+    return _with_logprobs(scores, token_id, draw.sampling.logprobs)
 
 
-def _penalise(logits: Tensor, draw: Draw) -> Tensor:
-    """Apply the penalties and the barred tokens; returns `logits` itself where there are none.
+def _penalised(scores: Row, draw: Draw) -> Row:
+    """`scores` with the penalties and without the barred tokens.
 
     The repetition penalty looks at prompt and answer, as in CTRL (Keskar et al. 2019) and transformers;
     presence and frequency look at the answer alone, as in OpenAI's API.
     """
-    sampling = draw.sampling
-    counts = sampling.presence_penalty != 0 or sampling.frequency_penalty != 0
-    if sampling.repetition_penalty == 1 and not draw.barred and not counts:
-        return logits
-    changed = logits.clone()
+    scores, sampling = scores.copy(), draw.sampling
+    output_ids = [*draw.output_ids, *draw.draft]
     if sampling.repetition_penalty != 1:
-        seen = _ids(np.unique(np.array(draw.prompt_ids + draw.output_ids, dtype=np.int64)), logits)
-        values = changed[seen]
-        penalty = sampling.repetition_penalty
-        changed[seen] = torch.where(values > 0, values / penalty, values * penalty)
-    if counts and draw.output_ids:
-        unique, times = np.unique(np.array(draw.output_ids, dtype=np.int64), return_counts=True)
-        cost = sampling.presence_penalty + sampling.frequency_penalty * torch.from_numpy(times.astype(np.float32))
-        changed[_ids(unique, logits)] -= cost.to(logits.device)
-    if draw.barred:
-        changed[list(draw.barred)] = -math.inf
-    return changed
+        seen = np.array([*draw.prompt_ids, *output_ids])
+        values, penalty = scores[seen], np.float32(sampling.repetition_penalty)
+        scores[seen] = np.where(values > 0, values / penalty, values * penalty)
+    if output_ids and (sampling.presence_penalty or sampling.frequency_penalty):
+        unique, times = np.unique(output_ids, return_counts=True)
+        scores[unique] -= sampling.presence_penalty + sampling.frequency_penalty * times
+    scores[list(draw.barred)] = -math.inf
+    return scores
 
 
-def _ids(values: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(values).to(like.device)
+def _draw(scores: Row, draw: Draw) -> int:
+    """Draw one token of softmax(`scores` / temperature) with the noise of the row's seed and index."""
+    sampling, uniform = draw.sampling, _uniform(draw.seed, draw.index)
+    temperature = np.float32(min(max(sampling.temperature, 1e-30), 1e30))
+    weights = np.exp((scores - scores.max()) / temperature)
+    if not (sampling.top_k or sampling.top_p < 1 or sampling.min_p):
+        return _pass(weights, uniform)
+    kept = np.flatnonzero(weights >= _least(weights, sampling))
+    return int(kept[_pass(weights[kept], uniform)])
 
 
-def _restrict(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Set the logits outside top-k, top-p (nucleus) and min-p to -inf, in this order; [vocab] to [vocab]."""
-    if 0 < sampling.top_k < logits.numel():
-        logits = logits.masked_fill(logits < logits.topk(sampling.top_k).values[-1], -math.inf)
-    if sampling.top_p < 1:
-        probabilities = logits.softmax(-1)
-        logits = logits.masked_fill(probabilities < _least_of_nucleus(probabilities, sampling.top_p), -math.inf)
-    if sampling.min_p > 0:
-        logits = logits.masked_fill(logits < logits.max() + math.log(sampling.min_p), -math.inf)
-    return logits
+def _least(weights: Row, sampling: Sampling) -> float:
+    """The least that top-k, top-p (nucleus, Holtzman et al. 2020) and min-p leave of `weights`, whose largest is 1."""
+    likely = np.sort(weights[_likely(weights)])[::-1]
+    total = weights.sum(dtype=np.float64)
+    share = 0.0 if sampling.top_k or sampling.top_p == 1 else sampling.top_p
+    if len(likely) < sampling.top_k or likely.sum(dtype=np.float64) < share * total:
+        likely = np.sort(weights)[::-1]
+    if sampling.top_k:
+        likely = likely[: sampling.top_k]
+        total = likely.sum(dtype=np.float64)
+    before = likely.cumsum(dtype=np.float64) - likely
+    least = likely[before < sampling.top_p * total][-1] if sampling.top_k or sampling.top_p < 1 else 0.0
+    return max(float(least), sampling.min_p)
 
 
-def _least_of_nucleus(probabilities: Tensor, top_p: float) -> Tensor:
-    """The least probability among the fewest tokens that together reach `top_p` (Holtzman et al. 2020).
-
-    Sorting a whole vocabulary takes milliseconds and is done only where the likeliest tokens do not suffice.
-    """
-    ordered = probabilities.topk(min(NUCLEUS_GUESS, probabilities.numel())).values
-    if ordered.sum() < top_p:
-        ordered = probabilities.sort(descending=True).values
-    before = ordered.cumsum(-1) - ordered
-    return ordered[before < top_p][-1]
+def _likely(weights: Row) -> np.ndarray:
+    """The ids of the largest of `weights`, some hundreds of a large vocabulary, which is mostly enough."""
+    largest = np.maximum.reduceat(weights, np.arange(0, len(weights), _CHUNK))
+    quarter = len(largest) // 4
+    return np.flatnonzero(weights >= np.partition(largest, quarter)[quarter])
 
 
-def _race(logits: Tensor, seed: int, index: int) -> int:
-    """Draw a token from softmax(logits) with the noise of (`seed`, `index`)."""
-    noise = torch.from_numpy(_uniform(seed, index, logits.numel())).to(logits.device)
-    return int((logits.softmax(-1) / -torch.log1p(-noise)).argmax())
+def _pass(weights: Row, uniform: float) -> int:
+    """The index at which the running sum of `weights` passes `uniform` times their sum; one of weight 0 never does."""
+    running = np.add.reduceat(weights, np.arange(0, len(weights), _CHUNK), dtype=np.float64).cumsum()
+    target = uniform * running[-1]
+    chunk = int(running.searchsorted(target, side="right"))
+    start, before = chunk * _CHUNK, running[chunk - 1] if chunk else 0.0
+    inner = weights[start : start + _CHUNK].cumsum(dtype=np.float64)
+    # Two orders of summation may differ in a last bit: the sum that the chunk has passed is passed within it.
+    return start + int(inner.searchsorted(min(target - before, np.nextafter(inner[-1], 0)), side="right"))
 
 
-def _uniform(seed: int, index: int, count: int) -> np.ndarray:
-    """`count` float32 in (0, 1): the same for the same seed and index, and unrelated for any other."""
-    counter = np.array([0, index, 0, 0], dtype=np.uint64)
-    key = np.array([seed % 2**64, 0], dtype=np.uint64)
-    generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
-    return np.maximum(generator.random(count, dtype=np.float32), np.float32(2**-25))
+def _uniform(seed: int, index: int) -> float:
+    """A number between 0 and 1: the same for the same seed and index, and unrelated for any other."""
+    digest = hashlib.sha256(f"{seed % 2**64} {index}".encode()).digest()
+    return (int.from_bytes(digest[:6], "big") + 0.5) / 2**48
 
 
-def _with_logprobs(logits: Tensor, token: int, count: int) -> Choice:
-    logprobs = logits.log_softmax(-1)
-    values, ids = logprobs.topk(count) if count else (logprobs[:0], logprobs[:0])
-    top = tuple(zip((int(each) for each in ids.tolist()), values.tolist(), strict=True))
-    return Choice(token, float(logprobs[token]), top)
+def _with_logprobs(scores: Row, token_id: int, count: int) -> Choice:
+    """The choice of `token_id`, and the `count` likeliest tokens, with natural logarithms of their probabilities."""
+    offset = scores.max() + np.log(np.exp(scores - scores.max()).sum(dtype=np.float64))
+    ids = _likely(scores)
+    if len(ids) < count:
+        ids = np.arange(len(scores))
+    top = ids[np.argsort(-scores[ids], kind="stable")[:count]]
+    pairs = zip(top.tolist(), (scores[top] - offset).tolist(), strict=True)
+    return Choice(token_id, logprob=float(scores[token_id] - offset), top=tuple(pairs))

@@ -40,13 +40,15 @@ BLOCKS_PER_REQUEST: Final = 4
 class Work:
     """Positions [start, start + length) of a sequence: one tile, or `length` decode rows.
 
-    `is_sampled` says that the last of them decides the sequence's next token.
+    `is_sampled` says that the last of them decides the sequence's next token. `draft` are tokens that may come
+    next, each computed as one more row that decides what follows it.
     """
 
     sequence: Sequence
     start: int
     length: int
     is_sampled: bool
+    draft: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,10 @@ class Scheduler:
         for work in plan.works:
             work.sequence.num_computed = work.start + work.length
             self.prefixes.keep(work.sequence)
+
+    def restart(self, sequence: Sequence) -> None:
+        """Compute a running sequence again from its beginning."""
+        self._preempt(sequence)
 
     def _reserve(self) -> None:
         """Give every runner blocks for all its tokens; when none are left the least entitled loses its own."""

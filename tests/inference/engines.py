@@ -138,17 +138,25 @@ def assert_nothing_held(engine: Engine) -> None:
     assert not machine.scheduler.waiting
 
 
-def next_token(token_ids: Iterable[int], digest: str) -> int:
-    """The token with which `ReadingDecoder` continues `token_ids`; seldom the end."""
+def next_token(token_ids: Iterable[int], digest: str, habit: int = 0) -> int:
+    """The token with which `ReadingDecoder` continues `token_ids`; seldom the end.
+
+    With a `habit` it mostly depends on so many of the newest tokens only, and is one of few.
+    """
     state = hashlib.sha256(f"{digest} {list(token_ids)}".encode()).digest()
-    return EOS if state[0] < 8 else len(CONTROLS) + state[1] % 256
+    if state[0] < 8:
+        return EOS
+    if habit and state[2] > 40:
+        newest = [max(token, ~token) for token in token_ids][-habit:]
+        return len(CONTROLS) + hashlib.sha256(f"{digest} {newest}".encode()).digest()[1] % 3
+    return len(CONTROLS) + state[1] % 256
 
 
-def expected_answer(prompt_ids: Iterable[int], digest: str, max_tokens: int) -> list[int]:
+def expected_answer(prompt_ids: Iterable[int], digest: str, max_tokens: int, habit: int = 0) -> list[int]:
     """What `ReadingDecoder` answers when nothing is mixed up: it reads the prompt in tiles, and its answer in rows."""
     tokens, answer = list(prompt_ids), []
     while len(answer) < max_tokens and EOS not in answer:
-        answer.append(next_token([*tokens, *(~token for token in answer)], digest))
+        answer.append(next_token([*tokens, *(~token for token in answer)], digest, habit))
     return answer
 
 
@@ -161,8 +169,9 @@ class ReadingDecoder:
 
     rows_are_uniform = False
 
-    def __init__(self, digest_of: Callable[[int], str]) -> None:
+    def __init__(self, digest_of: Callable[[int], str], habit: int = 0) -> None:
         self._digest_of = digest_of
+        self._habit = habit
         self._memory: dict[int, tuple[int, int]] = {}
         self.num_rows: list[int] = []
         self.num_tiles = 0
@@ -184,7 +193,7 @@ class ReadingDecoder:
         logits = torch.zeros(len(batch.sample_rows), VOCAB)
         for index, row in enumerate(batch.sample_rows.tolist()):
             context = self._read(owners[row], positions[row] + 1, cache.block_size)
-            logits[index, next_token(context, self._digest_of(int(batch.adapter_slots[row])))] = 1.0
+            logits[index, next_token(context, self._digest_of(int(batch.adapter_slots[row])), self._habit)] = 8.0
         return logits
 
     @staticmethod
@@ -217,6 +226,8 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
         "prefill_tokens": 64,
         "context_length": 256,
         "prefix_cache": True,
+        "speculation": True,
+        "habit": 0,
     }
     settings = {**settings, **changes}
     host_cache = AdapterCache(_load, max_bytes=3)
@@ -230,7 +241,7 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
     machine = Machine(
         tokenizer=tokenizer,
         scheduler=Scheduler(pool, slots, settings["max_rows"], settings["prefill_tokens"], prefixes),
-        runner=ModelRunner(ReadingDecoder(slots.digest), cache, None, canary, torch.device("cpu")),
+        runner=ModelRunner(ReadingDecoder(slots.digest, settings["habit"]), cache, None, canary, torch.device("cpu")),
         slots=slots,
         host_cache=host_cache,
         loader=loader,
@@ -239,7 +250,7 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
         fingerprint="reading",
         self_check="exact",
     )
-    return Engine(EngineConfig(directory, ""), machine)
+    return Engine(EngineConfig(directory, "", speculation=settings["speculation"]), machine)
 
 
 def _load(digest: str) -> HostAdapter:

@@ -40,6 +40,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             "HOST_CACHE_MB": "100",
             "PREFILL_TOKENS": "512",
             "PREFIX_CACHE": "off",
+            "SPECULATION": "OFF",
             "LEASE_SECONDS": "2.5",
             "WORKER_NAME": "one",
             "THREADS": "4",
@@ -50,7 +51,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (config.quantization, config.max_rows, config.kv_blocks, config.block_size) == ("nf4", 64, 1000, 16)
     assert (config.context_length, config.adapter_slots, config.max_rank) == (2048, 8, 16)
     assert (config.host_cache_mb, config.prefill_tokens, config.lease_seconds) == (100, 512, 2.5)
-    assert (config.worker_name, config.threads, config.prefix_cache) == ("one", 4, False)
+    assert (config.worker_name, config.threads) == ("one", 4)
+    assert (config.prefix_cache, config.speculation) == (False, False)
     assert config.adapters_dir == tmp_path / "adapters"
 
 

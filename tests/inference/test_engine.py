@@ -335,7 +335,7 @@ def test_numbers_that_are_not_finite_end_their_own_request(engine: Engine, monke
 def test_a_probe_tells_what_an_adapter_changes(engine: Engine) -> None:
     engine.add(Probe("p", AdapterRef("A")))
     record = drain(engine)["p"]
-    assert record.finished.stats.logit_delta == 1.0
+    assert record.finished.stats.logit_delta == 8.0
     assert (record.finished.stats.digest, record.text, record.token_ids) == ("A", "", [])
     assert_nothing_held(engine)
 

@@ -76,7 +76,7 @@ def test_a_probe_brings_the_base_along_in_blocks_of_its_own(engine: Engine, runn
 def test_a_pass_that_does_not_fit_is_told_apart_from_a_defect(engine: Engine) -> None:
     runner, sequence = engine.machine.runner, Sequence("a", (10, 11), 9, block_table=(5,))
     plan = Plan(tiles=(Work(sequence, 0, 2, True),))
-    draws = {"a": Draw(sampling=Sampling(), seed=0, prompt_ids=(10, 11), output_ids=())}
+    draws = {"a": [Draw(sampling=Sampling(), seed=0, prompt_ids=(10, 11), output_ids=())]}
     decoder = runner.decoder
     assert isinstance(decoder, ReadingDecoder)
     for failure in (MemoryError(), torch.OutOfMemoryError(), RuntimeError("can't allocate memory")):

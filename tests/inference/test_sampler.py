@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from inference.protocol import Sampling
-from inference.sampler import Draw, derived_seed, refusal, sample
+from inference.sampler import Choice, Draw, accept, derived_seed, refusal, sample
 
 VOCAB = 50
 
@@ -33,6 +33,63 @@ def test_a_draw_is_the_same_alone_and_in_any_batch(logits: torch.Tensor) -> None
     alone = sample(logits[2:3], (settings,))[0]
     others = (draw(), draw(temperature=0.7, seed=8), settings, draw(temperature=2.0), draw(), draw(top_k=1))
     assert sample(logits, others)[2] == alone
+
+
+def test_every_row_is_chosen_as_if_it_were_alone() -> None:
+    logits = torch.randn(40, 20_000, generator=torch.Generator().manual_seed(1)) * torch.linspace(0.5, 9, 40)[:, None]
+    kinds: list[dict[str, object]] = [
+        {},
+        {"temperature": 0.9},
+        {"temperature": 0.7, "top_p": 0.9, "logprobs": 5},
+        {"temperature": 1.2, "top_k": 900, "min_p": 0.001},
+        {"repetition_penalty": 1.2, "presence_penalty": 0.1},
+        {"logprobs": 20},
+        {"barred": (3,)},
+    ]
+    draws = [draw(prompt=(n, 5), output=(n,) * n, seed=n, **kinds[n % len(kinds)]) for n in range(40)]
+    assert sample(logits, draws) == [sample(logits[n : n + 1], draws[n : n + 1])[0] for n in range(40)]
+
+
+@pytest.mark.parametrize("spread", [0.01, 1, 3, 12])
+@pytest.mark.parametrize("changes", [{"top_p": 0.9}, {"top_p": 0.3}, {"top_k": 7}, {"top_k": 3000}, {"min_p": 0.2}])
+def test_in_a_large_vocabulary_a_restriction_leaves_the_likely_tokens(spread: float, changes: dict[str, float]) -> None:
+    row = torch.randn(1, 5000, generator=torch.Generator().manual_seed(2)) * spread
+    ordered, ids = row[0].double().softmax(-1).sort(descending=True)
+    count = {
+        "top_p": int((ordered.cumsum(-1) - ordered < changes.get("top_p", 1)).sum()),
+        "top_k": int(changes.get("top_k", 0)),
+        "min_p": int((ordered >= changes.get("min_p", 0) * ordered[0]).sum()),
+    }[next(iter(changes))]
+    seen = {sample(row, [draw(temperature=1.0, seed=n, **changes)])[0].token_id for n in range(400)}
+    assert seen <= set(ids[: count + 1].tolist())
+    assert seen >= set(ids[:count][ordered[:count] > 0.04].tolist())
+
+
+@pytest.mark.parametrize("temperature", [1e-45, 1e-9, 1e9, 1e300])
+def test_an_absurd_temperature_still_gives_a_token(logits: torch.Tensor, temperature: float) -> None:
+    tokens = [sample(logits[:1], [draw(temperature=temperature, seed=n)])[0].token_id for n in range(20)]
+    assert (len(set(tokens)) == 1) == (temperature < 1)
+    assert temperature > 1 or tokens[0] == int(logits[0].argmax())
+
+
+def test_a_drafted_token_counts_as_said() -> None:
+    row = torch.zeros(1, 4000)
+    row[0, 9] = 2.0
+    settings = {"temperature": 1.0, "presence_penalty": 1.0, "repetition_penalty": 1.5}
+    for n in range(5):
+        said = draw(output=(1, 2, 9), seed=n, **settings)
+        assert sample(row, [replace(said, output_ids=(1,), draft=(2, 9))]) == sample(row, [said])
+
+
+@pytest.mark.parametrize(
+    ("chosen", "draft", "accepted"),
+    [([5], [], 1), ([5, 6, 7], [5, 6], 3), ([5, 6, 7], [5, 9], 2), ([5, 6, 7], [4, 6], 1), ([None, 6], [5], 1)],
+)
+def test_choices_count_as_long_as_they_stand_on_what_was_chosen(
+    chosen: list[int | None], draft: list[int], accepted: int
+) -> None:
+    choices = [Choice(5 if each is None else each, each is not None) for each in chosen]
+    assert accept(choices, draft) == tuple(choices[:accepted])
 
 
 def test_the_seed_and_the_index_decide_the_draw(logits: torch.Tensor) -> None:
