@@ -6,15 +6,21 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import reverse
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import render
+from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from loraland.catalogue import store
 from loraland.catalogue.forms import UploadForm
+from loraland.catalogue.hub import HubError
 from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
+from loraland.catalogue.published_import import fetch_published
 from loraland.catalogue.tasks import validate_version
+from loraland.paper import published
 
 if TYPE_CHECKING:
     AdapterAdminBase = admin.ModelAdmin[Adapter]
@@ -90,6 +96,38 @@ class AdapterVersionAdmin(VersionAdminBase):
         ("History", {"fields": ("created", "created_by", "published_at", "training", "score", "config")}),
     )
 
+    def get_urls(self) -> list[Any]:
+        address = path("published/", self.admin_site.admin_view(self.published), name="catalogue_published")
+        return [address, *super().get_urls()]
+
+    def published(self, request: HttpRequest) -> HttpResponse:
+        """The adapters published beside the paper; each is fetched from the hub by one click."""
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        if request.method == "POST":
+            return self._fetch(request)
+        here = set(Adapter.objects.values_list("slug", flat=True))
+        rows = [(entry, entry.slug in here) for entry in published.published()]
+        context = {**self.admin_site.each_context(request), "title": "Adapters of the paper", "rows": rows}
+        return render(request, "admin/catalogue/published.html", {**context, "base": published.BASE})
+
+    def _fetch(self, request: HttpRequest) -> HttpResponse:
+        entry = published.find(request.POST.get("repository", ""))
+        if entry is None:
+            raise Http404("no such adapter was published")
+        template = request.POST.get("template", "").replace("\r\n", "\n").strip()
+        try:
+            submission = fetch_published(entry, template, request.user)  # type: ignore[arg-type]
+        except (HubError, store.TooLarge) as error:
+            messages.error(request, str(error))
+            return HttpResponseRedirect(reverse("admin:catalogue_published"))
+        if submission.is_new:
+            validate_version.delay_on_commit(submission.version.pk)
+        messages.success(
+            request, f"Fetched {entry.repository}. It is examined now; reload this page to see the outcome."
+        )
+        return HttpResponseRedirect(_address(submission.version))
+
     def get_form(
         self, request: HttpRequest, obj: AdapterVersion | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
@@ -138,7 +176,7 @@ class AdapterVersionAdmin(VersionAdminBase):
                 request, f"{obj} has exactly these weights already ({obj.get_status_display()}); nothing changed."
             )
         else:
-            messages.success(request, "Received. It is examined now; reload this page to see the outcome.")
+            messages.success(request, "Received. It is examined now; reload to see the outcome.")
         return HttpResponseRedirect(_address(obj))
 
     @admin.action(description="Publish", permissions=["change"])

@@ -1,4 +1,4 @@
-"""Fetching an adapter's two files from the Hugging Face hub: nothing else of a repository is ever read."""
+"""Fetching an adapter's two files from the Hugging Face hub, and its README: nothing else of a repository is read."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ from django.conf import settings
 from loraland.catalogue import store
 
 REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
+README: Final = "README.md"
+MAX_README_BYTES: Final = 256 * 1024
 REVISION: Final = re.compile(r"[0-9a-f]{40}")
 
 
@@ -73,3 +75,12 @@ def fetch(hub: Hub, repository: str, directory: Path) -> None:
         raise HubError(f"{repository} has {total // 2**20} MB; this site takes {settings.MAX_UPLOAD_MB} MB.")
     for name in store.FILES:
         hub.download(repository, listing.revision, name, directory)
+
+
+def fetch_readme(hub: Hub, repository: str, directory: Path) -> str:
+    """The README of `repository`; empty where it has none, or a huge one. Raises `HubError`."""
+    listing = hub.listing(repository)
+    if not 0 < listing.sizes.get(README, 0) <= MAX_README_BYTES:
+        return ""
+    hub.download(repository, listing.revision, README, directory)
+    return (directory / README).read_text(encoding="utf-8", errors="replace")

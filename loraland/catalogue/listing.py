@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from loraland.catalogue.categories import Category, category_of, position
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.score import Score, score_of
+from loraland.paper.published import BASE, Published, published
 
 ORDERS: Final = {"kind": "Kind of work", "gain": "Largest gain", "name": "Name", "newest": "Newest", "size": "Smallest"}
 MAX_WORDS: Final = 12
@@ -86,6 +87,39 @@ def best(cards: Iterable[Card]) -> Card | None:
     """The served adapter with an example to try that gained the most: the first thing to show a newcomer."""
     ready = [card for card in cards if card.is_served and card.version.examples]
     return max(ready, key=_gain, default=None)
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An adapter that was published beside the paper and is not here yet, with the scores that the paper reports."""
+
+    entry: Published
+    category: Category
+    score: Score | None
+
+    @property
+    def text(self) -> str:
+        """What a search looks through, in lower case."""
+        words = (self.entry.name, self.entry.repository, self.category.name, BASE)
+        return " ".join(words).replace("_", " ").casefold()
+
+
+def offers(cards: Iterable[Card], query: Query) -> list[Offer]:
+    """The published adapters that are not among `cards` and have every word of `query` and its category."""
+    here = {card.adapter.slug for card in cards}
+    every = [_offer(entry) for entry in published() if entry.slug not in here]
+    words = query.words.casefold().replace("_", " ").split()
+    return [
+        offer
+        for offer in every
+        if query.category in ("", offer.category.key) and all(word in offer.text for word in words)
+    ]
+
+
+def _offer(entry: Published) -> Offer:
+    row, cell = entry.row, entry.cell
+    score = Score(row.metric, 100 * cell.base, 100 * cell.tuned) if row and cell else None
+    return Offer(entry, category_of(entry.category), score)
 
 
 def _card(adapter: Adapter) -> Card:

@@ -38,6 +38,7 @@ def catalogue(request: HttpRequest) -> HttpResponse:
     categories = listing.count_by_category(cards)
     query = listing.Query.of(request.GET, [kind.key for kind, _ in categories])
     context: dict[str, Any] = {"cards": listing.select(cards, query), "total": len(cards), "query": query}
+    context["offers"] = listing.offers(cards, query)
     if is_part := request.headers.get("HX-Target") == "results":
         response = render(request, "catalogue/results.html", context | {"is_part": True})
     else:

@@ -6,6 +6,7 @@ import tempfile
 import time
 from argparse import ArgumentParser
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from django.db import connection
 from loraland.catalogue import card as cards
 from loraland.catalogue import hub, store
 from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.published_import import card_of, shown_template
 from loraland.catalogue.submission import digest_in, find, submit
-from loraland.catalogue.template import label_of
+from loraland.catalogue.template import TemplateError, fields_of, label_of
 from loraland.catalogue.validation import examine
+from loraland.paper.published import Published
+from loraland.paper.published import find as find_published
 
 POLL_SECONDS = 0.3
 PENDING = (AdapterVersion.Status.UPLOADED, AdapterVersion.Status.VALIDATING)
@@ -31,12 +35,14 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("sources", nargs="+", metavar="DIR_OR_HUB_ID")
         parser.add_argument("--slug", default="", help="name in addresses; by default the directory's or repository's")
+        parser.add_argument("--template", type=Path, metavar="FILE", help="the prompt that it was trained on")
         parser.add_argument("--no-wait", action="store_true", help="do not wait for the workers' verdicts")
 
-    def handle(self, *, sources: list[str], slug: str, no_wait: bool, **options: Any) -> None:
-        if slug and len(sources) > 1:
-            raise CommandError("--slug names one adapter; import one source at a time with it.")
+    def handle(self, *, sources: list[str], slug: str, template: Path | None, no_wait: bool, **options: Any) -> None:
+        if (slug or template) and len(sources) > 1:
+            raise CommandError("--slug and --template are for one adapter; import one source at a time with them.")
         self.num_refused = 0
+        self.template = _text_of(template)
         with ExitStack() as stack:
             imported = [self._import(source, slug, stack) for source in sources]
         versions = [version for version in imported if version is not None]
@@ -47,11 +53,12 @@ class Command(BaseCommand):
 
     def _import(self, source: str, slug: str, stack: ExitStack) -> AdapterVersion | None:
         """The version that `source` is now; None when it was refused, which has been told."""
-        slug = slug or Path(source).resolve().name
+        entry = None if Path(source).is_dir() else find_published(source)
+        slug = slug or (entry.slug if entry else Path(source).resolve().name)
         try:
             validate_slug(slug)
             directory = self._directory(source, stack)
-            card = _card_of(directory, slug)
+            card = self._card(directory, slug, entry)
             version = _version_of(directory, slug, card)
         except ValidationError:
             self._refuse(source, [f"{slug!r} is no slug; give one of letters, digits, - and _ with --slug."])
@@ -59,6 +66,8 @@ class Command(BaseCommand):
             self._refuse(slug, error.reasons)
         except (hub.HubError, store.TooLarge, FileNotFoundError, NotADirectoryError) as error:
             self._refuse(slug, [str(error)])
+        except TemplateError as error:
+            self._refuse(slug, error.reasons)
         else:
             return self._told(slug, version)
         return None
@@ -74,6 +83,15 @@ class Command(BaseCommand):
             if not (directory / name).is_file():
                 raise FileNotFoundError(f"{source} lacks {name}; PEFT's save_pretrained writes it.")
         return directory
+
+    def _card(self, directory: Path, slug: str, entry: Published | None) -> cards.Card:
+        """What is known of the adapter in `directory`; the prompt on the command line wins over any other."""
+        if entry is not None:
+            return card_of(entry, self.template or shown_template(entry, directory))
+        card = _card_of(directory, slug)
+        if not self.template:
+            return card
+        return replace(card, template=self.template, fields=fields_of(self.template), examples=[])
 
     def _told(self, slug: str, version: AdapterVersion) -> AdapterVersion | None:
         if version.status == version.Status.REJECTED:
@@ -97,6 +115,15 @@ class Command(BaseCommand):
     def _refuse(self, name: str, reasons: list[str]) -> None:
         self.num_refused += 1
         self.stderr.write("\n".join([f"{name}: refused.", *(f"  - {reason}" for reason in reasons)]))
+
+
+def _text_of(template: Path | None) -> str:
+    if template is None:
+        return ""
+    try:
+        return template.read_text(encoding="utf-8").rstrip("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"The prompt in {template} cannot be read: {error}.") from error
 
 
 def _card_of(directory: Path, slug: str) -> cards.Card:
