@@ -23,8 +23,8 @@ TRIES: Final = 5
 LONGEST_PAUSE_SECONDS: Final = 10
 PASSING: Final = frozenset({"lost", "worker_lost", "fingerprint_changed", "queue_full", "out_of_memory", "unavailable"})
 """Failures that say nothing of the question: it is asked again."""
-LASTING: Final = frozenset({"prompt_too_long", "input_too_long", "invalid_request"})
-"""Failures of the question itself: it has no answer, and earns nothing."""
+LASTING: Final = frozenset({"prompt_too_long", "input_too_long"})
+"""Failures of the question itself: it has no answer, and earns nothing. Any other ends the run, lest it lie."""
 
 
 class CannotMeasure(Exception):

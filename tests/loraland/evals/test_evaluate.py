@@ -154,11 +154,12 @@ async def test_a_question_that_cannot_be_answered_earns_nothing_and_says_why(ans
     assert (run.score, sample.error, run.verdict) == (0.0, "The prompt has 9000 tokens.", "no clear gain")
 
 
-async def test_an_adapter_that_the_engine_refuses_ends_the_measuring_with_its_reason(answering, adapter):
-    answering(lambda request: [Failed(request.id, "adapter_refused", "Its shapes do not fit.")])
-    plan = questions.of_adapter(adapter, RECIPE, SPLIT.test)
+@pytest.mark.parametrize("code", ["adapter_refused", "invalid_request", "internal"])
+async def test_a_failure_that_is_not_the_questions_own_ends_the_measuring_with_its_reason(answering, adapter, code):
+    answering(lambda request: [Failed(request.id, code, "Its shapes do not fit.")])
     with pytest.raises(CannotMeasure, match="Its shapes do not fit"):
-        await ask_engine(plan, plan.questions[0])
+        await hold(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
+    assert not await Run.objects.filter(finished__isnull=False).exclude(subject="constant").aexists()
 
 
 async def test_an_adapter_with_other_fields_does_not_fit_the_task(adapter):
