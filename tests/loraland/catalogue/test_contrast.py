@@ -13,7 +13,7 @@ COLOUR = r"oklch\(([\d.]+) ([\d.]+) ([\d.]+)\)"
 KINDS = ("classic-nlp", "structured", "coding", "knowledge", "reasoning", "math", "other", "plain")
 GROUNDS = ("paper", "plate", "well")
 WORDS = [
-    *((ink, ground) for ink in ("ink", "ink-soft", "accent-strong", "bad") for ground in GROUNDS),
+    *((ink, ground) for ink in ("ink", "ink-soft", "accent-strong", "good", "bad") for ground in GROUNDS),
     *((kind, ground) for kind in KINDS for ground in ("paper", "plate", f"{kind}-tint")),
     ("on-accent", "accent"),
     ("on-accent", "accent-strong"),
@@ -25,7 +25,6 @@ MARKS = [
     ("line-strong", "paper"),
     ("accent", "paper"),
     ("accent", "plate"),
-    ("good", "plate"),
 ]
 
 

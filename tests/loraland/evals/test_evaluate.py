@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.core.management import CommandError, call_command
+from django.db import connections
 
 from inference.protocol import Delta, Event, Failed, Finished, Generate, Stats
 from inference.tasks.baseline import STYLES
@@ -54,10 +55,11 @@ def nothing(*_: object) -> None:
 
 
 @pytest.fixture
-async def adapter(publish: Callable[..., AdapterVersion]) -> AdapterVersion:
+async def adapter(publish: Callable[..., AdapterVersion]) -> AsyncIterator[AdapterVersion]:
     fields = [{"name": "tweet", "label": "Tweet", "rows": 3}]
     version = await sync_to_async(publish)("tweet_emotion", template=RECIPE.template, fields=fields)
-    return await AdapterVersion.objects.select_related("adapter").aget(pk=version.pk)
+    yield await AdapterVersion.objects.select_related("adapter").aget(pk=version.pk)
+    await sync_to_async(connections.close_all)()
 
 
 async def test_a_trial_scores_the_adapter_against_the_bases_best_prompt_and_the_best_constant(answering, adapter):

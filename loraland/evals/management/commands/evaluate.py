@@ -8,8 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connections
 from tqdm import tqdm
 
 from inference.tasks.data import DataError, read_split
@@ -60,6 +62,7 @@ class Command(BaseCommand):
                     await hold(trial, bar.update, tell)
             finally:
                 await inference_client.close()
+                await sync_to_async(connections.close_all)()
 
 
 def _chosen(tasks: Sequence[str], slugs: Sequence[str]) -> dict[str, list[AdapterVersion]]:
