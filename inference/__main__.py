@@ -29,7 +29,7 @@ def main() -> int:
 
 async def serve(config: EngineConfig) -> int:
     loop = asyncio.get_running_loop()
-    async with RedisWire.connect(config.redis_url) as wire:
+    async with RedisWire.connect(config.redis_url, config.tenant_weights) as wire:
         settings = WorkerConfig(config.base_key, config.worker_name, config.lease_seconds)
         worker = Worker(wire, lambda: load_engine(config), settings)
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -6,7 +6,7 @@ import os
 import re
 import socket
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +51,7 @@ class EngineConfig:
     lease_seconds: float = 10.0
     worker_name: str = ""
     threads: int = 0
+    tenant_weights: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def base_key(self) -> str:
@@ -96,6 +97,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             lease_seconds=env.seconds("LEASE_SECONDS", 10.0, 1.0, 3600.0),
             worker_name=env.text("WORKER_NAME", f"{socket.gethostname()}-{os.getpid()}"),
             threads=env.whole("THREADS", 0, 0, 1024),
+            tenant_weights=env.shares("TENANT_WEIGHTS"),
         )
     )
 
@@ -143,3 +145,16 @@ class _Environment:
         if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value) or not low <= float(value) <= high:
             raise ConfigError(f"{key}={value} must be a number of seconds from {low:g} to {high:g}")
         return float(value)
+
+    def shares(self, key: str) -> dict[str, float]:
+        shares = {}
+        for each in filter(None, map(str.strip, self.text(key, "").split(","))):
+            name, _, value = each.partition("=")
+            if not re.fullmatch(r"(user|session|key)(:[\w-]+)?", name) or not re.fullmatch(
+                r"\d{1,4}(\.\d{1,4})?", value
+            ):
+                raise ConfigError(f"{key}={each} must be like key=2,user:7=0.5: user, session or key, and a share")
+            if not float(value):
+                raise ConfigError(f"{key}={each} would never be served; a share is greater than 0")
+            shares[name] = float(value)
+        return shares

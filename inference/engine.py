@@ -6,7 +6,7 @@ later step, unless it is aborted, which says nothing to anybody.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from inference.adapter_file import AdapterRefused
@@ -48,6 +48,11 @@ class Residency:
     context_length: int
     max_rank: int
     self_check: str
+    loads: int
+    reloads: int
+    adapter_loads: tuple[tuple[str, int], ...]
+    preempted: int
+    displaced: int
 
 
 class Engine:
@@ -131,6 +136,7 @@ class Engine:
             context_length=self.machine.context_length,
             max_rank=self.machine.max_rank,
             self_check=self.machine.self_check,
+            **asdict(self.scheduler.traffic.report()),
         )
 
     def close(self) -> None:

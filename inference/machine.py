@@ -92,7 +92,7 @@ def build_machine(config: EngineConfig) -> Machine:
     runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]), torch.device("cpu"))
     return Machine(
         tokenizer=tokenizer,
-        scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes),
+        scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes, config.tenant_weights),
         runner=runner,
         slots=slots,
         host_cache=host_cache,

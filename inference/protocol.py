@@ -219,6 +219,16 @@ class Heartbeat:
     max_rank: int = 0
     self_check: str = ""
     time: float = 0.0
+    loads: int = 0
+    """How often an adapter was put on the device since the worker started."""
+    reloads: int = 0
+    """How many of these had been there before: slots change hands too fast when this grows as fast as `loads`."""
+    adapter_loads: tuple[tuple[str, int], ...] = ()
+    """The digests that were loaded most often, and how often."""
+    preempted: int = 0
+    """How often a request lost its blocks because others grew."""
+    displaced: int = 0
+    """How often a request gave way to one of more urgent a class or of a tenant that had none."""
 
 
 _NESTED: Final[dict[str, Any]] = {

@@ -25,6 +25,7 @@ from inference.protocol import CLASSES
 from inference.room import Room
 from inference.sequence import Sequence, State
 from inference.slot_turns import Slots, SlotTurns
+from inference.traffic import Traffic
 
 TILE: Final = 32
 """Tokens of a prefill tile; tiles start at multiples of it."""
@@ -90,7 +91,8 @@ class Scheduler:
         self.starting: Sequence | None = None
         """Who takes a slot right now: the one to give up when the adapter does not fit on the device."""
         self.priority = Priority(weights)
-        self._turns = SlotTurns(slots)
+        self.traffic = Traffic()
+        self._turns = SlotTurns(slots, self.traffic.loads)
         self._arrivals = 0
 
     @property
@@ -167,6 +169,7 @@ class Scheduler:
         for sequence in list(order):
             while sequence in order and not self.pool.can_allocate(missing[sequence]):
                 self._preempt(order.pop())
+                self.traffic.preempted += 1
             if sequence in order:
                 sequence.block_table += self.pool.allocate(missing[sequence])
 
@@ -215,6 +218,7 @@ class Scheduler:
                 continue
             for victim in victims:
                 victim.num_displaced += 1
+                self.traffic.displaced += 1
                 self._preempt(victim)
             self._start(sequence)
             admitted.append(sequence)

@@ -8,6 +8,7 @@ in use past one that waits for a slot; then all of them wait until a slot has dr
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 from typing import Final, Protocol
 
@@ -32,11 +33,12 @@ class Slots(Protocol):
 
 
 class SlotTurns:
-    """Hands out `slots` and counts how often they change hands."""
+    """Hands out `slots` and counts how often they change hands, and in `loads` to whom."""
 
-    def __init__(self, slots: Slots) -> None:
+    def __init__(self, slots: Slots, loads: Counter[str]) -> None:
         self.slots = slots
         self.num_turns = 0
+        self._loads = loads
 
     def room(self, waiting: Collection[Sequence]) -> int:
         """How many more requests may come in and still have their turn in time."""
@@ -67,7 +69,9 @@ class SlotTurns:
         is_turn = self.slots.slot(sequence.digest) is None
         slot = self.slots.acquire(sequence.digest)
         assert slot is not None, "every slot that is not in use is free to take"
-        self.num_turns += is_turn
+        if is_turn:
+            self._loads[sequence.digest] += 1
+            self.num_turns += 1
         for each in self._passed(sequence, waiting, in_use) if sequence.digest in in_use else ():
             each.num_passed += 1
         sequence.slot = slot

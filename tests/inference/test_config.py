@@ -44,6 +44,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             "LEASE_SECONDS": "2.5",
             "WORKER_NAME": "one",
             "THREADS": "4",
+            "TENANT_WEIGHTS": "key=2, user:7=0.5",
         }
     )
     assert (config.var_dir, config.redis_url) == (tmp_path, "redis://queue:6379/1")
@@ -53,6 +54,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (config.host_cache_mb, config.prefill_tokens, config.lease_seconds) == (100, 512, 2.5)
     assert (config.worker_name, config.threads) == ("one", 4)
     assert (config.prefix_cache, config.speculation) == (False, False)
+    assert config.tenant_weights == {"key": 2.0, "user:7": 0.5}
     assert config.adapters_dir == tmp_path / "adapters"
 
 
@@ -82,6 +84,9 @@ def test_a_config_cannot_be_changed() -> None:
         ({"LEASE_SECONDS": "0.1"}, "LEASE_SECONDS=0.1 must be a number of seconds from 1 to 3600"),
         ({"LEASE_SECONDS": "nan"}, "LEASE_SECONDS=nan must be a number"),
         ({"BASE_MODEL": "a/b c"}, "BASE_MODEL=a/b c must end in a name"),
+        ({"TENANT_WEIGHTS": "guest=2"}, "TENANT_WEIGHTS=guest=2 must be like key=2,user:7=0.5"),
+        ({"TENANT_WEIGHTS": "key=-1"}, "TENANT_WEIGHTS=key=-1 must be like"),
+        ({"TENANT_WEIGHTS": "key=0"}, "TENANT_WEIGHTS=key=0 would never be served"),
         ({"WORKER_NAME": "a:b"}, "WORKER_NAME=a:b must be of letters"),
     ],
 )
