@@ -1,8 +1,11 @@
-"""/metrics for Prometheus: what the recorder has counted, and what queue and workers say now."""
+"""/metrics for Prometheus: what the recorder has counted, and what queue and workers say now.
+
+However many adapters there are, those beyond the `SHOWN` busiest are told together as one.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final
 
 from django.conf import settings
@@ -11,12 +14,24 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from redis.exceptions import RedisError
 
-from inference.protocol import Heartbeat
 from inference.streams import WireError
-from loraland.generations.metrics import FIRST_TOKEN_BOUNDS, Count, counts
+from loraland.api.worker_metrics import worker_metrics
+from loraland.catalogue.models import AdapterVersion
+from loraland.generations.metrics import BOUNDS, Count, busiest, counts, folded
 from loraland.inference_client import live_workers, wire
 
-BUCKETS: Final = (*(str(bound) for bound in FIRST_TOKEN_BOUNDS), "+Inf")
+BUCKETS: Final = (*(str(bound) for bound in BOUNDS), "+Inf")
+SHOWN: Final = 50
+COUNTERS: Final = {
+    "prompt_tokens": "Tokens of prompts.",
+    "cached_tokens": "Tokens of prompts that were computed before.",
+    "completion_tokens": "Tokens generated.",
+}
+TIMES: Final = {
+    "first_token": "From acceptance to the first token.",
+    "queue": "From acceptance to the start.",
+    "load": "Reading an adapter that was not in memory.",
+}
 
 
 class Snapshot:
@@ -34,34 +49,42 @@ async def metrics(request: HttpRequest) -> HttpResponse:
         counted, queued, workers = await counts(), await wire().queue_length(settings.BASE_KEY), await live_workers()
     except (RedisError, WireError):
         return HttpResponse("# Redis cannot be reached\n", status=503, content_type="text/plain")
+    shown = busiest(counted, SHOWN)
+    told = folded(counted, shown)
+    slugs = await _slugs(shown)
     registry = CollectorRegistry()
-    registry.register(Snapshot([*_counters(counted), _first_token(counted), *_gauges(queued, workers)]))
+    registry.register(Snapshot([*_counters(told), *_times(told), *_gauges(queued), *worker_metrics(workers, slugs)]))
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+async def _slugs(shown: Collection[str]) -> dict[str, str]:
+    """The slugs of the `shown` adapters by the digests of their versions."""
+    versions = AdapterVersion.objects.filter(adapter__slug__in=shown)
+    return {digest: slug async for digest, slug in versions.values_list("digest", "adapter__slug")}
 
 
 def _counters(counted: list[Count]) -> Iterator[Metric]:
     answers = CounterMetricFamily("loraland_answers", "Recorded answers.", labels=("adapter", "source", "outcome"))
-    prompt = CounterMetricFamily("loraland_prompt_tokens", "Tokens of prompts.", labels=("adapter",))
-    completion = CounterMetricFamily("loraland_completion_tokens", "Tokens generated.", labels=("adapter",))
     for each in counted:
         if each.name == "answers":
             answers.add_metric((each.adapter, *each.label.split(":")), each.value)
-        elif each.name == "prompt_tokens":
-            prompt.add_metric((each.adapter,), each.value)
-        elif each.name == "completion_tokens":
-            completion.add_metric((each.adapter,), each.value)
-    yield from (answers, prompt, completion)
+    yield answers
+    for name, documentation in COUNTERS.items():
+        family = CounterMetricFamily(f"loraland_{name}", documentation, labels=("adapter",))
+        for each in counted:
+            if each.name == name:
+                family.add_metric((each.adapter,), each.value)
+        yield family
 
 
-def _first_token(counted: list[Count]) -> Metric:
-    family = HistogramMetricFamily(
-        "loraland_first_token_seconds", "From acceptance to the first token.", labels=("adapter",)
-    )
-    sums = {each.adapter: each.value for each in counted if each.name == "first_token_sum"}
-    filled = {(each.adapter, each.label): each.value for each in counted if each.name == "first_token"}
-    for adapter, total in sums.items():
-        family.add_metric((adapter,), list(_cumulative(adapter, filled)), total)
-    return family
+def _times(counted: list[Count]) -> Iterator[Metric]:
+    for name, documentation in TIMES.items():
+        family = HistogramMetricFamily(f"loraland_{name}_seconds", documentation, labels=("adapter",))
+        filled = {(each.adapter, each.label): each.value for each in counted if each.name == name}
+        for each in counted:
+            if each.name == f"{name}_sum":
+                family.add_metric((each.adapter,), list(_cumulative(each.adapter, filled)), each.value)
+        yield family
 
 
 def _cumulative(adapter: str, filled: dict[tuple[str, str], float]) -> Iterator[tuple[str, float]]:
@@ -71,14 +94,5 @@ def _cumulative(adapter: str, filled: dict[tuple[str, str], float]) -> Iterator[
         yield bucket, running
 
 
-def _gauges(queued: int, workers: list[Heartbeat]) -> Iterator[Metric]:
-    values = {
-        "loraland_queue_length": ("Requests that no worker has claimed yet.", queued),
-        "loraland_workers_ready": ("Workers with the base model loaded.", sum(each.ready for each in workers)),
-        "loraland_running": ("Answers being generated.", sum(each.running for each in workers)),
-        "loraland_free_blocks": ("Free blocks of the KV caches.", sum(each.free_blocks for each in workers)),
-        "loraland_named_blocks": ("Blocks with beginnings of prompts.", sum(each.named_blocks for each in workers)),
-        "loraland_total_blocks": ("Blocks of the KV caches.", sum(each.total_blocks for each in workers)),
-    }
-    for name, (documentation, value) in values.items():
-        yield GaugeMetricFamily(name, documentation, value)
+def _gauges(queued: int) -> Iterator[Metric]:
+    yield GaugeMetricFamily("loraland_queue_length", "Requests that no worker has claimed yet.", queued)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,8 +18,10 @@ logger = logging.getLogger(__name__)
 KEY: Final = "metrics:answers"
 SUM: Final = "+"
 """Where answers of several adapters together are counted; no slug has this name."""
-FIRST_TOKEN_BOUNDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds, in seconds, of the buckets of the time to the first token."""
+OTHER: Final = "other"
+"""Under which name adapters with little traffic are told together; a slug of this name is told with them."""
+BOUNDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
+"""Upper bounds, in seconds, of the buckets of every time."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,14 @@ async def count(generation: Generation, terminal: Terminal) -> None:
     adds = {
         f"answers|{adapter}|{generation.source}:{getattr(terminal, 'reason', 'error')}": 1.0,
         f"prompt_tokens|{adapter}|": float(stats.prompt_tokens),
+        f"cached_tokens|{adapter}|": float(stats.cached_tokens),
         f"completion_tokens|{adapter}|": float(stats.completion_tokens),
     }
+    adds |= _timed("queue", adapter, stats.queue_ms)
     if stats.first_token_ms:
-        seconds = stats.first_token_ms / 1000
-        bound = next((bound for bound in FIRST_TOKEN_BOUNDS if seconds <= bound), "+Inf")
-        adds |= {f"first_token|{adapter}|{bound}": 1.0, f"first_token_sum|{adapter}|": seconds}
+        adds |= _timed("first_token", adapter, stats.first_token_ms)
+    if stats.load_ms:
+        adds |= _timed("load", adapter, stats.load_ms)
     try:
         pipe = redis().pipeline(transaction=False)
         for field, amount in adds.items():
@@ -55,10 +59,34 @@ async def count(generation: Generation, terminal: Terminal) -> None:
         logger.warning("Answer %s is recorded but not counted: %s", generation.wire_id, error)
 
 
+def _timed(name: str, adapter: str, milliseconds: float) -> dict[str, float]:
+    seconds = milliseconds / 1000
+    bound = next((bound for bound in BOUNDS if seconds <= bound), "+Inf")
+    return {f"{name}|{adapter}|{bound}": 1.0, f"{name}_sum|{adapter}|": seconds}
+
+
 async def counts() -> list[Count]:
     """Every number so far. Raises `redis.RedisError`."""
     fields = await redis().hgetall(KEY)
     return list(_parsed({str(field): str(value) for field, value in fields.items()}))
+
+
+def busiest(counted: Iterable[Count], most: int) -> list[str]:
+    """The adapters with the most answers, at most `most` of them."""
+    answers: dict[str, float] = {}
+    for each in counted:
+        if each.name == "answers":
+            answers[each.adapter] = answers.get(each.adapter, 0.0) + each.value
+    return sorted(answers, key=lambda adapter: (-answers[adapter], adapter))[:most]
+
+
+def folded(counted: Iterable[Count], shown: Collection[str]) -> list[Count]:
+    """The same numbers, those of adapters that are not `shown` added up under `OTHER`."""
+    sums: dict[tuple[str, str, str], float] = {}
+    for each in counted:
+        key = (each.name, each.adapter if each.adapter in shown else OTHER, each.label)
+        sums[key] = sums.get(key, 0.0) + each.value
+    return [Count(*key, value) for key, value in sums.items()]
 
 
 def _parsed(fields: dict[str, str]) -> Iterator[Count]:

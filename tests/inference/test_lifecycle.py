@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inference.engine import Engine
-from inference.protocol import AdapterRef, Failed, Generate, Probe, Sampling
+from inference.protocol import CLASSES, AdapterRef, Failed, Generate, Probe, QueueClass, Sampling
 from inference.sequence import Resume
 from tests.inference.engines import Records, assert_nothing_held, drain, expected_answer, make_reading_engine
 
@@ -21,6 +21,8 @@ adds = st.tuples(
     st.integers(1, 120),
     st.integers(1, 40),
     st.integers(0, 12),
+    st.sampled_from("xyz"),
+    st.sampled_from(CLASSES),
 )
 others = st.one_of(
     st.tuples(st.sampled_from(["stop", "abort"]), st.integers(0, 30)),
@@ -41,14 +43,16 @@ class Life:
     def do(self, name: str, *values: object) -> None:
         getattr(self, name)(*values)
 
-    def add(self, digest: str, length: int, max_tokens: int, resumed: int) -> None:
+    def add(
+        self, digest: str, length: int, max_tokens: int, resumed: int, tenant: str, queue_class: QueueClass
+    ) -> None:
         id = f"{len(self.asked)}"
         adapter = AdapterRef(digest) if digest else None
         sampling = Sampling(max_tokens=max_tokens, stop=("ab",))
-        request = Generate(id, adapter=adapter, prompt=(id + "-") * length, sampling=sampling)
+        request = Generate(id, adapter=adapter, prompt=(id + "-") * length, sampling=sampling, tenant=tenant)
         resume = Resume(tuple(self.expected(request)[:resumed]))
         self.asked[id] = request, resume
-        self.engine.add(request, resume if resume.token_ids else None)
+        self.engine.add(request, resume if resume.token_ids else None, queue_class)
 
     def probe(self, digest: str) -> None:
         id = f"{len(self.asked)}"

@@ -5,11 +5,15 @@ from __future__ import annotations
 import pytest
 from django.conf import settings as site_settings
 
-from inference.protocol import Message
+from inference.protocol import Heartbeat, Message
+from loraland.api.metrics import SHOWN
+from loraland.api.worker_metrics import worker_metrics
+from loraland.generations.metrics import KEY
 from loraland.generations.models import Generation
 from loraland.generations.recorder import Recorder
 from loraland.generations.start import start
 from loraland.generations.visitor import Visitor
+from loraland.inference_client import redis
 from tests.loraland.scripted_worker import FINGERPRINT, ScriptedWorker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -53,5 +57,49 @@ async def test_the_metrics_count_what_was_recorded_and_what_waits(async_client, 
     assert 'loraland_completion_tokens_total{adapter="base"} 3.0' in lines
     assert 'loraland_first_token_seconds_bucket{adapter="base",le="0.05"} 1.0' in lines
     assert 'loraland_first_token_seconds_count{adapter="base"} 1.0' in lines
+    assert 'loraland_queue_seconds_count{adapter="base"} 1.0' in lines
     assert "loraland_queue_length 1.0" in lines
     assert "loraland_workers_ready 1.0" in lines
+
+
+async def test_the_metrics_tell_the_busiest_adapters_by_name_and_the_others_together(async_client, site_wire):
+    for number in range(60):
+        key = f"adapter-{number:02}"
+        await redis().hset(KEY, mapping={f"answers|{key}|api:done": 100 - number, f"prompt_tokens|{key}|": 7})
+        await redis().hset(KEY, mapping={f"queue|{key}|0.1": 1, f"queue_sum|{key}|": 0.5})
+    lines = (await async_client.get("/metrics")).content.decode().splitlines()
+    named = {line for line in lines if line.startswith("loraland_prompt_tokens_total")}
+    assert len(named) == SHOWN + 1
+    assert 'loraland_prompt_tokens_total{adapter="adapter-49"} 7.0' in named
+    assert 'loraland_prompt_tokens_total{adapter="other"} 70.0' in named
+    assert 'loraland_queue_seconds_bucket{adapter="other",le="0.1"} 10.0' in lines
+    assert 'loraland_queue_seconds_sum{adapter="other"} 5.0' in lines
+
+
+def test_loads_and_evictions_are_told_for_each_adapter_and_thrash_for_each_worker():
+    beat = Heartbeat(
+        "w",
+        "tiny",
+        True,
+        on_device=("d1", "d2"),
+        in_host=("d1", "d2", "d3"),
+        loads=20,
+        reloads=15,
+        adapter_loads=(("d1", 9), ("d3", 6)),
+        preempted=2,
+        displaced=3,
+    )
+    told = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in worker_metrics([beat], {"d1": "boolq", "d3": "viggo"})
+        for sample in family.samples
+    }
+    assert told["loraland_adapter_loads_total", "w", "boolq"] == 9
+    assert told["loraland_adapter_evictions_total", "w", "boolq"] == 8
+    assert told["loraland_adapter_evictions_total", "w", "viggo"] == 6
+    assert (told["loraland_adapter_loads_total", "w", "other"], told["loraland_adapter_reloads_total", "w"]) == (5, 15)
+    assert told["loraland_adapters_resident", "w", "device", "boolq"] == 1
+    assert told["loraland_adapters_resident", "w", "device", "other"] == 1
+    assert told["loraland_adapters_resident", "w", "host", "viggo"] == 1
+    assert told["loraland_preemptions_total", "w", "blocks"] == 2
+    assert told["loraland_preemptions_total", "w", "priority"] == 3

@@ -1,0 +1,77 @@
+"""What the heartbeats of the workers say, for /metrics: how busy they are, which adapters they hold, how often these
+change places."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from inference.protocol import Heartbeat
+from loraland.generations.metrics import OTHER
+
+
+def worker_metrics(workers: Sequence[Heartbeat], slugs: Mapping[str, str]) -> Iterator[Metric]:
+    """`slugs` are the adapters to be told by name, by the digests of their versions."""
+    yield from _sums(workers)
+    yield from _changes(workers)
+    yield _residency(workers, slugs)
+    yield from _loads(workers, slugs)
+
+
+def _sums(workers: Sequence[Heartbeat]) -> Iterator[Metric]:
+    values = {
+        "loraland_workers_ready": ("Workers with the base model loaded.", sum(each.ready for each in workers)),
+        "loraland_running": ("Answers being generated.", sum(each.running for each in workers)),
+        "loraland_waiting": ("Claimed requests that wait for a start.", sum(each.waiting for each in workers)),
+        "loraland_free_blocks": ("Free blocks of the KV caches.", sum(each.free_blocks for each in workers)),
+        "loraland_named_blocks": ("Blocks with beginnings of prompts.", sum(each.named_blocks for each in workers)),
+        "loraland_total_blocks": ("Blocks of the KV caches.", sum(each.total_blocks for each in workers)),
+    }
+    for name, (documentation, value) in values.items():
+        yield GaugeMetricFamily(name, documentation, value)
+
+
+def _changes(workers: Sequence[Heartbeat]) -> Iterator[Metric]:
+    """One series a worker, for what is counted since its start."""
+    reloads = CounterMetricFamily(
+        "loraland_adapter_reloads", "Loads of adapters that had been on the device before.", labels=("worker",)
+    )
+    preemptions = CounterMetricFamily(
+        "loraland_preemptions", "Answers that are computed again: for blocks or for priority.", labels=("worker", "for")
+    )
+    for each in workers:
+        reloads.add_metric((each.worker,), each.reloads)
+        preemptions.add_metric((each.worker, "blocks"), each.preempted)
+        preemptions.add_metric((each.worker, "priority"), each.displaced)
+    yield from (reloads, preemptions)
+
+
+def _residency(workers: Sequence[Heartbeat], slugs: Mapping[str, str]) -> Metric:
+    family = GaugeMetricFamily(
+        "loraland_adapters_resident",
+        "Versions of adapters in a worker's memory.",
+        labels=("worker", "place", "adapter"),
+    )
+    for worker in workers:
+        for place, digests in (("device", worker.on_device), ("host", worker.in_host)):
+            for adapter, count in Counter(slugs.get(digest, OTHER) for digest in digests).items():
+                family.add_metric((worker.worker, place, adapter), count)
+    return family
+
+
+def _loads(workers: Sequence[Heartbeat], slugs: Mapping[str, str]) -> Iterator[Metric]:
+    """Loads onto the device, and evictions: every load but that of an adapter which is still there ended in one."""
+    labels = ("worker", "adapter")
+    loads = CounterMetricFamily("loraland_adapter_loads", "Adapters put on the device.", labels=labels)
+    evictions = CounterMetricFamily("loraland_adapter_evictions", "Adapters taken off the device.", labels=labels)
+    for worker in workers:
+        loaded: Counter[str] = Counter({OTHER: worker.loads - sum(dict(worker.adapter_loads).values())})
+        for digest, count in worker.adapter_loads:
+            loaded[slugs.get(digest, OTHER)] += count
+        resident = Counter(slugs.get(digest, OTHER) for digest in worker.on_device)
+        for adapter, count in loaded.items():
+            loads.add_metric((worker.worker, adapter), count)
+            evictions.add_metric((worker.worker, adapter), max(0, count - resident[adapter]))
+    yield from (loads, evictions)
