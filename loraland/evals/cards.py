@@ -1,13 +1,15 @@
-"""The scores on an adapter's card as runs: what was measured at the end of its training, before any run here."""
+"""The scores on an adapter's card: read as runs until it is measured here, and written once it is."""
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid5
 
 from loraland.catalogue import card as cards
+from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.submission import digest_in
 from loraland.evals.models import Run
 
@@ -53,3 +55,27 @@ def runs_of_card(directory: Path) -> list[Run]:
         **common,
     )
     return [base, tuned]
+
+
+def score_of(tuned: Run, base: Run) -> dict[str, Any]:
+    """What a card says of two finished runs on the same rows, from 0 to 1."""
+    figures = {"base": base.score, "tuned": tuned.score, "low": tuned.low, "high": tuned.high}
+    rounded = {name: round(value, 4) for name, value in figures.items() if value is not None}
+    said = {"metric": tuned.metric, **rounded, "n": tuned.n, "split": tuned.split, "base_prompt": base.prompt}
+    return {**said, "gain": tuned.verdict} if tuned.verdict else said
+
+
+def show_score(tuned: Run, base: Run) -> None:
+    """Let the catalogue show the score of `tuned`, unless it knows one over more rows."""
+    score = score_of(tuned, base)
+    for version in AdapterVersion.objects.filter(digest=tuned.digest):
+        if version.score.get("n", 0) <= tuned.n:
+            AdapterVersion.objects.filter(pk=version.pk).update(score=score)
+
+
+def write_score(directory: Path, score: dict[str, Any]) -> None:
+    """Put `score` in place of the last table of the card in `directory`, its scores."""
+    path = directory / cards.NAME
+    before, _, _ = path.read_text(encoding="utf-8").partition("\n[score]\n")
+    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in score.items()]
+    path.write_text("\n".join([before.rstrip("\n"), "", "[score]", *lines]) + "\n", encoding="utf-8")

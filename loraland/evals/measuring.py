@@ -14,6 +14,7 @@ from django.utils import timezone
 from inference.tasks.bootstrap import interval, paired_interval
 from inference.tasks.metrics import METRICS, score
 from loraland.evals.asking import Answered, Ask
+from loraland.evals.cards import show_score
 from loraland.evals.models import Run, Sample
 from loraland.evals.questions import Plan, Question
 
@@ -96,6 +97,8 @@ def finish(run: Run) -> None:
         run.verdict = _verdict(run.gains)
     run.finished = timezone.now()
     run.save()
+    if base := Run.objects.filter(pk=run.gains.get("base", {}).get("run")).first():
+        show_score(run, base)
 
 
 def _gain(run: Run, subject: str) -> dict[str, Any]:

@@ -81,6 +81,8 @@ async def test_a_trial_scores_the_adapter_against_the_bases_best_prompt_and_the_
     assert tuned.gains["base"]["run"] == str(base.pk)
     assert 0 < tuned.gains["base"]["low"] < tuned.gains["base"]["high"] <= 1
     assert (tuned.fingerprint, tuned.n, tuned.is_finished) == ("scripted-1", 8, True)
+    await adapter.arefresh_from_db()
+    assert (adapter.score["base"], adapter.score["tuned"], adapter.score["gain"]) == (0.25, 1.0, "gain")
     sample = await Sample.objects.filter(run=base).afirst()
     assert (sample.answer, sample.read, sample.target, sample.earned) == (" Joy!\nTweet: more", "joy", "joy", 1.0)
     assert sample.prompt.endswith("Tweet: tweet 48 of joy\nEmotion:")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.conf import settings as site_settings
 from django.core.management import CommandError, call_command
 
+from loraland.catalogue.card import read_card
 from loraland.catalogue.submission import digest_in
 from loraland.evals.models import Run, RunQuerySet
 from loraland.evals.readme import ReadmeError, put, table
@@ -60,6 +64,39 @@ def test_chosen_rows_are_exported_where_the_terms_of_the_data_allow_it(measured:
         call_command("export_results", tmp_path, "--sample", "tweet_emotion:0")
     with pytest.raises(CommandError, match="is not TASK:ROW"):
         call_command("export_results", tmp_path, "--sample", "banking77")
+
+
+@pytest.fixture
+def viggo(settings: Any, tmp_path: Path) -> Path:
+    """A copy of a shipped adapter, in place of them all."""
+    copy = tmp_path / "adapters" / "viggo"
+    shutil.copytree(site_settings.DEMO_ADAPTERS_DIR / "viggo", copy)
+    settings.DEMO_ADAPTERS_DIR = copy.parent
+    return copy
+
+
+def test_a_card_says_what_was_measured_here_once_that_is_exported(
+    measured: Measured, viggo: Path, tmp_path: Path
+) -> None:
+    before = read_card(viggo / "card.toml")
+    measured("viggo", "base", 0.25, metric="rouge_l", prompt="plain instruction")
+    measured("viggo", score=0.5, low=0.4, high=0.6, metric="rouge_l", digest=digest_in(viggo))
+    call_command("export_results", tmp_path / "results")
+    after = read_card(viggo / "card.toml")
+    assert (after.score["base"], after.score["tuned"], after.score["base_prompt"]) == (0.25, 0.5, "plain instruction")
+    assert replace(after, score={}) == replace(before, score={})
+
+
+def test_cards_stand_in_only_for_weights_that_were_never_measured(
+    measured: Measured, viggo: Path, tmp_path: Path
+) -> None:
+    call_command("export_results", tmp_path, "--cards", viggo)
+    assert [run["source"] for run in read_file(tmp_path / "viggo.json")["runs"]] == ["training", "training"]
+    measured("viggo", "base", 0.25)
+    measured("viggo", score=0.5, digest=digest_in(viggo))
+    call_command("export_results", tmp_path)
+    call_command("export_results", tmp_path, "--cards", viggo)
+    assert {run["source"] for run in read_file(tmp_path / "viggo.json")["runs"]} == {"engine"}
 
 
 def test_every_shipped_adapter_has_results_of_exactly_its_weights() -> None:

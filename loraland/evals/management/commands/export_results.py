@@ -12,10 +12,11 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from loraland.catalogue.card import NAME, CardError
-from loraland.evals.cards import runs_of_card
-from loraland.evals.counting import counting
+from loraland.catalogue.submission import digest_in
+from loraland.evals.cards import runs_of_card, score_of, write_score
+from loraland.evals.counting import comparisons, counting
 from loraland.evals.models import Run, Sample
-from loraland.evals.results import as_data, write_file
+from loraland.evals.results import as_data, read_file, write_file
 from loraland.evals.task_facts import facts_of
 
 
@@ -33,13 +34,15 @@ class Command(BaseCommand):
 
     def handle(self, *, directory: Path, sample: list[str], cards: list[Path], **options: Any) -> None:
         chosen = _chosen(sample)
-        runs = _of_cards(cards) if cards else counting(Run.objects.finished())
+        runs = _of_cards(cards, directory) if cards else counting(Run.objects.finished())
         by_task: dict[str, list[Run]] = defaultdict(list)
         for run in runs:
             by_task[run.task].append(run)
         for task, measured in sorted(by_task.items()):
             path = write_file(task, directory, runs=[as_data(run, _samples(run, chosen[task])) for run in measured])
             self.stdout.write(f"{path.name}: {len(measured)} runs")
+        if not cards:
+            _write_cards()
 
 
 def _chosen(words: Iterable[str]) -> defaultdict[str, set[int]]:
@@ -59,8 +62,25 @@ def _samples(run: Run, rows: set[int]) -> Iterable[Sample]:
     return run.samples.filter(index__in=rows) if rows else ()
 
 
-def _of_cards(directories: Iterable[Path]) -> list[Run]:
+def _of_cards(directories: Iterable[Path], results: Path) -> list[Run]:
+    """The runs on the cards of adapters for whose weights there are none in `results`."""
     try:
-        return [run for directory in directories if (directory / NAME).is_file() for run in runs_of_card(directory)]
+        found = [runs_of_card(directory) for directory in directories if (directory / NAME).is_file()]
     except CardError as error:
         raise CommandError(" ".join(error.reasons)) from error
+    return [run for runs in found if runs and not _is_known(runs[-1], results) for run in runs]
+
+
+def _is_known(tuned: Run, results: Path) -> bool:
+    path = results / f"{tuned.task}.json"
+    runs = read_file(path).get("runs", ()) if path.exists() else ()
+    return any(run["digest"] == tuned.digest for run in runs)
+
+
+def _write_cards() -> None:
+    """Let the cards of the shipped adapters say what was measured here."""
+    for found in comparisons():
+        directory = settings.DEMO_ADAPTERS_DIR / found.tuned.adapter
+        is_ours = found.tuned.source == Run.Source.ENGINE and (directory / NAME).is_file()
+        if is_ours and digest_in(directory) == found.tuned.digest:
+            write_score(directory, score_of(found.tuned, found.base))
