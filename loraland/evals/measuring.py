@@ -25,11 +25,11 @@ IDENTITY: Final = ("task", "subject", "digest", "base", "prompt", "split", "rows
 
 
 def open_run(plan: Plan, again: bool = False) -> Run:
-    """The run that `plan` describes: a finished one unless `again`, one that was left off, or a new one."""
+    """The run that `plan` describes: a whole one unless `again`, one that was left off, or a new one."""
     facts = {"adapter": "", "digest": "", **plan.facts}
     same = Run.objects.filter(**{name: facts[name] for name in IDENTITY})
-    if not again and (finished := same.finished().order_by("-finished").first()):
-        return finished
+    if not again and (whole := same.whole().first()):
+        return whole
     unfinished = same.filter(finished__isnull=True).first()
     return unfinished or Run.objects.create(**facts, version=version("loraland"))
 
@@ -103,8 +103,8 @@ def finish(run: Run) -> None:
 
 def _gain(run: Run, subject: str) -> dict[str, Any]:
     """The paired interval of `run` less the newest run of `subject` on the same rows; empty where there is none."""
-    same = Run.objects.on_test().filter(task=run.task, rows_digest=run.rows_digest, subject=subject, base=run.base)
-    other = same.first()
+    same = Run.objects.filter(task=run.task, split=run.split, rows_digest=run.rows_digest, subject=subject)
+    other = same.whole().filter(base=run.base).first()
     if other is None:
         return {}
     low, high = paired_interval(run.tallies(), other.tallies())

@@ -23,6 +23,11 @@ class RunQuerySet(models.QuerySet["Run"]):
     def finished(self) -> RunQuerySet:
         return self.filter(finished__isnull=False)
 
+    def whole(self) -> RunQuerySet:
+        """Finished runs with an answer to every row here, the newest first; imported ones have the sum alone."""
+        every = self.finished().annotate(kept=models.Count("samples"))
+        return every.filter(kept=models.F("n")).order_by("-finished")
+
     def on_test(self) -> RunQuerySet:
         """Finished runs over test rows, the newest first."""
         return self.finished().filter(split=Run.Split.TEST).order_by("-finished")

@@ -88,6 +88,7 @@ def run(request: HttpRequest, pk: UUID) -> HttpResponse:
         samples = samples.filter(earned__gte=F("possible"))
     page = Paginator(samples, SAMPLES_A_PAGE).get_page(request.GET.get("page"))
     context = {"run": shown, "facts": facts_of(shown.task), "samples": page, "share": share, "shares": SHARES}
+    context["kept"] = shown.samples.count()
     return render(request, "evals/run.html", context)
 
 

@@ -136,6 +136,15 @@ async def test_what_is_measured_is_not_asked_again_unless_that_is_wished(answeri
     assert (len(worker.seen), await Run.objects.acount()) == (2 * count, 2 * runs)
 
 
+async def test_what_was_imported_without_its_answers_is_measured_here(answering, adapter):
+    answering(able)
+    await hold(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
+    await Sample.objects.filter(run__subject="base").adelete()
+    await hold(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
+    assert await Run.objects.filter(subject="base", split="test").acount() == 2
+    assert await Run.objects.filter(subject="adapter").acount() == 1
+
+
 async def test_a_failure_that_may_pass_is_asked_again(answering, adapter, monkeypatch):
     monkeypatch.setattr(asking, "LONGEST_PAUSE_SECONDS", 0)
     tries: list[str] = []

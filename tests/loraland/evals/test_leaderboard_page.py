@@ -142,6 +142,11 @@ def test_a_run_shows_its_answers_and_can_be_narrowed_to_the_missed(client: Clien
     assert "Row 0" not in missed
 
 
+def test_a_run_of_which_some_answers_came_along_says_how_many(client: Client, measured: Measured) -> None:
+    run = measured(n=300, samples=[("joy", "joy")])
+    assert "1 of the 300 answers came with the repository" in page(client, f"/runs/{run.pk}/")
+
+
 def test_a_run_without_answers_says_why(client: Client, measured: Measured) -> None:
     run = measured(source="training")
     assert "Only the sum was kept" in page(client, f"/runs/{run.pk}/")

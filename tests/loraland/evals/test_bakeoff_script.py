@@ -1,0 +1,45 @@
+"""`bin/bakeoff` takes its steps in order, and starts the site only when none is up."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+
+STEPS = ["import_adapter", "evaluate", "describe_data", "export_results", "write_readme"]
+PYTHON = """#!/bin/sh
+echo "$@" >> "$LOG"
+case "$*" in
+    "manage.py health worker") [ -e "$UP" ] ;;
+    "-m loraland") touch "$UP"; trap 'rm "$UP"; exit 0' INT; while :; do sleep 0.05; done ;;
+esac
+"""
+
+
+def bakeoff(tmp_path: Path, *arguments: str) -> tuple[int, list[str]]:
+    """The exit code of the script and the calls of a Python that does nothing."""
+    python, log = tmp_path / "python", tmp_path / "log"
+    python.write_text(PYTHON)
+    python.chmod(0o755)
+    environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(python), "LOG": str(log), "UP": str(tmp_path / "up")}
+    script = settings.REPO_DIR / "bin" / "bakeoff"
+    done = subprocess.run([script, *arguments], env=environment, cwd=settings.REPO_DIR, timeout=60, check=False)
+    return done.returncode, log.read_text().splitlines() if log.exists() else []
+
+
+@pytest.mark.parametrize("is_up", [True, False])
+def test_it_trains_measures_and_writes_and_leaves_the_site_as_it_was(tmp_path: Path, is_up: bool) -> None:
+    if is_up:
+        (tmp_path / "up").touch()
+    code, calls = bakeoff(tmp_path, str(tmp_path))
+    assert code == 0
+    assert calls[0].startswith("-m inference.training --task all")
+    assert [call.split()[1] for call in calls if call.startswith("manage.py") and "health" not in call] == STEPS
+    assert ("-m loraland" in calls) is not is_up
+    assert (tmp_path / "up").exists() is is_up
+
+
+def test_without_a_folder_it_says_what_to_name(tmp_path: Path) -> None:
+    assert bakeoff(tmp_path, str(tmp_path / "nothing")) == (2, [])
