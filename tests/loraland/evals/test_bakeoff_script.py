@@ -13,7 +13,7 @@ PYTHON = """#!/bin/sh
 echo "$@" >> "$LOG"
 case "$*" in
     "manage.py health worker") [ -e "$UP" ] ;;
-    "-m loraland") touch "$UP"; trap 'rm "$UP"; exit 0' INT; while :; do sleep 0.05; done ;;
+    "-m loraland") touch "$UP"; trap 'rm "$UP"; exit 0' TERM; while :; do sleep 0.05; done ;;
 esac
 """
 
