@@ -87,15 +87,20 @@ class AdapterCache:
         with self._lock:
             return self._num_bytes()
 
+    def find(self, digest: str) -> HostAdapter | None:
+        """The adapter `digest` if it is kept."""
+        with self._lock:
+            if digest in self._kept:
+                self._kept.move_to_end(digest)
+            return self._kept.get(digest)
+
     def load(self, digest: str, components: tuple[Component, ...] = ()) -> HostAdapter:
         """The adapter `digest`, read if it is not kept, or added up from `components` if there are any.
 
         Raises as `AdapterStore.load` and `compose` do.
         """
-        with self._lock:
-            if digest in self._kept:
-                self._kept.move_to_end(digest)
-                return self._kept[digest]
+        if kept := self.find(digest):
+            return kept
         parts = [(self.load(each.digest), each.weight) for each in components]
         adapter = compose(digest, parts, self._max_rank) if parts else self._load(digest)
         adapter = replace(adapter, weights=self._prepare(adapter.weights))

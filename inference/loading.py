@@ -30,10 +30,17 @@ class Loaded:
 
 
 class AdapterLoader:
-    """Reads adapters with `load`, counts who wants them, and hands them to the device slots."""
+    """Reads adapters with `load`, counts who wants them, and hands them to the device slots.
 
-    def __init__(self, load: Callable[[str, tuple[Component, ...]], HostAdapter]) -> None:
-        self._load = load
+    What `find` gives is in memory already: a request for it need not wait for the thread, which would cost it a pass.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str, tuple[Component, ...]], HostAdapter],
+        find: Callable[[str], HostAdapter | None] = lambda digest: None,
+    ) -> None:
+        self._load, self._find = load, find
         self._executor = _lone_thread()
         self._wanted: Counter[str] = Counter()
         self._pending: dict[str, Future[tuple[HostAdapter | None, Loaded]]] = {}
@@ -50,6 +57,8 @@ class AdapterLoader:
         Else `poll` will tell.
         """
         self._wanted[digest] += 1
+        if digest not in self._ready and (kept := self._find(digest)):
+            self._ready[digest] = kept
         if digest not in self._ready and digest not in self._pending:
             self._pending[digest] = self._executor.submit(self._read, digest, components)
         return digest in self._ready

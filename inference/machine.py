@@ -86,7 +86,7 @@ def build_machine(config: EngineConfig) -> Machine:
     cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
     store = AdapterStore(config.adapters_dir, _base(config, directory, architecture, dtype), config.max_rank)
     host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank, bank.prepare)
-    loader = AdapterLoader(host_cache.load)
+    loader = AdapterLoader(host_cache.load, host_cache.find)
     slots = LoraSlots(config.adapter_slots, loader.get, bank)
     # Batches are made on the host: the decoder of a GPU sends each in one copy.
     runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]), torch.device("cpu"))

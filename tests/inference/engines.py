@@ -231,7 +231,7 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
     }
     settings = {**settings, **changes}
     host_cache = AdapterCache(_load, max_bytes=3)
-    loader = AdapterLoader(host_cache.load)
+    loader = AdapterLoader(host_cache.load, host_cache.find)
     slots = _Slots(settings["num_slots"], loader.get)
     pool = BlockPool(settings["num_blocks"], settings["block_size"])
     prefixes = PrefixCache(pool, TILE, is_on=settings["prefix_cache"])

@@ -126,6 +126,15 @@ def test_an_adapter_that_is_not_here_ends_its_requests_and_no_others(engine: Eng
     assert_nothing_held(engine)
 
 
+def test_an_adapter_that_is_in_memory_starts_in_the_next_step(engine: Engine) -> None:
+    answer_to(engine, ask("first", digest="A"))
+    engine.add(ask("second", digest="A"))
+    records = Records()
+    records.take(engine.step())
+    assert records["second"].states == ["running"]
+    assert len(records["second"].token_ids) >= 1
+
+
 def test_loading_is_told_and_others_go_on_meanwhile(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     load = engine.machine.loader._load
     monkeypatch.setattr(engine.machine.loader, "_load", lambda *wanted: time.sleep(0.2) or load(*wanted))
