@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 from uuid import UUID
@@ -13,10 +13,12 @@ from django.conf import settings
 from django.db import transaction
 
 from loraland.catalogue.storable import is_storable
+from loraland.evals.cards import show_score
+from loraland.evals.counting import comparisons
 from loraland.evals.models import Run, Sample
 
 RUN_FIELDS: Final = (
-    *("task", "metric", "subject", "adapter", "digest", "base", "prompt", "split", "rows_digest", "n", "seed"),
+    *("metric", "subject", "adapter", "digest", "base", "prompt", "split", "rows_digest", "n", "seed"),
     *("source", "version", "fingerprint", "score", "low", "high", "gains", "verdict"),
 )
 SAMPLE_FIELDS: Final = ("index", "prompt", "answer", "read", "target", "earned", "possible", "error")
@@ -53,7 +55,10 @@ def import_file(path: Path) -> int:
     data = read_file(path)
     try:
         with transaction.atomic():
-            return sum(_import_run(data["task"], run) for run in data.get("runs", ()))
+            count = sum(_import_run(data["task"], run) for run in data.get("runs", ()))
+            if count:
+                _show_scores(data["task"])
+            return count
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"A run in {path.name} cannot be read: {error!r}.") from error
 
@@ -62,17 +67,23 @@ def as_data(run: Run, samples: Iterable[Sample] = ()) -> dict[str, Any]:
     """A finished run as JSON, with those of its samples that may be shown."""
     assert run.finished is not None
     shown = [{name: getattr(sample, name) for name in SAMPLE_FIELDS} for sample in samples]
-    fields = {name: getattr(run, name) for name in RUN_FIELDS if name != "task"}
-    data = {"id": str(run.pk), **fields, "date": run.finished.date().isoformat()}
+    fields = {name: getattr(run, name) for name in RUN_FIELDS}
+    data = {"id": str(run.pk), **fields, "finished": run.finished.isoformat(timespec="seconds")}
     return {**data, "samples": shown} if shown else data
+
+
+def _show_scores(task: str) -> None:
+    """An adapter that was here before its measurement shows it in the catalogue from now on."""
+    for found in comparisons(Run.objects.on_test().filter(task=task)):
+        show_score(found.tuned, found.base)
 
 
 def _import_run(task: str, data: Mapping[str, Any]) -> bool:
     """Whether the run was new."""
     if Run.objects.filter(pk=UUID(str(data["id"]))).exists():
         return False
-    finished = datetime.fromisoformat(data["date"]).replace(tzinfo=UTC)
-    fields = {name: data[name] for name in RUN_FIELDS if name != "task"}
+    finished = datetime.fromisoformat(data["finished"])
+    fields = {name: data[name] for name in RUN_FIELDS}
     run = Run(id=UUID(str(data["id"])), task=task, created=finished, **fields)
     run.save()
     Sample.objects.bulk_create(Sample(run=run, **sample) for sample in data.get("samples", ()))

@@ -14,6 +14,7 @@ from django.conf import settings as site_settings
 from django.core.management import CommandError, call_command
 
 from loraland.catalogue.card import read_card
+from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.submission import digest_in
 from loraland.evals.models import Run, RunQuerySet
 from loraland.evals.readme import ReadmeError, put, table
@@ -22,7 +23,10 @@ from loraland.evals.results import read_file
 Measured = Callable[..., Run]
 
 
-def test_exported_runs_come_back_as_they_were(measured: Measured, tmp_path: Path) -> None:
+def test_exported_runs_come_back_as_they_were_and_the_catalogue_shows_them(
+    measured: Measured, publish: Callable[..., AdapterVersion], tmp_path: Path
+) -> None:
+    version = publish("dbpedia", digest="a", score={"tuned": 0.5, "n": 20})
     base = measured("dbpedia", "base", 0.2, prompt="four examples")
     run = measured(
         "dbpedia", score=0.9, low=0.8, high=0.95, gains={"base": {"run": str(base.pk), "low": 0.6, "high": 0.8}}
@@ -33,7 +37,9 @@ def test_exported_runs_come_back_as_they_were(measured: Measured, tmp_path: Path
     back = Run.objects.get(pk=run.pk)
     for name in ("task", "adapter", "digest", "score", "low", "high", "n", "gains", "verdict", "is_finished"):
         assert getattr(back, name) == getattr(run, name)
-    assert back.finished.date() == run.finished.date()
+    version.refresh_from_db()
+    assert (version.score["base"], version.score["tuned"], version.score["n"]) == (0.2, 0.9, 100)
+    assert back.finished == run.finished.replace(microsecond=0)
 
 
 @pytest.mark.django_db
