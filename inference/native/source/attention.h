@@ -48,20 +48,29 @@ class HeadAttention {
         end_ = (seen.context + 15) / 16 * 16;
         scores_.resize(group_ * (end_ - begin_));
         weights_.resize(group_ * (end_ - begin_));
-        score(queries, keys, kv_head, seen);
+        score(queries, keys, values, kv_head, seen);
         for (int64_t head = 0; head < group_; head++) totals_[head] = soften(head, seen);
         gather(values, kv_head, seen, out);
     }
 
   private:
-    void score(const bf16* queries, const bf16* keys, int64_t kv_head, Context seen) {
+    void score(const bf16* queries, const bf16* keys, const bf16* values, int64_t kv_head, Context seen) {
         for (int64_t at = begin_; at < end_; at += 16) {
-            int64_t block = seen.table[at / shape_.block_size];
-            const bf16* corner = keys + shape_.head(block, kv_head) + at % shape_.block_size * 2;
+            int64_t block = shape_.head(seen.table[at / shape_.block_size], kv_head);
+            const bf16* corner = keys + block + at % shape_.block_size * 2;
+            // Blocks lie anywhere, so that only we know which comes next.
+            fetch(values + block + at % shape_.block_size * shape_.head_dim);
+            if (at + shape_.block_size < end_)
+                fetch(keys + shape_.head(seen.table[at / shape_.block_size + 1], kv_head) + at % shape_.block_size * shape_.head_dim);
             int64_t head = 0;
             for (; head + 3 <= group_; head += 3) score_heads<3>(queries, corner, head, at);
             for (; head < group_; head++) score_heads<1>(queries, corner, head, at);
         }
+    }
+
+    // Ask for the memory of sixteen positions ahead of its use.
+    void fetch(const bf16* from) const {
+        for (int64_t at = 0; at < 16 * shape_.head_dim; at += 32) _mm_prefetch(reinterpret_cast<const char*>(from + at), _MM_HINT_T0);
     }
 
     template <int count>

@@ -18,6 +18,7 @@ class Decoder {
           queries_(model.num_heads * model.head_dim),
           keys_(model.num_kv_heads * model.head_dim),
           cache_{model.num_kv_heads, model.head_dim, model.block_size},
+          num_threads_(num_threads),
           has_matrix_unit_(may_use_matrix_unit && ask_for_matrix_unit()),
           pool_(num_threads) {}
 
@@ -33,6 +34,8 @@ class Decoder {
     }
 
   private:
+    static constexpr int64_t WIDEST = 10;  // blocks of outputs in a task
+
     // Rows of one adapter, which are worked on together.
     struct Chunk {
         int64_t adapter, begin, end;
@@ -115,7 +118,10 @@ class Decoder {
     }
 
     void multiply_all(const LinearView& linear, Rows rows, Out out) {
-        int64_t blocks = (linear.out + BLOCK - 1) / BLOCK, step = rows.count > 64 || blocks < 128 ? 2 : 4;
+        // Stripes as wide as let the threads share them evenly: the wider, the more often a row is read from the cache.
+        int64_t blocks = linear.out / BLOCK, rounds = (blocks + WIDEST * num_threads_ - 1) / (WIDEST * num_threads_);
+        int64_t step = (blocks + rounds * num_threads_ - 1) / (rounds * num_threads_);
+        step += step % 2;
         pool_.run((blocks + step - 1) / step, [&](int64_t task) {
             multiply(rows, linear, task * step, std::min(blocks, (task + 1) * step), out, has_matrix_unit_);
         });
@@ -224,6 +230,7 @@ class Decoder {
     const ModelView model_;
     const int64_t queries_, keys_;
     const CacheShape cache_;
+    const int64_t num_threads_;
     const bool has_matrix_unit_;
     int64_t qkv_width_ = 0;
     std::vector<int64_t> order_;
