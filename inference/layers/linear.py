@@ -31,7 +31,10 @@ class PlainLinear:
 
 
 class Int8Linear:
-    """The same with each output's weights as int8 under one float32 scale: ``scale * (rows @ weight.T)``."""
+    """The same with each output's weights and each row as int8, under a scale of its own each.
+
+    Products are sums of whole numbers, exact in any order, so a row's bits depend on nothing but the row.
+    """
 
     def __init__(self, weight: Tensor) -> None:
         wide = weight.to(torch.float32)
@@ -39,7 +42,11 @@ class Int8Linear:
         self.weight = (wide / self.scales[:, None]).round().to(torch.int8)
 
     def __call__(self, rows: Tensor) -> Tensor:
-        return (functional.linear(rows, self.weight.to(rows.dtype)) * self.scales).to(rows.dtype)
+        wide = rows.to(torch.float32)
+        most = wide.abs().amax(dim=-1, keepdim=True).clamp(min=1e-30)
+        levels = (wide * (127 / most)).round()
+        sums = functional.linear(levels.to(torch.float64), self.weight.to(torch.float64)).to(torch.float32)
+        return (sums * (most / 127) * self.scales).to(rows.dtype)
 
 
 class Int4Linear:

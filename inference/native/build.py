@@ -20,7 +20,7 @@ import torch
 
 SOURCES: Final = Path(__file__).parent / "source"
 BUILT: Final = Path(__file__).parent / "built"
-FEATURES: Final = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "avx512_bf16")
+FEATURES: Final = ("avx512_f", "avx512_bw", "avx512_vl", "avx512_dq", "avx512_bf16", "avx512_vnni")
 FLAGS: Final = (
     "-std=c++20",
     "-O3",
@@ -33,8 +33,10 @@ FLAGS: Final = (
     "-mavx512vl",
     "-mavx512dq",
     "-mavx512bf16",
+    "-mavx512vnni",
     "-mamx-tile",
     "-mamx-bf16",
+    "-mamx-int8",
 )
 
 

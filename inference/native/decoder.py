@@ -36,15 +36,22 @@ from inference.native.library import (
 from inference.native.packing import pack
 
 MAX_GROUP: Final = 64
+HEAD_STEP: Final = 32
 
 
 def unsupported(architecture: Architecture, block_size: int) -> str | None:
     """Why a model of this shape cannot be computed here, or None."""
     arch = architecture
-    depths = {"hidden_size": arch.hidden_size, "intermediate_size": arch.intermediate_size, "head_dim": arch.head_dim}
+    depths = {
+        "hidden_size": arch.hidden_size,
+        "intermediate_size": arch.intermediate_size,
+        "the width of all heads": arch.num_heads * arch.head_dim,
+    }
     for name, value in depths.items():
         if value % DEPTH:
             return f"{name} is {value} and no multiple of {DEPTH}"
+    if arch.head_dim % HEAD_STEP:
+        return f"head_dim is {arch.head_dim} and no multiple of {HEAD_STEP}"
     if max(depths.values()) > MAX_IN:
         return f"a linear has more than {MAX_IN} inputs"
     if block_size % BLOCK:

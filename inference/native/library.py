@@ -13,8 +13,8 @@ TARGETS: Final = (*architecture.TARGETS, architecture.EMBEDDING, architecture.HE
 """In the order of `Target` in views.h."""
 BLOCK: Final = 16
 """Outputs of a packed block of weights."""
-DEPTH: Final = 32
-"""Inputs of a matrix tile."""
+DEPTH: Final = 64
+"""Inputs of a matrix tile of int8."""
 MAX_IN: Final = 32768
 
 

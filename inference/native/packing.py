@@ -1,4 +1,4 @@
-"""Weights in the order in which the native decoder reads them: 16 outputs times 2 inputs together."""
+"""Weights in the order in which the native decoder reads them: a few inputs of 16 outputs together."""
 
 from __future__ import annotations
 
@@ -34,11 +34,12 @@ def pack(linear: Linear) -> Packed:
     assert isinstance(linear, Int8Linear | PlainLinear), "the native decoder packs bfloat16, int8 and int4"
     weight = _padded(linear.weight)
     out, into = weight.shape
-    pairs = weight.view(out // BLOCK, BLOCK, into // 2, 2).transpose(1, 2).contiguous()
+    together = 4 // weight.itemsize
+    packed = weight.view(out // BLOCK, BLOCK, into // together, together).transpose(1, 2).contiguous()
     if isinstance(linear, Int8Linear):
-        return Packed(pairs, 8, out, into, scales=_padded(linear.scales[:, None])[:, 0].contiguous())
+        return Packed(packed, 8, out, into, scales=_padded(linear.scales[:, None])[:, 0].contiguous())
     assert weight.dtype == torch.bfloat16, "the native decoder computes in bfloat16"
-    return Packed(pairs, 16, out, into)
+    return Packed(packed, 16, out, into)
 
 
 def _padded(rows: Tensor) -> Tensor:

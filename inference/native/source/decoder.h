@@ -74,17 +74,17 @@ class Decoder {
     void run_layer(const PassView& pass, int64_t layer) {
         const LayerView& weights = model_.layers[layer];
         const bf16* next_norm = layer + 1 < model_.num_layers ? model_.layers[layer + 1].attention_norm : model_.norm;
-        apply(weights.qkv, normed_.data(), model_.hidden, pass.rows, qkv_.data(), qkv_width_);
+        apply(weights.qkv, normed_.data(), pass.rows, qkv_.data());
         by_chunk([&](const Chunk& chunk) { place_keys(pass, layer, chunk); });
         attend(pass, layer);
-        apply(weights.o, attended_.data(), queries_, pass.rows, added_.data(), model_.hidden);
+        apply(weights.o, attended_.data(), pass.rows, added_.data());
         by_chunk([&](const Chunk& chunk) {
             adapt_rows(pass, O, layer, chunk, attended_.data(), queries_, 0, added_.data(), model_.hidden, 0);
             for (int64_t place = chunk.begin; place < chunk.end; place++) add_and_normalise(order_[place], weights.mlp_norm);
         });
-        apply(weights.gate_up, normed_.data(), model_.hidden, pass.rows, gate_up_.data(), 2 * model_.inner);
+        apply(weights.gate_up, normed_.data(), pass.rows, gate_up_.data());
         by_chunk([&](const Chunk& chunk) { activate(pass, layer, chunk); });
-        apply(weights.down, inner_.data(), model_.inner, pass.rows, added_.data(), model_.hidden);
+        apply(weights.down, inner_.data(), pass.rows, added_.data());
         by_chunk([&](const Chunk& chunk) {
             adapt_rows(pass, DOWN, layer, chunk, inner_.data(), model_.inner, 0, added_.data(), model_.hidden, 0);
             for (int64_t place = chunk.begin; place < chunk.end; place++) add_and_normalise(order_[place], next_norm);
@@ -97,7 +97,7 @@ class Decoder {
         sampled_.resize(std::max<size_t>(sampled_.size(), pass.num_samples * width));
         for (int64_t at = 0; at < pass.num_samples; at++)
             std::memcpy(sampled_.data() + at * width, normed_.data() + pass.sample_rows[at] * width, width * sizeof(bf16));
-        multiply_all(model_.head, {sampled_.data(), pass.num_samples, width}, {nullptr, pass.logits, model_.vocab});
+        multiply_all(model_.head, sampled_.data(), pass.num_samples, {nullptr, pass.logits, model_.vocab});
         pool_.run(pass.num_samples, [&](int64_t at) {
             const PairView* pair = pair_of(pass, pass.sample_rows[at], HEAD);
             const bf16* row = sampled_.data() + at * width;
@@ -113,11 +113,12 @@ class Decoder {
         return pair.rank ? &pair : nullptr;
     }
 
-    void apply(const LinearView& linear, const bf16* rows, int64_t in, int64_t count, bf16* out, int64_t width) {
-        multiply_all(linear, {rows, count, in}, {out, nullptr, width});
+    void apply(const LinearView& linear, const bf16* rows, int64_t count, bf16* out) {
+        multiply_all(linear, rows, count, {out, nullptr, linear.out});
     }
 
-    void multiply_all(const LinearView& linear, Rows rows, Out out) {
+    void multiply_all(const LinearView& linear, const bf16* data, int64_t count, Out out) {
+        Rows rows = linear.bits == 8 ? quantise_all(data, count, linear.in) : Rows{data, count, linear.in * 2};
         // Stripes as wide as let the threads share them evenly: the wider, the more often a row is read from the cache.
         int64_t blocks = linear.out / BLOCK, rounds = (blocks + WIDEST * num_threads_ - 1) / (WIDEST * num_threads_);
         int64_t step = (blocks + rounds * num_threads_ - 1) / (rounds * num_threads_);
@@ -125,6 +126,16 @@ class Decoder {
         pool_.run((blocks + step - 1) / step, [&](int64_t task) {
             multiply(rows, linear, task * step, std::min(blocks, (task + 1) * step), out, has_matrix_unit_);
         });
+    }
+
+    Rows quantise_all(const bf16* data, int64_t count, int64_t width) {
+        quantised_.resize(std::max<size_t>(quantised_.size(), count * width));
+        scales_.resize(std::max<size_t>(scales_.size(), count));
+        pool_.run((count + CHUNK - 1) / CHUNK, [&](int64_t task) {
+            for (int64_t row = task * CHUNK; row < std::min(count, (task + 1) * CHUNK); row++)
+                scales_[row] = quantise(data + row * width, quantised_.data() + row * width, width);
+        });
+        return {quantised_.data(), count, width, scales_.data()};
     }
 
     template <class Function>
@@ -235,6 +246,8 @@ class Decoder {
     int64_t qkv_width_ = 0;
     std::vector<int64_t> order_;
     std::vector<Chunk> chunks_;
+    std::vector<int8_t> quantised_;
+    std::vector<float> scales_;
     std::vector<bf16> hidden_, normed_, qkv_, attended_, added_, gate_up_, inner_, sampled_;
     Pool pool_;
 };

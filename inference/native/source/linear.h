@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <cstring>
+#include <type_traits>
 
 #include <immintrin.h>
 #include <sys/syscall.h>
@@ -16,9 +17,13 @@ constexpr int64_t BLOCK = 16;  // outputs of a packed block
 constexpr int64_t DEPTH = 32;  // inputs of a matrix tile
 constexpr int64_t MAX_IN = 32768;
 
+// Rows of bfloat16, or of int8 where each has a scale. Strides are in bytes.
 struct Rows {
-    const bf16* data;
+    const void* data;
     int64_t count, stride;
+    const float* scales = nullptr;
+
+    const char* row(int64_t index) const { return static_cast<const char*>(data) + index * stride; }
 };
 
 // Where products go: as bfloat16, or as float32 where `wide` is set.
@@ -37,6 +42,14 @@ struct Out {
             store(data + row * stride + column, values);
     }
 };
+
+// Sixteen sums as numbers: int32 under the scales of its row and its outputs, or float32 as they are.
+template <class Number>
+__m512 finished(const void* sums, const Rows& rows, int64_t row, const float* scales) {
+    if constexpr (std::is_same_v<Number, bf16>) return _mm512_loadu_ps(sums);
+    __m512 wide = _mm512_cvtepi32_ps(_mm512_loadu_si512(sums));
+    return _mm512_mul_ps(_mm512_mul_ps(wide, _mm512_set1_ps(rows.scales[row])), _mm512_loadu_ps(scales));
+}
 
 // The matrix unit wants the system's leave, once a process.
 inline bool ask_for_matrix_unit() {
@@ -58,24 +71,23 @@ struct alignas(64) TileConfig {
     }
 };
 
-// The products of up to 32 rows with two blocks of weights, on the matrix unit.
+// Products of rows with packed blocks of outputs on the matrix unit, 32 rows and two blocks at a time. A tile has 64
+// bytes of 16 rows or, packed, of 16 outputs: 32 inputs in bfloat16, 64 in int8.
+template <class Number>
 class MatrixUnit {
   public:
-    static void multiply(Rows rows, const bf16* blocks, int64_t num_blocks, int64_t in, const float* scales, Out out) {
+    static void multiply(const Rows& rows, const Number* blocks, int64_t num_blocks, int64_t in, const float* scales, Out out) {
+        int64_t bytes = in * sizeof(Number);
         for (int64_t first = 0; first < rows.count; first += 32) {
-            int64_t low = std::min<int64_t>(16, rows.count - first);
-            int64_t high = std::clamp<int64_t>(rows.count - first - 16, 0, 16);
+            int64_t low = std::min<int64_t>(16, rows.count - first), high = std::clamp<int64_t>(rows.count - first - 16, 0, 16);
             TileConfig config(low, high);
             _tile_loadconfig(&config);
             for (int64_t block = 0; block < num_blocks; block += 2) {
-                const bf16* weights = blocks + block * in * BLOCK;
-                const bf16* data = rows.data + first * rows.stride;
-                bool is_pair = block + 1 < num_blocks;
-                if (high)
-                    accumulate<true>(data, rows.stride, weights, is_pair, in);
-                else
-                    accumulate<false>(data, rows.stride, weights, is_pair, in);
-                finish(first, low, high, block, is_pair, scales, out);
+                const char* left = reinterpret_cast<const char*>(blocks) + block * bytes * BLOCK;
+                const char* right = block + 1 < num_blocks ? left + bytes * BLOCK : left;
+                (high ? accumulate<true> : accumulate<false>)(rows.row(first), rows.stride, left, right, bytes);
+                for (int64_t column = 0; column < 2 && block + column < num_blocks; column++)
+                    finish(rows, first, low, high, column, block + column, scales, out);
             }
         }
         _tile_release();
@@ -83,58 +95,58 @@ class MatrixUnit {
 
   private:
     template <bool has_high>
-    static void accumulate(const bf16* rows, int64_t stride, const bf16* left, bool is_pair, int64_t in) {
-        const bf16* right = is_pair ? left + in * BLOCK : left;
-        const bf16* below = rows + 16 * stride;
+    static void accumulate(const char* rows, int64_t stride, const char* left, const char* right, int64_t bytes) {
+        const char* below = rows + 16 * stride;
         _tile_zero(0);
         _tile_zero(1);
         if (has_high) _tile_zero(2);
         if (has_high) _tile_zero(3);
-        for (int64_t at = 0; at < in; at += DEPTH) {
-            _tile_loadd(4, rows + at, stride * 2);
+        for (int64_t at = 0; at < bytes; at += 64) {
+            _tile_loadd(4, rows + at, stride);
             _tile_loadd(6, left + at * BLOCK, 64);
-            _tile_dpbf16ps(0, 4, 6);
             _tile_loadd(7, right + at * BLOCK, 64);
-            _tile_dpbf16ps(1, 4, 7);
-            if (!has_high) continue;
-            _tile_loadd(5, below + at, stride * 2);
-            _tile_dpbf16ps(2, 5, 6);
-            _tile_dpbf16ps(3, 5, 7);
-        }
-    }
-
-    static void finish(int64_t first, int64_t low, int64_t high, int64_t block, bool is_pair, const float* scales, Out out) {
-        alignas(64) float sums[4][16][16];
-        _tile_stored(0, sums[0], 64);
-        if (is_pair) _tile_stored(1, sums[1], 64);
-        if (high) _tile_stored(2, sums[2], 64);
-        if (high && is_pair) _tile_stored(3, sums[3], 64);
-        for (int64_t column = 0; column < 1 + is_pair; column++) {
-            __m512 scale = scales ? _mm512_loadu_ps(scales + (block + column) * BLOCK) : _mm512_set1_ps(1.0f);
-            for (int64_t row = 0; row < low + high; row++) {
-                __m512 values = _mm512_load_ps(sums[row / 16 * 2 + column][row % 16]);
-                out.put(first + row, (block + column) * BLOCK, _mm512_mul_ps(values, scale));
+            if (has_high) _tile_loadd(5, below + at, stride);
+            if constexpr (std::is_same_v<Number, bf16>) {
+                _tile_dpbf16ps(0, 4, 6);
+                _tile_dpbf16ps(1, 4, 7);
+                if (has_high) _tile_dpbf16ps(2, 5, 6);
+                if (has_high) _tile_dpbf16ps(3, 5, 7);
+            } else {
+                _tile_dpbssd(0, 4, 6);
+                _tile_dpbssd(1, 4, 7);
+                if (has_high) _tile_dpbssd(2, 5, 6);
+                if (has_high) _tile_dpbssd(3, 5, 7);
             }
         }
     }
+
+    static void finish(const Rows& rows, int64_t first, int64_t low, int64_t high, int64_t column, int64_t block, const float* scales, Out out) {
+        alignas(64) uint32_t sums[32][16];
+        // Tiles go by number, and a number has to be known when this is compiled.
+        if (column == 0) _tile_stored(0, sums, 64);
+        if (column == 1) _tile_stored(1, sums, 64);
+        if (high && column == 0) _tile_stored(2, sums[16], 64);
+        if (high && column == 1) _tile_stored(3, sums[16], 64);
+        for (int64_t row = 0; row < low + high; row++)
+            out.put(first + row, block * BLOCK, finished<Number>(sums[row], rows, first + row, scales ? scales + block * BLOCK : nullptr));
+    }
 };
 
-// The same on plain vectors, for processors with AVX512-BF16 and no matrix unit.
+// The same on the vector unit, for processors with AVX512-BF16 and VNNI and no matrix unit.
+template <class Number>
 class VectorUnit {
   public:
-    static void multiply(Rows rows, const bf16* blocks, int64_t num_blocks, int64_t in, const float* scales, Out out) {
-        for (int64_t block = 0; block < num_blocks; block += 4) {
-            int64_t width = std::min<int64_t>(4, num_blocks - block);
-            if (width == 4)
-                stripe<4>(rows, blocks, block, in, scales, out);
-            else
-                for (int64_t each = 0; each < width; each++) stripe<1>(rows, blocks, block + each, in, scales, out);
-        }
+    static void multiply(const Rows& rows, const Number* blocks, int64_t num_blocks, int64_t in, const float* scales, Out out) {
+        int64_t block = 0;
+        for (; block + 4 <= num_blocks; block += 4) stripe<4>(rows, blocks, block, in, scales, out);
+        for (; block < num_blocks; block++) stripe<1>(rows, blocks, block, in, scales, out);
     }
 
   private:
+    static constexpr bool IS_WIDE = std::is_same_v<Number, bf16>;
+
     template <int width>
-    static void stripe(Rows rows, const bf16* blocks, int64_t block, int64_t in, const float* scales, Out out) {
+    static void stripe(const Rows& rows, const Number* blocks, int64_t block, int64_t in, const float* scales, Out out) {
         int64_t row = 0;
         for (; row + 6 <= rows.count; row += 6) patch<6, width>(rows, row, blocks, block, in, scales, out);
         for (; row + 2 <= rows.count; row += 2) patch<2, width>(rows, row, blocks, block, in, scales, out);
@@ -142,35 +154,54 @@ class VectorUnit {
     }
 
     template <int height, int width>
-    static void patch(Rows rows, int64_t row, const bf16* blocks, int64_t block, int64_t in, const float* scales, Out out) {
-        __m512 sums[height][width] = {};
-        const bf16* data = rows.data + row * rows.stride;
-        const bf16* weights = blocks + block * in * BLOCK;
-        for (int64_t at = 0; at < in; at += 2) {
-            __m512bh columns[width];
-            for (int each = 0; each < width; each++) columns[each] = load_pairs(weights + (each * in + at) * BLOCK);
+    static void patch(const Rows& rows, int64_t row, const Number* blocks, int64_t block, int64_t in, const float* scales, Out out) {
+        constexpr int64_t step = 4 / sizeof(Number);
+        __m512i sums[height][width] = {};
+        __m512i offset[width] = {};
+        const Number* weights = blocks + block * in * BLOCK;
+        for (int64_t at = 0; at < in; at += step) {
+            __m512i columns[width];
+            for (int each = 0; each < width; each++) columns[each] = _mm512_loadu_si512(weights + (each * in + at) * BLOCK);
+            if constexpr (!IS_WIDE)
+                for (int each = 0; each < width; each++) offset[each] = _mm512_dpbusd_epi32(offset[each], _mm512_set1_epi8(-128), columns[each]);
             for (int each = 0; each < height; each++) {
-                __m512bh pair = spread_pair(data + each * rows.stride + at);
-                for (int column = 0; column < width; column++)
-                    sums[each][column] = _mm512_dpbf16_ps(sums[each][column], pair, columns[column]);
+                __m512i inputs = reinterpret_cast<__m512i>(spread_pair(rows.row(row + each) + at * sizeof(Number)));
+                for (int column = 0; column < width; column++) sums[each][column] = add(sums[each][column], inputs, columns[column]);
             }
         }
-        for (int column = 0; column < width; column++) {
-            int64_t place = (block + column) * BLOCK;
-            __m512 scale = scales ? _mm512_loadu_ps(scales + place) : _mm512_set1_ps(1.0f);
-            for (int each = 0; each < height; each++) out.put(row + each, place, _mm512_mul_ps(sums[each][column], scale));
-        }
+        for (int column = 0; column < width; column++)
+            for (int each = 0; each < height; each++) {
+                __m512i sum = IS_WIDE ? sums[each][column] : _mm512_sub_epi32(sums[each][column], offset[column]);
+                int64_t place = (block + column) * BLOCK;
+                out.put(row + each, place, finished<Number>(&sum, rows, row + each, scales ? scales + place : nullptr));
+            }
+    }
+
+    // In int8 the one factor has to be without a sign: 128 is added to it here, and 128 times the weights taken off at last.
+    static __m512i add(__m512i sum, __m512i inputs, __m512i weights) {
+        if constexpr (IS_WIDE)
+            return reinterpret_cast<__m512i>(_mm512_dpbf16_ps(
+                reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(inputs), reinterpret_cast<__m512bh>(weights)));
+        return _mm512_dpbusd_epi32(sum, _mm512_xor_si512(inputs, _mm512_set1_epi8(-128)), weights);
     }
 };
 
-// Int8 as bfloat16, exactly; the outputs' scales come after the sums.
-inline void expand_int8(const LinearView& linear, int64_t block, bf16* to) {
-    const int8_t* from = static_cast<const int8_t*>(linear.weight) + block * BLOCK * linear.in;
-    auto wide = [&](int64_t at) {
-        return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from + at))));
-    };
-    for (int64_t at = 0; at < BLOCK * linear.in; at += 32)
-        _mm512_storeu_si512(to + at, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(wide(at + 16), wide(at))));
+template <class Number>
+void multiply(const Rows& rows, const Number* blocks, int64_t num_blocks, int64_t in, const float* scales, Out out, bool has_matrix_unit) {
+    (has_matrix_unit ? MatrixUnit<Number>::multiply : VectorUnit<Number>::multiply)(rows, blocks, num_blocks, in, scales, out);
+}
+
+// One row as int8 under its own scale, which is returned; 127 stands for its largest number.
+inline float quantise(const bf16* row, int8_t* to, int64_t width) {
+    __m512 most = _mm512_set1_ps(1e-30f);
+    for (int64_t at = 0; at < width; at += 16) most = _mm512_max_ps(most, _mm512_abs_ps(load(row + at)));
+    float top = _mm512_reduce_max_ps(most);
+    __m512 inverse = _mm512_set1_ps(127 / top);
+    for (int64_t at = 0; at < width; at += 16) {
+        __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(load(row + at), inverse));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + at), _mm512_cvtsepi32_epi8(rounded));
+    }
+    return top / 127;
 }
 
 // Level times step plus least, rounded to bfloat16: 16 outputs at a time, of an even input and of the odd one behind it.
@@ -192,21 +223,22 @@ inline void expand_int4(const LinearView& linear, int64_t block, bf16* to) {
     }
 }
 
-// `rows` times the blocks [begin, end) of `linear`, on the unit that this machine has. Quantised weights are expanded
-// two blocks at a time, once for all rows.
-inline void multiply(Rows rows, const LinearView& linear, int64_t begin, int64_t end, Out out, bool has_matrix_unit) {
-    alignas(64) static thread_local bf16 expanded[2 * BLOCK * MAX_IN];
-    auto* unit = has_matrix_unit ? MatrixUnit::multiply : VectorUnit::multiply;
-    if (linear.bits == 16) {
-        const bf16* blocks = static_cast<const bf16*>(linear.weight) + begin * BLOCK * linear.in;
-        return unit(rows, blocks, end - begin, linear.in, nullptr, out.from(begin * BLOCK));
+// `rows` times the blocks [begin, end) of `linear`. Four bits are expanded two blocks at a time, once for all rows.
+inline void multiply(const Rows& rows, const LinearView& linear, int64_t begin, int64_t end, Out out, bool has_matrix_unit) {
+    if (linear.bits != 4) {
+        out = out.from(begin * BLOCK);
+        int64_t first = begin * BLOCK * linear.in;
+        if (linear.bits == 8)
+            multiply(rows, static_cast<const int8_t*>(linear.weight) + first, end - begin, linear.in, linear.scales + begin * BLOCK, out, has_matrix_unit);
+        else
+            multiply(rows, static_cast<const bf16*>(linear.weight) + first, end - begin, linear.in, nullptr, out, has_matrix_unit);
+        return;
     }
+    alignas(64) static thread_local bf16 expanded[2 * BLOCK * MAX_IN];
     for (int64_t block = begin; block < end; block += 2) {
         int64_t width = std::min<int64_t>(2, end - block);
-        for (int64_t each = 0; each < width; each++)
-            (linear.bits == 8 ? expand_int8 : expand_int4)(linear, block + each, expanded + each * BLOCK * linear.in);
-        const float* scales = linear.scales ? linear.scales + block * BLOCK : nullptr;
-        unit(rows, expanded, width, linear.in, scales, out.from(block * BLOCK));
+        for (int64_t each = 0; each < width; each++) expand_int4(linear, block + each, expanded + each * BLOCK * linear.in);
+        multiply(rows, expanded, width, linear.in, nullptr, out.from(block * BLOCK), has_matrix_unit);
     }
 }
 

@@ -9,9 +9,9 @@ using bf16 = uint16_t;
 
 enum Target { Q, K, V, O, GATE, UP, DOWN, EMBEDDING, HEAD, NUM_TARGETS };
 
-// A linear [out, in] in the order in which it is read, so that 16 outputs times 2 inputs lie together.
+// A linear [out, in] in the order in which it is read, so that 64 bytes hold a few inputs of 16 outputs.
 struct LinearView {
-    const void* weight;    // 16 bits: bfloat16 [out / 16][in / 2][16][2]; 8: int8 alike; 4: bytes [out / 16][in / 2][16]
+    const void* weight;    // 16 bits: bfloat16 [out / 16][in / 2][16][2]; 8: int8 [out / 16][in / 4][16][4]; 4: bytes [out / 16][in / 2][16]
     const float* scales;   // 8 bits: [out]
     const uint16_t* steps;   // 4 bits: float16 [out / 16][in / 32][16], and so
     const uint16_t* leasts;
