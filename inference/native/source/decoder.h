@@ -196,15 +196,24 @@ class Decoder {
     }
 
     void attend(const PassView& pass, int64_t layer) {
-        int64_t group = model_.num_heads / model_.num_kv_heads;
-        pool_.run(pass.rows * model_.num_kv_heads, [&](int64_t task) {
-            static thread_local HeadAttention worker;
-            int64_t row = task / model_.num_kv_heads, kv_head = task % model_.num_kv_heads, at = kv_head * group * model_.head_dim;
-            int64_t context = pass.positions[row] + 1;
-            Context seen{pass.tables + pass.table_starts[row], model_.window ? std::max<int64_t>(0, context - model_.window) : 0, context};
-            worker.attend(cache_, group, qkv_.data() + row * qkv_width_ + at, pass.keys[layer], pass.values[layer], kv_head, seen,
-                          attended_.data() + row * queries_ + at);
-        });
+        // Few rows are shared out by the head, many by the row.
+        if (pass.rows < 2 * num_threads_)
+            pool_.run(pass.rows * model_.num_kv_heads, [&](int64_t task) {
+                attend_head(pass, layer, task / model_.num_kv_heads, task % model_.num_kv_heads);
+            });
+        else
+            pool_.run(pass.rows, [&](int64_t row) {
+                for (int64_t kv_head = 0; kv_head < model_.num_kv_heads; kv_head++) attend_head(pass, layer, row, kv_head);
+            });
+    }
+
+    void attend_head(const PassView& pass, int64_t layer, int64_t row, int64_t kv_head) {
+        static thread_local HeadAttention worker;
+        int64_t group = model_.num_heads / model_.num_kv_heads, at = kv_head * group * model_.head_dim;
+        int64_t context = pass.positions[row] + 1;
+        Context seen{pass.tables + pass.table_starts[row], model_.window ? std::max<int64_t>(0, context - model_.window) : 0, context};
+        worker.attend(cache_, group, qkv_.data() + row * qkv_width_ + at, pass.keys[layer], pass.values[layer], kv_head, seen,
+                      attended_.data() + row * queries_ + at);
     }
 
     void activate(const PassView& pass, int64_t layer, const Chunk& chunk) {
