@@ -154,8 +154,9 @@ def _entry(compared: Comparison, slugs: Mapping[str, Adapter]) -> Entry:
 
 
 def score_of_runs(compared: Comparison) -> Score:
-    """A comparison in points of 100, with the best constant answer as a mark."""
-    tuned, base, constant = compared.tuned, compared.base, compared.constant
+    """A comparison in points of 100, with the best constant answer and another model as marks."""
+    tuned, base = compared.tuned, compared.base
+    others = (("constant", compared.constant), ("reference", compared.reference))
     return Score(
         metric=tuned.metric,
         base=_points(base.score) or 0.0,
@@ -167,7 +168,7 @@ def score_of_runs(compared: Comparison) -> Score:
         is_clear=tuned.verdict == CLEAR,
         base_low=_points(base.low),
         base_high=_points(base.high),
-        marks=(Mark("constant", "best constant answer", 100 * (constant.score or 0.0)),) if constant else (),
+        marks=tuple(Mark(kind, run.who, run.points) for kind, run in others if run is not None),
     )
 
 

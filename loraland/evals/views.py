@@ -31,6 +31,7 @@ def board(request: HttpRequest) -> HttpResponse:
     query = leaderboard.Query.of(request.GET, [kind.key for kind, _ in categories])
     shown = leaderboard.select(every, query)
     context: dict[str, Any] = {"entries": shown, "total": len(every), "query": query}
+    context["has_reference"] = any(entry.compared.reference for entry in shown)
     if request.headers.get("HX-Target") == "results":
         response = render(request, "evals/results.html", context | {"is_part": True})
         response["HX-Replace-Url"] = reverse("leaderboard") + query.address

@@ -116,6 +116,15 @@ def test_the_numbers_can_be_had_as_csv_and_json(client: Client) -> None:
     assert (row["task"], row["verdict"], row["constant"]) == ("gsm8k", "no clear gain", None)
 
 
+@pytest.mark.usefixtures("board")
+def test_another_model_has_a_mark_and_a_column_once_it_is_measured(client: Client, measured: Measured) -> None:
+    assert "Other model" not in page(client, "/leaderboard/")
+    measured("dbpedia", "reference", 0.97, base="big-1")
+    html = page(client, "/leaderboard/")
+    assert "Other model" in html
+    assert "fine-tuned 95 of 100, big-1 97" in html
+
+
 @pytest.mark.django_db
 def test_an_empty_leaderboard_says_how_to_fill_it(client: Client) -> None:
     assert "manage.py import_results" in page(client, "/leaderboard/")
@@ -126,7 +135,7 @@ def test_a_task_shows_who_answered_and_how_the_base_was_asked(client: Client, bo
     measured("dbpedia", "constant", 0.08)
     measured("dbpedia", "base", 0.31, split="validation", prompt="chat of four examples")
     html = page(client, "/leaderboard/dbpedia/")
-    assert "best constant answer 8" in html
+    assert "the best constant answer 8" in html
     assert "The best constant answer" in html
     assert "in a chat that shows four worked examples" in html
     assert client.get("/leaderboard/cooking/").status_code == 404
