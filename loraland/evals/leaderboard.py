@@ -114,8 +114,9 @@ class Average:
 
 def entries() -> list[Entry]:
     """All entries, in no order."""
-    slugs = Adapter.objects.published().in_bulk(field_name="slug")
-    return [_entry(compared, slugs) for compared in comparisons()]
+    published = Adapter.objects.published()
+    here = {(adapter.slug, adapter.published.digest): adapter for adapter in published if adapter.published}
+    return [_entry(compared, here) for compared in comparisons()]
 
 
 def select(every: Iterable[Entry], query: Query) -> list[Entry]:
@@ -145,8 +146,9 @@ def average(chosen: Iterable[Entry]) -> Average | None:
     return Average(len(gains), fmean(gains), low, high)
 
 
-def _entry(compared: Comparison, slugs: Mapping[str, Adapter]) -> Entry:
-    adapter = slugs.get(compared.tuned.adapter)
+def _entry(compared: Comparison, here: Mapping[tuple[str, str], Adapter]) -> Entry:
+    """`here` are the published adapters by slug and digest."""
+    adapter = here.get((compared.tuned.adapter, compared.tuned.digest))
     version = adapter.published if adapter else None
     if version is not None and adapter is not None:
         version.adapter = adapter

@@ -98,13 +98,18 @@ def test_runs_over_other_rows_are_not_compared(client: Client, measured: Measure
     assert "viggo" not in tasks(page(client, "/leaderboard/"))
 
 
-def test_an_adapter_that_is_here_lends_its_emblem(
+def test_an_adapter_with_the_measured_weights_lends_its_emblem(
     client: Client, board: None, publish: Callable[..., AdapterVersion]
 ) -> None:
     without = page(client, "/leaderboard/?q=emotion")
-    publish("tweet_emotion")
-    assert "emblem-disc" in page(client, "/leaderboard/?q=emotion")
-    assert "emblem-disc" not in without
+    publish("tweet_emotion", digest="b")
+    other = page(client, "/leaderboard/?q=emotion")
+    publish("tweet_emotion", digest="a")
+    assert ["emblem-disc" in html for html in (without, other, page(client, "/leaderboard/?q=emotion"))] == [
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.usefixtures("board")
