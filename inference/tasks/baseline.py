@@ -95,6 +95,12 @@ def max_tokens(recipe: Recipe) -> int:
     return max(BASE_TOKENS, recipe.max_answer)
 
 
+def stops(recipe: Recipe) -> tuple[str, ...]:
+    """Where the base starts a question of its own: what comes after is not read, and need not be written."""
+    head = opening(recipe.template).strip()
+    return (f"\n\n{head}",) if head else ()
+
+
 def is_whole(text: str, recipe: Recipe) -> bool:
     """Whether `read_answer` has all that it will look at, so that the base need not go on."""
     if recipe.metric == "f1_json":
@@ -124,9 +130,8 @@ def tallies(texts: Sequence[str], rows: Sequence[Row], recipe: Recipe) -> list[T
 def _first_answer(text: str, recipe: Recipe) -> str:
     """`text` up to where the base starts a question of its own, or, for targets of one line, up to its end of line."""
     text = text.strip()
-    head = opening(recipe.template).strip()
-    if head:
-        text = text.partition(f"\n\n{head}")[0]
+    for stop in stops(recipe):
+        text = text.partition(stop)[0]
     return text if recipe.many_lines or recipe.metric == "f1_json" else text.partition("\n")[0].strip()
 
 

@@ -61,7 +61,7 @@ class _AskAgain(Exception):
 
 
 async def _ask_once(plan: Plan, question: Question) -> Answered:
-    sampling = Sampling(max_tokens=plan.max_tokens, seed=SEED)
+    sampling = Sampling(max_tokens=plan.max_tokens, stop=plan.stops, seed=SEED)
     try:
         generation = await start(
             EVALUATOR,

@@ -44,6 +44,7 @@ class Plan:
     questions: Sequence[Question]
     read: Callable[[str], str]
     max_tokens: int
+    stops: tuple[str, ...] = ()
     version: AdapterVersion | None = None
     constant: str | None = None
 
@@ -56,7 +57,7 @@ def of_adapter(version: AdapterVersion, recipe: Recipe, rows: Sequence[Row]) -> 
         Question(index, row.target, fill(version.template, row.inputs), {"inputs": row.inputs})
         for index, row in enumerate(rows)
     ]
-    return Plan(facts, questions, str.strip, recipe.max_answer, version)
+    return Plan(facts, questions, str.strip, recipe.max_answer, version=version)
 
 
 def of_base(style: str, recipe: Recipe, split: Split, part: str, limit: int | None = None) -> Plan:
@@ -65,7 +66,8 @@ def of_base(style: str, recipe: Recipe, split: Split, part: str, limit: int | No
     facts = _facts(recipe, rows, Run.Subject.BASE, style, part) | {"base": settings.BASE_NAME}
     shots = baseline.choose_shots(split.train, recipe)
     questions = [_question(index, row, baseline.ask(style, row, recipe, shots)) for index, row in enumerate(rows)]
-    return Plan(facts, questions, lambda text: baseline.read_answer(text, recipe), baseline.max_tokens(recipe))
+    max_tokens, stops = baseline.max_tokens(recipe), baseline.stops(recipe)
+    return Plan(facts, questions, lambda text: baseline.read_answer(text, recipe), max_tokens, stops)
 
 
 def of_constant(recipe: Recipe, split: Split, rows: Sequence[Row]) -> Plan:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.tasks.baseline import STYLES, ask, best_constant, best_style, choose_shots, is_whole, read_answer
+from inference.tasks.baseline import STYLES, ask, best_constant, best_style, choose_shots, is_whole, read_answer, stops
 from inference.tasks.data import Row
 from inference.tasks.metrics import Tally
 from inference.tasks.recipe import load_recipe
@@ -41,6 +41,14 @@ def test_the_base_is_stopped_only_where_the_rest_would_not_be_read(task: str, pa
     assert is_whole(part, recipe)
     assert not is_whole(part.strip()[:-1], recipe)
     assert read_answer(part + rest, recipe) == read_answer(part, recipe)
+
+
+@pytest.mark.parametrize("task", ["tweet_emotion", "snips_slots", "code_alpaca"])
+def test_the_base_may_stop_where_it_asks_itself_a_question(task: str) -> None:
+    recipe = load_recipe(task)
+    (stop,) = stops(recipe)
+    answer = f' {{"intent": "joy"}}{stop} more'
+    assert read_answer(answer, recipe) == read_answer(answer.partition(stop)[0], recipe)
 
 
 def test_four_examples_stand_before_the_question_with_their_answers() -> None:
