@@ -129,13 +129,16 @@ class Decoder {
     }
 
     Rows quantise_all(const bf16* data, int64_t count, int64_t width) {
-        quantised_.resize(std::max<size_t>(quantised_.size(), count * width));
+        quantised_.resize(std::max<size_t>(quantised_.size(), (count + 15) / 16 * 32 * width));
         scales_.resize(std::max<size_t>(scales_.size(), count));
+        Rows rows{quantised_.data(), count, width, scales_.data()};
         pool_.run((count + CHUNK - 1) / CHUNK, [&](int64_t task) {
-            for (int64_t row = task * CHUNK; row < std::min(count, (task + 1) * CHUNK); row++)
-                scales_[row] = quantise(data + row * width, quantised_.data() + row * width, width);
+            for (int64_t row = task * CHUNK; row < std::min(count, (task + 1) * CHUNK); row++) {
+                int8_t* high = quantised_.data() + (row / 16 * 32 + row % 16) * width;
+                scales_[row] = quantise(data + row * width, high, high + 16 * width, width);
+            }
         });
-        return {quantised_.data(), count, width, scales_.data()};
+        return rows;
     }
 
     template <class Function>

@@ -17,13 +17,18 @@ constexpr int64_t BLOCK = 16;  // outputs of a packed block
 constexpr int64_t DEPTH = 32;  // inputs of a matrix tile
 constexpr int64_t MAX_IN = 32768;
 
-// Rows of bfloat16, or of int8 where each has a scale. Strides are in bytes.
+// Rows of bfloat16, or of whole numbers of 15 bits, each row under a scale. Of the latter the high eight bits of
+// sixteen rows come first, then their low seven. Strides are in bytes.
 struct Rows {
     const void* data;
     int64_t count, stride;
     const float* scales = nullptr;
 
-    const char* row(int64_t index) const { return static_cast<const char*>(data) + index * stride; }
+    const char* row(int64_t index) const {
+        int64_t place = scales ? index / 16 * 32 + index % 16 : index;
+        return static_cast<const char*>(data) + place * stride;
+    }
+    const char* low(int64_t index) const { return row(index) + 16 * stride; }
 };
 
 // Where products go: as bfloat16, or as float32 where `wide` is set.
@@ -43,12 +48,10 @@ struct Out {
     }
 };
 
-// Sixteen sums as numbers: int32 under the scales of its row and its outputs, or float32 as they are.
-template <class Number>
-__m512 finished(const void* sums, const Rows& rows, int64_t row, const float* scales) {
-    if constexpr (std::is_same_v<Number, bf16>) return _mm512_loadu_ps(sums);
-    __m512 wide = _mm512_cvtepi32_ps(_mm512_loadu_si512(sums));
-    return _mm512_mul_ps(_mm512_mul_ps(wide, _mm512_set1_ps(rows.scales[row])), _mm512_loadu_ps(scales));
+// Sixteen sums of whole numbers, of the high and of the low bits, under the scales of their row and their outputs.
+inline __m512 scaled(__m512i high, __m512i low, float row, const float* outputs) {
+    __m512 sums = _mm512_fmadd_ps(_mm512_cvtepi32_ps(high), _mm512_set1_ps(128), _mm512_cvtepi32_ps(low));
+    return _mm512_mul_ps(_mm512_mul_ps(sums, _mm512_set1_ps(row)), _mm512_loadu_ps(outputs));
 }
 
 // The matrix unit wants the system's leave, once a process.
@@ -72,14 +75,18 @@ struct alignas(64) TileConfig {
 };
 
 // Products of rows with packed blocks of outputs on the matrix unit, 32 rows and two blocks at a time. A tile has 64
-// bytes of 16 rows or, packed, of 16 outputs: 32 inputs in bfloat16, 64 in int8.
+// bytes of 16 rows or, packed, of 16 outputs: 32 inputs in bfloat16, 64 in int8. There the upper tile has the high bits
+// of 16 rows and the lower one the low.
 template <class Number>
 class MatrixUnit {
+    static constexpr bool IS_WIDE = std::is_same_v<Number, bf16>;
+
   public:
     static void multiply(const Rows& rows, const Number* blocks, int64_t num_blocks, int64_t in, const float* scales, Out out) {
         int64_t bytes = in * sizeof(Number);
-        for (int64_t first = 0; first < rows.count; first += 32) {
-            int64_t low = std::min<int64_t>(16, rows.count - first), high = std::clamp<int64_t>(rows.count - first - 16, 0, 16);
+        for (int64_t first = 0; first < rows.count; first += IS_WIDE ? 32 : 16) {
+            int64_t low = std::min<int64_t>(16, rows.count - first);
+            int64_t high = IS_WIDE ? std::clamp<int64_t>(rows.count - first - 16, 0, 16) : low;
             TileConfig config(low, high);
             _tile_loadconfig(&config);
             for (int64_t block = 0; block < num_blocks; block += 2) {
@@ -121,20 +128,26 @@ class MatrixUnit {
     }
 
     static void finish(const Rows& rows, int64_t first, int64_t low, int64_t high, int64_t column, int64_t block, const float* scales, Out out) {
-        alignas(64) uint32_t sums[32][16];
+        alignas(64) float sums[32][16];
         // Tiles go by number, and a number has to be known when this is compiled.
         if (column == 0) _tile_stored(0, sums, 64);
         if (column == 1) _tile_stored(1, sums, 64);
         if (high && column == 0) _tile_stored(2, sums[16], 64);
         if (high && column == 1) _tile_stored(3, sums[16], 64);
-        for (int64_t row = 0; row < low + high; row++)
-            out.put(first + row, block * BLOCK, finished<Number>(sums[row], rows, first + row, scales ? scales + block * BLOCK : nullptr));
+        for (int64_t row = 0; row < (IS_WIDE ? low + high : low); row++) {
+            __m512 values = _mm512_load_ps(sums[row]);
+            if constexpr (!IS_WIDE)
+                values = scaled(_mm512_castps_si512(values), _mm512_load_si512(sums[16 + row]), rows.scales[first + row], scales + block * BLOCK);
+            out.put(first + row, block * BLOCK, values);
+        }
     }
 };
 
 // The same on the vector unit, for processors with AVX512-BF16 and VNNI and no matrix unit.
 template <class Number>
 class VectorUnit {
+    static constexpr bool IS_WIDE = std::is_same_v<Number, bf16>;
+
   public:
     static void multiply(const Rows& rows, const Number* blocks, int64_t num_blocks, int64_t in, const float* scales, Out out) {
         int64_t block = 0;
@@ -143,47 +156,64 @@ class VectorUnit {
     }
 
   private:
-    static constexpr bool IS_WIDE = std::is_same_v<Number, bf16>;
-
     template <int width>
     static void stripe(const Rows& rows, const Number* blocks, int64_t block, int64_t in, const float* scales, Out out) {
+        const Number* weights = blocks + block * in * BLOCK;
+        Out there = out.from(block * BLOCK);
+        const float* outputs = scales ? scales + block * BLOCK : nullptr;
         int64_t row = 0;
-        for (; row + 6 <= rows.count; row += 6) patch<6, width>(rows, row, blocks, block, in, scales, out);
-        for (; row + 2 <= rows.count; row += 2) patch<2, width>(rows, row, blocks, block, in, scales, out);
-        for (; row < rows.count; row++) patch<1, width>(rows, row, blocks, block, in, scales, out);
+        if constexpr (IS_WIDE) {
+            for (; row + 6 <= rows.count; row += 6) wide_patch<6, width>(rows, row, weights, in, there);
+            for (; row + 2 <= rows.count; row += 2) wide_patch<2, width>(rows, row, weights, in, there);
+            for (; row < rows.count; row++) wide_patch<1, width>(rows, row, weights, in, there);
+        } else {
+            for (; row + 2 <= rows.count; row += 2) whole_patch<2, width>(rows, row, weights, in, outputs, there);
+            for (; row < rows.count; row++) whole_patch<1, width>(rows, row, weights, in, outputs, there);
+        }
     }
 
     template <int height, int width>
-    static void patch(const Rows& rows, int64_t row, const Number* blocks, int64_t block, int64_t in, const float* scales, Out out) {
-        constexpr int64_t step = 4 / sizeof(Number);
-        __m512i sums[height][width] = {};
-        __m512i offset[width] = {};
-        const Number* weights = blocks + block * in * BLOCK;
-        for (int64_t at = 0; at < in; at += step) {
-            __m512i columns[width];
-            for (int each = 0; each < width; each++) columns[each] = _mm512_loadu_si512(weights + (each * in + at) * BLOCK);
-            if constexpr (!IS_WIDE)
-                for (int each = 0; each < width; each++) offset[each] = _mm512_dpbusd_epi32(offset[each], _mm512_set1_epi8(-128), columns[each]);
+    static void wide_patch(const Rows& rows, int64_t row, const Number* weights, int64_t in, Out out) {
+        __m512 sums[height][width] = {};
+        for (int64_t at = 0; at < in; at += 2) {
+            __m512bh columns[width];
+            for (int each = 0; each < width; each++) columns[each] = load_pairs(weights + (each * in + at) * BLOCK);
             for (int each = 0; each < height; each++) {
-                __m512i inputs = reinterpret_cast<__m512i>(spread_pair(rows.row(row + each) + at * sizeof(Number)));
-                for (int column = 0; column < width; column++) sums[each][column] = add(sums[each][column], inputs, columns[column]);
+                __m512bh inputs = spread_pair(rows.row(row + each) + at * 2);
+                for (int column = 0; column < width; column++) sums[each][column] = _mm512_dpbf16_ps(sums[each][column], inputs, columns[column]);
             }
         }
-        for (int column = 0; column < width; column++)
+        for (int each = 0; each < height; each++)
+            for (int column = 0; column < width; column++) out.put(row + each, column * BLOCK, sums[each][column]);
+    }
+
+    template <int height, int width>
+    static void whole_patch(const Rows& rows, int64_t row, const Number* weights, int64_t in, const float* outputs, Out out) {
+        __m512i high[height][width] = {}, low[height][width] = {}, offset[width] = {};
+        for (int64_t at = 0; at < in; at += 4) {
+            __m512i columns[width];
+            for (int each = 0; each < width; each++) {
+                columns[each] = _mm512_loadu_si512(weights + (each * in + at) * BLOCK);
+                offset[each] = _mm512_dpbusd_epi32(offset[each], _mm512_set1_epi8(-128), columns[each]);
+            }
             for (int each = 0; each < height; each++) {
-                __m512i sum = IS_WIDE ? sums[each][column] : _mm512_sub_epi32(sums[each][column], offset[column]);
-                int64_t place = (block + column) * BLOCK;
-                out.put(row + each, place, finished<Number>(&sum, rows, row + each, scales ? scales + place : nullptr));
+                // This product takes its first factor without a sign: 128 is added here, and 128 times the weights taken off below.
+                __m512i upper = _mm512_xor_si512(spread(rows.row(row + each) + at), _mm512_set1_epi8(-128));
+                __m512i lower = spread(rows.low(row + each) + at);
+                for (int column = 0; column < width; column++) {
+                    high[each][column] = _mm512_dpbusd_epi32(high[each][column], upper, columns[column]);
+                    low[each][column] = _mm512_dpbusd_epi32(low[each][column], lower, columns[column]);
+                }
+            }
+        }
+        for (int each = 0; each < height; each++)
+            for (int column = 0; column < width; column++) {
+                __m512i upper = _mm512_sub_epi32(high[each][column], offset[column]);
+                out.put(row + each, column * BLOCK, scaled(upper, low[each][column], rows.scales[row + each], outputs + column * BLOCK));
             }
     }
 
-    // In int8 the one factor has to be without a sign: 128 is added to it here, and 128 times the weights taken off at last.
-    static __m512i add(__m512i sum, __m512i inputs, __m512i weights) {
-        if constexpr (IS_WIDE)
-            return reinterpret_cast<__m512i>(_mm512_dpbf16_ps(
-                reinterpret_cast<__m512>(sum), reinterpret_cast<__m512bh>(inputs), reinterpret_cast<__m512bh>(weights)));
-        return _mm512_dpbusd_epi32(sum, _mm512_xor_si512(inputs, _mm512_set1_epi8(-128)), weights);
-    }
+    static __m512i spread(const char* from) { return reinterpret_cast<__m512i>(spread_pair(from)); }
 };
 
 template <class Number>
@@ -191,17 +221,20 @@ void multiply(const Rows& rows, const Number* blocks, int64_t num_blocks, int64_
     (has_matrix_unit ? MatrixUnit<Number>::multiply : VectorUnit<Number>::multiply)(rows, blocks, num_blocks, in, scales, out);
 }
 
-// One row as int8 under its own scale, which is returned; 127 stands for its largest number.
-inline float quantise(const bf16* row, int8_t* to, int64_t width) {
+// One row as whole numbers of 15 bits under its own scale, which is returned; 16383 stands for its largest number. An
+// eighth bit's worth of rounding would be too much: a row has a few numbers that are far larger than the rest.
+inline float quantise(const bf16* row, int8_t* high, int8_t* low, int64_t width) {
     __m512 most = _mm512_set1_ps(1e-30f);
     for (int64_t at = 0; at < width; at += 16) most = _mm512_max_ps(most, _mm512_abs_ps(load(row + at)));
     float top = _mm512_reduce_max_ps(most);
-    __m512 inverse = _mm512_set1_ps(127 / top);
+    __m512 inverse = _mm512_set1_ps(16383 / top);
     for (int64_t at = 0; at < width; at += 16) {
         __m512i rounded = _mm512_cvtps_epi32(_mm512_mul_ps(load(row + at), inverse));
-        _mm_storeu_si128(reinterpret_cast<__m128i*>(to + at), _mm512_cvtsepi32_epi8(rounded));
+        __m512i lower = _mm512_and_si512(rounded, _mm512_set1_epi32(127));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(high + at), _mm512_cvtepi32_epi8(_mm512_srai_epi32(rounded, 7)));
+        _mm_storeu_si128(reinterpret_cast<__m128i*>(low + at), _mm512_cvtepi32_epi8(lower));
     }
-    return top / 127;
+    return top / 16383;
 }
 
 // Level times step plus least, rounded to bfloat16: 16 outputs at a time, of an even input and of the odd one behind it.
