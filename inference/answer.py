@@ -30,6 +30,8 @@ class StopStrings:
 
     def push(self, text: str) -> str:
         """The text that may be shown once `text` has come; with a stop string in it, what lies before."""
+        if not self._strings:
+            return text
         text = self._held + text
         places = [place for place in map(text.find, self._strings) if place >= 0]
         if places:
@@ -107,8 +109,10 @@ class Answer:
         assert isinstance(self.request, Generate)
         assert self.seed is not None
         sampling, sequence = self.request.sampling, self.sequence
-        num_early = max(0, sampling.min_tokens - len(sequence.output_ids))
-        barred = tuple(sorted(self.tokenizer.eos_ids)) if num_early else ()
+        num_early = sampling.min_tokens - len(sequence.output_ids)
+        barred = tuple(sorted(self.tokenizer.eos_ids)) if num_early > 0 else ()
+        if not draft:
+            return [Draw(sampling, self.seed, sequence.prompt_ids, sequence.output_ids, barred)]
         return [
             Draw(
                 sampling,
@@ -124,12 +128,13 @@ class Answer:
     def push(self, choices: Sequence[Choice]) -> Delta:
         """Append chosen tokens and tell the reader; sets `reason` with the last one and drops the rest."""
         self.times.first_token = self.times.first_token or self.clock()
-        text, taken = self._drain(), 0
-        while taken < len(choices) and not self.reason:
-            text += self._take(choices[taken].token_id)
-            taken += 1
-        logprobs = tuple(each for choice in choices[:taken] for each in self._logprobs(choice))
-        return Delta(self.id, text, tuple(choice.token_id for choice in choices[:taken]), logprobs)
+        text, token_ids, logprobs = self._drain(), list[int](), list[TokenLogprob]()
+        for choice in choices:
+            if not self.reason:
+                text += self._take(choice.token_id)
+                token_ids.append(choice.token_id)
+                logprobs += self._logprobs(choice)
+        return Delta(self.id, text, tuple(token_ids), tuple(logprobs))
 
     def flush(self) -> Delta | None:
         """The text that was held back, for an answer that ends here."""

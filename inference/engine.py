@@ -190,8 +190,8 @@ class Engine:
                     self.scheduler.wake(answer.sequence)
 
     def _announce(self, plan: Plan) -> None:
-        for work in plan.works:
-            answer = self._answers[work.sequence.id]
+        for sequence in plan.admitted:
+            answer = self._answers[sequence.id]
             if not answer.times.admitted:
                 answer.times.admitted = answer.clock()
                 self._events.append(Progress(answer.id, "running"))

@@ -74,6 +74,15 @@ class _Rows:
         self.adapter_slots += [slot] * len(token_ids)
         return Segment(first, len(token_ids), table, end)
 
+    def add_one(self, token_id: int, position: int, table: tuple[int, ...], slot: int) -> Segment:
+        """`add` for a single token, of which a pass has many."""
+        self.token_ids.append(token_id)
+        self.positions.append(position)
+        index, offset = divmod(position, self.block_size)
+        self.cache_slots.append(table[index] * self.block_size + offset)
+        self.adapter_slots.append(slot)
+        return Segment(len(self.token_ids) - 1, 1, table, position + 1)
+
 
 class ModelRunner:
     """Runs plans on `decoder`. `cache` has blocks for the canary behind those that the block pool hands out."""
@@ -151,8 +160,8 @@ def _add_decodes(rows: _Rows, work: Work) -> list[Segment]:
     sequence = work.sequence
     tokens = [*sequence.tokens(work.start, work.length), *work.draft]
     segments = [
-        rows.add([token], work.start + offset, sequence.block_table, sequence.slot)
-        for offset, token in enumerate(tokens)
+        rows.add_one(token, position, sequence.block_table, sequence.slot)
+        for position, token in enumerate(tokens, work.start)
     ]
     _mark(rows, work)
     return segments
@@ -175,13 +184,13 @@ def _mark(rows: _Rows, work: Work) -> None:
 
 def _decide(sampled: list[Work], chosen: list[Choice], deltas: Mapping[str, float]) -> Outcome:
     """Tell apart which of the `chosen` belong to whom, and count those that stand on what was chosen before."""
-    choices, spoiled, rest = {}, [], iter(chosen)
+    choices, spoiled, end = {}, [], 0
     for work in sampled:
         if work.sequence.is_probe:
             continue
-        own = [next(rest) for _ in range(1 + len(work.draft))]
-        accepted = choices[work.sequence.id] = accept(own, work.draft)
-        if not all(each.is_finite for each in own[len(accepted) :]):
+        start, end = end, end + 1 + len(work.draft)
+        accepted = choices[work.sequence.id] = accept(chosen[start:end], work.draft)
+        if not all(each.is_finite for each in chosen[start + len(accepted) : end]):
             spoiled.append(work.sequence.id)
     return Outcome(choices, deltas, tuple(spoiled))
 

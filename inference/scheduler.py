@@ -162,16 +162,19 @@ class Scheduler:
 
     def _reserve(self) -> None:
         """Give every runner blocks for all its tokens; when none are left the least entitled loses its own."""
-        missing = {each: self.pool.blocks_for(each.num_tokens) - len(each.block_table) for each in self.running}
-        if not any(missing.values()):
-            return
-        order = self.priority.sorted(self.running)
+        size = self.pool.block_size
+        growing = [each for each in self.running if each.num_tokens > len(each.block_table) * size]
+        is_short = not self.pool.can_allocate(sum(map(self._num_missing, growing)))
+        order = self.priority.sorted(self.running) if is_short else growing
         for sequence in list(order):
-            while sequence in order and not self.pool.can_allocate(missing[sequence]):
+            while sequence in order and not self.pool.can_allocate(self._num_missing(sequence)):
                 self._preempt(order.pop())
                 self.traffic.preempted += 1
             if sequence in order:
-                sequence.block_table += self.pool.allocate(missing[sequence])
+                sequence.block_table += self.pool.allocate(self._num_missing(sequence))
+
+    def _num_missing(self, sequence: Sequence) -> int:
+        return max(0, self.pool.blocks_for(sequence.num_tokens) - len(sequence.block_table))
 
     def _decodes(self, budget: int) -> tuple[list[Work], int]:
         """One row for every runner past its prompt; several, within `budget`, where known tokens are replayed."""

@@ -76,7 +76,7 @@ class Sequence:
     @property
     def is_prefilling(self) -> bool:
         """Whether some of the prompt is not in the cache yet."""
-        return self.num_computed < self.num_prompt
+        return self.num_computed < len(self.prompt_ids)
 
     def tokens(self, start: int, length: int) -> list[int]:
         """The token ids at positions [start, start + length)."""
