@@ -16,14 +16,14 @@ from typing import Final
 from inference.kv_cache import BlockPool
 from inference.scheduler import Plan, Work
 
-GRAMS: Final = (3, 2)
-"""How many of the newest tokens are looked for: the longer ones first."""
-FIRST_DRAFT: Final = 2
+GRAMS: Final = (3, 2, 1)
+"""How many of the newest tokens are looked for: the more the better. A wrong guess costs a fiftieth of a pass."""
+FIRST_DRAFT: Final = 4
 LONGEST_DRAFT: Final = 15
 """With the newest token a panel of decode rows, of which each costs as much as all."""
-FIRST_PAUSE: Final = 4
-LONGEST_PAUSE: Final = 64
-ROWS: Final = 32
+FIRST_PAUSE: Final = 1
+LONGEST_PAUSE: Final = 8
+ROWS: Final = 24
 """Rows of a pass beyond which drafts cost more than they bring: a full batch does not guess."""
 
 

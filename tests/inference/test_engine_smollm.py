@@ -18,18 +18,19 @@ pytestmark = pytest.mark.slow
 QUESTIONS = ("What is the capital of France?", "Name three colours.", "Write a line about the sea 🌊.")
 LENGTH = 16
 
-MakeEngine = Callable[[str], Engine]
+MakeEngine = Callable[..., Engine]
 
 
 @pytest.fixture(scope="module")
 def make(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeEngine]:
-    engines: dict[str, Engine] = {}
+    engines: dict[tuple[object, ...], Engine] = {}
 
-    def make_engine(dtype: str) -> Engine:
-        if dtype not in engines:
+    def make_engine(dtype: str, **changes: object) -> Engine:
+        key = (dtype, *changes.items())
+        if key not in engines:
             store = tmp_path_factory.mktemp("home") / "adapters"
-            engines[dtype] = Engine(make_config(model_dir, store, dtype=dtype))
-        return engines[dtype]
+            engines[key] = Engine(make_config(model_dir, store, dtype=dtype, **changes))
+        return engines[key]
 
     yield make_engine
     for engine in engines.values():
@@ -79,4 +80,28 @@ def test_company_and_takeovers_change_no_bit(make: MakeEngine) -> None:
         engine.add(it, Resume(tuple(expected.token_ids[:seen]), expected.num_chars[seen - 1]))
         rest = drain(engine, seconds=300)["it"]
         assert (rest.token_ids, rest.logprobs) == (expected.token_ids[seen:], expected.logprobs[seen:])
+    assert_nothing_held(engine)
+
+
+@pytest.mark.parametrize("decoder", ["auto", "torch"])
+@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7, "seed": 2, "repetition_penalty": 1.01}])
+def test_a_known_beginning_and_guesses_change_no_bit(
+    make: MakeEngine, decoder: str, sampling: dict[str, float]
+) -> None:
+    """A chat of three turns, each of which begins with all that was said, with a line to copy."""
+    engine = make("bfloat16", decoder=decoder)
+    plain = make("bfloat16", decoder=decoder, prefix_cache=False, speculation=False)
+    accepted = engine.residency().accepted_tokens
+    messages = [Message("user", "Repeat: the quick brown fox jumps over the lazy dog near the old river bank.")]
+    for _ in range(3):
+        settings = Sampling(max_tokens=30, ignore_eos=True, logprobs=2, **sampling)  # type: ignore[arg-type]
+        request = Generate("it", messages=tuple(messages), sampling=settings)
+        for each in (engine, plain):
+            each.add(request)
+        quick, expected = (drain(each, seconds=300)["it"] for each in (engine, plain))
+        assert (quick.token_ids, quick.logprobs, quick.text) == (expected.token_ids, expected.logprobs, expected.text)
+        messages += [Message("assistant", expected.text), Message("user", "Once more.")]
+    assert quick.finished.stats.cached_tokens >= 64
+    assert expected.finished.stats.cached_tokens == 0
+    assert engine.residency().accepted_tokens > accepted
     assert_nothing_held(engine)

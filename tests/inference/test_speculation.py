@@ -28,7 +28,7 @@ MakeEngine = Callable[..., Engine]
 
 
 def test_what_followed_the_newest_tokens_before_is_drafted() -> None:
-    assert Lookup().draft([1, 2, 3, 4, 5, 6, 7, 1, 2, 3], [], most=9) == (4, 5)
+    assert Lookup().draft([1, 2, 3, 4, 5, 6, 7, 1, 2, 3], [], most=9) == (4, 5, 6, 7)
     assert Lookup().draft([1, 2, 3, 4, 5, 6], [1, 2, 3], most=1) == (4,)
 
 
@@ -67,10 +67,10 @@ def drafts(lookup: Lookup, is_right: bool, times: int) -> list[int]:
 
 def test_success_makes_drafts_longer_and_failure_makes_them_rare() -> None:
     lookup = Lookup()
-    assert drafts(lookup, True, 5) == [2, 4, 8, 15, 15]
+    assert drafts(lookup, True, 5) == [4, 8, 15, 15, 15]
     assert drafts(lookup, False, 4) == [15, 7, 3, 1]
-    assert drafts(lookup, False, 14) == [0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 1]
-    assert sum(drafts(lookup, False, 1000)) < 20
+    assert drafts(lookup, False, 12) == [0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0]
+    assert sum(drafts(lookup, False, 900)) == 100
     lookup.stop()
     assert sum(drafts(lookup, False, 100)) == 0
 
@@ -92,7 +92,7 @@ def rows(count: int, pool: BlockPool, replayed: int = 1) -> Plan:
 
 
 def test_a_full_batch_does_not_guess_and_others_share_the_rows_that_are_left() -> None:
-    for count in (1, 8, 12, 16, 20, 31, 32, 40):
+    for count in (1, 8, 12, 16, 20, 23, 24, 40):
         pool = BlockPool(100, 32)
         plan = Speculation(pool).extend(rows(count, pool))
         lengths = [len(work.draft) for work in plan.decodes]
@@ -107,7 +107,7 @@ def test_a_draft_takes_blocks_that_nobody_misses_and_no_others() -> None:
     assert (len(work.draft), len(work.sequence.block_table), pool.num_free) == (0, 3, 1)
     pool = BlockPool(5, 7)
     (work,) = Speculation(pool).extend(rows(1, pool)).decodes
-    assert (len(work.draft), len(work.sequence.block_table), pool.num_free) == (2, 4, 1)
+    assert (len(work.draft), len(work.sequence.block_table), pool.num_free) == (4, 4, 1)
 
 
 def test_a_draft_ends_before_the_answer_s_last_token() -> None:
@@ -156,7 +156,7 @@ def test_an_answer_that_repeats_itself_takes_fewer_passes(make: MakeEngine) -> N
     assert len(records[0].token_ids) == 100
     residency = engine.residency()
     assert 0 < residency.accepted_tokens < residency.drafted_tokens
-    assert len(decoder(engine).num_rows) < 0.8 * len(decoder(plain).num_rows)
+    assert len(decoder(engine).num_rows) < 0.9 * len(decoder(plain).num_rows)
     assert plain.residency().drafted_tokens == 0
 
 
