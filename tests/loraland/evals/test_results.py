@@ -63,9 +63,11 @@ def test_a_broken_file_is_refused_with_its_name(tmp_path: Path) -> None:
 def test_chosen_rows_are_exported_where_the_terms_of_the_data_allow_it(measured: Measured, tmp_path: Path) -> None:
     measured("banking77", "base", 0.0, samples=[("x", "lost_card")])
     measured("banking77", samples=[("lost_card", "lost_card")])
+    measured("banking77", "base", 0.0, split="validation", samples=[("y", "another row")])
     call_command("export_results", tmp_path, "--sample", "banking77:0")
-    runs = {run["subject"]: run for run in read_file(tmp_path / "banking77.json")["runs"]}
-    assert runs["adapter"]["samples"][0]["answer"] == "lost_card"
+    runs = read_file(tmp_path / "banking77.json")["runs"]
+    shown = {(run["subject"], run["split"]): [each["answer"] for each in run.get("samples", ())] for run in runs}
+    assert shown == {("adapter", "test"): ["lost_card"], ("base", "test"): ["x"], ("base", "validation"): []}
     with pytest.raises(CommandError, match="limit its use"):
         call_command("export_results", tmp_path, "--sample", "tweet_emotion:0")
     with pytest.raises(CommandError, match="is not TASK:ROW"):

@@ -26,7 +26,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("directory", nargs="?", type=Path, default=settings.RESULTS_DIR)
         parser.add_argument(
-            "--sample", action="append", default=[], metavar="TASK:ROW", help="show this row of every run; repeatable"
+            "--sample",
+            action="append",
+            default=[],
+            metavar="TASK:ROW",
+            help="show this test row of all runs; repeatable",
         )
         parser.add_argument(
             "--cards", nargs="+", type=Path, default=[], metavar="DIR", help="take scores from these adapters' cards"
@@ -59,7 +63,8 @@ def _chosen(words: Iterable[str]) -> defaultdict[str, set[int]]:
 
 
 def _samples(run: Run, rows: set[int]) -> Iterable[Sample]:
-    return run.samples.filter(index__in=rows) if rows else ()
+    """Those of the chosen test `rows` that `run` has; the rows of validation have numbers of their own."""
+    return run.samples.filter(index__in=rows) if rows and run.split == Run.Split.TEST else ()
 
 
 def _of_cards(directories: Iterable[Path], results: Path) -> list[Run]:
