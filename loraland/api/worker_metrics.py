@@ -41,11 +41,16 @@ def _changes(workers: Sequence[Heartbeat]) -> Iterator[Metric]:
     preemptions = CounterMetricFamily(
         "loraland_preemptions", "Answers that are computed again: for blocks or for priority.", labels=("worker", "for")
     )
+    guesses = CounterMetricFamily(
+        "loraland_guessed_tokens", "Tokens that were guessed and checked.", labels=("worker", "outcome")
+    )
     for each in workers:
+        guesses.add_metric((each.worker, "right"), each.accepted_tokens)
+        guesses.add_metric((each.worker, "wrong"), each.drafted_tokens - each.accepted_tokens)
         reloads.add_metric((each.worker,), each.reloads)
         preemptions.add_metric((each.worker, "blocks"), each.preempted)
         preemptions.add_metric((each.worker, "priority"), each.displaced)
-    yield from (reloads, preemptions)
+    yield from (reloads, preemptions, guesses)
 
 
 def _residency(workers: Sequence[Heartbeat], slugs: Mapping[str, str]) -> Metric:

@@ -164,14 +164,13 @@ class ReadingDecoder:
     """A decoder without weights: the next token is a hash of all tokens that its row finds in the cache.
 
     So a block, a position, a slot or a replay that is off by one gives another answer. A token that was computed as
-    a decode row lies there as its complement: like real keys, it is another one than in a tile.
+    a decode row lies there as its complement: like real keys it is another one than in a tile, if rows are not uniform.
     """
 
-    rows_are_uniform = False
-
-    def __init__(self, digest_of: Callable[[int], str], habit: int = 0) -> None:
+    def __init__(self, digest_of: Callable[[int], str], habit: int = 0, rows_are_uniform: bool = False) -> None:
         self._digest_of = digest_of
         self._habit = habit
+        self.rows_are_uniform = rows_are_uniform
         self._memory: dict[int, tuple[int, int]] = {}
         self.num_rows: list[int] = []
         self.num_tiles = 0
@@ -228,20 +227,24 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
         "prefix_cache": True,
         "speculation": True,
         "habit": 0,
+        "rows_are_uniform": False,
     }
     settings = {**settings, **changes}
     host_cache = AdapterCache(_load, max_bytes=3)
     loader = AdapterLoader(host_cache.load, host_cache.find)
     slots = _Slots(settings["num_slots"], loader.get)
     pool = BlockPool(settings["num_blocks"], settings["block_size"])
-    prefixes = PrefixCache(pool, TILE, is_on=settings["prefix_cache"])
+    is_uniform = settings["rows_are_uniform"]
+    prefixes = PrefixCache(pool, TILE, is_on=settings["prefix_cache"], rows_are_uniform=is_uniform)
     cache = _no_cache(pool.num_blocks + canary_blocks(pool.block_size), pool.block_size)
     tokenizer = Tokenizer(make_tokenizer(directory))
     canary = tuple(tokenizer.encode("a canary"))
     machine = Machine(
         tokenizer=tokenizer,
         scheduler=Scheduler(pool, slots, settings["max_rows"], settings["prefill_tokens"], prefixes),
-        runner=ModelRunner(ReadingDecoder(slots.digest, settings["habit"]), cache, None, canary, torch.device("cpu")),
+        runner=ModelRunner(
+            ReadingDecoder(slots.digest, settings["habit"], is_uniform), cache, None, canary, torch.device("cpu")
+        ),
         slots=slots,
         host_cache=host_cache,
         loader=loader,

@@ -92,15 +92,23 @@ def test_a_prompt_that_is_known_in_full_computes_its_last_tile(make: MakeEngine)
         assert (num_tiles, record.finished.stats.cached_tokens) == (1, known)
 
 
-def test_what_was_said_is_read_again_in_the_next_turn(make: MakeEngine) -> None:
+@pytest.mark.parametrize(("is_uniform", "known"), [(False, 32), (True, 96)])
+def test_what_was_said_is_read_again_in_the_next_turn_unless_rows_are_uniform(
+    make: MakeEngine, is_uniform: bool, known: int
+) -> None:
     """It was computed in decode rows, and a prompt is computed in tiles."""
-    engine = make()
-    prompt = "x" * 40
-    tokens = [*engine.machine.tokenizer.encode(prompt), *answer(engine, prompt, max_tokens=60)[0].token_ids, 2, 3]
-    engine.machine.tokenizer.encode = lambda text: [*map(int, text.split())]  # type: ignore[method-assign]
-    record, num_tiles = answer(engine, " ".join(map(str, tokens)))
-    assert (num_tiles, record.finished.stats.cached_tokens) == (3, 32)
-    assert len(tokens) > 96
+    engine, plain = make(rows_are_uniform=is_uniform), make(rows_are_uniform=is_uniform, prefix_cache=False)
+    sampling = Sampling(max_tokens=60, ignore_eos=True)
+    prompt_ids = engine.machine.tokenizer.encode("x" * 40)
+    for cached_tokens in (0, known):
+        records = []
+        for each in (engine, plain):
+            each.machine.tokenizer.encode = lambda text, ids=prompt_ids: ids  # type: ignore[method-assign]
+            each.add(Generate("it", prompt="what was said", sampling=sampling))
+            records.append(drain(each)["it"])
+        assert records[0].token_ids == records[1].token_ids
+        assert records[0].finished.stats.cached_tokens == cached_tokens
+        prompt_ids = [*prompt_ids, *records[0].token_ids, 2, 3]
 
 
 @pytest.mark.parametrize(("block_size", "known"), [(8, 96), (16, 96), (24, 96), (32, 96), (40, 0), (48, 96), (64, 64)])

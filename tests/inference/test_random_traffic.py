@@ -10,7 +10,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from inference.engine import Engine
 from inference.protocol import AdapterRef, Generate, Sampling
 from inference.sequence import Resume
 from tests.inference.engines import Record, Records, assert_nothing_held, drain, make_reading_engine
@@ -48,9 +47,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @cache
-def undisturbed(home: Path, prompt: int, digest: str, sampling: int) -> Record:
+def undisturbed(home: Path, is_uniform: bool, prompt: int, digest: str, sampling: int) -> Record:
     """The answer that the request gets alone, without cache and guesses."""
-    engine = make_reading_engine(home, habit=2, prefix_cache=False, speculation=False)
+    engine = make_reading_engine(home, habit=2, prefix_cache=False, speculation=False, rows_are_uniform=is_uniform)
     engine.add(request("it", prompt, digest, sampling))
     record = drain(engine)["it"]
     engine.close()
@@ -60,13 +59,14 @@ def undisturbed(home: Path, prompt: int, digest: str, sampling: int) -> Record:
 class Traffic:
     """Does what it is told to an engine, and keeps what readers see."""
 
-    def __init__(self, home: Path, engine: Engine) -> None:
-        self.home, self.engine, self.records = home, engine, Records()
+    def __init__(self, home: Path, is_uniform: bool) -> None:
+        self.home, self.is_uniform, self.records = home, is_uniform, Records()
+        self.engine = make_reading_engine(home, habit=2, rows_are_uniform=is_uniform, **TIGHT)
         self.asked: dict[str, tuple[Record, int]] = {}
 
     def ask(self, prompt: int, digest: str, sampling: int, num_seen: int) -> None:
         """Ask for an answer, of which another worker may have streamed `num_seen` tokens already."""
-        id, whole = f"{len(self.asked)}", undisturbed(self.home, prompt, digest, sampling)
+        id, whole = f"{len(self.asked)}", undisturbed(self.home, self.is_uniform, prompt, digest, sampling)
         seen = min(num_seen, len(whole.token_ids) - 1)
         resume = Resume(tuple(whole.token_ids[:seen]), whole.num_chars[seen - 1]) if seen > 0 else None
         self.asked[id] = (whole, max(0, seen))
@@ -102,12 +102,16 @@ class Traffic:
         assert_nothing_held(self.engine)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(st.one_of(asks, asks, asks, steps, steps, aborts, forgets), min_size=12, max_size=48))
-def test_no_token_depends_on_traffic_cache_or_guesses(home: Path, events: list[tuple[Any, ...]]) -> None:
-    engine = make_reading_engine(home, habit=2, **TIGHT)
-    traffic = Traffic(home, engine)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(st.one_of(asks, asks, asks, steps, steps, aborts, forgets), min_size=12, max_size=48),
+    st.booleans(),
+)
+def test_no_token_depends_on_traffic_cache_or_guesses(
+    home: Path, events: list[tuple[Any, ...]], is_uniform: bool
+) -> None:
+    traffic = Traffic(home, is_uniform)
     for name, *arguments in events:
         getattr(traffic, name)(*arguments)
     traffic.check()
-    engine.close()
+    traffic.engine.close()

@@ -88,6 +88,8 @@ def test_loads_and_evictions_are_told_for_each_adapter_and_thrash_for_each_worke
         adapter_loads=(("d1", 9), ("d3", 6)),
         preempted=2,
         displaced=3,
+        drafted_tokens=50,
+        accepted_tokens=40,
     )
     told = {
         (sample.name, *sample.labels.values()): sample.value
@@ -103,3 +105,5 @@ def test_loads_and_evictions_are_told_for_each_adapter_and_thrash_for_each_worke
     assert told["loraland_adapters_resident", "w", "host", "viggo"] == 1
     assert told["loraland_preemptions_total", "w", "blocks"] == 2
     assert told["loraland_preemptions_total", "w", "priority"] == 3
+    assert told["loraland_guessed_tokens_total", "w", "right"] == 40
+    assert told["loraland_guessed_tokens_total", "w", "wrong"] == 10
