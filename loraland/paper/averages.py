@@ -72,7 +72,6 @@ class Headline:
     tuned: float
     best_base: float
     best_tuned: float
-    gpt35: float
     gpt4: float
     improved: int
     wins: int
@@ -107,7 +106,6 @@ def headline() -> Headline:
         tuned=fmean(model.tuned for model in models),
         best_base=fmean(row.best_base for row in rows),
         best_tuned=fmean(row.best_tuned for row in rows),
-        gpt35=fmean(row.gpt35 for row in rows),
         gpt4=fmean(row.gpt4 for row in rows),
         improved=sum(model.improved for model in models),
         wins=sum(model.wins for model in models),
