@@ -184,7 +184,11 @@ async def test_an_adapter_with_other_fields_does_not_fit_the_task(adapter):
         fitting(load_recipe("viggo"), [adapter])
 
 
-def test_the_command_measures_and_tells(site_data: Path, adapter_in_place: AdapterVersion, monkeypatch, capsys):
+def test_the_command_measures_what_has_a_recipe_and_tells(
+    site_data: Path, adapter_in_place: AdapterVersion, publish: Callable[..., AdapterVersion], monkeypatch, capsys
+):
+    publish("an-owners-own", digest="b")
+
     async def knows(plan: Plan, question: Question) -> Answered:
         return Answered(question.target if plan.version else "joy")
 

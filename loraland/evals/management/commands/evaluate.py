@@ -21,6 +21,7 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.evals.asking import CannotMeasure
 from loraland.evals.bakeoff import Trial, fitting, hold, task_of
 from loraland.evals.models import Run
+from loraland.evals.task_facts import recipe_of
 
 
 class Command(BaseCommand):
@@ -66,11 +67,14 @@ class Command(BaseCommand):
 
 
 def _chosen(tasks: Sequence[str], slugs: Sequence[str]) -> dict[str, list[AdapterVersion]]:
-    """The adapters to try on each task. Raises `CommandError` for a name that is not there."""
+    """The adapters to try on each task; unnamed, those for tasks without a recipe are passed over.
+
+    Raises `CommandError` for a name that is not there.
+    """
     served = {adapter.slug: adapter for adapter in Adapter.objects.served()}
     if unknown := [slug for slug in slugs if slug not in served]:
         raise CommandError(f"There is no adapter {unknown[0]!r} here; there are {', '.join(served) or 'none'}.")
-    named = [served[slug] for slug in slugs] or list(served.values())
+    named = [served[slug] for slug in slugs] or [each for each in served.values() if recipe_of(task_of(each))]
     wanted = dict.fromkeys(tasks or map(task_of, named))
     for_all = bool(tasks and slugs)
     return {task: [_version(each) for each in named if for_all or task_of(each) == task] for task in wanted}
