@@ -7,13 +7,12 @@ that a worker that takes it over arrives where the first one left.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from inference.protocol import Component, Delta, Failed, Finished, Generate, Probe, Reason, Request, Stats, TokenLogprob
 from inference.sampler import Choice, Draw, derived_seed
-from inference.sequence import Resume
-from inference.sequence import Sequence as TokenSequence
+from inference.sequence import Resume, Sequence
 from inference.tokenizer import Detokenizer, Tokenizer
 
 Clock = Callable[[], float]
@@ -70,7 +69,7 @@ class Answer:
 
     request: Request
     fingerprint: str
-    sequence: TokenSequence
+    sequence: Sequence
     tokenizer: Tokenizer
     resume: Resume | None = None
     dropped_turns: int = 0
@@ -125,7 +124,7 @@ class Answer:
             for ahead in range(len(draft) + 1)
         ]
 
-    def push(self, choices: Sequence[Choice]) -> Delta:
+    def push(self, choices: tuple[Choice, ...]) -> Delta:
         """Append chosen tokens and tell the reader; sets `reason` with the last one and drops the rest."""
         self.times.first_token = self.times.first_token or self.clock()
         text, token_ids, logprobs = self._drain(), list[int](), list[TokenLogprob]()

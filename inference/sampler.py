@@ -35,6 +35,7 @@ _NUMBERS: Final = (
 _WHOLE: Final = ("top_k", "max_tokens", "min_tokens", "seed", "logprobs")
 Row = np.ndarray
 """Float32 [vocab]."""
+_LARGE: Final = 1e30
 _CHUNK: Final = 256
 """Probabilities that are summed up, or looked through, as one."""
 
@@ -178,20 +179,26 @@ def _penalised(scores: Row, draw: Draw) -> Row:
     output_ids = [*draw.output_ids, *draw.draft]
     if sampling.repetition_penalty != 1:
         seen = np.array([*draw.prompt_ids, *output_ids])
-        values, penalty = scores[seen], np.float32(sampling.repetition_penalty)
+        values, penalty = scores[seen], _sane(sampling.repetition_penalty)
         scores[seen] = np.where(values > 0, values / penalty, values * penalty)
     if output_ids and (sampling.presence_penalty or sampling.frequency_penalty):
         unique, times = np.unique(output_ids, return_counts=True)
-        scores[unique] -= sampling.presence_penalty + sampling.frequency_penalty * times
+        cost = sampling.presence_penalty + sampling.frequency_penalty * times
+        scores[unique] -= np.clip(cost, -_LARGE, _LARGE)
+    np.clip(scores, -_LARGE, _LARGE, out=scores)
     scores[list(draw.barred)] = -math.inf
     return scores
+
+
+def _sane(value: float) -> np.float32:
+    """`value`, or what is so large or small that it does the same, in numbers that do not overflow."""
+    return np.float32(min(max(value, 1 / _LARGE), _LARGE))
 
 
 def _draw(scores: Row, draw: Draw) -> int:
     """Draw one token of softmax(`scores` / temperature) with the noise of the row's seed and index."""
     sampling, uniform = draw.sampling, _uniform(draw.seed, draw.index)
-    temperature = np.float32(min(max(sampling.temperature, 1e-30), 1e30))
-    weights = np.exp((scores - scores.max()) / temperature)
+    weights = np.exp((scores - scores.max()) / _sane(sampling.temperature))
     if not (sampling.top_k or sampling.top_p < 1 or sampling.min_p):
         return _pass(weights, uniform)
     kept = np.flatnonzero(weights >= _least(weights, sampling))

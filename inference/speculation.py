@@ -39,7 +39,7 @@ class Lookup:
 
     def draft(self, prompt_ids: Sequence[int], output_ids: Sequence[int], most: int) -> tuple[int, ...]:
         """Up to `most` tokens that may follow the prompt and the answer so far."""
-        if self._resting or not self._length:
+        if self._resting:
             self._resting -= 1
             return ()
         self._read(prompt_ids, output_ids)

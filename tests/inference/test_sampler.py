@@ -72,6 +72,16 @@ def test_an_absurd_temperature_still_gives_a_token(logits: torch.Tensor, tempera
     assert temperature > 1 or tokens[0] == int(logits[0].argmax())
 
 
+@pytest.mark.parametrize("value", [1e-45, 1e-9, 1e9, 1e300])
+@pytest.mark.parametrize("name", ["repetition_penalty", "presence_penalty", "frequency_penalty"])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_absurd_penalty_still_gives_a_token(logits: torch.Tensor, name: str, value: float, sign: int) -> None:
+    changes = {name: value if name == "repetition_penalty" else sign * value}
+    for temperature in (0.0, 1.0):
+        settings = draw(temperature=temperature, prompt=(1, 2), output=(3, 3, 4), **changes)
+        assert 0 <= sample(logits[:1], [settings])[0].token_id < VOCAB
+
+
 def test_a_drafted_token_counts_as_said() -> None:
     row = torch.zeros(1, 4000)
     row[0, 9] = 2.0

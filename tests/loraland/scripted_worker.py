@@ -20,6 +20,7 @@ def echo(request: Generate | Probe) -> list[Event]:
     deltas = [Delta(request.id, word if not at else f" {word}", (at,)) for at, word in enumerate(words)]
     stats = Stats(
         prompt_tokens=7,
+        cached_tokens=4,
         completion_tokens=len(words),
         first_token_ms=12.0,
         seed=request.sampling.seed,

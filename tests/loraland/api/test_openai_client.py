@@ -29,6 +29,7 @@ async def test_a_chat_is_answered_whole_with_usage_and_digest(client, answering,
     (choice,) = done.choices
     assert (choice.message.content, choice.finish_reason) == ("one two three", "stop")
     assert (done.usage.prompt_tokens, done.usage.completion_tokens, done.usage.total_tokens) == (7, 3, 10)
+    assert done.usage.prompt_tokens_details.cached_tokens == 4
     assert (done.object, done.model, done.system_fingerprint) == ("chat.completion", "emotion", FINGERPRINT)
     assert done.loraland["digest"] == "a" * 64
     assert done.loraland["seed"] == 3
