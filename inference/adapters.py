@@ -6,9 +6,10 @@ recently used first; a slot in use is pinned.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 from threading import Lock
@@ -138,15 +139,23 @@ class Bank(Protocol):
 
 
 class LoraSlots:
-    """The adapters on the device: `num_slots` of them, pinned while any sequence uses them.
+    """The adapters on the device: `num_slots` of up to `max_bytes` together, pinned while any sequence uses them.
 
-    `bank` holds their weights: a `LoraBank` on the CPU unless another is given.
+    One that is larger than that is there alone. `bank` holds their weights: a `LoraBank` on the CPU unless another
+    is given.
     """
 
-    def __init__(self, num_slots: int, load: Callable[[str], HostAdapter], bank: Bank | None = None) -> None:
-        self.num_slots = num_slots
+    def __init__(
+        self,
+        num_slots: int,
+        load: Callable[[str], HostAdapter],
+        bank: Bank | None = None,
+        max_bytes: float = math.inf,
+    ) -> None:
+        self.num_slots, self.max_bytes = num_slots, max_bytes
         self.bank = bank or LoraBank(torch.device("cpu"))
         self._load = load
+        self._sizes: dict[str, int] = {}
         self._slots: OrderedDict[str, int] = OrderedDict()
         self._pins: dict[str, int] = {}
         self._free = list(range(num_slots))[::-1]
@@ -169,14 +178,26 @@ class LoraSlots:
         """How many hold `digest`."""
         return self._pins.get(digest, 0)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of weights on the device."""
+        return sum(self._sizes.values())
+
+    def fits(self, digests: Collection[str]) -> bool:
+        """Whether `digests` could be pinned together; those that are not on the device must be there to load."""
+        if len(digests) > self.num_slots:
+            return False
+        return len(digests) == 1 or sum(map(self._size, digests)) <= self.max_bytes
+
     def can_acquire(self, digest: str) -> bool:
         """Whether `acquire` would find a slot now."""
-        return digest in self._slots or bool(self._free) or self._evictable() is not None
+        held = {each for each, slot in self._slots.items() if each in self._pins or not self.bank.is_ready(slot)}
+        return digest in self._slots or self.fits({*held, digest})
 
     def acquire(self, digest: str) -> int | None:
         """Pin `digest` and return its slot, loading it when needed.
 
-        None while every slot is pinned by others, and while the adapter is on its way, so that others decode meanwhile.
+        None while what others pin leaves no room, and while the adapter is on its way, so that others decode meanwhile.
         Raises what `load` raises, in which case nothing has changed. Each success needs one `release`.
         """
         if not self.can_acquire(digest):
@@ -204,23 +225,29 @@ class LoraSlots:
         return self.bank.plan(batch, layout)
 
     def _place(self, adapter: HostAdapter) -> None:
-        slot = self._free.pop() if self._free else self._evict()
+        while not self._has_room(adapter):
+            self._evict()
+        slot = self._free.pop()
         try:
             self.bank.put(slot, adapter.weights)
         except BaseException:
             self._free.append(slot)
             raise
         self._slots[adapter.digest] = slot
+        self._sizes[adapter.digest] = adapter.num_bytes
 
-    def _evict(self) -> int:
-        digest = self._evictable()
-        assert digest is not None, "can_acquire comes first"
+    def _has_room(self, adapter: HostAdapter) -> bool:
+        """Whether there is a slot and room in it beside all that is on the device."""
+        return bool(self._free) and (not self._slots or self.num_bytes + adapter.num_bytes <= self.max_bytes)
+
+    def _evict(self) -> None:
+        """Take the least recently used adapter that nobody pins; one on its way has not been used at all yet."""
+        idle = (each for each, slot in self._slots.items() if each not in self._pins and self.bank.is_ready(slot))
+        digest = next(idle)
         slot = self._slots.pop(digest)
+        del self._sizes[digest]
         self.bank.clear(slot)
-        return slot
+        self._free.append(slot)
 
-    def _evictable(self) -> str | None:
-        """The least recently used adapter that nobody pins; one on its way has not been used at all yet."""
-        return next(
-            (each for each, slot in self._slots.items() if each not in self._pins and self.bank.is_ready(slot)), None
-        )
+    def _size(self, digest: str) -> int:
+        return self._sizes[digest] if digest in self._sizes else self._load(digest).num_bytes

@@ -43,6 +43,7 @@ class EngineConfig:
     block_size: int = 32
     context_length: int = 0
     adapter_slots: int = 32
+    slots_mb: int = 2048
     max_rank: int = 64
     host_cache_mb: int = 512
     prefill_tokens: int = 256
@@ -89,6 +90,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             block_size=env.whole("BLOCK_SIZE", 32, 8, 256),
             context_length=env.whole("CONTEXT_LENGTH", 0, 0, 1_000_000),
             adapter_slots=env.whole("ADAPTER_SLOTS", 32, 1, 1024),
+            slots_mb=env.whole("SLOTS_MB", 2048, 1, 10_000_000),
             max_rank=env.whole("MAX_RANK", 64, 1, 512),
             host_cache_mb=env.whole("HOST_CACHE_MB", 512, 1, 10_000_000),
             prefill_tokens=env.whole("PREFILL_TOKENS", 256, 32, 65536),

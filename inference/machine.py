@@ -87,7 +87,7 @@ def build_machine(config: EngineConfig) -> Machine:
     store = AdapterStore(config.adapters_dir, _base(config, directory, architecture, dtype), config.max_rank)
     host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank, bank.prepare)
     loader = AdapterLoader(host_cache.load, host_cache.find)
-    slots = LoraSlots(config.adapter_slots, loader.get, bank)
+    slots = LoraSlots(config.adapter_slots, loader.get, bank, config.slots_mb * 1024**2)
     # Batches are made on the host: the decoder of a GPU sends each in one copy.
     runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]), torch.device("cpu"))
     return Machine(
@@ -160,16 +160,17 @@ def _num_blocks(
     if config.kv_blocks:
         return config.kv_blocks
     per_token = 2 * architecture.num_layers * architecture.num_kv_heads * architecture.head_dim * dtype.itemsize
-    affordable = _cache_bytes(device) // (per_token * config.block_size)
+    affordable = _cache_bytes(device, config.slots_mb * 1024**2) // (per_token * config.block_size)
     useful = config.max_rows * -(-context // config.block_size)
     if affordable < 2:
         raise MachineError("there is no memory left for the key-value cache; free some, or choose a smaller base model")
     return int(min(affordable, useful))
 
 
-def _cache_bytes(device: torch.device) -> int:
+def _cache_bytes(device: torch.device, slot_bytes: int) -> int:
+    """On a GPU what adapters may take there is left free, up to a fourth of it."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return int(free * GPU_CACHE_SHARE)
+        return int((free - min(slot_bytes, free // 4)) * GPU_CACHE_SHARE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(CPU_CACHE_BYTES, memory // 8)

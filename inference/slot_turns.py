@@ -20,10 +20,13 @@ PATIENCE: Final = 4
 class Slots(Protocol):
     """Places for adapters on the device. `acquire` pins and `release` unpins; pins are counted.
 
-    `acquire` gives None while all places are pinned by others; `slot` tells where an adapter is, without a pin.
+    `fits` says whether adapters, all of them loaded, can be pinned together; `acquire` gives None while an adapter
+    does not fit beside those that are; `slot` tells where an adapter is, without a pin.
     """
 
     num_slots: int
+
+    def fits(self, digests: Collection[str]) -> bool: ...
 
     def slot(self, digest: str) -> int | None: ...
 
@@ -54,7 +57,7 @@ class SlotTurns:
             return True
         if sequence.digest in in_use:
             return all(each.num_passed < PATIENCE for each in self._passed(sequence, waiting, in_use))
-        return len(in_use) < self.slots.num_slots and self.has_turn(sequence, waiting)
+        return self.slots.fits({*in_use, sequence.digest}) and self.has_turn(sequence, waiting)
 
     def has_turn(self, sequence: Sequence, waiting: Collection[Sequence]) -> bool:
         """Whether every older one who waits could still have its turn in time behind `sequence`."""
@@ -87,8 +90,7 @@ class SlotTurns:
         return PATIENCE * self.slots.num_slots - (self.num_turns - sequence.first_turn)
 
     def _passed(self, sequence: Sequence, waiting: Collection[Sequence], in_use: Collection[str]) -> list[Sequence]:
-        """The older ones that wait while every slot is in use by others."""
-        if len(in_use) < self.slots.num_slots:
-            return []
+        """The older ones that wait because what others use leaves no room for their adapter."""
         older = [each for each in waiting if each.digest and each.arrival < sequence.arrival]
-        return [each for each in older if each.state is State.WAITING and each.digest not in in_use]
+        idle = [each for each in older if each.state is State.WAITING and each.digest not in in_use]
+        return [each for each in idle if not self.slots.fits({*in_use, each.digest})]

@@ -338,7 +338,7 @@ class Shelf:
         if digest == "broken":
             raise AdapterRefused(["it is broken"])
         pair = TargetWeights(torch.zeros(1, 4, 8), torch.zeros(1, 8, 4))
-        return HostAdapter(digest, {"q_proj": pair}, 8, 100)
+        return HostAdapter(digest, {"q_proj": pair}, 8, 300 if digest.startswith("wide") else 100)
 
 
 def test_the_host_cache_forgets_the_least_recently_used() -> None:
@@ -402,6 +402,34 @@ def test_pins_are_counted_and_never_negative() -> None:
     assert (slots.pins("a"), slots.num_pinned, slots.can_acquire("b")) == (0, 0, True)
     with pytest.raises(AssertionError, match="more often than acquired"):
         slots.release("a")
+
+
+def test_the_device_holds_no_more_bytes_than_it_may() -> None:
+    slots = LoraSlots(8, Shelf().load, max_bytes=400)
+    for digest in "abcd":
+        slots.acquire(digest)
+        slots.release(digest)
+    slots.acquire("b")
+    assert slots.acquire("wide") is not None
+    assert (set(slots.digests), slots.num_bytes) == ({"b", "wide"}, 400)
+    assert not slots.can_acquire("c")
+    assert slots.acquire("c") is None
+    slots.release("wide")
+    assert slots.acquire("c") is not None
+    assert set(slots.digests) == {"b", "c"}
+
+
+def test_an_adapter_larger_than_all_slots_is_on_the_device_alone() -> None:
+    slots = LoraSlots(2, Shelf().load, max_bytes=250)
+    slots.acquire("a")
+    assert not slots.can_acquire("wide")
+    slots.release("a")
+    assert slots.acquire("wide") is not None
+    assert slots.digests == ("wide",)
+    assert not slots.can_acquire("a")
+    slots.release("wide")
+    assert slots.acquire("a") is not None
+    assert slots.digests == ("a",)
 
 
 def test_an_adapter_that_is_refused_evicts_nobody() -> None:

@@ -38,6 +38,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             "ADAPTER_SLOTS": "8",
             "MAX_RANK": "16",
             "HOST_CACHE_MB": "100",
+            "SLOTS_MB": "300",
             "PREFILL_TOKENS": "512",
             "PREFIX_CACHE": "off",
             "SPECULATION": "OFF",
@@ -50,8 +51,8 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (config.var_dir, config.redis_url) == (tmp_path, "redis://queue:6379/1")
     assert (config.base_key, config.device, config.dtype) == ("mistral-7b-v0.1", "cuda", "float16")
     assert (config.quantization, config.max_rows, config.kv_blocks, config.block_size) == ("nf4", 64, 1000, 16)
-    assert (config.context_length, config.adapter_slots, config.max_rank) == (2048, 8, 16)
-    assert (config.host_cache_mb, config.prefill_tokens, config.lease_seconds) == (100, 512, 2.5)
+    assert (config.context_length, config.adapter_slots, config.slots_mb) == (2048, 8, 300)
+    assert (config.max_rank, config.host_cache_mb, config.prefill_tokens, config.lease_seconds) == (16, 100, 512, 2.5)
     assert (config.worker_name, config.threads) == ("one", 4)
     assert (config.prefix_cache, config.speculation) == (False, False)
     assert config.tenant_weights == {"key": 2.0, "user:7": 0.5}
@@ -78,6 +79,7 @@ def test_a_config_cannot_be_changed() -> None:
         ({"DETERMINISTIC": "yes"}, "DETERMINISTIC=yes is not known; choose 0 or 1"),
         ({"MAX_ROWS": "many"}, "MAX_ROWS=many must be a whole number from 1 to 1024"),
         ({"MAX_ROWS": "0"}, "MAX_ROWS=0 must be a whole number from 1 to 1024"),
+        ({"SLOTS_MB": "0"}, "SLOTS_MB=0 must be a whole number from 1 to 10000000"),
         ({"BLOCK_SIZE": "-1"}, "BLOCK_SIZE=-1 must be a whole number from 8 to 256"),
         ({"PREFILL_TOKENS": "100"}, "PREFILL_TOKENS=100 must be a multiple of 32"),
         ({"PREFIX_CACHE": "yes"}, "PREFIX_CACHE=yes is not known; choose on or off"),

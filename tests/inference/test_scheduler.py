@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import pytest
 
 from inference.kv_cache import BlockPool
@@ -10,7 +12,10 @@ from inference.slot_turns import PATIENCE
 
 
 class CountingSlots:
-    """Slots that forget an adapter as soon as nobody uses it, and count how often they changed hands."""
+    """Slots that forget an adapter as soon as nobody uses it, and count how often they changed hands.
+
+    An adapter whose name begins with "wide" takes the room of two.
+    """
 
     def __init__(self, num_slots: int) -> None:
         self.num_slots = num_slots
@@ -20,8 +25,11 @@ class CountingSlots:
     def slot(self, digest: str) -> int | None:
         return 0 if digest in self.pins else None
 
+    def fits(self, digests: Collection[str]) -> bool:
+        return sum(2 if each.startswith("wide") else 1 for each in digests) <= self.num_slots
+
     def acquire(self, digest: str) -> int | None:
-        if digest not in self.pins and len(self.pins) == self.num_slots:
+        if not self.fits({*self.pins, digest}):
             return None
         self.num_turns += digest not in self.pins
         self.pins[digest] = self.pins.get(digest, 0) + 1
@@ -156,6 +164,21 @@ def test_a_request_waits_while_all_slots_are_in_use_and_the_base_does_not() -> N
     scheduler.finish(scheduler.running[0])
     step(scheduler)
     assert waiting.state is State.RUNNING
+
+
+def test_a_wide_adapter_waits_for_room_and_is_not_passed_for_ever() -> None:
+    scheduler = make(num_slots=2, max_rows=100, num_blocks=1000)
+    add(scheduler, "a", digest="A", limit=30)
+    step(scheduler)
+    wide = add(scheduler, "wide", digest="wide")
+    riders = [add(scheduler, f"rider-{index}", digest="A", limit=1000) for index in range(PATIENCE + 1)]
+    step(scheduler)
+    assert wide.state is State.WAITING
+    assert [each.state is State.RUNNING for each in riders] == [True] * PATIENCE + [False]
+    for each in list(scheduler.running):
+        scheduler.finish(each)
+    step(scheduler)
+    assert wide.state is State.RUNNING
 
 
 def test_an_adapter_that_loads_holds_nobody_up() -> None:
