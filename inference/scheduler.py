@@ -223,8 +223,8 @@ class Scheduler:
                 victim.num_displaced += 1
                 self.traffic.displaced += 1
                 self._preempt(victim)
-            self._start(sequence)
-            admitted.append(sequence)
+            if self._start(sequence):
+                admitted.append(sequence)
         return admitted
 
     def _victims(self, sequence: Sequence) -> list[Sequence] | None:
@@ -259,16 +259,20 @@ class Scheduler:
         free = [group for group in groups.values() if all(each in lesser for each in group)]
         return min(free, key=len, default=[])
 
-    def _start(self, sequence: Sequence) -> None:
+    def _start(self, sequence: Sequence) -> bool:
+        """Let the sequence run, unless its slot has to wait for a copy."""
         in_use = {each.digest for each in self.running if each.digest}
         self.starting = sequence
-        self._turns.take(sequence, self.waiting, in_use)
+        has_slot = self._turns.take(sequence, self.waiting, in_use)
         self.starting = None
+        if not has_slot:
+            return False
         self.prefixes.begin(sequence)
         sequence.state = State.RUNNING
         self.waiting.remove(sequence)
         self.priority.start(sequence, self.waiting)
         insort(self.running, sequence, key=_age)
+        return True
 
     def _preempt(self, sequence: Sequence) -> None:
         self._release(sequence)

@@ -21,7 +21,7 @@ class Slots(Protocol):
     """Places for adapters on the device. `acquire` pins and `release` unpins; pins are counted.
 
     `fits` says whether adapters, all of them loaded, can be pinned together; `acquire` gives None while an adapter
-    does not fit beside those that are; `slot` tells where an adapter is, without a pin.
+    does not fit beside those that are, or is still being copied; `slot` tells where an adapter is, without a pin.
     """
 
     num_slots: int
@@ -65,19 +65,21 @@ class SlotTurns:
         older = [(place, each) for place, each in enumerate(line) if each.arrival < sequence.arrival]
         return all(self._spare(each) > place + 1 for place, each in older if each.state is State.WAITING)
 
-    def take(self, sequence: Sequence, waiting: Collection[Sequence], in_use: Collection[str]) -> None:
-        """Pin a slot for `sequence`, which `may_take` one."""
+    def take(self, sequence: Sequence, waiting: Collection[Sequence], in_use: Collection[str]) -> bool:
+        """Pin a slot for `sequence`, which `may_take` one; false while its adapter, or another, is on its way there."""
         if not sequence.digest:
-            return
-        is_turn = self.slots.slot(sequence.digest) is None
+            return True
+        was_away = self.slots.slot(sequence.digest) is None
         slot = self.slots.acquire(sequence.digest)
-        assert slot is not None, "every slot that is not in use is free to take"
-        if is_turn:
+        if was_away and self.slots.slot(sequence.digest) is not None:
             self._loads[sequence.digest] += 1
             self.num_turns += 1
+        if slot is None:
+            return False
         for each in self._passed(sequence, waiting, in_use) if sequence.digest in in_use else ():
             each.num_passed += 1
         sequence.slot = slot
+        return True
 
     def release(self, sequence: Sequence) -> None:
         """Unpin the slot of `sequence`, if it has one."""

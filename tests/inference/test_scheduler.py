@@ -181,6 +181,37 @@ def test_a_wide_adapter_waits_for_room_and_is_not_passed_for_ever() -> None:
     assert wide.state is State.RUNNING
 
 
+class CopyingSlots(CountingSlots):
+    """Slots into which adapters are copied while others go on: there at once, to be pinned when they have `arrived`."""
+
+    def __init__(self, num_slots: int) -> None:
+        super().__init__(num_slots)
+        self.present: set[str] = set()
+        self.arrived: set[str] = set()
+
+    def slot(self, digest: str) -> int | None:
+        return 0 if digest in self.present else None
+
+    def acquire(self, digest: str) -> int | None:
+        self.present.add(digest)
+        return super().acquire(digest) if digest in self.arrived else None
+
+
+def test_an_adapter_that_is_still_being_copied_holds_nobody_up() -> None:
+    slots = CopyingSlots(2)
+    scheduler = Scheduler(BlockPool(64, 32), slots, 8, 128)
+    slow = add(scheduler, "slow", digest="A")
+    add(scheduler, "base")
+    for _ in range(3):
+        assert [work.sequence.id for work in step(scheduler).works] == ["base"]
+    assert (slow.state, slow.slot, slow.block_table) == (State.WAITING, -1, ())
+    assert scheduler.traffic.loads["A"] == 1
+    slots.arrived.add("A")
+    step(scheduler)
+    assert slow.state is State.RUNNING
+    assert scheduler.traffic.loads["A"] == 1
+
+
 def test_an_adapter_that_loads_holds_nobody_up() -> None:
     scheduler = make()
     loading = Sequence("a", (1,), 5, "A", state=State.LOADING)
