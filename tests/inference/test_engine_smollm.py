@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 
 QUESTIONS = ("What is the capital of France?", "Name three colours.", "Write a line about the sea 🌊.")
 LENGTH = 16
+SAMPLED = {"temperature": 0.7, "seed": 2, "repetition_penalty": 1.01}
 
 MakeEngine = Callable[..., Engine]
 
@@ -83,8 +84,10 @@ def test_company_and_takeovers_change_no_bit(make: MakeEngine) -> None:
     assert_nothing_held(engine)
 
 
-@pytest.mark.parametrize("decoder", ["auto", "torch"])
-@pytest.mark.parametrize("sampling", [{}, {"temperature": 0.7, "seed": 2, "repetition_penalty": 1.01}])
+@pytest.mark.parametrize(
+    ("decoder", "sampling"),
+    [("auto", {}), ("auto", SAMPLED), ("torch", SAMPLED)],
+)
 def test_a_known_beginning_and_guesses_change_no_bit(
     make: MakeEngine, decoder: str, sampling: dict[str, float]
 ) -> None:
