@@ -13,7 +13,7 @@ throughput and fairness:
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
@@ -94,6 +94,7 @@ class Scheduler:
         self.traffic = Traffic()
         self._turns = SlotTurns(slots, self.traffic.loads)
         self._arrivals = 0
+        self._is_hosting = False
 
     @property
     def room(self) -> Room:
@@ -147,8 +148,23 @@ class Scheduler:
             self.priority.charge(sequence)
         self._reserve()
         admitted = self._admit()
+        guests = self._guests()
+        if guests:
+            return Plan((), tuple(self._tiles(guests, self.prefill_tokens)), tuple(admitted))
         decodes, budget = self._decodes(self.prefill_tokens)
-        return Plan(tuple(decodes), tuple(self._tiles(budget)), tuple(admitted))
+        return Plan(tuple(decodes), tuple(self._tiles(self.running, budget)), tuple(admitted))
+
+    def _guests(self) -> list[Sequence]:
+        """Chats whose tenant waits for a first word while others are answered: their prompts get a pass to themselves,
+        which is short. Every other pass at most, so that nobody's answer stands still."""
+        answered = {each.tenant for each in self.running if not each.is_prefilling}
+        guests = [
+            each
+            for each in self.running
+            if each.is_prefilling and each.queue_class == CLASSES[0] and each.tenant not in answered
+        ]
+        self._is_hosting = bool(answered and guests) and not self._is_hosting
+        return guests if self._is_hosting else []
 
     def advance(self, plan: Plan) -> None:
         """Count the tokens of a pass that has run as computed. To be called before its samples are appended."""
@@ -188,13 +204,12 @@ class Scheduler:
             works.append(Work(sequence, sequence.num_computed, length, is_sampled=length == pending))
         return works, budget
 
-    def _tiles(self, budget: int) -> list[Work]:
+    def _tiles(self, sequences: Iterable[Sequence], budget: int) -> list[Work]:
         """Tiles of prompts as far as `budget` goes: one of the oldest, so that none is put off for ever, then chat
         before evaluation, and in a class one of each tenant in turn."""
-        for sequence in self.running:
-            if sequence.is_prefilling:
-                self.prefixes.catch_up(sequence)
-        reading = [each for each in self.running if each.is_prefilling]
+        reading = [each for each in sequences if each.is_prefilling]
+        for sequence in reading:
+            self.prefixes.catch_up(sequence)
         if not reading:
             return []
         chosen, lines = _read(reading[0], 1), dict[tuple[str, str], list[Work]]()
