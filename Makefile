@@ -7,7 +7,7 @@ ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check bench bakeoff admin format clean
+.PHONY: run test check bench bench-gpu bakeoff admin format clean
 
 run: $(VENV)/.run
 	@$(BIN)/python -m loraland
@@ -29,6 +29,9 @@ check: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	$(BIN)/python -m tests.bench $(ARGS)
+
+bench-gpu: $(VENV)/.dev
+	$(BIN)/python -m tests.bench.gpu $(ARGS)
 
 bakeoff: $(VENV)/.run
 	@PYTHON=$(BIN)/python bin/bakeoff "$(DATA)"

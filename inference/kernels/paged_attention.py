@@ -92,7 +92,7 @@ def attend_twin(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, w
         seen_keys = keys[blocks].flatten(0, 1)[:context].float().repeat_interleave(heads // kv_heads, dim=1)
         seen_values = values[blocks].flatten(0, 1)[:context].float().repeat_interleave(heads // kv_heads, dim=1)
         queries = qkv[rows, : heads * dim].view(-1, heads, dim).float()
-        ahead = segments.starts[index] + torch.arange(segments.length)[:, None] - torch.arange(context)[None, :]
+        ahead = int(segments.starts[index]) + torch.arange(segments.length)[:, None] - torch.arange(context)[None, :]
         is_seen = (ahead >= 0) & (ahead < (window or context + TILE))
         scores = torch.einsum("qhd,khd->hqk", queries, seen_keys) / math.sqrt(dim)
         weights = scores.masked_fill(~is_seen.to(scores.device), -math.inf).softmax(-1).nan_to_num(0.0)

@@ -20,11 +20,11 @@ from inference.protocol import AdapterRef, Delta, Failed, Finished, Generate, Sa
 def main() -> None:
     engine = Engine(read_config())
     for run in json.load(sys.stdin):
-        print(json.dumps(_run(engine, run["users"], run["asks"])), flush=True)
+        print(json.dumps(run_on(engine, run["users"], run["asks"])), flush=True)
     engine.close()
 
 
-def _run(engine: Engine, users: int, asks: list[tuple[str, str, int]]) -> dict[str, float]:
+def run_on(engine: Engine, users: int, asks: list[tuple[str, str, int]]) -> dict[str, float]:
     """`users` at once. An ask is a digest (empty: the base), a prompt and the length of its answer."""
     waiting, sent = deque(enumerate(asks)), dict[str, float]()
     firsts, lasts, tokens = dict[str, float](), dict[str, float](), 0
