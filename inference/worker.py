@@ -30,6 +30,7 @@ POLL_SECONDS: Final = 1.0
 """How often the queue is looked at when nobody says that something arrived: leases end without a word."""
 RETRY_SECONDS: Final = 0.25
 FAREWELL_SECONDS: Final = 3.0
+CANCEL_SECONDS: Final = 0.5
 STALLED_LOOKS: Final = 10
 """In how many looks in a row the device must be found in one step to count as hung."""
 
@@ -78,9 +79,7 @@ class Worker:
         tasks = [asyncio.create_task(each()) for each in self._duties()]
         ending = asyncio.create_task(self._ending.wait())
         done, _ = await asyncio.wait([ending, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in [ending, *tasks]:
-            task.cancel()
-        await asyncio.gather(ending, *tasks, return_exceptions=True)
+        await _cancel({ending, *tasks})
         for task in done - {ending}:
             self._crash = self._crash or task.exception()
         self._device.close()
@@ -313,6 +312,14 @@ class Worker:
                 "left without farewell worker=%s running=%d error=%r", self._config.name, len(self._running), error
             )
         log.info("left worker=%s released=%d", self._config.name, len(self._running))
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel until all are done: a call that waits for Redis may miss a cancellation in the moment in which it ends."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
 
 
 def _log_end(event: Finished | Failed) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -164,6 +165,23 @@ async def test_a_worker_that_closes_gives_its_answers_to_another(wire):
 async def test_a_worker_that_closes_takes_its_heartbeat_away(wire):
     async with serving(wire):
         await has_beaten(wire, ready=True)
+    assert await wire.heartbeats(BASE) == []
+
+
+async def test_a_worker_closes_though_a_call_misses_its_cancellation(wire, monkeypatch):
+    beat, missed = wire.beat, []
+
+    async def hard_of_hearing(heartbeat, ttl):
+        await beat(heartbeat, ttl)
+        if heartbeat.ready and not missed:
+            missed.append(heartbeat)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(3600)
+
+    monkeypatch.setattr(wire, "beat", hard_of_hearing)
+    async with serving(wire):
+        await has_beaten(wire, ready=True)
+    assert missed
     assert await wire.heartbeats(BASE) == []
 
 
