@@ -20,7 +20,8 @@ from tests.bench.site import REPO
 from tests.bench.stages import STAGES, Bench
 from tests.bench.workloads import WORKLOADS
 
-SCENARIOS = ("direct", "peft", "startup", "fairness", "crowd", "cold", "prefix", "speculation", "overhead")
+SYSTEMS = ("site", "engine", "vllm", "peft")
+SCENARIOS = ("startup", "fairness", "crowd", "cold", "prefix", "speculation", "overhead")
 
 
 def main() -> None:
@@ -29,8 +30,16 @@ def main() -> None:
     record = Record(options.json, options.resume or options.show)
     if not options.show:
         with tempfile.TemporaryDirectory(prefix="loraland-bench-", dir=options.dir) as directory:
+            vllm = options.vllm if "vllm" in options.systems else None
             bench = Bench(
-                record, Path(directory), options.models, options.only, options.runs, options.vllm, options.data
+                record=record,
+                directory=Path(directory),
+                models=options.models,
+                only=options.only,
+                systems=options.systems,
+                runs=options.runs,
+                vllm=vllm,
+                data=options.data,
             )
             for stage in STAGES:
                 stage(bench)
@@ -43,6 +52,9 @@ def _options() -> argparse.Namespace:
         prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", type=_names, default=(*WORKLOADS, *SCENARIOS), help="comma-separated; default all")
+    parser.add_argument(
+        "--systems", type=_systems, default=SYSTEMS, help="which of site, engine, vllm, peft; default all"
+    )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path, default=REPO / "var" / "bench.json")
     parser.add_argument("--vllm", type=Path, help="a virtual environment with vLLM's CPU build (docs/benchmarks.md)")
@@ -58,10 +70,17 @@ def _options() -> argparse.Namespace:
 
 
 def _names(text: str) -> tuple[str, ...]:
+    return _chosen("--only", text, (*WORKLOADS, *SCENARIOS))
+
+
+def _systems(text: str) -> tuple[str, ...]:
+    return _chosen("--systems", text, SYSTEMS)
+
+
+def _chosen(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(","))
-    unknown = sorted(set(names) - {*WORKLOADS, *SCENARIOS})
-    if unknown:
-        sys.exit(f"--only knows {', '.join([*WORKLOADS, *SCENARIOS])}, not {', '.join(unknown)}")
+    if unknown := sorted(set(names) - set(known)):
+        sys.exit(f"{option} knows {', '.join(known)}, not {', '.join(unknown)}")
     return names
 
 

@@ -20,6 +20,8 @@ from inference.protocol import AdapterRef, Delta, Failed, Finished, Generate, Sa
 def main() -> None:
     engine = Engine(read_config())
     for run in json.load(sys.stdin):
+        if run["is_first"]:
+            run_on(engine, run["users"], [(digest, prompt, 4) for digest, prompt, _ in run["asks"]])
         print(json.dumps(run_on(engine, run["users"], run["asks"])), flush=True)
     engine.close()
 

@@ -1,6 +1,7 @@
 """`python -m tests.bench.register BASE COUNT`: many random adapters at once, straight into store and catalogue.
 
-An owner's door examines and proves each adapter, which is right for one and takes long for thousands.
+An owner's door examines and proves each adapter, which is right for one and takes long for thousands. Like a proof,
+this leaves behind the file that the decoder maps.
 """
 
 from __future__ import annotations
@@ -12,6 +13,14 @@ import tempfile
 from pathlib import Path
 
 import django
+import torch
+
+from inference.adapter_file import Base
+from inference.adapters import AdapterStore
+from inference.architecture import read_architecture
+from inference.base_weights import BaseWeights
+from inference.config import read_config
+from inference.fetch import find_model
 
 
 def main(base: Path, count: int) -> None:
@@ -20,14 +29,24 @@ def main(base: Path, count: int) -> None:
     from loraland.catalogue.models import Adapter
     from tests.bench.scenarios import crowd_name
 
+    store = _store()
     have = set(Adapter.objects.filter(slug__startswith="crowd-").values_list("slug", flat=True))
     for number in range(count):
         if crowd_name(number) not in have:
-            _register(base, number, crowd_name(number))
+            _register(base, number, crowd_name(number), store)
     print(count)
 
 
-def _register(base: Path, number: int, slug: str) -> None:
+def _store() -> AdapterStore:
+    config = read_config()
+    directory = find_model(config)
+    architecture = read_architecture(directory / "config.json")
+    weights = BaseWeights(directory, architecture, torch.bfloat16)
+    base = Base(architecture, torch.bfloat16, weights.read, weights.identity)
+    return AdapterStore(config.adapters_dir, base)
+
+
+def _register(base: Path, number: int, slug: str, store: AdapterStore) -> None:
     from django.conf import settings
 
     from inference.identity import adapter_digest
@@ -41,6 +60,7 @@ def _register(base: Path, number: int, slug: str) -> None:
     digest = adapter_digest(config, made / "adapter_model.safetensors")
     made.chmod(0o755)
     made.rename(kept(digest))
+    store.load(digest)
     adapter = Adapter.objects.create(slug=slug, name=slug, base=settings.BASE_NAME)
     version = AdapterVersion.objects.create(
         adapter=adapter, digest=digest, config=config, rank=8, status=AdapterVersion.Status.PUBLISHED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -32,6 +32,7 @@ class Bench:
     directory: Path
     models: Path
     only: tuple[str, ...]
+    systems: tuple[str, ...]
     runs: int
     vllm: Path | None
     data: Path | None
@@ -68,9 +69,9 @@ class Bench:
         workload = WORKLOADS[name]
         return self.prompts.asks(workload.models, workload.requests, f"{name}-{run}")
 
-    def load(self, system: str, name: str, target: Target) -> None:
-        """One workload on a server, all its runs, after one request of each user and adapter to warm up."""
-        if name not in self.wanted(system, [name]):
+    def load(self, system: str, name: str, target: Target, wanted: Iterable[str]) -> None:
+        """One workload on a server, if `wanted`: all its runs, after a request of each user and adapter to warm up."""
+        if name not in wanted:
             return
         workload = WORKLOADS[name]
         warm = self.prompts.asks(workload.models, max(workload.users, len(workload.models)), f"{name}-warm")
@@ -80,22 +81,22 @@ class Bench:
 
 def plain_site(bench: Bench) -> None:
     """The workloads and what else needs no cache, on one site; wide adapters come when memory has been read."""
-    wanted = bench.wanted("site", WORKLOADS)
+    wanted = bench.wanted("site", WORKLOADS) if "site" in bench.systems else []
     others = bench.wanted("scenarios", ("startup", "fairness", "crowd", "cold"))
     if not wanted and not others:
         return
     with bench.site() as live:
         live.import_adapters([bench.adapters[name] for name in NARROW])
         for name in ("w1", "w2", "w3"):
-            bench.load("site", name, live.target)
+            bench.load("site", name, live.target, wanted)
         if "w3" in wanted:
             bench.record.add("scenarios", "memory", {"worker_mb": resident_mb(live.worker)})
-        bench.load("site", "w4", live.target)
+        bench.load("site", "w4", live.target, wanted)
         bench.fill("scenarios", "startup", lambda run: scenarios.startup(live))
         bench.fill("scenarios", "fairness", lambda run: scenarios.fairness(live, bench.prompts, f"fairness-{run}"))
         if "w5" in wanted:
             live.import_adapters([bench.adapters[name] for name in WIDE])
-            bench.load("site", "w5", live.target)
+            bench.load("site", "w5", live.target, wanted)
         if {"crowd", "cold"} & set(others):
             scenarios.register_crowd(live, bench.base)
             bench.fill("scenarios", "crowd", lambda run: scenarios.crowd(live, bench.prompts, f"crowd-{run}"))
@@ -136,31 +137,27 @@ def speculation(bench: Bench) -> None:
 
 def direct(bench: Bench) -> None:
     """The workloads on the engine alone, in a process of its own, over the same store of adapters."""
-    names = bench.wanted("engine", WORKLOADS) if "direct" in bench.only else []
+    names = bench.wanted("engine", WORKLOADS) if "engine" in bench.systems else []
     if not names:
         return
-    digests = _store(bench)
-    runs, order = [], []
+    digests, runs = _store(bench), []
     for name in names:
-        for number in ("warm", *(f"direct-{run}" for run in range(bench.runs))):
-            asks = bench.asks(name, number)
-            runs.append(
-                {
-                    "users": WORKLOADS[name].users,
-                    "asks": [(digests.get(ask.model, ""), ask.prompt, NEW_TOKENS) for ask in asks],
-                }
-            )
-            order.append((name, number))
+        users = WORKLOADS[name].users
+        for number in range(bench.runs):
+            asks = [
+                (digests.get(ask.model, ""), ask.prompt, NEW_TOKENS) for ask in bench.asks(name, f"direct-{number}")
+            ]
+            runs.append({"users": users, "asks": asks, "is_first": number == 0})
     variables = site.environment() | site.PLAIN | {"VAR_DIR": str(bench.directory / "store")}
     told = _told("tests.bench.direct", runs, variables)
-    for (name, number), run in zip(order, told, strict=True):
-        if number != "warm":
-            bench.record.add("engine", name, run)
+    for name in names:
+        for _ in range(bench.runs):
+            bench.record.add("engine", name, next(told))
 
 
 def peft(bench: Bench) -> None:
     """The workloads offline, one static batch after another, through PEFT (W4: transformers alone)."""
-    names = bench.wanted("peft", WORKLOADS) if "peft" in bench.only else []
+    names = bench.wanted("peft", WORKLOADS) if "peft" in bench.systems else []
     if not names:
         return
     runs = []
@@ -171,7 +168,7 @@ def peft(bench: Bench) -> None:
         runs[-1]["times"] = bench.runs
     adapters = next(iter(bench.adapters.values())).parent
     asked = {"base": str(bench.base), "adapters": str(adapters), "runs": runs}
-    told = iter(_told("tests.bench.peft_batch", asked, site.environment()))
+    told = _told("tests.bench.peft_batch", asked, site.environment())
     for name in names:
         for _ in range(bench.runs):
             bench.record.add("peft", name, next(told))
@@ -187,7 +184,7 @@ def vllm_variants(bench: Bench) -> None:
         with vllm.running(bench.vllm, variant, bench.base, adapters, bench.directory / "vllm.log") as (target, seconds):
             bench.record.add(variant, "start", {"ready_seconds": seconds})
             for name in wanted:
-                bench.load(variant, name, target)
+                bench.load(variant, name, target, wanted)
 
 
 STAGES: Final = (overhead, plain_site, direct, vllm_variants, peft, prefix_cache, speculation)
@@ -210,12 +207,14 @@ def _store(bench: Bench) -> dict[str, str]:
     return digests
 
 
-def _told(module: str, asked: Any, variables: dict[str, str]) -> list[dict[str, float]]:
-    """What a measuring process of its own writes, one run a line."""
-    command = [sys.executable, "-m", module]
-    done = subprocess.run(
-        command, cwd=site.REPO, env=variables, input=json.dumps(asked), capture_output=True, text=True
-    )
-    if done.returncode:
-        raise RuntimeError(f"{module} failed:\n{done.stderr[-3000:]}")
-    return [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+def _told(module: str, asked: Any, variables: dict[str, str]) -> Iterator[dict[str, float]]:
+    """What a measuring process of its own writes, one run a line, as it comes."""
+    command, streams = [sys.executable, "-m", module], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, cwd=site.REPO, env=variables, text=True, **streams) as process:
+        assert process.stdin
+        assert process.stdout
+        process.stdin.write(json.dumps(asked))
+        process.stdin.close()
+        yield from (json.loads(line) for line in process.stdout if line.startswith("{"))
+    if process.returncode:
+        raise RuntimeError(f"{module} ended with exit code {process.returncode}; see above")
