@@ -17,6 +17,7 @@ class Decoder {
         : model_(model),
           queries_(model.num_heads * model.head_dim),
           keys_(model.num_kv_heads * model.head_dim),
+          qkv_width_(queries_ + 2 * keys_),
           cache_{model.num_kv_heads, model.head_dim, model.block_size},
           num_threads_(num_threads),
           has_matrix_unit_(may_use_matrix_unit && ask_for_matrix_unit()),
@@ -52,11 +53,9 @@ class Decoder {
             if (!fits) chunks_.push_back({adapter, place, place});
             chunks_.back().end = place + 1;
         }
-        qkv_width_ = queries_ + 2 * keys_;
         for (auto [buffer, width] : {std::pair{&hidden_, model_.hidden}, {&normed_, model_.hidden}, {&qkv_, qkv_width_},
-                                     {&attended_, queries_}, {&gate_up_, 2 * model_.inner}, {&inner_, model_.inner}})
+                                     {&attended_, queries_}, {&added_, model_.hidden}, {&gate_up_, 2 * model_.inner}, {&inner_, model_.inner}})
             buffer->resize(std::max<size_t>(buffer->size(), pass.rows * width));
-        added_.resize(std::max<size_t>(added_.size(), pass.rows * model_.hidden));
     }
 
     void embed(const PassView& pass) {
@@ -79,14 +78,14 @@ class Decoder {
         attend(pass, layer);
         apply(weights.o, attended_.data(), pass.rows, added_.data());
         by_chunk([&](const Chunk& chunk) {
-            adapt_rows(pass, O, layer, chunk, attended_.data(), queries_, 0, added_.data(), model_.hidden, 0);
+            adapt_rows(pass, O, layer, chunk, attended_.data(), queries_, added_.data(), model_.hidden, 0);
             for (int64_t place = chunk.begin; place < chunk.end; place++) add_and_normalise(order_[place], weights.mlp_norm);
         });
         apply(weights.gate_up, normed_.data(), pass.rows, gate_up_.data());
         by_chunk([&](const Chunk& chunk) { activate(pass, layer, chunk); });
         apply(weights.down, inner_.data(), pass.rows, added_.data());
         by_chunk([&](const Chunk& chunk) {
-            adapt_rows(pass, DOWN, layer, chunk, inner_.data(), model_.inner, 0, added_.data(), model_.hidden, 0);
+            adapt_rows(pass, DOWN, layer, chunk, inner_.data(), model_.inner, added_.data(), model_.hidden, 0);
             for (int64_t place = chunk.begin; place < chunk.end; place++) add_and_normalise(order_[place], next_norm);
         });
     }
@@ -147,14 +146,14 @@ class Decoder {
     }
 
     // Add the adapter's update of `target` to columns from `to` on of the chunk's rows in `outs`.
-    void adapt_rows(const PassView& pass, Target target, int64_t layer, const Chunk& chunk, const bf16* rows, int64_t stride,
-                    int64_t from, bf16* outs, int64_t width, int64_t to) {
+    void adapt_rows(const PassView& pass, Target target, int64_t layer, const Chunk& chunk, const bf16* rows, int64_t stride, bf16* outs,
+                    int64_t width, int64_t to) {
         const PairView* pair = pair_of(pass, order_[chunk.begin], target);
         if (!pair) return;
         const bf16* inputs[CHUNK];
         bf16* outputs[CHUNK];
         for (int64_t place = chunk.begin; place < chunk.end; place++) {
-            inputs[place - chunk.begin] = rows + order_[place] * stride + from;
+            inputs[place - chunk.begin] = rows + order_[place] * stride;
             outputs[place - chunk.begin] = outs + order_[place] * width + to;
         }
         auto [in, out] = shape_of(target);
@@ -174,9 +173,9 @@ class Decoder {
 
     void place_keys(const PassView& pass, int64_t layer, const Chunk& chunk) {
         const bf16* rows = normed_.data();
-        adapt_rows(pass, Q, layer, chunk, rows, model_.hidden, 0, qkv_.data(), qkv_width_, 0);
-        adapt_rows(pass, K, layer, chunk, rows, model_.hidden, 0, qkv_.data(), qkv_width_, queries_);
-        adapt_rows(pass, V, layer, chunk, rows, model_.hidden, 0, qkv_.data(), qkv_width_, queries_ + keys_);
+        adapt_rows(pass, Q, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, 0);
+        adapt_rows(pass, K, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, queries_);
+        adapt_rows(pass, V, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, queries_ + keys_);
         for (int64_t place = chunk.begin; place < chunk.end; place++) {
             int64_t row = order_[place];
             bf16* parts = qkv_.data() + row * qkv_width_;
@@ -221,8 +220,8 @@ class Decoder {
 
     void activate(const PassView& pass, int64_t layer, const Chunk& chunk) {
         const bf16* rows = normed_.data();
-        adapt_rows(pass, GATE, layer, chunk, rows, model_.hidden, 0, gate_up_.data(), 2 * model_.inner, 0);
-        adapt_rows(pass, UP, layer, chunk, rows, model_.hidden, 0, gate_up_.data(), 2 * model_.inner, model_.inner);
+        adapt_rows(pass, GATE, layer, chunk, rows, model_.hidden, gate_up_.data(), 2 * model_.inner, 0);
+        adapt_rows(pass, UP, layer, chunk, rows, model_.hidden, gate_up_.data(), 2 * model_.inner, model_.inner);
         for (int64_t place = chunk.begin; place < chunk.end; place++) {
             const bf16* gate = gate_up_.data() + order_[place] * 2 * model_.inner;
             bf16* inner = inner_.data() + order_[place] * model_.inner;
@@ -251,11 +250,10 @@ class Decoder {
     }
 
     const ModelView model_;
-    const int64_t queries_, keys_;
+    const int64_t queries_, keys_, qkv_width_;
     const CacheShape cache_;
     const int64_t num_threads_;
     const bool has_matrix_unit_;
-    int64_t qkv_width_ = 0;
     std::vector<int64_t> order_;
     std::vector<Chunk> chunks_;
     std::vector<int8_t> quantised_;
