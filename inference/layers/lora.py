@@ -32,7 +32,8 @@ class TargetWeights:
 
     Scaling is folded into `b`; a layer that the adapter leaves alone holds zeros. ``embed_tokens`` (in: the
     vocabulary) and ``lm_head`` (out: the vocabulary) count as one layer. With `scale`, float32 [layers, out]
-    whatever the type of the rest, the result is ``scale * (base's output + rows @ a @ b)``.
+    whatever the type of the rest, the result is ``scale * (base's output + rows @ a @ b)``. The native decoder has
+    `b` in another order (`inference.layers.packed_lora`).
     """
 
     a: Tensor
