@@ -27,8 +27,9 @@ from inference.native.bank import NativeBank
 from inference.native.build import BuildError, library_path
 from inference.native.decoder import NativeDecoder, unsupported
 from inference.prefix_cache import PrefixCache
-from inference.scheduler import TILE, Scheduler
+from inference.scheduler import Scheduler
 from inference.self_check import self_check
+from inference.tile import TILE
 from inference.tokenizer import Tokenizer
 from inference.weights import load_weights
 

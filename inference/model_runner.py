@@ -12,11 +12,12 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-from inference.batch import TILE, Batch, Segment
+from inference.batch import Batch, Segment
 from inference.layers.attention import KVCache
 from inference.layers.lora import LoraPlanner
 from inference.sampler import Choice, Draw, accept, sample
 from inference.scheduler import Plan, Work
+from inference.tile import TILE
 
 
 class OutOfMemory(Exception):

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.architecture import Architecture
-from inference.batch import TILE, Batch
+from inference.batch import Batch
 from inference.config import EngineConfig
 from inference.gpu.adapters import SlotBank
 from inference.gpu.graphs import Graphs
@@ -26,6 +26,7 @@ from inference.layers.linear import Linear
 from inference.layers.lora import LoraPlanner
 from inference.layers.rotary import Rotary
 from inference.model import DecoderWeights, LayerWeights
+from inference.tile import TILE
 
 
 def make_decoder(

@@ -20,7 +20,7 @@ import triton.language as tl
 from torch import Tensor
 
 from inference.architecture import EMBEDDING, HEAD, TARGETS, Architecture
-from inference.batch import TILE
+from inference.tile import TILE
 
 INDEX: Final = {target: index for index, target in enumerate((*TARGETS, EMBEDDING, HEAD))}
 """The columns of a `SlotTable`."""

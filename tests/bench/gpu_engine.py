@@ -23,8 +23,9 @@ from inference.machine import Machine
 from inference.model import DecoderWeights
 from inference.model_runner import ModelRunner, canary_blocks
 from inference.prefix_cache import PrefixCache
-from inference.scheduler import TILE, Scheduler
+from inference.scheduler import Scheduler
 from inference.self_check import self_check
+from inference.tile import TILE
 from inference.tokenizer import Tokenizer
 from tests.bench.mistral import make_adapter
 from tests.inference.engines import make_tokenizer

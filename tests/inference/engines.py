@@ -27,7 +27,8 @@ from inference.machine import Machine
 from inference.model_runner import ModelRunner, canary_blocks
 from inference.prefix_cache import PrefixCache
 from inference.protocol import Delta, Event, Failed, Finished, Progress, Terminal, TokenLogprob
-from inference.scheduler import TILE, Scheduler
+from inference.scheduler import Scheduler
+from inference.tile import TILE
 from inference.tokenizer import Tokenizer
 
 CONTROLS = ("<|end|>", "<|start|>")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from inference.architecture import EMBEDDING, Architecture
-from inference.batch import TILE
 from inference.kernels import lora, norm, paged_attention, rope, swiglu
+from inference.tile import TILE
 
 # Triton's interpreter multiplies bfloat16 as if it were whole numbers, so rounding is tested in float16 there.
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
