@@ -16,10 +16,11 @@ from inference.config import EngineConfig
 from inference.gpu.adapters import SlotBank
 from inference.gpu.graphs import Graphs
 from inference.gpu.step import PANEL, Staging, Step, decode_shape, shape_of
-from inference.kernels.lora import add_embedding, add_lora, groups
+from inference.kernels.lora import add_embedding, add_lora
 from inference.kernels.norm import add_rms_norm
 from inference.kernels.paged_attention import attend
 from inference.kernels.rope import rotate_and_store
+from inference.kernels.slot_table import groups
 from inference.kernels.swiglu import swiglu
 from inference.layers.attention import KVCache
 from inference.layers.linear import Linear
