@@ -90,8 +90,7 @@ def build_machine(config: EngineConfig) -> Machine:
     host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank, bank.prepare)
     loader = AdapterLoader(host_cache.load, host_cache.find)
     slots = LoraSlots(config.adapter_slots, loader.get, bank, config.slots_mb * 1024**2)
-    # Batches are made on the host: the decoder of a GPU sends each in one copy.
-    runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]), torch.device("cpu"))
+    runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]))
     return Machine(
         tokenizer=tokenizer,
         scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes, config.tenant_weights),
@@ -123,7 +122,7 @@ def _decoder(config: EngineConfig, architecture: Architecture, weights: DecoderW
         if config.decoder == "native":
             raise MachineError(f"DECODER=native cannot be had: {error}; choose auto or torch") from error
         log.info("torch decoder reason=%s", error)
-    return Decoder(architecture, weights), LoraBank(weights.device)
+    return Decoder(architecture, weights), LoraBank()
 
 
 def _native_decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> NativeDecoder:

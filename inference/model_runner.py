@@ -88,16 +88,9 @@ class _Rows:
 class ModelRunner:
     """Runs plans on `decoder`. `cache` has blocks for the canary behind those that the block pool hands out."""
 
-    def __init__(
-        self,
-        decoder: Forward,
-        cache: KVCache,
-        lora: LoraPlanner | None,
-        canary_ids: tuple[int, ...],
-        device: torch.device,
-    ) -> None:
+    def __init__(self, decoder: Forward, cache: KVCache, lora: LoraPlanner | None, canary_ids: tuple[int, ...]) -> None:
         assert 0 < len(canary_ids) <= TILE, "the canary is one tile"
-        self.decoder, self.cache, self.lora, self.device = decoder, cache, lora, device
+        self.decoder, self.cache, self.lora = decoder, cache, lora
         self.canary_ids = canary_ids
         num_blocks = canary_blocks(cache.block_size)
         self._canary_table = tuple(range(cache.num_blocks - num_blocks, cache.num_blocks))
@@ -138,22 +131,24 @@ class ModelRunner:
             tiles.append(rows.add(list(self.canary_ids), 0, self._canary_table, -1))
             rows.sample_rows.append(len(rows.token_ids) - 1)
         return Batch(
-            token_ids=self._tensor(rows.token_ids),
-            positions=self._tensor(rows.positions),
-            cache_slots=self._tensor(rows.cache_slots),
-            adapter_slots=self._tensor(rows.adapter_slots),
+            token_ids=_tensor(rows.token_ids),
+            positions=_tensor(rows.positions),
+            cache_slots=_tensor(rows.cache_slots),
+            adapter_slots=_tensor(rows.adapter_slots),
             decodes=tuple(decodes),
             tiles=tuple(tiles),
-            sample_rows=self._tensor(rows.sample_rows),
+            sample_rows=_tensor(rows.sample_rows),
         )
-
-    def _tensor(self, values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self.device)
 
 
 def canary_blocks(block_size: int) -> int:
     """How many blocks of a cache the canary needs, behind those of the pool."""
     return -(-TILE // block_size)
+
+
+def _tensor(values: list[int]) -> Tensor:
+    """On the host: the decoder of a GPU sends all parts of a batch in one copy."""
+    return torch.tensor(values, dtype=torch.int64)
 
 
 def _add_decodes(rows: _Rows, work: Work) -> list[Segment]:

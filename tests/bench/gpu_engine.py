@@ -67,7 +67,7 @@ def make_engine(
     loader = AdapterLoader(host_cache.load, host_cache.find)
     slots = LoraSlots(config.adapter_slots, loader.get, bank)
     prefixes = PrefixCache(pool, TILE, is_on=False)
-    runner = ModelRunner(decoder, kv_cache, slots, (1, 2, 3), torch.device("cpu"))
+    runner = ModelRunner(decoder, kv_cache, slots, (1, 2, 3))
     machine = Machine(
         tokenizer=Tokenizer(make_tokenizer(Path(config.var_dir))),
         scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes),

@@ -243,9 +243,7 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
     machine = Machine(
         tokenizer=tokenizer,
         scheduler=Scheduler(pool, slots, settings["max_rows"], settings["prefill_tokens"], prefixes),
-        runner=ModelRunner(
-            ReadingDecoder(slots.digest, settings["habit"], is_uniform), cache, None, canary, torch.device("cpu")
-        ),
+        runner=ModelRunner(ReadingDecoder(slots.digest, settings["habit"], is_uniform), cache, None, canary),
         slots=slots,
         host_cache=host_cache,
         loader=loader,

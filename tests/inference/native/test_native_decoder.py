@@ -68,7 +68,7 @@ class Twins:
         self.truth = Decoder(self.architecture, wide)
 
     def passes(self, name: str, digests: tuple[str, ...] = ()) -> Passes:
-        bank = NativeBank(4) if name == "native" else LoraBank(torch.device("cpu"))
+        bank = NativeBank(4) if name == "native" else LoraBank()
         dtype = torch.float32 if name == "truth" else torch.bfloat16
         base = dataclasses.replace(load_base(self.directory, dtype), is_packed=name == "native")
         slots = LoraSlots(4, AdapterStore(self.store, base).load, bank)
