@@ -6,7 +6,7 @@ The only place where sequences meet tensors; it decides nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import torch
@@ -57,13 +57,11 @@ class _Rows:
     """A batch under construction, as plain lists."""
 
     block_size: int
-
-    def __post_init__(self) -> None:
-        self.token_ids: list[int] = []
-        self.positions: list[int] = []
-        self.cache_slots: list[int] = []
-        self.adapter_slots: list[int] = []
-        self.sample_rows: list[int] = []
+    token_ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    cache_slots: list[int] = field(default_factory=list)
+    adapter_slots: list[int] = field(default_factory=list)
+    sample_rows: list[int] = field(default_factory=list)
 
     def add(self, token_ids: list[int], start: int, table: tuple[int, ...], slot: int) -> Segment:
         """Append rows for the tokens at positions from `start` on; their segment."""
