@@ -38,7 +38,8 @@ def _pack(target: str, pair: TargetWeights) -> TargetWeights:
     if b.dim() == 3:
         if target == HEAD:
             b, scale = _padded(b), None if scale is None else _padded(scale)
-        b = b.unflatten(1, (-1, 2)).transpose(2, 3).contiguous()
+        num_layers, rank, out = b.shape
+        b = b.reshape(num_layers, rank // 2, 2, out).transpose(2, 3).contiguous()
     a = a.contiguous() if target == EMBEDDING else a.transpose(1, 2).contiguous().transpose(1, 2)
     return TargetWeights(a, b, scale)
 
