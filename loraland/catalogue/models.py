@@ -81,6 +81,10 @@ class Adapter(models.Model):
 
 
 class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
+    def drafts(self) -> AdapterVersionQuerySet:
+        """Versions that answer already and were never published: nobody but staff should hear of them."""
+        return self.filter(status=AdapterVersion.Status.READY, published_at=None)
+
     def claim(self, pk: int) -> AdapterVersion | None:
         """Take the examination of version `pk`; None when another process has it or it is done."""
         now = timezone.now()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from django import forms
@@ -15,7 +18,7 @@ from django.utils.safestring import SafeString
 from loraland.catalogue import store
 from loraland.evals.forecast import FEWEST, forecast, known
 from loraland.evals.heuristics import NAMES, heuristics
-from loraland.evals.jsonl import Examined, examine
+from loraland.evals.jsonl import Examined, examine, examine_test
 from loraland.evals.models import DataSet
 from loraland.evals.templatetags.figures import signed
 
@@ -34,34 +37,72 @@ class DataSetForm(ModelForm):
         help_text='One row a line, all with the same fields: {"inputs": {"text": "What a day!"}, "target": "joy"}',
     )
 
+    test_file = forms.FileField(
+        required=False,
+        label="Test rows",
+        help_text="To be scored on and never trained on. Without them up to a fifth of the rows is held out.",
+    )
+
     class Meta:
         model = DataSet
         fields = ("name",)
 
     examined: Examined
+    examined_test: Examined | None = None
 
     def clean_file(self) -> Any:
-        file = self.cleaned_data["file"]
-        if file.size > store.max_bytes():
-            raise forms.ValidationError(f"The file is larger than {settings.MAX_UPLOAD_MB} MB, the limit of this site.")
+        file = _of_right_size(self.cleaned_data["file"])
         self.examined = examine(cast("IO[bytes]", file))
         if self.examined.reasons:
             raise forms.ValidationError(self.examined.reasons)
-        if known := DataSet.objects.filter(digest=self.examined.digest).first():
-            raise forms.ValidationError(f"These are exactly the rows of {known}, which is here already.")
         return file
+
+    def clean_test_file(self) -> Any:
+        file = self.cleaned_data["test_file"]
+        if file and "file" in self.cleaned_data:
+            self.examined_test = examine_test(cast("IO[bytes]", _of_right_size(file)), self.examined)
+            if self.examined_test.reasons:
+                raise forms.ValidationError(self.examined_test.reasons)
+        return file
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        if not self.errors and (known := DataSet.objects.filter(digest=self._digest()).first()):
+            self.add_error("file", f"These are exactly the rows of {known}, which is here already.")
+        return cleaned
 
     def save(self, commit: bool = True) -> DataSet:
         found, data = self.examined, self.instance
-        data.digest, data.fields, data.rows = found.digest, found.fields, len(found.rows)
+        data.digest, data.fields, data.rows = self._digest(), found.fields, len(found.rows)
         data.heuristics = heuristics(found.rows)
         data.path.parent.mkdir(parents=True, exist_ok=True)
-        self.cleaned_data["file"].seek(0)
-        partial = data.path.with_suffix(".partial")
-        partial.write_bytes(self.cleaned_data["file"].read())
-        partial.replace(data.path)
+        _keep(self.cleaned_data["file"], data.path)
+        if self.examined_test:
+            data.test_rows = len(self.examined_test.rows)
+            _keep(self.cleaned_data["test_file"], data.test_path)
         saved: DataSet = super().save(commit)
         return saved
+
+    def _digest(self) -> str:
+        """The SHA-256 of the rows; with a test part, of the two digests."""
+        if self.examined_test is None:
+            return self.examined.digest
+        return hashlib.sha256(f"{self.examined.digest} {self.examined_test.digest}".encode()).hexdigest()
+
+
+def _of_right_size(file: Any) -> Any:
+    if file.size > store.max_bytes():
+        raise forms.ValidationError(f"The file is larger than {settings.MAX_UPLOAD_MB} MB, the limit of this site.")
+    return file
+
+
+def _keep(file: Any, path: Path) -> None:
+    """Write the uploaded `file` to `path`, whole or not at all."""
+    file.seek(0)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as kept:
+        shutil.copyfileobj(file, kept)
+    partial.replace(path)
 
 
 @admin.register(DataSet)
@@ -69,13 +110,13 @@ class DataSetAdmin(DataSetAdminBase):
     """Adding a data set is an upload; its rows never change after that."""
 
     list_display = ("name", "rows", "created", "forecast")
-    fields = ("name", "rows", "shown_fields", "forecast", "shown_heuristics", "digest", "created", "created_by")
+    fields = ("name", "shown_rows", "shown_fields", "forecast", "shown_heuristics", "digest", "created", "created_by")
 
     def get_form(self, request: HttpRequest, obj: DataSet | None = None, change: bool = False, **kwargs: Any) -> Any:
         return super().get_form(request, obj, change, **kwargs) if obj else DataSetForm
 
     def get_fields(self, request: HttpRequest, obj: DataSet | None = None) -> Any:
-        return self.fields if obj else ("name", "file")
+        return self.fields if obj else ("name", "file", "test_file")
 
     def get_readonly_fields(self, request: HttpRequest, obj: DataSet | None = None) -> Any:
         return self.fields[1:] if obj else ()
@@ -87,6 +128,11 @@ class DataSetAdmin(DataSetAdminBase):
 
     def response_add(self, request: HttpRequest, obj: DataSet, post_url_continue: str | None = None) -> Any:
         return super().response_add(request, obj, reverse("admin:evals_dataset_change", args=[obj.pk]))
+
+    @admin.display(description="rows")
+    def shown_rows(self, data: DataSet) -> str:
+        held_out = f"{data.test_rows} test rows" if data.test_rows else "up to a fifth of them is held out as test rows"
+        return f"{data.rows}; {held_out}"
 
     @admin.display(description="fields")
     def shown_fields(self, data: DataSet) -> str:

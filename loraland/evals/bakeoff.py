@@ -30,6 +30,8 @@ class Trial:
     limit: int | None = None
     again: bool = False
     with_reference: bool = False
+    ask: Ask | None = None
+    """Who is asked in place of the engine."""
 
     @property
     def rows(self) -> int:
@@ -88,6 +90,6 @@ async def _ensure(
         for _ in plan.questions:
             on_row()
     else:
-        await measure(run, plan, ask or ask_engine, on_row)
+        await measure(run, plan, ask or trial.ask or ask_engine, on_row)
     on_run(run)
     return run

@@ -33,7 +33,7 @@ class Comparison:
 def comparisons(runs: Iterable[Run] | None = None) -> list[Comparison]:
     """The run that counts of every adapter on every task for which the base was measured too."""
     by_task: dict[str, list[Run]] = defaultdict(list)
-    for run in Run.objects.on_test() if runs is None else runs:
+    for run in Run.objects.public().on_test() if runs is None else runs:
         by_task[run.task].append(run)
     return [found for measured in by_task.values() for found in _of_task(measured)]
 

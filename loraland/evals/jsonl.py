@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from django.conf import settings
@@ -32,11 +32,10 @@ class Examined:
         return list(self.rows[0].inputs) if self.rows else []
 
 
-def examine(lines: Iterable[bytes]) -> Examined:
-    """Look through the `lines` of a file; empty ones are passed over."""
+def examine(lines: Iterable[bytes], fewest: int = FEWEST_ROWS, fields: list[str] | None = None) -> Examined:
+    """Look through the `lines` of a file, whose rows have `fields`, else those of the first; empty ones are passed."""
     digest, rows, reasons = hashlib.sha256(), [], []
     seen: dict[tuple[str, ...], int] = {}
-    fields: list[str] | None = None
     for number, line in enumerate(lines, 1):
         digest.update(line)
         if not line.strip():
@@ -52,9 +51,21 @@ def examine(lines: Iterable[bytes]) -> Examined:
             rows.append(row)
         else:
             reasons.append(f"Line {number} repeats line {first}; leave it out.")
-    if not reasons and len(rows) < FEWEST_ROWS:
-        reasons.append(f"There are {len(rows)} rows; it takes {FEWEST_ROWS} at least to learn from.")
+    if not reasons and len(rows) < fewest:
+        reasons.append(f"There are {len(rows)} rows; it takes {fewest} at least.")
     return Examined(tuple(rows), shortened(reasons), digest.hexdigest())
+
+
+def examine_test(lines: Iterable[bytes], train: Examined) -> Examined:
+    """Look through the `lines` of a test part: the fields of `train`, and no question that is asked there too."""
+    found = examine(lines, fewest=1, fields=train.fields or None)
+    known = {tuple(row.inputs.values()) for row in train.rows}
+    twice = [row for row in found.rows if tuple(row.inputs.values()) in known]
+    if not twice:
+        return found
+    first = " · ".join(twice[0].inputs.values())[:80]
+    sentence = f"{len(twice)} test rows ask what a training row asks, such as “{first}”; leave them out of one part."
+    return replace(found, reasons=[*found.reasons, sentence])
 
 
 def shortened(reasons: list[str]) -> list[str]:

@@ -12,6 +12,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from inference.tasks.metrics import Tally
+from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.score import BASE_ASKED
 
 
@@ -27,6 +28,11 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Finished runs with an answer to every row here, the newest first; imported ones have the sum alone."""
         every = self.finished().annotate(kept=models.Count("samples"))
         return every.filter(kept=models.F("n")).order_by("-finished")
+
+    def public(self) -> RunQuerySet:
+        """Finished runs but those of drafts, which only their owners know of."""
+        same = {"digest": models.OuterRef("digest"), "adapter__slug": models.OuterRef("adapter")}
+        return self.finished().exclude(models.Exists(AdapterVersion.objects.drafts().filter(**same)))
 
     def on_test(self) -> RunQuerySet:
         """Finished runs over test rows, the newest first."""
@@ -173,12 +179,16 @@ class Sample(models.Model):
 
 
 class DataSet(models.Model):
-    """Rows that an owner has uploaded to train on; the file lies under its digest in `settings.DATASETS_DIR`."""
+    """Rows that an owner has uploaded to train on, and a test part if there is one.
+
+    The files lie under their digest in `settings.DATASETS_DIR` and never change.
+    """
 
     name = models.CharField(max_length=120)
     digest = models.CharField(max_length=64, unique=True, editable=False)
     fields = models.JSONField(default=list, editable=False)
     rows = models.PositiveIntegerField(default=0, editable=False)
+    test_rows = models.PositiveIntegerField(default=0, editable=False, help_text="0: a part of the rows is held out.")
     heuristics = models.JSONField(default=dict, editable=False)
     created = models.DateTimeField(default=timezone.now, editable=False)
     created_by = models.ForeignKey(
@@ -194,3 +204,7 @@ class DataSet(models.Model):
     @property
     def path(self) -> Path:
         return settings.DATASETS_DIR / f"{self.digest}.jsonl"
+
+    @property
+    def test_path(self) -> Path:
+        return settings.DATASETS_DIR / f"{self.digest}.test.jsonl"

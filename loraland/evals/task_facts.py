@@ -8,6 +8,7 @@ from typing import Final
 
 from inference.tasks.recipe import Recipe, RecipeError, load_recipe
 from loraland.catalogue.categories import Category, category_of
+from loraland.catalogue.models import Adapter
 from loraland.catalogue.template import label_of
 from loraland.paper import table
 
@@ -38,12 +39,24 @@ class TaskFacts:
         return STAND_INS.get(self.name, "")
 
 
-@cache
 def facts_of(task: str) -> TaskFacts:
-    """The facts of `task`. Without a recipe its licence is unknown, so its rows count as restricted."""
+    """The facts of `task`: its recipe's, or those of the adapter that was trained here for it and bears its name."""
+    return _of_recipe(task) or _of_adapter(task)
+
+
+@cache
+def recipe_of(task: str) -> Recipe | None:
+    try:
+        return load_recipe(task)
+    except RecipeError:
+        return None
+
+
+@cache
+def _of_recipe(task: str) -> TaskFacts | None:
     recipe = recipe_of(task)
     if recipe is None:
-        return TaskFacts(task, label_of(task), category_of(""))
+        return None
     data = recipe.dataset
     return TaskFacts(
         name=task,
@@ -57,9 +70,9 @@ def facts_of(task: str) -> TaskFacts:
     )
 
 
-@cache
-def recipe_of(task: str) -> Recipe | None:
-    try:
-        return load_recipe(task)
-    except RecipeError:
-        return None
+def _of_adapter(task: str) -> TaskFacts:
+    """Without a recipe the licence of the rows is not known, so they count as restricted."""
+    adapter = Adapter.objects.published().filter(slug=task).first()
+    if adapter is None:
+        return TaskFacts(task, label_of(task), category_of(""))
+    return TaskFacts(task, adapter.name, category_of(adapter.category), adapter.summary)

@@ -15,7 +15,7 @@ from django.views.decorators.http import require_safe
 
 from loraland.evals import leaderboard, tables
 from loraland.evals.counting import counting
-from loraland.evals.models import Run
+from loraland.evals.models import Run, RunQuerySet
 from loraland.evals.task_facts import facts_of
 
 SAMPLES_A_PAGE: Final = 25
@@ -65,7 +65,7 @@ def board_json(request: HttpRequest) -> JsonResponse:
 @require_safe
 def task(request: HttpRequest, task: str) -> HttpResponse:
     """One task: how it is scored, and every run over its rows that counts."""
-    runs = counting(Run.objects.finished().filter(task=task))
+    runs = counting(Run.objects.public().filter(task=task))
     if not runs:
         raise Http404(f"Nothing was measured on {task!r}.")
     found = [entry for entry in leaderboard.entries() if entry.facts.name == task]
@@ -81,7 +81,7 @@ def task(request: HttpRequest, task: str) -> HttpResponse:
 @require_safe
 def run(request: HttpRequest, pk: UUID) -> HttpResponse:
     """The answers of one run, a page at a time."""
-    shown = get_object_or_404(Run.objects.finished(), pk=pk)
+    shown = get_object_or_404(_readable(request), pk=pk)
     samples = shown.samples.all()
     if (share := request.GET.get("show", "")) == "missed":
         samples = samples.filter(earned__lt=F("possible"))
@@ -91,6 +91,12 @@ def run(request: HttpRequest, pk: UUID) -> HttpResponse:
     context = {"run": shown, "facts": facts_of(shown.task), "samples": page, "share": share, "shares": SHARES}
     context["kept"] = shown.samples.count()
     return render(request, "evals/run.html", context)
+
+
+def _readable(request: HttpRequest) -> RunQuerySet:
+    """The runs that may be read: staff see those of drafts too."""
+    user = getattr(request, "user", None)
+    return Run.objects.finished() if user is not None and user.is_staff else Run.objects.public()
 
 
 def _asked(request: HttpRequest) -> list[leaderboard.Entry]:

@@ -112,7 +112,7 @@ def test_good_rows_have_no_reasons_against_them_and_empty_lines_are_passed_over(
 
 
 def test_too_few_rows_odd_field_names_and_many_faults_are_told() -> None:
-    assert examine(GOOD[:5]).reasons == ["There are 5 rows; it takes 20 at least to learn from."]
+    assert examine(GOOD[:5]).reasons == ["There are 5 rows; it takes 20 at least."]
     assert "name fields with letters" in examine(lines(({"a b": "x"}, "joy"))).reasons[0]
     many = examine([b"x\n"] * 30).reasons
     assert (len(many), many[-1]) == (MOST_REASONS + 1, "And 10 more lines have faults.")

@@ -38,7 +38,7 @@ class Command(BaseCommand):
 
     def handle(self, *, directory: Path, sample: list[str], cards: list[Path], **options: Any) -> None:
         chosen = _chosen(sample)
-        runs = _of_cards(cards, directory) if cards else counting(Run.objects.finished())
+        runs = _of_cards(cards, directory) if cards else counting(Run.objects.public())
         by_task: dict[str, list[Run]] = defaultdict(list)
         for run in runs:
             by_task[run.task].append(run)
