@@ -169,7 +169,7 @@ def services() -> list[Service]:
     )
     celery = (
         *(PYTHON, "-m", "celery", "--quiet", "-A", "loraland", "worker", "--concurrency", "1", "--loglevel", "WARNING"),
-        *("--without-gossip", "--without-mingle"),
+        *("--without-gossip", "--without-mingle", "--beat"),
     )
     return [
         Service("recorder", (PYTHON, "manage.py", "record")),

@@ -34,6 +34,7 @@ BASE_KEY = BASE_NAME.lower()
 MODELS_DIR = VAR_DIR / "models"
 ADAPTERS_DIR = VAR_DIR / "adapters"
 DATASETS_DIR = VAR_DIR / "datasets"
+TRAININGS_DIR = VAR_DIR / "trainings"
 QUARANTINE_DIR = VAR_DIR / "quarantine"
 DEMO_ADAPTERS_DIR = REPO_DIR / "adapters"
 RESULTS_DIR = REPO_DIR / "results"
@@ -54,6 +55,7 @@ INSTALLED_APPS = [
     "loraland.generations",
     "loraland.playground",
     "loraland.evals",
+    "loraland.training",
     "loraland.api",
     "django.contrib.admin",
     "django.contrib.auth",
@@ -205,6 +207,15 @@ CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_TIME_LIMIT = 600
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 1800}
+FOLLOW_TRAININGS_SECONDS = 3
+CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"  # keeps no file: its jobs are due from the start on
+CELERY_BEAT_SCHEDULE = {
+    "follow trainings": {
+        "task": "loraland.training.tasks.follow_trainings",
+        "schedule": FOLLOW_TRAININGS_SECONDS,
+        "options": {"expires": FOLLOW_TRAININGS_SECONDS},
+    }
+}
 
 # Another model to measure beside ours, at any server that speaks the OpenAI dialect
 REFERENCE_URL = environment.text("REFERENCE_URL", "")

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.tile import TILE
+from inference.batch import TILE
 
 SPLIT: Final = 512
 """Tokens of the context that one program of a decode row walks."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from inference.tasks.hub import Hub, HubError, parse_hub
 from inference.tasks.metrics import METRICS
 from inference.tasks.template import placeholders
 
@@ -92,7 +91,6 @@ class Recipe:
     examples: tuple[ExampleInput, ...] = ()
     lora: Lora = field(default_factory=Lora)
     schedule: Schedule = field(default_factory=Schedule)
-    hub: Hub | None = None
     license: str = "Apache-2.0"
     author: str = "LoRA Land"
 
@@ -117,7 +115,7 @@ def load_recipe(task: str, folder: Path = RECIPES) -> Recipe:
         raise RecipeError(f"there is no recipe for the task {task!r}; there are recipes for {', '.join(tasks(folder))}")
     try:
         recipe = _parse(task, tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, HubError, TypeError, KeyError) as error:
+    except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
         raise RecipeError(f"the recipe {path.name} cannot be read: {error}") from error
     _check(recipe)
     return recipe
@@ -125,7 +123,7 @@ def load_recipe(task: str, folder: Path = RECIPES) -> Recipe:
 
 def _parse(task: str, data: dict[str, Any]) -> Recipe:
     prompt = data.pop("prompt")
-    lora, schedule, hub = data.pop("lora", {}), data.pop("training", {}), data.pop("hub", None)
+    lora, schedule = data.pop("lora", {}), data.pop("training", {})
     if "target_modules" in lora:
         lora["target_modules"] = tuple(lora["target_modules"])
     return Recipe(
@@ -138,7 +136,6 @@ def _parse(task: str, data: dict[str, Any]) -> Recipe:
         examples=tuple(ExampleInput(**each) for each in data.pop("example", ())),
         lora=Lora(**lora),
         schedule=Schedule(**schedule),
-        hub=parse_hub(hub) if hub else None,
         **data,
     )
 
@@ -153,10 +150,6 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.template != recipe.template.rstrip():
         raise RecipeError(f"{recipe.task}: the template ends in white space; let it end with its last mark")
-    if recipe.hub and set(recipe.hub.inputs) != set(recipe.field_names):
-        raise RecipeError(
-            f"{recipe.task}: [hub] fills the fields {', '.join(recipe.hub.inputs)}, not those of the template"
-        )
     for example in recipe.examples:
         _check_example(recipe, example.inputs)
 

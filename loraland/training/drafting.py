@@ -1,0 +1,53 @@
+"""From trained files to a draft: the same examination and proof as an upload."""
+
+from __future__ import annotations
+
+from django.db import transaction
+
+from loraland.catalogue import store
+from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.submission import submit
+from loraland.catalogue.tasks import validate_version
+from loraland.training.models import Training
+
+Status = AdapterVersion.Status
+
+
+def examine(training: Training) -> None:
+    """Take the trained files one step further towards a proven draft, or end `training` with what is against them."""
+    version = training.version or _adopt(training)
+    if version is None:
+        return
+    if version.status == Status.UPLOADED:
+        validate_version(version.pk)
+    _judge(training, AdapterVersion.objects.select_related("adapter").filter(pk=version.pk).first())
+
+
+def _adopt(training: Training) -> AdapterVersion | None:
+    """The version that the trained files become; None when they are gone, which ends the training."""
+    try:
+        token = store.receive_directory(training.folder / "out")
+    except FileNotFoundError:
+        training.end(Training.State.FAILED, "The trained files are gone from this machine; train again.")
+        return None
+    with transaction.atomic():
+        version = submit(token, training.slug, training.card, user=training.created_by, publish=False).version
+        training.change(version=version)
+    return version
+
+
+def _judge(training: Training, version: AdapterVersion | None) -> None:
+    if version is None:  # its adapter has these very weights already; they are found in the next round
+        training.change(version=None)
+    elif version.status in (Status.READY, Status.PUBLISHED):
+        training.change(state=Training.State.MEASURING, note="")
+    elif version.status == Status.REJECTED:
+        training.end(Training.State.FAILED, " ".join(version.reasons))
+    elif version.status == Status.LISTED:
+        reason = f"It was trained for {version.adapter.base}, which this site no longer serves."
+        training.end(Training.State.FAILED, reason)
+    elif version.status == Status.RETIRED:
+        reason = f"These are exactly the weights of {version}, which was retired; publish that one again."
+        training.end(Training.State.FAILED, reason)
+    else:
+        training.change(note="A worker is asked to prove that it changes the base’s answers.")

@@ -1,0 +1,95 @@
+"""The training server's part of a training: the job is put into its queue, its events are written down.
+
+Each step can be taken again: a job that Redis has lost is queued once more under its id and goes on from its
+checkpoint.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from django.conf import settings
+from django.utils import timezone
+from redis import Redis
+
+from inference import training_queue
+from inference.tasks.recipe_text import recipe_text
+from inference.training_protocol import (
+    Train,
+    Trained,
+    TrainingCancelled,
+    TrainingEvent,
+    TrainingFailed,
+    TrainingProgress,
+)
+from loraland.training.models import Training
+from loraland.training.rows import parts_of, write_parts
+
+START: Final = "0-0"
+NO_SERVER: Final = "No training server is running; `make run` starts one, or `python -m inference.training --serve`."
+
+
+def follow(training: Training, redis: Redis) -> None:
+    """Write down what has happened to `training` since last time; queue it where it is not known."""
+    if training.is_unwanted:
+        training_queue.cancel(redis, training.wire_id)
+    news = training_queue.events(redis, training.wire_id, training.cursor)
+    if news:
+        record(training, news)
+    elif not training_queue.is_known(redis, training.wire_id):
+        submit(training, redis)
+    elif training.state == Training.State.WAITING:
+        training.change(note="" if training_queue.servers(redis) else NO_SERVER)
+
+
+def submit(training: Training, redis: Redis) -> None:
+    """Queue `training`, or end it where its owner no longer wants it or its rows are gone."""
+    if training.is_unwanted:
+        return training.end(Training.State.CANCELLED, "It was cancelled before it began.")
+    try:
+        write_parts(parts_of(training.data), training.recipe.field_names, training.folder / "data")
+    except FileNotFoundError:
+        return training.end(Training.State.FAILED, f"The rows of {training.data} are gone; upload them again.")
+    if training.change(cursor=START):
+        training_queue.submit(redis, message_of(training))
+    return None
+
+
+def message_of(training: Training) -> Train:
+    return Train(
+        id=training.wire_id,
+        recipe=recipe_text(training.recipe),
+        data=str(training.folder / "data"),
+        out=str(training.folder / "out"),
+        base=settings.BASE_MODEL,
+    )
+
+
+def record(training: Training, news: list[tuple[str, TrainingEvent]]) -> None:
+    """Write down the events in `news`, in one step with the cursor behind the last of them."""
+    values: dict[str, Any] = {"cursor": news[-1][0], "told": timezone.now()}
+    steps = [event for _, event in news if isinstance(event, TrainingProgress)]
+    if steps:
+        values |= _progress(training, steps)
+    state = Training.State
+    match news[-1][1]:
+        case Trained(rows=rows, minutes=minutes):
+            training.change(**values, state=state.EXAMINING, rows=rows, minutes=minutes, seconds_left=None, note="")
+        case TrainingFailed(reason=reason):
+            training.end(state.FAILED, reason, **values)
+        case TrainingCancelled(step=step):
+            after = f"after {step} of {training.steps} steps" if step else "before it began"
+            training.end(state.CANCELLED, f"It was cancelled {after}.", **values)
+        case TrainingProgress():
+            training.change(**values, state=state.TRAINING, note="")
+
+
+def _progress(training: Training, steps: list[TrainingProgress]) -> dict[str, Any]:
+    """What `steps` change. One that goes on from its checkpoint tells some steps again: the later word counts."""
+    losses = dict(training.losses) | {each.step: each.loss for each in steps if each.loss is not None}
+    return {
+        "step": steps[-1].step,
+        "losses": sorted(losses.items()),
+        "seconds_left": steps[-1].seconds_left,
+        "started": training.started or timezone.now(),
+    }

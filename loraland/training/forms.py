@@ -1,0 +1,212 @@
+"""What an owner decides before a training: the prompt, the score, the recipe, and how the adapter is presented."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from django import forms
+from django.conf import settings
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.utils.text import slugify
+
+from inference.tasks.metrics import METRICS
+from inference.tasks.recipe import tasks
+from loraland.catalogue.base_shapes import TARGETS
+from loraland.catalogue.card import TEXTS
+from loraland.catalogue.categories import CATEGORIES
+from loraland.catalogue.models import Adapter
+from loraland.catalogue.score import METRICS as MEANINGS
+from loraland.catalogue.storable import is_storable
+from loraland.catalogue.template import TemplateError, fields_of, parse_examples, placeholders
+from loraland.evals.models import DataSet
+from loraland.training import presets
+from loraland.training.models import Training
+from loraland.training.proposal import labels_of, max_answer, misfit, propose
+from loraland.training.rows import Parts, parts_of
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+    ModelForm = forms.ModelForm[Training]
+else:
+    ModelForm = forms.ModelForm
+
+LIMITS: Final = {"steps": (1, 20_000), "batch": (1, 128), "max_length": (32, 4096), "rank": (1, settings.MAX_RANK)}
+
+
+class TrainingForm(ModelForm):
+    """All of a training's choices, with a proposal from the rows of `data`, or those of a training before."""
+
+    metric = forms.ChoiceField(
+        choices=[(name, MEANINGS[name][0]) for name in METRICS], widget=forms.RadioSelect, label="Score"
+    )
+    category = forms.ChoiceField(choices=[(each.name, each.name) for each in CATEGORIES])
+    target_modules = forms.MultipleChoiceField(
+        choices=[(name, name) for name in TARGETS], widget=forms.CheckboxSelectMultiple, label="Linears that change"
+    )
+    learning_rate = forms.FloatField(min_value=1e-7, max_value=0.1, label="Learning rate")
+    template = forms.CharField(strip=False, widget=forms.Textarea({"rows": 5, "spellcheck": "false"}), label="Prompt")
+    instruction = forms.CharField(max_length=2000, widget=forms.Textarea({"rows": 2}), label="Plain instruction")
+    example_lines = forms.CharField(
+        required=False, widget=forms.Textarea({"rows": 4, "spellcheck": "false"}), label="Example inputs"
+    )
+    slug = forms.SlugField(max_length=TEXTS["name"], required=False)
+
+    class Meta:
+        model = Training
+        fields = (
+            *("name", "slug", "category", "summary", "template", "instruction", "metric"),
+            *("steps", "batch", "learning_rate", "rank", "target_modules", "max_length"),
+        )
+
+    def __init__(
+        self,
+        data: DataSet,
+        sent: Mapping[str, Any] | None = None,
+        preset: str = presets.DEFAULT,
+        like: Training | None = None,
+    ) -> None:
+        self.rows_of = data
+        self.parts: Parts = parts_of(data)
+        initial = _of_training(like) if like else _proposed(data, self.parts)
+        super().__init__(sent, initial=initial | (numbers_of(preset) if not like else {}), label_suffix="")
+        for name, (low, high) in LIMITS.items():
+            field = self.fields[name]
+            field.validators += [MinValueValidator(low), MaxValueValidator(high)]
+            field.widget.attrs |= {"min": low, "max": high}
+
+    def clean_template(self) -> str:
+        template: str = self.cleaned_data["template"].replace("\r\n", "\n").rstrip()
+        try:
+            fields_of(template)
+        except TemplateError as error:
+            raise forms.ValidationError(error.reasons) from error
+        if unknown := [name for name in placeholders(template) if name not in self.rows_of.fields]:
+            known = ", ".join(f"{{{name}}}" for name in self.rows_of.fields)
+            raise forms.ValidationError(f"The rows have no field {unknown[0]}; they have {known}.")
+        return template
+
+    def clean_metric(self) -> str:
+        metric: str = self.cleaned_data["metric"]
+        if reason := misfit(metric, (*self.parts.train, *self.parts.test)):
+            raise forms.ValidationError(reason)
+        return metric
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        cleaned["slug"] = slug = cleaned.get("slug") or slugify(cleaned.get("name", ""))[:80]
+        if reason := refusal(slug):
+            self.add_error("slug", reason)
+        if not is_storable([value for value in cleaned.values() if isinstance(value, str)]):
+            self.add_error(None, "A text holds a NUL or half a character; write it without.")
+        self._clean_examples(cleaned)
+        return cleaned
+
+    def save_for(self, user: User) -> Training:
+        """The training that is to be made, waiting."""
+        cleaned, training = self.cleaned_data, self.instance
+        rows = (*self.parts.train, *self.parts.test)
+        training.data, training.created_by, training.base = self.rows_of, user, settings.BASE_NAME
+        training.slug, training.target_modules = cleaned["slug"], cleaned["target_modules"]
+        training.examples = cleaned["examples"]
+        training.labels = list(labels_of(rows)) if training.metric == "accuracy" else []
+        training.many_lines = any("\n" in row.target.strip() for row in rows)
+        training.max_answer = max_answer(rows)
+        training.tokens = round(presets.tokens(training.recipe.schedule, self.parts.train, training.template))
+        training.save()
+        return training
+
+    def _clean_examples(self, cleaned: dict[str, Any]) -> None:
+        """Examples of fields that the prompt leaves out are taken without those."""
+        cleaned["examples"] = []
+        if "template" not in cleaned:
+            return
+        fields, lines = fields_of(cleaned["template"]), cleaned.get("example_lines", "")
+        unused = set(self.rows_of.fields) - {field["name"] for field in fields}
+        try:
+            cleaned["examples"] = parse_examples(_without(lines, unused), fields)
+        except TemplateError as error:
+            self.add_error("example_lines", error.reasons)
+
+
+def refusal(slug: str) -> str:
+    """Why an adapter trained here cannot be called `slug`; empty when it can."""
+    if not slug:
+        return "No address can be made from the name; write one of letters, digits and -."
+    if slug in tasks():
+        return f"{slug} is a task of the bake-off, which has rows of its own; write another slug."
+    adapter = Adapter.objects.filter(slug=slug).first()
+    if adapter is None:
+        return ""
+    if not Training.objects.filter(slug=slug).exists():
+        return f"There is an adapter {slug} already that was not trained here; write another slug."
+    return "" if adapter.is_served else adapter.unserved_reason
+
+
+def free_slug(name: str) -> str:
+    """A slug for `name` that may be used and is not."""
+    slug = slugify(name)[:70] or "adapter"
+    names = (name for model in (Adapter, Training) for name in model.objects.values_list("slug", flat=True))
+    taken = {*tasks(), *names}
+    return next(each for each in (slug, *(f"{slug}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
+
+
+def numbers_of(preset: str) -> dict[str, Any]:
+    """The fields that a preset fills."""
+    chosen = presets.preset_of(preset)
+    return {
+        "steps": chosen.schedule.steps,
+        "batch": chosen.schedule.batch,
+        "learning_rate": chosen.schedule.learning_rate,
+        "rank": chosen.lora.rank,
+        "target_modules": list(chosen.lora.target_modules),
+    }
+
+
+def _proposed(data: DataSet, parts: Parts) -> dict[str, Any]:
+    found = propose(parts)
+    return {
+        "name": data.name,
+        "slug": free_slug(data.name),
+        "category": found.category,
+        "template": found.template,
+        "instruction": found.instruction,
+        "metric": found.metric,
+        "max_length": found.max_length,
+        "example_lines": _lines(found.examples),
+    }
+
+
+def _of_training(training: Training) -> dict[str, Any]:
+    names = [*TrainingForm.Meta.fields]
+    return {name: getattr(training, name) for name in names} | {"example_lines": _lines(training.examples)}
+
+
+def _lines(examples: list[dict[str, Any]]) -> str:
+    """`examples` as the form shows them, one a line; in their longer form where a field is called like the answer."""
+    return "\n".join(json.dumps(_flat(each), ensure_ascii=False) for each in examples)
+
+
+def _flat(example: dict[str, Any]) -> dict[str, Any]:
+    inputs = example["inputs"]
+    return example if "expected" in inputs else {**inputs, "expected": example["expected"]}
+
+
+def _without(lines: str, unused: set[str]) -> str:
+    """`lines` without the fields `unused`; what is no JSON object stays, to be refused with its reason."""
+    return "\n".join(_line_without(line, unused) for line in lines.splitlines())
+
+
+def _line_without(line: str, unused: set[str]) -> str:
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError):
+        return line
+    if not isinstance(row, Mapping):
+        return line
+    kept = {key: value for key, value in row.items() if key not in unused}
+    if isinstance(inputs := kept.get("inputs"), Mapping):
+        kept["inputs"] = {key: value for key, value in inputs.items() if key not in unused}
+    return json.dumps(kept, ensure_ascii=False)

@@ -1,0 +1,105 @@
+"""The page on which an owner plans a training: the form, what a row becomes by it, and how long it will take."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.conf import settings
+from django.urls import reverse
+
+from inference.tasks.recipe import Schedule
+from loraland.catalogue.score import METRICS as MEANINGS
+from loraland.evals.forecast import forecast
+from loraland.training import presets
+from loraland.training.forms import TrainingForm
+from loraland.training.presets import PRESETS, Preset, duration
+from loraland.training.proposal import tokens_of
+from loraland.training.speed import ms_a_token
+
+NUMBERS: Final = ("steps", "batch", "learning_rate", "rank", "max_length")
+
+
+@dataclass(frozen=True)
+class Ticket:
+    """A preset with the time that it would take on these rows."""
+
+    preset: Preset
+    time: str
+    address: str
+    is_chosen: bool
+
+
+def context_of(form: TrainingForm, preset: str) -> dict[str, Any]:
+    """What the page shows."""
+    data = form.rows_of
+    return {
+        "form": form,
+        "data": data,
+        "forecast": forecast(data.heuristics),
+        "num_train": len(form.parts.train),
+        "num_test": len(form.parts.test),
+        "metrics": [(radio, MEANINGS[radio.data["value"]][1]) for radio in form["metric"]],
+        "placeholders": [f"{{{name}}}" for name in data.fields],
+        "numbers": [form[name] for name in NUMBERS],
+        "tickets": tickets(form, preset),
+        "base_name": settings.BASE_NAME,
+        **preview_of(form),
+    }
+
+
+def preview_of(form: TrainingForm) -> dict[str, Any]:
+    """What the first row becomes by the form's prompt, how long training takes, and how many rows are too long."""
+    template, schedule = _value(form, "template"), schedule_of(form)
+    longest = schedule.max_length - len(template) // 3
+    return {
+        "pieces": pieces(template, form.parts.train[0].inputs),
+        "answer": form.parts.train[0].target,
+        "time": duration(presets.seconds(schedule, form.parts.train, template, ms_a_token())),
+        "passes": schedule.steps * schedule.batch / max(1, len(form.parts.train)),
+        "too_long": sum(tokens_of(row) > longest for row in form.parts.train),
+        "steps": schedule.steps,
+    }
+
+
+def schedule_of(form: TrainingForm) -> Schedule:
+    """The schedule that the form asks for; a number that is wrong counts as the proposed one."""
+    steps, batch, max_length = (int(_value(form, name)) for name in ("steps", "batch", "max_length"))
+    return Schedule(steps, batch, max_length=max_length)
+
+
+def pieces(template: str, inputs: dict[str, str]) -> list[tuple[str, bool]]:
+    """The prompt of a row in pieces: its text, and whether the piece is one of the inputs."""
+    names = "|".join(map(re.escape, inputs))
+    split = re.split(rf"\{{({names})\}}", template)
+    return [(inputs[piece] if index % 2 else piece, index % 2 == 1) for index, piece in enumerate(split) if piece]
+
+
+def tickets(form: TrainingForm, chosen: str) -> list[Ticket]:
+    """The presets with their times."""
+    template, speed = _value(form, "template"), ms_a_token()
+    longest = int(_value(form, "max_length"))
+    return [
+        Ticket(
+            preset,
+            duration(
+                presets.seconds(
+                    Schedule(preset.schedule.steps, preset.schedule.batch, max_length=longest),
+                    form.parts.train,
+                    template,
+                    speed,
+                )
+            ),
+            reverse("admin:training_training_add", query={"data": form.rows_of.pk, "preset": preset.key}),
+            preset.key == chosen,
+        )
+        for preset in PRESETS
+    ]
+
+
+def _value(form: TrainingForm, name: str) -> Any:
+    """What the form has for `name`: what was sent and is right, else what was proposed."""
+    if form.is_bound and (value := form.cleaned_data.get(name)):
+        return value
+    return form.initial[name]
