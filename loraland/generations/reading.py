@@ -14,6 +14,7 @@ from django.utils import timezone
 from inference.protocol import Delta, Event, is_terminal
 from inference.streams import WireError
 from loraland.generations.models import Generation
+from loraland.generations.outcomes import outcomes
 from loraland.generations.steady import Steady
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import wire
@@ -22,7 +23,7 @@ START: Final = "0-0"
 """The cursor before the first event. Events told from a row all bear it, as a row has no finer steps."""
 
 SILENCE_SECONDS: Final = 5.0
-"""After so long without an event the row is asked whether the answer ended elsewhere."""
+"""After so long without an event the database is asked whether the answer ended elsewhere."""
 
 Read = tuple[str, Event]
 
@@ -64,9 +65,11 @@ async def _live(generation: Generation, after: str) -> AsyncGenerator[Read]:
     """Events from the wire; ends early when the row says that the answer is over and the stream is silent."""
     async with aclosing(Steady(wire().events(generation.wire_id, after))) as stream:
         try:
-            while not await _is_over(generation):
+            is_over = await _is_over(generation)
+            while not is_over:
                 while read := await stream.next(SILENCE_SECONDS):
                     yield read
+                is_over = await outcomes().has_ended(generation.id, SILENCE_SECONDS) and await _is_over(generation)
         except StopAsyncIteration:
             return
 
