@@ -5,12 +5,20 @@ Django's own middleware is synchronous: each one that a request passes costs two
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from typing import Final
+
+from asgiref.sync import ThreadSensitiveContext
 from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
+from django.db import connection
 
 from loraland.gate import Application, Receive, Scope, Send
 
 API: str = "/v1/"
+LANES: Final = 4
+"""Threads in which the calls of programs speak with the database, in turn."""
 
 
 class ApiHandler(ASGIHandler):
@@ -22,6 +30,27 @@ class ApiHandler(ASGIHandler):
             super().load_middleware(is_async)
         finally:
             settings.MIDDLEWARE = listed
+
+
+class Lanes:
+    """An application whose calls share a few threads and their connections.
+
+    Django gives every call a thread, which opens a connection, reads the schema and is kept while the answer streams.
+    """
+
+    def __init__(self, application: Application, count: int = LANES) -> None:
+        self._application = application
+        self._lanes = cycle([ThreadPoolExecutor(1, f"lane-{number}", _keep_connection) for number in range(count)])
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async with ThreadSensitiveContext(executor=next(self._lanes)):
+            await self._application(scope, receive, send)
+
+
+def _keep_connection() -> None:
+    """Have this thread's connection outlive the calls; those of PostgreSQL go back to their pool."""
+    if connection.vendor == "sqlite":
+        connection.settings_dict = {**connection.settings_dict, "CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": False}
 
 
 def by_path(api: Application, pages: Application) -> Application:

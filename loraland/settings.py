@@ -86,10 +86,7 @@ MIDDLEWARE = [
 ]
 
 # What programs pass that show a key to /v1: no session, no cookie, no form (see `loraland.handlers`)
-API_MIDDLEWARE = [
-    "django.middleware.security.SecurityMiddleware",
-    "django.middleware.common.CommonMiddleware",
-]
+API_MIDDLEWARE = ["loraland.middleware.Security", "loraland.middleware.Common"]
 
 ROOT_URLCONF = "loraland.urls"
 ASGI_APPLICATION = "loraland.asgi.application"

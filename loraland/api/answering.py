@@ -66,10 +66,13 @@ async def whole(generation: Generation, head: Head, shape: Shape) -> dict[str, A
 async def streamed(generation: Generation, head: Head, shape: Shape, with_usage: bool) -> StreamingHttpResponse:
     """The answer as server-sent events. Raises `ApiError` when it fails before anything was sent."""
     steady = Steady(_followed(generation))
-    first = await steady.next(PATIENCE_SECONDS)
-    if isinstance(first, Failed):
+    try:
+        first = await steady.next(PATIENCE_SECONDS)
+        if isinstance(first, Failed):
+            raise of_failure(first)
+    except BaseException:
         await steady.aclose()
-        raise of_failure(first)
+        raise
     response = StreamingHttpResponse(_sse(steady, first, head, shape, with_usage), content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"

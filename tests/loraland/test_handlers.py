@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import pytest
+from asgiref.sync import sync_to_async
 from asgiref.testing import ApplicationCommunicator
+from django.db import close_old_connections, connection
 
 from loraland.asgi import application
+from loraland.handlers import LANES, Lanes
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -30,3 +34,22 @@ async def test_a_program_gets_no_cookie_and_a_page_its_policy():
 async def test_a_program_must_name_the_right_host_and_gets_nothing_to_sniff():
     assert (await ask("/v1/models", b"evil.example"))[0] == 400
     assert (await ask("/v1/models"))[1]["X-Content-Type-Options"] == "nosniff"
+
+
+async def test_calls_of_programs_share_a_few_threads_and_their_connections():
+    seen = set()
+
+    def look() -> None:
+        connection.ensure_connection()
+        seen.add((threading.current_thread().name, id(connection.connection)))
+        close_old_connections()
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        await sync_to_async(look)()
+
+    lanes = Lanes(application)
+    for _ in range(5 * LANES):
+        await lanes({}, None, None)
+    assert len({thread for thread, _ in seen}) == LANES
+    if connection.vendor == "sqlite":
+        assert len(seen) == LANES
