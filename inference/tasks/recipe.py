@@ -12,6 +12,17 @@ from inference.tasks.metrics import METRICS
 from inference.tasks.template import placeholders
 
 RECIPES: Final = Path(__file__).parent / "recipes"
+LIMITS: Final[dict[str, tuple[type[int] | type[float], float, float]]] = {
+    "rank": (int, 1, 512),
+    "lora_alpha": (int, 1, 8192),
+    "steps": (int, 1, 1_000_000),
+    "batch": (int, 1, 4096),
+    "learning_rate": (float, 1e-7, 1),
+    "warmup": (float, 0, 1),
+    "max_length": (int, 8, 131_072),
+    "seed": (int, 0, 2**32 - 1),
+}
+"""The numbers of [lora] and [training]: of which kind they are, and what they may be."""
 
 
 class RecipeError(ValueError):
@@ -110,13 +121,19 @@ def load_recipe(task: str, folder: Path = RECIPES) -> Recipe:
 
     Raises `RecipeError` for a task without a recipe and for a recipe with wrong, missing or unknown entries.
     """
-    path = folder / f"{task}.toml"
     if task not in tasks(folder):
         raise RecipeError(f"there is no recipe for the task {task!r}; there are recipes for {', '.join(tasks(folder))}")
+    return parse_recipe(task, (folder / f"{task}.toml").read_text(encoding="utf-8"))
+
+
+def parse_recipe(task: str, text: str) -> Recipe:
+    """The recipe of `task` in `text`, which is TOML. Raises `RecipeError` for wrong, missing or unknown entries."""
     try:
-        recipe = _parse(task, tomllib.loads(path.read_text(encoding="utf-8")))
-    except (tomllib.TOMLDecodeError, TypeError, KeyError) as error:
-        raise RecipeError(f"the recipe {path.name} cannot be read: {error}") from error
+        recipe = _parse(task, tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, TypeError, AttributeError) as error:
+        raise RecipeError(f"the recipe of {task} cannot be read: {error}") from error
+    except KeyError as error:
+        raise RecipeError(f"the recipe of {task} cannot be read: it has no {error}") from error
     _check(recipe)
     return recipe
 
@@ -150,8 +167,19 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.template != recipe.template.rstrip():
         raise RecipeError(f"{recipe.task}: the template ends in white space; let it end with its last mark")
+    _check_numbers(recipe.task, "lora", recipe.lora)
+    _check_numbers(recipe.task, "training", recipe.schedule)
     for example in recipe.examples:
         _check_example(recipe, example.inputs)
+
+
+def _check_numbers(task: str, table: str, entries: Lora | Schedule) -> None:
+    for name, (kind, low, high) in LIMITS.items():
+        value: Any = getattr(entries, name, low)
+        is_number = isinstance(value, int | kind) and not isinstance(value, bool)
+        if not is_number or not low <= value <= high:
+            what = "a whole number" if kind is int else "a number"
+            raise RecipeError(f"{task}: {name} in [{table}] is {value!r}; it must be {what} from {low} to {high}")
 
 
 def _check_example(recipe: Recipe, inputs: Mapping[str, str]) -> None:

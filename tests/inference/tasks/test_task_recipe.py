@@ -32,7 +32,11 @@ def test_an_unknown_task_is_refused_with_the_names_of_the_known() -> None:
         ("{tweet}", "{text}", "the template names the fields text, the form tweet"),
         ('Emotion:"""', 'Emotion: """', "ends in white space"),
         ("steps =", "strides =", "cannot be read: .*strides"),
-        ("[prompt]", "[prompts]", "cannot be read: 'template'"),
+        ("[prompt]", "[prompts]", "cannot be read: it has no 'template'"),
+        ("steps = ", "steps = -", r"steps in \[training\] is -\d+; it must be a whole number from 1 to 1000000"),
+        ("learning_rate = ", 'learning_rate = "fast" #', "learning_rate in .* is 'fast'; it must be a number from"),
+        ("rank = ", "rank = 0.", r"rank in \[lora\] is 0\.\d+; it must be a whole number from 1 to 512"),
+        ("[lora]", "[lora", "cannot be read: "),
     ],
 )
 def test_a_recipe_that_cannot_be_followed_is_refused(tmp_path: Path, old: str, new: str, problem: str) -> None:
