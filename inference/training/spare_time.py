@@ -1,0 +1,26 @@
+"""A process that computes only when nobody else would."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+LEAST: Final = 19
+"""The lowest priority there is, by its niceness."""
+AUTOGROUP: Final = Path("/proc/self/autogroup")
+
+
+def take_spare_time() -> None:
+    """Give this process, and the threads that it will start, the lowest priority.
+
+    Where Linux gives each session a share of its own, priorities count within a session only: call this in the first
+    process of a new one, and the share is made small as well.
+    """
+    os.nice(LEAST)
+    if hasattr(os, "SCHED_IDLE"):
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    # Most kernels of servers are built without it.
+    with suppress(OSError):
+        AUTOGROUP.write_text(str(LEAST))
