@@ -91,7 +91,7 @@ def _compile(compiler: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as directory:
         fresh = Path(directory) / path.name
-        command = [compiler, *FLAGS, str(SOURCES / "binding.cpp"), "-o", str(fresh)]
+        command = [compiler, *FLAGS, *map(str, sorted(SOURCES.glob("*.cpp"))), "-o", str(fresh)]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         if run.returncode:
             raise BuildError(f"{compiler} does not compile it:\n{run.stderr[-2000:]}")

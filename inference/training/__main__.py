@@ -10,12 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from inference.config import DEFAULT_BASE_MODEL, read_config
 from inference.fetch import FetchError, find_model
+from inference.tasks.card_score import has_score
 from inference.tasks.data import DataError
 from inference.tasks.recipe import RecipeError, load_recipe, tasks
-from inference.training.run import Job, report, run
+from inference.training.card import CARD
+from inference.training.loop import Step
+from inference.training.run import Job, report, score, train_jobs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,19 +27,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         jobs = [_job(task, options) for task in (tasks() if options.task == ["all"] else options.task)]
+        missing = [job for job in jobs if options.again or not (job.out / CARD).exists()]
+        for start in range(0, len(missing), options.together):
+            _train(missing[start : start + options.together])
         for job in jobs:
-            _do(job, again=options.again)
+            if options.score != "none" and (job in missing or not has_score(job.out / CARD)):
+                print(report(job.recipe.task, score(job, options.score)), flush=True)
     except (DataError, RecipeError, FetchError, OSError, FloatingPointError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _do(job: Job, again: bool) -> None:
-    if (job.out / "card.toml").exists() and not again:
-        print(f"{job.out} is done; --again trains it anew", file=sys.stderr)
-        return
-    print(report(job.recipe.task, run(job)), flush=True)
+def _train(jobs: Sequence[Job]) -> None:
+    """Train `jobs` together under one progress bar, which shows the newest loss of each."""
+    losses: dict[str, str] = {}
+    with tqdm(total=sum(job.recipe.schedule.steps for job in jobs), unit="step") as bar:
+
+        def show(step: Step) -> None:
+            losses[step.task] = f"{step.loss:.3f}"
+            bar.set_postfix(losses, refresh=False)
+            bar.update()
+
+        train_jobs(jobs, show)
 
 
 def _job(task: str, options: argparse.Namespace) -> Job:
@@ -55,7 +69,6 @@ def _job(task: str, options: argparse.Namespace) -> Job:
         base=find_model(config),
         base_name=Path(config.base_model).name,
         device=_device(options.device),
-        part=options.score,
     )
 
 
@@ -74,7 +87,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", required=True, metavar="DIR", help="where it goes; {task} stands for the task")
     parser.add_argument("--base", help=f"a directory or a name; otherwise BASE_MODEL, or {DEFAULT_BASE_MODEL}")
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--score", default="test", choices=["test", "validation"], help="the rows to score on")
+    parser.add_argument("--together", type=int, default=1, metavar="N", help="train so many in one pass over the base")
+    parser.add_argument(
+        "--score", default="test", choices=["test", "validation", "none"], help="the rows to score on, through PEFT"
+    )
     parser.add_argument("--steps", type=int, help="instead of the recipe's")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--again", action="store_true", help="train adapters that are there already, too")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from inference.tasks.recipe import Recipe
-from inference.training.scoring import Verdict
+
+CARD: Final = "card.toml"
 
 
 @dataclass(frozen=True)
@@ -22,14 +23,14 @@ class Making:
     date: str
 
 
-def write_card(folder: Path, recipe: Recipe, making: Making, verdict: Verdict) -> None:
-    """Write card.toml into `folder`, in one piece: a card that is there is whole."""
-    partial = folder / "card.toml.partial"
-    partial.write_text(card_text(recipe, making, verdict), encoding="utf-8")
-    partial.replace(folder / "card.toml")
+def write_card(folder: Path, recipe: Recipe, making: Making) -> None:
+    """Write card.toml into `folder`, in one piece: a card that is there is whole. It says nothing of a score yet."""
+    partial = folder / f"{CARD}.partial"
+    partial.write_text(card_text(recipe, making), encoding="utf-8")
+    partial.replace(folder / CARD)
 
 
-def card_text(recipe: Recipe, making: Making, verdict: Verdict) -> str:
+def card_text(recipe: Recipe, making: Making) -> str:
     """The text of the card."""
     sections = [
         _table("", _about(recipe, making)),
@@ -38,7 +39,6 @@ def card_text(recipe: Recipe, making: Making, verdict: Verdict) -> str:
         *(_table("[[prompt.field]]", {"name": f.name, "label": f.label, "rows": f.rows}) for f in recipe.fields),
         *(_example(each.inputs, each.expected) for each in recipe.examples),
         _table("[training]", _training(recipe, making)),
-        _table("[score]", _score(verdict)),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -80,20 +80,6 @@ def _training(recipe: Recipe, making: Making) -> dict[str, Any]:
         "minutes": round(making.minutes, 1),
         "device": making.device,
         "date": making.date,
-    }
-
-
-def _score(verdict: Verdict) -> dict[str, Any]:
-    return {
-        "metric": verdict.metric,
-        "base": round(verdict.base, 4),
-        "tuned": round(verdict.tuned, 4),
-        "low": round(verdict.low, 4),
-        "high": round(verdict.high, 4),
-        "n": verdict.n,
-        "split": verdict.split,
-        "base_prompt": verdict.base_prompt,
-        "gain": verdict.verdict,
     }
 
 

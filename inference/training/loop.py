@@ -1,60 +1,113 @@
-"""The training loop: AdamW under a warmed-up cosine, with the loss on the answers alone."""
+"""The training loop: one pass over the base for all adapters that still learn, then a step of each adapter's AdamW."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
 from inference.tasks.recipe import Schedule
-from inference.training.examples import IGNORED, Batch
+from inference.training.adapter import Adapter
+from inference.training.decoder import TrainingDecoder
+from inference.training.examples import Batch, Encoded, batches
+from inference.training.mixed import lay_end_to_end
 
 CLIP_NORM = 1.0
 
 
+@dataclass(frozen=True)
+class Step:
+    """A step that was made: the `number`-th of `steps`, with its loss in nats a token before it."""
+
+    task: str
+    number: int
+    steps: int
+    loss: float
+
+
+class Learner:
+    """One adapter, the rows it learns from and where it stands."""
+
+    def __init__(self, task: str, adapter: Adapter, rows: Sequence[Encoded], schedule: Schedule, pad_id: int) -> None:
+        self.task, self.adapter, self.schedule = task, adapter, schedule
+        self.steps_done, self.seconds = 0, 0.0
+        self._optimizer = torch.optim.AdamW([adapter.values], lr=schedule.learning_rate, weight_decay=0.0)
+        self._rows, self._pad_id = rows, pad_id
+        self._batches = self._all_batches()
+
+    @property
+    def num_rows(self) -> int:
+        return len(self._rows)
+
+    @property
+    def is_done(self) -> bool:
+        return self.steps_done >= self.schedule.steps
+
+    def next_batch(self) -> Batch:
+        """What the next step learns from."""
+        return next(self._batches)
+
+    def learn(self, loss: float, seconds: float) -> Step:
+        """Step along the gradients of a pass that ended in `loss` and of which `seconds` were this adapter's share.
+
+        Raises FloatingPointError for a loss that is not finite.
+        """
+        if not math.isfinite(loss):
+            where = f"the loss of {self.task} in step {self.steps_done + 1}"
+            raise FloatingPointError(f"{where} is {loss}; lower the learning rate of the recipe")
+        for group in self._optimizer.param_groups:
+            group["lr"] = self.schedule.learning_rate * _rate(self.steps_done, self.schedule)
+        torch.nn.utils.clip_grad_norm_([self.adapter.values], CLIP_NORM)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=False)
+        self.steps_done += 1
+        self.seconds += seconds
+        return Step(self.task, self.steps_done, self.schedule.steps, loss)
+
+    def state(self) -> dict[str, Any]:
+        """All that another learner needs to go on from here; see `resume`."""
+        return {
+            "values": self.adapter.values,
+            "optimizer": self._optimizer.state_dict(),
+            "steps_done": self.steps_done,
+            "seconds": self.seconds,
+        }
+
+    @torch.no_grad()
+    def resume(self, state: dict[str, Any]) -> None:
+        """Go on from `state`, with the batches that come next."""
+        self.adapter.values.copy_(state["values"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self.steps_done, self.seconds = state["steps_done"], state["seconds"]
+        self._batches = islice(self._all_batches(), self.steps_done, None)
+
+    def _all_batches(self) -> Iterator[Batch]:
+        schedule = self.schedule
+        return batches(self._rows, schedule.batch, schedule.steps, schedule.seed, self._pad_id)
+
+
 def train(
-    model: Any,
-    batches: Iterable[Batch],
-    schedule: Schedule,
-    device: torch.device,
-    on_step: Callable[[float], None] = lambda loss: None,
-) -> list[float]:
-    """Train the adapter in the PEFT `model` and return the loss of every step, in nats a token.
+    decoder: TrainingDecoder,
+    learners: Sequence[Learner],
+    on_pass: Callable[[Sequence[Step]], None] = lambda steps: None,
+) -> None:
+    """Train all `learners` to their ends, each as it would be trained alone; `on_pass` hears of the steps of a pass.
 
-    `on_step` is told each loss. Raises FloatingPointError when a loss is not finite.
+    Raises FloatingPointError for a loss that is not finite.
     """
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=schedule.learning_rate, weight_decay=0.0)
-    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, schedule))
-    model.train()
-    losses: list[float] = []
-    for batch in batches:
-        loss = answer_loss(model.get_base_model(), batch.to(device))
-        optimizer.zero_grad(set_to_none=True)
-        torch.autograd.backward(loss)
-        torch.nn.utils.clip_grad_norm_(parameters, CLIP_NORM)
-        optimizer.step()
-        scheduler.step()
-        losses.append(_finite(loss.item(), len(losses)))
-        on_step(losses[-1])
-    model.eval()
-    return losses
-
-
-def answer_loss(model: Any, batch: Batch) -> Tensor:
-    """Mean cross-entropy of the answers' tokens in nats, a scalar in fp32.
-
-    Logits are computed for those positions only: the vocabulary is a fifth of a small model's arithmetic.
-    """
-    hidden = model.model(input_ids=batch.token_ids, attention_mask=batch.mask, use_cache=False).last_hidden_state
-    predicted = batch.labels[:, 1:]
-    chosen = predicted != IGNORED
-    logits = model.lm_head(hidden[:, :-1][chosen])
-    return functional.cross_entropy(logits.float(), predicted[chosen])
+    while active := [learner for learner in learners if not learner.is_done]:
+        started = time.monotonic()
+        batch = lay_end_to_end([learner.next_batch() for learner in active]).to(decoder.weights.device)
+        losses = decoder.losses(batch, [learner.adapter for learner in active])
+        torch.autograd.backward(losses.sum())
+        told, per_row = losses.tolist(), (time.monotonic() - started) / len(batch.token_ids)
+        shares = [per_row * rectangle.num_rows for rectangle in batch.rectangles]
+        on_pass([learner.learn(*each) for learner, *each in zip(active, told, shares, strict=True)])
 
 
 def _rate(step: int, schedule: Schedule) -> float:
@@ -63,9 +116,3 @@ def _rate(step: int, schedule: Schedule) -> float:
     if step < warmup:
         return (step + 1) / warmup
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, schedule.steps - warmup)))
-
-
-def _finite(loss: float, step: int) -> float:
-    if not math.isfinite(loss):
-        raise FloatingPointError(f"the loss of step {step} is {loss}; lower the learning rate of the recipe")
-    return loss

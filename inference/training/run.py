@@ -1,4 +1,4 @@
-"""One task from rows to card: train, save, score, write down."""
+"""Tasks from rows to cards: train some together, save, score, write down."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import datetime
 import json
 import os
 import platform
-import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -15,63 +15,91 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from tqdm import tqdm
+from transformers import AutoTokenizer
 
+from inference.architecture import read_architecture
 from inference.tasks.baseline import STYLES
-from inference.tasks.data import Split, read_split
+from inference.tasks.card_score import write_score
+from inference.tasks.data import read_split
 from inference.tasks.recipe import Recipe
-from inference.training.card import Making, write_card
-from inference.training.examples import batches, encode_all
-from inference.training.loop import train
-from inference.training.model import add_adapter, load_base, round_adapter, save_adapter
+from inference.training.adapter import CPU, Adapter, save_adapter
+from inference.training.card import CARD, Making, write_card
+from inference.training.checkpoint import EVERY, read_checkpoint, remove_checkpoint, write_checkpoint
+from inference.training.decoder import TrainingDecoder
+from inference.training.examples import Encoded, encode_all
+from inference.training.loop import Learner, Step, train
+from inference.training.model import load_base
 from inference.training.scoring import Verdict, judge
+from inference.weights import load_weights
+
+
+class Cancelled(Exception):
+    """A training that is no longer wanted; its checkpoint stays."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to train and where: `data` holds the rows, `out` receives the adapter, `part` is scored at the end."""
+    """What to train and where: `data` holds the rows, `out` receives the adapter."""
 
     recipe: Recipe
     data: Path
     out: Path
     base: Path
     base_name: str
-    device: torch.device
-    part: Literal["test", "validation"] = "test"
+    device: torch.device = CPU
 
 
-def run(job: Job) -> Verdict:
-    """Do `job`, with progress bars on standard error, and return the scores that its card holds.
+@dataclass(frozen=True)
+class Trained:
+    """An adapter that lies in its job's folder: the rows it could learn from, and the minutes it took."""
 
-    Raises `DataError` before anything slow when the data is not there or does not fit.
+    job: Job
+    rows: int
+    minutes: float
+
+
+def train_jobs(
+    jobs: Sequence[Job], on_step: Callable[[Step], None], is_wanted: Callable[[], bool] = lambda: True
+) -> list[Trained]:
+    """Train the adapters of `jobs` in one pass over their base and save each in its folder, with a card.
+
+    A job that was interrupted goes on from its checkpoint; `is_wanted` is asked after every pass. Raises `DataError`
+    before anything slow when data is not there or does not fit, `Cancelled` when it is not wanted any more, and
+    FloatingPointError when a training diverges.
     """
-    split = read_split(job.data, job.recipe.task, job.recipe.field_names)
+    splits = [read_split(job.data, job.recipe.task, job.recipe.field_names) for job in jobs]
+    decoder, tokenizer = _load(jobs[0])
+    learners = []
+    for job, split in zip(jobs, splits, strict=True):
+        rows = encode_all(split.train, job.recipe, tokenizer)
+        learners.append(_learner(job, rows, decoder, tokenizer.eos_token_id))
+
+    def on_pass(steps: Sequence[Step]) -> None:
+        wanted = is_wanted()
+        for step in steps:
+            on_step(step)
+        for job, learner in zip(jobs, learners, strict=True):
+            if not wanted or learner.steps_done % EVERY == 0:
+                write_checkpoint(job.out, job.recipe, learner)
+        if not wanted:
+            raise Cancelled
+
+    train(decoder, learners, on_pass)
+    return [_finish(job, learner) for job, learner in zip(jobs, learners, strict=True)]
+
+
+def score(job: Job, part: Literal["test", "validation"]) -> Verdict:
+    """Score the adapter of `job` on one `part` of its data through PEFT, with a progress bar, and tell its card."""
+    recipe = job.recipe
+    split = read_split(job.data, recipe.task, recipe.field_names)
     model, tokenizer = load_base(job.base, job.device)
-    started = time.monotonic()
-    tuned, rows = train_adapter(job, model, tokenizer, split)
-    minutes = (time.monotonic() - started) / 60
-    verdict = _judge(job, tuned, tokenizer, split)
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    making = Making(job.base_name, rows, minutes, device_name(job.device), today)
-    write_card(job.out, job.recipe, making, verdict)
+    tuned = PeftModel.from_pretrained(model, job.out)
+    rows = len(split.test if part == "test" else split.validation)
+    total = 2 * rows + len(STYLES) * len(split.validation)
+    with tqdm(total=total, desc=f"{recipe.task}, scoring", unit="answer") as bar:
+        verdict = judge(tuned, tokenizer, split, recipe, part, bar.update)
+    write_score(job.out / CARD, verdict.on_card())
     return verdict
-
-
-def train_adapter(job: Job, model: Any, tokenizer: Any, split: Split) -> tuple[PeftModel, int]:
-    """Train an adapter in `model`, save it in `job.out`; returns it with the number of rows it could learn from."""
-    recipe, schedule = job.recipe, job.recipe.schedule
-    rows = encode_all(split.train, recipe, tokenizer)
-    tuned = add_adapter(model, recipe.lora, schedule.seed)
-    stream = batches(rows, schedule.batch, schedule.steps, schedule.seed, tokenizer.eos_token_id)
-    with tqdm(total=schedule.steps, desc=recipe.task, unit="step") as bar:
-
-        def show(loss: float) -> None:
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            bar.update()
-
-        train(tuned, stream, schedule, job.device, show)
-    round_adapter(tuned)
-    save_adapter(tuned, job.base_name, job.out)
-    return tuned, len(rows)
 
 
 def report(task: str, verdict: Verdict) -> str:
@@ -86,8 +114,31 @@ def device_name(device: torch.device) -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
-def _judge(job: Job, tuned: PeftModel, tokenizer: Any, split: Split) -> Verdict:
-    rows = len(split.test if job.part == "test" else split.validation)
-    total = 2 * rows + len(STYLES) * len(split.validation)
-    with tqdm(total=total, desc=f"{job.recipe.task}, scoring", unit="answer") as bar:
-        return judge(tuned, tokenizer, split, job.recipe, job.part, bar.update)
+def _load(job: Job) -> tuple[TrainingDecoder, Any]:
+    architecture = read_architecture(job.base / "config.json")
+    weights = load_weights(job.base, architecture, torch.bfloat16, job.device)
+    return TrainingDecoder(architecture, weights), AutoTokenizer.from_pretrained(job.base)
+
+
+def _learner(job: Job, rows: Sequence[Encoded], decoder: TrainingDecoder, pad_id: int) -> Learner:
+    """The adapter of `job` where its checkpoint left it, or a fresh one."""
+    schedule = job.recipe.schedule
+    adapter = Adapter(decoder.architecture, job.recipe.lora, schedule.seed, job.device)
+    learner = Learner(job.recipe.task, adapter, rows, schedule, pad_id)
+    read_checkpoint(job.out, job.recipe, learner)
+    return learner
+
+
+def _finish(job: Job, learner: Learner) -> Trained:
+    learner.adapter.round()
+    save_adapter(learner.adapter, job.base_name, job.out)
+    remove_checkpoint(job.out)
+    trained = Trained(job, learner.num_rows, learner.seconds / 60)
+    write_card(job.out, job.recipe, _making(trained))
+    return trained
+
+
+def _making(trained: Trained) -> Making:
+    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
+    job = trained.job
+    return Making(job.base_name, trained.rows, trained.minutes, device_name(job.device), today)

@@ -45,6 +45,12 @@ class Verdict:
         """A gain is clear when both intervals lie above 0."""
         return "gain" if min(self.gain[0], self.gain_over_constant[0]) > 0 else "no clear gain"
 
+    def on_card(self) -> dict[str, Any]:
+        """What a card says of it."""
+        rounded = {name: round(getattr(self, name), 4) for name in ("base", "tuned", "low", "high")}
+        told = {"n": self.n, "split": self.split, "base_prompt": self.base_prompt, "gain": self.verdict}
+        return {"metric": self.metric, **rounded, **told}
+
 
 def judge(
     model: PeftModel, tokenizer: Any, split: Split, recipe: Recipe, part: Literal["test", "validation"], on_rows: OnRows

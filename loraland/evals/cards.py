@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -71,11 +70,3 @@ def show_score(tuned: Run, base: Run) -> None:
     for version in AdapterVersion.objects.filter(digest=tuned.digest):
         if version.score.get("n", 0) <= tuned.n:
             AdapterVersion.objects.filter(pk=version.pk).update(score=score)
-
-
-def write_score(directory: Path, score: dict[str, Any]) -> None:
-    """Put `score` in place of the last table of the card in `directory`, its scores."""
-    path = directory / cards.NAME
-    before, _, _ = path.read_text(encoding="utf-8").partition("\n[score]\n")
-    lines = [f"{name} = {json.dumps(value, ensure_ascii=False)}" for name, value in score.items()]
-    path.write_text("\n".join([before.rstrip("\n"), "", "[score]", *lines]) + "\n", encoding="utf-8")

@@ -2,6 +2,8 @@
 #pragma once
 #include <immintrin.h>
 
+#include <initializer_list>
+
 #include "views.h"
 
 namespace native {

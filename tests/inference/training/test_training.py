@@ -12,14 +12,21 @@ import pytest
 import torch
 from peft import PeftModel
 from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
+from inference.architecture import read_architecture
 from inference.tasks.data import read_rows
 from inference.tasks.recipe import Schedule, load_recipe
 from inference.training.__main__ import main
-from inference.training.examples import batches, collate, encode_all
-from inference.training.loop import answer_loss, train
-from inference.training.model import add_adapter, load_base
+from inference.training.adapter import Adapter
+from inference.training.decoder import TrainingDecoder
+from inference.training.examples import encode_all
+from inference.training.loop import Learner, train
+from inference.training.model import load_base
+from inference.training.run import Cancelled, Job, train_jobs
 from inference.training.scoring import as_text
+from inference.weights import load_weights
 
 RECIPE = load_recipe("tweet_emotion")
 CPU = torch.device("cpu")
@@ -41,34 +48,72 @@ def trained(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "adapter"
 
 
-def test_three_steps_lower_the_loss(base: Path, data: Path) -> None:
-    model, tokenizer = load_base(base, CPU, torch.float32)
+def learner(base: Path, data: Path, steps: int, rate: float = 2e-2) -> tuple[TrainingDecoder, Learner]:
+    architecture = read_architecture(base / "config.json")
+    decoder = TrainingDecoder(architecture, load_weights(base, architecture, torch.float32))
+    tokenizer = AutoTokenizer.from_pretrained(base)
     rows = encode_all(read_rows(data / "train.jsonl", ["tweet"]), RECIPE, tokenizer)
-    tuned = add_adapter(model, RECIPE.lora, seed=1)
-    whole = collate(rows, tokenizer.eos_token_id)
-    before = answer_loss(model, whole).item()
-    schedule = Schedule(steps=3, batch=16, learning_rate=2e-2, warmup=0.0)
-    losses = train(tuned, batches(rows, 16, 3, 1, tokenizer.eos_token_id), schedule, CPU)
-    assert len(losses) == 3
-    assert answer_loss(model, whole).item() < before
+    schedule = Schedule(steps=steps, batch=8, learning_rate=rate, warmup=0.0)
+    adapter = Adapter(architecture, RECIPE.lora, seed=1)
+    return decoder, Learner("tweet_emotion", adapter, rows, schedule, tokenizer.eos_token_id)
+
+
+def job(base: Path, data: Path, out: Path, steps: int = 6) -> Job:
+    schedule = replace(RECIPE.schedule, steps=steps, batch=4)
+    return Job(replace(RECIPE, schedule=schedule), data, out, base, "tiny")
+
+
+def tensors_of(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_steps_lower_the_loss(base: Path, data: Path) -> None:
+    decoder, one = learner(base, data, steps=12)
+    losses = []
+    train(decoder, [one], lambda steps: losses.extend(step.loss for step in steps))
+    assert len(losses) == 12
+    assert losses[-1] < losses[0] - 0.1
 
 
 def test_only_the_adapter_learns(base: Path, data: Path) -> None:
-    model, tokenizer = load_base(base, CPU, torch.float32)
-    frozen = {name: value.clone() for name, value in model.state_dict().items()}
-    rows = encode_all(read_rows(data / "train.jsonl", ["tweet"]), RECIPE, tokenizer)
-    tuned = add_adapter(model, RECIPE.lora, seed=1)
-    train(tuned, batches(rows, 8, 2, 1, tokenizer.eos_token_id), Schedule(steps=2), CPU)
-    now = {name.replace(".base_layer", ""): value for name, value in model.state_dict().items()}
-    assert all(torch.equal(now[name], value) for name, value in frozen.items())
+    decoder, one = learner(base, data, steps=2)
+    base_weights = [decoder.weights.embedding, decoder.weights.norm, decoder.weights.layers[0].mlp_norm]
+    frozen, before = [tensor.clone() for tensor in base_weights], one.adapter.values.clone()
+    train(decoder, [one])
+    assert not torch.equal(one.adapter.values, before)
+    assert all(torch.equal(now, kept) for now, kept in zip(base_weights, frozen, strict=True))
 
 
-def test_the_loss_of_the_answers_is_that_of_the_whole_logits(base: Path, data: Path) -> None:
-    model, tokenizer = load_base(base, CPU, torch.float32)
-    rows = encode_all(read_rows(data / "train.jsonl", ["tweet"]), RECIPE, tokenizer)
-    batch = collate(rows, tokenizer.eos_token_id)
-    theirs = model(input_ids=batch.token_ids, attention_mask=batch.mask, labels=batch.labels).loss
-    torch.testing.assert_close(answer_loss(model, batch), theirs)
+def test_a_cancelled_training_goes_on_to_the_same_bits(base: Path, data: Path, tmp_path: Path) -> None:
+    train_jobs([job(base, data, tmp_path / "whole")], lambda step: None)
+    seen: list[int] = []
+    with pytest.raises(Cancelled):
+        train_jobs([job(base, data, tmp_path / "parts")], lambda step: seen.append(step.number), lambda: len(seen) < 3)
+    assert not (tmp_path / "parts" / "card.toml").exists()
+    train_jobs([job(base, data, tmp_path / "parts")], lambda step: seen.append(step.number))
+    assert seen == [1, 2, 3, 4, 5, 6]
+    assert not (tmp_path / "parts" / "checkpoint.pt").exists()
+    whole, parts = tensors_of(tmp_path / "whole"), tensors_of(tmp_path / "parts")
+    assert all(torch.equal(parts[name], tensor) for name, tensor in whole.items())
+
+
+def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(base: Path, data: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+    with pytest.raises(Cancelled):
+        train_jobs([job(base, data, tmp_path, steps=4)], lambda step: seen.append(step.number), lambda: False)
+    train_jobs([job(base, data, tmp_path, steps=2)], lambda step: seen.append(step.number))
+    assert seen == [1, 1, 2]
+
+
+def test_jobs_trained_together_end_up_as_those_trained_alone(base: Path, data: Path, tmp_path: Path) -> None:
+    together = [job(base, data, tmp_path / "long", steps=4), job(base, data, tmp_path / "short", steps=2)]
+    trained = train_jobs(together, lambda step: None)
+    assert [each.rows for each in trained] == [32, 32]
+    for name, steps in (("long", 4), ("short", 2)):
+        train_jobs([job(base, data, tmp_path / f"{name}-alone", steps)], lambda step: None)
+        alone = tensors_of(tmp_path / f"{name}-alone")
+        for key, tensor in tensors_of(tmp_path / name).items():
+            torch.testing.assert_close(tensor, alone[key], rtol=0.05, atol=2e-3)
 
 
 def test_a_trained_adapter_loads_in_peft_and_changes_the_logits(base: Path, trained: Path) -> None:
@@ -107,13 +152,10 @@ def test_an_adapter_that_is_done_is_not_trained_again(base: Path, data: Path, tr
 
 
 def test_a_loss_that_is_not_finite_ends_the_training(base: Path, data: Path) -> None:
-    model, tokenizer = load_base(base, CPU, torch.float32)
-    rows = encode_all(read_rows(data / "train.jsonl", ["tweet"]), RECIPE, tokenizer)
-    tuned = add_adapter(model, RECIPE.lora, seed=1)
-    with torch.no_grad():
-        next(parameter for parameter in tuned.parameters() if parameter.requires_grad).fill_(float("nan"))
-    with pytest.raises(FloatingPointError, match="lower the learning rate"):
-        train(tuned, batches(rows, 8, 2, 1, tokenizer.eos_token_id), replace(RECIPE.schedule, steps=2), CPU)
+    decoder, one = learner(base, data, steps=2)
+    one.adapter.values.fill_(float("nan"))
+    with pytest.raises(FloatingPointError, match="tweet_emotion in step 1 is nan; lower the learning rate"):
+        train(decoder, [one])
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,10 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from inference.tasks.card_score import write_score
 from loraland.catalogue.card import NAME, CardError
 from loraland.catalogue.submission import digest_in
-from loraland.evals.cards import runs_of_card, score_of, write_score
+from loraland.evals.cards import runs_of_card, score_of
 from loraland.evals.counting import comparisons, counting
 from loraland.evals.models import Run, Sample
 from loraland.evals.results import as_data, read_file, write_file
@@ -88,4 +89,4 @@ def _write_cards() -> None:
         directory = settings.DEMO_ADAPTERS_DIR / found.tuned.adapter
         is_ours = found.tuned.source == Run.Source.ENGINE and (directory / NAME).is_file()
         if is_ours and digest_in(directory) == found.tuned.digest:
-            write_score(directory, score_of(found.tuned, found.base))
+            write_score(directory / NAME, score_of(found.tuned, found.base))

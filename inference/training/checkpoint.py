@@ -1,0 +1,48 @@
+"""Where a training stands, on disk, so that one that was killed goes on instead of starting over."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+
+import torch
+
+from inference.tasks.recipe import Recipe
+from inference.training.loop import Learner
+
+NAME = "checkpoint.pt"
+EVERY = 25
+"""Steps between two checkpoints."""
+
+
+def write_checkpoint(folder: Path, recipe: Recipe, learner: Learner) -> None:
+    """Keep where `learner` stands in `folder`, in one piece."""
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = folder / f"{NAME}.partial"
+    torch.save({"recipe": _identity(recipe), **learner.state()}, partial)
+    partial.replace(folder / NAME)
+
+
+def read_checkpoint(folder: Path, recipe: Recipe, learner: Learner) -> bool:
+    """Let `learner` go on from the checkpoint in `folder`; False when there is none of the same recipe."""
+    try:
+        kept = torch.load(folder / NAME, weights_only=True)
+    except FileNotFoundError:
+        return False
+    except (RuntimeError, EOFError, pickle.UnpicklingError):  # cut off by a full disk: what it held is computed again
+        return False
+    if kept.pop("recipe") != _identity(recipe):
+        return False
+    learner.resume(kept)
+    return True
+
+
+def remove_checkpoint(folder: Path) -> None:
+    """Forget the checkpoint in `folder`."""
+    (folder / NAME).unlink(missing_ok=True)
+
+
+def _identity(recipe: Recipe) -> str:
+    """What a training's numbers depend on, beside its rows."""
+    return hashlib.sha256(repr((recipe.template, recipe.lora, recipe.schedule)).encode()).hexdigest()

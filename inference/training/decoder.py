@@ -1,0 +1,115 @@
+"""The decoder as training computes it: examples of several adapters side by side over one frozen base.
+
+All rows go through the base's products together, and each adapter's update is applied to its own rows, as in serving
+(mLoRA, arXiv 2312.02515). Only attention looks at one adapter's rectangle of examples at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from inference.architecture import Architecture
+from inference.layers.linear import Linear, PlainLinear
+from inference.layers.rotary import Rotary
+from inference.model import DecoderWeights, LayerWeights
+from inference.training.adapter import Adapter
+from inference.training.mixed import MixedBatch, Rectangle
+from inference.training.operators import Place, adapted_linear, answer_loss, attend, rms_norm, rotate, swiglu
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """What the layers of one pass share."""
+
+    batch: MixedBatch
+    adapters: Sequence[Adapter]
+    cos: Tensor
+    sin: Tensor
+
+
+class TrainingDecoder:
+    """The base, which stays as it is; adapters and their examples come with each call."""
+
+    def __init__(self, architecture: Architecture, weights: DecoderWeights) -> None:
+        self.architecture, self.weights = architecture, weights
+        self._rotary = Rotary(architecture, weights.dtype, weights.device)
+        self._width = architecture.num_heads * architecture.head_dim
+        self._kv_width = architecture.num_kv_heads * architecture.head_dim
+        self._columns = self._stacked_columns()
+
+    def losses(self, batch: MixedBatch, adapters: Sequence[Adapter]) -> Tensor:
+        """The mean loss of each adapter's answers in nats a token, float32 [adapters].
+
+        `batch` has a rectangle for each of `adapters`. The gradient of the sum gives every adapter what it would
+        get alone.
+        """
+        run = _Pass(batch, adapters, *self._rotary.at(batch.positions))
+        hidden = self.weights.embedding[batch.token_ids]
+        for index, layer in enumerate(self.weights.layers):
+            hidden = hidden + self._attention(index, layer, hidden, run)
+            hidden = hidden + self._mlp(index, layer, hidden, run)
+        normed = self._norm(hidden[batch.answers], self.weights.norm)
+        losses = answer_loss(normed, _matrix(self.weights.head), batch.next_ids[batch.answers])
+        sums = losses.new_zeros(len(adapters)).index_add(0, batch.owners, losses)
+        return sums / torch.bincount(batch.owners, minlength=len(adapters))
+
+    def _attention(self, index: int, layer: LayerWeights, hidden: Tensor, run: _Pass) -> Tensor:
+        rows = self._norm(hidden, layer.attention_norm)
+        qkv = self._linear(("q_proj", "k_proj", "v_proj"), index, layer.qkv, rows, run)
+        turned, values = torch.split(qkv, [self._width + self._kv_width, self._kv_width], dim=-1)
+        turned = rotate(self._heads(turned), run.cos, run.sin)
+        queries, keys = torch.split(turned, [self.architecture.num_heads, self.architecture.num_kv_heads], dim=1)
+        attended = [self._attend(queries, keys, self._heads(values), each) for each in run.batch.rectangles]
+        return self._linear(("o_proj",), index, layer.o, torch.cat(attended), run)
+
+    def _mlp(self, index: int, layer: LayerWeights, hidden: Tensor, run: _Pass) -> Tensor:
+        rows = self._norm(hidden, layer.mlp_norm)
+        gate_up = self._linear(("gate_proj", "up_proj"), index, layer.gate_up, rows, run)
+        return self._linear(("down_proj",), index, layer.down, swiglu(gate_up), run)
+
+    def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, part: Rectangle) -> Tensor:
+        """Causal attention within each example of `part`; padding lies on the right, where no token looks."""
+        queries, keys, values = (self._by_key_head(each[part.rows], part) for each in (queries, keys, values))
+        attended = attend(queries, keys, values)
+        heads = attended.view(part.examples, self.architecture.num_heads, part.length, -1)
+        return heads.transpose(1, 2).reshape(-1, self._width)
+
+    def _by_key_head(self, heads: Tensor, part: Rectangle) -> Tensor:
+        """`heads` [rows, heads, dim] of `part` as [examples * key heads, heads of a key head * length, dim]."""
+        apart = heads.view(part.examples, part.length, -1, self.architecture.head_dim).transpose(1, 2)
+        return apart.reshape(part.examples * self.architecture.num_kv_heads, -1, self.architecture.head_dim)
+
+    def _linear(self, targets: Sequence[str], index: int, linear: Linear, rows: Tensor, run: _Pass) -> Tensor:
+        places, factors = [], []
+        for rectangle, adapter in zip(run.batch.rectangles, run.adapters, strict=True):
+            for target in targets:
+                if pair := adapter.layers[index].get(target):
+                    places.append(Place(rectangle.rows, self._columns[target], adapter.scaling))
+                    factors += [pair.a, pair.b]
+        return adapted_linear(rows, _matrix(linear), places, *factors)
+
+    def _norm(self, rows: Tensor, weight: Tensor) -> Tensor:
+        return rms_norm(rows, weight, self.architecture.norm_eps)
+
+    def _heads(self, rows: Tensor) -> Tensor:
+        return rows.view(len(rows), -1, self.architecture.head_dim)
+
+    def _stacked_columns(self) -> dict[str, slice]:
+        """The columns of each target in its stacked linear."""
+        columns = {}
+        for stack in (("q_proj", "k_proj", "v_proj"), ("o_proj",), ("gate_proj", "up_proj"), ("down_proj",)):
+            start = 0
+            for target in stack:
+                columns[target] = slice(start, start + self.architecture.target_shape(target)[1])
+                start = columns[target].stop
+        return columns
+
+
+def _matrix(linear: Linear) -> Tensor:
+    if not isinstance(linear, PlainLinear):
+        raise TypeError("a quantised base is not trained here; load it with quantization none")
+    return linear.weight

@@ -1,0 +1,117 @@
+"""The trainer's own forward and backward pass against transformers, PEFT and autograd, in float32."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import get_peft_model, set_peft_model_state_dict
+from torch import Tensor
+
+from inference.architecture import TARGETS, read_architecture
+from inference.tasks.recipe import Lora
+from inference.training.adapter import Adapter, lora_config
+from inference.training.decoder import TrainingDecoder
+from inference.training.examples import IGNORED, Batch, Encoded, collate
+from inference.training.mixed import lay_end_to_end
+from inference.training.model import load_base
+from inference.weights import load_weights
+
+CPU = torch.device("cpu")
+NARROW = Lora(rank=4, lora_alpha=8, target_modules=("q_proj", "v_proj"))
+WIDE = Lora(rank=2, lora_alpha=16, target_modules=TARGETS)
+
+
+@pytest.fixture
+def decoder(base: Path) -> TrainingDecoder:
+    architecture = read_architecture(base / "config.json")
+    return TrainingDecoder(architecture, load_weights(base, architecture, torch.float32))
+
+
+def adapter(decoder: TrainingDecoder, lora: Lora, seed: int) -> Adapter:
+    """One whose B is not zero, so that all of it matters."""
+    made = Adapter(decoder.architecture, lora, seed)
+    made.values.add_(torch.randn(made.values.shape, generator=torch.Generator().manual_seed(seed)) * 0.1)
+    return made
+
+
+def batch(seed: int, lengths: tuple[int, ...] = (9, 14, 5)) -> Batch:
+    chance = torch.Generator().manual_seed(seed)
+    rows = [
+        Encoded(tuple(torch.randint(0, 200, (length,), generator=chance).tolist()), length - 3) for length in lengths
+    ]
+    return collate(rows, pad_id=0)
+
+
+def gradients(decoder: TrainingDecoder, batches: list[Batch], adapters: list[Adapter]) -> tuple[Tensor, list[Tensor]]:
+    losses = decoder.losses(lay_end_to_end(batches), adapters)
+    torch.autograd.backward(losses.sum())
+    return losses.detach(), [each.values.grad for each in adapters]  # type: ignore[misc]
+
+
+def truth(base: Path, lora: Lora, tuned: Adapter, asked: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+    """The loss and the gradients of PEFT's adapter of the same values, by the names it saves them under."""
+    model: Any = get_peft_model(load_base(base, CPU, torch.float32)[0], lora_config(lora))
+    set_peft_model_state_dict(model, dict(tuned.named_tensors()))
+    loss = model(input_ids=asked.token_ids, attention_mask=asked.mask, labels=asked.labels).loss
+    loss.backward()
+    named = {name.replace(".default", ""): each.grad for name, each in model.named_parameters() if "lora_" in name}
+    return loss.detach(), named
+
+
+@pytest.mark.parametrize("lora", [NARROW, WIDE], ids=["narrow", "wide"])
+def test_losses_and_gradients_are_those_of_peft(base: Path, decoder: TrainingDecoder, lora: Lora) -> None:
+    tuned, asked = adapter(decoder, lora, 1), batch(1)
+    loss, _ = gradients(decoder, [asked], [tuned])
+    theirs, named = truth(base, lora, tuned, asked)
+    torch.testing.assert_close(loss[0], theirs)
+    for layer, pairs in enumerate(tuned.layers):
+        for target, pair in pairs.items():
+            (found,) = {name for name in named if f"layers.{layer}." in name and f"{target}.lora_A" in name}
+            torch.testing.assert_close(pair.a.grad, named[found], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(pair.b.grad, named[found.replace("_A", "_B")], rtol=1e-4, atol=1e-6)
+
+
+def test_adapters_in_one_pass_learn_what_each_would_learn_alone(decoder: TrainingDecoder) -> None:
+    shapes, batches = [NARROW, WIDE, NARROW], [batch(1), batch(2, (21, 4)), batch(3, (7,))]
+    losses, together = gradients(decoder, batches, [adapter(decoder, lora, n) for n, lora in enumerate(shapes)])
+    for number, lora in enumerate(shapes):
+        loss, (alone,) = gradients(decoder, [batches[number]], [adapter(decoder, lora, number)])
+        torch.testing.assert_close(losses[number], loss[0])
+        torch.testing.assert_close(together[number], alone, rtol=1e-4, atol=1e-6)
+
+
+def test_padding_changes_neither_loss_nor_gradients(decoder: TrainingDecoder) -> None:
+    asked = batch(1)
+    longer = Batch(*(torch.nn.functional.pad(each, (0, 16), value=fill) for each, fill in zip(
+        (asked.token_ids, asked.mask, asked.labels), (7, 0, IGNORED), strict=True)))  # fmt: skip
+    tuned, again = adapter(decoder, WIDE, 1), adapter(decoder, WIDE, 1)
+    loss, (grad,) = gradients(decoder, [asked], [tuned])
+    padded_loss, (padded_grad,) = gradients(decoder, [longer], [again])
+    torch.testing.assert_close(padded_loss, loss)
+    torch.testing.assert_close(padded_grad, grad, rtol=1e-4, atol=1e-6)
+
+
+def test_a_fresh_adapter_leaves_the_base_as_it_is(decoder: TrainingDecoder, base: Path) -> None:
+    asked = batch(1)
+    fresh = Adapter(decoder.architecture, NARROW, seed=1)
+    model, _ = load_base(base, CPU, torch.float32)
+    theirs = model(input_ids=asked.token_ids, attention_mask=asked.mask, labels=asked.labels).loss
+    torch.testing.assert_close(gradients(decoder, [asked], [fresh])[0][0], theirs)
+
+
+def test_a_seed_decides_what_a_fresh_adapter_is(decoder: TrainingDecoder) -> None:
+    def values(seed: int) -> Tensor:
+        return Adapter(decoder.architecture, NARROW, seed).values
+
+    assert torch.equal(values(1), values(1))
+    assert not torch.equal(values(1), values(2))
+
+
+def test_an_answer_of_many_rows_is_foretold_in_pieces(decoder: TrainingDecoder, base: Path) -> None:
+    asked = collate([Encoded(tuple(range(100, 200)), 1), Encoded(tuple(range(80, 180)), 1)], pad_id=0)
+    tuned = adapter(decoder, NARROW, 1)
+    theirs, _ = truth(base, NARROW, tuned, asked)
+    torch.testing.assert_close(gradients(decoder, [asked], [tuned])[0][0], theirs)
