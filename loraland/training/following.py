@@ -74,7 +74,8 @@ def record(training: Training, news: list[tuple[str, TrainingEvent]]) -> None:
     state = Training.State
     match news[-1][1]:
         case Trained(rows=rows, minutes=minutes):
-            training.change(**values, state=state.EXAMINING, rows=rows, minutes=minutes, seconds_left=None, note="")
+            values |= {"state": state.EXAMINING, "rows": rows, "minutes": minutes, "seconds_left": None, "note": ""}
+            training.change(**values)
         case TrainingFailed(reason=reason):
             training.end(state.FAILED, reason, **values)
         case TrainingCancelled(step=step):

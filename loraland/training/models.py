@@ -200,7 +200,8 @@ class Training(models.Model):
 
     def end(self, state: Training.State, reason: str = "", **values: Any) -> None:
         """Record the one outcome, and put the working files away."""
-        if self.change(**values, state=state, reason=reason, note="", seconds_left=None, ended=timezone.now()):
+        outcome = {"state": state, "reason": reason, "note": "", "seconds_left": None, "ended": timezone.now()}
+        if self.change(**values | outcome):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def cancel(self) -> bool:

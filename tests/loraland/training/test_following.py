@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisIsAway
 
 from inference import training_queue
 from inference.tasks.recipe import load_recipe
-from inference.training_protocol import Trained, TrainingCancelled, TrainingFailed, TrainingProgress
+from inference.training_protocol import Trained, TrainingCancelled, TrainingEnd, TrainingFailed, TrainingProgress
 from inference.training_queue import TrainingClaim
 from loraland.evals.models import DataSet
 from loraland.training import rows
@@ -118,6 +118,21 @@ def test_without_a_server_the_owner_is_told_what_to_start(plan: Plan, step: Step
     assert "No training server is running" in training.note
     training_queue.beat(redis, "one", 30)
     assert step(training).note == ""
+
+
+@pytest.mark.parametrize(
+    ("end", "state"),
+    [(Trained("out", 44, 1.5), "examining"), (TrainingFailed("No."), "failed"), (TrainingCancelled(3), "cancelled")],
+)
+def test_an_end_that_is_read_together_with_the_last_steps_counts(
+    plan: Plan, step: Step, redis: Redis, end: TrainingEnd, state: str
+) -> None:
+    training = step(plan())
+    claim = claimed(redis)
+    training_queue.tell(redis, claim, TrainingProgress(3, 40, 1.0, 60.0))
+    training_queue.finish(redis, claim, end)
+    training = step(training)
+    assert (training.state, training.losses, training.seconds_left) == (state, [[3, 1.0]], None)
 
 
 def test_a_failure_is_recorded_with_its_sentence_and_the_working_files_go(plan: Plan, step: Step, redis: Redis) -> None:
