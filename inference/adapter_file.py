@@ -23,6 +23,7 @@ from inference.adapter_config import LoraConfig, check_config
 from inference.architecture import EMBEDDING, Architecture, module_name
 from inference.identity import HeaderError, adapter_digest, read_header
 from inference.layers.lora import RANK_STEP, AdapterWeights, TargetWeights
+from inference.layers.packed_lora import pack_adapter
 
 CONFIG_FILE: Final = "adapter_config.json"
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
@@ -44,7 +45,7 @@ class Base:
 
     `weight` reads the weight of a target in a layer in float32, [out, in] for linears and [vocab, hidden] for the
     embedding, rounded to `dtype` as the decoder has it. `identity` names the weights. `is_nf4`: they are served in
-    4 bits, of which nobody knows the norms.
+    4 bits, of which nobody knows the norms. `is_packed`: by the native decoder, which wants adapters packed.
     """
 
     architecture: Architecture
@@ -52,11 +53,12 @@ class Base:
     weight: Callable[[str, int], Tensor]
     identity: str
     is_nf4: bool = False
+    is_packed: bool = False
 
 
 @dataclass(frozen=True)
 class HostAdapter:
-    """An adapter in host memory, in the decoder's type, its scaling folded into its B."""
+    """An adapter in host memory, in the decoder's type and order, its scaling folded into its B."""
 
     digest: str
     weights: AdapterWeights
@@ -146,6 +148,7 @@ def _build(digest: str, tensors: dict[str, dict[int, _Tensors]], config: LoraCon
         weights[target] = _stack(target, layers, config, base)
     if not all(torch.isfinite(pair.a).all() and torch.isfinite(pair.b).all() for pair in weights.values()):
         raise AdapterRefused([f"the adapter's values overflow {base.dtype} once scaled; lower lora_alpha"])
+    weights = pack_adapter(weights) if base.is_packed else weights
     rank = max(parts["A"].shape[0] for layers in tensors.values() for parts in layers.values())
     return HostAdapter(digest, weights, rank, sum(pair.num_bytes for pair in weights.values()))
 

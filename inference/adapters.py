@@ -15,8 +15,6 @@ from pathlib import Path
 from threading import Lock
 from typing import Final, Protocol
 
-import torch
-
 from inference.adapter_file import Base, HostAdapter
 from inference.batch import Batch
 from inference.composition import compose
@@ -153,7 +151,7 @@ class LoraSlots:
         max_bytes: float = math.inf,
     ) -> None:
         self.num_slots, self.max_bytes = num_slots, max_bytes
-        self.bank = bank or LoraBank(torch.device("cpu"))
+        self.bank = bank or LoraBank()
         self._load = load
         self._sizes: dict[str, int] = {}
         self._slots: OrderedDict[str, int] = OrderedDict()

@@ -65,7 +65,7 @@ class Times:
 
 @dataclass
 class Answer:
-    """One request from its first token to its end. `sequence` holds the tokens; `fail` may be told without one."""
+    """One request from its first token to its end. `sequence` holds the tokens."""
 
     request: Request
     fingerprint: str

@@ -10,9 +10,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-TILE: int = 32
-"""Rows of a prefill tile. Tiles start at positions divisible by it, so a tile's shape depends on its position only."""
-
 
 @dataclass(frozen=True)
 class Segment:

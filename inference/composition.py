@@ -13,6 +13,7 @@ import torch
 from inference.adapter_file import AdapterRefused, HostAdapter
 from inference.identity import composed_digest
 from inference.layers.lora import RANK_STEP, AdapterWeights, TargetWeights
+from inference.layers.packed_lora import unpack
 
 
 def compose(digest: str, parts: list[tuple[HostAdapter, float]], max_rank: int) -> HostAdapter:
@@ -40,7 +41,7 @@ def compose(digest: str, parts: list[tuple[HostAdapter, float]], max_rank: int) 
 
 def _add_up(target: str, parts: list[tuple[HostAdapter, float]]) -> TargetWeights:
     """The pairs of all parts that change `target`, without the padding of their ranks, padded anew."""
-    pairs = [(part.weights[target], part.rank, weight) for part, weight in parts if target in part.weights]
+    pairs = [(unpack(part.weights[target]), part.rank, weight) for part, weight in parts if target in part.weights]
     a = torch.cat([pair.a[:, :, :rank] for pair, rank, _ in pairs], dim=2)
     b = torch.cat([(pair.b[:, :rank].float() * weight).to(pair.b.dtype) for pair, rank, weight in pairs], dim=1)
     padding = math.ceil(a.shape[2] / RANK_STEP) * RANK_STEP - a.shape[2]

@@ -6,7 +6,7 @@ later step, unless it is aborted, which says nothing to anybody.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Final
 
 from inference.adapter_file import AdapterRefused
@@ -18,6 +18,7 @@ from inference.machine import Machine, build_machine
 from inference.model_runner import OUT_OF_MEMORY, Outcome, OutOfMemory
 from inference.prompt import Prompt, PromptError, build_prompt
 from inference.protocol import Event, Failed, Generate, Probe, Progress, QueueClass, Request, Stats
+from inference.residency import Residency
 from inference.room import Room
 from inference.sampler import Draw, refusal
 from inference.scheduler import Plan
@@ -30,29 +31,6 @@ _NO_MEMORY: Final = (
 )
 LOADING_PATIENCE: Final = 0.005
 """Seconds that a step waits for an adapter when there is nothing else to do."""
-
-
-@dataclass(frozen=True)
-class Residency:
-    """The fields of a heartbeat that an engine knows."""
-
-    on_device: tuple[str, ...]
-    in_host: tuple[str, ...]
-    running: int
-    waiting: int
-    free_blocks: int
-    total_blocks: int
-    named_blocks: int
-    drafted_tokens: int
-    accepted_tokens: int
-    context_length: int
-    max_rank: int
-    self_check: str
-    loads: int
-    reloads: int
-    adapter_loads: tuple[tuple[str, int], ...]
-    preempted: int
-    displaced: int
 
 
 class Engine:

@@ -27,8 +27,9 @@ from inference.native.bank import NativeBank
 from inference.native.build import BuildError, library_path
 from inference.native.decoder import NativeDecoder, unsupported
 from inference.prefix_cache import PrefixCache
-from inference.scheduler import TILE, Scheduler
+from inference.scheduler import Scheduler
 from inference.self_check import self_check
+from inference.tile import TILE
 from inference.tokenizer import Tokenizer
 from inference.weights import load_weights
 
@@ -84,12 +85,12 @@ def build_machine(config: EngineConfig) -> Machine:
     context = min(context, pool.num_blocks * config.block_size)
     prefixes = PrefixCache(pool, TILE, is_on=config.prefix_cache, rows_are_uniform=decoder.rows_are_uniform)
     cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
-    store = AdapterStore(config.adapters_dir, _base(config, directory, architecture, dtype), config.max_rank)
+    base = _base(config, directory, architecture, dtype, is_packed=isinstance(bank, NativeBank))
+    store = AdapterStore(config.adapters_dir, base, config.max_rank)
     host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank, bank.prepare)
     loader = AdapterLoader(host_cache.load, host_cache.find)
     slots = LoraSlots(config.adapter_slots, loader.get, bank, config.slots_mb * 1024**2)
-    # Batches are made on the host: the decoder of a GPU sends each in one copy.
-    runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]), torch.device("cpu"))
+    runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]))
     return Machine(
         tokenizer=tokenizer,
         scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes, config.tenant_weights),
@@ -121,7 +122,7 @@ def _decoder(config: EngineConfig, architecture: Architecture, weights: DecoderW
         if config.decoder == "native":
             raise MachineError(f"DECODER=native cannot be had: {error}; choose auto or torch") from error
         log.info("torch decoder reason=%s", error)
-    return Decoder(architecture, weights), LoraBank(weights.device)
+    return Decoder(architecture, weights), LoraBank()
 
 
 def _native_decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> NativeDecoder:
@@ -142,9 +143,11 @@ def _device(config: EngineConfig) -> torch.device:
     return torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
 
 
-def _base(config: EngineConfig, directory: Path, architecture: Architecture, dtype: torch.dtype) -> Base:
+def _base(
+    config: EngineConfig, directory: Path, architecture: Architecture, dtype: torch.dtype, is_packed: bool
+) -> Base:
     weights = BaseWeights(directory, architecture, dtype)
-    return Base(architecture, dtype, weights.read, weights.identity, config.quantization == "nf4")
+    return Base(architecture, dtype, weights.read, weights.identity, config.quantization == "nf4", is_packed)
 
 
 def _context_length(config: EngineConfig, architecture: Architecture, device: torch.device) -> int:

@@ -24,7 +24,7 @@ from torch import Tensor
 from inference.adapter_file import CONFIG_FILE, WEIGHTS_FILE, Base, HostAdapter, inside, read_adapter
 from inference.layers.lora import AdapterWeights, TargetWeights
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 """To be raised by whoever changes the file, or what `read_adapter` makes of an adapter."""
 _ALIGNMENT: Final = 64
 _SIDES: Final = ("a", "b", "scale")
@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 def load_mapped(directory: Path, digest: str, base: Base, max_rank: int) -> HostAdapter:
     """The adapter in `directory`, mapped if that can be, else read; raises as `read_adapter` does."""
-    path, stamp = directory / f"mapped.{str(base.dtype).removeprefix('torch.')}", _stamp(directory, digest, base)
+    path, stamp = directory / _name(base), _stamp(directory, digest, base)
     mapped = _map(path, digest, base.dtype, stamp)
     if mapped is not None and mapped.rank <= max_rank:
         return mapped
@@ -47,11 +47,16 @@ def load_mapped(directory: Path, digest: str, base: Base, max_rank: int) -> Host
     return _map(path, digest, base.dtype, stamp) or adapter
 
 
+def _name(base: Base) -> str:
+    dtype = str(base.dtype).removeprefix("torch.")
+    return f"mapped.{dtype}.packed" if base.is_packed else f"mapped.{dtype}"
+
+
 def _stamp(directory: Path, digest: str, base: Base) -> str:
     """Everything that the converted weights follow from; the original's files count by size and time."""
     stats = [inside(directory, name).stat() for name in (CONFIG_FILE, WEIGHTS_FILE)]
     files = [(each.st_size, each.st_mtime_ns) for each in stats]
-    made_from = (FORMAT, digest, base.dtype, base.architecture, base.identity, base.is_nf4, files)
+    made_from = (FORMAT, digest, base.dtype, base.architecture, base.identity, base.is_nf4, base.is_packed, files)
     return hashlib.sha256(repr(made_from).encode()).hexdigest()
 
 
@@ -72,9 +77,10 @@ def _map(path: Path, digest: str, dtype: torch.dtype, stamp: str) -> HostAdapter
 
 def _weights(content: mmap.mmap, start: int, sides: dict[str, Any], dtype: torch.dtype) -> TargetWeights:
     def view(side: str) -> Tensor:
-        offset, shape = sides[side]
+        offset, shape, strides = sides[side]
         kind = torch.float32 if side == "scale" else dtype
-        return torch.frombuffer(content, dtype=kind, count=math.prod(shape), offset=start + offset).view(shape)
+        numbers = torch.frombuffer(content, dtype=kind, count=math.prod(shape), offset=start + offset)
+        return numbers.as_strided(shape, strides)
 
     return TargetWeights(view("a"), view("b"), view("scale") if "scale" in sides else None)
 
@@ -98,14 +104,21 @@ def _write(path: Path, adapter: HostAdapter, stamp: str) -> None:
 
 
 def _lay_out(weights: AdapterWeights) -> tuple[dict[str, dict[str, Any]], bytearray]:
-    """Where each tensor begins, at multiples of `_ALIGNMENT`, with its shape; and all of them in a row."""
+    """Where each tensor begins, at multiples of `_ALIGNMENT`, its shape and strides; and all of them in a row."""
     targets: dict[str, dict[str, Any]] = {}
     data = bytearray()
     for target, pair in weights.items():
         tensors = {side: tensor for side in _SIDES if (tensor := getattr(pair, side)) is not None}
         targets[target] = {}
         for side, tensor in tensors.items():
-            targets[target][side] = (len(data), tuple(tensor.shape))
-            data += tensor.contiguous().view(torch.uint8).numpy().tobytes()
+            targets[target][side] = (len(data), tuple(tensor.shape), tensor.stride())
+            data += _bytes(tensor)
             data += bytes(-len(data) % _ALIGNMENT)
     return targets, data
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    """The memory of a tensor that has no gaps."""
+    assert tensor.untyped_storage().nbytes() == tensor.nbytes, "a tensor that is written is all of its memory"
+    content: bytes = tensor.as_strided((tensor.numel(),), (1,)).view(torch.uint8).numpy().tobytes()
+    return content

@@ -6,17 +6,18 @@ The only place where sequences meet tensors; it decides nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import torch
 from torch import Tensor
 
-from inference.batch import TILE, Batch, Segment
+from inference.batch import Batch, Segment
 from inference.layers.attention import KVCache
 from inference.layers.lora import LoraPlanner
 from inference.sampler import Choice, Draw, accept, sample
 from inference.scheduler import Plan, Work
+from inference.tile import TILE
 
 
 class OutOfMemory(Exception):
@@ -56,13 +57,11 @@ class _Rows:
     """A batch under construction, as plain lists."""
 
     block_size: int
-
-    def __post_init__(self) -> None:
-        self.token_ids: list[int] = []
-        self.positions: list[int] = []
-        self.cache_slots: list[int] = []
-        self.adapter_slots: list[int] = []
-        self.sample_rows: list[int] = []
+    token_ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    cache_slots: list[int] = field(default_factory=list)
+    adapter_slots: list[int] = field(default_factory=list)
+    sample_rows: list[int] = field(default_factory=list)
 
     def add(self, token_ids: list[int], start: int, table: tuple[int, ...], slot: int) -> Segment:
         """Append rows for the tokens at positions from `start` on; their segment."""
@@ -87,16 +86,9 @@ class _Rows:
 class ModelRunner:
     """Runs plans on `decoder`. `cache` has blocks for the canary behind those that the block pool hands out."""
 
-    def __init__(
-        self,
-        decoder: Forward,
-        cache: KVCache,
-        lora: LoraPlanner | None,
-        canary_ids: tuple[int, ...],
-        device: torch.device,
-    ) -> None:
+    def __init__(self, decoder: Forward, cache: KVCache, lora: LoraPlanner | None, canary_ids: tuple[int, ...]) -> None:
         assert 0 < len(canary_ids) <= TILE, "the canary is one tile"
-        self.decoder, self.cache, self.lora, self.device = decoder, cache, lora, device
+        self.decoder, self.cache, self.lora = decoder, cache, lora
         self.canary_ids = canary_ids
         num_blocks = canary_blocks(cache.block_size)
         self._canary_table = tuple(range(cache.num_blocks - num_blocks, cache.num_blocks))
@@ -137,22 +129,24 @@ class ModelRunner:
             tiles.append(rows.add(list(self.canary_ids), 0, self._canary_table, -1))
             rows.sample_rows.append(len(rows.token_ids) - 1)
         return Batch(
-            token_ids=self._tensor(rows.token_ids),
-            positions=self._tensor(rows.positions),
-            cache_slots=self._tensor(rows.cache_slots),
-            adapter_slots=self._tensor(rows.adapter_slots),
+            token_ids=_tensor(rows.token_ids),
+            positions=_tensor(rows.positions),
+            cache_slots=_tensor(rows.cache_slots),
+            adapter_slots=_tensor(rows.adapter_slots),
             decodes=tuple(decodes),
             tiles=tuple(tiles),
-            sample_rows=self._tensor(rows.sample_rows),
+            sample_rows=_tensor(rows.sample_rows),
         )
-
-    def _tensor(self, values: list[int]) -> Tensor:
-        return torch.tensor(values, dtype=torch.int64, device=self.device)
 
 
 def canary_blocks(block_size: int) -> int:
     """How many blocks of a cache the canary needs, behind those of the pool."""
     return -(-TILE // block_size)
+
+
+def _tensor(values: list[int]) -> Tensor:
+    """On the host: the decoder of a GPU sends all parts of a batch in one copy."""
+    return torch.tensor(values, dtype=torch.int64)
 
 
 def _add_decodes(rows: _Rows, work: Work) -> list[Segment]:

@@ -25,10 +25,9 @@ from inference.protocol import CLASSES
 from inference.room import Room
 from inference.sequence import Sequence, State
 from inference.slot_turns import Slots, SlotTurns
+from inference.tile import TILE
 from inference.traffic import Traffic
 
-TILE: Final = 32
-"""Tokens of a prefill tile; tiles start at multiples of it."""
 LOOK_AHEAD: Final = 8
 """Requests to hold beyond those that can run, so that adapters load while others decode."""
 GUESTS: Final = 8

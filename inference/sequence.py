@@ -13,7 +13,7 @@ from inference.protocol import QueueClass
 
 
 class State(Enum):
-    """Where a sequence is. Only the scheduler moves it."""
+    """Where a sequence is. Once it has been added only the scheduler moves it."""
 
     LOADING = "loading"
     WAITING = "waiting"

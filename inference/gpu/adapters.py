@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.architecture import EMBEDDING
-from inference.kernels.lora import INDEX, Pair, SlotTable, bucket, empty_table, quantize
+from inference.kernels.slot_table import INDEX, Pair, SlotTable, bucket, empty_table, quantize
 from inference.layers.lora import AdapterWeights, TargetWeights
 
 _ALIGNMENT: Final = 256

@@ -11,21 +11,23 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.architecture import Architecture
-from inference.batch import TILE, Batch
+from inference.batch import Batch
 from inference.config import EngineConfig
 from inference.gpu.adapters import SlotBank
 from inference.gpu.graphs import Graphs
 from inference.gpu.step import PANEL, Staging, Step, decode_shape, shape_of
-from inference.kernels.lora import add_embedding, add_lora, groups
+from inference.kernels.lora import add_embedding, add_lora
 from inference.kernels.norm import add_rms_norm
 from inference.kernels.paged_attention import attend
 from inference.kernels.rope import rotate_and_store
+from inference.kernels.slot_table import groups
 from inference.kernels.swiglu import swiglu
 from inference.layers.attention import KVCache
 from inference.layers.linear import Linear
 from inference.layers.lora import LoraPlanner
 from inference.layers.rotary import Rotary
 from inference.model import DecoderWeights, LayerWeights
+from inference.tile import TILE
 
 
 def make_decoder(

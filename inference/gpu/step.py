@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference.batch import TILE, Batch, Segment
+from inference.batch import Batch, Segment
 from inference.kernels.paged_attention import SPLIT, Segments
+from inference.tile import TILE
 
 PANEL: Final = 128
 """Rows of every product where bits may not depend on the batch: about as many as reading the weights hides."""

@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.batch import TILE
+from inference.tile import TILE
 
 SPLIT: Final = 512
 """Tokens of the context that one program of a decode row walks."""

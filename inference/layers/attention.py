@@ -15,8 +15,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.architecture import Architecture
-from inference.batch import TILE, Batch, Segment
+from inference.batch import Batch, Segment
 from inference.layers.panels import Layout
+from inference.tile import TILE
 
 
 class KVCache:

@@ -32,7 +32,8 @@ class TargetWeights:
 
     Scaling is folded into `b`; a layer that the adapter leaves alone holds zeros. ``embed_tokens`` (in: the
     vocabulary) and ``lm_head`` (out: the vocabulary) count as one layer. With `scale`, float32 [layers, out]
-    whatever the type of the rest, the result is ``scale * (base's output + rows @ a @ b)``.
+    whatever the type of the rest, the result is ``scale * (base's output + rows @ a @ b)``. The native decoder has
+    `b` in another order (`inference.layers.packed_lora`).
     """
 
     a: Tensor
@@ -46,11 +47,6 @@ class TargetWeights:
     @property
     def num_bytes(self) -> int:
         return self.a.nbytes + self.b.nbytes + (0 if self.scale is None else self.scale.nbytes)
-
-    def to(self, device: torch.device) -> TargetWeights:
-        """A copy on `device`, or itself when it is there."""
-        scale = None if self.scale is None else self.scale.to(device)
-        return TargetWeights(self.a.to(device), self.b.to(device), scale)
 
 
 AdapterWeights = dict[str, TargetWeights]
@@ -88,9 +84,7 @@ class DecodeGroup:
             a = torch.stack([pair.a[layer] for pair in self.weights])
             b = torch.stack([pair.b[layer] for pair in self.weights])
             scales = [pair.scale[layer] for pair in self.weights if pair.scale is not None]
-            kept = a, b, torch.stack(scales) if scales else None
-            if a.device.type == "cpu":
-                self._stacks[layer] = kept
+            kept = self._stacks[layer] = a, b, torch.stack(scales) if scales else None
         return kept
 
 
@@ -143,10 +137,9 @@ class LoraPlan:
 
 
 class LoraBank:
-    """The weights on the device by slot. It forgets the plan of the last decode rows when a slot changes."""
+    """The weights by slot, in host memory. It forgets the plan of the last decode rows when a slot changes."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self) -> None:
         self._slots: dict[int, AdapterWeights] = {}
         self._last: tuple[tuple[int, ...], dict[str, list[DecodeGroup]]] | None = None
 
@@ -160,7 +153,7 @@ class LoraBank:
 
     def put(self, slot: int, weights: AdapterWeights) -> None:
         """Place `weights` in `slot`, in place of what was there."""
-        self._slots[slot] = {target: pair.to(self.device) for target, pair in weights.items()}
+        self._slots[slot] = weights
         self._last = None
 
     def clear(self, slot: int) -> None:
@@ -209,5 +202,5 @@ class LoraBank:
     def _group(self, members: list[tuple[int, TargetWeights]]) -> DecodeGroup:
         """A batched product of one item is another kernel than one of more, so a lone row comes twice."""
         members = members * 2 if len(members) == 1 else members
-        rows = torch.tensor([row for row, _ in members], dtype=torch.int64, device=self.device)
+        rows = torch.tensor([row for row, _ in members], dtype=torch.int64)
         return DecodeGroup(rows, [weights for _, weights in members])

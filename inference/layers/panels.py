@@ -14,7 +14,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from inference.batch import TILE, Batch
+from inference.batch import Batch
+from inference.tile import TILE
 
 DECODE_PANEL: Final = 16
 """Rows of a decode panel: what one row costs, sixteen cost too, since reading the weights is what takes time."""

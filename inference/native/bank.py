@@ -1,42 +1,41 @@
-"""The adapters in the device's slots, in the order in which the native decoder reads them."""
+"""The adapters in the device's slots, as the native decoder finds them: by addresses."""
 
 from __future__ import annotations
 
 import ctypes
 
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from inference.architecture import EMBEDDING, HEAD
 from inference.layers.lora import AdapterWeights, TargetWeights
-from inference.native.library import BLOCK, TARGETS, AdapterView, PairView
+from inference.layers.packed_lora import pack_adapter
+from inference.native.library import TARGETS, AdapterView, PairView
 
 AdapterPointer = ctypes.POINTER(AdapterView)
 
 
 class NativeBank:
-    """Packed pairs by slot. `views` is an array of pointers [slots], empty where a slot is."""
+    """Packed pairs by slot, where they lie in host memory. `views` is an array of pointers [slots], empty where a
+    slot is."""
 
     def __init__(self, num_slots: int) -> None:
         self.views = (AdapterPointer * num_slots)()
-        self._kept: dict[int, tuple[AdapterView, list[Tensor]]] = {}
+        self._kept: dict[int, tuple[AdapterView, AdapterWeights]] = {}
 
     def prepare(self, weights: AdapterWeights) -> AdapterWeights:
-        """Nothing is done before an adapter is put into its slot."""
-        return weights
+        """`weights` packed. Those that were read for a native decoder are packed already; sums are not."""
+        return pack_adapter(weights)
 
     def is_ready(self, slot: int) -> bool:
         """What is put is there at once."""
         return True
 
     def put(self, slot: int, weights: AdapterWeights) -> None:
-        """Place `weights` in `slot`, in place of what was there."""
-        kept: list[Tensor] = []
+        """Point `slot` at `weights`, in place of what was there. Nothing is copied if they are packed."""
+        kept = pack_adapter(weights)
         view = AdapterView()
         for index, target in enumerate(TARGETS):
-            if target in weights:
-                view.targets[index] = _pack(target, weights[target], kept)
+            if target in kept:
+                view.targets[index] = _view(kept[target])
         self._kept[slot] = view, kept
         self.views[slot] = ctypes.pointer(view)
 
@@ -46,22 +45,8 @@ class NativeBank:
         del self._kept[slot]
 
 
-def _pack(target: str, weights: TargetWeights, kept: list[Tensor]) -> PairView:
-    """a [layers, rank, in], b [layers, rank / 2, out, 2], both bfloat16; ranks are even already.
-
-    The embedding's a stays [vocab, rank], and the head's outputs are padded to whole blocks.
-    """
-    a, b = weights.a.to(torch.bfloat16), weights.b.to(torch.bfloat16)
-    scale = weights.scale
-    if target == HEAD:
-        padding = (0, -b.shape[2] % BLOCK)
-        b, scale = functional.pad(b, padding), None if scale is None else functional.pad(scale, padding)
-    num_layers, rank, out = b.shape
-    tensors = [
-        (a if target == EMBEDDING else a.transpose(1, 2)).contiguous(),
-        b.view(num_layers, rank // 2, 2, out).transpose(2, 3).contiguous(),
-        *([] if scale is None else [scale.to(torch.float32).contiguous()]),
-    ]
-    kept += tensors
-    pointers = [each.data_ptr() for each in tensors]
-    return PairView(pointers[0], pointers[1], pointers[2] if len(pointers) > 2 else None, rank)
+def _view(pair: TargetWeights) -> PairView:
+    """Where a packed pair lies."""
+    assert pair.a.dtype == pair.b.dtype == torch.bfloat16, "the native decoder computes in bfloat16"
+    scale = None if pair.scale is None else pair.scale.data_ptr()
+    return PairView(pair.a.data_ptr(), pair.b.data_ptr(), scale, pair.rank)

@@ -19,11 +19,11 @@ from inference.batch import Batch
 from inference.layers.attention import KVCache
 from inference.layers.linear import Linear
 from inference.layers.lora import LoraPlanner
+from inference.layers.packed_lora import BLOCK
 from inference.layers.rotary import Rotary
 from inference.model import DecoderWeights, LayerWeights
 from inference.native.bank import NativeBank
 from inference.native.library import (
-    BLOCK,
     DEPTH,
     MAX_IN,
     AdapterView,

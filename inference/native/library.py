@@ -11,8 +11,6 @@ from inference import architecture
 
 TARGETS: Final = (*architecture.TARGETS, architecture.EMBEDDING, architecture.HEAD)
 """In the order of `Target` in views.h."""
-BLOCK: Final = 16
-"""Outputs of a packed block of weights."""
 DEPTH: Final = 64
 """Inputs of a matrix tile of int8."""
 MAX_IN: Final = 32768

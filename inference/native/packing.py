@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.layers.linear import Int4Linear, Int8Linear, Linear, PlainLinear
-from inference.native.library import BLOCK
+from inference.layers.packed_lora import BLOCK
 
 
 @dataclass(frozen=True)

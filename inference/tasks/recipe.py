@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from inference.tasks.hub import Hub, HubError, parse_hub
 from inference.tasks.metrics import METRICS
 from inference.tasks.template import placeholders
 
@@ -102,6 +103,7 @@ class Recipe:
     examples: tuple[ExampleInput, ...] = ()
     lora: Lora = field(default_factory=Lora)
     schedule: Schedule = field(default_factory=Schedule)
+    hub: Hub | None = None
     license: str = "Apache-2.0"
     author: str = "LoRA Land"
 
@@ -130,7 +132,7 @@ def parse_recipe(task: str, text: str) -> Recipe:
     """The recipe of `task` in `text`, which is TOML. Raises `RecipeError` for wrong, missing or unknown entries."""
     try:
         recipe = _parse(task, tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, TypeError, AttributeError) as error:
+    except (tomllib.TOMLDecodeError, HubError, TypeError, AttributeError) as error:
         raise RecipeError(f"the recipe of {task} cannot be read: {error}") from error
     except KeyError as error:
         raise RecipeError(f"the recipe of {task} cannot be read: it has no {error}") from error
@@ -140,7 +142,7 @@ def parse_recipe(task: str, text: str) -> Recipe:
 
 def _parse(task: str, data: dict[str, Any]) -> Recipe:
     prompt = data.pop("prompt")
-    lora, schedule = data.pop("lora", {}), data.pop("training", {})
+    lora, schedule, hub = data.pop("lora", {}), data.pop("training", {}), data.pop("hub", None)
     if "target_modules" in lora:
         lora["target_modules"] = tuple(lora["target_modules"])
     return Recipe(
@@ -153,6 +155,7 @@ def _parse(task: str, data: dict[str, Any]) -> Recipe:
         examples=tuple(ExampleInput(**each) for each in data.pop("example", ())),
         lora=Lora(**lora),
         schedule=Schedule(**schedule),
+        hub=parse_hub(hub) if hub else None,
         **data,
     )
 
@@ -169,6 +172,10 @@ def _check(recipe: Recipe) -> None:
         raise RecipeError(f"{recipe.task}: the template ends in white space; let it end with its last mark")
     _check_numbers(recipe.task, "lora", recipe.lora)
     _check_numbers(recipe.task, "training", recipe.schedule)
+    if recipe.hub and set(recipe.hub.inputs) != set(recipe.field_names):
+        raise RecipeError(
+            f"{recipe.task}: [hub] fills the fields {', '.join(recipe.hub.inputs)}, not those of the template"
+        )
     for example in recipe.examples:
         _check_example(recipe, example.inputs)
 

@@ -23,8 +23,9 @@ from inference.machine import Machine
 from inference.model import DecoderWeights
 from inference.model_runner import ModelRunner, canary_blocks
 from inference.prefix_cache import PrefixCache
-from inference.scheduler import TILE, Scheduler
+from inference.scheduler import Scheduler
 from inference.self_check import self_check
+from inference.tile import TILE
 from inference.tokenizer import Tokenizer
 from tests.bench.mistral import make_adapter
 from tests.inference.engines import make_tokenizer
@@ -66,7 +67,7 @@ def make_engine(
     loader = AdapterLoader(host_cache.load, host_cache.find)
     slots = LoraSlots(config.adapter_slots, loader.get, bank)
     prefixes = PrefixCache(pool, TILE, is_on=False)
-    runner = ModelRunner(decoder, kv_cache, slots, (1, 2, 3), torch.device("cpu"))
+    runner = ModelRunner(decoder, kv_cache, slots, (1, 2, 3))
     machine = Machine(
         tokenizer=Tokenizer(make_tokenizer(Path(config.var_dir))),
         scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes),

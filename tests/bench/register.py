@@ -21,6 +21,7 @@ from inference.architecture import read_architecture
 from inference.base_weights import BaseWeights
 from inference.config import read_config
 from inference.fetch import find_model
+from inference.native.build import missing_feature
 
 
 def main(base: Path, count: int) -> None:
@@ -42,7 +43,8 @@ def _store() -> AdapterStore:
     directory = find_model(config)
     architecture = read_architecture(directory / "config.json")
     weights = BaseWeights(directory, architecture, torch.bfloat16)
-    base = Base(architecture, torch.bfloat16, weights.read, weights.identity)
+    is_packed = config.decoder != "torch" and missing_feature() is None
+    base = Base(architecture, torch.bfloat16, weights.read, weights.identity, is_packed=is_packed)
     return AdapterStore(config.adapters_dir, base)
 
 

@@ -27,12 +27,15 @@ from inference.machine import Machine
 from inference.model_runner import ModelRunner, canary_blocks
 from inference.prefix_cache import PrefixCache
 from inference.protocol import Delta, Event, Failed, Finished, Progress, Terminal, TokenLogprob
-from inference.scheduler import TILE, Scheduler
+from inference.scheduler import Scheduler
+from inference.tile import TILE
 from inference.tokenizer import Tokenizer
 
 CONTROLS = ("<|end|>", "<|start|>")
 VOCAB = 256 + len(CONTROLS)
 EOS = 0
+SILENT_STEPS = 20_000
+"""Steps without an event after which an engine hangs. Steps and not seconds: a busy machine is only slow."""
 TEMPLATE = "{% for m in messages %}<|start|>{{ m['role'] }}\n{{ m['content'] }}<|end|>\n{% endfor %}"
 CHAT_TEMPLATE = TEMPLATE + "{% if add_generation_prompt %}<|start|>assistant\n{% endif %}"
 
@@ -118,13 +121,17 @@ class Records(dict[str, Record]):
                 record.ends.append(event)
 
 
-def drain(engine: Engine, records: Records | None = None, seconds: float = 60) -> Records:
+def drain(engine: Engine, records: Records | None = None) -> Records:
     """Step until nothing is left to do."""
     records = Records() if records is None else records
-    deadline = time.monotonic() + seconds
+    silent = 0
     while engine.has_work:
-        assert time.monotonic() < deadline, "the engine does not come to an end"
-        records.take(engine.step())
+        events = engine.step()
+        records.take(events)
+        silent = 0 if events else silent + 1
+        assert silent < SILENT_STEPS, "the engine does not come to an end"
+        if silent:
+            time.sleep(0.001)  # the thread that it may wait for gets its turn
     return records
 
 
@@ -242,9 +249,7 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
     machine = Machine(
         tokenizer=tokenizer,
         scheduler=Scheduler(pool, slots, settings["max_rows"], settings["prefill_tokens"], prefixes),
-        runner=ModelRunner(
-            ReadingDecoder(slots.digest, settings["habit"], is_uniform), cache, None, canary, torch.device("cpu")
-        ),
+        runner=ModelRunner(ReadingDecoder(slots.digest, settings["habit"], is_uniform), cache, None, canary),
         slots=slots,
         host_cache=host_cache,
         loader=loader,

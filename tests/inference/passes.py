@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.batch import TILE, Batch, Segment
+from inference.batch import Batch, Segment
 from inference.layers.attention import KVCache
 from inference.layers.lora import LoraPlanner
+from inference.tile import TILE
 
 
 @dataclass

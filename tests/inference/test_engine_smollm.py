@@ -49,7 +49,7 @@ def test_greedy_text_is_that_of_transformers(make: MakeEngine, model_dir: Path) 
     engine = make("float32")
     for question in QUESTIONS:
         engine.add(chat(question, question))
-    records = drain(engine, seconds=300)
+    records = drain(engine)
     model = AutoModelForCausalLM.from_pretrained(model_dir, dtype=torch.float32).eval()
     tokenizer = AutoTokenizer.from_pretrained(model_dir)
     for question in QUESTIONS:
@@ -69,17 +69,17 @@ def test_company_and_takeovers_change_no_bit(make: MakeEngine) -> None:
     assert engine.residency().self_check == "exact"
     it = chat("it", "Tell me a short story.", temperature=1.0, seed=3, logprobs=2, ignore_eos=True)
     engine.add(it)
-    expected = drain(engine, seconds=300)["it"]
+    expected = drain(engine)["it"]
     records = Records()
     for number, question in enumerate(QUESTIONS):
         engine.add(chat(question, question, temperature=number / 2))
     records.take(engine.step())
     engine.add(it)
-    crowd = drain(engine, records, seconds=300)["it"]
+    crowd = drain(engine, records)["it"]
     assert (crowd.token_ids, crowd.logprobs) == (expected.token_ids, expected.logprobs)
     for seen in (1, 15):
         engine.add(it, Resume(tuple(expected.token_ids[:seen]), expected.num_chars[seen - 1]))
-        rest = drain(engine, seconds=300)["it"]
+        rest = drain(engine)["it"]
         assert (rest.token_ids, rest.logprobs) == (expected.token_ids[seen:], expected.logprobs[seen:])
     assert_nothing_held(engine)
 
@@ -101,7 +101,7 @@ def test_a_known_beginning_and_guesses_change_no_bit(
         request = Generate("it", messages=tuple(messages), sampling=settings)
         for each in (engine, plain):
             each.add(request)
-        quick, expected = (drain(each, seconds=300)["it"] for each in (engine, plain))
+        quick, expected = (drain(each)["it"] for each in (engine, plain))
         assert (quick.token_ids, quick.logprobs, quick.text) == (expected.token_ids, expected.logprobs, expected.text)
         messages += [Message("assistant", expected.text), Message("user", "Once more.")]
     assert quick.finished.stats.cached_tokens >= 64

@@ -21,9 +21,9 @@ from inference.mapped_adapter import load_mapped
 from inference.protocol import Component
 
 
-@pytest.fixture(scope="module")
-def base(tiny_model: Path) -> Base:
-    return load_base(tiny_model, torch.bfloat16)
+@pytest.fixture(scope="module", params=[False, True], ids=["in order", "packed"])
+def base(request: pytest.FixtureRequest, tiny_model: Path) -> Base:
+    return dataclasses.replace(load_base(tiny_model, torch.bfloat16), is_packed=request.param)
 
 
 @pytest.fixture(params=[False, True], ids=["plain", "dora"])
@@ -60,7 +60,7 @@ def test_a_second_load_maps_what_the_first_has_read(folder: Path, base: Base, mo
     again = load_mapped(folder, folder.name, base, 64)
     assert_same(again.weights, expected.weights)
     assert (again.digest, again.rank, again.num_bytes) == (expected.digest, expected.rank, expected.num_bytes)
-    assert mapped_file(folder).name == "mapped.bfloat16"
+    assert mapped_file(folder).name == ("mapped.bfloat16.packed" if base.is_packed else "mapped.bfloat16")
 
 
 def test_a_mapped_adapter_outlives_its_files(folder: Path, base: Base) -> None:
@@ -119,11 +119,12 @@ def test_another_format_or_another_base_makes_the_file_anew(
     assert len({first, second, mapped_file(folder).read_bytes()}) == 3
 
 
-def test_each_type_has_a_file_of_its_own(folder: Path, base: Base, tiny_model: Path) -> None:
-    for each in (base, load_base(tiny_model, torch.float32)):
+def test_each_type_and_order_has_a_file_of_its_own(folder: Path, base: Base, tiny_model: Path) -> None:
+    for each in (base, dataclasses.replace(base, is_packed=not base.is_packed), load_base(tiny_model, torch.float32)):
         for _ in range(2):
             pair = load_mapped(folder, folder.name, each, 64).weights["q_proj"]
-            assert pair.a.dtype == each.dtype
+            assert (pair.a.dtype, pair.b.dim() == 4) == (each.dtype, each.is_packed)
+    assert len([path for path in folder.iterdir() if "mapped" in path.name]) == 3
 
 
 def test_a_mapped_adapter_above_a_lowered_rank_is_refused(folder: Path, base: Base) -> None:

@@ -6,9 +6,10 @@ import pytest
 
 from inference.kv_cache import BlockPool
 from inference.room import Room
-from inference.scheduler import GUESTS, LOOK_AHEAD, TILE, Plan, Scheduler
+from inference.scheduler import GUESTS, LOOK_AHEAD, Plan, Scheduler
 from inference.sequence import Sequence, State
 from inference.slot_turns import PATIENCE
+from inference.tile import TILE
 
 
 class CountingSlots:

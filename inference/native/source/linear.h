@@ -14,7 +14,6 @@
 namespace native {
 
 constexpr int64_t BLOCK = 16;  // outputs of a packed block
-constexpr int64_t DEPTH = 32;  // inputs of a matrix tile
 constexpr int64_t MAX_IN = 32768;
 
 // Rows of bfloat16, or of whole numbers of 15 bits, each row under a scale. Of the latter the high eight bits of

@@ -12,7 +12,7 @@ from inference.adapter_file import HostAdapter
 from inference.adapters import AdapterCache, LoraSlots
 from inference.architecture import EMBEDDING
 from inference.gpu.adapters import PackedWeights, SlotBank
-from inference.kernels.lora import INDEX
+from inference.kernels.slot_table import INDEX
 from inference.layers.lora import AdapterWeights, TargetWeights
 
 CPU = torch.device("cpu")

@@ -7,8 +7,9 @@ import torch
 
 pytest.importorskip("triton", reason="the kernels need the package triton")
 
-from inference.batch import TILE, Batch, Segment
+from inference.batch import Batch, Segment
 from inference.gpu.step import PANEL, Staging, decode_shape, shape_of
+from inference.tile import TILE
 
 CPU = torch.device("cpu")
 

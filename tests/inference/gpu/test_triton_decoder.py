@@ -7,9 +7,9 @@ import torch
 
 pytest.importorskip("triton", reason="the kernels need the package triton")
 
-from inference.batch import TILE
 from inference.gpu import decoder, step
 from inference.layers.linear import PlainLinear
+from inference.tile import TILE
 from tests.inference.gpu.worlds import BASE_CHUNKS, MODELS, World, by_kernels, by_torch, make_world
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled here; tests/gpu tests them")

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from inference.architecture import EMBEDDING, Architecture
-from inference.batch import TILE
-from inference.kernels import lora, norm, paged_attention, rope, swiglu
+from inference.kernels import lora, norm, paged_attention, rope, slot_table, swiglu
+from inference.tile import TILE
 
 # Triton's interpreter multiplies bfloat16 as if it were whole numbers, so rounding is tested in float16 there.
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
@@ -120,7 +120,7 @@ SHAPE = Architecture(
 
 def make_pairs(
     dtype: torch.dtype, device: str, columns: range, is_int8: bool = False
-) -> dict[int, dict[int, lora.Pair]]:
+) -> dict[int, dict[int, slot_table.Pair]]:
     """Adapters of several ranks in slots 0, 1 and 3, the last with magnitudes; slot 2 is empty.
 
     The one in slot 1 leaves out every other target.
@@ -132,20 +132,22 @@ def make_pairs(
     }
 
 
-def _pair(rank: int, column: int, dtype: torch.dtype, device: str, is_int8: bool, has_scale: bool) -> lora.Pair:
-    target = list(lora.INDEX)[column]
+def _pair(rank: int, column: int, dtype: torch.dtype, device: str, is_int8: bool, has_scale: bool) -> slot_table.Pair:
+    target = list(slot_table.INDEX)[column]
     (width_in, width_out), layers = SHAPE.target_shape(target), SHAPE.target_layers(target)
     a = random(layers, rank, width_in, dtype=dtype, device=device, seed=rank + column) / width_in**0.5
     b = random(layers, rank, width_out, dtype=dtype, device=device, seed=100 + rank + column) / rank**0.5
     unit = None
     if is_int8:
-        a, b, unit = lora.quantize(a, b)
+        a, b, unit = slot_table.quantize(a, b)
     scale = random(layers, width_out, dtype=torch.float32, device=device, seed=rank) if has_scale else None
-    return lora.Pair(a.transpose(1, 2).contiguous() if target == EMBEDDING else a, b, unit, scale)
+    return slot_table.Pair(a.transpose(1, 2).contiguous() if target == EMBEDDING else a, b, unit, scale)
 
 
-def make_table(pairs: dict[int, dict[int, lora.Pair]], device: str, is_int8: bool = False) -> lora.SlotTable:
-    table = lora.empty_table(5, 64, device, is_int8)
+def make_table(
+    pairs: dict[int, dict[int, slot_table.Pair]], device: str, is_int8: bool = False
+) -> slot_table.SlotTable:
+    table = slot_table.empty_table(5, 64, device, is_int8)
     for slot, targets in pairs.items():
         for column, pair in targets.items():
             for addresses, part in zip(
@@ -158,7 +160,7 @@ def make_table(pairs: dict[int, dict[int, lora.Pair]], device: str, is_int8: boo
 
 def check_lora(dtype: torch.dtype, device: str, name: str, is_int8: bool = False) -> None:
     """A tile of an adapter and one of the base, then decode rows of all slots, of an empty one and of the base."""
-    group = lora.groups(SHAPE)[name]
+    group = slot_table.groups(SHAPE)[name]
     pairs = make_pairs(dtype, device, range(group.first, group.first + group.count), is_int8)
     table = make_table(pairs, device, is_int8)
     slots = whole([3] * TILE + [-1] * TILE + [3, -1, 0, 1, 2, 0] * 3, device)
@@ -172,7 +174,7 @@ def check_lora(dtype: torch.dtype, device: str, name: str, is_int8: bool = False
 
 
 def check_embedding(dtype: torch.dtype, device: str, is_int8: bool = False) -> None:
-    group = lora.groups(SHAPE)["embedding"]
+    group = slot_table.groups(SHAPE)["embedding"]
     pairs = make_pairs(dtype, device, range(group.first, group.first + 1), is_int8)
     slots, token_ids = whole([3, -1, 0, 1, 2], device), whole([4, 3, 10, 0, 5], device)
     base = random(5, SHAPE.hidden_size, dtype=dtype, device=device)

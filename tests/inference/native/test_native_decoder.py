@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -67,9 +68,10 @@ class Twins:
         self.truth = Decoder(self.architecture, wide)
 
     def passes(self, name: str, digests: tuple[str, ...] = ()) -> Passes:
-        bank = NativeBank(4) if name == "native" else LoraBank(torch.device("cpu"))
+        bank = NativeBank(4) if name == "native" else LoraBank()
         dtype = torch.float32 if name == "truth" else torch.bfloat16
-        slots = LoraSlots(4, AdapterStore(self.store, load_base(self.directory, dtype)).load, bank)
+        base = dataclasses.replace(load_base(self.directory, dtype), is_packed=name == "native")
+        slots = LoraSlots(4, AdapterStore(self.store, base).load, bank)
         for digest in digests:
             slots.acquire(digest)
         return Passes(getattr(self, name), slots, block_size=BLOCK_SIZE, dtype=dtype)

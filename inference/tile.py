@@ -1,0 +1,8 @@
+"""The piece of a prompt that is computed at once."""
+
+from __future__ import annotations
+
+from typing import Final
+
+TILE: Final = 32
+"""Its tokens. Tiles start at positions divisible by it, so a tile's shape depends on its position only."""
