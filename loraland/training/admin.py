@@ -66,7 +66,7 @@ class TrainingAdmin(TrainingAdminBase):
             training = form.save_for(request.user)  # type: ignore[arg-type]
             self.log_addition(request, training, "Planned.")
             return HttpResponseRedirect(training.get_absolute_url())
-        context = planning.context_of(form, request.GET.get("preset", presets.DEFAULT))
+        context = planning.context_of(form)
         page = "recipe" if request.headers.get("HX-Target") == "recipe" else "plan"
         return render(request, f"training/{page}.html", self.admin_site.each_context(request) | context)
 

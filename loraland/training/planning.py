@@ -31,7 +31,7 @@ class Ticket:
     is_chosen: bool
 
 
-def context_of(form: TrainingForm, preset: str) -> dict[str, Any]:
+def context_of(form: TrainingForm) -> dict[str, Any]:
     """What the page shows."""
     data = form.rows_of
     return {
@@ -43,7 +43,7 @@ def context_of(form: TrainingForm, preset: str) -> dict[str, Any]:
         "metrics": [(radio, MEANINGS[radio.data["value"]][1]) for radio in form["metric"]],
         "placeholders": [f"{{{name}}}" for name in data.fields],
         "numbers": [form[name] for name in NUMBERS],
-        "tickets": tickets(form, preset),
+        "tickets": tickets(form),
         "base_name": settings.BASE_NAME,
         **preview_of(form),
     }
@@ -76,26 +76,20 @@ def pieces(template: str, inputs: dict[str, str]) -> list[tuple[str, bool]]:
     return [(inputs[piece] if index % 2 else piece, index % 2 == 1) for index, piece in enumerate(split) if piece]
 
 
-def tickets(form: TrainingForm, chosen: str) -> list[Ticket]:
-    """The presets with their times."""
-    template, speed = _value(form, "template"), ms_a_token()
-    longest = int(_value(form, "max_length"))
-    return [
-        Ticket(
-            preset,
-            duration(
-                presets.seconds(
-                    Schedule(preset.schedule.steps, preset.schedule.batch, max_length=longest),
-                    form.parts.train,
-                    template,
-                    speed,
-                )
-            ),
-            reverse("admin:training_training_add", query={"data": form.rows_of.pk, "preset": preset.key}),
-            preset.key == chosen,
-        )
-        for preset in PRESETS
-    ]
+def tickets(form: TrainingForm) -> list[Ticket]:
+    """The presets with their times; the one is chosen whose steps the form has."""
+    wanted, speed = schedule_of(form), ms_a_token()
+    return [_ticket(preset, form, wanted, speed) for preset in PRESETS]
+
+
+def _ticket(preset: Preset, form: TrainingForm, wanted: Schedule, speed: float) -> Ticket:
+    schedule = Schedule(preset.schedule.steps, preset.schedule.batch, max_length=wanted.max_length)
+    return Ticket(
+        preset,
+        duration(presets.seconds(schedule, form.parts.train, _value(form, "template"), speed)),
+        reverse("admin:training_training_add", query={"data": form.rows_of.pk, "preset": preset.key}),
+        schedule == wanted,
+    )
 
 
 def _value(form: TrainingForm, name: str) -> Any:
