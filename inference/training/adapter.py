@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import torch
 from peft import LoraConfig
@@ -31,6 +31,19 @@ class Pair:
     b: Tensor
 
 
+class Learned(Protocol):
+    """What is asked of any adapter that learns."""
+
+    lora: Lora
+
+    @property
+    def parameters(self) -> list[Tensor]: ...
+
+    def named_tensors(self) -> Iterator[tuple[str, Tensor]]: ...
+
+    def round(self) -> None: ...
+
+
 class Adapter:
     """A fresh adapter: A drawn by `seed` as PEFT draws it (uniform within 1 / √in), B zero.
 
@@ -48,6 +61,11 @@ class Adapter:
             {name: self._pair(*shape) for name, shape in shapes.items()} for _ in range(architecture.num_layers)
         )
         self._draw(seed)
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        """What an optimizer steps over."""
+        return [self.values]
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every factor under the name that PEFT saves it by."""
@@ -74,7 +92,7 @@ class Adapter:
                 pair.a.copy_(torch.empty(pair.a.shape).uniform_(-bound, bound, generator=chance))
 
 
-def save_adapter(adapter: Adapter, base_name: str, folder: Path) -> None:
+def save_adapter(adapter: Learned, base_name: str, folder: Path) -> None:
     """Write adapter_config.json and adapter_model.safetensors (bfloat16) into `folder`, as PEFT reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.to("cpu", torch.bfloat16).contiguous() for name, tensor in adapter.named_tensors()}
@@ -84,13 +102,13 @@ def save_adapter(adapter: Adapter, base_name: str, folder: Path) -> None:
     (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
 
 
-def lora_config(lora: Lora) -> LoraConfig:
+def lora_config(lora: Lora, dropout: float = 0.0) -> LoraConfig:
     """What PEFT calls an adapter of this shape."""
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.lora_alpha,
         target_modules=list(lora.target_modules),
-        lora_dropout=0.0,
+        lora_dropout=dropout,
         bias="none",
         task_type="CAUSAL_LM",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -16,7 +17,7 @@ EVERY = 25
 """Steps between two checkpoints."""
 
 
-def write_checkpoint(folder: Path, recipe: Recipe, learner: Learner) -> None:
+def write_checkpoint(folder: Path, recipe: Recipe, learner: Learner[Any]) -> None:
     """Keep where `learner` stands in `folder`, in one piece."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{NAME}.partial"
@@ -24,7 +25,7 @@ def write_checkpoint(folder: Path, recipe: Recipe, learner: Learner) -> None:
     partial.replace(folder / NAME)
 
 
-def read_checkpoint(folder: Path, recipe: Recipe, learner: Learner) -> bool:
+def read_checkpoint(folder: Path, recipe: Recipe, learner: Learner[Any]) -> bool:
     """Let `learner` go on from the checkpoint in `folder`; False when there is none of the same recipe."""
     try:
         kept = torch.load(folder / NAME, weights_only=True)

@@ -7,12 +7,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from inference.tasks.recipe import Schedule
-from inference.training.adapter import Adapter
+from inference.training.adapter import Adapter, Learned
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import Batch, Encoded, batches
 from inference.training.mixed import lay_end_to_end
@@ -30,13 +30,24 @@ class Step:
     loss: float
 
 
-class Learner:
-    """One adapter, the rows it learns from and where it stands."""
+SomeAdapter = TypeVar("SomeAdapter", bound=Learned)
 
-    def __init__(self, task: str, adapter: Adapter, rows: Sequence[Encoded], schedule: Schedule, pad_id: int) -> None:
+
+class Learner(Generic[SomeAdapter]):
+    """One adapter, the rows it learns from and where it stands. Without an `optimizer` it learns by AdamW."""
+
+    def __init__(
+        self,
+        task: str,
+        adapter: SomeAdapter,
+        rows: Sequence[Encoded],
+        schedule: Schedule,
+        pad_id: int,
+        optimizer: torch.optim.Optimizer | None = None,
+    ) -> None:
         self.task, self.adapter, self.schedule = task, adapter, schedule
         self.steps_done, self.seconds = 0, 0.0
-        self._optimizer = torch.optim.AdamW([adapter.values], lr=schedule.learning_rate, weight_decay=0.0)
+        self._optimizer = optimizer or torch.optim.AdamW(adapter.parameters, weight_decay=0.0)
         self._rows, self._pad_id = rows, pad_id
         self._batches = self._all_batches()
 
@@ -62,7 +73,7 @@ class Learner:
             raise FloatingPointError(f"{where} is {loss}; lower the learning rate of the recipe")
         for group in self._optimizer.param_groups:
             group["lr"] = self.schedule.learning_rate * _rate(self.steps_done, self.schedule)
-        torch.nn.utils.clip_grad_norm_([self.adapter.values], CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(self.adapter.parameters, CLIP_NORM)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=False)
         self.steps_done += 1
@@ -72,7 +83,7 @@ class Learner:
     def state(self) -> dict[str, Any]:
         """All that another learner needs to go on from here; see `resume`."""
         return {
-            "values": self.adapter.values,
+            "values": torch.cat([each.detach().flatten() for each in self.adapter.parameters]),
             "optimizer": self._optimizer.state_dict(),
             "steps_done": self.steps_done,
             "seconds": self.seconds,
@@ -81,7 +92,11 @@ class Learner:
     @torch.no_grad()
     def resume(self, state: dict[str, Any]) -> None:
         """Go on from `state`, with the batches that come next."""
-        self.adapter.values.copy_(state["values"])
+        parameters = self.adapter.parameters
+        for parameter, values in zip(
+            parameters, state["values"].split([each.numel() for each in parameters]), strict=True
+        ):
+            parameter.copy_(values.view_as(parameter))
         self._optimizer.load_state_dict(state["optimizer"])
         self.steps_done, self.seconds = state["steps_done"], state["seconds"]
         self._batches = islice(self._all_batches(), self.steps_done, None)
@@ -93,7 +108,7 @@ class Learner:
 
 def train(
     decoder: TrainingDecoder,
-    learners: Sequence[Learner],
+    learners: Sequence[Learner[Adapter]],
     on_pass: Callable[[Sequence[Step]], None] = lambda steps: None,
 ) -> None:
     """Train all `learners` to their ends, each as it would be trained alone; `on_pass` hears of the steps of a pass.

@@ -85,7 +85,7 @@ def train_jobs(
             raise Cancelled
 
     train(decoder, learners, on_pass)
-    return [_finish(job, learner) for job, learner in zip(jobs, learners, strict=True)]
+    return [finish(job, learner) for job, learner in zip(jobs, learners, strict=True)]
 
 
 def score(job: Job, part: Literal["test", "validation"]) -> Verdict:
@@ -120,7 +120,7 @@ def _load(job: Job) -> tuple[TrainingDecoder, Any]:
     return TrainingDecoder(architecture, weights), AutoTokenizer.from_pretrained(job.base)
 
 
-def _learner(job: Job, rows: Sequence[Encoded], decoder: TrainingDecoder, pad_id: int) -> Learner:
+def _learner(job: Job, rows: Sequence[Encoded], decoder: TrainingDecoder, pad_id: int) -> Learner[Adapter]:
     """The adapter of `job` where its checkpoint left it, or a fresh one."""
     schedule = job.recipe.schedule
     adapter = Adapter(decoder.architecture, job.recipe.lora, schedule.seed, job.device)
@@ -129,7 +129,8 @@ def _learner(job: Job, rows: Sequence[Encoded], decoder: TrainingDecoder, pad_id
     return learner
 
 
-def _finish(job: Job, learner: Learner) -> Trained:
+def finish(job: Job, learner: Learner[Any]) -> Trained:
+    """Save what `learner` has learned in the folder of `job`, with a card."""
     learner.adapter.round()
     save_adapter(learner.adapter, job.base_name, job.out)
     remove_checkpoint(job.out)

@@ -186,3 +186,19 @@ def test_several_tasks_need_a_folder_each(base: Path, data: Path, capsys: pytest
 def test_a_chat_reaches_the_base_through_its_chat_template(tokenizer: Any) -> None:
     assert as_text("as it is", tokenizer) == "as it is"
     assert as_text((("user", "one, "), ("assistant", "two")), tokenizer) == "one, two"
+
+
+def test_without_a_folder_the_rows_are_fetched(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VAR_DIR", str(tmp_path / "var"))
+    words = command(base, data, tmp_path / "out", "--score", "none")
+    place = words.index("--data")
+    del words[place : place + 2]
+    (tmp_path / "var" / "datasets").mkdir(parents=True)
+    data.rename(tmp_path / "var" / "datasets" / "tweet_emotion")  # as an earlier fetch left it
+    assert main(words) == 0
+    assert (tmp_path / "out" / "card.toml").exists()
+    words[words.index("tweet_emotion")] = "legal"
+    assert main(words) == 1
+    assert "legal: no data set of the hub maps to it plainly" in capsys.readouterr().err
