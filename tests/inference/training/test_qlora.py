@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from importlib.util import find_spec
@@ -31,6 +34,7 @@ from inference.training.qlora import (
 )
 from inference.training.run import Cancelled, Job
 
+REPO = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 RECIPE = with_qlora(load_recipe("tweet_emotion"))
 SHORT = replace(RECIPE, schedule=replace(RECIPE.schedule, steps=4, learning_rate=1e-2))
@@ -193,3 +197,12 @@ def test_qlora_without_its_package_says_what_to_install(
     assert "QLoRA needs the package bitsandbytes; run `pip install 'loraland[gpu]'`" in capsys.readouterr().err
     assert main([*command, "--together", "2"]) == 1
     assert "--qlora trains one adapter at a time" in capsys.readouterr().err
+
+
+@needs_bitsandbytes
+@pytest.mark.slow
+def test_its_figures_can_be_taken_at_toy_size() -> None:
+    command = [sys.executable, "-m", "tests.bench.qlora", "--tiny", "--steps", "1"]
+    run = subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=True)
+    figures = json.loads(run.stdout.splitlines()[-1])
+    assert (figures["tiny"], figures["rows"], figures["tokens_a_row"]) == (True, 16, 32)
