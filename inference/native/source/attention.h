@@ -155,8 +155,8 @@ class HeadAttention {
 
     CacheShape shape_{};
     int64_t group_ = 0, begin_ = 0, end_ = 0;
-    std::vector<float> scores_;
-    std::vector<bf16> weights_;
+    Buffer<float> scores_;
+    Buffer<bf16> weights_;
     float totals_[64];
 };
 

@@ -1,4 +1,7 @@
-// One forward pass of a Llama-shaped decoder: nine short jobs a layer, shared by the threads of a pool.
+// One forward pass of a Llama-shaped decoder. The threads of a pool share the work in one of two ways. Of a few rows each
+// thread computes some outputs, in eight short jobs a layer, so that weights are read once. Many rows are dealt out in
+// panels, one a thread, in two jobs a layer: what a thread has written stays in its cache, which is worth more than that
+// every thread reads all weights.
 #pragma once
 #include <algorithm>
 #include <cstring>
@@ -28,38 +31,101 @@ class Decoder {
     void forward(const PassView& pass) {
         pool_.wake();
         prepare(pass);
-        embed(pass);
-        for (int64_t layer = 0; layer < model_.num_layers; layer++) run_layer(pass, layer);
+        if (panels_.size() > 1)
+            run_panels(pass);
+        else
+            run_together(pass);
         if (pass.num_samples) predict(pass);
         pool_.rest();
     }
 
   private:
-    static constexpr int64_t WIDEST = 10;  // blocks of outputs in a task
+    static constexpr int64_t WIDEST = 10;      // blocks of outputs in a task
+    static constexpr int64_t PANEL_ROWS = 48;  // rows that are worth reading all weights by one thread
 
     // Rows of one adapter, which are worked on together.
     struct Chunk {
         int64_t adapter, begin, end;
     };
 
+    // Rows [begin, end), whose chunks are [first_chunk, last_chunk). `is_fused`: no adapter comes between the gates and what
+    // they let pass.
+    struct Panel {
+        int64_t begin, end, first_chunk, last_chunk;
+        bool is_fused;
+    };
+
+    // How the tasks of a job are done: by all threads, or one after the other by the one that asks.
+    struct Together {
+        Pool& pool;
+        template <class Function>
+        void operator()(int64_t count, const Function& function) const {
+            pool.run(count, function);
+        }
+    };
+    struct Alone {
+        template <class Function>
+        void operator()(int64_t count, const Function& function) const {
+            for (int64_t task = 0; task < count; task++) function(task);
+        }
+    };
+
     void prepare(const PassView& pass) {
         order_.resize(pass.rows);
         std::iota(order_.begin(), order_.end(), 0);
-        std::stable_sort(order_.begin(), order_.end(), [&](int64_t a, int64_t b) { return pass.adapters[a] < pass.adapters[b]; });
         chunks_.clear();
-        for (int64_t place = 0; place < pass.rows; place++) {
-            int64_t adapter = pass.adapters[order_[place]];
-            bool fits = !chunks_.empty() && chunks_.back().adapter == adapter && place - chunks_.back().begin < CHUNK / 2;
-            if (!fits) chunks_.push_back({adapter, place, place});
-            chunks_.back().end = place + 1;
-        }
+        panels_.clear();
+        int64_t count = pass.rows < PANEL_ROWS * num_threads_ ? 1 : num_threads_, tiles = (pass.rows + 15) / 16;
+        for (int64_t index = 0; index < count; index++)
+            add_panel(pass, tiles * index / count * 16, std::min(pass.rows, tiles * (index + 1) / count * 16));
         for (auto [buffer, width] : {std::pair{&hidden_, model_.hidden}, {&normed_, model_.hidden}, {&qkv_, qkv_width_},
                                      {&attended_, queries_}, {&added_, model_.hidden}, {&gate_up_, 2 * model_.inner}, {&inner_, model_.inner}})
             buffer->resize(std::max<size_t>(buffer->size(), pass.rows * width));
+        quantised_.resize(std::max<size_t>(quantised_.size(), tiles * 32 * std::max({model_.hidden, queries_, model_.inner})));
+        scales_.resize(std::max<size_t>(scales_.size(), pass.rows));
     }
 
-    void embed(const PassView& pass) {
-        by_chunk([&](const Chunk& chunk) {
+    void add_panel(const PassView& pass, int64_t begin, int64_t end) {
+        Panel panel{begin, end, static_cast<int64_t>(chunks_.size()), 0, true};
+        auto rows = order_.begin();
+        std::stable_sort(rows + begin, rows + end, [&](int64_t a, int64_t b) { return pass.adapters[a] < pass.adapters[b]; });
+        for (int64_t place = begin; place < end; place++) {
+            int64_t adapter = pass.adapters[order_[place]];
+            bool fits = place > begin && chunks_.back().adapter == adapter && place - chunks_.back().begin < CHUNK / 2;
+            if (!fits) chunks_.push_back({adapter, place, place});
+            chunks_.back().end = place + 1;
+            if (pair_of(pass, order_[place], GATE) || pair_of(pass, order_[place], UP)) panel.is_fused = false;
+        }
+        panel.last_chunk = chunks_.size();
+        panels_.push_back(panel);
+    }
+
+    void run_together(const PassView& pass) {
+        Together run{pool_};
+        embed(pass, panels_[0], run);
+        for (int64_t layer = 0; layer < model_.num_layers; layer++) {
+            begin_layer(pass, layer, panels_[0], run);
+            attend(pass, layer);
+            end_layer(pass, layer, panels_[0], run);
+        }
+    }
+
+    // Attention is a job of all: it looks at keys of other panels, and later rows have more of it to do.
+    void run_panels(const PassView& pass) {
+        for (int64_t layer = -1; layer < model_.num_layers; layer++) {
+            if (layer >= 0) attend(pass, layer);
+            pool_.run(panels_.size(), [&](int64_t index) {
+                const Panel& panel = panels_[index];
+                if (layer < 0) embed(pass, panel, Alone{});
+                if (layer >= 0) end_layer(pass, layer, panel, Alone{});
+                if (layer + 1 < model_.num_layers) begin_layer(pass, layer + 1, panel, Alone{});
+            });
+        }
+    }
+
+    template <class Run>
+    void embed(const PassView& pass, const Panel& panel, const Run& run) {
+        by_chunk(panel, run, [&](const Chunk& chunk) {
             for (int64_t place = chunk.begin; place < chunk.end; place++) {
                 int64_t row = order_[place], width = model_.hidden;
                 std::memcpy(hidden_.data() + row * width, model_.embedding + pass.token_ids[row] * width, width * sizeof(bf16));
@@ -70,21 +136,29 @@ class Decoder {
         });
     }
 
-    void run_layer(const PassView& pass, int64_t layer) {
+    template <class Run>
+    void begin_layer(const PassView& pass, int64_t layer, const Panel& panel, const Run& run) {
+        apply(model_.layers[layer].qkv, normed_.data(), panel, qkv_.data(), run);
+        by_chunk(panel, run, [&](const Chunk& chunk) { place_keys(pass, layer, chunk); });
+    }
+
+    template <class Run>
+    void end_layer(const PassView& pass, int64_t layer, const Panel& panel, const Run& run) {
         const LayerView& weights = model_.layers[layer];
         const bf16* next_norm = layer + 1 < model_.num_layers ? model_.layers[layer + 1].attention_norm : model_.norm;
-        apply(weights.qkv, normed_.data(), pass.rows, qkv_.data());
-        by_chunk([&](const Chunk& chunk) { place_keys(pass, layer, chunk); });
-        attend(pass, layer);
-        apply(weights.o, attended_.data(), pass.rows, added_.data());
-        by_chunk([&](const Chunk& chunk) {
+        apply(weights.o, attended_.data(), panel, added_.data(), run);
+        by_chunk(panel, run, [&](const Chunk& chunk) {
             adapt_rows(pass, O, layer, chunk, attended_.data(), queries_, added_.data(), model_.hidden, 0);
             for (int64_t place = chunk.begin; place < chunk.end; place++) add_and_normalise(order_[place], weights.mlp_norm);
         });
-        apply(weights.gate_up, normed_.data(), pass.rows, gate_up_.data());
-        by_chunk([&](const Chunk& chunk) { activate(pass, layer, chunk); });
-        apply(weights.down, inner_.data(), pass.rows, added_.data());
-        by_chunk([&](const Chunk& chunk) {
+        if (panel.is_fused) {
+            apply_gates(weights.gate_up, panel, run);
+        } else {
+            apply(weights.gate_up, normed_.data(), panel, gate_up_.data(), run);
+            by_chunk(panel, run, [&](const Chunk& chunk) { activate(pass, layer, chunk); });
+        }
+        apply(weights.down, inner_.data(), panel, added_.data(), run);
+        by_chunk(panel, run, [&](const Chunk& chunk) {
             adapt_rows(pass, DOWN, layer, chunk, inner_.data(), model_.inner, added_.data(), model_.hidden, 0);
             for (int64_t place = chunk.begin; place < chunk.end; place++) add_and_normalise(order_[place], next_norm);
         });
@@ -96,7 +170,11 @@ class Decoder {
         sampled_.resize(std::max<size_t>(sampled_.size(), pass.num_samples * width));
         for (int64_t at = 0; at < pass.num_samples; at++)
             std::memcpy(sampled_.data() + at * width, normed_.data() + pass.sample_rows[at] * width, width * sizeof(bf16));
-        multiply_all(model_.head, sampled_.data(), pass.num_samples, {nullptr, pass.logits, model_.vocab});
+        Together run{pool_};
+        Rows rows = rows_of(model_.head, sampled_.data(), 0, pass.num_samples, run);
+        by_blocks(model_.head.out / BLOCK, run, [&](int64_t begin, int64_t end) {
+            multiply(rows, model_.head, begin, end, {nullptr, pass.logits, model_.vocab}, has_matrix_unit_);
+        });
         pool_.run(pass.num_samples, [&](int64_t at) {
             const PairView* pair = pair_of(pass, pass.sample_rows[at], HEAD);
             const bf16* row = sampled_.data() + at * width;
@@ -112,37 +190,63 @@ class Decoder {
         return pair.rank ? &pair : nullptr;
     }
 
-    void apply(const LinearView& linear, const bf16* rows, int64_t count, bf16* out) {
-        multiply_all(linear, rows, count, {out, nullptr, linear.out});
-    }
-
-    void multiply_all(const LinearView& linear, const bf16* data, int64_t count, Out out) {
-        Rows rows = linear.bits == 8 ? quantise_all(data, count, linear.in) : Rows{data, count, linear.in * 2};
-        // Stripes as wide as let the threads share them evenly: the wider, the more often a row is read from the cache.
-        int64_t blocks = linear.out / BLOCK, rounds = (blocks + WIDEST * num_threads_ - 1) / (WIDEST * num_threads_);
-        int64_t step = (blocks + rounds * num_threads_ - 1) / (rounds * num_threads_);
-        step += step % 2;
-        pool_.run((blocks + step - 1) / step, [&](int64_t task) {
-            multiply(rows, linear, task * step, std::min(blocks, (task + 1) * step), out, has_matrix_unit_);
+    // The rows of a panel in `data` times a linear, into `out`.
+    template <class Run>
+    void apply(const LinearView& linear, const bf16* data, const Panel& panel, bf16* out, const Run& run) {
+        Rows rows = rows_of(linear, data, panel.begin, panel.end, run);
+        by_blocks(linear.out / BLOCK, run, [&](int64_t begin, int64_t end) {
+            multiply(rows, linear, begin, end, {out + panel.begin * linear.out, nullptr, linear.out}, has_matrix_unit_);
         });
     }
 
-    Rows quantise_all(const bf16* data, int64_t count, int64_t width) {
-        quantised_.resize(std::max<size_t>(quantised_.size(), (count + 15) / 16 * 32 * width));
-        scales_.resize(std::max<size_t>(scales_.size(), count));
-        Rows rows{quantised_.data(), count, width, scales_.data()};
-        pool_.run((count + CHUNK - 1) / CHUNK, [&](int64_t task) {
-            for (int64_t row = task * CHUNK; row < std::min(count, (task + 1) * CHUNK); row++) {
-                int8_t* high = quantised_.data() + (row / 16 * 32 + row % 16) * width;
-                scales_[row] = quantise(data + row * width, high, high + 16 * width, width);
+    // Gates and what they let pass, of the same columns by the same thread, so that neither leaves its cache.
+    template <class Run>
+    void apply_gates(const LinearView& linear, const Panel& panel, const Run& run) {
+        Rows rows = rows_of(linear, normed_.data(), panel.begin, panel.end, run);
+        int64_t blocks = model_.inner / BLOCK;
+        by_blocks(blocks, run, [&](int64_t begin, int64_t end) {
+            static thread_local Buffer<bf16> scratch;
+            int64_t width = (end - begin) * BLOCK;
+            scratch.resize(std::max<size_t>(scratch.size(), 2 * width * rows.count));
+            // Products go to the columns of their blocks, of which the first is at the beginning here.
+            multiply(rows, linear, begin, end, Out{scratch.data(), nullptr, 2 * width}.from(-begin * BLOCK), has_matrix_unit_);
+            multiply(rows, linear, blocks + begin, blocks + end, Out{scratch.data(), nullptr, 2 * width}.from(width - (blocks + begin) * BLOCK), has_matrix_unit_);
+            for (int64_t row = 0; row < rows.count; row++) {
+                const bf16* gates = scratch.data() + row * 2 * width;
+                let_pass(gates, gates + width, width, inner_.data() + (panel.begin + row) * model_.inner + begin * BLOCK);
             }
         });
-        return rows;
     }
 
-    template <class Function>
-    void by_chunk(const Function& function) {
-        pool_.run(chunks_.size(), [&](int64_t index) { function(chunks_[index]); });
+    // Call `function(begin, end)` for stripes as wide as let the threads share `blocks` evenly: the wider, the more often
+    // a row is read from the cache.
+    template <class Run, class Function>
+    void by_blocks(int64_t blocks, const Run& run, const Function& function) {
+        int64_t rounds = (blocks + WIDEST * num_threads_ - 1) / (WIDEST * num_threads_);
+        int64_t step = (blocks + rounds * num_threads_ - 1) / (rounds * num_threads_);
+        step += step % 2;
+        run((blocks + step - 1) / step, [&](int64_t task) { function(task * step, std::min(blocks, (task + 1) * step)); });
+    }
+
+    // The rows [begin, end) of `data` as `linear` wants them.
+    template <class Run>
+    Rows rows_of(const LinearView& linear, const bf16* data, int64_t begin, int64_t end, const Run& run) {
+        int64_t width = linear.in, count = end - begin;
+        data += begin * width;
+        if (linear.bits != 8) return {data, count, width * 2};
+        int8_t* quantised = quantised_.data() + begin / 16 * 32 * std::max({model_.hidden, queries_, model_.inner});
+        run((count + CHUNK - 1) / CHUNK, [&](int64_t task) {
+            for (int64_t row = task * CHUNK; row < std::min(count, (task + 1) * CHUNK); row++) {
+                int8_t* high = quantised + (row / 16 * 32 + row % 16) * width;
+                scales_[begin + row] = quantise(data + row * width, high, high + 16 * width, width);
+            }
+        });
+        return {quantised, count, width, scales_.data() + begin};
+    }
+
+    template <class Run, class Function>
+    void by_chunk(const Panel& panel, const Run& run, const Function& function) {
+        run(panel.last_chunk - panel.first_chunk, [&](int64_t index) { function(chunks_[panel.first_chunk + index]); });
     }
 
     // Add the adapter's update of `target` to columns from `to` on of the chunk's rows in `outs`.
@@ -199,14 +303,10 @@ class Decoder {
 
     void attend(const PassView& pass, int64_t layer) {
         // Few rows are shared out by the head, many by the row.
-        if (pass.rows < 2 * num_threads_)
-            pool_.run(pass.rows * model_.num_kv_heads, [&](int64_t task) {
-                attend_head(pass, layer, task / model_.num_kv_heads, task % model_.num_kv_heads);
-            });
-        else
-            pool_.run(pass.rows, [&](int64_t row) {
-                for (int64_t kv_head = 0; kv_head < model_.num_kv_heads; kv_head++) attend_head(pass, layer, row, kv_head);
-            });
+        int64_t heads = model_.num_kv_heads, step = pass.rows < 2 * num_threads_ ? 1 : heads;
+        pool_.run(pass.rows * heads / step, [&](int64_t task) {
+            for (int64_t at = task * step; at < (task + 1) * step; at++) attend_head(pass, layer, at / heads, at % heads);
+        });
     }
 
     void attend_head(const PassView& pass, int64_t layer, int64_t row, int64_t kv_head) {
@@ -224,10 +324,12 @@ class Decoder {
         adapt_rows(pass, UP, layer, chunk, rows, model_.hidden, gate_up_.data(), 2 * model_.inner, model_.inner);
         for (int64_t place = chunk.begin; place < chunk.end; place++) {
             const bf16* gate = gate_up_.data() + order_[place] * 2 * model_.inner;
-            bf16* inner = inner_.data() + order_[place] * model_.inner;
-            for (int64_t at = 0; at < model_.inner; at += 16)
-                store(inner + at, _mm512_mul_ps(silu(load(gate + at)), load(gate + model_.inner + at)));
+            let_pass(gate, gate + model_.inner, model_.inner, inner_.data() + order_[place] * model_.inner);
         }
+    }
+
+    static void let_pass(const bf16* gates, const bf16* ups, int64_t width, bf16* out) {
+        for (int64_t at = 0; at < width; at += 16) store(out + at, _mm512_mul_ps(silu(load(gates + at)), load(ups + at)));
     }
 
     void add_and_normalise(int64_t row, const bf16* weight) {
@@ -256,9 +358,10 @@ class Decoder {
     const bool has_matrix_unit_;
     std::vector<int64_t> order_;
     std::vector<Chunk> chunks_;
-    std::vector<int8_t> quantised_;
-    std::vector<float> scales_;
-    std::vector<bf16> hidden_, normed_, qkv_, attended_, added_, gate_up_, inner_, sampled_;
+    std::vector<Panel> panels_;
+    Buffer<int8_t> quantised_;
+    Buffer<float> scales_;
+    Buffer<bf16> hidden_, normed_, qkv_, attended_, added_, gate_up_, inner_, sampled_;
     Pool pool_;
 };
 

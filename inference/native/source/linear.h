@@ -79,28 +79,43 @@ struct alignas(64) TileConfig {
 template <class Number>
 class MatrixUnit {
     static constexpr bool IS_WIDE = std::is_same_v<Number, bf16>;
+    static constexpr int64_t STEP = IS_WIDE ? 32 : 16;  // rows that are worked on together
+    static constexpr int64_t AHEAD = 4096;              // bytes of weights on their way from memory
 
   public:
     static void multiply(const Rows& rows, const Number* blocks, int64_t num_blocks, int64_t in, const float* scales, Out out) {
-        int64_t bytes = in * sizeof(Number);
-        for (int64_t first = 0; first < rows.count; first += IS_WIDE ? 32 : 16) {
-            int64_t low = std::min<int64_t>(16, rows.count - first);
-            int64_t high = IS_WIDE ? std::clamp<int64_t>(rows.count - first - 16, 0, 16) : low;
-            TileConfig config(low, high);
-            _tile_loadconfig(&config);
-            for (int64_t block = 0; block < num_blocks; block += 2) {
-                const char* left = reinterpret_cast<const char*>(blocks) + block * bytes * BLOCK;
-                const char* right = block + 1 < num_blocks ? left + bytes * BLOCK : left;
-                (high ? accumulate<true> : accumulate<false>)(rows.row(first), rows.stride, left, right, bytes);
-                for (int64_t column = 0; column < 2 && block + column < num_blocks; column++)
-                    finish(rows, first, low, high, column, block + column, scales, out);
-            }
-        }
+        // Rows of whole numbers are padded to tiles.
+        bool is_full = !IS_WIDE || rows.count >= STEP;
+        TileConfig config(is_full ? 16 : std::min<int64_t>(16, rows.count), is_full ? 16 : std::max<int64_t>(0, rows.count - 16));
+        _tile_loadconfig(&config);
+        for (int64_t block = 0; block < num_blocks; block += 2)
+            for (int64_t first = 0; first < rows.count; first += STEP) patch(rows, first, blocks, block, num_blocks, in, scales, out);
         _tile_release();
     }
 
   private:
-    template <bool has_high>
+    // Up to two blocks of outputs of the rows from `first` on. Where fewer are left than tiles have, they begin before.
+    static void patch(const Rows& rows, int64_t first, const Number* blocks, int64_t block, int64_t num_blocks, int64_t in, const float* scales, Out out) {
+        int64_t bytes = in * sizeof(Number), low = std::min<int64_t>(16, rows.count - first), high = low;
+        const char* left = reinterpret_cast<const char*>(blocks) + block * bytes * BLOCK;
+        const char* right = block + 1 < num_blocks ? left + bytes * BLOCK : left;
+        // The first rows that meet weights bring them from memory, which has to be asked early.
+        bool is_first = first == 0;
+        if constexpr (IS_WIDE) {
+            high = std::clamp<int64_t>(rows.count - first - 16, 0, 16);
+            if (rows.count >= STEP) {
+                first = std::min(first, rows.count - (high ? 32 : 16));
+                low = 16;
+                high = high ? 16 : 0;
+            }
+        }
+        auto sum = is_first ? (high ? accumulate<true, true> : accumulate<false, true>) : (high ? accumulate<true, false> : accumulate<false, false>);
+        sum(rows.row(first), rows.stride, left, right, bytes);
+        for (int64_t column = 0; column < 2 && block + column < num_blocks; column++)
+            finish(rows, first, low, high, column, block + column, scales, out);
+    }
+
+    template <bool has_high, bool is_first>
     static void accumulate(const char* rows, int64_t stride, const char* left, const char* right, int64_t bytes) {
         const char* below = rows + 16 * stride;
         _tile_zero(0);
@@ -108,6 +123,8 @@ class MatrixUnit {
         if (has_high) _tile_zero(2);
         if (has_high) _tile_zero(3);
         for (int64_t at = 0; at < bytes; at += 64) {
+            if (is_first) fetch(left + at * BLOCK + AHEAD);
+            if (is_first) fetch(right + at * BLOCK + AHEAD);
             _tile_loadd(4, rows + at, stride);
             _tile_loadd(6, left + at * BLOCK, 64);
             _tile_loadd(7, right + at * BLOCK, 64);
@@ -124,6 +141,10 @@ class MatrixUnit {
                 if (has_high) _tile_dpbssd(3, 5, 7);
             }
         }
+    }
+
+    static void fetch(const char* tile) {
+        for (int64_t line = 0; line < 1024; line += 64) _mm_prefetch(tile + line, _MM_HINT_T0);
     }
 
     static void finish(const Rows& rows, int64_t first, int64_t low, int64_t high, int64_t column, int64_t block, const float* scales, Out out) {

@@ -1,5 +1,8 @@
 // Sixteen numbers at a time: conversions, sums in a fixed order, exponentials.
 #pragma once
+#include <new>
+#include <vector>
+
 #include <immintrin.h>
 
 #include <initializer_list>
@@ -7,6 +10,23 @@
 #include "views.h"
 
 namespace native {
+
+// Memory that begins with a line of the cache, so that sixteen numbers never lie across two.
+template <class Number>
+struct Aligned {
+    using value_type = Number;
+    static constexpr std::align_val_t LINE{64};
+
+    Aligned() = default;
+    template <class Other>
+    Aligned(const Aligned<Other>&) {}
+    Number* allocate(size_t count) { return static_cast<Number*>(::operator new(count * sizeof(Number), LINE)); }
+    void deallocate(Number* numbers, size_t) { ::operator delete(numbers, LINE); }
+    bool operator==(const Aligned&) const { return true; }
+};
+
+template <class Number>
+using Buffer = std::vector<Number, Aligned<Number>>;
 
 inline __m512 widen(__m256i halves) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(halves), 16));

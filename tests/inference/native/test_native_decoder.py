@@ -156,6 +156,26 @@ def test_a_row_is_the_same_to_the_bit_in_any_company(crowd: tuple[Twins, tuple[s
     assert torch.equal(torch.cat(rows), alone)
 
 
+def test_a_row_is_the_same_to_the_bit_among_many_that_are_dealt_out(crowd: tuple[Twins, tuple[str, ...]]) -> None:
+    twins, digests = crowd
+    prompts = [(slot, tokens(length, seed=length)) for slot, length in ((-1, 71), (1, 96), (0, 45), (2, 84), (-1, 33))]
+    for chosen in (prompts, prompts[:1] + prompts[2:3] + prompts[4:]):  # with adapters on the gates, and without
+        passes = twins.passes("native", digests)
+        together = passes.run(*(Chunk(passes.sequence(slot), ids) for slot, ids in chosen))
+        together = [rows.clone() for rows in together]
+        for (slot, ids), rows in zip(chosen, together, strict=True):
+            assert torch.equal(rows, answer(twins.passes("native", digests), slot, ids, split=32))
+
+
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_quantised_weights_meet_many_rows_as_they_meet_few(tmp_path: Path, quantization: str) -> None:
+    twins = Twins(make_model(tmp_path / "tiny", **WIDE), quantization=quantization)
+    ids = tokens(111)
+    assert torch.equal(
+        answer(twins.passes("native"), ids=ids, split=111), answer(twins.passes("native"), ids=ids, split=32)
+    )
+
+
 def test_a_tile_and_decode_rows_give_the_same_bits(crowd: tuple[Twins, tuple[str, ...]]) -> None:
     twins, digests = crowd
     assert twins.native.rows_are_uniform
