@@ -1,12 +1,11 @@
 """The wire over Redis Streams: one round trip a call, every decision inside a script.
 
-It knows the keys and who may write; `inference.redis_reader` tails the answers and `inference.wire_scripts`
-holds the transactions. One `RedisWire` serves one event loop.
+It knows the keys and who may write; `inference.redis_reader` tails the answers, `inference.redis_finished` reads
+what has ended, and `inference.wire_scripts` holds the transactions. One `RedisWire` serves one event loop.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
@@ -15,7 +14,7 @@ from typing import Any, Final
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from inference import wire_scripts
 from inference.protocol import (
@@ -33,13 +32,14 @@ from inference.protocol import (
     decode,
     encode,
 )
-from inference.redis_reader import LONGEST_BLOCK_MS, LOST_CONNECTION, Reader, backoff, read_entries, read_streams
+from inference.redis_finished import FINISHED, RECORDERS, FinishedReader
+from inference.redis_messages import messages
+from inference.redis_reader import LONGEST_BLOCK_MS, Reader, read_entries
 from inference.room import Room
 from inference.wire import (
     EVALUATION_PATIENCE,
     MAX_ATTEMPTS,
     ORPHAN_LEASES,
-    RETRY_MS,
     Claim,
     QueueFull,
     Receipt,
@@ -51,8 +51,6 @@ from inference.wire import (
     verdict,
 )
 
-FINISHED: Final = "generation:finished"
-RECORDERS: Final = "recorders"
 STOPS: Final = "generation:stops"
 MAX_CONNECTIONS: Final = 64
 
@@ -69,6 +67,7 @@ class RedisWire:
         self._client = client
         self._weights = json.dumps(dict(weights or {}))
         self._reader = Reader(client)
+        self._finished = FinishedReader(client)
         self._submit = client.register_script(wire_scripts.SUBMIT)
         self._stop = client.register_script(wire_scripts.STOP)
         self._fail = client.register_script(wire_scripts.FAIL)
@@ -79,8 +78,6 @@ class RedisWire:
         self._append = client.register_script(wire_scripts.APPEND)
         self._release = client.register_script(wire_scripts.RELEASE)
         self._beat = client.register_script(wire_scripts.BEAT)
-        self._pending: dict[str, str] = {}
-        self._recovered: set[str] = set()
 
     @classmethod
     def connect(cls, url: str, weights: Mapping[str, float] | None = None) -> RedisWire:
@@ -156,7 +153,7 @@ class RedisWire:
     async def finished(
         self, consumer: str, count: int, block_ms: int
     ) -> list[tuple[str, Generate | Probe | None, Terminal]]:
-        entries = await _answer(self._read_finished(consumer, count, min(block_ms, LONGEST_BLOCK_MS)))
+        entries = await _answer(self._finished.read(consumer, count, min(block_ms, LONGEST_BLOCK_MS)))
         return [_ended(*entry) for entry in entries]
 
     async def committed(self, entry: str, id: str, ttl_seconds: int) -> None:
@@ -165,34 +162,6 @@ class RedisWire:
         pipe.xdel(FINISHED, entry)
         pipe.expire(stream_key(id), ttl_seconds)
         await _answer(pipe.execute())
-
-    async def _read_finished(self, consumer: str, count: int, block_ms: int) -> list[Any]:
-        """Entries left by this consumer's earlier life, else by one that has gone silent, else new ones."""
-        try:
-            return (
-                await self._read_own(consumer, count)
-                or (await self._client.xautoclaim(FINISHED, RECORDERS, consumer, RETRY_MS, count=count))[1]
-                or await self._read_group(consumer, ">", count, block_ms)
-            )
-        except ResponseError as error:
-            if not str(error).startswith("NOGROUP"):
-                raise
-        await self._client.xgroup_create(FINISHED, RECORDERS, id="0", mkstream=True)
-        return await self._read_group(consumer, ">", count, block_ms)
-
-    async def _read_own(self, consumer: str, count: int) -> list[Any]:
-        if consumer in self._recovered:
-            return []
-        entries = await self._read_group(consumer, self._pending.get(consumer, "0-0"), count)
-        if entries:
-            self._pending[consumer] = entries[-1][0]
-        else:
-            self._recovered.add(consumer)
-        return entries
-
-    async def _read_group(self, consumer: str, after: str, count: int, block_ms: int | None = None) -> list[Any]:
-        answer = await self._client.xreadgroup(RECORDERS, consumer, {FINISHED: after}, count=count, block=block_ms)
-        return [entry for _, entries in read_streams(answer) for entry in entries]
 
     # a worker
 
@@ -250,25 +219,10 @@ class RedisWire:
         await _answer(self._release([], [claim.id, claim.token, int(crashed)]))
 
     def stops(self) -> AsyncIterator[str]:
-        return self._messages(STOPS)
+        return messages(self._client, STOPS)
 
     def arrivals(self, base: str) -> AsyncIterator[str]:
-        return self._messages(*queue_keys(base))
-
-    async def _messages(self, *channels: str) -> AsyncIterator[str]:
-        """What is published on `channels`, across lost connections; what is said meanwhile is missed."""
-        delays = backoff()
-        while True:
-            try:
-                async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
-                    await pubsub.subscribe(*channels)
-                    while True:
-                        message = await pubsub.get_message(timeout=LONGEST_BLOCK_MS / 1000)
-                        delays = backoff()
-                        if message:
-                            yield message["data"]
-            except LOST_CONNECTION:
-                await asyncio.sleep(next(delays))
+        return messages(self._client, *queue_keys(base))
 
     async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
         base, worker = heartbeat.base, heartbeat.worker

