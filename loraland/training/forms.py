@@ -14,11 +14,9 @@ from django.utils.text import slugify
 from inference.tasks.metrics import METRICS
 from inference.tasks.recipe import tasks
 from loraland.catalogue.base_shapes import TARGETS
-from loraland.catalogue.card import TEXTS
 from loraland.catalogue.categories import CATEGORIES
 from loraland.catalogue.models import Adapter
 from loraland.catalogue.score import METRICS as MEANINGS
-from loraland.catalogue.storable import is_storable
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples, placeholders
 from loraland.evals.models import DataSet
 from loraland.training import presets
@@ -52,7 +50,7 @@ class TrainingForm(ModelForm):
     example_lines = forms.CharField(
         required=False, widget=forms.Textarea({"rows": 4, "spellcheck": "false"}), label="Example inputs"
     )
-    slug = forms.SlugField(max_length=TEXTS["name"], required=False)
+    slug = forms.SlugField(max_length=80, required=False)
 
     class Meta:
         model = Training
@@ -99,8 +97,6 @@ class TrainingForm(ModelForm):
         cleaned["slug"] = slug = cleaned.get("slug") or slugify(cleaned.get("name", ""))[:80]
         if reason := refusal(slug):
             self.add_error("slug", reason)
-        if not is_storable([value for value in cleaned.values() if isinstance(value, str)]):
-            self.add_error(None, "A text holds a NUL or half a character; write it without.")
         self._clean_examples(cleaned)
         return cleaned
 

@@ -10,7 +10,6 @@ from inference.tasks.data import Row
 from inference.tasks.recipe import Lora, Schedule
 from loraland.training.proposal import tokens_of
 
-ATTENTION: Final = ("q_proj", "v_proj")
 ALL: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -30,28 +29,28 @@ PRESETS: Final = (
         "quick",
         "Quick",
         "To see whether it learns at all.",
-        Lora(rank=8, lora_alpha=16, target_modules=ATTENTION),
+        Lora(rank=1, lora_alpha=2, target_modules=ALL),
         Schedule(steps=60, batch=8, learning_rate=2e-3),
     ),
     Preset(
         "standard",
         "Standard",
         "Enough for most tasks with short answers.",
-        Lora(rank=8, lora_alpha=16, target_modules=ATTENTION),
-        Schedule(steps=250, batch=16, learning_rate=1e-3),
+        Lora(rank=1, lora_alpha=2, target_modules=ALL),
+        Schedule(steps=250, batch=16, learning_rate=2e-3),
     ),
     Preset(
         "thorough",
         "Thorough",
-        "More of the model changes, for longer: for many labels, long answers and thousands of rows.",
-        Lora(rank=8, lora_alpha=16, target_modules=ALL),
-        Schedule(steps=600, batch=16, learning_rate=1e-3),
+        "A larger adapter, for longer: for many labels, long answers and thousands of rows.",
+        Lora(rank=4, lora_alpha=8, target_modules=ALL),
+        Schedule(steps=600, batch=16, learning_rate=2e-3),
     ),
 )
 DEFAULT: Final = "standard"
 
-MS_A_TOKEN: Final = 5.0
-"""Until trainings have ended here: what a small base took on one core of a CPU, forward and back."""
+MS_A_TOKEN: Final = 1.5
+"""Until trainings have ended here: what the default base took on one core of a CPU beside other work."""
 BEGINNING_SECONDS: Final = 20.0
 """Loading torch and the base."""
 

@@ -29,7 +29,7 @@ def parts_of(data: DataSet) -> Parts:
     return _parts(data.path, data.test_path if data.test_rows else None)
 
 
-@lru_cache(maxsize=4)  # a file lies under its digest and never changes
+@lru_cache(maxsize=2)  # a file lies under its digest and never changes
 def _parts(path: Path, test_path: Path | None) -> Parts:
     with path.open("rb") as file:
         train = examine(file)

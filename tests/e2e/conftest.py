@@ -17,16 +17,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 REPO = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+PATIENCE_MS = 60_000
+"""How long a page may take: on a busy machine a click takes seconds, and that is no failure."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in filter(is_here, items):
         item.add_marker(pytest.mark.e2e)
         item.add_marker(pytest.mark.slow)
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(1200))
     # Playwright keeps an event loop running in the main thread: no test with a loop of its own may come after.
     items.sort(key=is_here)
 
@@ -56,7 +61,7 @@ class Site:
         )
         return int(found.stdout.split()[0])
 
-    def wait_until_ready(self, seconds: float = 180) -> None:
+    def wait_until_ready(self, seconds: float = 600) -> None:
         deadline = time.monotonic() + seconds
         while not self._is_ready():
             assert self.process.poll() is None, "the site ended before it was ready"
@@ -104,6 +109,7 @@ def site(model_dir: Path) -> Iterator[Site]:
 def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         pytest.skip("no Chromium is installed")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(
             executable_path=CHROMIUM,
@@ -117,7 +123,7 @@ def browser() -> Iterator[Browser]:
 def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
     """One visitor, with a browser session of their own."""
     context = browser.new_context(base_url=site.url, viewport={"width": 1440, "height": 900})
-    context.set_default_timeout(30_000)
+    context.set_default_timeout(PATIENCE_MS)
     yield context
     context.close()
 
