@@ -15,7 +15,7 @@ from torch import Tensor
 from inference.batch import Batch, Segment
 from inference.layers.attention import KVCache
 from inference.layers.lora import LoraPlanner
-from inference.sampler import Choice, Draw, accept, sample
+from inference.sampler import Best, Choice, Draw, accept, sample
 from inference.scheduler import Plan, Work
 from inference.tile import TILE
 
@@ -90,6 +90,7 @@ class ModelRunner:
         assert 0 < len(canary_ids) <= TILE, "the canary is one tile"
         self.decoder, self.cache, self.lora = decoder, cache, lora
         self.canary_ids = canary_ids
+        self._find_best: Best | None = getattr(decoder, "best", None)
         num_blocks = canary_blocks(cache.block_size)
         self._canary_table = tuple(range(cache.num_blocks - num_blocks, cache.num_blocks))
 
@@ -105,7 +106,9 @@ class ModelRunner:
             logits = self.forward(plan)
             rows = [row for row, owner in enumerate(owners) if not owner.is_probe]
             wanted = logits if len(rows) == len(logits) else logits[rows]
-            chosen = sample(wanted, [draw for work in sampled for draw in draws.get(work.sequence.id, ())])
+            chosen = sample(
+                wanted, [draw for work in sampled for draw in draws.get(work.sequence.id, ())], self._find_best
+            )
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise

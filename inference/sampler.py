@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -35,6 +35,7 @@ _NUMBERS: Final = (
 _WHOLE: Final = ("top_k", "max_tokens", "min_tokens", "seed", "logprobs")
 Row = np.ndarray
 """Float32 [vocab]."""
+Best = Callable[[Tensor], tuple[list[int], list[bool]]]
 _LARGE: Final = 1e30
 _CHUNK: Final = 256
 """Probabilities that are summed up, or looked through, as one."""
@@ -126,9 +127,12 @@ def derived_seed(request_id: str) -> int:
     return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") >> 11
 
 
-def sample(logits: Tensor, draws: Sequence[Draw]) -> list[Choice]:
-    """Choose a token for each row of `logits` [rows, vocab] float32, whose row i belongs to ``draws[i]``."""
-    token_ids, are_finite = _best(logits)
+def sample(logits: Tensor, draws: Sequence[Draw], find_best: Best | None = None) -> list[Choice]:
+    """Choose a token for each row of `logits` [rows, vocab] float32, whose row i belongs to ``draws[i]``.
+
+    `find_best` is the decoder's own way to the argmax of each row and to whether it is finite, if it has one.
+    """
+    token_ids, are_finite = (find_best or _best)(logits)
     choices = [Choice(*each) for each in zip(token_ids, are_finite, strict=True)]
     special = [row for row, draw in enumerate(draws) if are_finite[row] and not draw.is_simple]
     if special:

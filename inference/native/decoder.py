@@ -129,6 +129,14 @@ class NativeDecoder:
         self._library.native_forward(self._handle, ctypes.byref(run))
         return self._logits[:num_samples, : self.architecture.vocab_size]
 
+    def best(self, logits: Tensor) -> tuple[list[int], list[bool]]:
+        """Of float32 [rows, vocab] the argmax of each row, the first of equals, and whether the row is finite."""
+        rows, width = logits.shape
+        indices, are_finite = torch.empty(rows, dtype=torch.int64), torch.empty(rows, dtype=torch.bool)
+        pointers = indices.data_ptr(), are_finite.data_ptr()
+        self._library.native_find_best(self._handle, logits.data_ptr(), rows, logits.stride(0), width, *pointers)
+        return indices.tolist(), are_finite.tolist()
+
     def _layers_of(self, cache: KVCache) -> tuple[ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_void_p]]:
         if self._cache is None or self._cache[0] is not cache:
             assert cache.block_size == self._block_size, "the decoder was made for another block size"

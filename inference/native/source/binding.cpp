@@ -13,6 +13,11 @@ int native_has_matrix_unit(const void* decoder) { return static_cast<const Decod
 
 void native_forward(void* decoder, const PassView* pass) { static_cast<Decoder*>(decoder)->forward(*pass); }
 
+void native_find_best(
+    void* decoder, const float* logits, int64_t rows, int64_t stride, int64_t width, int64_t* indices, bool* are_finite) {
+    static_cast<Decoder*>(decoder)->find_best(logits, rows, stride, width, indices, are_finite);
+}
+
 void native_destroy(void* decoder) { delete static_cast<Decoder*>(decoder); }
 
 }

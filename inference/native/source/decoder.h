@@ -39,6 +39,13 @@ class Decoder {
         pool_.rest();
     }
 
+    // For each row of logits the index of the largest, the first of equals, and whether all are finite.
+    void find_best(const float* logits, int64_t rows, int64_t stride, int64_t width, int64_t* indices, bool* are_finite) {
+        pool_.wake();
+        pool_.run(rows, [&](int64_t row) { indices[row] = best_of(logits + row * stride, width, are_finite + row); });
+        pool_.rest();
+    }
+
   private:
     static constexpr int64_t WIDEST = 10;      // blocks of outputs in a task
     static constexpr int64_t PANEL_ROWS = 48;  // rows that are worth reading all weights by one thread

@@ -214,6 +214,21 @@ def _serve(twins: Twins, slots: LoraSlots, digest: str) -> Tensor:
     return rows
 
 
+@pytest.mark.parametrize("width", [16, 131, 1000])
+def test_the_largest_logit_is_the_first_of_equals(tmp_path: Path, width: int) -> None:
+    native = make_twins(tmp_path).native
+    logits = torch.randint(-9, 9, (40, width + 5)).float()[:, :width]
+    logits[1] = -1e30
+    assert native.best(logits) == (logits.numpy().argmax(-1).tolist(), [True] * 40)
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
+def test_a_row_with_a_number_that_is_none_is_told(tmp_path: Path, wrong: float) -> None:
+    logits = torch.randn(4, 131)
+    logits[1, 130] = logits[3, 0] = wrong
+    assert make_twins(tmp_path).native.best(logits)[1] == [True, False, True, False]
+
+
 def test_shapes_that_it_does_not_compute_are_named(tmp_path: Path) -> None:
     def shape(**changes: Any) -> Architecture:
         return read_architecture(make_model(tmp_path, **{**WIDE, **changes}) / "config.json")
