@@ -41,7 +41,7 @@ def test_it_trains_measures_and_writes_and_leaves_the_site_as_it_was(tmp_path: P
         (tmp_path / "up").touch()
     code, calls = bakeoff(tmp_path, str(tmp_path))
     assert code == 0
-    assert f"-m inference.training --task legal viggo --data {tmp_path} --out adapters/{{task}}" in calls
+    assert f"-m inference.training --task legal viggo --data {tmp_path} --out adapters/{{task}} --score none" in calls
     assert steps(calls) == STEPS
     assert ("-m loraland" in calls) is not is_up
     assert (tmp_path / "up").exists() is is_up
@@ -58,7 +58,7 @@ def test_without_a_folder_data_sets_come_from_the_hub_and_the_repository_stays_a
     place = "var/bakeoff/adapters/{task}"
     assert calls[:2] == [
         "-m inference.tasks.fetch --to var/datasets",
-        f"-m inference.training --task boolq snli --data var/datasets --out {place}",
+        f"-m inference.training --task boolq snli --data var/datasets --out {place} --score none",
     ]
     assert steps(calls) == ["import_adapter", "evaluate", "export_results"]
     assert "manage.py evaluate --data var/datasets --tasks boolq snli" in calls
