@@ -35,6 +35,8 @@ class SteppedEngine(Protocol):
 
     def add(self, request: Request, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None: ...
 
+    def ring(self) -> None: ...
+
     def stop(self, id: str) -> None: ...
 
     def abort(self, id: str) -> None: ...
@@ -79,6 +81,7 @@ class DeviceThread:
         self._handled = 0
         self._turn = 0
         self._is_idle = True
+        self._engine: SteppedEngine | None = None
         self._closed = threading.Event()
         self._residency: Mapping[str, Any] = {}
         self._asked = float("-inf")
@@ -93,8 +96,12 @@ class DeviceThread:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
-    def add(self, request: Request, resume: Resume | None, queue_class: QueueClass) -> int:
-        return self._send(lambda engine: engine.add(request, resume, queue_class))
+    def add(self, request: Request, resume: Resume | None, queue_class: QueueClass, is_newcomer: bool = False) -> int:
+        """For a newcomer the step under way may be broken off."""
+        number = self._send(lambda engine: engine.add(request, resume, queue_class))
+        if is_newcomer and self._engine:
+            self._engine.ring()
+        return number
 
     def stop(self, id: str) -> int:
         return self._send(lambda engine: engine.stop(id))
@@ -119,7 +126,7 @@ class DeviceThread:
 
     def _run(self) -> None:
         try:
-            engine = self._make()
+            engine = self._engine = self._make()
             self._report(engine, [])
             while self._obey(engine):
                 self._report(engine, engine.step() if engine.has_work else [])

@@ -12,6 +12,7 @@ from typing import Final
 from inference.adapter_file import AdapterRefused
 from inference.adapters import AdapterNotFound
 from inference.answer import Answer, seed_of
+from inference.bell import BrokenOff
 from inference.config import EngineConfig
 from inference.loading import Loaded
 from inference.machine import Machine, build_machine
@@ -40,6 +41,7 @@ class Engine:
         """Load the base model that `config` names; tests bring a `machine` of their own."""
         self.machine = machine or build_machine(config)
         self.scheduler = self.machine.scheduler
+        self.bell = self.machine.bell
         self.speculation = Speculation(self.scheduler.pool, config.speculation)
         self._answers: dict[str, Answer] = {}
         self._events: list[Event] = []
@@ -69,6 +71,11 @@ class Engine:
             stats = Stats(seed=seed_of(request), digest=digest, fingerprint=self.fingerprint)
             self._events.append(Failed(request.id, error.code, str(error), stats))
 
+    def ring(self) -> None:
+        """Somebody comes who should not wait for the end of the pass under way. From another thread, just after
+        the request was sent to this one."""
+        self.bell.ring()
+
     def stop(self, id: str) -> None:
         """End an answer at a reader's wish; the next step tells its end. Unknown ids are ignored."""
         if id in self._answers:
@@ -83,6 +90,7 @@ class Engine:
 
     def step(self) -> list[Event]:
         """Compute one pass over all that can run, and tell what came of it and of what was asked since the last."""
+        self.bell.hear()
         self._collect_adapters()
         plan = Plan()
         try:
@@ -90,10 +98,13 @@ class Engine:
             self._announce(plan)
             if plan.works:
                 plan = self.speculation.extend(plan)
+                self.bell.begin(may_break_off=not plan.is_for_guests)
                 outcome = self.machine.runner.run(plan, self._draws(plan))
                 self.scheduler.advance(plan)
                 self.speculation.settle(plan, outcome.choices)
                 self._take(outcome)
+        except BrokenOff:
+            self.bell.break_off()
         except OUT_OF_MEMORY:
             self._shed(plan)
         events, self._events = self._events, []

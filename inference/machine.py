@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -14,6 +14,7 @@ from inference.adapter_file import Base
 from inference.adapters import AdapterCache, AdapterStore, Bank, LoraSlots
 from inference.architecture import Architecture, read_architecture
 from inference.base_weights import BaseWeights
+from inference.bell import Bell
 from inference.config import EngineConfig
 from inference.fetch import find_model
 from inference.fingerprint import fingerprint
@@ -63,6 +64,7 @@ class Machine:
     fingerprint: str
     self_check: str
     is_native: bool = False
+    bell: Bell = field(default_factory=Bell)
 
     def __post_init__(self) -> None:
         pool = self.scheduler.pool
@@ -103,6 +105,7 @@ def build_machine(config: EngineConfig) -> Machine:
         fingerprint=fingerprint(config, directory, dtype, device, context, getattr(decoder, "unit", "")),
         self_check=self_check(runner, architecture.vocab_size),
         is_native=isinstance(decoder, NativeDecoder),
+        bell=decoder.bell if isinstance(decoder, NativeDecoder) else Bell(),
     )
 
 

@@ -53,11 +53,15 @@ class Work:
 
 @dataclass(frozen=True)
 class Plan:
-    """One pass: decode rows and tiles, and the sequences that start or start again with it."""
+    """One pass: decode rows and tiles, and the sequences that start or start again with it.
+
+    `is_for_guests` says that it is the short one of those who wait for their tenant's first word.
+    """
 
     decodes: tuple[Work, ...] = ()
     tiles: tuple[Work, ...] = ()
     admitted: tuple[Sequence, ...] = ()
+    is_for_guests: bool = False
 
     @property
     def works(self) -> tuple[Work, ...]:
@@ -149,7 +153,7 @@ class Scheduler:
         admitted = self._admit()
         guests = self._guests()
         if guests:
-            return Plan((), tuple(self._tiles(guests, self.prefill_tokens)), tuple(admitted))
+            return Plan((), tuple(self._tiles(guests, self.prefill_tokens)), tuple(admitted), is_for_guests=True)
         decodes, budget = self._decodes(self.prefill_tokens)
         return Plan(tuple(decodes), tuple(self._tiles(self.running, budget)), tuple(admitted))
 

@@ -159,7 +159,9 @@ class Worker:
     def _begin(self, claim: Claim) -> None:
         if claim.id in self._running:
             self._device.abort(claim.id)
-        running = Running(claim, self._device.add(claim.request, claim.resumed, claim.queue_class))
+        is_newcomer = claim.queue_class == "chat" and tenant_of(claim.request) not in self._held()
+        ticket = self._device.add(claim.request, claim.resumed, claim.queue_class, is_newcomer)
+        running = Running(claim, ticket)
         self._running[claim.id] = running
         if claim.resumed is None:
             running.take(Progress(claim.id, "claimed"))

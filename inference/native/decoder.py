@@ -16,6 +16,7 @@ from torch import Tensor
 
 from inference.architecture import Architecture
 from inference.batch import Batch
+from inference.bell import Bell, BrokenOff
 from inference.layers.attention import KVCache
 from inference.layers.linear import Linear
 from inference.layers.lora import LoraPlanner
@@ -80,6 +81,7 @@ class NativeDecoder:
         may_use_matrix_unit: bool = True,
     ) -> None:
         self.architecture = architecture
+        self.bell = Bell()
         self._block_size = block_size
         self._library = open_library(library)
         self._kept: list[Tensor | ctypes.Array[LayerView]] = []
@@ -103,6 +105,7 @@ class NativeDecoder:
         """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
 
         The logits are overwritten by the next call. The cache keeps its memory, in an order of its own.
+        Raises `BrokenOff` when the bell is open and rung early enough.
         """
         starts, tables = _tables(batch)
         num_samples = len(batch.sample_rows)
@@ -125,8 +128,11 @@ class NativeDecoder:
             keys=ctypes.addressof(keys),
             values=ctypes.addressof(values),
             logits=self._logits.data_ptr(),
+            rings=self.bell.address if self.bell.is_open else None,
+            heard=self.bell.heard,
         )
-        self._library.native_forward(self._handle, ctypes.byref(run))
+        if not self._library.native_forward(self._handle, ctypes.byref(run)):
+            raise BrokenOff
         return self._logits[:num_samples, : self.architecture.vocab_size]
 
     def best(self, logits: Tensor) -> tuple[list[int], list[bool]]:

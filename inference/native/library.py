@@ -83,6 +83,8 @@ class PassView(Structure):
         ("keys", c_void_p),
         ("values", c_void_p),
         ("logits", c_void_p),
+        ("rings", c_void_p),
+        ("heard", c_int64),
     ]
 
 
@@ -91,7 +93,7 @@ def open_library(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.native_create.argtypes, library.native_create.restype = [POINTER(ModelView), c_int, c_int], c_void_p
     library.native_has_matrix_unit.argtypes, library.native_has_matrix_unit.restype = [c_void_p], c_int
-    library.native_forward.argtypes, library.native_forward.restype = [c_void_p, POINTER(PassView)], None
+    library.native_forward.argtypes, library.native_forward.restype = [c_void_p, POINTER(PassView)], c_int
     library.native_find_best.argtypes = [c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p]
     library.native_find_best.restype = None
     library.native_destroy.argtypes, library.native_destroy.restype = [c_void_p], None

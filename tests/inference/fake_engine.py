@@ -28,6 +28,7 @@ class FakeEngine:
         self._running: dict[str, tuple[Generate | Probe, int]] = {}
         self._stopped: set[str] = set()
         self.aborted: list[str] = []
+        self.num_rings = 0
 
     @property
     def has_work(self) -> bool:
@@ -40,6 +41,9 @@ class FakeEngine:
     def add(self, request: Generate | Probe, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None:
         assert request.id not in self._running, f"request {request.id} is here already"
         self._running[request.id] = (request, len(resume.token_ids) if resume else 0)
+
+    def ring(self) -> None:
+        self.num_rings += 1
 
     def stop(self, id: str) -> None:
         self._stopped.add(id)

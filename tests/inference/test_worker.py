@@ -338,3 +338,14 @@ def test_first_words_and_the_end_are_urgent_and_what_lies_between_is_not():
         urgent.append(running.is_urgent)
         running.write()
     assert urgent == [False, True, False, True]
+
+
+async def test_a_tenant_s_first_chat_rings_and_its_next_does_not(wire):
+    engine = FakeEngine(step_seconds=0.01)
+    for id, tenant, queue_class in (("a", "ann", "chat"), ("b", "ann", "chat"), ("c", "ben", "evaluation")):
+        request = Generate(id, prompt="hi", sampling=Sampling(max_tokens=20), tenant=tenant)
+        await wire.submit(request, BASE, queue_class, 1000)
+    async with serving(wire, lambda: engine):
+        for id in ("a", "b", "c"):
+            await answer(wire, id)
+    assert engine.num_rings == 1

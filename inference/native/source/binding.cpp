@@ -11,7 +11,7 @@ void* native_create(const ModelView* model, int num_threads, int may_use_matrix_
 
 int native_has_matrix_unit(const void* decoder) { return static_cast<const Decoder*>(decoder)->has_matrix_unit(); }
 
-void native_forward(void* decoder, const PassView* pass) { static_cast<Decoder*>(decoder)->forward(*pass); }
+int native_forward(void* decoder, const PassView* pass) { return static_cast<Decoder*>(decoder)->forward(*pass); }
 
 void native_find_best(
     void* decoder, const float* logits, int64_t rows, int64_t stride, int64_t width, int64_t* indices, bool* are_finite) {

@@ -28,15 +28,14 @@ class Decoder {
 
     bool has_matrix_unit() const { return has_matrix_unit_; }
 
-    void forward(const PassView& pass) {
+    // False when it was broken off: then nothing of it counts.
+    bool forward(const PassView& pass) {
         pool_.wake();
         prepare(pass);
-        if (panels_.size() > 1)
-            run_panels(pass);
-        else
-            run_together(pass);
-        if (pass.num_samples) predict(pass);
+        bool is_whole = panels_.size() > 1 ? run_panels(pass) : run_together(pass);
+        if (is_whole && pass.num_samples) predict(pass);
         pool_.rest();
+        return is_whole;
     }
 
     // For each row of logits the index of the largest, the first of equals, and whether all are finite.
@@ -107,19 +106,27 @@ class Decoder {
         panels_.push_back(panel);
     }
 
-    void run_together(const PassView& pass) {
+    // Whether to break off before `layer`: late in a pass it is not worth it.
+    bool is_rung(const PassView& pass, int64_t layer) const {
+        return pass.rings && layer <= model_.num_layers * 3 / 4 && __atomic_load_n(pass.rings, __ATOMIC_RELAXED) > pass.heard;
+    }
+
+    bool run_together(const PassView& pass) {
         Together run{pool_};
         embed(pass, panels_[0], run);
         for (int64_t layer = 0; layer < model_.num_layers; layer++) {
+            if (is_rung(pass, layer)) return false;
             begin_layer(pass, layer, panels_[0], run);
             attend(pass, layer);
             end_layer(pass, layer, panels_[0], run);
         }
+        return true;
     }
 
     // Attention is a job of all: it looks at keys of other panels, and later rows have more of it to do.
-    void run_panels(const PassView& pass) {
+    bool run_panels(const PassView& pass) {
         for (int64_t layer = -1; layer < model_.num_layers; layer++) {
+            if (is_rung(pass, layer)) return false;
             if (layer >= 0) attend(pass, layer);
             pool_.run(panels_.size(), [&](int64_t index) {
                 const Panel& panel = panels_[index];
@@ -128,6 +135,7 @@ class Decoder {
                 if (layer + 1 < model_.num_layers) begin_layer(pass, layer + 1, panel, Alone{});
             });
         }
+        return true;
     }
 
     template <class Run>

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inference.adapters import AdapterStore, LoraSlots
 from inference.architecture import Architecture, read_architecture
+from inference.bell import BrokenOff
 from inference.layers.attention import KVCache
 from inference.layers.lora import LoraBank
 from inference.model import Decoder
@@ -227,6 +228,18 @@ def test_a_row_with_a_number_that_is_none_is_told(tmp_path: Path, wrong: float) 
     logits = torch.randn(4, 131)
     logits[1, 130] = logits[3, 0] = wrong
     assert make_twins(tmp_path).native.best(logits)[1] == [True, False, True, False]
+
+
+def test_a_pass_that_is_broken_off_can_be_computed_again(tmp_path: Path) -> None:
+    passes = make_twins(tmp_path).passes("native")
+    bell, alone = passes.decoder.bell, answer(passes)
+    batch, _ = passes.batch(Chunk(passes.sequence(), tokens(84)))
+    bell.begin(may_break_off=True)
+    bell.ring()
+    with pytest.raises(BrokenOff):
+        passes.decoder.forward(batch, passes.cache)
+    bell.hear()
+    assert torch.equal(passes.decoder.forward(batch, passes.cache), alone)
 
 
 def test_shapes_that_it_does_not_compute_are_named(tmp_path: Path) -> None:
