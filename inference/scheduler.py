@@ -227,12 +227,16 @@ class Scheduler:
     def _admit(self) -> list[Sequence]:
         """Start waiting sequences in order of priority, as rows, blocks and slots allow, or others give way."""
         admitted: list[Sequence] = []
-        candidates = list(self.waiting)
+        candidates, is_full = list(self.waiting), False
         while sequence := self.priority.next(candidates, self.running):
             candidates.remove(sequence)
             victims = self._victims(sequence)
             if victims is None:
-                break
+                # Nobody takes what it waits for; but another tenant may take what others give.
+                candidates, is_full = [each for each in candidates if each.tenant != sequence.tenant], True
+                continue
+            if is_full and not victims:
+                continue
             if not self._may_take_slot(sequence, victims):
                 victims += self._victims_of_a_slot(sequence, victims)
             if not self._may_take_slot(sequence, victims):

@@ -113,6 +113,17 @@ def test_however_many_wait_of_one_tenant_the_others_first_request_is_next(num_be
     assert len(admitted) <= 2
 
 
+def test_a_newcomer_starts_though_the_pass_before_was_broken_off():
+    house = House(max_rows=4)
+    for _ in range(10):
+        house.add("flood", limit=50)
+    house.step()
+    house.scheduler.schedule()
+    late = house.add("late")
+    assert late in house.scheduler.schedule().admitted
+    assert house.running == {"flood": 3, "late": 1}
+
+
 def test_a_tenant_that_has_a_row_waits_for_its_next_one():
     house = House(max_rows=4)
     for _ in range(10):
