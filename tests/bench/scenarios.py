@@ -56,8 +56,12 @@ async def _fairness(site: Site, prompts: Prompts, seed: str) -> dict[str, float]
     patient, greedy = site.target_of("patient"), site.target_of("greedy")
     medians = {}
     for name, others in (("alone", 0), ("busy", 31), ("queued", QUEUED)):
-        crowd = asyncio.create_task(_keep_asking(greedy, prompts, others, f"{seed}-{name}")) if others else None
-        await asyncio.sleep(2 if crowd else 0)
+        crowd, accepted = None, asyncio.Event()
+        if others:
+            crowd = asyncio.create_task(_keep_asking(greedy, prompts, others, f"{seed}-{name}", accepted))
+            async with asyncio.timeout(LONGEST_WAIT):
+                await accepted.wait()
+            await asyncio.sleep(2)
         firsts = await _firsts(patient, prompts.asks(NARROW, PATIENT, f"{seed}-{name}-patient"))
         medians[f"{name}_first_ms"] = statistics.median(firsts) * 1000
         if crowd:
@@ -81,8 +85,9 @@ async def _firsts(target: Target, asks: list[Ask]) -> list[float]:
     return firsts
 
 
-async def _keep_asking(target: Target, prompts: Prompts, users: int, seed: str) -> None:
-    """`users` requests at every moment; whoever cancels this hangs up, which stops the answers."""
+async def _keep_asking(target: Target, prompts: Prompts, users: int, seed: str, accepted: asyncio.Event) -> None:
+    """`users` requests at every moment, from when all are `accepted`; whoever cancels this hangs up, which stops the
+    answers."""
     asks = prompts.asks(NARROW, users, seed)
     connections = [await connect(target.url, target.key) for _ in asks]
 
@@ -90,8 +95,13 @@ async def _keep_asking(target: Target, prompts: Prompts, users: int, seed: str) 
         while True:
             await connections[number].post("/v1/completions", body_of(asks[number]))
 
+    async def watch() -> None:
+        while not all(connection.has_heard for connection in connections):
+            await asyncio.sleep(0.1)
+        accepted.set()
+
     try:
-        await asyncio.gather(*(user(number) for number in range(users)))
+        await asyncio.gather(watch(), *(user(number) for number in range(users)))
     finally:
         for connection in connections:
             connection.close()
