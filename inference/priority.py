@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from inference.fairness import Fairness
+from inference.fairness import ENTRY_COST, Fairness
 from inference.protocol import CLASSES
 from inference.sequence import Sequence, State
 
@@ -82,6 +82,11 @@ class Priority:
                 rows[each.tenant] -= _is_chat(each)
                 lesser.append(each)
         return lesser
+
+    def is_level(self, sequence: Sequence, other: Sequence) -> bool:
+        """Whether `sequence` comes after `other`, of another tenant, only for what its tenant paid to enter."""
+        (own_class, own, *_), (its_class, its, *_) = self.rank(sequence), self.rank(other)
+        return sequence.tenant != other.tenant and own_class == its_class and own <= its + ENTRY_COST
 
     def rank(self, sequence: Sequence) -> _Rank:
         """The key of the order: class, counters of tenant and adapter, age."""

@@ -233,7 +233,8 @@ class Scheduler:
             victims = self._victims(sequence)
             if victims is None:
                 # Nobody takes what it waits for; but another tenant may take what others give.
-                candidates, is_full = [each for each in candidates if each.tenant != sequence.tenant], True
+                candidates = [each for each in candidates if self.priority.is_level(each, sequence)]
+                is_full = True
                 continue
             if is_full and not victims:
                 continue
