@@ -47,8 +47,8 @@ class Connection(asyncio.Protocol):
         self._host, self._port, self._key = host, port, key
         self._arrived: list[tuple[float, bytes]] = []
         self._ended: asyncio.Future[None] | None = None
-        self.has_heard = False
-        """Whether the server has ever said anything: it accepted a request."""
+        self.heard = asyncio.Event()
+        """Set once the server has said anything: it accepted a request."""
 
     async def open(self) -> Connection:
         await asyncio.get_running_loop().create_connection(lambda: self, self._host, self._port)
@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self.has_heard = True
+        self.heard.set()
         self._arrived.append((time.perf_counter(), data))
         # The last chunk of a chunked body is empty; inside the events no line ends so.
         if data.endswith(b"0\r\n\r\n") or not self._is_chunked():

@@ -96,8 +96,8 @@ async def _keep_asking(target: Target, prompts: Prompts, users: int, seed: str, 
             await connections[number].post("/v1/completions", body_of(asks[number]))
 
     async def watch() -> None:
-        while not all(connection.has_heard for connection in connections):
-            await asyncio.sleep(0.1)
+        for connection in connections:
+            await connection.heard.wait()
         accepted.set()
 
     try:

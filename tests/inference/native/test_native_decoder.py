@@ -230,16 +230,18 @@ def test_a_row_with_a_number_that_is_none_is_told(tmp_path: Path, wrong: float) 
     assert make_twins(tmp_path).native.best(logits)[1] == [True, False, True, False]
 
 
-def test_a_pass_that_is_broken_off_can_be_computed_again(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [20, 120])
+def test_a_pass_that_is_broken_off_can_be_computed_again(tmp_path: Path, count: int) -> None:
     passes = make_twins(tmp_path).passes("native")
-    bell, alone = passes.decoder.bell, answer(passes)
-    batch, _ = passes.batch(Chunk(passes.sequence(), tokens(84)))
+    bell, decoder = passes.decoder.bell, passes.decoder
+    batch, _ = passes.batch(Chunk(passes.sequence(), tokens(count)))
+    before = decoder.forward(batch, passes.cache).clone()
     bell.begin(may_break_off=True)
     bell.ring()
     with pytest.raises(BrokenOff):
-        passes.decoder.forward(batch, passes.cache)
+        decoder.forward(batch, passes.cache)
     bell.hear()
-    assert torch.equal(passes.decoder.forward(batch, passes.cache), alone)
+    assert torch.equal(decoder.forward(batch, passes.cache), before)
 
 
 def test_shapes_that_it_does_not_compute_are_named(tmp_path: Path) -> None:
