@@ -43,7 +43,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class Trained:
-    """The adapter stands in `folder` (absolute), learnt from `rows` rows; `minutes` are those of its last attempt."""
+    """The adapter stands in `folder` (absolute), learnt from `rows` rows; it took `minutes` over all attempts."""
 
     folder: str
     rows: int
@@ -52,7 +52,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class TrainingFailed:
-    """There will be no adapter; `reason` is one sentence that says what was wrong and what would be right."""
+    """There will be no adapter; `reason` says in a sentence what was wrong and what would be right."""
 
     reason: str
 

@@ -175,6 +175,7 @@ def services() -> list[Service]:
         Service("recorder", (PYTHON, "manage.py", "record")),
         *workers,
         Service("celery", celery),
+        Service("trainer", (PYTHON, "-m", "inference.training", "--serve"), {"WORKER_NAME": "trainer"}),
         Service("web", web),
     ]
 

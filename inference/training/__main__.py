@@ -1,110 +1,22 @@
-"""`python -m inference.training`: train the adapters of one or more tasks and score them."""
+"""`python -m inference.training`: train adapters here and now, or with `--serve` those that the site queues."""
 
 from __future__ import annotations
 
-import argparse
-import dataclasses
-import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-
-import torch
-from tqdm import tqdm
-
-from inference.config import DEFAULT_BASE_MODEL, read_config
-from inference.fetch import FetchError, find_model
-from inference.tasks.card_score import has_score
-from inference.tasks.data import DataError
-from inference.tasks.fetch import datasets_dir, fetch
-from inference.tasks.recipe import RecipeError, load_recipe, tasks
-from inference.training import qlora
-from inference.training.card import CARD
-from inference.training.loop import Step
-from inference.training.run import Job, report, score, train_jobs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Train what the command line asks for; 0 when all of it stands, 1 with a sentence when something is wrong."""
-    options = _parser().parse_args(arguments)
-    try:
-        jobs = [_job(task, options) for task in (tasks() if options.task == ["all"] else options.task)]
-        if options.qlora and options.together > 1:
-            raise ValueError("--qlora trains one adapter at a time; leave out --together")
-        missing = [job for job in jobs if options.again or not (job.out / CARD).exists()]
-        for start in range(0, len(missing), options.together):
-            _train(missing[start : start + options.together], options.qlora)
-        for job in jobs:
-            if options.score != "none" and (job in missing or not has_score(job.out / CARD)):
-                print(report(job.recipe.task, score(job, options.score)), flush=True)
-    except (DataError, RecipeError, FetchError, OSError, FloatingPointError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    """The exit code of the command line, see `inference.training.command`, or of the server."""
+    words = sys.argv[1:] if arguments is None else arguments
+    # Each imports what the other does without: torch takes seconds and memory that a waiting server does not need.
+    if list(words) == ["--serve"]:
+        from inference.training import serve
 
+        return serve.main()
+    from inference.training import command
 
-def _train(jobs: Sequence[Job], with_qlora: bool) -> None:
-    """Train `jobs` together, or the only one by QLoRA, under one progress bar, which shows the newest loss of each."""
-    losses: dict[str, str] = {}
-    with tqdm(total=sum(job.recipe.schedule.steps for job in jobs), unit="step") as bar:
-
-        def show(step: Step) -> None:
-            losses[step.task] = f"{step.loss:.3f}"
-            bar.set_postfix(losses, refresh=False)
-            bar.update()
-
-        if with_qlora:
-            qlora.train_qlora(jobs[0], show)
-        else:
-            train_jobs(jobs, show)
-
-
-def _job(task: str, options: argparse.Namespace) -> Job:
-    recipe = load_recipe(task)
-    changes = {name: value for name in ("steps", "seed") if (value := getattr(options, name)) is not None}
-    if changes:
-        recipe = dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, **changes))
-    if options.qlora:
-        recipe = qlora.with_qlora(recipe)
-    if options.data and not options.data.is_dir():
-        raise DataError(f"--data {options.data} is not a folder; name one with train.jsonl and test.jsonl")
-    if (len(options.task) > 1 or options.task == ["all"]) and "{task}" not in options.out:
-        raise RecipeError(f"--out {options.out} is one folder for several adapters; write {options.out}/{{task}}")
-    config = read_config({**os.environ, **({"BASE_MODEL": options.base} if options.base else {})})
-    return Job(
-        recipe=recipe,
-        data=options.data or fetch(recipe, datasets_dir()),
-        out=Path(options.out.replace("{task}", task)),
-        base=find_model(config),
-        base_name=Path(config.base_model).name,
-        device=_device(options.device),
-    )
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise OSError("--device cuda needs a GPU that torch can see; leave it out to train on the CPU")
-    return torch.device(name)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m inference.training", description=__doc__)
-    parser.add_argument("--task", nargs="+", required=True, metavar="NAME", help="tasks with a recipe, or: all")
-    parser.add_argument("--data", type=Path, metavar="DIR", help="one data set, or a folder of them; else from the hub")
-    parser.add_argument("--out", required=True, metavar="DIR", help="where it goes; {task} stands for the task")
-    parser.add_argument("--base", help=f"a directory or a name; otherwise BASE_MODEL, or {DEFAULT_BASE_MODEL}")
-    parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
-    parser.add_argument("--together", type=int, default=1, metavar="N", help="train so many in one pass over the base")
-    parser.add_argument("--qlora", action="store_true", help="for a base of billions of weights: in NF4, on a GPU")
-    parser.add_argument(
-        "--score", default="test", choices=["test", "validation", "none"], help="the rows to score on, through PEFT"
-    )
-    parser.add_argument("--steps", type=int, help="instead of the recipe's")
-    parser.add_argument("--seed", type=int, help="instead of the recipe's")
-    parser.add_argument("--again", action="store_true", help="train adapters that are there already, too")
-    return parser
+    return command.main(words)
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ class TrainingServer:
         return not self._is_closing
 
 
-def main() -> int:
+def main(command: Sequence[str] = WORK) -> int:
     """Serve until SIGTERM or SIGINT: 0 then, 2 when the environment cannot be used."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
@@ -99,12 +99,8 @@ def main() -> int:
         log.error("refused config error=%s", error)
         return BAD_CONFIG
     with Redis.from_url(config.redis_url, decode_responses=True, socket_timeout=10) as redis:
-        server = TrainingServer(redis, ServerConfig(config.worker_name, config.lease_seconds))
+        server = TrainingServer(redis, ServerConfig(config.worker_name, config.lease_seconds, command))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: server.close())
         server.run()
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

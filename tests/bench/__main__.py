@@ -21,7 +21,7 @@ from tests.bench.stages import STAGES, Bench
 from tests.bench.workloads import WORKLOADS
 
 SYSTEMS = ("site", "engine", "vllm", "peft")
-SCENARIOS = ("startup", "fairness", "crowd", "cold", "prefix", "speculation", "overhead")
+SCENARIOS = ("startup", "fairness", "crowd", "cold", "prefix", "speculation", "overhead", "training")
 
 
 def main() -> None:

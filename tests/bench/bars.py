@@ -109,4 +109,13 @@ BARS: Final = (
         1.5,
         is_limit=True,
     ),
+    Bar(
+        "Chat beside a training over alone, p95", _share("training", "beside_p95_ms", "alone_p95_ms"), 2, is_limit=True
+    ),
+    Bar(
+        "Chat beside a training over alone, p95 of first tokens",
+        _share("training", "beside_first_p95_ms", "alone_first_p95_ms"),
+        2,
+        is_limit=True,
+    ),
 )

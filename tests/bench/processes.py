@@ -26,6 +26,7 @@ def name_of(pid: int) -> str:
     """What a process of the site is for; for a stranger, its program."""
     line = (PROC / str(pid) / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
     known = {
+        "inference.training": "trainer",
         " -m inference": "worker",
         "bench.hollow": "worker",
         "uvicorn": "web",

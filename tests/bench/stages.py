@@ -19,6 +19,7 @@ from tests.bench.processes import resident_mb
 from tests.bench.random_adapters import write_adapters
 from tests.bench.record import Record, Run
 from tests.bench.tasks import Task, read_tasks
+from tests.bench.training import beside_training
 from tests.bench.workloads import NARROW, NEW_TOKENS, WIDE, WORKLOADS, Ask, Prompts
 
 ROWS_PER_TASK: Final = 8
@@ -116,6 +117,12 @@ def prefix_cache(bench: Bench) -> None:
             bench.fill("scenarios", "prefix", lambda run: scenarios.prefix(live, bench.tasks, str(run)))
 
 
+def training(bench: Bench) -> None:
+    if bench.wanted("scenarios", ["training"]):
+        with bench.site() as live:
+            bench.fill("scenarios", "training", lambda run: beside_training(live, bench.prompts, f"training-{run}"))
+
+
 def speculation(bench: Bench) -> None:
     """The same rows with speculation off and on, one user and eight; the answers must be the same."""
     if not bench.wanted("scenarios", ["speculation"]):
@@ -187,7 +194,7 @@ def vllm_variants(bench: Bench) -> None:
                 bench.load(variant, name, target, wanted)
 
 
-STAGES: Final = (overhead, plain_site, direct, vllm_variants, peft, prefix_cache, speculation)
+STAGES: Final = (overhead, plain_site, direct, vllm_variants, peft, prefix_cache, speculation, training)
 
 
 def _store(bench: Bench) -> dict[str, str]:

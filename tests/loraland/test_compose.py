@@ -18,7 +18,7 @@ import yaml
 REPO = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((REPO / "compose.yaml").read_text())
 GIVEN = {"SECRET_KEY": "s" * 50, "POSTGRES_PASSWORD": "secret", "DEVICE": "cpu"}
-LONG_LIVED = ("recorder", "worker", "celery", "web")
+LONG_LIVED = ("recorder", "worker", "trainer", "celery", "web")
 
 LOOKS = 100
 """At a service that starts. On a busy machine each takes longer, as does the start, so they are counted, not timed."""

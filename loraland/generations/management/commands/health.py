@@ -7,12 +7,15 @@ import socket
 import urllib.error
 import urllib.request
 from argparse import ArgumentParser
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Final
 
+import redis
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 from redis.exceptions import RedisError
 
+from inference import training_queue
 from inference.protocol import Heartbeat
 from inference.streams import WireError
 from loraland import inference_client
@@ -26,11 +29,13 @@ class Command(BaseCommand):
     help = "Tells whether a service works: for health checks of containers."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("service", choices=["web", "worker", "celery", "recorder"])
-        parser.add_argument("--name", default="", help="which worker or recorder; by default any worker, this host's")
+        parser.add_argument("service", choices=list(CHECKS))
+        parser.add_argument(
+            "--name", default="", help="which one; by default any worker or trainer, this host's recorder"
+        )
 
     def handle(self, *args: Any, service: str, name: str, **options: Any) -> None:
-        problem = {"web": web, "worker": worker, "celery": celery, "recorder": recorder}[service](name)
+        problem = CHECKS[service](name)
         if problem:
             raise CommandError(f"{service}: {problem}")
 
@@ -73,6 +78,25 @@ def recorder(name: str) -> str:
     except RedisError as error:
         return f"Redis does not answer ({error})"
     return "" if alive else f"{name or socket.gethostname()} has not read the wire lately"
+
+
+def trainer(name: str) -> str:
+    """Look for the sign of life of a training server."""
+    try:
+        with redis.Redis.from_url(settings.REDIS_URL, socket_timeout=SECONDS) as client:
+            alive = training_queue.servers(client)
+    except RedisError as error:
+        return f"Redis does not answer ({error})"
+    return "" if (name in alive if name else alive) else f"{name or 'none'} is not among the {len(alive)} alive"
+
+
+CHECKS: Final[dict[str, Callable[[str], str]]] = {
+    "web": web,
+    "worker": worker,
+    "celery": celery,
+    "recorder": recorder,
+    "trainer": trainer,
+}
 
 
 async def _heartbeats() -> list[Heartbeat]:
