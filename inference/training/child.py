@@ -37,7 +37,7 @@ from inference.training_protocol import (
 )
 
 if TYPE_CHECKING:
-    from inference.training.run import Step
+    from inference.training.loop import Step
 
 ROOM: Final = 256 * 2**20
 """Bytes that must be free for checkpoints and the adapter."""

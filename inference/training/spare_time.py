@@ -15,12 +15,13 @@ AUTOGROUP: Final = Path("/proc/self/autogroup")
 def take_spare_time() -> None:
     """Give this process, and the threads that it will start, the lowest priority.
 
-    Where Linux gives each session a share of its own, priorities count within a session only: call this in the first
-    process of a new one, and the share is made small as well.
+    Where Linux gives each session a share of its own, priorities count within a session only: in the first process of
+    a session the share is made small as well.
     """
     os.nice(LEAST)
     if hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
-    # Most kernels of servers are built without it.
-    with suppress(OSError):
-        AUTOGROUP.write_text(str(LEAST))
+    # In anybody else's session it would slow down the others; and most kernels of servers are built without it.
+    if os.getsid(0) == os.getpid():
+        with suppress(OSError):
+            AUTOGROUP.write_text(str(LEAST))

@@ -248,12 +248,23 @@ def test_the_server_and_the_checks_of_its_child_load_no_torch() -> None:
     assert python(code, LEASE_SECONDS="for ever").stdout == "2 False\n"
 
 
+SPARE = """
+import os
+from concurrent.futures import ThreadPoolExecutor
+from inference.training.spare_time import AUTOGROUP, take_spare_time
+
+take_spare_time()
+policy = ThreadPoolExecutor().submit(os.sched_getscheduler, 0).result()
+share = AUTOGROUP.read_text().split()[-1] if AUTOGROUP.exists() else "none"
+print(policy == os.SCHED_IDLE, os.nice(0), share)
+"""
+
+
 @pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="only Linux has a policy for spare time")
-def test_a_child_takes_only_spare_time_with_all_its_threads() -> None:
-    code = (
-        "import os; from concurrent.futures import ThreadPoolExecutor; "
-        "from inference.training.spare_time import take_spare_time; take_spare_time(); "
-        "policy = ThreadPoolExecutor().submit(os.sched_getscheduler, 0).result(); "
-        "print(policy == os.SCHED_IDLE, os.nice(0))"
-    )
-    assert python(code).stdout == "True 19\n"
+@pytest.mark.parametrize("in_new_session", [True, False])
+def test_a_child_takes_only_spare_time_and_slows_no_other_session(in_new_session: bool) -> None:
+    share = Path("/proc/self/autogroup")
+    before = share.read_text().split()[-1] if share.exists() else "none"
+    command = [sys.executable, "-c", SPARE]
+    told = subprocess.run(command, cwd=REPO, start_new_session=in_new_session, capture_output=True, text=True).stdout
+    assert told.split() == ["True", "19", "19" if in_new_session and share.exists() else before]
