@@ -45,13 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(jobs: Sequence[Job], with_qlora: bool) -> None:
     """Train `jobs` together, or the only one by QLoRA, under one progress bar, which shows the newest loss of each."""
-    losses: dict[str, str] = {}
+    newest: dict[str, Step] = {}
     with tqdm(total=sum(job.recipe.schedule.steps for job in jobs), unit="step") as bar:
 
         def show(step: Step) -> None:
-            losses[step.task] = f"{step.loss:.3f}"
-            bar.set_postfix(losses, refresh=False)
-            bar.update()
+            newest[step.task] = step
+            bar.set_postfix({task: f"{each.loss:.3f}" for task, each in newest.items()}, refresh=False)
+            # The first may be far from step 1, where a checkpoint was gone on from.
+            bar.update(sum(each.number for each in newest.values()) - bar.n)
 
         if with_qlora:
             qlora.train_qlora(jobs[0], show)

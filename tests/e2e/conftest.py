@@ -128,6 +128,10 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
     context.close()
 
 
+CUT_OFF = ("htmx:afterRequest", "htmx:sendError", "htmx:sendAbort")
+"""What htmx tells of a request that ended with its page; an answer that is an error it tells otherwise."""
+
+
 @pytest.fixture
 def page(context: BrowserContext) -> Iterator[Page]:
     """A page without errors in its console, but for a socket that found no server: that is the network's, not ours."""
@@ -140,4 +144,4 @@ def page(context: BrowserContext) -> Iterator[Page]:
 
 
 def is_problem(message: ConsoleMessage) -> bool:
-    return message.type == "error" and not message.text.startswith("WebSocket connection to ")
+    return message.type == "error" and not message.text.startswith(("WebSocket connection to ", *CUT_OFF))
