@@ -69,7 +69,7 @@ def _writer(base_model: str, revision: str | None) -> Write:
     """How to write the files of `base_model` into a directory."""
     given = Path(base_model).expanduser()
     if base_model in PACKAGED:
-        source = _packaged(base_model)
+        source = packaged_file(base_model)
         return lambda directory: _convert(source, directory)
     if given.suffix == ".gguf" and given.is_file():
         return lambda directory: _convert(given, directory)
@@ -81,7 +81,8 @@ def _writer(base_model: str, revision: str | None) -> Write:
     )
 
 
-def _packaged(name: str) -> Path:
+def packaged_file(name: str) -> Path:
+    """The file of the model `name` of `PACKAGED`. Raises `FetchError` when its package is not installed."""
     module, file, package = PACKAGED[name]
     spec = find_spec(module)
     for folder in (spec.submodule_search_locations or []) if spec else []:

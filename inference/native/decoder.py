@@ -27,11 +27,13 @@ from inference.native.bank import NativeBank
 from inference.native.library import (
     DEPTH,
     MAX_IN,
+    UNITS,
     AdapterView,
     LayerView,
     LinearView,
     ModelView,
     PassView,
+    best_unit,
     open_library,
 )
 from inference.native.packing import pack
@@ -65,7 +67,7 @@ def unsupported(architecture: Architecture, block_size: int) -> str | None:
 class NativeDecoder:
     """The base model; the adapters of a batch come with each call. Weights are packed anew, so give up `weights`.
 
-    Without `may_use_matrix_unit` products are computed on the vector unit, also where there is another.
+    Products are computed on the `unit` of `UNITS` that is named, which the processor must have, or on its fastest.
     """
 
     rows_are_uniform: Final = True
@@ -78,7 +80,7 @@ class NativeDecoder:
         weights: DecoderWeights,
         block_size: int,
         num_threads: int,
-        may_use_matrix_unit: bool = True,
+        unit: str = "",
     ) -> None:
         self.architecture = architecture
         self.bell = Bell()
@@ -88,17 +90,13 @@ class NativeDecoder:
         self._logits = torch.empty((0, _padded(architecture.vocab_size)), dtype=torch.float32)
         self._cache: tuple[KVCache, ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_void_p]] | None = None
         model = self._model(weights)
-        self._handle = self._library.native_create(ctypes.byref(model), num_threads, may_use_matrix_unit)
+        self.unit = unit or best_unit(self._library)
+        self._handle = self._library.native_create(ctypes.byref(model), num_threads, UNITS.index(self.unit))
 
     def __del__(self) -> None:
         handle = self.__dict__.pop("_handle", None)
         if handle is not None:
             self._library.native_destroy(handle)
-
-    @property
-    def unit(self) -> str:
-        """Where products are computed: on the processor's matrix unit, or on its vector unit."""
-        return "amx" if self._library.native_has_matrix_unit(self._handle) else "avx512"
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:

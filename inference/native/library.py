@@ -14,6 +14,9 @@ TARGETS: Final = (*architecture.TARGETS, architecture.EMBEDDING, architecture.HE
 DEPTH: Final = 64
 """Inputs of a matrix tile of int8."""
 MAX_IN: Final = 32768
+UNITS: Final = ("amx", "avx512_bf16", "avx512_f32")
+"""Where products are computed, in the order of `Unit` in linear.h: on the matrix unit, or on the vector unit from pairs
+of bfloat16, or there from float32."""
 
 
 class LinearView(Structure):
@@ -92,9 +95,14 @@ def open_library(path: Path) -> ctypes.CDLL:
     """Load the library at `path` and declare its functions. They let go of the interpreter's lock while they run."""
     library = ctypes.CDLL(str(path))
     library.native_create.argtypes, library.native_create.restype = [POINTER(ModelView), c_int, c_int], c_void_p
-    library.native_has_matrix_unit.argtypes, library.native_has_matrix_unit.restype = [c_void_p], c_int
+    library.native_best_unit.argtypes, library.native_best_unit.restype = [], c_int
     library.native_forward.argtypes, library.native_forward.restype = [c_void_p, POINTER(PassView)], c_int
     library.native_find_best.argtypes = [c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p]
     library.native_find_best.restype = None
     library.native_destroy.argtypes, library.native_destroy.restype = [c_void_p], None
     return library
+
+
+def best_unit(library: ctypes.CDLL) -> str:
+    """The one of `UNITS` on which this processor is fastest."""
+    return UNITS[library.native_best_unit()]

@@ -7,7 +7,7 @@ All rows go through the base's products together, and each adapter's update is a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from inference.architecture import Architecture
 from inference.layers.linear import Linear, PlainLinear
 from inference.layers.rotary import Rotary
 from inference.model import DecoderWeights, LayerWeights
+from inference.native.build import BuildError, library_path
+from inference.native.library import best_unit, open_library
 from inference.training.adapter import Adapter
 from inference.training.mixed import MixedBatch, Rectangle
 from inference.training.operators import Place, adapted_linear, answer_loss, attend, rms_norm, rotate, swiglu
@@ -35,7 +37,7 @@ class TrainingDecoder:
     """The base, which stays as it is; adapters and their examples come with each call."""
 
     def __init__(self, architecture: Architecture, weights: DecoderWeights) -> None:
-        self.architecture, self.weights = architecture, weights
+        self.architecture, self.weights = architecture, _fast_to_multiply(weights)
         self._rotary = Rotary(architecture, weights.dtype, weights.device)
         self._width = architecture.num_heads * architecture.head_dim
         self._kv_width = architecture.num_kv_heads * architecture.head_dim
@@ -107,6 +109,35 @@ class TrainingDecoder:
                 columns[target] = slice(start, start + self.architecture.target_shape(target)[1])
                 start = columns[target].stop
         return columns
+
+
+def _fast_to_multiply(weights: DecoderWeights) -> DecoderWeights:
+    """`weights`, on a CPU with matrices in float32 unless it multiplies bfloat16 faster."""
+    if weights.device.type != "cpu" or weights.dtype != torch.bfloat16 or _is_fast_in_bfloat16():
+        return weights
+    layers = tuple(
+        LayerWeights(
+            each.attention_norm,
+            _widened(each.qkv),
+            _widened(each.o),
+            each.mlp_norm,
+            _widened(each.gate_up),
+            _widened(each.down),
+        )
+        for each in weights.layers
+    )
+    return replace(weights, layers=layers, head=_widened(weights.head))
+
+
+def _is_fast_in_bfloat16() -> bool:
+    try:
+        return best_unit(open_library(library_path())) != "avx512_f32"
+    except BuildError:
+        return False
+
+
+def _widened(linear: Linear) -> Linear:
+    return PlainLinear(_matrix(linear).to(torch.float32))
 
 
 def _matrix(linear: Linear) -> Tensor:

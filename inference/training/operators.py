@@ -29,16 +29,21 @@ class Place:
     scaling: float
 
 
+def product(rows: Tensor, matrix: Tensor) -> Tensor:
+    """rows @ matrix, computed in the type of `matrix` and given in that of `rows`."""
+    return (rows.to(matrix.dtype) @ matrix).to(rows.dtype)
+
+
 class AdaptedLinear(torch.autograd.Function):
     """rows @ weight.T, and on each `Place` + rows @ a.T @ b.T * scaling: the grouped product that serving uses.
 
-    `rows` [n, in] and `weight` [out, in] have one type; the factors, a pair for each place, are float32 and are
-    rounded to it.
+    `rows` [n, in] and `weight` [out, in] may be of different types (see `product`); the factors, a pair for each place,
+    are float32 and are rounded to that of the rows.
     """
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, places: Sequence[Place], *factors: Tensor) -> Tensor:
-        out = functional.linear(rows, weight)
+        out = product(rows, weight.T)
         kept = [rows, weight]
         for place, a, b in zip(places, factors[::2], factors[1::2], strict=True):
             a, b = a.to(rows.dtype), (b * place.scaling).to(rows.dtype)
@@ -52,7 +57,7 @@ class AdaptedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         rows, weight, *kept = ctx.saved_tensors
-        grad_rows = grad @ weight if ctx.needs_input_grad[0] else None
+        grad_rows = product(grad, weight) if ctx.needs_input_grad[0] else None
         grads: list[Tensor] = []
         for place, shrunk, a, b in zip(ctx.places, kept[::3], kept[1::3], kept[2::3], strict=True):
             grad_out = grad[place.rows, place.columns]
@@ -135,12 +140,12 @@ class AnswerLoss(torch.autograd.Function):
     def forward(ctx: Any, rows: Tensor, head: Tensor, targets: Tensor) -> Tensor:
         losses, grads = [], []
         for some, wanted in zip(torch.split(rows, HEAD_ROWS), torch.split(targets, HEAD_ROWS), strict=True):
-            logits = functional.linear(some, head).to(torch.float32)
+            logits = functional.linear(some.to(head.dtype), head).to(torch.float32)
             total = logits.logsumexp(-1, keepdim=True)
             losses.append((total - logits.gather(1, wanted[:, None])).squeeze(1))
             slope = logits.sub_(total).exp_()
             slope.scatter_add_(1, wanted[:, None], slope.new_full((len(wanted), 1), -1.0))
-            grads.append(slope.to(rows.dtype) @ head)
+            grads.append(product(slope.to(rows.dtype), head))
         ctx.save_for_backward(torch.cat(grads))
         return torch.cat(losses)
 

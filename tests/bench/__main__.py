@@ -20,7 +20,7 @@ from tests.bench.site import REPO
 from tests.bench.stages import STAGES, Bench
 from tests.bench.workloads import WORKLOADS
 
-SYSTEMS = ("site", "engine", "vllm", "peft")
+SYSTEMS = ("site", "engine", "vllm", "llama", "peft")
 SCENARIOS = ("startup", "fairness", "crowd", "cold", "prefix", "speculation", "overhead", "training")
 
 
@@ -30,7 +30,6 @@ def main() -> None:
     record = Record(options.json, options.resume or options.show)
     if not options.show:
         with tempfile.TemporaryDirectory(prefix="loraland-bench-", dir=options.dir) as directory:
-            vllm = options.vllm if "vllm" in options.systems else None
             bench = Bench(
                 record=record,
                 directory=Path(directory),
@@ -38,7 +37,8 @@ def main() -> None:
                 only=options.only,
                 systems=options.systems,
                 runs=options.runs,
-                vllm=vllm,
+                vllm=options.vllm if "vllm" in options.systems else None,
+                llama=options.llama if "llama" in options.systems else None,
                 data=options.data,
             )
             for stage in STAGES:
@@ -53,11 +53,12 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--only", type=_names, default=(*WORKLOADS, *SCENARIOS), help="comma-separated; default all")
     parser.add_argument(
-        "--systems", type=_systems, default=SYSTEMS, help="which of site, engine, vllm, peft; default all"
+        "--systems", type=_systems, default=SYSTEMS, help="which of site, engine, vllm, llama, peft; default all"
     )
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path, default=REPO / "var" / "bench.json")
     parser.add_argument("--vllm", type=Path, help="a virtual environment with vLLM's CPU build (docs/benchmarks.md)")
+    parser.add_argument("--llama", type=Path, help="a virtual environment with llama-cpp-python (docs/benchmarks.md)")
     parser.add_argument("--data", type=Path, help="a directory of <adapter>/test.jsonl for the trained adapters")
     parser.add_argument("--models", type=Path, default=REPO / "var" / "models", help="where fetched base models lie")
     parser.add_argument("--dir", type=Path, help="where to put the temporary site, about 3 GB with 2,000 adapters")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from inference.config import DEFAULT_BASE_MODEL
+from inference.fetch import packaged_file
 from tests.bench import scenarios, site, vllm
 from tests.bench.load import Target, measure
 from tests.bench.processes import resident_mb
@@ -36,6 +38,7 @@ class Bench:
     systems: tuple[str, ...]
     runs: int
     vllm: Path | None
+    llama: Path | None
     data: Path | None
 
     @property
@@ -102,6 +105,18 @@ def plain_site(bench: Bench) -> None:
             scenarios.register_crowd(live, bench.base)
             bench.fill("scenarios", "crowd", lambda run: scenarios.crowd(live, bench.prompts, f"crowd-{run}"))
             bench.fill("scenarios", "cold", lambda run: scenarios.cold(live, bench.prompts, str(run)))
+
+
+def quantised_site(bench: Bench) -> None:
+    """One user and many of a site whose base has fewer bits."""
+    for quantization in ("int8", "int4"):
+        system = f"site {quantization}"
+        wanted = bench.wanted(system, ("w1", "w3")) if "site" in bench.systems else []
+        if wanted:
+            with bench.site(QUANTIZATION=quantization) as live:
+                live.import_adapters([bench.adapters[name] for name in NARROW])
+                for name in wanted:
+                    bench.load(system, name, live.target, wanted)
 
 
 def overhead(bench: Bench) -> None:
@@ -194,7 +209,31 @@ def vllm_variants(bench: Bench) -> None:
                 bench.load(variant, name, target, wanted)
 
 
-STAGES: Final = (overhead, plain_site, direct, vllm_variants, peft, prefix_cache, speculation, training)
+def llama_cpp(bench: Bench) -> None:
+    """W1 of the base's file of four bits in llama.cpp, which has no adapter to apply."""
+    if not bench.llama or not bench.wanted("llama.cpp", ["w1"]):
+        return
+    runs = [
+        {"prompts": [ask.prompt for ask in bench.asks("w1", f"llama-{number}")], "tokens": NEW_TOKENS}
+        for number in range(bench.runs)
+    ]
+    asked = {"model": str(packaged_file(DEFAULT_BASE_MODEL)), "threads": os.cpu_count(), "runs": runs}
+    for run in _told("tests.bench.llama", asked, site.environment(), bench.llama / "bin" / "python"):
+        bench.record.add("llama.cpp", "w1", run)
+
+
+STAGES: Final = (
+    overhead,
+    plain_site,
+    quantised_site,
+    direct,
+    vllm_variants,
+    llama_cpp,
+    peft,
+    prefix_cache,
+    speculation,
+    training,
+)
 
 
 def _store(bench: Bench) -> dict[str, str]:
@@ -214,9 +253,11 @@ def _store(bench: Bench) -> dict[str, str]:
     return digests
 
 
-def _told(module: str, asked: Any, variables: dict[str, str]) -> Iterator[dict[str, float]]:
+def _told(
+    module: str, asked: Any, variables: dict[str, str], python: str | Path = sys.executable
+) -> Iterator[dict[str, float]]:
     """What a measuring process of its own writes, one run a line, as it comes."""
-    command, streams = [sys.executable, "-m", module], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command, streams = [str(python), "-m", module], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, cwd=site.REPO, env=variables, text=True, **streams) as process:
         assert process.stdin
         assert process.stdout

@@ -5,11 +5,9 @@ using namespace native;
 
 extern "C" {
 
-void* native_create(const ModelView* model, int num_threads, int may_use_matrix_unit) {
-    return new Decoder(*model, num_threads, may_use_matrix_unit);
-}
+int native_best_unit() { return best_unit(); }
 
-int native_has_matrix_unit(const void* decoder) { return static_cast<const Decoder*>(decoder)->has_matrix_unit(); }
+void* native_create(const ModelView* model, int num_threads, int unit) { return new Decoder(*model, num_threads, static_cast<Unit>(unit)); }
 
 int native_forward(void* decoder, const PassView* pass) { return static_cast<Decoder*>(decoder)->forward(*pass); }
 

@@ -16,17 +16,17 @@ namespace native {
 
 class Decoder {
   public:
-    Decoder(const ModelView& model, int num_threads, bool may_use_matrix_unit)
+    Decoder(const ModelView& model, int num_threads, Unit unit)
         : model_(model),
           queries_(model.num_heads * model.head_dim),
           keys_(model.num_kv_heads * model.head_dim),
           qkv_width_(queries_ + 2 * keys_),
           cache_{model.num_kv_heads, model.head_dim, model.block_size},
           num_threads_(num_threads),
-          has_matrix_unit_(may_use_matrix_unit && ask_for_matrix_unit()),
+          unit_(unit),
           pool_(num_threads) {}
 
-    bool has_matrix_unit() const { return has_matrix_unit_; }
+    Unit unit() const { return unit_; }
 
     // False when it was broken off: then nothing of it counts.
     bool forward(const PassView& pass) {
@@ -188,7 +188,7 @@ class Decoder {
         Together run{pool_};
         Rows rows = rows_of(model_.head, sampled_.data(), 0, pass.num_samples, run);
         by_blocks(model_.head.out / BLOCK, run, [&](int64_t begin, int64_t end) {
-            multiply(rows, model_.head, begin, end, {nullptr, pass.logits, model_.vocab}, has_matrix_unit_);
+            multiply(rows, model_.head, begin, end, {nullptr, pass.logits, model_.vocab}, unit_);
         });
         pool_.run(pass.num_samples, [&](int64_t at) {
             const PairView* pair = pair_of(pass, pass.sample_rows[at], HEAD);
@@ -210,7 +210,7 @@ class Decoder {
     void apply(const LinearView& linear, const bf16* data, const Panel& panel, bf16* out, const Run& run) {
         Rows rows = rows_of(linear, data, panel.begin, panel.end, run);
         by_blocks(linear.out / BLOCK, run, [&](int64_t begin, int64_t end) {
-            multiply(rows, linear, begin, end, {out + panel.begin * linear.out, nullptr, linear.out}, has_matrix_unit_);
+            multiply(rows, linear, begin, end, {out + panel.begin * linear.out, nullptr, linear.out}, unit_);
         });
     }
 
@@ -224,8 +224,8 @@ class Decoder {
             int64_t width = (end - begin) * BLOCK;
             scratch.resize(std::max<size_t>(scratch.size(), 2 * width * rows.count));
             // Products go to the columns of their blocks, of which the first is at the beginning here.
-            multiply(rows, linear, begin, end, Out{scratch.data(), nullptr, 2 * width}.from(-begin * BLOCK), has_matrix_unit_);
-            multiply(rows, linear, blocks + begin, blocks + end, Out{scratch.data(), nullptr, 2 * width}.from(width - (blocks + begin) * BLOCK), has_matrix_unit_);
+            multiply(rows, linear, begin, end, Out{scratch.data(), nullptr, 2 * width}.from(-begin * BLOCK), unit_);
+            multiply(rows, linear, blocks + begin, blocks + end, Out{scratch.data(), nullptr, 2 * width}.from(width - (blocks + begin) * BLOCK), unit_);
             for (int64_t row = 0; row < rows.count; row++) {
                 const bf16* gates = scratch.data() + row * 2 * width;
                 let_pass(gates, gates + width, width, inner_.data() + (panel.begin + row) * model_.inner + begin * BLOCK);
@@ -370,7 +370,7 @@ class Decoder {
     const int64_t queries_, keys_, qkv_width_;
     const CacheShape cache_;
     const int64_t num_threads_;
-    const bool has_matrix_unit_;
+    const Unit unit_;
     std::vector<int64_t> order_;
     std::vector<Chunk> chunks_;
     std::vector<Panel> panels_;

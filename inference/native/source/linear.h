@@ -53,10 +53,19 @@ inline __m512 scaled(__m512i high, __m512i low, float row, const float* outputs)
     return _mm512_mul_ps(_mm512_mul_ps(sums, _mm512_set1_ps(row)), _mm512_loadu_ps(outputs));
 }
 
+// Where products are computed: on the matrix unit, or on the vector unit from pairs of bfloat16 or from single float32.
+enum Unit : int { MATRICES, PAIRS, SINGLES };
+
 // The matrix unit wants the system's leave, once a process.
 inline bool ask_for_matrix_unit() {
     constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XTILE_DATA = 18;
     return __builtin_cpu_supports("amx-bf16") && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILE_DATA) == 0;
+}
+
+// The fastest unit of this processor. Intel's vector units multiply pairs of bfloat16 at half the rate of float32.
+inline Unit best_unit() {
+    if (ask_for_matrix_unit()) return MATRICES;
+    return __builtin_cpu_is("intel") && __builtin_cpu_supports("avx512fp16") ? SINGLES : PAIRS;
 }
 
 struct alignas(64) TileConfig {
@@ -236,9 +245,65 @@ class VectorUnit {
     static __m512i spread(const char* from) { return reinterpret_cast<__m512i>(spread_pair(from)); }
 };
 
+// Products of rows and weights that are widened from bfloat16 to float32. Only few rows at a time are, so that they stay
+// in the nearest cache.
+class SinglesUnit {
+    static constexpr int64_t HEIGHT = 12;
+    static constexpr int64_t STRIDE = MAX_IN + 48;  // known when this is compiled, and no two rows in one set of the cache
+    static constexpr int64_t AHEAD = 4096;          // bytes of weights on their way from memory
+
+  public:
+    static void multiply(const Rows& rows, const bf16* blocks, int64_t num_blocks, int64_t in, Out out) {
+        int64_t row = 0;
+        for (; row + 12 <= rows.count; row += 12) strip<12, 2>(rows, row, blocks, num_blocks, in, out);
+        for (; row + 8 <= rows.count; row += 8) strip<8, 2>(rows, row, blocks, num_blocks, in, out);
+        for (; row + 4 <= rows.count; row += 4) strip<4, 4>(rows, row, blocks, num_blocks, in, out);
+        for (; row + 2 <= rows.count; row += 2) strip<2, 4>(rows, row, blocks, num_blocks, in, out);
+        for (; row < rows.count; row++) strip<1, 4>(rows, row, blocks, num_blocks, in, out);
+    }
+
+  private:
+    template <int height, int width>
+    static void strip(const Rows& rows, int64_t row, const bf16* blocks, int64_t num_blocks, int64_t in, Out out) {
+        alignas(64) static thread_local float scratch[HEIGHT * STRIDE];
+        float* widened = scratch;
+        for (int64_t each = 0; each < height; each++)
+            for (int64_t at = 0; at < in; at += 16) store(widened + each * STRIDE + at, load(reinterpret_cast<const bf16*>(rows.row(row + each)) + at));
+        int64_t block = 0;
+        for (; block + width <= num_blocks; block += width) patch<height, width>(widened, row, blocks + block * in * BLOCK, in, out.from(block * BLOCK));
+        for (; block < num_blocks; block++) patch<height, 1>(widened, row, blocks + block * in * BLOCK, in, out.from(block * BLOCK));
+    }
+
+    template <int height, int width>
+    static void patch(const float* rows, int64_t row, const bf16* weights, int64_t in, Out out) {
+        __m512 sums[height][width] = {};
+        for (int64_t at = 0; at < in; at += 2) {
+            __m512 even[width], odd[width];
+            for (int column = 0; column < width; column++) {
+                const bf16* from = weights + (column * in + at) * BLOCK;
+                _mm_prefetch(reinterpret_cast<const char*>(from) + AHEAD, _MM_HINT_T0);
+                __m512i pairs = _mm512_loadu_si512(from);
+                even[column] = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+                odd[column] = _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32(0xffff0000)));
+            }
+            for (int each = 0; each < height; each++)
+                for (int column = 0; column < width; column++)
+                    sums[each][column] = _mm512_fmadd_ps(_mm512_set1_ps(rows[each * STRIDE + at]), even[column], sums[each][column]);
+            for (int each = 0; each < height; each++)
+                for (int column = 0; column < width; column++)
+                    sums[each][column] = _mm512_fmadd_ps(_mm512_set1_ps(rows[each * STRIDE + at + 1]), odd[column], sums[each][column]);
+        }
+        for (int each = 0; each < height; each++)
+            for (int column = 0; column < width; column++) out.put(row + each, column * BLOCK, sums[each][column]);
+    }
+};
+
 template <class Number>
-void multiply(const Rows& rows, const Number* blocks, int64_t num_blocks, int64_t in, const float* scales, Out out, bool has_matrix_unit) {
-    (has_matrix_unit ? MatrixUnit<Number>::multiply : VectorUnit<Number>::multiply)(rows, blocks, num_blocks, in, scales, out);
+void multiply(const Rows& rows, const Number* blocks, int64_t num_blocks, int64_t in, const float* scales, Out out, Unit unit) {
+    if (unit == MATRICES) return MatrixUnit<Number>::multiply(rows, blocks, num_blocks, in, scales, out);
+    if constexpr (std::is_same_v<Number, bf16>)
+        if (unit == SINGLES) return SinglesUnit::multiply(rows, blocks, num_blocks, in, out);
+    VectorUnit<Number>::multiply(rows, blocks, num_blocks, in, scales, out);
 }
 
 // One row as whole numbers of 15 bits under its own scale, which is returned; 16383 stands for its largest number. An
@@ -277,21 +342,21 @@ inline void expand_int4(const LinearView& linear, int64_t block, bf16* to) {
 }
 
 // `rows` times the blocks [begin, end) of `linear`. Four bits are expanded two blocks at a time, once for all rows.
-inline void multiply(const Rows& rows, const LinearView& linear, int64_t begin, int64_t end, Out out, bool has_matrix_unit) {
+inline void multiply(const Rows& rows, const LinearView& linear, int64_t begin, int64_t end, Out out, Unit unit) {
     if (linear.bits != 4) {
         out = out.from(begin * BLOCK);
         int64_t first = begin * BLOCK * linear.in;
         if (linear.bits == 8)
-            multiply(rows, static_cast<const int8_t*>(linear.weight) + first, end - begin, linear.in, linear.scales + begin * BLOCK, out, has_matrix_unit);
+            multiply(rows, static_cast<const int8_t*>(linear.weight) + first, end - begin, linear.in, linear.scales + begin * BLOCK, out, unit);
         else
-            multiply(rows, static_cast<const bf16*>(linear.weight) + first, end - begin, linear.in, nullptr, out, has_matrix_unit);
+            multiply(rows, static_cast<const bf16*>(linear.weight) + first, end - begin, linear.in, nullptr, out, unit);
         return;
     }
     alignas(64) static thread_local bf16 expanded[2 * BLOCK * MAX_IN];
     for (int64_t block = begin; block < end; block += 2) {
         int64_t width = std::min<int64_t>(2, end - block);
         for (int64_t each = 0; each < width; each++) expand_int4(linear, block + each, expanded + each * BLOCK * linear.in);
-        multiply(rows, expanded, width, linear.in, nullptr, out.from(block * BLOCK), has_matrix_unit);
+        multiply(rows, expanded, width, linear.in, nullptr, out.from(block * BLOCK), unit);
     }
 }
 

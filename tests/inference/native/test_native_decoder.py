@@ -19,6 +19,7 @@ from inference.model import Decoder
 from inference.native.bank import NativeBank
 from inference.native.build import library_path, missing_feature
 from inference.native.decoder import NativeDecoder, unsupported
+from inference.native.library import UNITS
 from inference.weights import load_weights
 from tests.inference.checkpoints import load_base, make_adapter, make_model
 from tests.inference.passes import Chunk, Passes
@@ -56,14 +57,12 @@ def tokens(count: int, seed: int = 0) -> list[int]:
 class Twins:
     """One model as both decoders compute it, and as torch computes it in float32 with the same weights."""
 
-    def __init__(
-        self, directory: Path, num_threads: int = 2, may_use_matrix_unit: bool = True, quantization: str = "none"
-    ) -> None:
+    def __init__(self, directory: Path, num_threads: int = 2, unit: str = "", quantization: str = "none") -> None:
         self.architecture = read_architecture(directory / "config.json")
         self.directory, self.store = directory, directory.parent / "adapters"
         weights = load_weights(directory, self.architecture, torch.bfloat16, quantization=quantization)
         self.torch = Decoder(self.architecture, weights)
-        options = (BLOCK_SIZE, num_threads, may_use_matrix_unit)
+        options = (BLOCK_SIZE, num_threads, unit)
         self.native = NativeDecoder(library_path(), self.architecture, weights, *options)
         wide = load_weights(directory, self.architecture, torch.float32, quantization=quantization)
         self.truth = Decoder(self.architecture, wide)
@@ -106,21 +105,20 @@ def test_it_is_as_true_as_torch(tmp_path: Path, variant: str) -> None:
     assert_as_true_as_torch(rows["native"], rows["torch"], rows["truth"])
 
 
-def test_the_vector_unit_is_as_true_and_its_rows_as_independent(tmp_path: Path) -> None:
-    twins = Twins(make_model(tmp_path / "tiny", **WIDE), may_use_matrix_unit=False)
-    assert twins.native.unit == "avx512"
+@pytest.mark.parametrize("unit", UNITS[1:])
+def test_each_way_of_the_vector_unit_is_as_true_and_its_rows_as_independent(tmp_path: Path, unit: str) -> None:
+    twins = Twins(make_model(tmp_path / "tiny", **WIDE), unit=unit)
+    assert twins.native.unit == unit
     rows = {name: answer(twins.passes(name)) for name in ("native", "torch", "truth")}
     assert_as_true_as_torch(rows["native"], rows["torch"], rows["truth"])
     assert torch.equal(rows["native"], answer(twins.passes("native"), split=32))
 
 
-@pytest.mark.parametrize("may_use_matrix_unit", [True, False])
+@pytest.mark.parametrize("unit", ["", *UNITS[1:]])
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
-def test_quantised_weights_are_read_as_torch_reads_them(
-    tmp_path: Path, quantization: str, may_use_matrix_unit: bool
-) -> None:
+def test_quantised_weights_are_read_as_torch_reads_them(tmp_path: Path, quantization: str, unit: str) -> None:
     directory = make_model(tmp_path / "tiny", **WIDE)
-    twins = Twins(directory, may_use_matrix_unit=may_use_matrix_unit, quantization=quantization)
+    twins = Twins(directory, unit=unit, quantization=quantization)
     rows = {name: answer(twins.passes(name)) for name in ("native", "torch", "truth")}
     assert_as_true_as_torch(rows["native"], rows["torch"], rows["truth"])
     assert torch.equal(rows["native"], answer(twins.passes("native"), split=32))
