@@ -21,6 +21,14 @@ RESIDENCY_SECONDS: Final = 0.5
 """How often the engine is asked what it holds; asking at every step would cost more than it tells."""
 
 
+STALLED_LOOKS: Final = 10
+"""In how many looks in a row the device must be found in one step to count as hung."""
+
+
+class DeviceHung(Exception):
+    """The device's thread does not come back from a step."""
+
+
 class SteppedEngine(Protocol):
     """What the thread needs of `inference.engine.Engine`."""
 
@@ -87,11 +95,6 @@ class DeviceThread:
         self._asked = float("-inf")
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
-    @property
-    def turn(self) -> int | None:
-        """The number of the step that the thread is in; None while it makes the engine or waits for a command."""
-        return None if self._is_idle else self._turn
-
     def start(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._thread.start()
@@ -118,6 +121,18 @@ class DeviceThread:
         """Wait for the end of the thread; whether it has ended."""
         self._thread.join(seconds)
         return not self._thread.is_alive()
+
+    async def watch(self, seconds: float) -> None:
+        """Raise `DeviceHung` once a step has taken `seconds`: it would keep its leases, and its readers waiting, for ever.
+
+        Looks are counted and not seconds, because after a sleep of the whole process much time seems to have passed.
+        """
+        seen, looks = -1, 0
+        while looks < STALLED_LOOKS:
+            await asyncio.sleep(seconds / STALLED_LOOKS)
+            looks = looks + 1 if self._turn == seen and not self._is_idle else 0
+            seen = self._turn
+        raise DeviceHung(f"the device has been in one step for {seconds:g} seconds")
 
     def _send(self, command: Callable[[SteppedEngine], None]) -> int:
         self._sent += 1

@@ -17,12 +17,12 @@ from inference.config import EngineConfig
 from inference.loading import Loaded
 from inference.machine import Machine, build_machine
 from inference.model_runner import OUT_OF_MEMORY, Outcome, OutOfMemory
+from inference.plan import Plan
 from inference.prompt import Prompt, PromptError, build_prompt
 from inference.protocol import Event, Failed, Generate, Probe, Progress, QueueClass, Request, Stats
 from inference.residency import Residency
 from inference.room import Room
 from inference.sampler import Draw, refusal
-from inference.scheduler import Plan
 from inference.sequence import Resume, Sequence, State
 from inference.speculation import Speculation
 

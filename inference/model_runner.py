@@ -15,8 +15,8 @@ from torch import Tensor
 from inference.batch import Batch, Segment
 from inference.layers.attention import KVCache
 from inference.layers.lora import LoraPlanner
+from inference.plan import Plan, Work
 from inference.sampler import Best, Choice, Draw, accept, sample
-from inference.scheduler import Plan, Work
 from inference.tile import TILE
 
 

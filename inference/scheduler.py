@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from bisect import insort
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from itertools import zip_longest
 from typing import Final
 
 from inference.kv_cache import BlockPool
+from inference.plan import Plan, Work, read_tiles
 from inference.prefix_cache import PrefixCache
 from inference.priority import Priority
 from inference.protocol import CLASSES
@@ -34,39 +34,6 @@ GUESTS: Final = 8
 """Tenants beyond those that have a request here of whom one may come in when there is no other room."""
 BLOCKS_PER_REQUEST: Final = 4
 """A guess at what a request needs, used only to decide how many to accept."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """Positions [start, start + length) of a sequence: one tile, or `length` decode rows.
-
-    `is_sampled` says that the last of them decides the sequence's next token. `draft` are tokens that may come
-    next, each computed as one more row that decides what follows it.
-    """
-
-    sequence: Sequence
-    start: int
-    length: int
-    is_sampled: bool
-    draft: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """One pass: decode rows and tiles, and the sequences that start or start again with it.
-
-    `is_for_guests` says that it is the short one of those who wait for their tenant's first word.
-    """
-
-    decodes: tuple[Work, ...] = ()
-    tiles: tuple[Work, ...] = ()
-    admitted: tuple[Sequence, ...] = ()
-    is_for_guests: bool = False
-
-    @property
-    def works(self) -> tuple[Work, ...]:
-        """All the work, decode rows first."""
-        return self.decodes + self.tiles
 
 
 class Scheduler:
@@ -215,10 +182,10 @@ class Scheduler:
             self.prefixes.catch_up(sequence)
         if not reading:
             return []
-        chosen, lines = _read(reading[0], 1), dict[tuple[str, str], list[Work]]()
+        chosen, lines = read_tiles(reading[0], 1), dict[tuple[str, str], list[Work]]()
         for sequence in self.priority.sorted(reading):
             line = lines.setdefault((sequence.queue_class, sequence.tenant), [])
-            line += _read(sequence, budget // TILE - len(line))
+            line += read_tiles(sequence, budget // TILE - len(line))
         for queue_class in CLASSES:
             own = [line for (of, _), line in lines.items() if of == queue_class]
             chosen += [work for turn in zip_longest(*own) for work in turn if work and work != chosen[0]]
@@ -308,15 +275,6 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         self.prefixes.end(sequence)
         self._turns.release(sequence)
-
-
-def _read(sequence: Sequence, count: int) -> list[Work]:
-    """The next `count` tiles of a prompt, or as many as are left."""
-    starts = range(sequence.num_computed, sequence.num_prompt, TILE)[: max(0, count)]
-    ends = [min(start + TILE, sequence.num_prompt) for start in starts]
-    return [
-        Work(sequence, start, end - start, end == sequence.num_tokens) for start, end in zip(starts, ends, strict=True)
-    ]
 
 
 def _age(sequence: Sequence) -> int:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inference.model_runner import ModelRunner
-from inference.scheduler import Plan, Work
+from inference.plan import Plan, Work
 from inference.sequence import Sequence
 
 _OTHERS = 4

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from inference.kv_cache import BlockPool
-from inference.scheduler import Plan, Work
+from inference.plan import Plan, Work
 
 GRAMS: Final = (3, 2, 1)
 """How many of the newest tokens are looked for: the more the better. A wrong guess costs a fiftieth of a pass."""

@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
 from inference.device_thread import DeviceThread, Report, SteppedEngine
+from inference.patience import Patience
 from inference.protocol import Failed, Finished, Heartbeat, Progress
 from inference.room import Room
 from inference.running import Running
@@ -28,11 +29,8 @@ COALESCED_ROWS: Final = 8
 LONGEST_COALESCE: Final = 0.1
 POLL_SECONDS: Final = 1.0
 """How often the queue is looked at when nobody says that something arrived: leases end without a word."""
-RETRY_SECONDS: Final = 0.25
 FAREWELL_SECONDS: Final = 3.0
 CANCEL_SECONDS: Final = 0.5
-STALLED_LOOKS: Final = 10
-"""In how many looks in a row the device must be found in one step to count as hung."""
 
 log = logging.getLogger(__name__)
 
@@ -48,10 +46,6 @@ class WorkerConfig:
     name: str
     lease_seconds: float = 10.0
     stall_seconds: float = 180.0
-
-
-class DeviceHung(Exception):
-    """The device's thread does not come back from a step."""
 
 
 class Worker:
@@ -71,7 +65,7 @@ class Worker:
         self._urgent = asyncio.Event()
         self._beat_now = asyncio.Event()
         self._renewed = time.monotonic()
-        self._is_cut_off = False
+        self._patience = Patience(config.name)
 
     async def run(self) -> int:
         """Serve; returns 0 after `close`, 1 when the device or the worker itself failed."""
@@ -93,7 +87,15 @@ class Worker:
         self._ending.set()
 
     def _duties(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        return [self._beat, self._claim, self._flush, self._renew, self._watch, self._hear_stops, self._hear_arrivals]
+        return [
+            self._beat,
+            self._claim,
+            self._flush,
+            self._renew,
+            lambda: self._device.watch(self._config.stall_seconds),
+            self._hear_stops,
+            self._hear_arrivals,
+        ]
 
     # what the device says
 
@@ -141,7 +143,7 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), POLL_SECONDS)
             self._arrived.clear()
-            await self._patiently(self._claim_room)
+            await self._patience.do(self._claim_room)
 
     async def _claim_room(self) -> None:
         """Claim until the engine or the queue has no more. Own leases come first: they may just have ended."""
@@ -171,21 +173,8 @@ class Worker:
 
     async def _renew(self) -> None:
         while True:
-            if await self._patiently(self._renew_all):
+            if await self._patience.do(self._renew_all):
                 await asyncio.sleep(self._config.lease_seconds / 3)
-
-    async def _watch(self) -> None:
-        """Fail when the device hangs: it would keep its leases, and its readers waiting, for ever.
-
-        Looks are counted and not seconds, because after a sleep of the whole process much time seems to have passed.
-        """
-        seen, looks = None, 0
-        while looks < STALLED_LOOKS:
-            await asyncio.sleep(self._config.stall_seconds / STALLED_LOOKS)
-            turn = self._device.turn
-            looks = looks + 1 if turn is not None and turn == seen else 0
-            seen = turn
-        raise DeviceHung(f"the device has been in one step for {self._config.stall_seconds:g} seconds")
 
     async def _renew_all(self) -> None:
         for running in list(self._running.values()):
@@ -201,9 +190,9 @@ class Worker:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), left)
                     self._urgent.clear()
-                    await self._patiently(lambda: self._write(only_urgent=True))
+                    await self._patience.do(lambda: self._write(only_urgent=True))
             self._dirty.clear()
-            if not await self._patiently(self._write):
+            if not await self._patience.do(self._write):
                 self._dirty.set()
 
     def _moment(self) -> float:
@@ -264,7 +253,7 @@ class Worker:
 
     async def _beat(self) -> None:
         while True:
-            await self._patiently(lambda: self._wire.beat(self._heartbeat(), HEARTBEAT_TTL))
+            await self._patience.do(lambda: self._wire.beat(self._heartbeat(), HEARTBEAT_TTL))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._beat_now.wait(), HEARTBEAT_SECONDS)
             self._beat_now.clear()
@@ -282,21 +271,6 @@ class Worker:
 
     def _fingerprint(self) -> str:
         return self._report.fingerprint if self._report else ""
-
-    async def _patiently(self, duty: Callable[[], Awaitable[None]]) -> bool:
-        """Do `duty`; when the wire is away, say so once, wait a little and return false."""
-        try:
-            await duty()
-        except WireError as error:
-            if not self._is_cut_off:
-                log.warning("cut off worker=%s error=%s", self._config.name, error)
-            self._is_cut_off = True
-            await asyncio.sleep(RETRY_SECONDS)
-            return False
-        if self._is_cut_off:
-            log.info("connected again worker=%s", self._config.name)
-        self._is_cut_off = False
-        return True
 
     async def _say_farewell(self) -> None:
         """Write what is known and give the rest back. A crash counts as an attempt of all that was running.

@@ -9,9 +9,9 @@ import torch
 from inference.batch import Batch, Segment
 from inference.engine import Engine
 from inference.model_runner import ModelRunner, OutOfMemory
+from inference.plan import Plan, Work
 from inference.protocol import Sampling
 from inference.sampler import Draw
-from inference.scheduler import Plan, Work
 from inference.sequence import Sequence
 from tests.inference.engines import VOCAB, ReadingDecoder, make_reading_engine
 

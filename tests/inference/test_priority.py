@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from inference.fairness import ENTRY_COST, INPUT_COST, OUTPUT_COST
 from inference.kv_cache import BlockPool
+from inference.plan import Plan
 from inference.priority import MAX_DISPLACED, PATIENCE
 from inference.protocol import QueueClass
 from inference.room import Room
-from inference.scheduler import GUESTS, LOOK_AHEAD, Plan, Scheduler
+from inference.scheduler import GUESTS, LOOK_AHEAD, Scheduler
 from inference.sequence import Sequence, State
 from tests.inference.test_scheduler import CountingSlots, step
 

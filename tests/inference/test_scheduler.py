@@ -5,8 +5,9 @@ from collections.abc import Collection
 import pytest
 
 from inference.kv_cache import BlockPool
+from inference.plan import Plan
 from inference.room import Room
-from inference.scheduler import GUESTS, LOOK_AHEAD, Plan, Scheduler
+from inference.scheduler import GUESTS, LOOK_AHEAD, Scheduler
 from inference.sequence import Sequence, State
 from inference.slot_turns import PATIENCE
 from inference.tile import TILE

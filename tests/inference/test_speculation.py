@@ -9,8 +9,8 @@ import torch
 
 from inference.engine import Engine
 from inference.kv_cache import BlockPool
+from inference.plan import Plan, Work
 from inference.protocol import Generate, Sampling
-from inference.scheduler import Plan, Work
 from inference.sequence import Resume, Sequence, State
 from inference.speculation import LONGEST_DRAFT, ROWS, Lookup, Speculation
 from tests.inference.engines import (
