@@ -123,7 +123,7 @@ class DeviceThread:
         return not self._thread.is_alive()
 
     async def watch(self, seconds: float) -> None:
-        """Raise `DeviceHung` once a step has taken `seconds`: it would keep its leases, and its readers waiting, for ever.
+        """Raise `DeviceHung` once a step has taken `seconds`: it would keep its leases and its readers waiting.
 
         Looks are counted and not seconds, because after a sleep of the whole process much time seems to have passed.
         """
