@@ -74,6 +74,15 @@ def test_chosen_rows_are_exported_where_the_terms_of_the_data_allow_it(measured:
         call_command("export_results", tmp_path, "--sample", "banking77")
 
 
+def test_rows_that_were_chosen_once_stay_when_results_are_exported_again(measured: Measured, tmp_path: Path) -> None:
+    for subject in ("base", "adapter"):
+        measured("banking77", subject, samples=[("lost_card", "lost_card"), ("no", "card_arrival")])
+    call_command("export_results", tmp_path, "--sample", "banking77:1")
+    call_command("export_results", tmp_path)
+    runs = read_file(tmp_path / "banking77.json")["runs"]
+    assert [[each["index"] for each in run["samples"]] for run in runs] == [[1], [1]]
+
+
 @pytest.fixture
 def viggo(settings: Any, tmp_path: Path) -> Path:
     """A copy of a shipped adapter, in place of them all."""

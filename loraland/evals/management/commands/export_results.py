@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ class Command(BaseCommand):
             action="append",
             default=[],
             metavar="TASK:ROW",
-            help="show this test row of all runs; repeatable",
+            help="show this test row of all runs; repeatable. A task of which none is named shows what it showed",
         )
         parser.add_argument(
             "--cards", nargs="+", type=Path, default=[], metavar="DIR", help="take scores from these adapters' cards"
@@ -44,7 +44,8 @@ class Command(BaseCommand):
         for run in runs:
             by_task[run.task].append(run)
         for task, measured in sorted(by_task.items()):
-            path = write_file(task, directory, runs=[as_data(run, _samples(run, chosen[task])) for run in measured])
+            rows = chosen[task] or _shown(directory / f"{task}.json")
+            path = write_file(task, directory, runs=[as_data(run, _samples(run, rows)) for run in measured])
             self.stdout.write(f"{path.name}: {len(measured)} runs")
         if not cards:
             _write_cards()
@@ -63,6 +64,11 @@ def _chosen(words: Iterable[str]) -> defaultdict[str, set[int]]:
     return chosen
 
 
+def _shown(path: Path) -> set[int]:
+    """The test rows that the file at `path` shows already."""
+    return {sample["index"] for run in _runs_in(path) for sample in run.get("samples", ())}
+
+
 def _samples(run: Run, rows: set[int]) -> Iterable[Sample]:
     """Those of the chosen test `rows` that `run` has; the rows of validation have numbers of their own."""
     return run.samples.filter(index__in=rows) if rows and run.split == Run.Split.TEST else ()
@@ -78,9 +84,11 @@ def _of_cards(directories: Iterable[Path], results: Path) -> list[Run]:
 
 
 def _is_known(tuned: Run, results: Path) -> bool:
-    path = results / f"{tuned.task}.json"
-    runs = read_file(path).get("runs", ()) if path.exists() else ()
-    return any(run["digest"] == tuned.digest for run in runs)
+    return any(run["digest"] == tuned.digest for run in _runs_in(results / f"{tuned.task}.json"))
+
+
+def _runs_in(path: Path) -> Sequence[dict[str, Any]]:
+    return read_file(path).get("runs", ()) if path.exists() else ()
 
 
 def _write_cards() -> None:
