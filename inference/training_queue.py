@@ -15,12 +15,14 @@ from typing import Any, Final, Literal
 
 from redis import Redis
 
+from inference.protocol import ProtocolError
 from inference.redis_reader import read_streams
 from inference.training_protocol import (
     Train,
     TrainingCancelled,
     TrainingEnd,
     TrainingEvent,
+    TrainingFailed,
     TrainingProgress,
     decode,
     encode,
@@ -90,10 +92,17 @@ def servers(redis: Redis) -> list[str]:
 
 
 def claim(redis: Redis, lease_seconds: float) -> TrainingClaim | None:
-    """Own the training that waits longest, None when none does."""
+    """Own the training that waits longest, None when none does, or none that can be read: that one ends."""
     token = uuid.uuid4().hex
     taken = _call(redis, _CLAIM, token, _ms(lease_seconds))
-    return TrainingClaim(decode(taken[0]), token, int(taken[1]), int(taken[2])) if taken else None
+    if not taken:
+        return None
+    try:
+        return TrainingClaim(decode(taken[1]), token, int(taken[2]), int(taken[3]))
+    except ProtocolError:
+        end = TrainingFailed("It was queued by another version of LoRA Land; train again.")
+        _call(redis, _FINISH, _text(taken[0]), token, encode(end))
+        return None
 
 
 def renew(redis: Redis, claim: TrainingClaim, lease_seconds: float) -> Held:
@@ -205,7 +214,7 @@ if not id then return false end
 redis.call('ZADD', QUEUE, now() + lease, id)
 redis.call('HSET', job(id), 'token', token)
 local attempts = redis.call('HINCRBY', job(id), 'attempts', 1)
-return {redis.call('HGET', job(id), 'train'), attempts, redis.call('HGET', job(id), 'step')}
+return {id, redis.call('HGET', job(id), 'train'), attempts, redis.call('HGET', job(id), 'step')}
 """
 
 _RENEW: Final = """

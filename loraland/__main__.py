@@ -171,11 +171,14 @@ def services() -> list[Service]:
         *(PYTHON, "-m", "celery", "--quiet", "-A", "loraland", "worker", "--concurrency", "1", "--loglevel", "WARNING"),
         *("--without-gossip", "--without-mingle", "--beat"),
     )
+    # The worker has the device's memory; what is read in fewer bits there is trained on whole.
+    trainer = {"WORKER_NAME": "trainer", "DEVICE": os.environ.get("TRAINER_DEVICE", "cpu")}
+    trainer |= {"QUANTIZATION": "none", "ADAPTER_QUANTIZATION": "none"}
     return [
         Service("recorder", (PYTHON, "manage.py", "record")),
         *workers,
         Service("celery", celery),
-        Service("trainer", (PYTHON, "-m", "inference.training", "--serve"), {"WORKER_NAME": "trainer"}),
+        Service("trainer", (PYTHON, "-m", "inference.training", "--serve"), trainer),
         Service("web", web),
     ]
 

@@ -33,7 +33,6 @@ from inference.native.library import (
     LinearView,
     ModelView,
     PassView,
-    best_unit,
     open_library,
 )
 from inference.native.packing import pack
@@ -90,13 +89,18 @@ class NativeDecoder:
         self._logits = torch.empty((0, _padded(architecture.vocab_size)), dtype=torch.float32)
         self._cache: tuple[KVCache, ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_void_p]] | None = None
         model = self._model(weights)
-        self.unit = unit or best_unit(self._library)
-        self._handle = self._library.native_create(ctypes.byref(model), num_threads, UNITS.index(self.unit))
+        chosen = UNITS.index(unit) if unit else -1
+        self._handle = self._library.native_create(ctypes.byref(model), num_threads, chosen)
 
     def __del__(self) -> None:
         handle = self.__dict__.pop("_handle", None)
         if handle is not None:
             self._library.native_destroy(handle)
+
+    @property
+    def unit(self) -> str:
+        """The one of `UNITS` on which products are computed."""
+        return UNITS[self._library.native_unit(self._handle)]
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:

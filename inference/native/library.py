@@ -96,6 +96,7 @@ def open_library(path: Path) -> ctypes.CDLL:
     library = ctypes.CDLL(str(path))
     library.native_create.argtypes, library.native_create.restype = [POINTER(ModelView), c_int, c_int], c_void_p
     library.native_best_unit.argtypes, library.native_best_unit.restype = [], c_int
+    library.native_unit.argtypes, library.native_unit.restype = [c_void_p], c_int
     library.native_forward.argtypes, library.native_forward.restype = [c_void_p, POINTER(PassView)], c_int
     library.native_find_best.argtypes = [c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p]
     library.native_find_best.restype = None

@@ -23,13 +23,13 @@ def recipe_text(recipe: Recipe) -> str:
 
 
 def _lines(table: Mapping[str, Any]) -> str:
-    return "\n".join(f"{name} = {_value(value)}" for name, value in table.items() if value is not None)
+    return "\n".join(f"{name} = {toml_value(value)}" for name, value in table.items() if value is not None)
 
 
-def _value(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """`value` in TOML; JSON's texts and numbers are also TOML's, but for the control character DEL."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{_value(key)} = {_value(each)}" for key, each in value.items()) + " }"
+        return "{ " + ", ".join(f"{toml_value(key)} = {toml_value(each)}" for key, each in value.items()) + " }"
     if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_value, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007F")

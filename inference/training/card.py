@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from inference.tasks.recipe import Recipe
+from inference.tasks.recipe_text import toml_value
 
 CARD: Final = "card.toml"
 
@@ -84,20 +84,16 @@ def _training(recipe: Recipe, making: Making) -> dict[str, Any]:
 
 
 def _table(header: str, values: dict[str, Any]) -> str:
-    lines = [f"{key} = {_value(value)}" for key, value in values.items()]
+    lines = [f"{key} = {toml_value(value)}" for key, value in values.items()]
     return "\n".join([header, *lines] if header else lines)
 
 
 def _example(inputs: dict[str, str], expected: str) -> str:
-    pairs = ", ".join(f"{key} = {_value(value)}" for key, value in inputs.items())
-    return f"[[example]]\ninputs = {{ {pairs} }}\nexpected = {_value(expected)}"
-
-
-def _value(value: Any) -> str:
-    """A JSON scalar or list of strings is also a TOML one."""
-    return json.dumps(value, ensure_ascii=False)
+    pairs = ", ".join(f"{key} = {toml_value(value)}" for key, value in inputs.items())
+    return f"[[example]]\ninputs = {{ {pairs} }}\nexpected = {toml_value(expected)}"
 
 
 def _multiline(text: str) -> str:
     """A TOML string over several lines; `text` must not start with a line end."""
-    return f'"""{json.dumps(text, ensure_ascii=False)[1:-1].replace(chr(92) + "n", chr(10))}"""'
+    lines = (toml_value(line)[1:-1] for line in text.split("\n"))
+    return f'"""{chr(10).join(lines)}"""'

@@ -15,25 +15,27 @@ from inference.training.loop import Learner
 NAME = "checkpoint.pt"
 EVERY = 25
 """Steps between two checkpoints."""
+LONGEST_SECONDS = 60.0
+"""Time between two checkpoints where steps are slow."""
 
 
-def write_checkpoint(folder: Path, recipe: Recipe, learner: Learner[Any]) -> None:
-    """Keep where `learner` stands in `folder`, in one piece."""
+def write_checkpoint(folder: Path, recipe: Recipe, base: str, learner: Learner[Any]) -> None:
+    """Keep where `learner` stands on the model `base` in `folder`, in one piece."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{NAME}.partial"
-    torch.save({"recipe": _identity(recipe), **learner.state()}, partial)
+    torch.save({"recipe": _identity(recipe, base), **learner.state()}, partial)
     partial.replace(folder / NAME)
 
 
-def read_checkpoint(folder: Path, recipe: Recipe, learner: Learner[Any]) -> bool:
-    """Let `learner` go on from the checkpoint in `folder`; False when there is none of the same recipe."""
+def read_checkpoint(folder: Path, recipe: Recipe, base: str, learner: Learner[Any]) -> bool:
+    """Let `learner` go on from the checkpoint in `folder`; False when there is none of the same recipe and base."""
     try:
-        kept = torch.load(folder / NAME, weights_only=True)
+        kept = torch.load(folder / NAME, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return False
     except (RuntimeError, EOFError, pickle.UnpicklingError):  # cut off by a full disk: what it held is computed again
         return False
-    if kept.pop("recipe") != _identity(recipe):
+    if kept.pop("recipe") != _identity(recipe, base):
         return False
     learner.resume(kept)
     return True
@@ -44,6 +46,6 @@ def remove_checkpoint(folder: Path) -> None:
     (folder / NAME).unlink(missing_ok=True)
 
 
-def _identity(recipe: Recipe) -> str:
+def _identity(recipe: Recipe, base: str) -> str:
     """What a training's numbers depend on, beside its rows."""
-    return hashlib.sha256(repr((recipe.template, recipe.lora, recipe.schedule)).encode()).hexdigest()
+    return hashlib.sha256(repr((base, recipe.template, recipe.lora, recipe.schedule)).encode()).hexdigest()

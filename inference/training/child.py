@@ -155,7 +155,10 @@ def _reason(error: Exception) -> str | None:
         return f"the disk of the training server is full ({error}); free {ROOM >> 20} MB and train again"
     # torch's error of a GPU, which cannot be named before torch is there, and the one of its allocator on a CPU
     if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
-        return "the memory did not suffice; take a smaller batch, a lower rank or a smaller max_length"
+        return (
+            "the memory did not suffice; take a smaller batch, a lower rank or a smaller max_length, "
+            "or give the training server a device with more of it (TRAINER_DEVICE)"
+        )
     if isinstance(error, ValueError | FetchError | FloatingPointError | OSError):
         return str(error)
     return None

@@ -76,12 +76,12 @@ def train_qlora(
     tokenizer: Any = AutoTokenizer.from_pretrained(job.base)
     rows = encode_all(split.train, job.recipe, tokenizer)
     learner = learner_in(load(job.base, job.device), job.recipe, rows, tokenizer.eos_token_id)
-    read_checkpoint(job.out, job.recipe, learner)
+    read_checkpoint(job.out, job.recipe, job.base_name, learner)
     while not learner.is_done:
         on_step(learn(learner))
         wanted = is_wanted()
         if not wanted or learner.steps_done % EVERY == 0:
-            write_checkpoint(job.out, job.recipe, learner)
+            write_checkpoint(job.out, job.recipe, job.base_name, learner)
         if not wanted:
             raise Cancelled
     return finish(job, learner)

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import platform
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from inference.tasks.data import read_split
 from inference.tasks.recipe import Recipe
 from inference.training.adapter import CPU, Adapter, save_adapter
 from inference.training.card import CARD, Making, write_card
-from inference.training.checkpoint import EVERY, read_checkpoint, remove_checkpoint, write_checkpoint
+from inference.training.checkpoint import EVERY, LONGEST_SECONDS, read_checkpoint, remove_checkpoint, write_checkpoint
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import Encoded, encode_all
 from inference.training.loop import Learner, Step, train
@@ -74,13 +75,18 @@ def train_jobs(
         rows = encode_all(split.train, job.recipe, tokenizer)
         learners.append(_learner(job, rows, decoder, tokenizer.eos_token_id))
 
+    kept = time.monotonic()
+
     def on_pass(steps: Sequence[Step]) -> None:
+        nonlocal kept
         wanted = is_wanted()
         for step in steps:
             on_step(step)
+        is_late = not wanted or time.monotonic() - kept > LONGEST_SECONDS
         for job, learner in zip(jobs, learners, strict=True):
-            if not wanted or learner.steps_done % EVERY == 0:
-                write_checkpoint(job.out, job.recipe, learner)
+            if is_late or learner.steps_done % EVERY == 0:
+                write_checkpoint(job.out, job.recipe, job.base_name, learner)
+                kept = time.monotonic()
         if not wanted:
             raise Cancelled
 
@@ -125,7 +131,7 @@ def _learner(job: Job, rows: Sequence[Encoded], decoder: TrainingDecoder, pad_id
     schedule = job.recipe.schedule
     adapter = Adapter(decoder.architecture, job.recipe.lora, schedule.seed, job.device)
     learner = Learner(job.recipe.task, adapter, rows, schedule, pad_id)
-    read_checkpoint(job.out, job.recipe, learner)
+    read_checkpoint(job.out, job.recipe, job.base_name, learner)
     return learner
 
 
@@ -133,9 +139,9 @@ def finish(job: Job, learner: Learner[Any]) -> Trained:
     """Save what `learner` has learned in the folder of `job`, with a card."""
     learner.adapter.round()
     save_adapter(learner.adapter, job.base_name, job.out)
-    remove_checkpoint(job.out)
     trained = Trained(job, learner.num_rows, learner.seconds / 60)
     write_card(job.out, job.recipe, _making(trained))
+    remove_checkpoint(job.out)
     return trained
 
 

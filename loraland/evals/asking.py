@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,6 +15,7 @@ from loraland.generations.models import Generation
 from loraland.generations.reading import START, events
 from loraland.generations.refusal import Refused
 from loraland.generations.start import start
+from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor
 
 EVALUATOR: Final = Visitor(None, "", "evaluation")
@@ -71,11 +72,21 @@ async def _ask_once(plan: Plan, question: Question) -> Answered:
             sampling=sampling,
             queue_class="evaluation",
         )
-        return await _follow(generation)
+        return await _answer_of(generation)
     except Refused as refused:
         return _failed(refused.code, refused.sentence)
     except WireError as error:
         raise _AskAgain(str(error)) from error
+
+
+async def _answer_of(generation: Generation) -> Answered:
+    try:
+        return await _follow(generation)
+    except asyncio.CancelledError:
+        # Nobody waits for it any more, and it would go on at the cost of others.
+        with suppress(WireError):
+            await stop(generation)
+        raise
 
 
 async def _follow(generation: Generation) -> Answered:

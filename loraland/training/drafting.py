@@ -30,6 +30,12 @@ def _adopt(training: Training) -> AdapterVersion | None:
     except FileNotFoundError:
         training.end(Training.State.FAILED, "The trained files are gone from this machine; train again.")
         return None
+    except store.TooLarge as error:
+        training.end(Training.State.FAILED, f"It is trained, but {error}; take a lower rank.")
+        return None
+    except OSError as error:
+        training.change(note=f"The trained files could not be copied: {error}. It is tried again.")
+        return None
     with transaction.atomic():
         version = submit(token, training.slug, training.card, user=training.created_by, publish=False).version
         training.change(version=version)

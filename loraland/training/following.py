@@ -50,6 +50,9 @@ def submit(training: Training, redis: Redis) -> None:
         write_parts(parts_of(training.data), training.recipe.field_names, training.folder / "data")
     except FileNotFoundError:
         return training.end(Training.State.FAILED, f"The rows of {training.data} are gone; upload them again.")
+    except OSError as error:
+        training.change(note=f"Its rows could not be written: {error}. It is tried again.")
+        return None
     if training.change(cursor=START):
         training_queue.submit(redis, message_of(training))
     return None

@@ -137,8 +137,11 @@ async def _hold(training: Training, trial: Trial, seconds: float) -> None:
     try:
         async with asyncio.timeout(seconds + PATIENCE_SECONDS), progress:
             await hold(trial, progress.count, lambda run: None)
-    except (TimeIsUp, TimeoutError):
+    except TimeIsUp:
         await sync_to_async(training.change)(note="", setbacks=0)
+    except TimeoutError:
+        trouble = f"Answers took longer than {seconds + PATIENCE_SECONDS:g} seconds."
+        await sync_to_async(_stumble)(training, progress, trouble)
     except CannotMeasure as trouble:
         await sync_to_async(_stumble)(training, progress, str(trouble))
     else:

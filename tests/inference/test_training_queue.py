@@ -223,3 +223,12 @@ def test_living_servers_are_listed_and_silent_ones_forgotten(redis: Redis) -> No
 def test_an_end_is_told_from_a_step(end: TrainingEnd) -> None:
     assert is_end(end)
     assert not is_end(TrainingProgress(9, 9, 0.1, 0.0))
+
+
+def test_a_job_that_another_version_queued_ends_with_what_to_do_and_the_next_is_claimed(redis: Redis) -> None:
+    queue.submit(redis, train("a"))
+    redis.hset("training:a:job", "train", '{"type": "Train", "id": "a"}')
+    queue.submit(redis, train("b"))
+    assert queue.claim(redis, LEASE) is None
+    assert story(redis, "a") == [TrainingFailed("It was queued by another version of LoRA Land; train again.")]
+    assert claim(redis).train == train("b")

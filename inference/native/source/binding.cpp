@@ -7,7 +7,11 @@ extern "C" {
 
 int native_best_unit() { return best_unit(); }
 
-void* native_create(const ModelView* model, int num_threads, int unit) { return new Decoder(*model, num_threads, static_cast<Unit>(unit)); }
+void* native_create(const ModelView* model, int num_threads, int unit) {
+    return new Decoder(*model, num_threads, unit < 0 ? best_unit() : static_cast<Unit>(unit));
+}
+
+int native_unit(const void* decoder) { return static_cast<const Decoder*>(decoder)->unit(); }
 
 int native_forward(void* decoder, const PassView* pass) { return static_cast<Decoder*>(decoder)->forward(*pass); }
 

@@ -5,6 +5,7 @@
 #include <cstring>
 #include <type_traits>
 
+#include <cpuid.h>
 #include <immintrin.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -15,6 +16,7 @@ namespace native {
 
 constexpr int64_t BLOCK = 16;  // outputs of a packed block
 constexpr int64_t MAX_IN = 32768;
+constexpr int64_t EXPANDED = 4;  // blocks of four bits that are made whole at once, as many as a unit works on together
 
 // Rows of bfloat16, or of whole numbers of 15 bits, each row under a scale. Of the latter the high eight bits of
 // sixteen rows come first, then their low seven. Strides are in bytes.
@@ -62,10 +64,16 @@ inline bool ask_for_matrix_unit() {
     return __builtin_cpu_supports("amx-bf16") && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILE_DATA) == 0;
 }
 
+// By the processor's own word: older compilers do not know the feature by its name.
+inline bool has_avx512_fp16() {
+    unsigned a, b, c, d = 0;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 23 & 1);
+}
+
 // The fastest unit of this processor. Intel's vector units multiply pairs of bfloat16 at half the rate of float32.
 inline Unit best_unit() {
     if (ask_for_matrix_unit()) return MATRICES;
-    return __builtin_cpu_is("intel") && __builtin_cpu_supports("avx512fp16") ? SINGLES : PAIRS;
+    return __builtin_cpu_is("intel") && has_avx512_fp16() ? SINGLES : PAIRS;
 }
 
 struct alignas(64) TileConfig {
@@ -271,6 +279,8 @@ class SinglesUnit {
             for (int64_t at = 0; at < in; at += 16) store(widened + each * STRIDE + at, load(reinterpret_cast<const bf16*>(rows.row(row + each)) + at));
         int64_t block = 0;
         for (; block + width <= num_blocks; block += width) patch<height, width>(widened, row, blocks + block * in * BLOCK, in, out.from(block * BLOCK));
+        if (width > 2)
+            for (; block + 2 <= num_blocks; block += 2) patch<height, 2>(widened, row, blocks + block * in * BLOCK, in, out.from(block * BLOCK));
         for (; block < num_blocks; block++) patch<height, 1>(widened, row, blocks + block * in * BLOCK, in, out.from(block * BLOCK));
     }
 
@@ -341,7 +351,7 @@ inline void expand_int4(const LinearView& linear, int64_t block, bf16* to) {
     }
 }
 
-// `rows` times the blocks [begin, end) of `linear`. Four bits are expanded two blocks at a time, once for all rows.
+// `rows` times the blocks [begin, end) of `linear`. Four bits are expanded a few blocks at a time, once for all rows.
 inline void multiply(const Rows& rows, const LinearView& linear, int64_t begin, int64_t end, Out out, Unit unit) {
     if (linear.bits != 4) {
         out = out.from(begin * BLOCK);
@@ -352,9 +362,9 @@ inline void multiply(const Rows& rows, const LinearView& linear, int64_t begin, 
             multiply(rows, static_cast<const bf16*>(linear.weight) + first, end - begin, linear.in, nullptr, out, unit);
         return;
     }
-    alignas(64) static thread_local bf16 expanded[2 * BLOCK * MAX_IN];
-    for (int64_t block = begin; block < end; block += 2) {
-        int64_t width = std::min<int64_t>(2, end - block);
+    alignas(64) static thread_local bf16 expanded[EXPANDED * BLOCK * MAX_IN];
+    for (int64_t block = begin; block < end; block += EXPANDED) {
+        int64_t width = std::min(EXPANDED, end - block);
         for (int64_t each = 0; each < width; each++) expand_int4(linear, block + each, expanded + each * BLOCK * linear.in);
         multiply(rows, expanded, width, linear.in, nullptr, out.from(block * BLOCK), unit);
     }

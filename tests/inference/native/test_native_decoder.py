@@ -114,6 +114,13 @@ def test_each_way_of_the_vector_unit_is_as_true_and_its_rows_as_independent(tmp_
     assert torch.equal(rows["native"], answer(twins.passes("native"), split=32))
 
 
+def test_the_ways_of_the_vector_unit_are_two(tmp_path: Path) -> None:
+    directory = make_model(tmp_path / "tiny", **WIDE)
+    pairs, singles = (answer(Twins(directory, unit=unit).passes("native")) for unit in UNITS[1:])
+    assert not torch.equal(pairs, singles)
+    assert (pairs - singles).abs().max() < 0.05 * singles.abs().max()
+
+
 @pytest.mark.parametrize("unit", ["", *UNITS[1:]])
 @pytest.mark.parametrize("quantization", ["int8", "int4"])
 def test_quantised_weights_are_read_as_torch_reads_them(tmp_path: Path, quantization: str, unit: str) -> None:

@@ -18,8 +18,10 @@ from transformers import AutoTokenizer
 from inference.architecture import read_architecture
 from inference.tasks.data import read_rows
 from inference.tasks.recipe import Schedule, load_recipe
+from inference.training import run
 from inference.training.__main__ import main
 from inference.training.adapter import Adapter
+from inference.training.card import Making, card_text
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import encode_all
 from inference.training.loop import Learner, train
@@ -103,6 +105,30 @@ def test_a_checkpoint_of_another_recipe_is_not_gone_on_with(base: Path, data: Pa
         train_jobs([job(base, data, tmp_path, steps=4)], lambda step: seen.append(step.number), lambda: False)
     train_jobs([job(base, data, tmp_path, steps=2)], lambda step: seen.append(step.number))
     assert seen == [1, 1, 2]
+
+
+def test_a_checkpoint_of_another_base_is_not_gone_on_with(base: Path, data: Path, tmp_path: Path) -> None:
+    seen: list[int] = []
+    begun = job(base, data, tmp_path, steps=2)
+    with pytest.raises(Cancelled):
+        train_jobs([begun], lambda step: seen.append(step.number), lambda: False)
+    train_jobs([replace(begun, base_name="another")], lambda step: seen.append(step.number))
+    assert seen == [1, 1, 2]
+
+
+def test_a_checkpoint_is_kept_after_a_while_however_slow_the_steps(
+    base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "LONGEST_SECONDS", 0.0)
+    begun, kept = job(base, data, tmp_path, steps=3), list[bool]()
+    train_jobs([begun], lambda step: kept.append((begun.out / "checkpoint.pt").exists()))
+    assert kept == [False, True, True]
+
+
+def test_a_card_keeps_what_a_template_says_to_the_letter() -> None:
+    recipe = replace(RECIPE, template='Split at \\n, not at "\\":\n{tweet}\nMood:')
+    card = tomllib.loads(card_text(recipe, Making("tiny", 1, 1.0, "a laptop", "2026-01-01")))
+    assert card["prompt"]["template"] == recipe.template
 
 
 def test_jobs_trained_together_end_up_as_those_trained_alone(base: Path, data: Path, tmp_path: Path) -> None:

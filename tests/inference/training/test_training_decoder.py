@@ -115,3 +115,18 @@ def test_an_answer_of_many_rows_is_foretold_in_pieces(decoder: TrainingDecoder, 
     tuned = adapter(decoder, NARROW, 1)
     theirs, _ = truth(base, NARROW, tuned, asked)
     torch.testing.assert_close(gradients(decoder, [asked], [tuned])[0][0], theirs)
+
+
+@pytest.mark.parametrize("is_fast_in_bfloat16", [True, False])
+def test_products_of_bfloat16_rows_may_be_computed_in_either_type(
+    base: Path, decoder: TrainingDecoder, monkeypatch: pytest.MonkeyPatch, is_fast_in_bfloat16: bool
+) -> None:
+    monkeypatch.setattr("inference.training.decoder._is_fast_in_bfloat16", lambda: is_fast_in_bfloat16)
+    architecture = decoder.architecture
+    rounded = TrainingDecoder(architecture, load_weights(base, architecture, torch.bfloat16))
+    assert (rounded.weights.layers[0].qkv.weight.dtype == torch.bfloat16) == is_fast_in_bfloat16
+    (loss, (grad,)), (true_loss, (true_grad,)) = (
+        gradients(each, [batch(1)], [adapter(each, WIDE, 1)]) for each in (rounded, decoder)
+    )
+    torch.testing.assert_close(loss, true_loss, rtol=0.02, atol=0.02)
+    assert (grad - true_grad).norm() < 0.1 * true_grad.norm()

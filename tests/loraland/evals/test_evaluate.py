@@ -23,6 +23,7 @@ from loraland.evals.measuring import measure, open_run
 from loraland.evals.models import Run, Sample
 from loraland.evals.questions import Plan, Question
 from loraland.generations.models import Generation
+from loraland.generations.reading import events
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -103,6 +104,8 @@ async def test_its_questions_wait_behind_those_of_visitors(site_wire, adapter, m
             await ask_engine(plan, plan.questions[0])
     generation = await Generation.objects.aget()
     assert (classes, generation.source, generation.tenant) == (["evaluation"], "evaluation", "evaluation")
+    *_, (_, end) = [each async for each in events(generation)]
+    assert end.reason == "stopped", "nobody waits for it any more"
 
 
 async def test_a_run_that_was_left_off_asks_only_what_it_lacks(adapter):

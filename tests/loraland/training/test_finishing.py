@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -16,7 +18,7 @@ from django.test import Client
 from inference.protocol import Delta, Event, Failed, Finished, Generate, Probe, Stats
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.evals.models import Run
-from loraland.training import measuring
+from loraland.training import drafting, measuring
 from loraland.training.drafting import examine
 from loraland.training.measuring import MOST_SETBACKS, NO_WORKER, measure
 from loraland.training.models import Training
@@ -84,6 +86,27 @@ def test_files_that_are_gone_end_the_training(trained: Callable[..., Training]) 
         "failed",
         "The trained files are gone from this machine; train again.",
     )
+
+
+def test_files_that_cannot_be_copied_now_are_tried_again(
+    trained: Callable[..., Training], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = trained()
+    with monkeypatch.context() as full:
+        full.setattr(drafting.store, "receive_directory", Mock(side_effect=OSError(errno.ENOSPC, "No space left")))
+        examine(training)
+    assert training.state == "examining"
+    assert training.note == "The trained files could not be copied: [Errno 28] No space left. It is tried again."
+    examine(training)
+    assert training.version is not None
+
+
+def test_files_that_are_too_large_end_the_training(trained: Callable[..., Training], settings: Any) -> None:
+    training = trained()
+    settings.MAX_UPLOAD_MB = 0
+    examine(training)
+    assert training.state == "failed"
+    assert "larger than 0 MB, the limit of this site; take a lower rank." in training.reason
 
 
 def test_the_same_weights_again_are_the_same_draft(trained: Callable[..., Training]) -> None:
@@ -167,6 +190,19 @@ async def test_what_cannot_be_measured_ends_with_its_reason_after_some_tries(ans
     assert await sync_to_async(draft.measure_again)()
     await draft.arefresh_from_db()
     assert (draft.state, draft.reason, draft.setbacks) == ("measuring", "", 0)
+
+
+async def test_answers_that_never_come_in_time_end_the_measurement_and_leave_nothing_queued(
+    answering: Any, draft: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(measuring, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(measuring, "MOST_SETBACKS", 2)
+    answering(lambda request: [])
+    await beaten(draft)
+    await measure(draft, 0.1)
+    assert (draft.state, draft.note) == ("measuring", "Answers took longer than 0.2 seconds. It is tried again.")
+    await measure(draft, 0.1)
+    assert "could not be measured: Answers took longer than 0.2 seconds." in draft.reason
 
 
 async def test_a_draft_is_hidden_until_one_click_publishes_it(answering: Any, draft: Training, owner: Client) -> None:
