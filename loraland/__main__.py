@@ -172,7 +172,7 @@ def services() -> list[Service]:
         *("--without-gossip", "--without-mingle", "--beat"),
     )
     # The worker has the device's memory; what is read in fewer bits there is trained on whole.
-    trainer = {"WORKER_NAME": "trainer", "DEVICE": os.environ.get("TRAINER_DEVICE", "cpu")}
+    trainer = {"WORKER_NAME": "trainer", "DEVICE": settings.TRAINER_DEVICE}
     trainer |= {"QUANTIZATION": "none", "ADAPTER_QUANTIZATION": "none"}
     return [
         Service("recorder", (PYTHON, "manage.py", "record")),

@@ -23,6 +23,7 @@ CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS", "")
 HOST = environment.text("HOST", "127.0.0.1")
 PORT = environment.number("PORT", 8000, 1, 65535)
 WORKERS = environment.number("WORKERS", 1, 0, 64)
+TRAINER_DEVICE = environment.text("TRAINER_DEVICE", "cpu")
 
 # The worker's side of the house
 EMBEDDED_REDIS_URL = embedded_redis_url(VAR_DIR)
