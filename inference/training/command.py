@@ -29,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         jobs = [_job(task, options) for task in (tasks() if options.task == ["all"] else options.task)]
+        if options.together < 1:
+            raise ValueError(f"--together {options.together} trains nothing; it is a number of adapters from 1 on")
         if options.qlora and options.together > 1:
             raise ValueError("--qlora trains one adapter at a time; leave out --together")
         missing = [job for job in jobs if options.again or not (job.out / CARD).exists()]

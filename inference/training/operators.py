@@ -130,7 +130,7 @@ class SwiGlu(torch.autograd.Function):
 
 
 class AnswerLoss(torch.autograd.Function):
-    """The sum of the cross-entropies, in nats, of `targets` int64 [n] after `rows` [n, hidden], as float32 [n].
+    """The cross-entropies, in nats, of `targets` int64 [n] after `rows` [n, hidden], as float32 [n].
 
     The gradient of a row's logits is known as soon as its loss is, so both are computed while they are at hand, and
     no more than `HEAD_ROWS` rows of logits exist at any time.

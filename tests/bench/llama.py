@@ -21,6 +21,7 @@ def main() -> None:
     model = Llama(
         asked["model"], n_ctx=2048, n_threads=asked["threads"], n_threads_batch=asked["threads"], verbose=False
     )
+    _figures(model, asked["runs"][0]["prompts"][-1:], 4)  # warms up
     for run in asked["runs"]:
         print(json.dumps(_figures(model, run["prompts"], run["tokens"])), flush=True)
 

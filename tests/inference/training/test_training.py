@@ -203,6 +203,13 @@ def test_a_command_that_cannot_be_done_ends_with_a_sentence(
     assert problem in capsys.readouterr().err
 
 
+def test_a_pass_over_the_base_trains_one_adapter_at_least(
+    base: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command(base, data, tmp_path, "--together", "0")) == 1
+    assert "a number of adapters from 1 on" in capsys.readouterr().err
+
+
 def test_several_tasks_need_a_folder_each(base: Path, data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["--task", "viggo", "dbpedia", "--data", str(data), "--out", "adapters", "--base", str(base)]
     assert main(words) == 1
