@@ -19,8 +19,6 @@ from inference.sequence import Resume
 
 RESIDENCY_SECONDS: Final = 0.5
 """How often the engine is asked what it holds; asking at every step would cost more than it tells."""
-
-
 STALLED_LOOKS: Final = 10
 """In how many looks in a row the device must be found in one step to count as hung."""
 

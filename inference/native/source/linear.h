@@ -256,14 +256,14 @@ class VectorUnit {
 // Products of rows and weights that are widened from bfloat16 to float32. Only few rows at a time are, so that they stay
 // in the nearest cache.
 class SinglesUnit {
-    static constexpr int64_t HEIGHT = 12;
+    static constexpr int HEIGHT = 12;               // rows that are worked on together
     static constexpr int64_t STRIDE = MAX_IN + 48;  // known when this is compiled, and no two rows in one set of the cache
     static constexpr int64_t AHEAD = 4096;          // bytes of weights on their way from memory
 
   public:
     static void multiply(const Rows& rows, const bf16* blocks, int64_t num_blocks, int64_t in, Out out) {
         int64_t row = 0;
-        for (; row + 12 <= rows.count; row += 12) strip<12, 2>(rows, row, blocks, num_blocks, in, out);
+        for (; row + HEIGHT <= rows.count; row += HEIGHT) strip<HEIGHT, 2>(rows, row, blocks, num_blocks, in, out);
         for (; row + 8 <= rows.count; row += 8) strip<8, 2>(rows, row, blocks, num_blocks, in, out);
         for (; row + 4 <= rows.count; row += 4) strip<4, 4>(rows, row, blocks, num_blocks, in, out);
         for (; row + 2 <= rows.count; row += 2) strip<2, 4>(rows, row, blocks, num_blocks, in, out);
