@@ -154,7 +154,9 @@ def _best(logits: Tensor) -> tuple[list[int], list[bool]]:
     """The argmax of each row, and whether all of the row is finite."""
     if logits.device.type != "cpu":
         is_finite = torch.isfinite(logits.amax(-1)) & torch.isfinite(logits.amin(-1))
-        return logits.argmax(-1).tolist(), is_finite.tolist()
+        # One answer, because the host waits for each.
+        token_ids, are_finite = torch.stack((logits.argmax(-1), is_finite.to(torch.int64))).tolist()
+        return token_ids, [bool(each) for each in are_finite]
     values = logits.numpy()  # which is several times faster at this than torch
     token_ids = values.argmax(-1)
     largest = values[np.arange(len(values)), token_ids]

@@ -75,14 +75,12 @@ class TritonDecoder:
         if self.weights.device.type == "cuda" and not shape.num_tiles:
             return self._captured(cache).run(shape, batch, lora is not None)
         staging = Staging(shape, self.weights.device)
-        rows = staging.fill(batch, lora is not None)
-        hidden, update = self._layers(staging.step, cache)
-        chosen = torch.tensor(rows, dtype=torch.int64, device=hidden.device)
-        return self._logits(hidden[chosen], update[chosen], staging.step.slots[chosen])
+        staging.fill(batch, lora is not None)
+        return self._sampled(staging.step, cache, len(batch.sample_rows))
 
     def _captured(self, cache: KVCache) -> Graphs:
         if self._graphs is None:
-            self._graphs = Graphs(self._all_logits, cache)
+            self._graphs = Graphs(self._sampled, cache)
             counts = range(1, self.max_rows + 1)
             shapes = {decode_shape(rows, 1, cache.block_size, self.is_deterministic) for rows in counts}
             for shape in sorted(shapes, key=lambda each: each.decode_rows, reverse=True):
@@ -90,8 +88,11 @@ class TritonDecoder:
         assert self._graphs.cache is cache, "graphs write into the cache that they were captured with"
         return self._graphs
 
-    def _all_logits(self, step: Step, cache: KVCache) -> Tensor:
-        return self._logits(*self._layers(step, cache), step.slots)
+    def _sampled(self, step: Step, cache: KVCache, count: int | None = None) -> Tensor:
+        """Logits float32 [count, vocab] of the first `count` samples of `step`, or of as many as there may be."""
+        hidden, update = self._layers(step, cache)
+        chosen = step.samples[:count]
+        return self._logits(*(rows.index_select(0, chosen) for rows in (hidden, update, step.slots)))
 
     def _layers(self, step: Step, cache: KVCache) -> tuple[Tensor, Tensor]:
         """What the layers make of the rows of `step`: the stream before the last sum, and what is to be added."""

@@ -25,7 +25,7 @@ class _Captured:
 
 
 class Graphs:
-    """The captured passes of `compute`, which takes a step to logits [decode rows, vocab], over `cache`."""
+    """The captured passes of `compute`, which takes a step to logits [samples, vocab], over `cache`."""
 
     def __init__(self, compute: Callable[[Step, KVCache], Tensor], cache: KVCache) -> None:
         self.cache = cache
@@ -36,9 +36,9 @@ class Graphs:
     def run(self, shape: StepShape, batch: Batch, has_lora: bool) -> Tensor:
         """Logits of the sample rows of `batch`, which has decode rows only."""
         captured = self._captured.get(shape) or self.capture(shape)
-        rows = captured.staging.fill(batch, has_lora)
+        captured.staging.fill(batch, has_lora)
         captured.graph.replay()
-        return captured.logits[torch.tensor(rows, dtype=torch.int64, device=self._device)]
+        return captured.logits[: len(batch.sample_rows)]
 
     def capture(self, shape: StepShape) -> _Captured:
         """Capture the pass of `shape`, over nothing but padding, so that no key or value is touched."""

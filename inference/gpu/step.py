@@ -40,12 +40,15 @@ class StepShape:
         """Lengths of the parts of a `Step`, in order."""
         segments = (self.decode_rows, self.num_tiles)
         per_segment = [count * size for count in segments for size in (1, 1, self.width)]
-        return [self.num_rows] * 4 + per_segment
+        return [self.num_rows] * 4 + per_segment + [self.num_rows]
 
 
 @dataclass(frozen=True)
 class Step:
-    """A pass on the device. `token_ids`, `positions`, `places` in the cache and `slots` are int32 [rows]."""
+    """A pass on the device. `token_ids`, `positions`, `places` in the cache and `slots` are int32 [rows].
+
+    `samples` int32 [rows] are the rows whose logits are wanted, in order, and after them any.
+    """
 
     shape: StepShape
     token_ids: Tensor
@@ -54,6 +57,7 @@ class Step:
     slots: Tensor
     decodes: Segments
     tiles: Segments
+    samples: Tensor
 
 
 def round_up(count: int, multiple: int) -> int:
@@ -96,8 +100,8 @@ class Staging:
         self._wipe()
         self._send()
 
-    def fill(self, batch: Batch, has_lora: bool) -> list[int]:
-        """Send `batch`; the rows of the step that its sample rows have become."""
+    def fill(self, batch: Batch, has_lora: bool) -> None:
+        """Send `batch`: its rows may lie in another order in the step."""
         if self._sent is not None:
             self._sent.synchronize()
         self._wipe()
@@ -111,8 +115,9 @@ class Staging:
             first = self.shape.decode_rows + index * TILE
             self._parts[3][first : first + TILE] = slots[segment.start]
             self._segment(segment, index, first, 7, columns, slots, rows)
+        samples = batch.sample_rows.tolist()
+        self._parts[10][: len(samples)] = [rows[row] for row in samples]
         self._send()
-        return [rows[row] for row in batch.sample_rows.tolist()]
 
     def _segment(
         self,
@@ -151,4 +156,4 @@ class Staging:
         tile_tables = parts[9].view(shape.num_tiles, shape.width)
         decodes = Segments(0, 1, parts[4], parts[5], decode_tables, shape.splits)
         tiles = Segments(shape.decode_rows, TILE, parts[7], parts[8], tile_tables)
-        return Step(shape, parts[0], parts[1], parts[2], parts[3], decodes, tiles)
+        return Step(shape, parts[0], parts[1], parts[2], parts[3], decodes, tiles, parts[10])

@@ -1,10 +1,10 @@
 """Low-rank updates of many adapters in one batch: out += (rows @ A) @ B, each row with the pair of its slot.
 
-Decode rows come as they like: `shrink` multiplies every block of rows with every slot that one of them has, and
-leaves out the others; `expand` reads a row's slot. A prefill tile has one slot. A row of the base has slot -1,
-costs a look at that number and keeps its bits. An adapter with magnitudes (DoRA) scales the sum. How a sum is cut
-into pieces depends on the width of the layer only, pieces are added in order, and there are no atomics, so a row's
-bits depend on that row alone.
+Decode rows come as they like: a program takes one row and the pair of its slot, which waits for memory and for
+nothing else (as Punica's BGMV, arXiv 2310.18547). A prefill tile has one slot and goes through tensor cores. A row of
+the base has slot -1, costs a look at that number and keeps its bits. An adapter with magnitudes (DoRA) scales the sum.
+How a sum is cut into pieces, and in which order they are added, depends on the width of the layer only, and there are
+no atomics, so a row's bits depend on that row alone.
 
 Where the pairs lie is told by tables of addresses, so adapters come and go beneath a captured CUDA graph.
 """
@@ -22,10 +22,10 @@ from inference.kernels.slot_table import INDEX, Group, Pair, SlotTable
 from inference.tile import TILE
 
 CHUNK: Final = 512
-"""Input features that one program of `shrink` sums over."""
+"""Input features that one program of a shrinking kernel sums over."""
 _STEP: Final = 128
-_DECODE_ROWS: Final = 16
-_COLUMNS: Final = 128
+_COLUMNS: Final = {1: 256, TILE: 128}
+"""Output features of one program of an expanding kernel, by length of the runs of rows."""
 _RANKS: tl.constexpr = tl.constexpr(16)
 """Ranks of one step: the least that a tensor core takes."""
 _TARGETS: tl.constexpr = tl.constexpr(len(INDEX))
@@ -78,9 +78,8 @@ def _run_shrink(rows: Tensor, slots: Tensor, table: SlotTable, group: Group, lay
     pieces = triton.cdiv(group.width_in, CHUNK)
     shape = (pieces, len(rows), group.count, table.max_rank)
     planes = torch.empty(shape, dtype=torch.float32, device=rows.device)
-    block = TILE if length == TILE else _DECODE_ROWS
-    candidates = 1 if length == TILE else table.num_slots
-    _shrink[(triton.cdiv(len(rows), block), candidates, group.count * pieces)](
+    kernel, sizes = (_shrink_row, {}) if length == 1 else (_shrink_tile, {"ROWS": length, "STEP": _STEP})
+    kernel[(len(rows) // length, group.count * pieces)](
         rows,
         slots,
         table.a,
@@ -94,11 +93,9 @@ def _run_shrink(rows: Tensor, slots: Tensor, table: SlotTable, group: Group, lay
         PIECES=pieces,
         MAX_RANK=table.max_rank,
         IS_INT8=table.is_int8,
-        IS_TILE=length == TILE,
-        ROWS=block,
         CHUNK=CHUNK,
-        STEP=_STEP,
         num_warps=4,
+        **sizes,
     )
     return planes
 
@@ -106,9 +103,11 @@ def _run_shrink(rows: Tensor, slots: Tensor, table: SlotTable, group: Group, lay
 def _run_expand(
     out: Tensor, planes: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int
 ) -> None:
-    widths = (*group.widths, 0, 0)[:3]
-    blocks = [triton.cdiv(width, _COLUMNS) for width in widths]
-    _expand[(len(out) // length, sum(blocks))](
+    widths, pieces = (*group.widths, 0, 0)[:3], planes.shape[0]
+    blocks = [triton.cdiv(width, _COLUMNS[length]) for width in widths]
+    own = {"PIECES_UP": triton.next_power_of_2(pieces)} if length == 1 else {"ROWS": length}
+    kernel = _expand_row if length == 1 else _expand_tile
+    kernel[(len(out) // length, sum(blocks))](
         out,
         planes,
         slots,
@@ -120,24 +119,23 @@ def _run_expand(
         layer,
         FIRST=group.first,
         COUNT=group.count,
-        PIECES=planes.shape[0],
+        PIECES=pieces,
         MAX_RANK=table.max_rank,
         IS_INT8=table.is_int8,
-        LENGTH=length,
-        ROWS=max(16, length),
         WIDTH=sum(widths),
         WIDTH_0=widths[0],
         WIDTH_1=widths[1],
         WIDTH_2=widths[2],
         BLOCKS_0=blocks[0],
         BLOCKS_1=blocks[1],
-        COLUMNS=_COLUMNS,
+        COLUMNS=_COLUMNS[length],
         num_warps=4,
+        **own,
     )
 
 
 @triton.jit(do_not_specialize=["layer", "num_rows"])
-def _shrink(
+def _shrink_row(
     rows: tl.tensor,
     slots: tl.tensor,
     a_table: tl.tensor,
@@ -151,40 +149,88 @@ def _shrink(
     PIECES: tl.constexpr,
     MAX_RANK: tl.constexpr,
     IS_INT8: tl.constexpr,
-    IS_TILE: tl.constexpr,
-    ROWS: tl.constexpr,
     CHUNK: tl.constexpr,
+) -> None:
+    row = tl.program_id(0).to(tl.int64)
+    target, piece = tl.program_id(1) // PIECES, tl.program_id(1) % PIECES
+    slot = tl.load(slots + row)
+    entry = slot * _TARGETS + FIRST + target
+    rank = tl.load(rank_table + entry, mask=slot >= 0, other=0)
+    if rank > 0:
+        a = tl.load(a_table + entry).to(tl.pointer_type(tl.int8 if IS_INT8 else rows.dtype.element_ty))
+        a += layer.to(tl.int64) * rank * width
+        features = piece * CHUNK + tl.arange(0, CHUNK)
+        x = tl.load(rows + row * width + features, mask=features < width, other=0.0).to(tl.float32)
+        for r in range(0, rank, _RANKS):
+            ranks = r + tl.arange(0, _RANKS)
+            inside = (ranks[:, None] < rank) & (features[None, :] < width)
+            weights = tl.load(a + ranks[:, None] * width + features[None, :], mask=inside, other=0)
+            product = tl.sum(weights.to(tl.float32) * x[None, :], axis=1)
+            plane = ((piece * num_rows + row) * COUNT + target) * MAX_RANK + ranks
+            tl.store(planes + plane, product, mask=ranks < rank)
+
+
+@triton.jit(do_not_specialize=["layer", "num_rows"])
+def _shrink_tile(
+    rows: tl.tensor,
+    slots: tl.tensor,
+    a_table: tl.tensor,
+    rank_table: tl.tensor,
+    planes: tl.tensor,
+    num_rows: tl.tensor,
+    layer: tl.tensor,
+    width: tl.tensor,
+    FIRST: tl.constexpr,
+    COUNT: tl.constexpr,
+    PIECES: tl.constexpr,
+    MAX_RANK: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    CHUNK: tl.constexpr,
+    ROWS: tl.constexpr,
     STEP: tl.constexpr,
 ) -> None:
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    target, piece = tl.program_id(2) // PIECES, tl.program_id(2) % PIECES
-    slot = tl.program_id(1)
-    if IS_TILE:
-        slot = tl.load(slots + tl.program_id(0) * ROWS)
-    is_mine = tl.load(slots + row, mask=row < num_rows, other=-1) == slot
-    is_wanted = (slot >= 0) & (tl.max(is_mine.to(tl.int32), axis=0) > 0)
+    first = tl.program_id(0) * ROWS
+    target, piece = tl.program_id(1) // PIECES, tl.program_id(1) % PIECES
+    slot = tl.load(slots + first)
     entry = slot * _TARGETS + FIRST + target
-    rank = tl.load(rank_table + entry, mask=is_wanted, other=0)
-    address = tl.load(a_table + entry, mask=is_wanted, other=0)
+    rank = tl.load(rank_table + entry, mask=slot >= 0, other=0)
+    address = tl.load(a_table + entry, mask=slot >= 0, other=0)
     a = address.to(tl.pointer_type(tl.int8 if IS_INT8 else rows.dtype.element_ty))
     a += layer.to(tl.int64) * rank * width
-    row = row.to(tl.int64)
+    row = (first + tl.arange(0, ROWS)).to(tl.int64)
     for r in range(0, rank, _RANKS):
         ranks = r + tl.arange(0, _RANKS)
         product = tl.zeros((ROWS, _RANKS), tl.float32)
         for k in range(0, CHUNK, STEP):
             features = piece * CHUNK + k + tl.arange(0, STEP)
-            x_inside = is_mine[:, None] & (features[None, :] < width)
-            x = tl.load(rows + row[:, None] * width + features[None, :], mask=x_inside, other=0.0)
+            x = tl.load(rows + row[:, None] * width + features[None, :], mask=features[None, :] < width, other=0.0)
             a_inside = (ranks[None, :] < rank) & (features[:, None] < width)
             weights = tl.load(a + ranks[None, :] * width + features[:, None], mask=a_inside, other=0)
             product = tl.dot(x, weights.to(x.dtype), product, input_precision="ieee")
         plane = ((piece * num_rows + row[:, None]) * COUNT + target) * MAX_RANK + ranks[None, :]
-        tl.store(planes + plane, product, mask=is_mine[:, None] & (ranks[None, :] < rank))
+        tl.store(planes + plane, product, mask=ranks[None, :] < rank)
+
+
+@triton.jit
+def _target_of(
+    block: tl.tensor,
+    WIDTH_0: tl.constexpr,
+    WIDTH_1: tl.constexpr,
+    WIDTH_2: tl.constexpr,
+    BLOCKS_0: tl.constexpr,
+    BLOCKS_1: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """Which target of its group a block of columns belongs to, its number there, the target's width and its start."""
+    is_second, is_third = block >= BLOCKS_0, block >= BLOCKS_0 + BLOCKS_1
+    target = is_second.to(tl.int32) + is_third.to(tl.int32)
+    block -= tl.where(is_third, BLOCKS_0 + BLOCKS_1, tl.where(is_second, BLOCKS_0, 0))
+    width = tl.where(is_third, WIDTH_2, tl.where(is_second, WIDTH_1, WIDTH_0))
+    before = tl.where(is_third, WIDTH_0 + WIDTH_1, tl.where(is_second, WIDTH_0, 0))
+    return target, block, width, before
 
 
 @triton.jit(do_not_specialize=["layer", "num_rows"])
-def _expand(
+def _expand_row(
     out: tl.tensor,
     planes: tl.tensor,
     slots: tl.tensor,
@@ -199,8 +245,6 @@ def _expand(
     PIECES: tl.constexpr,
     MAX_RANK: tl.constexpr,
     IS_INT8: tl.constexpr,
-    LENGTH: tl.constexpr,
-    ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
     WIDTH_0: tl.constexpr,
     WIDTH_1: tl.constexpr,
@@ -208,48 +252,96 @@ def _expand(
     BLOCKS_0: tl.constexpr,
     BLOCKS_1: tl.constexpr,
     COLUMNS: tl.constexpr,
+    PIECES_UP: tl.constexpr,
 ) -> None:
-    block = tl.program_id(1)
-    is_second, is_third = block >= BLOCKS_0, block >= BLOCKS_0 + BLOCKS_1
-    target = is_second.to(tl.int32) + is_third.to(tl.int32)
-    width = tl.where(is_third, WIDTH_2, tl.where(is_second, WIDTH_1, WIDTH_0))
-    before = tl.where(is_third, WIDTH_0 + WIDTH_1, tl.where(is_second, WIDTH_0, 0))
-    block -= tl.where(is_third, BLOCKS_0 + BLOCKS_1, tl.where(is_second, BLOCKS_0, 0))
+    target, block, width, before = _target_of(tl.program_id(1), WIDTH_0, WIDTH_1, WIDTH_2, BLOCKS_0, BLOCKS_1)
+    row = tl.program_id(0).to(tl.int64)
+    slot = tl.load(slots + row)
+    entry = slot * _TARGETS + FIRST + target
+    rank = tl.load(rank_table + entry, mask=slot >= 0, other=0)
+    if rank > 0:
+        kind = out.dtype.element_ty
+        b = tl.load(b_table + entry).to(tl.pointer_type(tl.int8 if IS_INT8 else kind))
+        units = tl.load(unit_table + entry).to(tl.pointer_type(tl.float32)) + layer.to(tl.int64) * rank
+        b += layer.to(tl.int64) * rank * width
+        column = block * COLUMNS + tl.arange(0, COLUMNS)
+        piece = tl.arange(0, PIECES_UP)
+        update = tl.zeros((COLUMNS,), tl.float32)
+        for r in range(0, rank, _RANKS):
+            ranks = r + tl.arange(0, _RANKS)
+            plane = ((piece[:, None] * num_rows + row) * COUNT + target) * MAX_RANK + ranks[None, :]
+            inside = (piece[:, None] < PIECES) & (ranks[None, :] < rank)
+            shrunk = tl.sum(tl.load(planes + plane, mask=inside, other=0.0), axis=0)
+            if IS_INT8:
+                shrunk *= tl.load(units + ranks, mask=ranks < rank, other=0.0)
+            b_inside = (ranks[:, None] < rank) & (column[None, :] < width)
+            weights = tl.load(b + ranks[:, None] * width + column[None, :], mask=b_inside, other=0)
+            update += tl.sum(shrunk.to(kind).to(tl.float32)[:, None] * weights.to(tl.float32), axis=0)
+        place = out + row * WIDTH + before + column
+        total = tl.load(place, mask=column < width, other=0.0).to(tl.float32) + update
+        scale = tl.load(scale_table + entry)
+        if scale != 0:
+            scales = scale.to(tl.pointer_type(tl.float32)) + layer.to(tl.int64) * width
+            total *= tl.load(scales + column, mask=column < width, other=0.0)
+        tl.store(place, total.to(kind), mask=column < width)
 
-    first = tl.program_id(0) * LENGTH
+
+@triton.jit(do_not_specialize=["layer", "num_rows"])
+def _expand_tile(
+    out: tl.tensor,
+    planes: tl.tensor,
+    slots: tl.tensor,
+    b_table: tl.tensor,
+    unit_table: tl.tensor,
+    scale_table: tl.tensor,
+    rank_table: tl.tensor,
+    num_rows: tl.tensor,
+    layer: tl.tensor,
+    FIRST: tl.constexpr,
+    COUNT: tl.constexpr,
+    PIECES: tl.constexpr,
+    MAX_RANK: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WIDTH_0: tl.constexpr,
+    WIDTH_1: tl.constexpr,
+    WIDTH_2: tl.constexpr,
+    BLOCKS_0: tl.constexpr,
+    BLOCKS_1: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr,
+) -> None:
+    target, block, width, before = _target_of(tl.program_id(1), WIDTH_0, WIDTH_1, WIDTH_2, BLOCKS_0, BLOCKS_1)
+    first = tl.program_id(0) * ROWS
     slot = tl.load(slots + first)
     entry = slot * _TARGETS + FIRST + target
     rank = tl.load(rank_table + entry, mask=slot >= 0, other=0)
     if rank > 0:
-        address = tl.load(b_table + entry)
-        b = address.to(tl.pointer_type(tl.int8 if IS_INT8 else out.dtype.element_ty))
+        kind = out.dtype.element_ty
+        b = tl.load(b_table + entry).to(tl.pointer_type(tl.int8 if IS_INT8 else kind))
         units = tl.load(unit_table + entry).to(tl.pointer_type(tl.float32)) + layer.to(tl.int64) * rank
         b += layer.to(tl.int64) * rank * width
         row = (first + tl.arange(0, ROWS)).to(tl.int64)
-        is_row = tl.arange(0, ROWS) < LENGTH
         column = block * COLUMNS + tl.arange(0, COLUMNS)
         update = tl.zeros((ROWS, COLUMNS), tl.float32)
         for r in range(0, rank, _RANKS):
             ranks = r + tl.arange(0, _RANKS)
-            inside = is_row[:, None] & (ranks[None, :] < rank)
             shrunk = tl.zeros((ROWS, _RANKS), tl.float32)
             for piece in range(PIECES):
                 plane = ((piece * num_rows + row[:, None]) * COUNT + target) * MAX_RANK + ranks[None, :]
-                shrunk += tl.load(planes + plane, mask=inside, other=0.0)
+                shrunk += tl.load(planes + plane, mask=ranks[None, :] < rank, other=0.0)
             if IS_INT8:
                 shrunk *= tl.load(units + ranks, mask=ranks < rank, other=0.0)[None, :]
             b_inside = (ranks[:, None] < rank) & (column[None, :] < width)
             weights = tl.load(b + ranks[:, None] * width + column[None, :], mask=b_inside, other=0)
-            kind = out.dtype.element_ty
             update = tl.dot(shrunk.to(kind), weights.to(kind), update, input_precision="ieee")
         place = out + row[:, None] * WIDTH + before + column[None, :]
-        is_out = is_row[:, None] & (column[None, :] < width)
-        total = tl.load(place, mask=is_out, other=0.0).to(tl.float32) + update
+        total = tl.load(place, mask=column[None, :] < width, other=0.0).to(tl.float32) + update
         scale = tl.load(scale_table + entry)
         if scale != 0:
             scales = scale.to(tl.pointer_type(tl.float32)) + layer.to(tl.int64) * width
             total *= tl.load(scales + column, mask=column < width, other=0.0)[None, :]
-        tl.store(place, total.to(out.dtype.element_ty), mask=is_out)
+        tl.store(place, total.to(kind), mask=column[None, :] < width)
 
 
 @triton.jit

@@ -56,11 +56,11 @@ def main() -> None:
             sys.exit("bench-gpu needs a CUDA device, and torch finds none; --tiny shows without one that it runs.")
         os.environ["TRITON_INTERPRET"] = "1"
     report: dict[str, Any] = {"device": _device_name(), "torch": torch.__version__, "tiny": options.tiny}
+    options.json.parent.mkdir(parents=True, exist_ok=True)
     for kind in options.bases:
         print(f"\n{kind} on {report['device']}{', toy size: the figures mean nothing' if options.tiny else ''}")
-        report[kind] = Bench(kind, options.tiny).run()
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(report, indent=1))
+        report[kind] = Bench(kind, TINY if options.tiny else Size(runs=options.runs)).run()
+        options.json.write_text(json.dumps(report, indent=1))
     print(f"written to {options.json}")
 
 
@@ -68,6 +68,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-gpu", description=__doc__)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--bases", nargs="+", choices=("bf16", "nf4"), help="default: both that can be had")
+    parser.add_argument("--runs", type=int, default=Size.runs, help="medians of so many")
     parser.add_argument("--json", type=Path, default=REPO / "var" / "bench-gpu.json")
     options = parser.parse_args()
     has_nf4 = torch.cuda.is_available() and find_spec("bitsandbytes") is not None
@@ -80,15 +81,15 @@ def _options() -> argparse.Namespace:
 class Bench:
     """All figures of one kind of base."""
 
-    def __init__(self, kind: str, is_tiny: bool) -> None:
+    def __init__(self, kind: str, size: Size) -> None:
         # Triton decides whether to interpret when it is imported, which these do.
         from inference.layers.linear import Nf4Linear, PlainLinear
         from tests.bench import gpu_engine, mistral
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
-        self.size = TINY if is_tiny else Size()
-        self.architecture = mistral.TINY if is_tiny else mistral.MISTRAL_7B
+        self.size = size
+        self.architecture = mistral.TINY if size is TINY else mistral.MISTRAL_7B
         make_linear = Nf4Linear if kind == "nf4" else PlainLinear
         self.weights: DecoderWeights = mistral.make_weights(self.architecture, self.device, dtype, make_linear)
         self.adapters: Adapters = gpu_engine.Adapters(self.architecture, dtype)
@@ -165,6 +166,7 @@ class Bench:
         copy = torch.empty_like(memory)
         seconds = min(self._timed(lambda: copy.copy_(memory)) for _ in range(5))
         bandwidth = 2 * memory.nbytes / seconds
+        print(f"a copy reads and writes {bandwidth / 1e12:.2f} TB a second")
         return self.bytes_a_token / bandwidth / (users[str(self.size.users[0])]["base"]["next_ms"] / 1000)
 
     def _engine(self, directory: Path, deterministic: bool = False) -> Engine:
@@ -181,22 +183,27 @@ class Bench:
             prefill_tokens=512,
             host_cache_mb=4096,
             deterministic=deterministic,
+            # Random weights repeat themselves, so what they say next would be foretold too well.
+            speculation=False,
         )
         engine = make_engine(config, self.architecture, self.weights, self.load)
-        self._measure(engine, rows, self.adapters.digests(self.size.adapters), runs=1)
+        self._run(engine, rows, self.adapters.digests(self.size.adapters), rows, seed=-1)
         return engine
 
-    def _measure(self, engine: Engine, users: int, digests: list[str], runs: int = 0) -> dict[str, float]:
+    def _measure(self, engine: Engine, users: int, digests: list[str]) -> dict[str, float]:
         """Medians over the runs."""
+        count = self.size.requests * users
+        outcomes = [self._run(engine, users, digests, count, seed) for seed in range(self.size.runs)]
+        return {name: statistics.median(each[name] for each in outcomes) for name in outcomes[0]}
+
+    def _run(self, engine: Engine, users: int, digests: list[str], count: int, seed: int) -> dict[str, float]:
+        """`count` requests of `users`, to the adapters in turn."""
         from tests.bench.direct import run_on
 
-        outcomes = []
-        for seed in range(runs or self.size.runs):
-            rng = random.Random(seed)
-            prompts = ["".join(rng.choices("abcdefgh ", k=self.size.tokens)) for _ in range(self.size.requests * users)]
-            asks = [(digests[n % len(digests)], prompt, self.size.tokens) for n, prompt in enumerate(prompts)]
-            outcomes.append(run_on(engine, users, asks))
-        return {name: statistics.median(each[name] for each in outcomes) for name in outcomes[0]}
+        rng = random.Random(seed)
+        prompts = ["".join(rng.choices("abcdefgh ", k=self.size.tokens)) for _ in range(count)]
+        asks = [(digests[n % len(digests)], prompt, self.size.tokens) for n, prompt in enumerate(prompts)]
+        return run_on(engine, users, asks)
 
     def _close(self, engine: Engine) -> None:
         engine.close()

@@ -12,7 +12,18 @@ import pytest
 pytest.importorskip("triton", reason="the kernels need the package triton")
 
 REPO = Path(__file__).parents[3]
-KERNELS = {"_add_rms_norm", "_attend", "_expand", "_look_up", "_merge", "_rotate_and_store", "_shrink", "_swiglu"}
+KERNELS = {
+    "_add_rms_norm",
+    "_attend",
+    "_expand_row",
+    "_expand_tile",
+    "_look_up",
+    "_merge",
+    "_rotate_and_store",
+    "_shrink_row",
+    "_shrink_tile",
+    "_swiglu",
+}
 SHARED_MEMORY = 99 * 1024
 """Bytes that a block may have on compute capability 8.6 and 8.9, the least of the GPUs since the A100."""
 

@@ -28,9 +28,9 @@ def test_decode_rows_are_sorted_by_slot_and_tiles_follow() -> None:
     decodes = (Segment(0, 1, (4, 5), 17), Segment(1, 1, (6,), 9), Segment(2, 1, (7,), 1))
     mixed = batch(decodes, (Segment(3, 2, (8, 9), 34),), [2, -1, 0, 1, 1])
     staging = Staging(shape_of(mixed, 16, False), CPU)
-    places = staging.fill(mixed, has_lora=True)
-    step = staging.step
-    assert places == [2, 0, 1, 16, 17]
+    staging.fill(mixed, has_lora=True)
+    step, places = staging.step, [2, 0, 1, 16, 17]
+    assert step.samples[:5].tolist() == places
     assert step.token_ids[places].tolist() == [100, 101, 102, 103, 104]
     assert step.places[places].tolist() == [200, 201, 202, 203, 204]
     assert step.positions[places].tolist() == [16, 8, 0, 32, 33]
