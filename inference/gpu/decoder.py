@@ -6,6 +6,8 @@ whatever the batch; our own kernels never look at it.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -69,13 +71,13 @@ class TritonDecoder:
         With no `lora` every row is the base's, else slots are those of the bank. Tensors of `batch` may lie on the
         host, and had better.
         """
-        shape = shape_of(batch, cache.block_size, self.is_deterministic)
-        if lora is not None:
-            self.bank.wait(batch.adapter_slots.tolist())
+        slots = batch.adapter_slots.tolist() if lora is not None else [-1]
+        self.bank.wait(slots)
+        shape = replace(shape_of(batch, cache.block_size, self.is_deterministic), has_lora=max(slots) >= 0)
         if self.weights.device.type == "cuda" and not shape.num_tiles:
-            return self._captured(cache).run(shape, batch, lora is not None)
+            return self._captured(cache).run(shape, batch)
         staging = Staging(shape, self.weights.device)
-        staging.fill(batch, lora is not None)
+        staging.fill(batch)
         return self._sampled(staging.step, cache, len(batch.sample_rows))
 
     def _captured(self, cache: KVCache) -> Graphs:
@@ -84,20 +86,28 @@ class TritonDecoder:
             counts = range(1, self.max_rows + 1)
             shapes = {decode_shape(rows, 1, cache.block_size, self.is_deterministic) for rows in counts}
             for shape in sorted(shapes, key=lambda each: each.decode_rows, reverse=True):
-                self._graphs.capture(shape)
+                for has_lora in (True, False):
+                    self._graphs.capture(replace(shape, has_lora=has_lora))
         assert self._graphs.cache is cache, "graphs write into the cache that they were captured with"
         return self._graphs
 
     def _sampled(self, step: Step, cache: KVCache, count: int | None = None) -> Tensor:
         """Logits float32 [count, vocab] of the first `count` samples of `step`, or of as many as there may be."""
-        hidden, update = self._layers(step, cache)
         chosen = step.samples[:count]
-        return self._logits(*(rows.index_select(0, chosen) for rows in (hidden, update, step.slots)))
+        hidden, update = (rows.index_select(0, chosen) for rows in self._layers(step, cache))
+        normed = add_rms_norm(hidden, update, self.weights.norm, self.architecture.norm_eps)
+        padding = -len(hidden) % PANEL if self.is_deterministic else 0
+        logits = self._base(self.weights.head, functional.pad(normed, (0, 0, 0, padding)))[: len(hidden)]
+        if step.shape.has_lora:
+            slots = step.slots.index_select(0, chosen)
+            add_lora(logits, normed, slots, self.bank.table, self._groups["head"], 0, 1)
+        return logits.to(torch.float32)
 
     def _layers(self, step: Step, cache: KVCache) -> tuple[Tensor, Tensor]:
         """What the layers make of the rows of `step`: the stream before the last sum, and what is to be added."""
         hidden = self.weights.embedding.index_select(0, step.token_ids)
-        add_embedding(hidden, step.token_ids, step.slots, self.bank.table, self._groups["embedding"])
+        if step.shape.has_lora:
+            add_embedding(hidden, step.token_ids, step.slots, self.bank.table, self._groups["embedding"])
         update: Tensor | None = None
         for index, layer in enumerate(self.weights.layers):
             rows = add_rms_norm(hidden, update, layer.attention_norm, self.architecture.norm_eps)
@@ -120,6 +130,8 @@ class TritonDecoder:
     def _product(self, name: str, linear: Linear, index: int, rows: Tensor, step: Step) -> Tensor:
         """The base's product and the adapters' updates of it, first those of decode rows, then those of tiles."""
         out, first = self._base(linear, rows), step.shape.decode_rows
+        if not step.shape.has_lora:
+            return out
         for part, length in ((slice(0, first), 1), (slice(first, None), TILE)):
             add_lora(out[part], rows[part], step.slots[part], self.bank.table, self._groups[name], index, length)
         return out
@@ -128,10 +140,3 @@ class TritonDecoder:
         if not self.is_deterministic or len(rows) == PANEL:
             return linear(rows)
         return torch.cat([linear(panel) for panel in torch.split(rows, PANEL)])
-
-    def _logits(self, hidden: Tensor, update: Tensor, slots: Tensor) -> Tensor:
-        normed = add_rms_norm(hidden, update, self.weights.norm, self.architecture.norm_eps)
-        padding = -len(hidden) % PANEL if self.is_deterministic else 0
-        logits = self._base(self.weights.head, functional.pad(normed, (0, 0, 0, padding)))[: len(hidden)]
-        add_lora(logits, normed, slots, self.bank.table, self._groups["head"], 0, 1)
-        return logits.to(torch.float32)

@@ -1,7 +1,7 @@
 """Decode passes captured as CUDA graphs: hundreds of launches become one.
 
-A graph belongs to a shape of step, not to its content: rows of the base, of one adapter or of many replay the same
-graph. Graphs share their memory, so what one returns must be read before another runs.
+A graph belongs to a shape of step, not to its content: rows of one adapter, of many and of the base among them replay
+the same graph. Graphs share their memory, so what one returns must be read before another runs.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Graphs:
         self._captured: dict[StepShape, _Captured] = {}
         self._pool = torch.cuda.graph_pool_handle()
 
-    def run(self, shape: StepShape, batch: Batch, has_lora: bool) -> Tensor:
+    def run(self, shape: StepShape, batch: Batch) -> Tensor:
         """Logits of the sample rows of `batch`, which has decode rows only."""
         captured = self._captured.get(shape) or self.capture(shape)
-        captured.staging.fill(batch, has_lora)
+        captured.staging.fill(batch)
         captured.graph.replay()
         return captured.logits[: len(batch.sample_rows)]
 

@@ -24,12 +24,16 @@ _BUCKETS: Final = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
 
 @dataclass(frozen=True)
 class StepShape:
-    """How many decode rows and tiles, padding included, and how many blocks and splits their tables have room for."""
+    """How many decode rows and tiles, padding included, and how many blocks and splits their tables have room for.
+
+    Without `has_lora` all of them are rows of the base.
+    """
 
     decode_rows: int
     num_tiles: int
     width: int
     splits: int
+    has_lora: bool = True
 
     @property
     def num_rows(self) -> int:
@@ -100,13 +104,13 @@ class Staging:
         self._wipe()
         self._send()
 
-    def fill(self, batch: Batch, has_lora: bool) -> None:
+    def fill(self, batch: Batch) -> None:
         """Send `batch`: its rows may lie in another order in the step."""
         if self._sent is not None:
             self._sent.synchronize()
         self._wipe()
         columns = [each.tolist() for each in (batch.token_ids, batch.positions, batch.cache_slots)]
-        slots = batch.adapter_slots.tolist() if has_lora else [-1] * len(columns[0])
+        slots = batch.adapter_slots.tolist() if self.shape.has_lora else [-1] * len(columns[0])
         rows = [0] * len(slots)
         decodes = sorted(batch.decodes, key=lambda segment: slots[segment.start])
         for index, segment in enumerate(decodes):

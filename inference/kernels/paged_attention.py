@@ -54,7 +54,8 @@ def attend(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, window
     if not len(segments.starts):
         return
     shape = _shape(out, keys, segments.length)
-    count, splits = len(segments.starts), segments.splits if segments.length == 1 else 0
+    # What one program walks it can also finish: the same steps, the same bits.
+    count, splits = len(segments.starts), segments.splits if segments.length == 1 and segments.splits > 1 else 0
     scratch = _scratch(out, count, splits, shape["HEADS"], shape["BLOCK_DIM"])
     _attend[(count, shape["HEADS"] // shape["GROUP"], max(splits, 1))](
         qkv,
@@ -72,7 +73,7 @@ def attend(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, window
         window or 0,
         **shape,
         SPLIT=SPLIT if splits else 0,
-        num_warps=4 if splits else 8,
+        num_warps=4 if segments.length == 1 else 8,
     )
     if splits:
         size = {name: shape[name] for name in ("HEADS", "DIM", "BLOCK_DIM")}

@@ -32,6 +32,7 @@ def test_rows_are_computed_as_the_twins_do(dtype: torch.dtype) -> None:
 def test_attention_is_computed_as_the_twin_does(dtype: torch.dtype, window: int | None) -> None:
     equalities.check_decode_attention(dtype, "cuda", window)
     equalities.check_tile_attention(dtype, "cuda", window)
+    equalities.check_splits(dtype, "cuda")
 
 
 @types

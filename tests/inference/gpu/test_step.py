@@ -28,7 +28,7 @@ def test_decode_rows_are_sorted_by_slot_and_tiles_follow() -> None:
     decodes = (Segment(0, 1, (4, 5), 17), Segment(1, 1, (6,), 9), Segment(2, 1, (7,), 1))
     mixed = batch(decodes, (Segment(3, 2, (8, 9), 34),), [2, -1, 0, 1, 1])
     staging = Staging(shape_of(mixed, 16, False), CPU)
-    staging.fill(mixed, has_lora=True)
+    staging.fill(mixed)
     step, places = staging.step, [2, 0, 1, 16, 17]
     assert step.samples[:5].tolist() == places
     assert step.token_ids[places].tolist() == [100, 101, 102, 103, 104]
@@ -46,9 +46,9 @@ def test_decode_rows_are_sorted_by_slot_and_tiles_follow() -> None:
 def test_nothing_of_the_last_pass_is_left_in_the_next() -> None:
     shape = decode_shape(4, 40, 16, False)
     staging = Staging(shape, CPU)
-    staging.fill(batch(tuple(Segment(n, 1, (n,), 5) for n in range(4)), (), [3, 2, 1, 0]), True)
-    staging.fill(batch((Segment(0, 1, (9,), 2),), (), [1]), False)
-    assert staging.step.slots.tolist() == [-1] * 4
+    staging.fill(batch(tuple(Segment(n, 1, (n,), 5) for n in range(4)), (), [3, 2, 1, 0]))
+    staging.fill(batch((Segment(0, 1, (9,), 2),), (), [1]))
+    assert staging.step.slots.tolist() == [1, -1, -1, -1]
     assert staging.step.places.tolist() == [200, -1, -1, -1]
     assert staging.step.decodes.contexts.tolist() == [2, 0, 0, 0]
 

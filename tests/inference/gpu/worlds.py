@@ -28,7 +28,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama": {"num_hidden_layers": 2},
     "mistral": {"num_hidden_layers": 2, "sliding_window": 20, "head_dim": 24},
 }
-BASE_CHUNKS = (0, 5, 9)
+BASE_CHUNKS = (0, 5, 9, 13)
 """The chunks of `traffic` that belong to the base."""
 
 
@@ -71,12 +71,13 @@ def by_kernels(world: World, device: str, is_int8: bool = False, is_deterministi
 
 
 def traffic(passes: Passes, slots: list[int]) -> list[Tensor]:
-    """Prompts of every slot, a newcomer among their decode rows, and a pass of decode rows only."""
+    """Prompts of every slot, a newcomer among their decode rows, a pass of decode rows only, and one of the base's."""
     sequences = [passes.sequence(slot, 64) for slot in slots]
     rows = passes.run(*(Chunk(one, _tokens(18 + 7 * n, n)) for n, one in enumerate(sequences)))
     newcomer = Chunk(passes.sequence(slots[1], 64), _tokens(12, 50))
     rows += passes.run(newcomer, *(Chunk(one, _tokens(1, 60), False) for one in sequences))
-    return rows + passes.run(*(Chunk(one, _tokens(1, 70), False) for one in sequences))
+    rows += passes.run(*(Chunk(one, _tokens(1, 70), False) for one in sequences))
+    return rows + passes.run(Chunk(sequences[0], _tokens(1, 80), False))
 
 
 def _acquire(slots: LoraSlots, world: World) -> list[int]:

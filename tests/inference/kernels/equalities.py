@@ -67,6 +67,20 @@ def check_decode_attention(dtype: torch.dtype, device: str, window: int | None) 
     _check_attention(dtype, device, window, 1, [each - 1 for each in contexts], contexts, splits)
 
 
+def check_splits(dtype: torch.dtype, device: str) -> None:
+    """Short contexts give the same bits in a pass of their own as beside a long one."""
+    kv_heads, dim, contexts = 2, 24, [1, 64, 65, paged_attention.SPLIT]
+    caches = random(2, 4 * paged_attention.SPLIT // 16, 16, kv_heads, dim, dtype=dtype, device=device)
+    tables = torch.arange(len(caches[0]), device=device, dtype=torch.int32).view(4, -1)
+    qkv, outs = random(4, 8 * dim, dtype=dtype, device=device, seed=1), []
+    for splits in (1, 2):
+        place = whole([each - 1 for each in contexts], device), whole(contexts, device)
+        outs.append(torch.zeros((4, 4 * dim), dtype=dtype, device=device))
+        segments = paged_attention.Segments(0, 1, *place, tables, splits)
+        paged_attention.attend(qkv, caches[0], caches[1], segments, None, outs[-1])
+    assert torch.equal(*outs)
+
+
 def check_tile_attention(dtype: torch.dtype, device: str, window: int | None) -> None:
     """A first tile, a later one, a last one that is partly padding, and one that is nothing but padding."""
     _check_attention(dtype, device, window, TILE, [0, 96, 64, 0], [32, 128, 70, 0])

@@ -36,6 +36,11 @@ def test_decode_rows_attend_over_their_blocks(dtype: torch.dtype, window: int | 
 
 
 @both
+def test_a_short_context_does_not_see_how_long_others_are(dtype: torch.dtype) -> None:
+    equalities.check_splits(dtype, "cpu")
+
+
+@both
 @pytest.mark.parametrize("window", [None, 20])
 def test_tiles_attend_over_their_blocks(dtype: torch.dtype, window: int | None) -> None:
     equalities.check_tile_attention(dtype, "cpu", window)
