@@ -62,16 +62,19 @@ class Draw:
         return len(self.output_ids) + len(self.draft)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether the logits are taken as they are."""
+    def has_penalties(self) -> bool:
         sampling = self.sampling
-        has_penalties = sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty
-        return not (has_penalties or self.barred)
+        return bool(sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty)
 
     @property
-    def is_simple(self) -> bool:
-        """Whether the token is the one with the largest logit, and nothing else is asked for."""
-        return self.sampling.temperature == 0 and self.sampling.logprobs is None and self.is_plain
+    def is_plain(self) -> bool:
+        """Whether the logits are taken as they are."""
+        return not (self.has_penalties or self.barred)
+
+    def takes(self, best: int) -> bool:
+        """Whether the token is `best`, the one with the largest logit, and nothing else is asked for."""
+        is_greedy = self.sampling.temperature == 0 and self.sampling.logprobs is None
+        return is_greedy and not self.has_penalties and best not in self.barred
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +137,7 @@ def sample(logits: Tensor, draws: Sequence[Draw], find_best: Best | None = None)
     """
     token_ids, are_finite = (find_best or _best)(logits)
     choices = [Choice(*each) for each in zip(token_ids, are_finite, strict=True)]
-    special = [row for row, draw in enumerate(draws) if are_finite[row] and not draw.is_simple]
+    special = [row for row, draw in enumerate(draws) if are_finite[row] and not draw.takes(token_ids[row])]
     if special:
         # One row after the other: what a row needs stays in the processor's cache, and is a matter of that row alone.
         for row, scores in zip(special, logits[special].cpu().numpy(), strict=True):
