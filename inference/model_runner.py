@@ -95,11 +95,13 @@ class ModelRunner:
         self._canary_table = tuple(range(cache.num_blocks - num_blocks, cache.num_blocks))
 
     def run(self, plan: Plan, draws: Mapping[str, Sequence[Draw]]) -> Outcome:
-        """Compute one pass and choose the next tokens of every sampled sequence.
+        """Copy blocks, compute one pass and choose the next tokens of every sampled sequence.
 
         `draws` is by id of sequence, one for each of its sampled rows. Raises `OutOfMemory`, after which the
         sequences are as before.
         """
+        for source, target in plan.copies:
+            self.cache.copy(source, target)
         sampled = [work for work in plan.works if work.is_sampled]
         owners = [work.sequence for work in sampled for _ in range(1 + len(work.draft))]
         try:
@@ -127,6 +129,8 @@ class ModelRunner:
     def _batch(self, plan: Plan) -> Batch:
         rows = _Rows(self.cache.block_size)
         decodes = [segment for work in plan.decodes for segment in _add_decodes(rows, work)]
+        is_free = self.decoder.rows_are_uniform
+        assert is_free or not any(work.start % TILE for work in plan.tiles), "tiles start at multiples of their size"
         tiles = [_add_tile(rows, work) for work in plan.tiles]
         if any(work.sequence.is_probe for work in plan.tiles):
             tiles.append(rows.add(list(self.canary_ids), 0, self._canary_table, -1))
@@ -166,7 +170,6 @@ def _add_decodes(rows: _Rows, work: Work) -> list[Segment]:
 
 def _add_tile(rows: _Rows, work: Work) -> Segment:
     sequence = work.sequence
-    assert work.start % TILE == 0, "a tile starts at a multiple of its size"
     assert work.length <= TILE, "a tile has at most its size"
     segment = rows.add(sequence.tokens(work.start, work.length), work.start, sequence.block_table, sequence.slot)
     _mark(rows, work)

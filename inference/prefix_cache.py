@@ -9,12 +9,16 @@ prefill tile and a decode row:
   turn is a part of the prompt in the next one, and is computed again, unless the decoder says that
   its rows are uniform: the same bits in a tile as alone.
 - Reading goes on at the start of a tile.
+
+Where rows are uniform neither holds, and a beginning that ends within a block is found too: the block that last came
+after the blocks before it is copied, as far as its tokens are the same.
 """
 
 from __future__ import annotations
 
 import hashlib
 from array import array
+from collections import OrderedDict
 from collections.abc import Iterable
 from math import lcm
 
@@ -27,7 +31,9 @@ class PrefixCache:
 
     def __init__(self, pool: BlockPool, tile: int, *, is_on: bool = True, rows_are_uniform: bool = False) -> None:
         self.pool, self.is_on, self.rows_are_uniform = pool, is_on, rows_are_uniform
-        self._stride = lcm(pool.block_size, tile) // pool.block_size
+        self._stride = 1 if rows_are_uniform else lcm(pool.block_size, tile) // pool.block_size
+        self._newest = OrderedDict[bytes, tuple[bytes, list[int]]]()
+        self._copies: list[tuple[int, int]] = []
 
     def find(self, sequence: Sequence) -> tuple[int, ...]:
         """The blocks with which `sequence` may begin; its newest token is never among them, nor half a tile."""
@@ -46,9 +52,17 @@ class PrefixCache:
         """Give `sequence` blocks for all its tokens, and count as computed what is found. Ask `fits` first."""
         found = self.find(sequence)
         self.pool.share(found)
+        alike, count = self._alike(sequence, len(found))
         own = self.pool.allocate(self.pool.blocks_for(sequence.num_tokens) - len(found))
         sequence.block_table = found + own
-        self._skip_to(sequence, len(found))
+        self._skip_to(sequence, len(found), count)
+        if count:
+            self._copies.append((alike, own[0]))
+
+    def take_copies(self) -> tuple[tuple[int, int], ...]:
+        """Blocks to be copied, from and to, in this order and before the next pass writes anything."""
+        copies, self._copies = tuple(self._copies), []
+        return copies
 
     def catch_up(self, sequence: Sequence) -> None:
         """Skip what others, who run beside `sequence` and began with the same tokens, have computed meanwhile."""
@@ -67,9 +81,11 @@ class PrefixCache:
         num_tokens = min(sequence.num_computed, self._num_nameable(sequence))
         num_full = num_tokens // self.pool.block_size
         if num_full > sequence.num_kept:
-            named = slice(sequence.num_kept, num_full)
-            for block, name in zip(sequence.block_table[named], self._names(sequence, num_full)[named], strict=True):
-                self.pool.name(block, name)
+            names = self._names(sequence, num_full)
+            for index in range(sequence.num_kept, num_full):
+                self.pool.name(sequence.block_table[index], names[index])
+                if self.rows_are_uniform:
+                    self._remember(self._before(sequence, index), names[index], self._tokens(sequence, index))
             sequence.num_kept = num_full
 
     def end(self, sequence: Sequence) -> None:
@@ -78,21 +94,45 @@ class PrefixCache:
         self.pool.free(sequence.block_table)
         sequence.block_table, sequence.num_kept = (), 0
 
-    def _skip_to(self, sequence: Sequence, num_blocks: int) -> None:
-        """Count `num_blocks` blocks that were found as computed, and as named."""
+    def _skip_to(self, sequence: Sequence, num_blocks: int, more: int = 0) -> None:
+        """Count `num_blocks` blocks that were found as computed and as named, and `more` tokens as computed."""
         sequence.num_kept = num_blocks
-        sequence.num_computed = num_blocks * self.pool.block_size
+        sequence.num_computed = num_blocks * self.pool.block_size + more
         sequence.num_cached = max(sequence.num_cached, min(sequence.num_computed, sequence.num_prompt))
 
     def _num_nameable(self, sequence: Sequence) -> int:
         """The first tokens of `sequence` whose keys any sequence with the same tokens would compute alike."""
         return sequence.num_tokens if self.rows_are_uniform else sequence.num_prompt
 
+    def _alike(self, sequence: Sequence, num_found: int) -> tuple[int, int]:
+        """A block that begins as that of `sequence` after the first `num_found` does, and with how many tokens."""
+        name, tokens = self._newest.get(self._before(sequence, num_found), (b"", []))
+        blocks = self.pool.find([name]) if self.is_on else ()
+        if not blocks:
+            return -1, 0
+        own = self._tokens(sequence, num_found)[: sequence.num_tokens - 1 - num_found * self.pool.block_size]
+        alike = [one == other for one, other in zip(own, tokens, strict=False)]
+        return blocks[0], (*alike, False).index(False)
+
+    def _remember(self, before: bytes, name: bytes, tokens: list[int]) -> None:
+        """Note what came last after the block named `before`; as many notes are kept as there are blocks."""
+        self._newest[before] = name, tokens
+        self._newest.move_to_end(before)
+        if len(self._newest) > self.pool.num_blocks:
+            self._newest.popitem(last=False)
+
     def _names(self, sequence: Sequence, count: int) -> list[bytes]:
         """The names of the first `count` blocks, each a hash that covers those before it."""
-        names, size = sequence.block_names, self.pool.block_size
+        names = sequence.block_names
         while len(names) < count:
-            before = names[-1] if names else hashlib.sha256(sequence.digest.encode()).digest()
-            tokens = array("I", sequence.tokens(len(names) * size, size))
-            names.append(hashlib.sha256(before + tokens.tobytes()).digest())
+            tokens = array("I", self._tokens(sequence, len(names)))
+            names.append(hashlib.sha256(self._before(sequence, len(names)) + tokens.tobytes()).digest())
         return names[:count]
+
+    def _before(self, sequence: Sequence, index: int) -> bytes:
+        """The name of the block before the one at `index`; of the first, which has none before it, the adapter's."""
+        return self._names(sequence, index)[-1] if index else hashlib.sha256(sequence.digest.encode()).digest()
+
+    def _tokens(self, sequence: Sequence, index: int) -> list[int]:
+        """The tokens of the block at `index`."""
+        return sequence.tokens(index * self.pool.block_size, self.pool.block_size)

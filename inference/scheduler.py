@@ -119,10 +119,12 @@ class Scheduler:
         self._reserve()
         admitted = self._admit()
         guests = self._guests()
+        copies = self.prefixes.take_copies()
         if guests:
-            return Plan((), tuple(self._tiles(guests, self.prefill_tokens)), tuple(admitted), is_for_guests=True)
+            tiles = self._tiles(guests, self.prefill_tokens)
+            return Plan((), tuple(tiles), tuple(admitted), copies, is_for_guests=True)
         decodes, budget = self._decodes(self.prefill_tokens)
-        return Plan(tuple(decodes), tuple(self._tiles(self.running, budget)), tuple(admitted))
+        return Plan(tuple(decodes), tuple(self._tiles(self.running, budget)), tuple(admitted), copies)
 
     def _guests(self) -> list[Sequence]:
         """Chats whose tenant waits for a first word while others are answered: their prompts get a pass to themselves,

@@ -40,6 +40,11 @@ class KVCache:
         self.keys = [torch.empty(shape, dtype=dtype, device=device) for _ in range(architecture.num_layers)]
         self.values = [torch.empty(shape, dtype=dtype, device=device) for _ in range(architecture.num_layers)]
 
+    def copy(self, source: int, target: int) -> None:
+        """Put what block `source` holds into block `target`."""
+        for each in (*self.keys, *self.values):
+            each[target] = each[source]
+
     def write(self, layer: int, writes: Writes, keys: Tensor, values: Tensor) -> None:
         """Put `keys` and `values` [rows, kv heads, head_dim] where `writes` says.
 

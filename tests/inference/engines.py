@@ -202,6 +202,11 @@ class ReadingDecoder:
             logits[index, next_token(context, self._digest_of(int(batch.adapter_slots[row])), self._habit)] = 8.0
         return logits
 
+    def copy(self, source: int, target: int, block_size: int) -> None:
+        for place in range(block_size):
+            if source * block_size + place in self._memory:
+                self._memory[target * block_size + place] = self._memory[source * block_size + place]
+
     @staticmethod
     def _rows(segment: Segment) -> range:
         return range(segment.start, segment.start + segment.length)
@@ -243,13 +248,15 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
     pool = BlockPool(settings["num_blocks"], settings["block_size"])
     is_uniform = settings["rows_are_uniform"]
     prefixes = PrefixCache(pool, TILE, is_on=settings["prefix_cache"], rows_are_uniform=is_uniform)
+    decoder = ReadingDecoder(slots.digest, settings["habit"], is_uniform)
     cache = _no_cache(pool.num_blocks + canary_blocks(pool.block_size), pool.block_size)
+    cache.copy = lambda source, target: decoder.copy(source, target, pool.block_size)  # type: ignore[method-assign]
     tokenizer = Tokenizer(make_tokenizer(directory))
     canary = tuple(tokenizer.encode("a canary"))
     machine = Machine(
         tokenizer=tokenizer,
         scheduler=Scheduler(pool, slots, settings["max_rows"], settings["prefill_tokens"], prefixes),
-        runner=ModelRunner(ReadingDecoder(slots.digest, settings["habit"], is_uniform), cache, None, canary),
+        runner=ModelRunner(decoder, cache, None, canary),
         slots=slots,
         host_cache=host_cache,
         loader=loader,

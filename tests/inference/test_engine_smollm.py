@@ -108,3 +108,20 @@ def test_a_known_beginning_and_guesses_change_no_bit(
     assert expected.finished.stats.cached_tokens == 0
     assert engine.residency().accepted_tokens > accepted
     assert_nothing_held(engine)
+
+
+def test_a_beginning_that_ends_within_a_block_is_found_to_the_token(make: MakeEngine) -> None:
+    engine = make("bfloat16")
+    plain = make("bfloat16", prefix_cache=False)
+    shared = "Tweet: The ferry was late again, and nobody told us why.\nMood: annoyed\n\nTweet: Free coffee on the boat!\nMood: glad"
+    settings = Sampling(max_tokens=12, ignore_eos=True, logprobs=2)
+    for tweet in ("The sea was so calm that we all fell asleep on deck, even the dog.", "We ran out of fuel."):
+        request = Generate("it", prompt=f"{shared}\n\nTweet: {tweet}\nMood:", sampling=settings)
+        for each in (engine, plain):
+            each.add(request)
+        found, expected = (drain(each)["it"] for each in (engine, plain))
+        assert (found.token_ids, found.logprobs) == (expected.token_ids, expected.logprobs)
+    common = len(engine.machine.tokenizer.encode(f"{shared}\n\nTweet:"))
+    assert common % 32
+    is_uniform = engine.machine.runner.decoder.rows_are_uniform
+    assert found.finished.stats.cached_tokens == (common if is_uniform else common // 32 * 32)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,35 @@ def test_an_aborted_prompt_leaves_what_was_computed_of_it(make: MakeEngine) -> N
     engine.step()
     engine.abort("a")
     assert answer(engine, "z" * 100)[0].finished.stats.cached_tokens == 64
+
+
+def both_ways(make: MakeEngine, prompts: list[str], **changes: Any) -> dict[str, Record]:
+    """What an engine with uniform rows answers to `prompts`, which come together: the same as without a cache."""
+    engines = [make(rows_are_uniform=True, prefix_cache=is_on, **changes) for is_on in (True, False)]
+    answers = []
+    for engine in engines:
+        for known in [changes["known"]] if "known" in changes else []:
+            engine.add(Generate("known", prompt=known, sampling=Sampling(max_tokens=3, ignore_eos=True)))
+            drain(engine)
+        for n, prompt in enumerate(prompts):
+            engine.add(Generate(f"{n}", prompt=prompt, sampling=Sampling(max_tokens=3, ignore_eos=True)))
+        answers.append(drain(engine))
+    found, plain = answers
+    assert {id: each.token_ids for id, each in found.items()} == {id: each.token_ids for id, each in plain.items()}
+    return found
+
+
+def test_uniform_rows_let_a_beginning_be_found_to_the_token(make: MakeEngine) -> None:
+    for ending, known in (("The sky is wide and grey.", 67), ("The sky.", 67), ("A cat.", 62), ("The sea is wi", 74)):
+        found = both_ways(make, [TEMPLATE + ending], known=TEMPLATE + "The sea is wide and deep and blue.")
+        assert found["0"].finished.stats.cached_tokens == known
+
+
+def test_a_copied_block_may_be_taken_by_the_next_who_starts(make: MakeEngine) -> None:
+    """The block that is copied is one that nobody uses, and all start in one pass."""
+    prompts = ["a" * 40 + "b" * 20, "c" * 60, "d" * 20]
+    found = both_ways(make, prompts, known="a" * 70, num_blocks=12, context_length=128)
+    assert found["0"].finished.stats.cached_tokens == 40
 
 
 def test_uniform_rows_let_an_answer_be_found_too() -> None:
