@@ -12,9 +12,9 @@ from django.conf import settings
 from loraland.api.errors import ApiError
 from loraland.catalogue.composition import MAX_PARTS, Composition
 from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.slug import BASE
 from loraland.generations.start import ANSWERING
 
-BASE: Final = "base"
 _SLUG: Final = re.compile(r"[-\w]{1,80}", re.ASCII)
 _WEIGHT: Final = re.compile(r"-?\d{1,3}(\.\d{1,6})?", re.ASCII)
 _PREFIX: Final = re.compile(r"[0-9a-f]{6,64}")

@@ -15,6 +15,7 @@ from loraland.catalogue import store
 from loraland.catalogue.archive import ArchiveRefused, read_archive
 from loraland.catalogue.card import TEXTS, Card
 from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.slug import refusal
 from loraland.catalogue.submission import Submission, submit
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples
 
@@ -121,8 +122,8 @@ class UploadForm(ModelForm):
                 "name", "Give the new adapter a name, or choose the adapter that this is a version of."
             )
         cleaned["slug"] = slug = cleaned.get("slug") or slugify(name)[:80]
-        if not slug:
-            self.add_error("slug", "No address can be made from the name; write one of letters, digits and -.")
+        if reason := refusal(slug):
+            self.add_error("slug", reason)
         elif Adapter.objects.filter(slug=slug).exists():
             self.add_error("slug", f"{slug} exists already; choose it under “New version of”, or write another slug.")
         return None

@@ -13,6 +13,7 @@ from django.utils.text import slugify
 
 from inference.tasks.metrics import METRICS
 from inference.tasks.recipe import tasks
+from loraland.catalogue import slug as slugs
 from loraland.catalogue.base_shapes import TARGETS
 from loraland.catalogue.categories import CATEGORIES
 from loraland.catalogue.models import Adapter
@@ -129,8 +130,8 @@ class TrainingForm(ModelForm):
 
 def refusal(slug: str) -> str:
     """Why an adapter trained here cannot be called `slug`; empty when it can."""
-    if not slug:
-        return "No address can be made from the name; write one of letters, digits and -."
+    if reason := slugs.refusal(slug):
+        return reason
     if slug in tasks():
         return f"{slug} is a task of the bake-off, which has rows of its own; write another slug."
     adapter = Adapter.objects.filter(slug=slug).first()

@@ -113,7 +113,7 @@ def test_a_known_beginning_and_guesses_change_no_bit(
 def test_a_beginning_that_ends_within_a_block_is_found_to_the_token(make: MakeEngine) -> None:
     engine = make("bfloat16")
     plain = make("bfloat16", prefix_cache=False)
-    shared = "Tweet: The ferry was late again, and nobody told us why.\nMood: annoyed\n\nTweet: Free coffee on the boat!\nMood: glad"
+    shared = "Tweet: The ferry was late again, and why?\nMood: annoyed\n\nTweet: Free coffee on the boat!\nMood: glad"
     settings = Sampling(max_tokens=12, ignore_eos=True, logprobs=2)
     for tweet in ("The sea was so calm that we all fell asleep on deck, even the dog.", "We ran out of fuel."):
         request = Generate("it", prompt=f"{shared}\n\nTweet: {tweet}\nMood:", sampling=settings)

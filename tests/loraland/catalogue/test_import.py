@@ -148,6 +148,7 @@ def test_one_refused_adapter_fails_the_call_and_not_the_others(
     ("name", "arguments", "complaint"),
     [
         ("with space", (), "is no slug"),
+        ("base", (), "base is the name of the base model itself"),
         ("emotion", ("--slug", "no slug"), "is no slug"),
     ],
 )

@@ -171,6 +171,10 @@ def test_a_slug_that_exists_is_not_taken_over(owner: Client) -> None:
     assert any("exists already" in each for each in upload(owner, **pair()))
 
 
+def test_no_adapter_is_called_as_the_base_is(owner: Client) -> None:
+    assert any("base is the name of the base model" in each for each in upload(owner, slug="base", **pair()))
+
+
 def link() -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo("adapter_model.safetensors")
     entry.create_system = 3

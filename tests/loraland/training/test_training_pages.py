@@ -116,6 +116,7 @@ def test_a_plan_that_is_right_becomes_a_training_that_waits(owner: Client, uploa
         ({"metric": "f1_json"}, "F1 of fields needs JSON objects, and a target is “joy”"),
         ({"metric": "mae"}, "Closeness needs numbers, and a target is “joy”"),
         ({"slug": "viggo"}, "viggo is a task of the bake-off"),
+        ({"slug": "base"}, "base is the name of the base model itself"),
         ({"slug": "theirs"}, "There is an adapter theirs already that was not trained here"),
         ({"rank": "65"}, "less than or equal to 64"),
         ({"steps": "0"}, "greater than or equal to 1"),

@@ -17,6 +17,7 @@ from django.db import connection
 
 from loraland.catalogue import card as cards
 from loraland.catalogue import hub, store
+from loraland.catalogue import slug as slugs
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.published_import import card_of, shown_template
 from loraland.catalogue.submission import digest_in, find, submit
@@ -57,6 +58,9 @@ class Command(BaseCommand):
         slug = slug or (entry.slug if entry else Path(source).resolve().name)
         try:
             validate_slug(slug)
+            if reason := slugs.refusal(slug):
+                self._refuse(source, [reason])
+                return None
             directory = self._directory(source, stack)
             card = self._card(directory, slug, entry)
             version = _version_of(directory, slug, card)
