@@ -32,8 +32,8 @@ class Batch:
 
     `token_ids`, `positions`, `cache_slots` (block * block size + offset) and `adapter_slots` (-1 for the base)
     are int64 of shape [rows]. `decodes` are segments of one row each, `tiles` are segments of up to `TILE`
-    rows that start at a position divisible by `TILE`. `sample_rows` [n] int64 names the rows whose logits
-    are wanted.
+    rows that start at a position divisible by `TILE`, unless rows are uniform. `sample_rows` [n] int64 names the
+    rows whose logits are wanted.
     """
 
     token_ids: Tensor

@@ -6,12 +6,12 @@ would have been computed. This asks for care, since a token's keys differ in the
 prefill tile and a decode row:
 
 - Tokens of a prompt are computed in tiles, so only blocks that lie wholly in a prompt get a name. The answer of one
-  turn is a part of the prompt in the next one, and is computed again, unless the decoder says that
-  its rows are uniform: the same bits in a tile as alone.
+  turn is a part of the prompt in the next one, and is computed again.
 - Reading goes on at the start of a tile.
 
-Where rows are uniform neither holds, and a beginning that ends within a block is found too: the block that last came
-after the blocks before it is copied, as far as its tokens are the same.
+Where the decoder says that its rows are uniform, the same bits in a tile as alone, neither holds, and a beginning that
+ends within a block is found too: the block that its tenant last computed after the blocks before it is copied, as far
+as its tokens are the same. Another tenant's is not, for the count of known tokens would tell them one by one.
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class PrefixCache:
     def __init__(self, pool: BlockPool, tile: int, *, is_on: bool = True, rows_are_uniform: bool = False) -> None:
         self.pool, self.is_on, self.rows_are_uniform = pool, is_on, rows_are_uniform
         self._stride = 1 if rows_are_uniform else lcm(pool.block_size, tile) // pool.block_size
-        self._newest = OrderedDict[bytes, tuple[bytes, list[int]]]()
+        self._newest = OrderedDict[tuple[str, bytes], tuple[bytes, list[int]]]()
         self._copies: list[tuple[int, int]] = []
 
     def find(self, sequence: Sequence) -> tuple[int, ...]:
-        """The blocks with which `sequence` may begin; its newest token is never among them, nor half a tile."""
+        """The blocks with which `sequence` may begin; its newest token is never among them, nor, unless
+        rows are uniform, half a tile."""
         if not self.is_on:
             return ()
         longest = min(self._num_nameable(sequence), sequence.num_tokens - 1) // self.pool.block_size
@@ -57,6 +58,8 @@ class PrefixCache:
         sequence.block_table = found + own
         self._skip_to(sequence, len(found), count)
         if count:
+            # The block may have been taken for another already: whoever writes to it does so after the copies, and a
+            # block that is copied to has no name by which it could be copied from.
             self._copies.append((alike, own[0]))
 
     def take_copies(self) -> tuple[tuple[int, int], ...]:
@@ -85,7 +88,7 @@ class PrefixCache:
             for index in range(sequence.num_kept, num_full):
                 self.pool.name(sequence.block_table[index], names[index])
                 if self.rows_are_uniform:
-                    self._remember(self._before(sequence, index), names[index], self._tokens(sequence, index))
+                    self._remember(sequence, index)
             sequence.num_kept = num_full
 
     def end(self, sequence: Sequence) -> None:
@@ -106,18 +109,21 @@ class PrefixCache:
 
     def _alike(self, sequence: Sequence, num_found: int) -> tuple[int, int]:
         """A block that begins as that of `sequence` after the first `num_found` does, and with how many tokens."""
-        name, tokens = self._newest.get(self._before(sequence, num_found), (b"", []))
-        blocks = self.pool.find([name]) if self.is_on else ()
+        if not self._newest:
+            return -1, 0
+        name, tokens = self._newest.get((sequence.tenant, self._before(sequence, num_found)), (b"", []))
+        blocks = self.pool.find([name])
         if not blocks:
             return -1, 0
         own = self._tokens(sequence, num_found)[: sequence.num_tokens - 1 - num_found * self.pool.block_size]
         alike = [one == other for one, other in zip(own, tokens, strict=False)]
         return blocks[0], (*alike, False).index(False)
 
-    def _remember(self, before: bytes, name: bytes, tokens: list[int]) -> None:
-        """Note what came last after the block named `before`; as many notes are kept as there are blocks."""
-        self._newest[before] = name, tokens
-        self._newest.move_to_end(before)
+    def _remember(self, sequence: Sequence, index: int) -> None:
+        """Note the block at `index` as the last computed after those before it; a pool has as many notes as blocks."""
+        place = sequence.tenant, self._before(sequence, index)
+        self._newest[place] = sequence.block_names[index], self._tokens(sequence, index)
+        self._newest.move_to_end(place)
         if len(self._newest) > self.pool.num_blocks:
             self._newest.popitem(last=False)
 
@@ -130,8 +136,8 @@ class PrefixCache:
         return names[:count]
 
     def _before(self, sequence: Sequence, index: int) -> bytes:
-        """The name of the block before the one at `index`; of the first, which has none before it, the adapter's."""
-        return self._names(sequence, index)[-1] if index else hashlib.sha256(sequence.digest.encode()).digest()
+        """The name of the block before the one at `index`, which was given; for the first the adapter's."""
+        return sequence.block_names[index - 1] if index else hashlib.sha256(sequence.digest.encode()).digest()
 
     def _tokens(self, sequence: Sequence, index: int) -> list[int]:
         """The tokens of the block at `index`."""

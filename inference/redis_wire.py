@@ -14,7 +14,7 @@ from typing import Any, Final
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoScriptError, RedisError
 
 from inference import wire_scripts
 from inference.protocol import (
@@ -210,12 +210,22 @@ class RedisWire:
     async def append_all(self, writes: Sequence[Write]) -> list[Receipt]:
         if not writes:
             return []
+        answers = await _answer(self._append_each(writes))
+        missing = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if missing:
+            await _answer(self._client.script_load(wire_scripts.APPEND))
+            again = await _answer(self._append_each([writes[number] for number in missing]))
+            for number, answer in zip(missing, again, strict=True):
+                answers[number] = answer
+        return [_receipt(_sound(answer)) for answer in answers]
+
+    async def _append_each(self, writes: Sequence[Write]) -> list[Any]:
+        """What Redis answers to each write, or its error. redis-py's own way would ask first, before every pass,
+        whether the script is there."""
         pipe = self._client.pipeline(transaction=False)
-        # redis-py would ask first whether the script is there, which is one more turn for every pass.
-        pipe.script_load(wire_scripts.APPEND)
         for write in writes:
             pipe.evalsha(self._append.sha, 0, *_append_args(write))
-        return [_receipt(answer) for answer in (await _answer(pipe.execute()))[1:]]
+        return list(await pipe.execute(raise_on_error=False))
 
     async def release(self, claim: Claim, crashed: bool = False) -> None:
         await _answer(self._release([], [claim.id, claim.token, int(crashed)]))
@@ -257,6 +267,13 @@ async def _answer(awaited: Awaitable[Any]) -> Any:
         return await awaited
     except (RedisError, OSError) as error:
         raise WireError(f"Redis does not serve the wire: {error}") from error
+
+
+def _sound(answer: Any) -> Any:
+    """An answer of a pipeline; one that is an error as a `WireError`."""
+    if isinstance(answer, Exception):
+        raise WireError(f"Redis does not serve the wire: {answer}") from answer
+    return answer
 
 
 def _append_args(write: Write) -> list[str | int]:

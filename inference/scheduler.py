@@ -5,7 +5,7 @@ are read within a budget of tokens. What a row computes never depends on these c
 throughput and fairness:
 
 - Blocks: when they run out the least entitled runner loses its own, and is computed again later: its prompt in
-  the same tiles, its generated tokens as decode rows, exactly as after a takeover from another worker.
+  tiles, its generated tokens as decode rows, exactly as after a takeover from another worker.
 - Slots: a request waits while every device slot holds another adapter in use (`inference.slot_turns`).
 - Whoever is entitled to start and finds no place may displace others, as `inference.priority` says.
 """

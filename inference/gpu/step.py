@@ -1,7 +1,8 @@
 """A batch as a GPU computes it: rows in a fixed order and number, and all that is said of them in one copy.
 
-Decode rows come first, sorted by slot so that rows of one adapter share its weights, padded to a number that a
-captured graph has; then the tiles, each of `TILE` rows. Padding writes nothing, attends to nothing, has no adapter.
+Decode rows come first, sorted by slot so that rows of one adapter find its weights in the L2 cache, padded to a number
+that a captured graph has; then the tiles, each of `TILE` rows. Padding writes nothing, attends to nothing and has no
+adapter.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Attention over the paged cache: decode rows by splits of their context, prefill tiles whole.
 
 The keys of a row are walked in steps of `KEYS` from the beginning of the context, a decode row's in splits of
-`SPLIT` tokens whose results are merged in order. Where steps and splits lie depends on a row's position only,
-so its bits do too. Positions past a row add exact zeros, and nothing unwritten is ever read.
+`SPLIT` tokens whose results, where there are several, are merged in order. Where steps and splits lie depends on a
+row's position only, so its bits do too. Positions past a row add exact zeros, and nothing unwritten is ever read.
 """
 
 from __future__ import annotations

@@ -78,10 +78,6 @@ class SlotTable:
     max_rank: int
     is_int8: bool
 
-    @property
-    def num_slots(self) -> int:
-        return len(self.rank)
-
 
 def empty_table(num_slots: int, max_rank: int, device: torch.device | str, is_int8: bool = False) -> SlotTable:
     """A table of slots without adapters."""

@@ -10,6 +10,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from inference.protocol import Terminal
+from loraland.catalogue.slug import BASE
 from loraland.generations.models import Generation
 from loraland.inference_client import redis
 
@@ -37,7 +38,7 @@ class Count:
 async def count(generation: Generation, terminal: Terminal) -> None:
     """Add one recorded answer. Counting is worth less than recording: without Redis it is skipped and said so."""
     version = generation.adapter_version
-    adapter = version.adapter.slug if version else SUM if generation.components else "base"
+    adapter = version.adapter.slug if version else SUM if generation.components else BASE
     stats = terminal.stats
     adds = {
         f"answers|{adapter}|{generation.source}:{getattr(terminal, 'reason', 'error')}": 1.0,

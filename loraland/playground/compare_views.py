@@ -13,6 +13,7 @@ from django.views.decorators.http import require_GET
 
 from inference.protocol import Sampling
 from loraland.catalogue.models import Adapter
+from loraland.catalogue.slug import BASE
 from loraland.generations.refusal import Refused
 from loraland.generations.visitor import visitor_of
 from loraland.playground import comparisons, pages
@@ -87,11 +88,11 @@ def _competitors(names: list[str]) -> list[Competitor]:
 
 def _next(names: list[str]) -> str:
     """The base if no column has it yet, else the first adapter that none has."""
-    if "base" not in names:
-        return "base"
+    if BASE not in names:
+        return BASE
     slugs = {name.split("@")[0] for name in names}
     other = Adapter.objects.served().exclude(slug__in=slugs).first()
-    return other.slug if other else "base"
+    return other.slug if other else BASE
 
 
 def _without(names: list[str], position: int) -> list[str]:

@@ -12,6 +12,7 @@ from django.db import transaction
 
 from inference.protocol import Message, Sampling
 from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.slug import BASE
 from loraland.generations.models import Generation
 from loraland.generations.refusal import Refused
 from loraland.generations.visitor import Visitor
@@ -36,7 +37,7 @@ class Reading:
 
 def competitor(name: str) -> Competitor:
     """The competitor called `name`: ``base``, ``slug`` or ``slug@digest-prefix``. Raises `Refused`."""
-    if name == "base":
+    if name == BASE:
         return None
     slug, _, prefix = name.partition("@")
     adapter = Adapter.objects.published().filter(slug=slug).first()
@@ -50,7 +51,7 @@ def competitor(name: str) -> Competitor:
 def name_of(version: Competitor) -> str:
     """The shortest name that `competitor` reads back as `version`."""
     if version is None:
-        return "base"
+        return BASE
     is_shown = version.adapter.published_id == version.pk
     return version.adapter.slug if is_shown else f"{version.adapter.slug}@{version.short_digest}"
 

@@ -11,6 +11,7 @@ from django.utils import timezone
 
 from inference.protocol import Message, Sampling
 from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.slug import BASE
 from loraland.generations.models import Generation
 from loraland.generations.refusal import Refused
 from loraland.generations.visitor import Visitor
@@ -113,7 +114,7 @@ def _begin(visitor: Visitor, asked: Asked) -> Conversation:
 
 
 def _adapter(slug: str) -> Adapter | None:
-    if slug in ("", "base"):
+    if slug in ("", BASE):
         return None
     if (adapter := Adapter.objects.published().filter(slug=slug).first()) is None:
         raise Refused("adapter_not_found", f"No adapter called {slug!r} is published; choose another.", 404)

@@ -17,6 +17,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from inference.streams import WireError
 from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.slug import BASE
 from loraland.catalogue.storable import is_storable
 from loraland.generations.models import Generation
 from loraland.generations.refusal import Refused
@@ -34,7 +35,7 @@ from loraland.playground.sampling import defaults
 def chat(request: HttpRequest) -> HttpResponse:
     """A new chat with an adapter or with the base. An example in the address fills the fields and sends nothing."""
     slug = request.GET.get("adapter", "")
-    version = None if slug in ("", "base") else _published(slug)
+    version = None if slug in ("", BASE) else _published(slug)
     prompt = example_prompt(version, request.GET.get("example", ""))
     composer = composer_of(version, defaults(version), prompt)
     is_closed = version is not None and not version.adapter.is_served

@@ -146,7 +146,7 @@ def free_slug(name: str) -> str:
     """A slug for `name` that may be used and is not."""
     slug = slugify(name)[:70] or "adapter"
     names = (name for model in (Adapter, Training) for name in model.objects.values_list("slug", flat=True))
-    taken = {*tasks(), *names}
+    taken = {slugs.BASE, *tasks(), *names}
     return next(each for each in (slug, *(f"{slug}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
 
 

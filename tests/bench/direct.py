@@ -49,7 +49,7 @@ def run_on(engine: Engine, users: int, asks: list[tuple[str, str, int]]) -> dict
 
 
 def _request(id: str, digest: str, prompt: str, length: int) -> Generate:
-    sampling = Sampling(max_tokens=length, ignore_eos=True)
+    sampling = Sampling(max_tokens=length, min_tokens=length, ignore_eos=True)
     return Generate(id, AdapterRef(digest) if digest else None, prompt=prompt, sampling=sampling)
 
 

@@ -58,7 +58,8 @@ class Passes:
     def run(self, *chunks: Chunk) -> list[Tensor]:
         """One pass over all `chunks`; logits [tokens, vocab] of every row, by chunk."""
         batch, lengths = self.batch(*chunks)
-        logits = self.decoder.forward(batch, self.cache, self.lora)
+        # What a decoder gives may lie in memory that its next pass uses.
+        logits = self.decoder.forward(batch, self.cache, self.lora).clone()
         return list(logits.split(lengths))
 
     def batch(self, *chunks: Chunk) -> tuple[Batch, list[int]]:

@@ -175,11 +175,32 @@ def test_uniform_rows_let_a_beginning_be_found_to_the_token(make: MakeEngine) ->
         assert found["0"].finished.stats.cached_tokens == known
 
 
+def test_what_another_tenant_wrote_is_found_by_whole_blocks_only(make: MakeEngine) -> None:
+    engine = make(rows_are_uniform=True)
+    for tenant, prompt, known in (("a", "Wide", 0), ("b", "Mild", 48), ("a", "Tame", 62)):
+        engine.add(Generate("it", prompt=f"{TEMPLATE}{prompt} and deep and blue", tenant=tenant))
+        assert drain(engine)["it"].finished.stats.cached_tokens == known
+
+
 def test_a_copied_block_may_be_taken_by_the_next_who_starts(make: MakeEngine) -> None:
     """The block that is copied is one that nobody uses, and all start in one pass."""
     prompts = ["a" * 40 + "b" * 20, "c" * 60, "d" * 20]
     found = both_ways(make, prompts, known="a" * 70, num_blocks=12, context_length=128)
     assert found["0"].finished.stats.cached_tokens == 40
+
+
+def test_who_must_begin_anew_finds_its_beginning_again(make: MakeEngine) -> None:
+    prompt = "a" * 40 + "b" * 50
+    expected = both_ways(make, [prompt])["0"].token_ids
+    engine = make(rows_are_uniform=True, prefill_tokens=32)
+    engine.add(Generate("known", prompt="a" * 60, sampling=Sampling(max_tokens=2, ignore_eos=True)))
+    drain(engine)
+    engine.add(Generate("it", prompt=prompt, sampling=Sampling(max_tokens=3, ignore_eos=True)))
+    engine.step()
+    [sequence] = engine.scheduler.running
+    assert sequence.num_computed == 40 + 32
+    engine.scheduler.restart(sequence)
+    assert drain(engine)["it"].token_ids == expected
 
 
 def test_uniform_rows_let_an_answer_be_found_too() -> None:

@@ -15,6 +15,7 @@ from inference.protocol import Delta, Finished, Generate, Heartbeat
 from inference.redis_reader import Subscription
 from inference.room import Room
 from inference.streams import RedisWire, WireError
+from inference.wire import Write
 from tests.redis_server import RedisServer
 
 BASE = "tiny"
@@ -129,6 +130,17 @@ async def test_what_a_crash_lost_is_written_again_under_the_same_cursors(wire, c
     assert (receipt.held, receipt.length) == (True, 0)
     await wire.append(mine, [*events, Delta("a", "4 ", (4,))], after=0)
     assert [cursor for cursor, _ in await wire.history("a")] == [f"{number}-0" for number in range(1, 6)]
+
+
+async def test_a_server_that_has_forgotten_the_scripts_gets_every_event_once(wire, client):
+    claims = [await begin(wire, id) for id in ("a", "b")]
+    for word in ("one ", "two "):
+        await client.script_flush()
+        writes = [Write(each, (Delta(each.id, word, (1,)),)) for each in claims]
+        assert [receipt.held for receipt in await wire.append_all(writes)] == [True, True]
+    for mine in claims:
+        await wire.finish(mine, Finished(mine.id, "done"))
+        assert [event.text for _, event in (await read(wire, mine.id))[:-1]] == ["one ", "two "]
 
 
 async def test_a_recorder_that_starts_again_gets_what_it_had_not_committed(wire, server):
