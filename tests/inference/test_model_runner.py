@@ -19,6 +19,8 @@ from tests.inference.engines import VOCAB, ReadingDecoder, make_reading_engine
 class Listener:
     """A decoder that keeps the batch it is given."""
 
+    rows_are_uniform = False
+
     def forward(self, batch: Batch, cache: object, lora: object = None) -> torch.Tensor:
         self.batch = batch
         return torch.zeros(len(batch.sample_rows), VOCAB)

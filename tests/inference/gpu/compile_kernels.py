@@ -52,8 +52,14 @@ def main() -> None:
         bank = SlotBank(32, 64, torch.device("meta"), is_int8)
         decoder = TritonDecoder(architecture, weights, bank)
         passes = Passes(decoder)
-        batch, _ = passes.batch(Chunk(passes.sequence(), [1] * 40), Chunk(passes.sequence(), [1, 2, 3], False))
-        decoder.forward(batch, cache)
+        # With adapters, and one context of more than a split.
+        long, short, new = (passes.sequence(0, max_tokens) for max_tokens in (640, 64, 64))
+        for chunks in (
+            (Chunk(long, [1] * 600), Chunk(new, [1, 2, 3])),
+            (Chunk(long, [1], False), Chunk(short, [1] * 40)),
+        ):
+            batch, _ = passes.batch(*chunks)
+            decoder.forward(batch, cache, bank)
 
 
 if __name__ == "__main__":
