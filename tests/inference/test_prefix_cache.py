@@ -153,14 +153,14 @@ def test_an_aborted_prompt_leaves_what_was_computed_of_it(make: MakeEngine) -> N
     assert answer(engine, "z" * 100)[0].finished.stats.cached_tokens == 64
 
 
-def both_ways(make: MakeEngine, prompts: list[str], **changes: Any) -> dict[str, Record]:
-    """What an engine with uniform rows answers to `prompts`, which come together: the same as without a cache."""
+def both_ways(make: MakeEngine, prompts: list[str], known: str = "known", **changes: Any) -> dict[str, Record]:
+    """What an engine with uniform rows answers to `prompts`, which come together once `known` is answered: the same as
+    without a cache."""
     engines = [make(rows_are_uniform=True, prefix_cache=is_on, **changes) for is_on in (True, False)]
     answers = []
     for engine in engines:
-        for known in [changes["known"]] if "known" in changes else []:
-            engine.add(Generate("known", prompt=known, sampling=Sampling(max_tokens=3, ignore_eos=True)))
-            drain(engine)
+        engine.add(Generate("known", prompt=known, sampling=Sampling(max_tokens=3, ignore_eos=True)))
+        drain(engine)
         for n, prompt in enumerate(prompts):
             engine.add(Generate(f"{n}", prompt=prompt, sampling=Sampling(max_tokens=3, ignore_eos=True)))
         answers.append(drain(engine))
