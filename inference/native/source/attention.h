@@ -38,7 +38,37 @@ struct Context {
     int64_t first, context;
 };
 
-// `group` queries [group, head_dim] that share a key head; their answers go to `out`, laid out like them.
+// Which of the sixteen positions from `at` on are seen.
+inline __mmask16 visible(int64_t at, Context seen) {
+    int64_t skipped = std::clamp<int64_t>(seen.first - at, 0, 16), kept = std::clamp<int64_t>(seen.context - at, 0, 16);
+    return static_cast<__mmask16>(((1u << kept) - 1) & ~((1u << skipped) - 1));
+}
+
+// Scores of the positions [begin, end) become weights in bfloat16, not yet divided by their sum, which is returned. How
+// far the range goes past what is seen changes nothing.
+inline float soften(float* scores, bf16* weights, int64_t begin, int64_t end, Context seen, float scale) {
+    __m512 most = _mm512_set1_ps(-INFINITY);
+    for (int64_t at = begin; at < end; at += 16) {
+        __m512 values = _mm512_mask_mul_ps(_mm512_set1_ps(-INFINITY), visible(at, seen), _mm512_loadu_ps(scores + at - begin), _mm512_set1_ps(scale));
+        most = _mm512_max_ps(most, values);
+        _mm512_storeu_ps(scores + at - begin, values);
+    }
+    __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most)), total = _mm512_setzero_ps();
+    for (int64_t at = begin; at < end; at += 16) {
+        __m512 powers = exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + at - begin), top));
+        powers = _mm512_maskz_mov_ps(visible(at, seen), powers);
+        total = _mm512_add_ps(total, powers);
+        store(weights + at - begin, powers);
+    }
+    return _mm512_reduce_add_ps(total);
+}
+
+// Ask for the memory of sixteen positions ahead of its use: blocks lie anywhere, so that only we know which comes next.
+inline void fetch_positions(const CacheShape& shape, const bf16* from) {
+    for (int64_t at = 0; at < 16 * shape.head_dim; at += 32) _mm_prefetch(reinterpret_cast<const char*>(from + at), _MM_HINT_T0);
+}
+
+// On the vector unit: `group` queries [group, head_dim] that share a key head; their answers go to `out`, laid out like them.
 class HeadAttention {
   public:
     void attend(const CacheShape& shape, int64_t group, const bf16* queries, const bf16* keys, const bf16* values, int64_t kv_head, Context seen, bf16* out) {
@@ -49,7 +79,10 @@ class HeadAttention {
         scores_.resize(group_ * (end_ - begin_));
         weights_.resize(group_ * (end_ - begin_));
         score(queries, keys, values, kv_head, seen);
-        for (int64_t head = 0; head < group_; head++) totals_[head] = soften(head, seen);
+        float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
+        int64_t width = end_ - begin_;
+        for (int64_t head = 0; head < group_; head++)
+            totals_[head] = soften(scores_.data() + head * width, weights_.data() + head * width, begin_, end_, seen, scale);
         gather(values, kv_head, seen, out);
     }
 
@@ -58,19 +91,13 @@ class HeadAttention {
         for (int64_t at = begin_; at < end_; at += 16) {
             int64_t block = shape_.head(seen.table[at / shape_.block_size], kv_head);
             const bf16* corner = keys + block + at % shape_.block_size * 2;
-            // Blocks lie anywhere, so that only we know which comes next.
-            fetch(values + block + at % shape_.block_size * shape_.head_dim);
+            fetch_positions(shape_, values + block + at % shape_.block_size * shape_.head_dim);
             if (at + shape_.block_size < end_)
-                fetch(keys + shape_.head(seen.table[at / shape_.block_size + 1], kv_head) + at % shape_.block_size * shape_.head_dim);
+                fetch_positions(shape_, keys + shape_.head(seen.table[at / shape_.block_size + 1], kv_head) + at % shape_.block_size * shape_.head_dim);
             int64_t head = 0;
             for (; head + 3 <= group_; head += 3) score_heads<3>(queries, corner, head, at);
             for (; head < group_; head++) score_heads<1>(queries, corner, head, at);
         }
-    }
-
-    // Ask for the memory of sixteen positions ahead of its use.
-    void fetch(const bf16* from) const {
-        for (int64_t at = 0; at < 16 * shape_.head_dim; at += 32) _mm_prefetch(reinterpret_cast<const char*>(from + at), _MM_HINT_T0);
     }
 
     template <int count>
@@ -86,32 +113,6 @@ class HeadAttention {
             }
         for (int each = 0; each < count; each++)
             _mm512_storeu_ps(scores_.data() + (head + each) * (end_ - begin_) + at - begin_, _mm512_add_ps(sums[each][0], sums[each][1]));
-    }
-
-    // Scores become weights in bfloat16, not yet divided by their sum, which is returned.
-    float soften(int64_t head, Context seen) {
-        float* scores = scores_.data() + head * (end_ - begin_);
-        bf16* weights = weights_.data() + head * (end_ - begin_);
-        __m512 scale = _mm512_set1_ps(1.0f / std::sqrt(static_cast<float>(shape_.head_dim)));
-        __m512 most = _mm512_set1_ps(-INFINITY);
-        for (int64_t at = begin_; at < end_; at += 16) {
-            __m512 values = _mm512_mask_mul_ps(_mm512_set1_ps(-INFINITY), visible(at, seen), _mm512_loadu_ps(scores + at - begin_), scale);
-            most = _mm512_max_ps(most, values);
-            _mm512_storeu_ps(scores + at - begin_, values);
-        }
-        __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(most)), total = _mm512_setzero_ps();
-        for (int64_t at = begin_; at < end_; at += 16) {
-            __m512 powers = exponential(_mm512_sub_ps(_mm512_loadu_ps(scores + at - begin_), top));
-            powers = _mm512_maskz_mov_ps(visible(at, seen), powers);
-            total = _mm512_add_ps(total, powers);
-            store(weights + at - begin_, powers);
-        }
-        return _mm512_reduce_add_ps(total);
-    }
-
-    static __mmask16 visible(int64_t at, Context seen) {
-        int64_t skipped = std::clamp<int64_t>(seen.first - at, 0, 16), kept = std::clamp<int64_t>(seen.context - at, 0, 16);
-        return static_cast<__mmask16>(((1u << kept) - 1) & ~((1u << skipped) - 1));
     }
 
     void gather(const bf16* values, int64_t kv_head, Context seen, bf16* out) {

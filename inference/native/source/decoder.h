@@ -8,8 +8,8 @@
 #include <numeric>
 #include <vector>
 
-#include "attention.h"
 #include "lora.h"
+#include "matrix_attention.h"
 #include "threads.h"
 
 namespace native {
@@ -81,6 +81,7 @@ class Decoder {
         std::iota(order_.begin(), order_.end(), 0);
         chunks_.clear();
         panels_.clear();
+        find_spans(pass);
         int64_t count = pass.rows < PANEL_ROWS * num_threads_ ? 1 : num_threads_, tiles = (pass.rows + 15) / 16;
         for (int64_t index = 0; index < count; index++)
             add_panel(pass, tiles * index / count * 16, std::min(pass.rows, tiles * (index + 1) / count * 16));
@@ -89,6 +90,18 @@ class Decoder {
             buffer->resize(std::max<size_t>(buffer->size(), pass.rows * width));
         quantised_.resize(std::max<size_t>(quantised_.size(), tiles * 32 * std::max({model_.hidden, queries_, model_.inner})));
         scales_.resize(std::max<size_t>(scales_.size(), pass.rows));
+    }
+
+    // Rows that attention takes together: those of a tile on the matrix unit, else each alone.
+    void find_spans(const PassView& pass) {
+        spans_.clear();
+        for (int64_t row = 0; row < pass.rows; row++) {
+            const int64_t* table = pass.tables + pass.table_starts[row];
+            bool follows = unit_ == MATRICES && row && spans_.back().table == table && spans_.back().count < 16 &&
+                           pass.positions[row] == pass.positions[row - 1] + 1;
+            if (!follows) spans_.push_back({row, 0, pass.positions[row], table, model_.window});
+            spans_.back().count++;
+        }
     }
 
     void add_panel(const PassView& pass, int64_t begin, int64_t end) {
@@ -317,20 +330,23 @@ class Decoder {
     }
 
     void attend(const PassView& pass, int64_t layer) {
-        // Few rows are shared out by the head, many by the row.
-        int64_t heads = model_.num_kv_heads, step = pass.rows < 2 * num_threads_ ? 1 : heads;
-        pool_.run(pass.rows * heads / step, [&](int64_t task) {
-            for (int64_t at = task * step; at < (task + 1) * step; at++) attend_head(pass, layer, at / heads, at % heads);
+        // Few spans are shared out by the head, many by the span.
+        int64_t heads = model_.num_kv_heads, count = spans_.size(), step = count < 2 * num_threads_ ? 1 : heads;
+        pool_.run(count * heads / step, [&](int64_t task) {
+            for (int64_t at = task * step; at < (task + 1) * step; at++) attend_head(pass, layer, spans_[at / heads], at % heads);
         });
     }
 
-    void attend_head(const PassView& pass, int64_t layer, int64_t row, int64_t kv_head) {
-        static thread_local HeadAttention worker;
+    void attend_head(const PassView& pass, int64_t layer, const Span& span, int64_t kv_head) {
         int64_t group = model_.num_heads / model_.num_kv_heads, at = kv_head * group * model_.head_dim;
-        int64_t context = pass.positions[row] + 1;
-        Context seen{pass.tables + pass.table_starts[row], model_.window ? std::max<int64_t>(0, context - model_.window) : 0, context};
-        worker.attend(cache_, group, qkv_.data() + row * qkv_width_ + at, pass.keys[layer], pass.values[layer], kv_head, seen,
-                      attended_.data() + row * queries_ + at);
+        const bf16* queries = qkv_.data() + span.row * qkv_width_ + at;
+        bf16* out = attended_.data() + span.row * queries_ + at;
+        static thread_local MatrixAttention matrices;
+        static thread_local HeadAttention vectors;
+        if (unit_ == MATRICES)
+            matrices.attend(cache_, span, group, {queries, qkv_width_}, pass.keys[layer], pass.values[layer], kv_head, {out, queries_});
+        else
+            vectors.attend(cache_, group, queries, pass.keys[layer], pass.values[layer], kv_head, span.seen_by(0), out);
     }
 
     void activate(const PassView& pass, int64_t layer, const Chunk& chunk) {
@@ -374,6 +390,7 @@ class Decoder {
     std::vector<int64_t> order_;
     std::vector<Chunk> chunks_;
     std::vector<Panel> panels_;
+    std::vector<Span> spans_;
     Buffer<int8_t> quantised_;
     Buffer<float> scales_;
     Buffer<bf16> hidden_, normed_, qkv_, attended_, added_, gate_up_, inner_, sampled_;

@@ -5,11 +5,9 @@
 #include <cstring>
 #include <type_traits>
 
-#include <cpuid.h>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
+#include "units.h"
 #include "vectors.h"
 
 namespace native {
@@ -55,41 +53,6 @@ inline __m512 scaled(__m512i high, __m512i low, float row, const float* outputs)
     return _mm512_mul_ps(_mm512_mul_ps(sums, _mm512_set1_ps(row)), _mm512_loadu_ps(outputs));
 }
 
-// Where products are computed: on the matrix unit, or on the vector unit from pairs of bfloat16 or from single float32.
-enum Unit : int { MATRICES, PAIRS, SINGLES };
-
-// The matrix unit wants the system's leave, once a process.
-inline bool ask_for_matrix_unit() {
-    constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XTILE_DATA = 18;
-    return __builtin_cpu_supports("amx-bf16") && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILE_DATA) == 0;
-}
-
-// By the processor's own word: older compilers do not know the feature by its name.
-inline bool has_avx512_fp16() {
-    unsigned a, b, c, d = 0;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 23 & 1);
-}
-
-// The fastest unit of this processor. Intel's vector units multiply pairs of bfloat16 at half the rate of float32.
-inline Unit best_unit() {
-    if (ask_for_matrix_unit()) return MATRICES;
-    return __builtin_cpu_is("intel") && has_avx512_fp16() ? SINGLES : PAIRS;
-}
-
-struct alignas(64) TileConfig {
-    uint8_t palette = 1, start_row = 0, reserved[14] = {};
-    uint16_t bytes[16] = {};
-    uint8_t rows[16] = {};
-
-    // Tiles 0 to 3 hold sums, 4 and 5 rows, 6 and 7 weights. `low` and `high` rows of the batch are in them.
-    TileConfig(int64_t low, int64_t high) {
-        for (int tile = 0; tile < 8; tile++) bytes[tile] = 64;
-        rows[0] = rows[1] = rows[4] = static_cast<uint8_t>(low);
-        rows[2] = rows[3] = rows[5] = static_cast<uint8_t>(std::max<int64_t>(high, 1));
-        rows[6] = rows[7] = 16;
-    }
-};
-
 // Products of rows with packed blocks of outputs on the matrix unit, 32 rows and two blocks at a time. A tile has 64
 // bytes of 16 rows or, packed, of 16 outputs: 32 inputs in bfloat16, 64 in int8. There the upper tile has the high bits
 // of 16 rows and the lower one the low.
@@ -103,14 +66,22 @@ class MatrixUnit {
     static void multiply(const Rows& rows, const Number* blocks, int64_t num_blocks, int64_t in, const float* scales, Out out) {
         // Rows of whole numbers are padded to tiles.
         bool is_full = !IS_WIDE || rows.count >= STEP;
-        TileConfig config(is_full ? 16 : std::min<int64_t>(16, rows.count), is_full ? 16 : std::max<int64_t>(0, rows.count - 16));
-        _tile_loadconfig(&config);
+        configure(is_full ? 16 : std::min<int64_t>(16, rows.count), is_full ? 16 : std::clamp<int64_t>(rows.count - 16, 1, 16));
         for (int64_t block = 0; block < num_blocks; block += 2)
             for (int64_t first = 0; first < rows.count; first += STEP) patch(rows, first, blocks, block, num_blocks, in, scales, out);
         _tile_release();
     }
 
   private:
+    // Tiles 0 to 3 hold sums, 4 and 5 rows, 6 and 7 weights. `low` and `high` rows of the batch are in them.
+    static void configure(int64_t low, int64_t high) {
+        TileConfig config;
+        for (int tile : {0, 1, 4}) config.set(tile, low, 64);
+        for (int tile : {2, 3, 5}) config.set(tile, high, 64);
+        for (int tile : {6, 7}) config.set(tile, 16, 64);
+        config.load();
+    }
+
     // Up to two blocks of outputs of the rows from `first` on. Where fewer are left than tiles have, they begin before.
     static void patch(const Rows& rows, int64_t first, const Number* blocks, int64_t block, int64_t num_blocks, int64_t in, const float* scales, Out out) {
         int64_t bytes = in * sizeof(Number), low = std::min<int64_t>(16, rows.count - first), high = low;

@@ -36,6 +36,7 @@ WIDE = {
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "llama, tied": ("llama", {"tie_word_embeddings": True}),
     "llama, every head its own key": ("llama", {"num_key_value_heads": 6}),
+    "llama, wide heads": ("llama", {"head_dim": 96, "num_attention_heads": 4}),
     "mistral, window": ("mistral", {"sliding_window": 20}),
     "mistral, window of a block": ("mistral", {"sliding_window": 16}),
 }
