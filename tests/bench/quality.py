@@ -41,7 +41,7 @@ SETTINGS = {
 def main() -> None:
     options = _options()
     if options.setting:
-        print(json.dumps(measure(options.data, options.rows)))
+        print(json.dumps(measure(options.data, options.rows, options.tasks)))
         return
     columns = {name: _in_a_process(name, options) for name in options.settings.split(",")}
     print("| adapter | " + " | ".join(columns) + " |\n|---|" + "---:|" * len(columns))
@@ -53,6 +53,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.quality", description=__doc__)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--rows", type=int, default=300, help="test rows of each task")
+    parser.add_argument("--tasks", nargs="+", help="default: every adapter")
     parser.add_argument("--settings", default="bf16,int8,int4", help=f"of {', '.join(SETTINGS)}")
     parser.add_argument("--setting", help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -61,6 +62,7 @@ def _options() -> argparse.Namespace:
 def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, "-m", "tests.bench.quality", "--setting", name]
     command += ["--data", str(options.data), "--rows", str(options.rows)]
+    command += ["--tasks", *options.tasks] if options.tasks else []
     with tempfile.TemporaryDirectory(prefix="loraland-quality-") as directory:
         (Path(directory) / "models").symlink_to(REPO / "var" / "models")
         environment = {**os.environ, "VAR_DIR": directory, **SETTINGS[name]}
@@ -70,10 +72,11 @@ def _in_a_process(name: str, options: argparse.Namespace) -> dict[str, float]:
     return json.loads(output.splitlines()[-1])
 
 
-def measure(data: Path, count: int) -> dict[str, float]:
-    """Scores by slug, with the engine that the environment asks for."""
+def measure(data: Path, count: int, tasks: Sequence[str] | None) -> dict[str, float]:
+    """Scores by slug of `tasks` or of all, with the engine that the environment asks for."""
     config = read_config()
     folders = sorted(path.parent for path in (REPO / "adapters").glob("*/card.toml"))
+    folders = [folder for folder in folders if not tasks or folder.name in tasks]
     digests = {folder.name: _store(folder, config.adapters_dir) for folder in folders}
     engine = Engine(config)
     torch.set_num_threads(1 if engine.machine.is_native else torch.get_num_threads())
