@@ -1,12 +1,16 @@
 """The decoder of `inference.model` on a GPU: the same model, computed by the kernels of `inference.kernels`.
 
+What adapters ask of the rows of a product is computed beside the base's product, on a stream of its own.
+
 Where `is_deterministic`, every product of the base has `PANEL` rows, so that a library chooses the same kernel
 whatever the batch; our own kernels never look at it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,9 +20,10 @@ from inference.architecture import Architecture
 from inference.batch import Batch
 from inference.config import EngineConfig
 from inference.gpu.adapters import SlotBank
-from inference.gpu.graphs import Graphs
-from inference.gpu.step import PANEL, Staging, Step, decode_shape, shape_of
-from inference.kernels.lora import add_embedding, add_lora
+from inference.gpu.beside import beside
+from inference.gpu.graphs import Graphs, run_eagerly
+from inference.gpu.step import PANEL, Step, decode_shape, shape_of
+from inference.kernels.lora import add_embedding, empty_planes, expand, shrink
 from inference.kernels.norm import add_rms_norm
 from inference.kernels.paged_attention import attend
 from inference.kernels.rope import rotate_and_store
@@ -44,8 +49,8 @@ def make_decoder(
 class TritonDecoder:
     """The base model, with the adapters of `bank`.
 
-    Where there is CUDA, decode passes are graphs over the cache of the first pass. Those of up to `max_rows` rows
-    with short contexts are captured before it, longer ones when they come.
+    Where there is CUDA, passes are graphs over the cache of the first one. Decode passes of up to `max_rows` rows with
+    short contexts are captured before it, longer ones when they come, passes with tiles when their shape comes back.
     """
 
     rows_are_uniform = False
@@ -63,6 +68,7 @@ class TritonDecoder:
         self._rotary = Rotary(architecture, weights.dtype, weights.device)
         self._groups = groups(architecture)
         self._graphs: Graphs | None = None
+        self._side = torch.cuda.Stream(weights.device) if weights.device.type == "cuda" else None
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:
@@ -74,11 +80,9 @@ class TritonDecoder:
         slots = batch.adapter_slots.tolist() if lora is not None else [-1]
         self.bank.wait(slots)
         shape = replace(shape_of(batch, cache.block_size, self.is_deterministic), has_lora=max(slots) >= 0)
-        if self.weights.device.type == "cuda" and not shape.num_tiles:
+        if self.weights.device.type == "cuda":
             return self._captured(cache).run(shape, batch)
-        staging = Staging(shape, self.weights.device)
-        staging.fill(batch)
-        return self._sampled(staging.step, cache, len(batch.sample_rows))
+        return run_eagerly(self._sampled, shape, batch, cache)
 
     def _captured(self, cache: KVCache) -> Graphs:
         if self._graphs is None:
@@ -87,21 +91,19 @@ class TritonDecoder:
             shapes = {decode_shape(rows, 1, cache.block_size, self.is_deterministic) for rows in counts}
             for shape in sorted(shapes, key=lambda each: each.decode_rows, reverse=True):
                 for has_lora in (True, False):
-                    self._graphs.capture(replace(shape, has_lora=has_lora))
+                    self._graphs.prepare(replace(shape, has_lora=has_lora))
         assert self._graphs.cache is cache, "graphs write into the cache that they were captured with"
         return self._graphs
 
-    def _sampled(self, step: Step, cache: KVCache, count: int | None = None) -> Tensor:
-        """Logits float32 [count, vocab] of the first `count` samples of `step`, or of as many as there may be."""
-        chosen = step.samples[:count]
-        hidden, update = (rows.index_select(0, chosen) for rows in self._layers(step, cache))
+    def _sampled(self, step: Step, cache: KVCache) -> Tensor:
+        """Logits float32 [samples, vocab] of `step`."""
+        hidden, update = (rows.index_select(0, step.samples) for rows in self._layers(step, cache))
         normed = add_rms_norm(hidden, update, self.weights.norm, self.architecture.norm_eps)
-        padding = -len(hidden) % PANEL if self.is_deterministic else 0
-        logits = self._base(self.weights.head, functional.pad(normed, (0, 0, 0, padding)))[: len(hidden)]
-        if step.shape.has_lora:
-            slots = step.slots.index_select(0, chosen)
-            add_lora(logits, normed, slots, self.bank.table, self._groups["head"], 0, 1)
-        return logits.to(torch.float32)
+        head = partial(self._base, self.weights.head, normed)
+        if not step.shape.has_lora:
+            return head().to(torch.float32)
+        slots = step.slots.index_select(0, step.samples)
+        return self._adapted(head, "head", 0, normed, slots, len(slots)).to(torch.float32)
 
     def _layers(self, step: Step, cache: KVCache) -> tuple[Tensor, Tensor]:
         """What the layers make of the rows of `step`: the stream before the last sum, and what is to be added."""
@@ -128,15 +130,33 @@ class TritonDecoder:
         return self._product("o", layer.o, index, attended, step)
 
     def _product(self, name: str, linear: Linear, index: int, rows: Tensor, step: Step) -> Tensor:
-        """The base's product and the adapters' updates of it, first those of decode rows, then those of tiles."""
-        out, first = self._base(linear, rows), step.shape.decode_rows
+        base = partial(self._base, linear, rows)
         if not step.shape.has_lora:
-            return out
-        for part, length in ((slice(0, first), 1), (slice(first, None), TILE)):
-            add_lora(out[part], rows[part], step.slots[part], self.bank.table, self._groups[name], index, length)
+            return base()
+        return self._adapted(base, name, index, rows, step.slots, step.shape.decode_rows)
+
+    def _adapted(
+        self, base: Callable[[], Tensor], name: str, index: int, rows: Tensor, slots: Tensor, num_single: int
+    ) -> Tensor:
+        """The base's product of `rows` and the adapters' updates of it: `num_single` rows come alone, then tiles."""
+        bounds = ((0, num_single, 1), (num_single, len(rows), TILE))
+        runs = [(slice(start, end), length) for start, end, length in bounds if start < end]
+        table, group = self.bank.table, self._groups[name]
+        planes = [empty_planes(rows[part], table, group) for part, _ in runs]
+
+        def shrink_all() -> None:
+            for (part, length), each in zip(runs, planes, strict=True):
+                shrink(each, rows[part], slots[part], table, group, index, length)
+
+        with beside(self._side, shrink_all):
+            out = base()
+        for (part, length), each in zip(runs, planes, strict=True):
+            expand(out[part], each, slots[part], table, group, index, length)
         return out
 
     def _base(self, linear: Linear, rows: Tensor) -> Tensor:
         if not self.is_deterministic or len(rows) == PANEL:
             return linear(rows)
-        return torch.cat([linear(panel) for panel in torch.split(rows, PANEL)])
+        padding = -len(rows) % PANEL
+        padded = functional.pad(rows, (0, 0, 0, padding)) if padding else rows
+        return torch.cat([linear(panel) for panel in torch.split(padded, PANEL)])[: len(rows)]

@@ -1,8 +1,8 @@
 """A batch as a GPU computes it: rows in a fixed order and number, and all that is said of them in one copy.
 
-Decode rows come first, sorted by slot so that rows of one adapter find its weights in the L2 cache, padded to a number
-that a captured graph has; then the tiles, each of `TILE` rows. Padding writes nothing, attends to nothing and has no
-adapter.
+Decode rows come first, sorted by slot so that rows of one adapter find its weights in the L2 cache; then the tiles,
+each of `TILE` rows. Both are padded to numbers that a captured graph has. Padding writes nothing, attends to nothing
+and has no adapter.
 """
 
 from __future__ import annotations
@@ -20,18 +20,23 @@ from inference.tile import TILE
 
 PANEL: Final = 128
 """Rows of every product where bits may not depend on the batch: about as many as reading the weights hides."""
-_BUCKETS: Final = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
+_DECODES: Final = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128)
+"""Decode rows of a pass of their own."""
+_DECODES_BESIDE_TILES: Final = (0, 16, 32, 64, 128)
+"""Fewer numbers, as there are as many graphs for each number of tiles, and a row among those of tiles costs little."""
+_TILES: Final = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 
 
 @dataclass(frozen=True)
 class StepShape:
     """How many decode rows and tiles, padding included, and how many blocks and splits their tables have room for.
 
-    Without `has_lora` all of them are rows of the base.
+    Logits are computed of `num_samples` rows. Without `has_lora` all rows are the base's.
     """
 
     decode_rows: int
     num_tiles: int
+    num_samples: int
     width: int
     splits: int
     has_lora: bool = True
@@ -45,14 +50,14 @@ class StepShape:
         """Lengths of the parts of a `Step`, in order."""
         segments = (self.decode_rows, self.num_tiles)
         per_segment = [count * size for count in segments for size in (1, 1, self.width)]
-        return [self.num_rows] * 4 + per_segment + [self.num_rows]
+        return [self.num_rows] * 4 + per_segment + [self.num_samples]
 
 
 @dataclass(frozen=True)
 class Step:
     """A pass on the device. `token_ids`, `positions`, `places` in the cache and `slots` are int32 [rows].
 
-    `samples` int32 [rows] are the rows whose logits are wanted, in order, and after them any.
+    `samples` int32 [samples] are the rows whose logits are wanted, in order, and after them any.
     """
 
     shape: StepShape
@@ -70,25 +75,34 @@ def round_up(count: int, multiple: int) -> int:
 
 
 def shape_of(batch: Batch, block_size: int, is_deterministic: bool) -> StepShape:
-    """The shape that `batch` is padded to."""
+    """The shape that `batch` is padded to: one of few, each a graph."""
     longest = max(segment.context for segment in batch.decodes + batch.tiles)
     decodes, tiles = len(batch.decodes), len(batch.tiles)
     if not tiles:
         return decode_shape(decodes, longest, block_size, is_deterministic)
     if is_deterministic:
-        return _shape(round_up(decodes, PANEL), round_up(tiles, PANEL // TILE), longest, block_size)
-    return _shape(round_up(decodes, 16), tiles, longest, block_size)
+        decodes, tiles = round_up(decodes, PANEL), round_up(tiles, PANEL // TILE)
+    else:
+        decodes, tiles = _bucket(decodes, _DECODES_BESIDE_TILES, 64), _bucket(tiles, _TILES, 16)
+    # Of a tile the last row is sampled, if any; who wants more of them gets room for all.
+    usual, wanted = decodes + tiles, len(batch.sample_rows)
+    return _shape(decodes, tiles, usual if wanted <= usual else decodes + tiles * TILE, longest, block_size)
 
 
 def decode_shape(rows: int, context: int, block_size: int, is_deterministic: bool) -> StepShape:
-    """The shape of a pass of `rows` decode rows whose longest context is `context`: one of few, each a graph."""
-    bucket = next((each for each in _BUCKETS if rows <= each), round_up(rows, 32))
-    return _shape(round_up(rows, PANEL) if is_deterministic else bucket, 0, context, block_size)
+    """The shape of a pass of `rows` decode rows whose longest context is `context`."""
+    padded = round_up(rows, PANEL) if is_deterministic else _bucket(rows, _DECODES, 32)
+    return _shape(padded, 0, padded, context, block_size)
 
 
-def _shape(decode_rows: int, num_tiles: int, context: int, block_size: int) -> StepShape:
+def _bucket(count: int, buckets: tuple[int, ...], beyond: int) -> int:
+    """The next of `buckets`, and past the last a multiple of `beyond`."""
+    return next((each for each in buckets if count <= each), round_up(count, beyond))
+
+
+def _shape(decode_rows: int, num_tiles: int, num_samples: int, context: int, block_size: int) -> StepShape:
     splits = 1 << (-(-context // SPLIT) - 1).bit_length()
-    return StepShape(decode_rows, num_tiles, -(-splits * SPLIT // block_size), splits)
+    return StepShape(decode_rows, num_tiles, num_samples, -(-splits * SPLIT // block_size), splits)
 
 
 class Staging:

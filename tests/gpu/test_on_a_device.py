@@ -9,8 +9,10 @@ import torch
 
 pytest.importorskip("triton", reason="the kernels need the package triton")
 
-from tests.inference.gpu.worlds import MODELS, by_kernels, by_torch, make_world
+from inference.gpu import graphs
+from tests.inference.gpu.worlds import MODELS, by_kernels, by_torch, make_passes, make_world, tokens
 from tests.inference.kernels import equalities
+from tests.inference.passes import Chunk
 
 pytestmark = [
     pytest.mark.gpu,
@@ -46,7 +48,25 @@ def test_updates_are_computed_as_the_twin_does(dtype: torch.dtype, name: str, is
 @pytest.mark.parametrize("is_deterministic", [False, True])
 @pytest.mark.parametrize("kind", MODELS)
 def test_graphs_and_tiles_equal_the_torch_decoder(tmp_path: Path, kind: str, is_deterministic: bool) -> None:
+    """The first round computes prompts kernel by kernel, the second captures them, the third replays."""
     world = make_world(tmp_path, kind)
-    computed = by_kernels(world, "cuda", is_deterministic=is_deterministic)
-    for one, other in zip(computed, by_torch(world), strict=True):
+    computed = by_kernels(world, "cuda", is_deterministic, rounds=3)
+    for one, other in zip(computed, by_torch(world, rounds=3), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
+
+
+def test_a_graph_gives_the_bits_that_its_kernels_give_one_by_one(tmp_path: Path) -> None:
+    passes, slots = make_passes(make_world(tmp_path, "llama"), "cuda", is_deterministic=True)
+    chunks = [Chunk(passes.sequence(slot), tokens(40, slot + 1)) for slot in slots]
+    batch, _ = passes.batch(*chunks, Chunk(passes.sequence(slots[1]), tokens(1, 9), False))
+    first, *again = (passes.decoder.forward(batch, passes.cache, passes.lora).clone() for _ in range(4))
+    assert all(torch.equal(first, each) for each in again)
+
+
+def test_graphs_that_are_dropped_and_captured_again_still_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(graphs, "TILE_GRAPHS", 1)
+    world = make_world(tmp_path, "llama")
+    for one, other in zip(by_kernels(world, "cuda", rounds=4), by_torch(world, rounds=4), strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=0)

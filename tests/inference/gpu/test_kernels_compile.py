@@ -15,13 +15,13 @@ REPO = Path(__file__).parents[3]
 KERNELS = {
     "_add_rms_norm",
     "_attend",
-    "_expand_row",
-    "_expand_tile",
-    "_look_up",
+    "expand_row",
+    "expand_tile",
+    "look_up",
     "_merge",
     "_rotate_and_store",
-    "_shrink_row",
-    "_shrink_tile",
+    "shrink_row",
+    "shrink_tile",
     "_swiglu",
 }
 SHARED_MEMORY = 99 * 1024

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -14,14 +16,17 @@ from inference.tile import TILE
 CPU = torch.device("cpu")
 
 
-def batch(decodes: tuple[Segment, ...], tiles: tuple[Segment, ...], slots: list[int]) -> Batch:
-    """Row n has token 100 + n; every row is sampled."""
+def batch(
+    decodes: tuple[Segment, ...], tiles: tuple[Segment, ...], slots: list[int], num_sampled: int | None = None
+) -> Batch:
+    """Row n has token 100 + n; every row is sampled, or as many as asked for."""
     positions = [0] * len(slots)
     for segment in decodes + tiles:
         first = segment.context - segment.length
         positions[segment.start : segment.start + segment.length] = range(first, segment.context)
     rows = torch.arange(len(slots))
-    return Batch(100 + rows, torch.tensor(positions), 200 + rows, torch.tensor(slots), decodes, tiles, rows)
+    sampled = rows[:num_sampled]
+    return Batch(100 + rows, torch.tensor(positions), 200 + rows, torch.tensor(slots), decodes, tiles, sampled)
 
 
 def test_decode_rows_are_sorted_by_slot_and_tiles_follow() -> None:
@@ -57,6 +62,34 @@ def test_passes_have_few_shapes() -> None:
     assert len({decode_shape(rows, context, 32, False) for rows in range(1, 129) for context in (1, 512)}) == 11
     assert decode_shape(5, 512, 32, False).splits == 1
     assert decode_shape(5, 1100, 32, False).splits == 4
+
+
+def test_passes_with_tiles_have_fewer_for_each_number_of_tiles() -> None:
+    shapes = set()
+    for tiles in range(1, 33):
+        prompt = tuple(Segment(n * TILE, TILE, (9,), TILE) for n in range(tiles))
+        for decodes in range(65):
+            rows = tuple(Segment(tiles * TILE + n, 1, (n,), 1) for n in range(decodes))
+            shapes.add(shape_of(batch(rows, prompt, [-1] * (decodes + tiles * TILE), decodes + tiles), 32, False))
+    assert len(shapes) == 9 * 4
+    assert {(each.decode_rows, each.num_tiles) for each in shapes} >= {(0, 1), (16, 6), (32, 12), (64, 32)}
+
+
+def test_a_tile_of_which_more_than_one_row_is_sampled_has_room_for_all() -> None:
+    prompt = (Segment(0, TILE, (9,), TILE),)
+    assert shape_of(batch((), prompt, [-1] * TILE, 1), 32, False).num_samples == 1
+    assert shape_of(batch((), prompt, [-1] * TILE, 2), 32, False).num_samples == TILE
+
+
+def test_a_padded_tile_has_no_context_no_adapter_and_no_place() -> None:
+    tiles = tuple(Segment(n * TILE, TILE, (n,), TILE) for n in range(5))
+    prompts = batch((), tiles, [2] * 5 * TILE)
+    staging = Staging(shape_of(prompts, 32, False), CPU)
+    for each in (replace(prompts, tiles=tiles + tiles[:1]), prompts):
+        staging.fill(each)
+    assert staging.step.tiles.contexts.tolist() == [TILE] * 5 + [0]
+    assert (staging.step.slots[5 * TILE :] == -1).all()
+    assert (staging.step.places[5 * TILE :] == -1).all()
 
 
 def test_fixed_panels_round_every_kind_of_row_up() -> None:

@@ -10,7 +10,17 @@ pytest.importorskip("triton", reason="the kernels need the package triton")
 from inference.gpu import decoder, step
 from inference.layers.linear import PlainLinear
 from inference.tile import TILE
-from tests.inference.gpu.worlds import BASE_CHUNKS, MODELS, World, by_kernels, by_torch, make_world
+from tests.inference.gpu.worlds import (
+    BASE_CHUNKS,
+    MODELS,
+    World,
+    by_kernels,
+    by_torch,
+    make_passes,
+    make_world,
+    tokens,
+)
+from tests.inference.passes import Chunk
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled here; tests/gpu tests them")
 
@@ -18,6 +28,14 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels a
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, World]:
     return {kind: make_world(tmp_path_factory.mktemp(kind), kind) for kind in MODELS}
+
+
+def test_padding_leaves_no_keys_and_values(worlds: dict[str, World]) -> None:
+    passes, _ = make_passes(worlds["llama"], "cpu")
+    # Three tiles are padded to four, one decode row to sixteen.
+    passes.run(Chunk(passes.sequence(-1), tokens(70, 1)), Chunk(passes.sequence(-1), tokens(1, 2), False))
+    for each in passes.cache.keys + passes.cache.values:
+        assert each.isfinite().all(-1).all(-1).sum() == 70 + 1
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -32,7 +50,8 @@ def test_every_product_of_the_base_has_one_panel_of_rows_where_asked(
     """Updates are left out, for they would take the interpreter long, so only the base's rows are compared."""
     monkeypatch.setattr(step, "PANEL", TILE)
     monkeypatch.setattr(decoder, "PANEL", TILE)
-    monkeypatch.setattr(decoder, "add_lora", lambda *given: None)
+    for half in ("shrink", "expand"):
+        monkeypatch.setattr(decoder, half, lambda *given: None)
     heights: set[int] = set()
     product = PlainLinear.__call__
     monkeypatch.setattr(PlainLinear, "__call__", lambda self, rows: (heights.add(len(rows)), product(self, rows))[1])

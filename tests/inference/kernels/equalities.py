@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,9 @@ from inference.tile import TILE
 
 # Triton's interpreter multiplies bfloat16 as if it were whole numbers, so rounding is tested in float16 there.
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+NOWHERE = 1 << 28
+"""A block or an address at which there is no memory, so that who reads it does not get away with it."""
 
 
 def random(*shape: int, dtype: torch.dtype, device: str, seed: int = 0) -> Tensor:
@@ -82,8 +86,11 @@ def check_splits(dtype: torch.dtype, device: str) -> None:
 
 
 def check_tile_attention(dtype: torch.dtype, device: str, window: int | None) -> None:
-    """A first tile, a later one, a last one that is partly padding, and one that is nothing but padding."""
-    _check_attention(dtype, device, window, TILE, [0, 96, 64, 0], [32, 128, 70, 0])
+    """A first tile, a later one, a last one that is partly padding, and one that is nothing but padding.
+
+    The last still says where some tile began once, as padding does when memory is used again.
+    """
+    _check_attention(dtype, device, window, TILE, [0, 96, 64, 96], [32, 128, 70, 0])
 
 
 def _check_attention(
@@ -102,6 +109,8 @@ def _check_attention(
     for table, context in zip(tables, contexts, strict=True):
         for position in range(context, width * block_size):
             caches[:, table[position // block_size], position % block_size] = float("nan")
+        if not context:
+            table.fill_(NOWHERE)
     segments = paged_attention.Segments(
         2, length, whole(starts, device), whole(contexts, device), tables.to(device, torch.int32), splits
     )
@@ -115,8 +124,11 @@ def _check_attention(
         # What a padding row of a tile sees is nobody's.
         first = 2 + index * length
         written[first + max(context - start, 0) : first + length] = False
+        if not context:
+            assert not out[first : first + length].any()
     assert_near(out[written], expected[written])
     assert torch.isfinite(out).all()
+    assert (out[:2] == 7).all(), "rows before the first segment are none of its business"
 
 
 SHAPE = Architecture(
@@ -161,7 +173,12 @@ def _pair(rank: int, column: int, dtype: torch.dtype, device: str, is_int8: bool
 def make_table(
     pairs: dict[int, dict[int, slot_table.Pair]], device: str, is_int8: bool = False
 ) -> slot_table.SlotTable:
-    table = slot_table.empty_table(5, 64, device, is_int8)
+    """The table of `pairs`. What lies before its first row would be an adapter too, and its addresses lead nowhere."""
+    whole_table = slot_table.empty_table(6, 64, device, is_int8)
+    names = ("a", "b", "unit", "scale", "rank")
+    for name in names:
+        getattr(whole_table, name)[0] = 8 if name == "rank" else NOWHERE
+    table = replace(whole_table, **{name: getattr(whole_table, name)[1:] for name in names})
     for slot, targets in pairs.items():
         for column, pair in targets.items():
             for addresses, part in zip(

@@ -1,0 +1,268 @@
+"""The programs behind `inference.kernels.lora`: one for a decode row or a prefill tile, and a target or some columns.
+
+A program whose rows have no adapter, or one without that target, reads a slot and a rank and is done. Those of padding
+are of that kind.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from inference.kernels.slot_table import INDEX
+
+_RANKS: tl.constexpr = tl.constexpr(16)
+"""Ranks of one step: the least that a tensor core takes."""
+_TARGETS: tl.constexpr = tl.constexpr(len(INDEX))
+
+
+@triton.jit
+def _find(slots: tl.tensor, row: tl.tensor, rank_table: tl.tensor, column: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    """Where the tables have the pair of `row` for the target of `column`, and its rank, 0 where there is none."""
+    slot = tl.load(slots + row)
+    entry = slot * _TARGETS + column
+    return entry, tl.load(rank_table + entry, mask=slot >= 0, other=0)
+
+
+@triton.jit
+def _part(table: tl.tensor, entry: tl.tensor, start: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
+    """The part of a pair whose address `table` has, from its element `start` on."""
+    return tl.load(table + entry).to(tl.pointer_type(KIND)) + start
+
+
+@triton.jit
+def _target_of(
+    block: tl.tensor,
+    WIDTH_0: tl.constexpr,
+    WIDTH_1: tl.constexpr,
+    WIDTH_2: tl.constexpr,
+    BLOCKS_0: tl.constexpr,
+    BLOCKS_1: tl.constexpr,
+) -> tuple[tl.tensor, tl.tensor, tl.tensor, tl.tensor]:
+    """Which target of its group a block of columns belongs to, its number there, the target's width and its start."""
+    is_second, is_third = block >= BLOCKS_0, block >= BLOCKS_0 + BLOCKS_1
+    target = is_second.to(tl.int32) + is_third.to(tl.int32)
+    block -= tl.where(is_third, BLOCKS_0 + BLOCKS_1, tl.where(is_second, BLOCKS_0, 0))
+    width = tl.where(is_third, WIDTH_2, tl.where(is_second, WIDTH_1, WIDTH_0))
+    before = tl.where(is_third, WIDTH_0 + WIDTH_1, tl.where(is_second, WIDTH_0, 0))
+    return target, block, width, before
+
+
+@triton.jit
+def _add(
+    update: tl.tensor,
+    place: tl.tensor,
+    column: tl.tensor,
+    width: tl.tensor,
+    scale_table: tl.tensor,
+    entry: tl.tensor,
+    layer: tl.tensor,
+) -> None:
+    """Add `update` to what lies at `place`, columns `column` of a target. Magnitudes, if it has any, scale the sum."""
+    is_inside = column < width
+    total = tl.load(place, mask=is_inside, other=0.0).to(tl.float32) + update
+    scale = tl.load(scale_table + entry)
+    if scale != 0:
+        scales = scale.to(tl.pointer_type(tl.float32)) + layer.to(tl.int64) * width
+        total *= tl.load(scales + column, mask=is_inside, other=0.0)
+    tl.store(place, total.to(place.dtype.element_ty), mask=is_inside)
+
+
+@triton.jit(do_not_specialize=["layer", "num_rows"])
+def shrink_row(
+    rows: tl.tensor,
+    slots: tl.tensor,
+    a_table: tl.tensor,
+    rank_table: tl.tensor,
+    planes: tl.tensor,
+    num_rows: tl.tensor,
+    layer: tl.tensor,
+    width: tl.tensor,
+    FIRST: tl.constexpr,
+    COUNT: tl.constexpr,
+    PIECES: tl.constexpr,
+    MAX_RANK: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    CHUNK: tl.constexpr,
+) -> None:
+    """A piece of rows @ A for one row and target."""
+    row = tl.program_id(0).to(tl.int64)
+    target, piece = tl.program_id(1) // PIECES, tl.program_id(1) % PIECES
+    entry, rank = _find(slots, row, rank_table, FIRST + target)
+    if rank > 0:
+        kind = rows.dtype.element_ty
+        a = _part(a_table, entry, layer.to(tl.int64) * rank * width, tl.int8 if IS_INT8 else kind)
+        features = piece * CHUNK + tl.arange(0, CHUNK)
+        x = tl.load(rows + row * width + features, mask=features < width, other=0.0).to(tl.float32)
+        for r in range(0, rank, _RANKS):
+            ranks = r + tl.arange(0, _RANKS)
+            inside = (ranks[:, None] < rank) & (features[None, :] < width)
+            weights = tl.load(a + ranks[:, None] * width + features[None, :], mask=inside, other=0)
+            product = tl.sum(weights.to(tl.float32) * x[None, :], axis=1)
+            plane = ((piece * num_rows + row) * COUNT + target) * MAX_RANK + ranks
+            tl.store(planes + plane, product, mask=ranks < rank)
+
+
+@triton.jit(do_not_specialize=["layer", "num_rows"])
+def shrink_tile(
+    rows: tl.tensor,
+    slots: tl.tensor,
+    a_table: tl.tensor,
+    rank_table: tl.tensor,
+    planes: tl.tensor,
+    num_rows: tl.tensor,
+    layer: tl.tensor,
+    width: tl.tensor,
+    FIRST: tl.constexpr,
+    COUNT: tl.constexpr,
+    PIECES: tl.constexpr,
+    MAX_RANK: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    CHUNK: tl.constexpr,
+    ROWS: tl.constexpr,
+    STEP: tl.constexpr,
+) -> None:
+    """A piece of rows @ A for one tile and target."""
+    first = tl.program_id(0) * ROWS
+    target, piece = tl.program_id(1) // PIECES, tl.program_id(1) % PIECES
+    entry, rank = _find(slots, first, rank_table, FIRST + target)
+    if rank > 0:
+        kind = rows.dtype.element_ty
+        a = _part(a_table, entry, layer.to(tl.int64) * rank * width, tl.int8 if IS_INT8 else kind)
+        row = (first + tl.arange(0, ROWS)).to(tl.int64)
+        for r in range(0, rank, _RANKS):
+            ranks = r + tl.arange(0, _RANKS)
+            product = tl.zeros((ROWS, _RANKS), tl.float32)
+            for k in range(0, CHUNK, STEP):
+                features = piece * CHUNK + k + tl.arange(0, STEP)
+                x = tl.load(rows + row[:, None] * width + features[None, :], mask=features[None, :] < width, other=0.0)
+                a_inside = (ranks[None, :] < rank) & (features[:, None] < width)
+                weights = tl.load(a + ranks[None, :] * width + features[:, None], mask=a_inside, other=0)
+                product = tl.dot(x, weights.to(x.dtype), product, input_precision="ieee")
+            plane = ((piece * num_rows + row[:, None]) * COUNT + target) * MAX_RANK + ranks[None, :]
+            tl.store(planes + plane, product, mask=ranks[None, :] < rank)
+
+
+@triton.jit(do_not_specialize=["layer", "num_rows"])
+def expand_row(
+    out: tl.tensor,
+    planes: tl.tensor,
+    slots: tl.tensor,
+    b_table: tl.tensor,
+    unit_table: tl.tensor,
+    scale_table: tl.tensor,
+    rank_table: tl.tensor,
+    num_rows: tl.tensor,
+    layer: tl.tensor,
+    FIRST: tl.constexpr,
+    COUNT: tl.constexpr,
+    PIECES: tl.constexpr,
+    MAX_RANK: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WIDTH_0: tl.constexpr,
+    WIDTH_1: tl.constexpr,
+    WIDTH_2: tl.constexpr,
+    BLOCKS_0: tl.constexpr,
+    BLOCKS_1: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    PIECES_UP: tl.constexpr,
+) -> None:
+    """The update of one row, in some columns of a target."""
+    target, block, width, before = _target_of(tl.program_id(1), WIDTH_0, WIDTH_1, WIDTH_2, BLOCKS_0, BLOCKS_1)
+    row = tl.program_id(0).to(tl.int64)
+    entry, rank = _find(slots, row, rank_table, FIRST + target)
+    if rank > 0:
+        kind = out.dtype.element_ty
+        start = layer.to(tl.int64) * rank
+        b = _part(b_table, entry, start * width, tl.int8 if IS_INT8 else kind)
+        units = _part(unit_table, entry, start, tl.float32)
+        column = block * COLUMNS + tl.arange(0, COLUMNS)
+        piece = tl.arange(0, PIECES_UP)
+        update = tl.zeros((COLUMNS,), tl.float32)
+        for r in range(0, rank, _RANKS):
+            ranks = r + tl.arange(0, _RANKS)
+            plane = ((piece[:, None] * num_rows + row) * COUNT + target) * MAX_RANK + ranks[None, :]
+            inside = (piece[:, None] < PIECES) & (ranks[None, :] < rank)
+            shrunk = tl.sum(tl.load(planes + plane, mask=inside, other=0.0), axis=0)
+            if IS_INT8:
+                shrunk *= tl.load(units + ranks, mask=ranks < rank, other=0.0)
+            b_inside = (ranks[:, None] < rank) & (column[None, :] < width)
+            weights = tl.load(b + ranks[:, None] * width + column[None, :], mask=b_inside, other=0)
+            update += tl.sum(shrunk.to(kind).to(tl.float32)[:, None] * weights.to(tl.float32), axis=0)
+        _add(update, out + row * WIDTH + before + column, column, width, scale_table, entry, layer)
+
+
+@triton.jit(do_not_specialize=["layer", "num_rows"])
+def expand_tile(
+    out: tl.tensor,
+    planes: tl.tensor,
+    slots: tl.tensor,
+    b_table: tl.tensor,
+    unit_table: tl.tensor,
+    scale_table: tl.tensor,
+    rank_table: tl.tensor,
+    num_rows: tl.tensor,
+    layer: tl.tensor,
+    FIRST: tl.constexpr,
+    COUNT: tl.constexpr,
+    PIECES: tl.constexpr,
+    MAX_RANK: tl.constexpr,
+    IS_INT8: tl.constexpr,
+    WIDTH: tl.constexpr,
+    WIDTH_0: tl.constexpr,
+    WIDTH_1: tl.constexpr,
+    WIDTH_2: tl.constexpr,
+    BLOCKS_0: tl.constexpr,
+    BLOCKS_1: tl.constexpr,
+    COLUMNS: tl.constexpr,
+    ROWS: tl.constexpr,
+) -> None:
+    """The updates of one tile, in some columns of a target."""
+    target, block, width, before = _target_of(tl.program_id(1), WIDTH_0, WIDTH_1, WIDTH_2, BLOCKS_0, BLOCKS_1)
+    first = tl.program_id(0) * ROWS
+    entry, rank = _find(slots, first, rank_table, FIRST + target)
+    if rank > 0:
+        kind = out.dtype.element_ty
+        start = layer.to(tl.int64) * rank
+        b = _part(b_table, entry, start * width, tl.int8 if IS_INT8 else kind)
+        units = _part(unit_table, entry, start, tl.float32)
+        row = (first + tl.arange(0, ROWS)).to(tl.int64)[:, None]
+        column = block * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        update = tl.zeros((ROWS, COLUMNS), tl.float32)
+        for r in range(0, rank, _RANKS):
+            ranks = r + tl.arange(0, _RANKS)
+            shrunk = tl.zeros((ROWS, _RANKS), tl.float32)
+            for piece in range(PIECES):
+                plane = ((piece * num_rows + row) * COUNT + target) * MAX_RANK + ranks[None, :]
+                shrunk += tl.load(planes + plane, mask=ranks[None, :] < rank, other=0.0)
+            if IS_INT8:
+                shrunk *= tl.load(units + ranks, mask=ranks < rank, other=0.0)[None, :]
+            b_inside = (ranks[:, None] < rank) & (column < width)
+            weights = tl.load(b + ranks[:, None] * width + column, mask=b_inside, other=0)
+            update = tl.dot(shrunk.to(kind), weights.to(kind), update, input_precision="ieee")
+        _add(update, out + row * WIDTH + before + column, column, width, scale_table, entry, layer)
+
+
+@triton.jit
+def look_up(
+    token_ids: tl.tensor,
+    slots: tl.tensor,
+    a_table: tl.tensor,
+    rank_table: tl.tensor,
+    planes: tl.tensor,
+    out: tl.tensor,
+    COLUMN: tl.constexpr,
+    MAX_RANK: tl.constexpr,
+    RANKS: tl.constexpr,
+    IS_INT8: tl.constexpr,
+) -> None:
+    """The embedding's A for the token of one row."""
+    row = tl.program_id(0).to(tl.int64)
+    entry, rank = _find(slots, row, rank_table, COLUMN)
+    if rank > 0:
+        start = tl.load(token_ids + row).to(tl.int64) * rank
+        a = _part(a_table, entry, start, tl.int8 if IS_INT8 else out.dtype.element_ty)
+        ranks = tl.arange(0, RANKS)
+        values = tl.load(a + ranks, mask=ranks < rank, other=0)
+        tl.store(planes + row * MAX_RANK + ranks, values.to(tl.float32), mask=ranks < rank)
