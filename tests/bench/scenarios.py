@@ -27,6 +27,8 @@ LONGEST_WAIT: Final = 45.0
 """Seconds for all of them: beside an unfair queue there would be no end."""
 COLD: Final = 20
 OVERHEAD_REQUESTS: Final = 160
+INSTRUCTION: Final = 512
+"""Tokens with which all requests of a task begin: an instruction with a few examples in it."""
 
 
 def startup(site: Site) -> dict[str, float]:
@@ -113,20 +115,23 @@ def overhead(site: Site, prompts: Prompts, seed: str) -> dict[str, float]:
     return {"tokens_per_second": run.tokens_per_second} | run.cpu
 
 
-def prefix(site: Site, tasks: list[Task], seed: str) -> dict[str, float]:
-    """Median milliseconds to the first token of an adapter's first request, and of the next with other inputs."""
-    firsts, seconds, chance = [], [], random.Random(seed)
-    for task in tasks:
-        if len(task.rows) < 2:
-            continue
-        for times, row in zip((firsts, seconds), chance.sample(task.rows, 2), strict=True):
-            [sample] = _one_by_one(site, [Ask(task.slug, f"({seed}) {task.shown(row)}", tokens=8)])
-            times.append(sample.first * 1000)
-    return {
-        "first_ms": statistics.median(firsts),
-        "second_ms": statistics.median(seconds),
-        "ratio": statistics.median(second / first for first, second in zip(firsts, seconds, strict=True)),
-    }
+def prefix(site: Site, prompts: Prompts, tasks: list[Task], seed: str) -> dict[str, float]:
+    """Median milliseconds to the first token of an adapter's first request, and of the next with other inputs.
+
+    What they begin with are the card's examples, or an instruction of `INSTRUCTION` tokens.
+    """
+    chance, figures = random.Random(seed), dict[str, float]()
+    asked = [task for task in tasks if len(task.rows) >= 2]
+    for name in ("examples", "instruction"):
+        firsts, seconds = list[float](), list[float]()
+        for task in asked:
+            instruction = prompts.draw(chance, INSTRUCTION)
+            for times, row in zip((firsts, seconds), chance.sample(task.rows, 2), strict=True):
+                text = task.shown(row) if name == "examples" else f"{instruction}\n\n{task.fill(row)}"
+                [sample] = _one_by_one(site, [Ask(task.slug, f"({seed}) {text}", tokens=8)])
+                times.append(sample.first * 1000)
+        figures |= {f"{name}_first_ms": statistics.median(firsts), f"{name}_second_ms": statistics.median(seconds)}
+    return figures
 
 
 def answers_of(site: Site, tasks: list[Task], users: int) -> dict[str, Any]:

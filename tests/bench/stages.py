@@ -129,7 +129,7 @@ def overhead(bench: Bench) -> None:
 def prefix_cache(bench: Bench) -> None:
     if bench.wanted("scenarios", ["prefix"]):
         with bench.site(PREFIX_CACHE="on") as live:
-            bench.fill("scenarios", "prefix", lambda run: scenarios.prefix(live, bench.tasks, str(run)))
+            bench.fill("scenarios", "prefix", lambda run: scenarios.prefix(live, bench.prompts, bench.tasks, str(run)))
 
 
 def training(bench: Bench) -> None:
