@@ -47,12 +47,11 @@ class MatrixAttention {
         scores_.resize(std::max<size_t>(scores_.size(), 16 * (end_ - begin_)));
         weights_.resize(std::max<size_t>(weights_.size(), 16 * (end_ - begin_)));
         // Of one row the heads are worked on together, of several the rows, a head at a time.
-        int64_t height = span.count > 1 ? span.count : 16, dim = shape.head_dim;
-        for (int64_t head = 0; head < group; head += span.count > 1 ? 1 : height) {
-            if (span.count > 1)
-                strip(height, {queries.data + head * dim, queries.stride}, {out.data + head * dim, out.stride});
-            else
-                strip(std::min(height, group - head), {queries.data + head * dim, dim}, {out.data + head * dim, dim});
+        bool is_alone = span.count == 1;
+        int64_t dim = shape.head_dim, together = is_alone ? 16 : 1;
+        for (int64_t head = 0; head < group; head += together) {
+            int64_t height = is_alone ? std::min(together, group - head) : span.count;
+            strip(height, {queries.data + head * dim, is_alone ? dim : queries.stride}, {out.data + head * dim, is_alone ? dim : out.stride});
         }
         _tile_release();
     }
