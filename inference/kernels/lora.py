@@ -29,16 +29,6 @@ _COLUMNS: Final = {1: 256, TILE: 128}
 """Output features of one program of an expanding kernel, by length of the runs of rows."""
 
 
-def add_lora(out: Tensor, rows: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int) -> None:
-    """Add the updates of `rows` [n, width in] to `out` [n, sum of widths] in place.
-
-    `slots` are int32 [n]. Rows come in runs of `length` of one slot: 1 for decode rows, `TILE` for tiles.
-    """
-    planes = empty_planes(rows, table, group)
-    shrink(planes, rows, slots, table, group, layer, length)
-    expand(out, planes, slots, table, group, layer, length)
-
-
 def add_embedding(out: Tensor, token_ids: Tensor, slots: Tensor, table: SlotTable, group: Group) -> None:
     """Add the updates of the embeddings of `token_ids` int32 [n] to `out` [n, hidden] in place."""
     planes = torch.empty((1, len(out), 1, table.max_rank), dtype=torch.float32, device=out.device)
@@ -58,7 +48,11 @@ def empty_planes(rows: Tensor, table: SlotTable, group: Group) -> Tensor:
 def shrink(
     planes: Tensor, rows: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int
 ) -> None:
-    """Write rows @ A to `planes`, in pieces that are still to be added. What no adapter asks for stays unwritten."""
+    """Write `rows` [n, width in] @ A to `planes`, in pieces that are still to be added.
+
+    `slots` are int32 [n]. Rows come in runs of `length` of one slot: 1 for decode rows, `TILE` for tiles. What no
+    adapter asks for stays unwritten.
+    """
     assert length in (1, TILE), "rows come alone or as tiles"
     assert len(rows) == len(slots) == planes.shape[1], "each row has a slot and a place"
     pieces = len(planes)
@@ -84,7 +78,7 @@ def shrink(
 
 
 def expand(out: Tensor, planes: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int) -> None:
-    """Add to `out` the sums of `planes`, rounded to its type, times B, and scale what has magnitudes."""
+    """Add the sums of `planes`, rounded, times B to `out` [n, sum of widths], and scale what has magnitudes."""
     assert len(out) == len(slots) == planes.shape[1], "each row has an update and a slot"
     widths, pieces = (*group.widths, 0, 0)[:3], len(planes)
     blocks = [triton.cdiv(width, _COLUMNS[length]) for width in widths]
@@ -120,7 +114,7 @@ def expand(out: Tensor, planes: Tensor, slots: Tensor, table: SlotTable, group: 
 def add_lora_twin(
     out: Tensor, rows: Tensor, slots: Tensor, pairs: dict[int, dict[int, Pair]], group: Group, layer: int
 ) -> None:
-    """What `add_lora` computes, with the pairs by slot and column instead of a table.
+    """What `shrink` and `expand` compute together, with the pairs by slot and column instead of a table.
 
     With `rows` int32 [n] it is `add_embedding`, and they are token ids.
     """

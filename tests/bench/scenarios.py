@@ -125,9 +125,9 @@ def prefix(site: Site, prompts: Prompts, tasks: list[Task], seed: str) -> dict[s
     for name in ("examples", "instruction"):
         firsts, seconds = list[float](), list[float]()
         for task in asked:
-            instruction = prompts.draw(chance, INSTRUCTION)
+            instruction = prompts.draw(chance, INSTRUCTION) if name == "instruction" else ""
             for times, row in zip((firsts, seconds), chance.sample(task.rows, 2), strict=True):
-                text = task.shown(row) if name == "examples" else f"{instruction}\n\n{task.fill(row)}"
+                text = f"{instruction}\n\n{task.fill(row)}" if instruction else task.shown(row)
                 [sample] = _one_by_one(site, [Ask(task.slug, f"({seed}) {text}", tokens=8)])
                 times.append(sample.first * 1000)
         figures |= {f"{name}_first_ms": statistics.median(firsts), f"{name}_second_ms": statistics.median(seconds)}

@@ -199,7 +199,9 @@ def check_lora(dtype: torch.dtype, device: str, name: str, is_int8: bool = False
     base = random(len(slots), sum(group.widths), dtype=dtype, device=device, seed=1)
     out, expected, layer = base.clone(), base.clone(), 0 if name == "head" else SHAPE.num_layers - 1
     for part, length in ((slice(0, 2 * TILE), TILE), (slice(2 * TILE, None), 1)):
-        lora.add_lora(out[part], rows[part], slots[part], table, group, layer, length)
+        planes = lora.empty_planes(rows[part], table, group)
+        lora.shrink(planes, rows[part], slots[part], table, group, layer, length)
+        lora.expand(out[part], planes, slots[part], table, group, layer, length)
     lora.add_lora_twin(expected, rows, slots, pairs, group, layer)
     _assert_updated(out, expected, base, slots)
 
