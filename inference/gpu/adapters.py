@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.architecture import EMBEDDING
-from inference.kernels.slot_table import INDEX, Pair, SlotTable, bucket, empty_table, quantize
+from inference.gpu.reach import Reach, reach_of
+from inference.kernels.slot_table import INDEX, Pair, SlotTable, bucket, empty_table, entry, quantize
 from inference.layers.lora import AdapterWeights, TargetWeights
 
 _ALIGNMENT: Final = 256
@@ -97,6 +98,7 @@ class SlotBank:
         self.device, self.is_int8 = device, is_int8
         self.table: SlotTable = empty_table(num_slots, max_rank, device, is_int8)
         self._memory: dict[int, Tensor] = {}
+        self._reach: dict[int, Reach] = {}
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._arrivals: dict[int, torch.cuda.Event] = {}
 
@@ -107,6 +109,7 @@ class SlotBank:
     def put(self, slot: int, weights: AdapterWeights) -> None:
         """Begin to copy `weights` into `slot`, which no pass reads any more."""
         packed = weights if isinstance(weights, PackedWeights) else self.prepare(weights)
+        self._reach[slot] = reach_of(packed)
         if self._copies is None:
             self._copy(slot, packed)
             return
@@ -118,6 +121,7 @@ class SlotBank:
     def clear(self, slot: int) -> None:
         """Give back the memory of `slot`, which no pass reads any more."""
         self._memory.pop(slot, None)
+        self._reach.pop(slot, None)
         self._arrivals.pop(slot, None)
 
     def is_ready(self, slot: int) -> bool:
@@ -129,15 +133,20 @@ class SlotBank:
         for slot in set(slots) & self._arrivals.keys():
             torch.cuda.current_stream(self.device).wait_event(self._arrivals.pop(slot))
 
+    def reach(self, slots: Iterable[int]) -> Reach:
+        """How far the adapters in `slots` reach; a slot that is negative or empty is the base's."""
+        return max((self._reach.get(slot, Reach.NOTHING) for slot in slots), default=Reach.NOTHING)
+
     def _copy(self, slot: int, packed: PackedWeights) -> None:
         memory = torch.empty_like(packed.memory, device=self.device)
         memory.copy_(packed.memory, non_blocking=True)
         self._memory[slot] = memory
-        rows = torch.zeros((5, len(INDEX)), dtype=torch.int64, pin_memory=self._copies is not None)
+        rows = torch.zeros((4, len(INDEX)), dtype=torch.int64, pin_memory=self._copies is not None)
         for column, place in packed.places.items():
             assert place.rank <= self.table.max_rank, f"rank {place.rank} is above {self.table.max_rank}"
             addresses = [0 if offset is None else memory.data_ptr() + offset for offset in place.offsets]
-            rows[:, column] = torch.tensor([*addresses, place.rank])
+            entries = [entry(address, place.rank) for address in addresses[:2]]
+            rows[:, column] = torch.tensor(entries + addresses[2:])
         table = self.table
-        for kind, row in zip((table.a, table.b, table.unit, table.scale, table.rank), rows, strict=True):
+        for kind, row in zip((table.a, table.b, table.unit, table.scale), rows, strict=True):
             kind[slot].copy_(row, non_blocking=True)

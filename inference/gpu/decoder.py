@@ -22,6 +22,7 @@ from inference.config import EngineConfig
 from inference.gpu.adapters import SlotBank
 from inference.gpu.beside import beside
 from inference.gpu.graphs import Graphs, run_eagerly
+from inference.gpu.reach import Reach
 from inference.gpu.step import PANEL, Step, decode_shape, shape_of
 from inference.kernels.lora import add_embedding, empty_planes, expand, shrink
 from inference.kernels.norm import add_rms_norm
@@ -77,9 +78,9 @@ class TritonDecoder:
         With no `lora` every row is the base's, else slots are those of the bank. Tensors of `batch` may lie on the
         host, and had better.
         """
-        slots = batch.adapter_slots.tolist() if lora is not None else [-1]
+        slots = set(batch.adapter_slots.tolist()) if lora is not None else set[int]()
         self.bank.wait(slots)
-        shape = replace(shape_of(batch, cache.block_size, self.is_deterministic), has_lora=max(slots) >= 0)
+        shape = replace(shape_of(batch, cache.block_size, self.is_deterministic), reach=self.bank.reach(slots))
         if self.weights.device.type == "cuda":
             return self._captured(cache).run(shape, batch)
         return run_eagerly(self._sampled, shape, batch, cache)
@@ -90,8 +91,8 @@ class TritonDecoder:
             counts = range(1, self.max_rows + 1)
             shapes = {decode_shape(rows, 1, cache.block_size, self.is_deterministic) for rows in counts}
             for shape in sorted(shapes, key=lambda each: each.decode_rows, reverse=True):
-                for has_lora in (True, False):
-                    self._graphs.prepare(replace(shape, has_lora=has_lora))
+                for reach in reversed(Reach):
+                    self._graphs.prepare(replace(shape, reach=reach))
         assert self._graphs.cache is cache, "graphs write into the cache that they were captured with"
         return self._graphs
 
@@ -100,7 +101,7 @@ class TritonDecoder:
         hidden, update = (rows.index_select(0, step.samples) for rows in self._layers(step, cache))
         normed = add_rms_norm(hidden, update, self.weights.norm, self.architecture.norm_eps)
         head = partial(self._base, self.weights.head, normed)
-        if not step.shape.has_lora:
+        if not step.shape.reach.covers("head"):
             return head().to(torch.float32)
         slots = step.slots.index_select(0, step.samples)
         return self._adapted(head, "head", 0, normed, slots, len(slots)).to(torch.float32)
@@ -108,7 +109,7 @@ class TritonDecoder:
     def _layers(self, step: Step, cache: KVCache) -> tuple[Tensor, Tensor]:
         """What the layers make of the rows of `step`: the stream before the last sum, and what is to be added."""
         hidden = self.weights.embedding.index_select(0, step.token_ids)
-        if step.shape.has_lora:
+        if step.shape.reach.covers("embedding"):
             add_embedding(hidden, step.token_ids, step.slots, self.bank.table, self._groups["embedding"])
         update: Tensor | None = None
         for index, layer in enumerate(self.weights.layers):
@@ -131,7 +132,7 @@ class TritonDecoder:
 
     def _product(self, name: str, linear: Linear, index: int, rows: Tensor, step: Step) -> Tensor:
         base = partial(self._base, linear, rows)
-        if not step.shape.has_lora:
+        if not step.shape.reach.covers(name):
             return base()
         return self._adapted(base, name, index, rows, step.slots, step.shape.decode_rows)
 

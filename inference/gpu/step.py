@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from inference.batch import Batch, Segment
+from inference.gpu.reach import Reach
 from inference.kernels.paged_attention import SPLIT, Segments
 from inference.tile import TILE
 
@@ -31,7 +32,7 @@ _TILES: Final = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 class StepShape:
     """How many decode rows and tiles, padding included, and how many blocks and splits their tables have room for.
 
-    Logits are computed of `num_samples` rows. Without `has_lora` all rows are the base's.
+    Logits are computed of `num_samples` rows. `reach` is how far the adapters of its rows may reach.
     """
 
     decode_rows: int
@@ -39,7 +40,7 @@ class StepShape:
     num_samples: int
     width: int
     splits: int
-    has_lora: bool = True
+    reach: Reach = Reach.EVERYTHING
 
     @property
     def num_rows(self) -> int:
@@ -125,7 +126,7 @@ class Staging:
             self._sent.synchronize()
         self._wipe()
         columns = [each.tolist() for each in (batch.token_ids, batch.positions, batch.cache_slots)]
-        slots = batch.adapter_slots.tolist() if self.shape.has_lora else [-1] * len(columns[0])
+        slots = batch.adapter_slots.tolist()
         rows = [0] * len(slots)
         decodes = sorted(batch.decodes, key=lambda segment: slots[segment.start])
         for index, segment in enumerate(decodes):

@@ -27,15 +27,15 @@ CHUNK: Final = 512
 _STEP: Final = 128
 _COLUMNS: Final = {1: 256, TILE: 128}
 """Output features of one program of an expanding kernel, by length of the runs of rows."""
+_EXPANDING_WARPS: Final = {1: 1, TILE: 4}
+"""A warp reads 256 features of a row at once, so each of its threads sums over the ranks by itself."""
 
 
 def add_embedding(out: Tensor, token_ids: Tensor, slots: Tensor, table: SlotTable, group: Group) -> None:
     """Add the updates of the embeddings of `token_ids` int32 [n] to `out` [n, hidden] in place."""
     planes = torch.empty((1, len(out), 1, table.max_rank), dtype=torch.float32, device=out.device)
     ranks = triton.next_power_of_2(table.max_rank)
-    look_up[(len(out),)](
-        token_ids, slots, table.a, table.rank, planes, out, group.first, table.max_rank, ranks, table.is_int8
-    )
+    look_up[(len(out),)](token_ids, slots, table.a, planes, out, group.first, table.max_rank, ranks, table.is_int8)
     expand(out, planes, slots, table, group, 0, 1)
 
 
@@ -61,7 +61,6 @@ def shrink(
         rows,
         slots,
         table.a,
-        table.rank,
         planes,
         len(rows),
         layer,
@@ -91,7 +90,6 @@ def expand(out: Tensor, planes: Tensor, slots: Tensor, table: SlotTable, group: 
         table.b,
         table.unit,
         table.scale,
-        table.rank,
         len(out),
         layer,
         FIRST=group.first,
@@ -106,7 +104,7 @@ def expand(out: Tensor, planes: Tensor, slots: Tensor, table: SlotTable, group: 
         BLOCKS_0=blocks[0],
         BLOCKS_1=blocks[1],
         COLUMNS=_COLUMNS[length],
-        num_warps=4,
+        num_warps=_EXPANDING_WARPS[length],
         **own,
     )
 

@@ -9,25 +9,38 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from inference.kernels.slot_table import INDEX
+from inference.kernels.slot_table import BUCKETS, INDEX, RANK_BIT
 
 _RANKS: tl.constexpr = tl.constexpr(16)
 """Ranks of one step: the least that a tensor core takes."""
 _TARGETS: tl.constexpr = tl.constexpr(len(INDEX))
+_LEAST_RANK: tl.constexpr = tl.constexpr(BUCKETS[0])
+"""Every rank is a multiple of it, and counted in it."""
+_RANK_BIT: tl.constexpr = tl.constexpr(RANK_BIT)
+_ADDRESS: tl.constexpr = tl.constexpr((1 << RANK_BIT) - 1)
+_ALIGNMENT: tl.constexpr = tl.constexpr(16)
+"""Bytes."""
 
 
 @triton.jit
-def _find(slots: tl.tensor, row: tl.tensor, rank_table: tl.tensor, column: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
-    """Where the tables have the pair of `row` for the target of `column`, and its rank, 0 where there is none."""
+def _find(
+    slots: tl.tensor, row: tl.tensor, table: tl.tensor, column: tl.tensor
+) -> tuple[tl.tensor, tl.tensor, tl.tensor]:
+    """Where the tables have the pair of `row` for the target of `column`, its rank, 0 where there is none, and address.
+
+    Who asks waits for two answers from memory and for no more, which is most of what a small update takes.
+    """
     slot = tl.load(slots + row)
-    entry = slot * _TARGETS + column
-    return entry, tl.load(rank_table + entry, mask=slot >= 0, other=0)
+    place = slot * _TARGETS + column
+    entry = tl.load(table + place, mask=slot >= 0, other=0)
+    return place, (entry >> _RANK_BIT).to(tl.int32) * _LEAST_RANK, entry & _ADDRESS
 
 
 @triton.jit
-def _part(table: tl.tensor, entry: tl.tensor, start: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
-    """The part of a pair whose address `table` has, from its element `start` on."""
-    return tl.load(table + entry).to(tl.pointer_type(KIND)) + start
+def _part(address: tl.tensor, start: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
+    """The part of a pair that lies at `address`, from its element `start` on."""
+    # Nobody but us knows that it is aligned, and without that a load would take one number at a time.
+    return tl.multiple_of(address.to(tl.pointer_type(KIND)), _ALIGNMENT) + start
 
 
 @triton.jit
@@ -49,23 +62,21 @@ def _target_of(
 
 
 @triton.jit
-def _add(
-    update: tl.tensor,
-    place: tl.tensor,
-    column: tl.tensor,
-    width: tl.tensor,
-    scale_table: tl.tensor,
-    entry: tl.tensor,
-    layer: tl.tensor,
+def _ask(out: tl.tensor, column: tl.tensor, width: tl.tensor, scale: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
+    """What is to be added to, float32, and where the magnitudes of a target lie, asked for before they are needed."""
+    return tl.load(out, mask=column < width, other=0.0).to(tl.float32), tl.load(scale)
+
+
+@triton.jit
+def _put(
+    total: tl.tensor, out: tl.tensor, column: tl.tensor, width: tl.tensor, scale: tl.tensor, layer: tl.tensor
 ) -> None:
-    """Add `update` to what lies at `place`, columns `column` of a target. Magnitudes, if it has any, scale the sum."""
+    """Write `total` to `out`, columns `column` of a target. Magnitudes, if it has any, scale it."""
     is_inside = column < width
-    total = tl.load(place, mask=is_inside, other=0.0).to(tl.float32) + update
-    scale = tl.load(scale_table + entry)
     if scale != 0:
-        scales = scale.to(tl.pointer_type(tl.float32)) + layer.to(tl.int64) * width
+        scales = _part(scale, layer.to(tl.int64) * width, tl.float32)
         total *= tl.load(scales + column, mask=is_inside, other=0.0)
-    tl.store(place, total.to(place.dtype.element_ty), mask=is_inside)
+    tl.store(out, total.to(out.dtype.element_ty), mask=is_inside)
 
 
 @triton.jit(do_not_specialize=["layer", "num_rows"])
@@ -73,7 +84,6 @@ def shrink_row(
     rows: tl.tensor,
     slots: tl.tensor,
     a_table: tl.tensor,
-    rank_table: tl.tensor,
     planes: tl.tensor,
     num_rows: tl.tensor,
     layer: tl.tensor,
@@ -88,16 +98,16 @@ def shrink_row(
     """A piece of rows @ A for one row and target."""
     row = tl.program_id(0).to(tl.int64)
     target, piece = tl.program_id(1) // PIECES, tl.program_id(1) % PIECES
-    entry, rank = _find(slots, row, rank_table, FIRST + target)
+    _, rank, address = _find(slots, row, a_table, FIRST + target)
     if rank > 0:
         kind = rows.dtype.element_ty
-        a = _part(a_table, entry, layer.to(tl.int64) * rank * width, tl.int8 if IS_INT8 else kind)
+        a = _part(address, layer.to(tl.int64) * rank * width, tl.int8 if IS_INT8 else kind)
         features = piece * CHUNK + tl.arange(0, CHUNK)
-        x = tl.load(rows + row * width + features, mask=features < width, other=0.0).to(tl.float32)
         for r in range(0, rank, _RANKS):
             ranks = r + tl.arange(0, _RANKS)
             inside = (ranks[:, None] < rank) & (features[None, :] < width)
             weights = tl.load(a + ranks[:, None] * width + features[None, :], mask=inside, other=0)
+            x = tl.load(rows + row * width + features, mask=features < width, other=0.0).to(tl.float32)
             product = tl.sum(weights.to(tl.float32) * x[None, :], axis=1)
             plane = ((piece * num_rows + row) * COUNT + target) * MAX_RANK + ranks
             tl.store(planes + plane, product, mask=ranks < rank)
@@ -108,7 +118,6 @@ def shrink_tile(
     rows: tl.tensor,
     slots: tl.tensor,
     a_table: tl.tensor,
-    rank_table: tl.tensor,
     planes: tl.tensor,
     num_rows: tl.tensor,
     layer: tl.tensor,
@@ -125,10 +134,10 @@ def shrink_tile(
     """A piece of rows @ A for one tile and target."""
     first = tl.program_id(0) * ROWS
     target, piece = tl.program_id(1) // PIECES, tl.program_id(1) % PIECES
-    entry, rank = _find(slots, first, rank_table, FIRST + target)
+    _, rank, address = _find(slots, first, a_table, FIRST + target)
     if rank > 0:
         kind = rows.dtype.element_ty
-        a = _part(a_table, entry, layer.to(tl.int64) * rank * width, tl.int8 if IS_INT8 else kind)
+        a = _part(address, layer.to(tl.int64) * rank * width, tl.int8 if IS_INT8 else kind)
         row = (first + tl.arange(0, ROWS)).to(tl.int64)
         for r in range(0, rank, _RANKS):
             ranks = r + tl.arange(0, _RANKS)
@@ -151,7 +160,6 @@ def expand_row(
     b_table: tl.tensor,
     unit_table: tl.tensor,
     scale_table: tl.tensor,
-    rank_table: tl.tensor,
     num_rows: tl.tensor,
     layer: tl.tensor,
     FIRST: tl.constexpr,
@@ -171,26 +179,28 @@ def expand_row(
     """The update of one row, in some columns of a target."""
     target, block, width, before = _target_of(tl.program_id(1), WIDTH_0, WIDTH_1, WIDTH_2, BLOCKS_0, BLOCKS_1)
     row = tl.program_id(0).to(tl.int64)
-    entry, rank = _find(slots, row, rank_table, FIRST + target)
+    place, rank, address = _find(slots, row, b_table, FIRST + target)
     if rank > 0:
         kind = out.dtype.element_ty
         start = layer.to(tl.int64) * rank
-        b = _part(b_table, entry, start * width, tl.int8 if IS_INT8 else kind)
-        units = _part(unit_table, entry, start, tl.float32)
+        b = _part(address, start * width, tl.int8 if IS_INT8 else kind)
+        units = _part(tl.load(unit_table + place), start, tl.float32)
         column = block * COLUMNS + tl.arange(0, COLUMNS)
+        added = out + row * WIDTH + before + column
+        total, scale = _ask(added, column, width, scale_table + place)
         piece = tl.arange(0, PIECES_UP)
         update = tl.zeros((COLUMNS,), tl.float32)
         for r in range(0, rank, _RANKS):
             ranks = r + tl.arange(0, _RANKS)
+            b_inside = (ranks[:, None] < rank) & (column[None, :] < width)
+            weights = tl.load(b + ranks[:, None] * width + column[None, :], mask=b_inside, other=0)
             plane = ((piece[:, None] * num_rows + row) * COUNT + target) * MAX_RANK + ranks[None, :]
             inside = (piece[:, None] < PIECES) & (ranks[None, :] < rank)
             shrunk = tl.sum(tl.load(planes + plane, mask=inside, other=0.0), axis=0)
             if IS_INT8:
                 shrunk *= tl.load(units + ranks, mask=ranks < rank, other=0.0)
-            b_inside = (ranks[:, None] < rank) & (column[None, :] < width)
-            weights = tl.load(b + ranks[:, None] * width + column[None, :], mask=b_inside, other=0)
             update += tl.sum(shrunk.to(kind).to(tl.float32)[:, None] * weights.to(tl.float32), axis=0)
-        _add(update, out + row * WIDTH + before + column, column, width, scale_table, entry, layer)
+        _put(total + update, added, column, width, scale, layer)
 
 
 @triton.jit(do_not_specialize=["layer", "num_rows"])
@@ -201,7 +211,6 @@ def expand_tile(
     b_table: tl.tensor,
     unit_table: tl.tensor,
     scale_table: tl.tensor,
-    rank_table: tl.tensor,
     num_rows: tl.tensor,
     layer: tl.tensor,
     FIRST: tl.constexpr,
@@ -221,14 +230,16 @@ def expand_tile(
     """The updates of one tile, in some columns of a target."""
     target, block, width, before = _target_of(tl.program_id(1), WIDTH_0, WIDTH_1, WIDTH_2, BLOCKS_0, BLOCKS_1)
     first = tl.program_id(0) * ROWS
-    entry, rank = _find(slots, first, rank_table, FIRST + target)
+    place, rank, address = _find(slots, first, b_table, FIRST + target)
     if rank > 0:
         kind = out.dtype.element_ty
         start = layer.to(tl.int64) * rank
-        b = _part(b_table, entry, start * width, tl.int8 if IS_INT8 else kind)
-        units = _part(unit_table, entry, start, tl.float32)
+        b = _part(address, start * width, tl.int8 if IS_INT8 else kind)
+        units = _part(tl.load(unit_table + place), start, tl.float32)
         row = (first + tl.arange(0, ROWS)).to(tl.int64)[:, None]
         column = block * COLUMNS + tl.arange(0, COLUMNS)[None, :]
+        added = out + row * WIDTH + before + column
+        total, scale = _ask(added, column, width, scale_table + place)
         update = tl.zeros((ROWS, COLUMNS), tl.float32)
         for r in range(0, rank, _RANKS):
             ranks = r + tl.arange(0, _RANKS)
@@ -241,7 +252,7 @@ def expand_tile(
             b_inside = (ranks[:, None] < rank) & (column < width)
             weights = tl.load(b + ranks[:, None] * width + column, mask=b_inside, other=0)
             update = tl.dot(shrunk.to(kind), weights.to(kind), update, input_precision="ieee")
-        _add(update, out + row * WIDTH + before + column, column, width, scale_table, entry, layer)
+        _put(total + update, added, column, width, scale, layer)
 
 
 @triton.jit
@@ -249,7 +260,6 @@ def look_up(
     token_ids: tl.tensor,
     slots: tl.tensor,
     a_table: tl.tensor,
-    rank_table: tl.tensor,
     planes: tl.tensor,
     out: tl.tensor,
     COLUMN: tl.constexpr,
@@ -259,10 +269,10 @@ def look_up(
 ) -> None:
     """The embedding's A for the token of one row."""
     row = tl.program_id(0).to(tl.int64)
-    entry, rank = _find(slots, row, rank_table, COLUMN)
+    _, rank, address = _find(slots, row, a_table, COLUMN)
     if rank > 0:
         start = tl.load(token_ids + row).to(tl.int64) * rank
-        a = _part(a_table, entry, start, tl.int8 if IS_INT8 else out.dtype.element_ty)
+        a = _part(address, start, tl.int8 if IS_INT8 else out.dtype.element_ty)
         ranks = tl.arange(0, RANKS)
         values = tl.load(a + ranks, mask=ranks < rank, other=0)
         tl.store(planes + row * MAX_RANK + ranks, values.to(tl.float32), mask=ranks < rank)

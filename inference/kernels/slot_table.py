@@ -62,19 +62,27 @@ class Pair:
         return self.b.shape[1]
 
 
+RANK_BIT: Final = 52
+"""Where the rank begins in the entry of a matrix; addresses are shorter."""
+
+
+def entry(address: int, rank: int) -> int:
+    """What the table says of a matrix at `address` of a padded `rank`: both, so that one look tells them."""
+    return address | (rank // BUCKETS[0]) << RANK_BIT
+
+
 @dataclass(frozen=True)
 class SlotTable:
-    """What the kernels know of the slots: for each and each column of `INDEX` addresses and rank, 0 where it has none.
+    """What the kernels know of the slots, for each and each column of `INDEX`, 0 where it has nothing there.
 
-    `a`, `b`, `unit` and `scale` are int64 [slots, columns], `rank` int32 [slots, columns]; no rank is above
-    `max_rank`.
+    All are int64 [slots, columns]: `a` and `b` as `entry` says, with no rank above `max_rank`, `unit` and `scale`
+    addresses.
     """
 
     a: Tensor
     b: Tensor
     unit: Tensor
     scale: Tensor
-    rank: Tensor
     max_rank: int
     is_int8: bool
 
@@ -83,8 +91,7 @@ def empty_table(num_slots: int, max_rank: int, device: torch.device | str, is_in
     """A table of slots without adapters."""
     shape = (num_slots, len(INDEX))
     a, b, unit, scale = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(4))
-    rank = torch.zeros(shape, dtype=torch.int32, device=device)
-    return SlotTable(a, b, unit, scale, rank, bucket(max_rank), is_int8)
+    return SlotTable(a, b, unit, scale, bucket(max_rank), is_int8)
 
 
 def quantize(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

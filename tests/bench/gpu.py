@@ -107,25 +107,21 @@ class Bench:
         return figures
 
     def _users(self, directory: Path) -> dict[str, Any]:
-        """Each number of users, with an adapter each in turn, with the base only, and with the base in the same graphs.
-
-        A pass of the base only has graphs without the kernels of adapters, which are faster.
-        """
-        from tests.bench.gpu_engine import NO_TARGETS
-
+        """Each number of users, to adapters as the paper's, to those and large ones by turns, and to the base only."""
         engine = self._engine(directory)
-        digests, figures = self.adapters.digests(self.size.adapters), {}
-        print(f"{'users':>6}{'tok/s':>10}{'first ms':>10}{'next ms':>9}{'base tok/s':>12}{'LoRA tax':>10}", end="")
-        print(f"{'same graphs':>13}")
+        kinds = {
+            "small": self.adapters.digests(self.size.adapters, only_small=True),
+            "mixed": self.adapters.digests(self.size.adapters),
+            "base": [""],
+        }
+        print("rank 8 on q and v (small), those and rank 16 on every linear by turns (mixed), base:")
+        print("tokens a second, ms to the first and to the next token")
+        figures: dict[str, Any] = {}
         for users in self.size.users:
-            mixed, base, same = (self._measure(engine, users, each) for each in (digests, [""], [NO_TARGETS]))
-            tax, same_tax = (1 - mixed["tokens_per_second"] / each["tokens_per_second"] for each in (base, same))
-            figures[str(users)] = {"mixed": mixed, "base": base, "lora_tax": tax, "lora_tax_in_same_graphs": same_tax}
-            print(
-                f"{users:>6}{mixed['tokens_per_second']:>10.1f}{mixed['first_ms']:>10.0f}{mixed['next_ms']:>9.2f}"
-                f"{base['tokens_per_second']:>12.1f}{tax:>10.1%}{same_tax:>13.1%}",
-                flush=True,
-            )
+            each = {kind: self._measure(engine, users, digests) for kind, digests in kinds.items()}
+            figures[str(users)] = each | {f"{kind}_tax": _tax(each[kind], each["base"]) for kind in ("small", "mixed")}
+            print(f"{users:>4} users", *(f"{kind} {_line(each[kind])}" for kind in kinds), end="", sep=" | ")
+            print(" | tax", *(f"{figures[str(users)][f'{kind}_tax']:.1%}" for kind in ("small", "mixed")), flush=True)
         check = engine.machine.self_check
         self._close(engine)
         return {"users": figures, "self_check": check}
@@ -228,6 +224,14 @@ class Bench:
     def _wait(self) -> None:
         if self.device == "cuda":
             torch.cuda.synchronize()
+
+
+def _tax(adapted: dict[str, float], base: dict[str, float]) -> float:
+    return 1 - adapted["tokens_per_second"] / base["tokens_per_second"]
+
+
+def _line(figures: dict[str, float]) -> str:
+    return f"{figures['tokens_per_second']:.1f} {figures['first_ms']:.0f} {figures['next_ms']:.2f}"
 
 
 def _bytes_read(architecture: Architecture, dtype: torch.dtype, kind: str) -> float:

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Final
 
 import torch
 
@@ -33,8 +32,6 @@ from tests.inference.engines import make_tokenizer
 
 SMALL, LARGE = (8, ("q_proj", "v_proj")), (16, TARGETS)
 """Rank and targets of the two kinds of adapter: as those of the paper, and one that changes every linear."""
-NO_TARGETS: Final = "empty-"
-"""The name of an adapter that changes nothing, so that the base's rows go where those of adapters do."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,7 @@ class Adapters:
     def loader(self) -> Callable[[str], HostAdapter]:
         @cache
         def first(kind: str) -> HostAdapter:
-            rank, targets = {"small": SMALL, "large": LARGE, "empty": (8, ())}[kind]
+            rank, targets = {"small": SMALL, "large": LARGE}[kind]
             return make_adapter(kind, self.architecture, rank, targets, self.dtype)
 
         return lambda digest: replace(first(digest.partition("-")[0]), digest=digest)

@@ -41,5 +41,5 @@ def test_at_toy_size_every_figure_is_taken(tmp_path: Path) -> None:
         "bandwidth_share",
     }
     assert figures["users"]["1"]["mixed"]["tokens_per_second"] > 0
-    assert figures["users"]["1"]["lora_tax_in_same_graphs"] < 1
+    assert figures["users"]["1"]["small_tax"] < 1
     assert "with it the self-check says: exact" in run.stdout

@@ -12,7 +12,7 @@ from inference.adapter_file import HostAdapter
 from inference.adapters import AdapterCache, LoraSlots
 from inference.architecture import EMBEDDING
 from inference.gpu.adapters import PackedWeights, SlotBank
-from inference.kernels.slot_table import INDEX
+from inference.kernels.slot_table import BUCKETS, INDEX, RANK_BIT
 from inference.layers.lora import AdapterWeights, TargetWeights
 
 CPU = torch.device("cpu")
@@ -72,8 +72,8 @@ def test_a_slot_that_changes_hands_forgets_its_last_adapter() -> None:
     for digest in ("q_proj", "down_proj"):
         assert slots.acquire(digest) == 0
         slots.release(digest)
-        ranks.append(bank.table.rank[0, [INDEX["q_proj"], INDEX["down_proj"]]].tolist())
-    assert ranks == [[8, 0], [0, 16]]
+        ranks.append((bank.table.b[0, [INDEX["q_proj"], INDEX["down_proj"]]] >> RANK_BIT).tolist())
+    assert ranks == [[8 // BUCKETS[0], 0], [0, 16 // BUCKETS[0]]]
 
 
 def test_a_slot_is_had_when_its_adapter_has_arrived_and_is_not_taken_away_before(

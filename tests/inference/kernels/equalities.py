@@ -175,17 +175,16 @@ def make_table(
 ) -> slot_table.SlotTable:
     """The table of `pairs`. What lies before its first row would be an adapter too, and its addresses lead nowhere."""
     whole_table = slot_table.empty_table(6, 64, device, is_int8)
-    names = ("a", "b", "unit", "scale", "rank")
+    names = ("a", "b", "unit", "scale")
     for name in names:
-        getattr(whole_table, name)[0] = 8 if name == "rank" else NOWHERE
+        getattr(whole_table, name)[0] = slot_table.entry(NOWHERE, 8)
     table = replace(whole_table, **{name: getattr(whole_table, name)[1:] for name in names})
     for slot, targets in pairs.items():
         for column, pair in targets.items():
-            for addresses, part in zip(
-                (table.a, table.b, table.unit, table.scale), (pair.a, pair.b, pair.unit, pair.scale), strict=True
-            ):
+            table.a[slot, column] = slot_table.entry(pair.a.data_ptr(), pair.rank)
+            table.b[slot, column] = slot_table.entry(pair.b.data_ptr(), pair.rank)
+            for addresses, part in ((table.unit, pair.unit), (table.scale, pair.scale)):
                 addresses[slot, column] = 0 if part is None else part.data_ptr()
-            table.rank[slot, column] = pair.rank
     return table
 
 
