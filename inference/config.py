@@ -73,6 +73,7 @@ class EngineConfig:
 def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
     """Read the environment. Raises `ConfigError` naming the variable, its value and what it may be."""
     env = _Environment(environ)
+    max_rows = env.whole("MAX_ROWS", 32, 1, 1024)
     var_dir = Path(env.text("VAR_DIR", str(_REPOSITORY / "var"))).expanduser().absolute()
     return _check_together(
         EngineConfig(
@@ -85,11 +86,12 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             decoder=env.choice("DECODER", DECODERS, "auto"),
             adapter_quantization=env.choice("ADAPTER_QUANTIZATION", ADAPTER_QUANTIZATIONS, "none"),
             deterministic=env.choice("DETERMINISTIC", ("0", "1"), "0") == "1",
-            max_rows=env.whole("MAX_ROWS", 32, 1, 1024),
+            max_rows=max_rows,
             kv_blocks=env.whole("KV_BLOCKS", 0, 0, 10_000_000),
             block_size=env.whole("BLOCK_SIZE", 32, 8, 256),
             context_length=env.whole("CONTEXT_LENGTH", 0, 0, 1_000_000),
-            adapter_slots=env.whole("ADAPTER_SLOTS", 32, 1, 1024),
+            # With fewer, rows of a batch stay empty while those wait whose adapters have no place.
+            adapter_slots=env.whole("ADAPTER_SLOTS", max_rows, 1, 1024),
             slots_mb=env.whole("SLOTS_MB", 2048, 1, 10_000_000),
             max_rank=env.whole("MAX_RANK", 64, 1, 512),
             host_cache_mb=env.whole("HOST_CACHE_MB", 512, 1, 10_000_000),

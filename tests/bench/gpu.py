@@ -180,6 +180,7 @@ class Bench:
             directory,
             "",
             max_rows=rows,
+            adapter_slots=rows,
             block_size=32,
             kv_blocks=(2 * rows + 2) * -(-2 * self.size.tokens // 32) + 8,
             prefill_tokens=512,

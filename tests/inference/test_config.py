@@ -22,6 +22,10 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert config.worker_name
 
 
+def test_every_row_of_a_batch_may_have_an_adapter_of_its_own() -> None:
+    assert read_config({"MAX_ROWS": "100"}).adapter_slots == 100
+
+
 def test_every_key_is_read(tmp_path: Path) -> None:
     config = read_config(
         {
