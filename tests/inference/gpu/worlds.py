@@ -28,7 +28,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama": {"num_hidden_layers": 2},
     "mistral": {"num_hidden_layers": 2, "sliding_window": 20, "head_dim": 24},
 }
-BASE_CHUNKS = (0, 5, 9, 13, 14)
+BASE_CHUNKS = (0, 5, 9, 13, 14, 15)
 """The chunks of a round of `traffic` that belong to the base."""
 
 
@@ -80,7 +80,8 @@ def traffic(passes: Passes, slots: list[int], rounds: int = 1) -> list[Tensor]:
     """The logits of some passes, and of passes of the same shapes over other tokens as often as there are `rounds`.
 
     A round is prompts of every slot, a newcomer among their decode rows, a pass of decode rows only, one of the base's,
-    and a prompt of the base. Of the two that newly come the last rows are sampled, as the engine does.
+    a prompt of the base, and a pass of the base and an adapter of q and v. Of the two that newly come the last rows are
+    sampled, as the engine does.
     """
     return [rows for number in range(rounds) for rows in _round(passes, slots, 100 * number)]
 
@@ -92,7 +93,8 @@ def _round(passes: Passes, slots: list[int], seed: int) -> list[Tensor]:
     rows += _last_rows(passes, newcomer, *(Chunk(one, tokens(1, seed + 60), False) for one in sequences))
     rows += passes.run(*(Chunk(one, tokens(1, seed + 70), False) for one in sequences))
     rows += passes.run(Chunk(sequences[0], tokens(1, seed + 80), False))
-    return rows + _last_rows(passes, Chunk(passes.sequence(-1, 64), tokens(40, seed + 90)))
+    rows += _last_rows(passes, Chunk(passes.sequence(-1, 64), tokens(40, seed + 90)))
+    return rows + passes.run(*(Chunk(one, tokens(1, seed + 95), False) for one in sequences[:2]))
 
 
 def _last_rows(passes: Passes, *chunks: Chunk) -> list[Tensor]:
