@@ -90,8 +90,8 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             kv_blocks=env.whole("KV_BLOCKS", 0, 0, 10_000_000),
             block_size=env.whole("BLOCK_SIZE", 32, 8, 256),
             context_length=env.whole("CONTEXT_LENGTH", 0, 0, 1_000_000),
-            # With fewer, rows of a batch stay empty while those wait whose adapters have no place.
-            adapter_slots=env.whole("ADAPTER_SLOTS", max_rows, 1, 1024),
+            # With fewer than rows some stay empty, while those wait whose adapters have no place.
+            adapter_slots=env.whole("ADAPTER_SLOTS", max(32, max_rows), 1, 1024),
             slots_mb=env.whole("SLOTS_MB", 2048, 1, 10_000_000),
             max_rank=env.whole("MAX_RANK", 64, 1, 512),
             host_cache_mb=env.whole("HOST_CACHE_MB", 512, 1, 10_000_000),

@@ -7,7 +7,7 @@ its own targets, wherever the allocator finds it, and a captured CUDA graph does
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -128,13 +128,13 @@ class SlotBank:
         """Whether a pass could read `slot` without waiting."""
         return slot not in self._arrivals or bool(self._arrivals[slot].query())
 
-    def wait(self, slots: Iterable[int]) -> None:
+    def wait(self, slots: Set[int]) -> None:
         """Let what follows on the current stream begin when `slots` have arrived."""
-        for slot in set(slots) & self._arrivals.keys():
+        for slot in slots & self._arrivals.keys():
             torch.cuda.current_stream(self.device).wait_event(self._arrivals.pop(slot))
 
     def reach(self, slots: Iterable[int]) -> Reach:
-        """How far the adapters in `slots` reach; a slot that is negative or empty is the base's."""
+        """How far the adapters in `slots` reach; those that are negative or empty count as nothing."""
         return max((self._reach.get(slot, Reach.NOTHING) for slot in slots), default=Reach.NOTHING)
 
     def _copy(self, slot: int, packed: PackedWeights) -> None:

@@ -78,9 +78,13 @@ class TritonDecoder:
         With no `lora` every row is the base's, else slots are those of the bank. Tensors of `batch` may lie on the
         host, and had better.
         """
-        slots = set(batch.adapter_slots.tolist()) if lora is not None else set[int]()
+        slots = set(batch.adapter_slots.tolist() if lora is not None else ())
         self.bank.wait(slots)
-        shape = replace(shape_of(batch, cache.block_size, self.is_deterministic), reach=self.bank.reach(slots))
+        shape, reach = shape_of(batch, cache.block_size, self.is_deterministic), self.bank.reach(slots)
+        if shape.num_tiles and reach:
+            # These take longer than kernels that find nothing to do, and have shapes enough without being told apart.
+            reach = Reach.EVERYTHING
+        shape = replace(shape, reach=reach)
         if self.weights.device.type == "cuda":
             return self._captured(cache).run(shape, batch)
         return run_eagerly(self._sampled, shape, batch, cache)

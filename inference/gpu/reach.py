@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import Final
 
-from inference.architecture import TARGETS
+from inference.kernels.slot_table import MEMBERS
 
-_QKV: Final = frozenset(TARGETS[:3])
+_QKV: Final = frozenset(MEMBERS["qkv"])
 
 
 class Reach(IntEnum):

@@ -1,7 +1,7 @@
 """The programs behind `inference.kernels.lora`: one for a decode row or a prefill tile, and a target or some columns.
 
-A program whose rows have no adapter, or one without that target, reads a slot and a rank and is done. Those of padding
-are of that kind.
+A program whose rows have no adapter, or one without that target, reads a slot and its entry and is done. Those of
+padding are of that kind.
 """
 
 from __future__ import annotations
@@ -62,20 +62,14 @@ def _target_of(
 
 
 @triton.jit
-def _ask(out: tl.tensor, column: tl.tensor, width: tl.tensor, scale: tl.tensor) -> tuple[tl.tensor, tl.tensor]:
-    """What is to be added to, float32, and where the magnitudes of a target lie, asked for before they are needed."""
-    return tl.load(out, mask=column < width, other=0.0).to(tl.float32), tl.load(scale)
-
-
-@triton.jit
 def _put(
-    total: tl.tensor, out: tl.tensor, column: tl.tensor, width: tl.tensor, scale: tl.tensor, layer: tl.tensor
+    total: tl.tensor, out: tl.tensor, column: tl.tensor, width: tl.tensor, scales: tl.tensor, layer: tl.tensor
 ) -> None:
-    """Write `total` to `out`, columns `column` of a target. Magnitudes, if it has any, scale it."""
+    """Write `total` to `out`, columns `column` of a target. Magnitudes, if any lie at `scales`, scale it."""
     is_inside = column < width
-    if scale != 0:
-        scales = _part(scale, layer.to(tl.int64) * width, tl.float32)
-        total *= tl.load(scales + column, mask=is_inside, other=0.0)
+    if scales != 0:
+        magnitudes = _part(scales, layer.to(tl.int64) * width, tl.float32)
+        total *= tl.load(magnitudes + column, mask=is_inside, other=0.0)
     tl.store(out, total.to(out.dtype.element_ty), mask=is_inside)
 
 
@@ -107,6 +101,7 @@ def shrink_row(
             ranks = r + tl.arange(0, _RANKS)
             inside = (ranks[:, None] < rank) & (features[None, :] < width)
             weights = tl.load(a + ranks[:, None] * width + features[None, :], mask=inside, other=0)
+            # After the weights, which take longer: before the loop it would be waited for first.
             x = tl.load(rows + row * width + features, mask=features < width, other=0.0).to(tl.float32)
             product = tl.sum(weights.to(tl.float32) * x[None, :], axis=1)
             plane = ((piece * num_rows + row) * COUNT + target) * MAX_RANK + ranks
@@ -187,7 +182,9 @@ def expand_row(
         units = _part(tl.load(unit_table + place), start, tl.float32)
         column = block * COLUMNS + tl.arange(0, COLUMNS)
         added = out + row * WIDTH + before + column
-        total, scale = _ask(added, column, width, scale_table + place)
+        # Asked for before the weights, as it is known where they lie.
+        total = tl.load(added, mask=column < width, other=0.0).to(tl.float32)
+        scales = tl.load(scale_table + place)
         piece = tl.arange(0, PIECES_UP)
         update = tl.zeros((COLUMNS,), tl.float32)
         for r in range(0, rank, _RANKS):
@@ -200,7 +197,7 @@ def expand_row(
             if IS_INT8:
                 shrunk *= tl.load(units + ranks, mask=ranks < rank, other=0.0)
             update += tl.sum(shrunk.to(kind).to(tl.float32)[:, None] * weights.to(tl.float32), axis=0)
-        _put(total + update, added, column, width, scale, layer)
+        _put(total + update, added, column, width, scales, layer)
 
 
 @triton.jit(do_not_specialize=["layer", "num_rows"])
@@ -239,7 +236,8 @@ def expand_tile(
         row = (first + tl.arange(0, ROWS)).to(tl.int64)[:, None]
         column = block * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         added = out + row * WIDTH + before + column
-        total, scale = _ask(added, column, width, scale_table + place)
+        total = tl.load(added, mask=column < width, other=0.0).to(tl.float32)
+        scales = tl.load(scale_table + place)
         update = tl.zeros((ROWS, COLUMNS), tl.float32)
         for r in range(0, rank, _RANKS):
             ranks = r + tl.arange(0, _RANKS)
@@ -252,7 +250,7 @@ def expand_tile(
             b_inside = (ranks[:, None] < rank) & (column < width)
             weights = tl.load(b + ranks[:, None] * width + column, mask=b_inside, other=0)
             update = tl.dot(shrunk.to(kind), weights.to(kind), update, input_precision="ieee")
-        _put(total + update, added, column, width, scale, layer)
+        _put(total + update, added, column, width, scales, layer)
 
 
 @triton.jit

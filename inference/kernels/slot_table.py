@@ -14,6 +14,17 @@ INDEX: Final = {target: index for index, target in enumerate((*TARGETS, EMBEDDIN
 """The columns of a `SlotTable`."""
 BUCKETS: Final = (8, 16, 32, 64)
 """Ranks are padded with zeros to the next of these, and past the last to a multiple of it."""
+RANK_BIT: Final = 52
+"""Where the rank, counted in the least of the buckets, begins in the entry of a matrix; addresses are shorter."""
+MEMBERS: Final = {
+    "qkv": TARGETS[:3],
+    "o": TARGETS[3:4],
+    "gate_up": TARGETS[4:6],
+    "down": TARGETS[6:],
+    "embedding": (EMBEDDING,),
+    "head": (HEAD,),
+}
+"""Targets by the product that their base weights are stacked for."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +39,10 @@ class Group:
 
 def groups(architecture: Architecture) -> dict[str, Group]:
     """The products of a decoder by the names of its linears, and the embedding."""
-    members = {
-        "qkv": TARGETS[:3],
-        "o": TARGETS[3:4],
-        "gate_up": TARGETS[4:6],
-        "down": TARGETS[6:],
-        "embedding": (EMBEDDING,),
-        "head": (HEAD,),
-    }
-    shapes = {name: [architecture.target_shape(each) for each in targets] for name, targets in members.items()}
+    shapes = {name: [architecture.target_shape(each) for each in targets] for name, targets in MEMBERS.items()}
     return {
         name: Group(INDEX[targets[0]], len(targets), shapes[name][0][0], tuple(out for _, out in shapes[name]))
-        for name, targets in members.items()
+        for name, targets in MEMBERS.items()
     }
 
 
@@ -62,12 +65,10 @@ class Pair:
         return self.b.shape[1]
 
 
-RANK_BIT: Final = 52
-"""Where the rank begins in the entry of a matrix; addresses are shorter."""
-
-
 def entry(address: int, rank: int) -> int:
     """What the table says of a matrix at `address` of a padded `rank`: both, so that one look tells them."""
+    assert rank % BUCKETS[0] == 0, f"rank {rank} is not padded"
+    assert 0 <= address < 1 << RANK_BIT, "the rank lies where addresses have no bits"
     return address | (rank // BUCKETS[0]) << RANK_BIT
 
 

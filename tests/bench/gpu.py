@@ -145,7 +145,7 @@ class Bench:
         costs = {}
         for count in self.size.users[:: max(1, len(self.size.users) // 2)]:
             fixed = self._measure(engine, count, self.adapters.digests(self.size.adapters))
-            costs[str(count)] = 1 - fixed["tokens_per_second"] / users[str(count)]["mixed"]["tokens_per_second"]
+            costs[str(count)] = _tax(fixed, users[str(count)]["mixed"])
             print(f"DETERMINISTIC=1, {count} users: {costs[str(count)]:.1%} fewer tok/s", flush=True)
         print(f"with it the self-check says: {engine.machine.self_check}")
         self._close(engine)

@@ -65,7 +65,7 @@ def make_engine(
     kv_cache = KVCache(architecture, num_blocks, config.block_size, weights.dtype, weights.device)
     host_cache = AdapterCache(load, config.host_cache_mb * 1024**2, config.max_rank, bank.prepare)
     loader = AdapterLoader(host_cache.load, host_cache.find)
-    slots = LoraSlots(config.adapter_slots, loader.get, bank)
+    slots = LoraSlots(config.adapter_slots, loader.get, bank, config.slots_mb * 1024**2)
     prefixes = PrefixCache(pool, TILE, is_on=False)
     runner = ModelRunner(decoder, kv_cache, slots, (1, 2, 3))
     machine = Machine(

@@ -24,6 +24,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
 
 def test_every_row_of_a_batch_may_have_an_adapter_of_its_own() -> None:
     assert read_config({"MAX_ROWS": "100"}).adapter_slots == 100
+    assert read_config({"MAX_ROWS": "1"}).adapter_slots == 32
 
 
 def test_every_key_is_read(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from inference.adapter_file import HostAdapter
 from inference.adapters import AdapterCache, LoraSlots
 from inference.architecture import EMBEDDING
 from inference.gpu.adapters import PackedWeights, SlotBank
-from inference.kernels.slot_table import BUCKETS, INDEX, RANK_BIT
+from inference.gpu.reach import Reach
+from inference.kernels.slot_table import BUCKETS, INDEX, RANK_BIT, entry
 from inference.layers.lora import AdapterWeights, TargetWeights
 
 CPU = torch.device("cpu")
@@ -68,12 +69,25 @@ def test_what_the_cache_keeps_is_packed_already() -> None:
 def test_a_slot_that_changes_hands_forgets_its_last_adapter() -> None:
     bank = SlotBank(1, 16, CPU)
     slots = LoraSlots(1, lambda digest: HostAdapter(digest, weights(len(digest), digest), 4, 1), bank)
-    ranks = []
+    ranks, reaches = [], []
     for digest in ("q_proj", "down_proj"):
         assert slots.acquire(digest) == 0
         slots.release(digest)
-        ranks.append((bank.table.b[0, [INDEX["q_proj"], INDEX["down_proj"]]] >> RANK_BIT).tolist())
-    assert ranks == [[8 // BUCKETS[0], 0], [0, 16 // BUCKETS[0]]]
+        for table in (bank.table.a, bank.table.b):
+            ranks.append((table[0, [INDEX["q_proj"], INDEX["down_proj"]]] >> RANK_BIT).tolist())
+        reaches.append(bank.reach([0]))
+    assert ranks == [[8 // BUCKETS[0], 0]] * 2 + [[0, 16 // BUCKETS[0]]] * 2
+    assert reaches == [Reach.QKV, Reach.EVERYTHING]
+
+
+def test_an_entry_holds_the_longest_address_and_the_highest_rank() -> None:
+    address = (1 << RANK_BIT) - 16
+    both = entry(address, 512)
+    assert both < 2**63
+    assert (both >> RANK_BIT, both % (1 << RANK_BIT)) == (512 // BUCKETS[0], address)
+    for wrong in ((address, 12), (1 << RANK_BIT, 8)):
+        with pytest.raises(AssertionError):
+            entry(*wrong)
 
 
 def test_a_slot_is_had_when_its_adapter_has_arrived_and_is_not_taken_away_before(

@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("triton", reason="the kernels need the package triton")
 
 from inference.gpu import decoder, step
+from inference.gpu.reach import Reach
 from inference.layers.linear import PlainLinear
 from inference.tile import TILE
 from tests.inference.gpu.worlds import (
@@ -42,6 +43,18 @@ def test_padding_leaves_no_keys_and_values(worlds: dict[str, World]) -> None:
 def test_mixed_adapters_and_the_base_equal_the_torch_decoder(worlds: dict[str, World], kind: str) -> None:
     for one, other in zip(by_kernels(worlds[kind], "cpu"), by_torch(worlds[kind]), strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+def test_leaving_out_the_kernels_of_what_nobody_changes_changes_no_bit(
+    worlds: dict[str, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes, slots = make_passes(worlds["llama"], "cpu")
+    sequences = [passes.sequence(slot) for slot in slots[:2]]
+    passes.run(*(Chunk(each, tokens(9, 1)) for each in sequences))
+    batch, _ = passes.batch(*(Chunk(each, tokens(1, 2), False) for each in sequences))
+    least = passes.decoder.forward(batch, passes.cache, passes.lora).clone()
+    monkeypatch.setattr(passes.decoder.bank, "reach", lambda slots: Reach.EVERYTHING)
+    assert torch.equal(least, passes.decoder.forward(batch, passes.cache, passes.lora))
 
 
 def test_every_product_of_the_base_has_one_panel_of_rows_where_asked(

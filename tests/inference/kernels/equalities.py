@@ -177,7 +177,7 @@ def make_table(
     whole_table = slot_table.empty_table(6, 64, device, is_int8)
     names = ("a", "b", "unit", "scale")
     for name in names:
-        getattr(whole_table, name)[0] = slot_table.entry(NOWHERE, 8)
+        getattr(whole_table, name)[0] = slot_table.entry(NOWHERE, 8 if name in "ab" else 0)
     table = replace(whole_table, **{name: getattr(whole_table, name)[1:] for name in names})
     for slot, targets in pairs.items():
         for column, pair in targets.items():
