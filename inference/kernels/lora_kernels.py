@@ -9,7 +9,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from inference.kernels.slot_table import BUCKETS, INDEX, RANK_BIT
+from inference.kernels.slot_table import ALIGNMENT, BUCKETS, INDEX, RANK_BIT
 
 _RANKS: tl.constexpr = tl.constexpr(16)
 """Ranks of one step: the least that a tensor core takes."""
@@ -18,8 +18,7 @@ _LEAST_RANK: tl.constexpr = tl.constexpr(BUCKETS[0])
 """Every rank is a multiple of it, and counted in it."""
 _RANK_BIT: tl.constexpr = tl.constexpr(RANK_BIT)
 _ADDRESS: tl.constexpr = tl.constexpr((1 << RANK_BIT) - 1)
-_ALIGNMENT: tl.constexpr = tl.constexpr(16)
-"""Bytes."""
+_ALIGNMENT: tl.constexpr = tl.constexpr(ALIGNMENT)
 
 
 @triton.jit

@@ -16,6 +16,8 @@ BUCKETS: Final = (8, 16, 32, 64)
 """Ranks are padded with zeros to the next of these, and past the last to a multiple of it."""
 RANK_BIT: Final = 52
 """Where the rank, counted in the least of the buckets, begins in the entry of a matrix; addresses are shorter."""
+ALIGNMENT: Final = 16
+"""Bytes by which the addresses in a table can be divided: the kernels read so many at once."""
 MEMBERS: Final = {
     "qkv": TARGETS[:3],
     "o": TARGETS[3:4],
@@ -69,6 +71,7 @@ def entry(address: int, rank: int) -> int:
     """What the table says of a matrix at `address` of a padded `rank`: both, so that one look tells them."""
     assert rank % BUCKETS[0] == 0, f"rank {rank} is not padded"
     assert 0 <= address < 1 << RANK_BIT, "the rank lies where addresses have no bits"
+    assert address % ALIGNMENT == 0, "the kernels take it to be aligned"
     return address | (rank // BUCKETS[0]) << RANK_BIT
 
 

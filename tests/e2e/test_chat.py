@@ -6,6 +6,7 @@ import os
 import re
 import signal
 
+import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from tests.e2e.conftest import Site
@@ -80,6 +81,7 @@ def test_a_reload_in_mid_answer_shows_the_same_answer_complete(page: Page, site:
     assert answer.locator(".answer-text").inner_text() == undisturbed
 
 
+@pytest.mark.kills_server
 def test_a_killed_web_process_loses_nothing(page: Page, site: Site) -> None:
     open_chat(page, WRITER)
     answer = send_example(page, 1)

@@ -85,7 +85,7 @@ def test_an_entry_holds_the_longest_address_and_the_highest_rank() -> None:
     both = entry(address, 512)
     assert both < 2**63
     assert (both >> RANK_BIT, both % (1 << RANK_BIT)) == (512 // BUCKETS[0], address)
-    for wrong in ((address, 12), (1 << RANK_BIT, 8)):
+    for wrong in ((address, 12), (1 << RANK_BIT, 8), (address + 8, 8)):
         with pytest.raises(AssertionError):
             entry(*wrong)
 
