@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterable
 from typing import IO, Final
 
+from inference.reading import reading
 from loraland.catalogue import store
 
 MAX_DIRECTORY_BYTES: Final = 64 * 1024
@@ -17,7 +18,8 @@ METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 WANTED: Final = f"{store.CONFIG} and {store.WEIGHTS}"
 
 _END: Final = struct.Struct("<4s4H2LH")
-_BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, struct.error, OSError)
+_BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError, struct.error)
+"""What damage is known to raise; all else is a reason too (`inference.reading`)."""
 
 
 class ArchiveRefused(ValueError):
@@ -33,15 +35,20 @@ def read_archive(file: IO[bytes]) -> dict[str, Iterable[bytes]]:
 
     Raises `ArchiveRefused` with every reason; reading the chunks may raise it too, for data that is damaged.
     """
-    _check_end(file)
-    try:
-        archive = zipfile.ZipFile(file)
-        entries = archive.infolist()
-    except _BROKEN as error:
-        raise ArchiveRefused([f"The .zip is damaged ({error}); make it again."]) from error
-    if reasons := _problems(entries):
-        raise ArchiveRefused(reasons)
+    with reading("The .zip", _refused):
+        _check_end(file)
+        try:
+            archive = zipfile.ZipFile(file)
+            entries = archive.infolist()
+        except _BROKEN as error:
+            raise _refused(f"The .zip is damaged ({error}); make it again.") from error
+        if reasons := _problems(entries):
+            raise ArchiveRefused(reasons)
     return {entry.filename: _inflate(archive, entry) for entry in entries}
+
+
+def _refused(reason: str) -> ArchiveRefused:
+    return ArchiveRefused([reason])
 
 
 def _check_end(file: IO[bytes]) -> None:
@@ -86,9 +93,10 @@ def _problem(entry: zipfile.ZipInfo) -> str:
 
 def _inflate(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> Iterable[bytes]:
     """The bytes of `entry`, at most as many as it declares; a wrong checksum or length is refused."""
-    try:
-        with archive.open(entry) as file:
-            while chunk := file.read(CHUNK_BYTES):
-                yield chunk
-    except _BROKEN as error:
-        raise ArchiveRefused([f"{entry.filename} is damaged in the .zip ({error}); make it again."]) from error
+    with reading(f"{entry.filename} in the .zip", _refused):
+        try:
+            with archive.open(entry) as file:
+                while chunk := file.read(CHUNK_BYTES):
+                    yield chunk
+        except _BROKEN as error:
+            raise _refused(f"{entry.filename} is damaged in the .zip ({error}); make it again.") from error

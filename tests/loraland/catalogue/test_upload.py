@@ -205,7 +205,31 @@ def understated() -> bytes:
     return bytes(data)
 
 
+def changed(found: bytes, place: int, data: bytes) -> bytes:
+    """A good archive with `data` written `place` bytes behind the last `found`."""
+    archive = bytearray(zipped(*GOOD))
+    at = archive.rindex(found) + place
+    archive[at : at + len(data)] = data
+    return bytes(archive)
+
+
+def half_a_character(record: bytes, flags: int, name: int) -> bytes:
+    """The name in the last `record` is said to be UTF-8 and is not."""
+    archive = bytearray(zipped(*GOOD))
+    at = archive.rindex(record)
+    archive[at + flags + 1] |= 0x08
+    archive[at + name] = 0xFF
+    return bytes(archive)
+
+
 ARCHIVES: dict[str, tuple[bytes, str]] = {
+    "a directory before the file's beginning": (
+        changed(b"PK\5\6", 12, (60_000).to_bytes(4, "little")),
+        "The .zip is damaged",
+    ),
+    "a file before the file's beginning": (changed(b"PK\5\6", 16, (60_000).to_bytes(4, "little")), "could not be read"),
+    "a name in the directory that is not UTF-8": (half_a_character(b"PK\1\2", 8, 46), "The .zip is damaged"),
+    "a name beside the data that is not UTF-8": (half_a_character(b"PK\3\4", 6, 30), "is damaged in the .zip"),
     "no archive": (b"not a zip", "not a plain .zip"),
     "an empty archive": (zipped(), "lacks adapter_config.json"),
     "a truncated archive": (zipped(*GOOD)[:-30], "not a plain .zip"),

@@ -1,0 +1,43 @@
+"""The boundary around reading what somebody gave: whatever is wrong with it is a reason, by contract, not by list."""
+
+from __future__ import annotations
+
+import errno
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+MOST_CHARS: Final = 200
+"""So much of an error's own words is told."""
+_NO_PLACE: Final = frozenset({errno.EINVAL, errno.EOVERFLOW})
+"""What a system says of a place in a file that no file has, which is asked for by what the file itself holds."""
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def reading(what: str, refusal: Callable[[str], Exception]) -> Iterator[None]:
+    """Turn whatever goes wrong within into the `refusal` of a sentence that says that `what` could not be read.
+
+    A refusal of that type passes as it is, and so does what is ours to answer (`is_ours`). All else nobody foresaw:
+    it is logged with its traceback.
+    """
+    try:
+        yield
+    except Exception as error:
+        refused = refusal(f"{what} could not be read ({_said(error)}); make the file again.")
+        if is_ours(error) or isinstance(error, type(refused)):
+            raise
+        log.warning("%s could not be read, in a way that nobody foresaw", what, exc_info=True)
+        raise refused from error
+
+
+def is_ours(error: BaseException) -> bool:
+    """Whether `error` tells of this machine, its memory or its disk, and not of the file that was read."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in _NO_PLACE)
+
+
+def _said(error: Exception) -> str:
+    text = str(error).encode("utf-8", "replace").decode()
+    return f"{type(error).__name__}: {text[:MOST_CHARS]}" if text else type(error).__name__
