@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from functools import cache
@@ -12,7 +11,13 @@ from typing import Final, Literal
 import nh3
 from markdown_it import MarkdownIt
 
+from loraland.playground.structure import is_structured
+
 MAX_MARKDOWN_CHARS: Final = 20_000
+MAX_CELLS: Final = 10_000
+"""Past so many cells a table stays text: 3 KB of bars can ask for 65,000 cells, 660 KB of HTML."""
+MAX_NESTING: Final = 12
+"""Quotations count one and lists two; every line is tried against each that is open."""
 
 Kind = Literal["text", "markdown", "structured"]
 
@@ -22,17 +27,9 @@ _INLINE: Final = {"strong", "em", "s", "del", "code", "a"}
 _SCHEMES: Final = {"http", "https", "mailto"}
 _MARKDOWN: Final = re.compile(
     r"^ {0,3}(?:#{1,6} \S|[-*+] \S|\d{1,3}[.)] \S|> \S|```|~~~|\|.+\|[ \t]*$)"
-    r"|\*\*\S[^\n]*?\S?\*\*|`[^`\n]+`|\[[^\]\n]+\]\([^)\n]+\)",
+    r"|\*\*\S[^\n]*?\*\*|`[^`\n]+`|\[[^\[\]\n]+\]\([^)\[\n]+\)",
     re.MULTILINE,
 )
-_STRUCTURED: Final = re.compile(
-    r"[A-Za-z_]\w*\(.*\)[.;]?"  # inform(name[Portal], rating[good])
-    r"|(?:SELECT\s.+\sFROM|INSERT INTO|UPDATE|DELETE FROM)\s.+"
-    r"|[\w .\"']{1,40}\s?[=:]\s?[^;|\n]+(?:[;|]\s?[\w .\"']{1,40}\s?[=:]\s?[^;|\n]*)+;?",
-    re.DOTALL,
-)
-
-
 @dataclass(frozen=True)
 class Rendered:
     """`html` is safe to insert; only markdown has tags in it, the other kinds keep their line breaks."""
@@ -43,28 +40,23 @@ class Rendered:
 
 def render(text: str) -> Rendered:
     """Choose how `text` reads best: as structure in a fixed pitch, as Markdown, or as it stands."""
-    if _is_structured(text.strip()):
+    if is_structured(text.strip()):
         return Rendered("structured", escape(text))
     if len(text) <= MAX_MARKDOWN_CHARS and _MARKDOWN.search(text):
-        return Rendered("markdown", _clean(_parser().render(text)))
+        return Rendered("markdown", _clean(_parser(has_tables=_cells(text) <= MAX_CELLS).render(text)))
     return Rendered("text", escape(text))
 
 
-def _is_structured(text: str) -> bool:
-    if len(text) > 4000:
-        return False
-    if text[:1] in "{[" and text:
-        try:
-            return isinstance(json.loads(text), dict | list)
-        except (ValueError, RecursionError):
-            return False
-    return "\n\n" not in text and "```" not in text and bool(_STRUCTURED.fullmatch(text))
+def _cells(text: str) -> int:
+    """At most so many cells a table in `text` has: Markdown fills each row up to the width of the first."""
+    lines = text.splitlines()
+    return len(lines) * (1 + max(line.count("|") for line in lines))
 
 
 @cache
-def _parser() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": 20})
-    return parser.enable(["table", "strikethrough"]).disable("image")
+def _parser(has_tables: bool) -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "maxNesting": MAX_NESTING})
+    return parser.enable(["table", "strikethrough"] if has_tables else ["strikethrough"]).disable("image")
 
 
 def _clean(html: str) -> str:

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from loraland.playground.markdown import render
+from loraland.playground.markdown import MAX_CELLS, MAX_MARKDOWN_CHARS, render
 
 HOSTILE = [
     "**a** <script>alert(1)</script>",
@@ -75,6 +75,34 @@ def test_plain_words_stay_plain(text):
     assert render(text).kind == "text"
 
 
-@pytest.mark.parametrize("mark", ["[", "*", "`", ">", "(", "![", "a=b;", "_x", "|"])
-def test_a_flood_of_marks_ends(mark):
-    assert render(f"**a** {mark * 6000}").html
+PUMPED = ["[", "*", "`", ">", "> ", "(", "![", "a=b;", "_x", "|", "[a](", "[a\n", "<", "~~a", "**a ", "- a\n", "&#", "\n|"]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("pump", PUMPED)
+def test_a_flood_of_marks_ends(pump: str) -> None:
+    flood = (pump * MAX_MARKDOWN_CHARS)[: MAX_MARKDOWN_CHARS - 10]
+    assert render(f"**a** {flood}").html
+    assert render(flood).html
+
+
+def test_a_table_that_would_grow_without_measure_stays_text() -> None:
+    """Each row is filled up to the width of the first, so a few kilobytes can ask for a megabyte of cells."""
+    wide = MAX_CELLS // 20
+    table = f"{'|a' * wide}|\n{'|-' * wide}|\n" + "|x\n" * wide
+    shown = render(table)
+    assert shown.kind == "markdown"
+    assert "<td>" not in shown.html
+    assert shown.html.count("x") == wide
+
+
+def test_a_table_of_a_usual_size_is_one() -> None:
+    table = f"{'|a' * 20}|\n{'|-' * 20}|\n" + f"{'|x' * 20}|\n" * 100
+    assert render(table).html.count("<td>") == 2000
+
+
+def test_a_text_too_long_for_markdown_is_shown_whole_as_it_stands() -> None:
+    text = "**a** <b>\n" * (MAX_MARKDOWN_CHARS // 5)
+    shown = render(text)
+    assert shown.kind == "text"
+    assert shown.html == text.replace("<", "&lt;").replace(">", "&gt;")
