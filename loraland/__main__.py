@@ -165,7 +165,15 @@ def services() -> list[Service]:
     web = (
         *(PYTHON, "-m", "uvicorn", "loraland.asgi:application"),
         *("--host", settings.HOST, "--port", str(settings.PORT), "--log-level", "warning", "--no-server-header"),
-        *("--ws-max-size", "65536", "--ws-per-message-deflate", "false", "--timeout-graceful-shutdown", "5"),
+        *(
+            "--no-proxy-headers",
+            "--ws-max-size",
+            "65536",
+            "--ws-per-message-deflate",
+            "false",
+            "--timeout-graceful-shutdown",
+            "5",
+        ),
     )
     celery = (
         *(PYTHON, "-m", "celery", "--quiet", "-A", "loraland", "worker", "--concurrency", "1", "--loglevel", "WARNING"),

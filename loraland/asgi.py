@@ -15,13 +15,16 @@ sys.setswitchinterval(0.0005)
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "loraland.settings")
 django_application = get_asgi_application()
 
-from loraland.gate import Gate  # noqa: E402 - needs the apps loaded
+from loraland.edge.proxies import Proxies  # noqa: E402 - needs the apps loaded
+from loraland.gate import Gate  # noqa: E402
 from loraland.handlers import ApiHandler, Lanes, by_path  # noqa: E402
 from loraland.playground.routing import websocket_urlpatterns  # noqa: E402
 
-application = ProtocolTypeRouter(
-    {
-        "http": Gate(by_path(Lanes(ApiHandler()), django_application)),
-        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
-    }
+application = Proxies(
+    ProtocolTypeRouter(
+        {
+            "http": Gate(by_path(Lanes(ApiHandler()), django_application)),
+            "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        }
+    )
 )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
+
+from loraland.edge.addresses import Network
 
 
 def text(name: str, default: str) -> str:
@@ -29,6 +32,20 @@ def number(name: str, default: int, low: int, high: int) -> int:
 
 def words(name: str, default: str) -> list[str]:
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def networks(name: str, default: str) -> tuple[Network, ...]:
+    """Addresses such as 192.0.2.1 and networks such as 10.0.0.0/8, with commas between."""
+    return tuple(_network(name, word) for word in words(name, default))
+
+
+def _network(name: str, word: str) -> Network:
+    try:
+        return ipaddress.ip_network(word)
+    except ValueError as error:
+        raise ImproperlyConfigured(
+            f"{name}: {word!r} is no address or network ({error}); write them like 192.0.2.1 or 10.0.0.0/8"
+        ) from error
 
 
 def secret(name: str, path: Path) -> str:

@@ -8,7 +8,8 @@ from django.http import HttpRequest
 from ninja.security import HttpBearer
 
 from loraland.api.models import PREFIX, ApiKey, hash_of
-from loraland.generations.visitor import Visitor, network
+from loraland.edge.addresses import network
+from loraland.generations.visitor import Visitor
 
 
 class KeyHolder(HttpBearer):

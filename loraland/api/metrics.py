@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from inference.streams import WireError
 from loraland.api.worker_metrics import worker_metrics
 from loraland.catalogue.models import AdapterVersion
+from loraland.edge.insiders import REFUSAL, ais_insider
 from loraland.generations.metrics import BOUNDS, Count, busiest, counts, folded
 from loraland.inference_client import live_workers, wire
 
@@ -45,6 +46,8 @@ class Snapshot:
 
 
 async def metrics(request: HttpRequest) -> HttpResponse:
+    if not await ais_insider(request):
+        return HttpResponse(f"# {REFUSAL}\n", status=403, content_type="text/plain")
     try:
         counted, queued, workers = await counts(), await wire().queue_length(settings.BASE_KEY), await live_workers()
     except (RedisError, WireError):

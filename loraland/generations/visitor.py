@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from django.http import HttpRequest
+
+from loraland.edge.addresses import network
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,3 @@ def _visitor(user: Any, session: Any, address: str) -> Visitor:
 def tenant_of_user(user_id: int) -> str:
     """How the workers know a signed-in user."""
     return f"user:{user_id}"
-
-
-def network(address: str) -> str:
-    """What stands for one household: an IPv4 address, or the first 64 bits of an IPv6 one. Empty if unknown."""
-    try:
-        ip = ipaddress.ip_address(address.split("%")[0])
-    except ValueError:
-        return ""
-    if isinstance(ip, ipaddress.IPv6Address):
-        return str(ip.ipv4_mapped or ipaddress.ip_network((ip, 64), strict=False))
-    return str(ip)

@@ -2,45 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import threading
 from collections.abc import AsyncIterator, Iterator
 
 import httpx
 import pytest
 import pytest_asyncio
-import uvicorn
 from asgiref.sync import sync_to_async
 
 from inference.streams import Wire
-from loraland import inference_client
 from loraland.api.models import ApiKey
 from loraland.asgi import application
-
-
-class Server:
-    """The site at `url`, in a thread and an event loop of its own."""
-
-    def __init__(self) -> None:
-        self._socket = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        self._server = uvicorn.Server(uvicorn.Config(application, lifespan="off", log_level="warning"))
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
-        self._thread.start()
-
-    async def _serve(self) -> None:
-        await self._server.serve(sockets=[self._socket])
-        await inference_client.close()
-
-    def close(self) -> None:
-        self._server.should_exit = self._server.force_exit = True
-        self._thread.join(20)
+from tests.loraland.server import Server
 
 
 @pytest.fixture
 def server(transactional_db: None, site_wire: Wire) -> Iterator[Server]:
-    server = Server()
+    server = Server(application)
     yield server
     server.close()
 
