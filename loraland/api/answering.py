@@ -36,8 +36,8 @@ async def answer(
     request: HttpRequest, asked: ChatCompletion | Completion, shape: Shape
 ) -> HttpResponse | StreamingHttpResponse:
     """Answer one call. Raises `ApiError` and `Refused` for what cannot be answered."""
-    version = await find(asked.model)
     visitor = visitor_of(request)
+    version = await find(asked.model, visitor)
     generation = await start(visitor, Generation.Source.API, version, **asked.source(), sampling=asked.sampling())
     digest = version.digest if version else ""
     created = int(generation.created.timestamp())

@@ -36,4 +36,5 @@ async def active_key(secret: str) -> ApiKey | None:
 def visitor_of(request: HttpRequest) -> Visitor:
     """The holder of the request's key, as an owner of answers."""
     key: ApiKey = request.auth  # type: ignore[attr-defined]
-    return Visitor(key.user_id, "", f"key:{key.pk}", network(request.META.get("REMOTE_ADDR", "")))
+    is_staff = key.user is not None and key.user.is_staff
+    return Visitor(key.user_id, "", f"key:{key.pk}", network(request.META.get("REMOTE_ADDR", "")), is_staff)

@@ -13,15 +13,15 @@ from loraland.api.errors import ApiError
 from loraland.catalogue.composition import MAX_PARTS, Composition
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import BASE
-from loraland.generations.start import ANSWERING
+from loraland.generations.visitor import Visitor
 
 _SLUG: Final = re.compile(r"[-\w]{1,80}", re.ASCII)
 _WEIGHT: Final = re.compile(r"-?\d{1,3}(\.\d{1,6})?", re.ASCII)
 _PREFIX: Final = re.compile(r"[0-9a-f]{6,64}")
 
 
-async def find(name: str) -> AdapterVersion | Composition | None:
-    """The version that `name` means, with its adapter, or the sum; None for the base model.
+async def find(name: str, visitor: Visitor) -> AdapterVersion | Composition | None:
+    """The version that `name` means to `visitor`, with its adapter, or the sum; None for the base model.
 
     Raises `ApiError`: 404 for what is not there, 400 for a sum that has no meaning.
     """
@@ -32,8 +32,8 @@ async def find(name: str) -> AdapterVersion | Composition | None:
         sentence = f"{len(terms)} adapters are added up; name at most {MAX_PARTS}."
         raise ApiError(400, "invalid_model", sentence, param="model")
     if len(terms) == 1 and terms[0][1] == 1:
-        return await _one(terms[0][0])
-    composition = Composition(tuple([(await _one(each), weight) for each, weight in terms]))
+        return await _one(terms[0][0], visitor)
+    composition = Composition(tuple([(await _one(each, visitor), weight) for each, weight in terms]))
     if composition.problem:
         raise ApiError(400, "invalid_model", composition.problem, param="model")
     return composition
@@ -48,7 +48,7 @@ def _term(text: str) -> tuple[str, float]:
     return (name, float(before)) if star else (text, 1.0)
 
 
-async def _one(name: str) -> AdapterVersion:
+async def _one(name: str, visitor: Visitor) -> AdapterVersion:
     if name == BASE:
         sentence = "The base is part of every answer and has no weight; add adapters only."
         raise ApiError(400, "invalid_model", sentence, param="model")
@@ -56,15 +56,15 @@ async def _one(name: str) -> AdapterVersion:
     adapter = await Adapter.objects.served().filter(slug=slug).afirst() if _SLUG.fullmatch(slug) else None
     if adapter is None or adapter.published is None:
         raise _missing(f"There is no model {name[:120]!r} here; GET /v1/models lists those there are.")
-    version = await _version(adapter, prefix) if at else adapter.published
+    version = await _version(adapter, prefix, visitor) if at else adapter.published
     version.adapter = adapter
     return version
 
 
-async def listing() -> list[dict[str, Any]]:
-    """Every name that `find` understands: the base, each adapter, and each version that answers by its digest."""
+async def listing(visitor: Visitor) -> list[dict[str, Any]]:
+    """Every name that `find` understands: the base, each adapter, and by its digest each version that answers."""
     entries = [_entry(BASE, 0, settings.BASE_NAME, {"base": settings.BASE_NAME})]
-    versions = AdapterVersion.objects.filter(status__in=ANSWERING, adapter__in=Adapter.objects.served())
+    versions = AdapterVersion.objects.answering().seen_by(visitor).filter(adapter__in=Adapter.objects.served())
     async for version in versions.select_related("adapter").order_by("adapter__slug", "-created"):
         if version.adapter.published_id == version.pk:
             entries.append(_of(version, version.adapter.slug))
@@ -72,18 +72,18 @@ async def listing() -> list[dict[str, Any]]:
     return entries
 
 
-async def entry(name: str) -> dict[str, Any]:
+async def entry(name: str, visitor: Visitor) -> dict[str, Any]:
     """The listing's entry of one name, or of a sum. Raises `ApiError` as `find` does."""
-    version = await find(name)
+    version = await find(name, visitor)
     if isinstance(version, Composition):
         return _of_sum(version, name)
     return _of(version, name) if version else _entry(BASE, 0, settings.BASE_NAME, {"base": settings.BASE_NAME})
 
 
-async def _version(adapter: Adapter, prefix: str) -> AdapterVersion:
+async def _version(adapter: Adapter, prefix: str, visitor: Visitor) -> AdapterVersion:
     if not _PREFIX.fullmatch(prefix):
         raise _missing(f"{prefix[:80]!r} is not the beginning of a digest: give 6 to 64 of its hex digits.")
-    matching = adapter.versions.filter(digest__startswith=prefix, status__in=ANSWERING)
+    matching = adapter.versions.answering().seen_by(visitor).filter(digest__startswith=prefix)
     found = [version async for version in matching[:2]]
     if len(found) != 1:
         problem = "More than one version" if found else "No version that answers"

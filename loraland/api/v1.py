@@ -9,7 +9,7 @@ from ninja import NinjaAPI
 
 from loraland.api import errors, naming
 from loraland.api.answering import Response, answer
-from loraland.api.authentication import KeyHolder
+from loraland.api.authentication import KeyHolder, visitor_of
 from loraland.api.bodies import Chat, Plain
 from loraland.api.schemas import ChatCompletion, Completion
 
@@ -19,12 +19,12 @@ errors.install(api)
 
 @api.get("/models", url_name="models")
 async def models(request: HttpRequest) -> dict[str, Any]:
-    return {"object": "list", "data": await naming.listing()}
+    return {"object": "list", "data": await naming.listing(visitor_of(request))}
 
 
 @api.get("/models/{path:name}", url_name="model")
 async def model(request: HttpRequest, name: str) -> dict[str, Any]:
-    return await naming.entry(name)
+    return await naming.entry(name, visitor_of(request))
 
 
 @api.post("/chat/completions", url_name="chat_completions", response=None)

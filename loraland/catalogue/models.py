@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, ClassVar, Final, Protocol
 from uuid import uuid4
 
 from django.conf import settings
@@ -23,6 +23,13 @@ EXAMINATION_LEASE: Final = timedelta(minutes=2)
 
 ASK_AGAIN: Final = frozenset({"lost", "fingerprint_changed", "queue_full"})
 """Failures of a proof that say nothing of the adapter."""
+
+
+class Reader(Protocol):
+    """Who reads: a user, or an anonymous one, or a visitor (`loraland.generations.visitor`)."""
+
+    @property
+    def is_staff(self) -> bool: ...
 
 
 class NotPossible(Exception):
@@ -82,8 +89,16 @@ class Adapter(models.Model):
 
 class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
     def drafts(self) -> AdapterVersionQuerySet:
-        """Versions that answer already and were never published: nobody but staff should hear of them."""
-        return self.filter(status=AdapterVersion.Status.READY, published_at=None)
+        """Versions that the public has never seen: nobody but staff should hear of them (see `is_draft`)."""
+        return self.filter(_is_draft())
+
+    def seen_by(self, reader: Reader) -> AdapterVersionQuerySet:
+        """The versions of which `reader` may hear. Every page, socket and address of the API asks here."""
+        return self if reader.is_staff else self.exclude(_is_draft())
+
+    def answering(self) -> AdapterVersionQuerySet:
+        """Versions that answer to their digest; one that a later one has replaced can still be compared with it."""
+        return self.filter(status__in=AdapterVersion.ANSWERING)
 
     def claim(self, pk: int) -> AdapterVersion | None:
         """Take the examination of version `pk`; None when another process has it or it is done."""
@@ -124,6 +139,10 @@ class AdapterVersion(models.Model):
         PUBLISHED = "published"
         RETIRED = "retired"
         LISTED = "listed", "listed, its base is not served"
+
+    ANSWERING: ClassVar = (Status.READY, Status.PUBLISHED, Status.RETIRED)
+    ON_THE_WAY: ClassVar = (Status.UPLOADED, Status.VALIDATING, Status.REJECTED)
+    """States before publication, to which a version that publishes itself goes back when it is looked at again."""
 
     adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="versions")
     digest = models.CharField(max_length=64, blank=True, db_index=True)
@@ -180,6 +199,12 @@ class AdapterVersion(models.Model):
     @property
     def ref(self) -> AdapterRef:
         return AdapterRef(self.digest, self.template, self.field_names)
+
+    @property
+    def is_draft(self) -> bool:
+        """Whether the public has never seen it, nor will without its owner: `drafts` for one with its adapter."""
+        will_be_seen = self.publish_when_ready and self.status in self.ON_THE_WAY
+        return self.published_at is None and self.adapter.published_id != self.pk and not will_be_seen
 
     @property
     def effective_scale(self) -> float:
@@ -298,3 +323,9 @@ class AdapterVersion(models.Model):
         for name, value in {**values, "changed": timezone.now()}.items():
             setattr(self, name, value)
         self.save(update_fields=[*values, "changed"])
+
+
+def _is_draft() -> models.Q:
+    """`AdapterVersion.is_draft` as the database understands it."""
+    will_be_seen = models.Q(publish_when_ready=True, status__in=AdapterVersion.ON_THE_WAY)
+    return models.Q(published_at=None) & ~models.Q(pk=models.F("adapter__published")) & ~will_be_seen

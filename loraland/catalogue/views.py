@@ -68,7 +68,7 @@ def adapter(request: HttpRequest, slug: str) -> HttpResponse:
         "category": category_of(shown.category),
         "score": score_of(version.score),
         "training": [(label, version.training[key]) for key, label in _TRAINING.items() if key in version.training],
-        "versions": shown.versions.filter(status__in=_SHOWN).exclude(digest=""),
+        "versions": shown.versions.seen_by(request.user).filter(status__in=_SHOWN).exclude(digest=""),
         "curl": snippets.curl(version, origin),
         "python": snippets.python(version, origin),
     }

@@ -28,8 +28,6 @@ __all__ = ("Refused", "start")
 GREEDY: Final = Sampling()
 RETRY_QUEUE_SECONDS: Final = 10
 RETRY_REDIS_SECONDS: Final = 5
-ANSWERING: Final = (AdapterVersion.Status.READY, AdapterVersion.Status.PUBLISHED, AdapterVersion.Status.RETIRED)
-"""A version that a later one has replaced still answers to its digest, so that the two can be compared."""
 
 
 async def start(
@@ -53,6 +51,7 @@ async def start(
     turns = tuple(messages) if messages is not None else None
     check_size(turns, prompt, inputs)
     check_stops(sampling)
+    check_seen(visitor, version)
     check_served(version)
     check_inputs(version, inputs, turns is not None)
     request = Generate(
@@ -72,6 +71,14 @@ async def start(
     return generation
 
 
+def check_seen(visitor: Visitor, version: AdapterVersion | Composition | None) -> None:
+    """Refuse a draft to all but staff, in the words for what is not there, should whoever asks have let it pass."""
+    versions = version.versions if isinstance(version, Composition) else (version,)
+    if not visitor.is_staff and any(each is not None and each.is_draft for each in versions):
+        sentence = f"No adapter called {str(version)!r} is published; choose another."
+        raise Refused("adapter_not_found", sentence, 404, param="model")
+
+
 def check_served(version: AdapterVersion | Composition | None) -> None:
     """Refuse a version that is not ready, or was made for another base model than the one that runs here."""
     if version is None:
@@ -82,7 +89,7 @@ def check_served(version: AdapterVersion | Composition | None) -> None:
         sentence = f"{version.adapter.name} needs the base model {version.adapter.base}, which does not run here."
         raise Refused("adapter_not_served", sentence, 409, param="model")
     is_withdrawn = version.status == AdapterVersion.Status.RETIRED and version.adapter.published_id is None
-    if version.status not in ANSWERING or is_withdrawn:
+    if version.status not in AdapterVersion.ANSWERING or is_withdrawn:
         sentence = f"{version} is {version.status} and does not answer; choose another version."
         raise Refused("adapter_not_served", sentence, 409, param="model")
 

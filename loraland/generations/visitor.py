@@ -16,13 +16,14 @@ class Visitor:
     """One owner of generations. `tenant` names it to the workers, which share the device fairly among tenants.
 
     `tenant` is ``user:<id>``, ``session:<key>``, ``key:<id>``, or empty for a stranger without a session, who
-    may own nothing. `ip` counts towards the quota of anonymous visitors.
+    may own nothing. `ip` counts towards the quota of anonymous visitors. Staff see drafts.
     """
 
     user_id: int | None
     session_key: str
     tenant: str
     ip: str = ""
+    is_staff: bool = False
 
     @property
     def is_anonymous(self) -> bool:
@@ -47,7 +48,7 @@ def visitor_of(request_or_scope: HttpRequest | Mapping[str, Any]) -> Visitor:
 def _visitor(user: Any, session: Any, address: str) -> Visitor:
     key = session.session_key or ""
     if user.is_authenticated:
-        return Visitor(user.pk, key, tenant_of_user(user.pk), network(address))
+        return Visitor(user.pk, key, tenant_of_user(user.pk), network(address), user.is_staff)
     return Visitor(None, key, f"session:{key}" if key else "", network(address))
 
 

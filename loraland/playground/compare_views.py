@@ -12,7 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from inference.protocol import Sampling
-from loraland.catalogue.models import Adapter
+from loraland.catalogue.models import Adapter, Reader
 from loraland.catalogue.slug import BASE
 from loraland.generations.refusal import Refused
 from loraland.generations.visitor import visitor_of
@@ -29,9 +29,9 @@ from loraland.playground.sampling import defaults
 @require_GET
 def compare(request: HttpRequest) -> HttpResponse:
     """Columns as the address names them, made two at least; an example fills the fields and sends nothing."""
-    visitor_of(request)
+    visitor = visitor_of(request)
     names = request.GET.getlist("column") or request.GET.get("columns", "").split(",")
-    competitors = _competitors([name.strip() for name in names if name.strip()])
+    competitors = _competitors([name.strip() for name in names if name.strip()], visitor)
     lead = comparisons.lead_of(competitors)
     prompt = example_prompt(lead, request.GET.get("example", ""))
     return _page(request, competitors, pages.empty_columns(competitors), defaults(lead), prompt)
@@ -67,7 +67,7 @@ def _page(
         "composer": composer_of(lead, sampling, prompt),
         "comparison": kept,
         "expected": kept.expected if kept else "",
-        "options": pages.column_options(),
+        "options": pages.column_options(request.user),
         "base_name": settings.BASE_NAME,
         "more": _address([*names, _next(names)]) if len(names) < MAX_COLUMNS else "",
         "fewer": len(names) > MIN_COLUMNS,
@@ -76,13 +76,13 @@ def _page(
     return render(request, "playground/compare.html", context)
 
 
-def _competitors(names: list[str]) -> list[Competitor]:
+def _competitors(names: list[str], reader: Reader) -> list[Competitor]:
     try:
-        chosen = [comparisons.competitor(name) for name in names[:MAX_COLUMNS]]
+        chosen = [comparisons.competitor(name, reader) for name in names[:MAX_COLUMNS]]
     except Refused as refusal:
         raise Http404(refusal.sentence) from refusal
     if not chosen and (first := Adapter.objects.served().first()):
-        chosen = [comparisons.competitor(first.slug)]
+        chosen = [comparisons.competitor(first.slug, reader)]
     return chosen + [None] * (MIN_COLUMNS - len(chosen))
 
 

@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db import transaction
 
 from inference.protocol import Message, Sampling
-from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.models import Adapter, AdapterVersion, Reader
 from loraland.catalogue.slug import BASE
 from loraland.generations.models import Generation
 from loraland.generations.refusal import Refused
@@ -24,8 +24,6 @@ from loraland.playground.models import Column, Comparison
 Competitor = AdapterVersion | None
 """A version of an adapter, or None for the base model."""
 
-READABLE = (AdapterVersion.Status.READY, AdapterVersion.Status.PUBLISHED, AdapterVersion.Status.RETIRED)
-
 
 @dataclass(frozen=True)
 class Reading:
@@ -35,13 +33,13 @@ class Reading:
     note: str
 
 
-def competitor(name: str) -> Competitor:
-    """The competitor called `name`: ``base``, ``slug`` or ``slug@digest-prefix``. Raises `Refused`."""
+def competitor(name: str, reader: Reader) -> Competitor:
+    """What `reader` means by `name`: ``base``, ``slug`` or ``slug@digest-prefix``. Raises `Refused`."""
     if name == BASE:
         return None
     slug, _, prefix = name.partition("@")
     adapter = Adapter.objects.published().filter(slug=slug).first()
-    version = (_older(adapter, prefix) if prefix else adapter.published) if adapter else None
+    version = (_older(adapter, prefix, reader) if prefix else adapter.published) if adapter else None
     if adapter is None or version is None:
         raise Refused("adapter_not_found", f"No adapter called {name!r} is published; change that column.", 404)
     version.adapter = adapter
@@ -99,7 +97,7 @@ def expected_of(version: Competitor, inputs: dict[str, str] | None) -> str:
 
 def create(visitor: Visitor, message: Compare) -> Comparison:
     """Write a comparison and its unanswered columns down. Raises `Refused` for a column that does not exist."""
-    competitors = [competitor(name) for name in message.columns]
+    competitors = [competitor(name, visitor) for name in message.columns]
     lead = lead_of(competitors)
     prompt = shared(lead, message.prompt)
     comparison = Comparison.owned(
@@ -170,8 +168,8 @@ def attach(column: Column, generation: Generation | None, refusal: str = "") -> 
     column.save(update_fields=["generation", "refusal"])
 
 
-def _older(adapter: Adapter, prefix: str) -> AdapterVersion | None:
-    found = list(adapter.versions.filter(digest__startswith=prefix, status__in=READABLE)[:2])
+def _older(adapter: Adapter, prefix: str, reader: Reader) -> AdapterVersion | None:
+    found = list(adapter.versions.answering().seen_by(reader).filter(digest__startswith=prefix)[:2])
     return found[0] if len(found) == 1 else None
 
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from django.db.models import Q, QuerySet
+from django.db.models import Prefetch, Q, QuerySet
 
-from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.models import Adapter, AdapterVersion, Reader
 from loraland.generations.visitor import Visitor
 from loraland.playground.answers import AnswerView, Style, style_of, view_of
 from loraland.playground.comparisons import Competitor, lead_of, name_of, reading
@@ -126,21 +126,20 @@ def is_same(text: str, expected: str) -> bool:
     return text.lower().split() == expected.lower().split()
 
 
-def column_options() -> list[tuple[str, list[Option]]]:
+def column_options(reader: Reader) -> list[tuple[str, list[Option]]]:
     """The menu of a column, by category: every adapter that answers here and its other ready versions."""
+    ready = AdapterVersion.objects.seen_by(reader).filter(status=AdapterVersion.Status.READY).exclude(digest="")
     groups: dict[str, list[Option]] = {}
-    adapters = Adapter.objects.served().order_by("category", "name").prefetch_related("versions")
+    adapters = Adapter.objects.served().order_by("category", "name").prefetch_related(Prefetch("versions", ready))
     for adapter in adapters:
         groups.setdefault(adapter.category or "Other", []).extend(_options(adapter))
     return list(groups.items())
 
 
 def _options(adapter: Adapter) -> list[Option]:
-    ready = AdapterVersion.Status.READY
-    older = [version for version in adapter.versions.all() if version.status == ready and version.digest]
     others = [
         Option(f"{adapter.slug}@{each.short_digest}", f"{adapter.name} @{each.short_digest}")
-        for each in older
+        for each in adapter.versions.all()
         if each.pk != adapter.published_id
     ]
     return [Option(adapter.slug, adapter.name), *others]

@@ -10,7 +10,7 @@ from django.conf import settings
 
 
 async def is_live(scope: dict[str, Any]) -> bool:
-    """Whether the session that opened the socket is still there, for the same user with the same password."""
+    """Whether the session that opened the socket still stands, for the same user with the same password and rights."""
     key = scope["session"].session_key
     if not key:
         return False
@@ -18,4 +18,5 @@ async def is_live(scope: dict[str, Any]) -> bool:
     if not await session.aexists(key):
         return False
     user = await get_user({"session": session})
-    return bool(user.is_active or user.is_anonymous) and user.pk == scope["user"].pk
+    was = scope["user"]
+    return bool(user.is_active or user.is_anonymous) and (user.pk, user.is_staff) == (was.pk, was.is_staff)

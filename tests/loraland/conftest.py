@@ -12,6 +12,7 @@ import pytest_asyncio
 from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
 from django.db import connections
+from django.utils import timezone
 
 from inference.streams import Wire
 from loraland import inference_client
@@ -52,6 +53,8 @@ def publish(db: None) -> Callable[..., AdapterVersion]:
 
     def make(slug: str = "emotion", digest: str = "a", status: str = "published", **fields: object) -> AdapterVersion:
         base = fields.pop("base", site_settings.BASE_NAME)
+        if status in ("published", "retired"):
+            fields.setdefault("published_at", timezone.now())
         adapter, _ = Adapter.objects.get_or_create(slug=slug, defaults={"name": slug.title(), "base": base})
         version = AdapterVersion.objects.create(adapter=adapter, digest=(digest * 64)[:64], status=status, **fields)
         if status == "published":

@@ -72,7 +72,7 @@ async def test_the_fields_of_a_template_stand_in_for_messages_and_prompt(client,
 
 
 async def test_a_version_is_named_by_the_beginning_of_its_digest(client, answering, emotion, publish):
-    await sync_to_async(publish)("emotion", digest="b", status="ready")
+    await sync_to_async(publish)("emotion", digest="b", status="retired")
     answering()
     done = await client.chat.completions.create(model="emotion@bbbbbbbb", messages=HELLO)
     assert done.loraland["digest"] == "b" * 64

@@ -47,7 +47,7 @@ class Browser:
     @property
     def visitor(self) -> Visitor:
         if self._user:
-            return Visitor(self._user.pk, self.session_key, f"user:{self._user.pk}")
+            return Visitor(self._user.pk, self.session_key, f"user:{self._user.pk}", "", self._user.is_staff)
         return Visitor(None, self.session_key, f"session:{self.session_key}")
 
     def page(self, origin: str = "http://localhost") -> Page:

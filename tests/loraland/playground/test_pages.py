@@ -144,7 +144,7 @@ def test_compare_reads_its_columns_from_the_address(client, topic):
 
 
 def test_compare_takes_a_version_by_the_start_of_its_digest(client, publish, topic):
-    publish("topic", "c", status="ready", **TOPIC)
+    publish("topic", "c", status="retired", **TOPIC)
     page = html(client.get("/compare/?columns=topic,topic@cccccc"))
     assert re.findall(r'data-name="([^"]*)"', page) == ["topic", "topic@cccccccccccc"]
 
