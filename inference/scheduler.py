@@ -118,6 +118,7 @@ class Scheduler:
             self.priority.charge(sequence)
         self._reserve()
         admitted = self._admit()
+        self._catch_up()
         guests = self._guests()
         copies = self.prefixes.take_copies()
         if guests:
@@ -125,6 +126,13 @@ class Scheduler:
             return Plan((), tuple(tiles), tuple(admitted), copies, is_for_guests=True)
         decodes, budget = self._decodes(self.prefill_tokens)
         return Plan(tuple(decodes), tuple(self._tiles(self.running, budget)), tuple(admitted), copies)
+
+    def _catch_up(self) -> None:
+        """Skip what others have read meanwhile. A sequence that was begun elsewhere may leave its whole prompt behind
+        here, and is past it for all of this pass: whoever is asked after this is asked once."""
+        for sequence in self.running:
+            if sequence.is_prefilling:
+                self.prefixes.catch_up(sequence)
 
     def _guests(self) -> list[Sequence]:
         """Chats whose tenant waits for a first word while others are answered: their prompts get a pass to themselves,
@@ -180,8 +188,6 @@ class Scheduler:
         """Tiles of prompts as far as `budget` goes: one of the oldest, so that none is put off for ever, then chat
         before evaluation, and in a class one of each tenant in turn."""
         reading = [each for each in sequences if each.is_prefilling]
-        for sequence in reading:
-            self.prefixes.catch_up(sequence)
         if not reading:
             return []
         chosen, lines = read_tiles(reading[0], 1), dict[tuple[str, str], list[Work]]()

@@ -7,6 +7,7 @@ the log-probabilities are compared to the bit besides.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +159,23 @@ def test_a_takeover_changes_nothing(make: MakeEngine, digests: list[str], which:
         assert record.token_ids == expected.token_ids[seen:]
         assert record.logprobs == expected.logprobs[seen:]
         assert expected.text[: resume.num_chars] + record.text == expected.text
+
+
+@pytest.mark.parametrize("which", [None, 3])
+def test_taking_over_many_answers_that_begin_alike_changes_nothing(
+    make: MakeEngine, digests: list[str], which: int | None
+) -> None:
+    """Whoever comes later finds its whole prompt read by another, and has tokens to replay behind it."""
+    digest, prompts = "" if which is None else digests[which], [PROMPT[:20], PROMPT[:64], PROMPT]
+    wholes = [alone(make(prefix_cache=False), digest, prompt=prompt) for prompt in prompts]
+    engine, crowd = make(prefill_tokens=32, kv_blocks=24), [(1, 12), (1, 30), (0, 0), (1, 0), (2, 12), (2, 0), (1, 5)]
+    for number, (prompt, seen) in enumerate(crowd):
+        resume = Resume(tuple(wholes[prompt].token_ids[:seen]), wholes[prompt].num_chars[seen - 1]) if seen else None
+        engine.add(replace(ask(f"{number}", digest, prompts[prompt]), tenant="abb"[number % 3]), resume)
+    records = drain(engine)
+    for number, (prompt, seen) in enumerate(crowd):
+        assert records[f"{number}"].token_ids == wholes[prompt].token_ids[seen:]
+        assert records[f"{number}"].logprobs == wholes[prompt].logprobs[seen:]
 
 
 def test_a_probe_sees_an_adapter_that_does_something_and_one_that_does_not(

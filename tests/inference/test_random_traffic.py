@@ -29,16 +29,17 @@ asks = st.tuples(
     st.integers(0, len(PROMPTS) - 1),
     st.sampled_from(["", "A", "B", "C"]),
     st.integers(0, len(SAMPLINGS) - 1),
-    st.integers(0, 8),
+    st.one_of(st.integers(0, 8), st.integers(0, 59)),
+    st.sampled_from(["ann", "ben"]),
 )
 steps = st.tuples(st.just("step"), st.integers(1, 9))
 aborts = st.tuples(st.just("abort"), st.integers(0, 20))
 forgets = st.tuples(st.just("forget"))
 
 
-def request(id: str, prompt: int, digest: str, sampling: int) -> Generate:
-    adapter = AdapterRef(digest) if digest else None
-    return Generate(id, adapter, prompt=PROMPTS[prompt], sampling=Sampling(max_tokens=60, **SAMPLINGS[sampling]))
+def request(id: str, prompt: int, digest: str, sampling: int, tenant: str = "") -> Generate:
+    adapter, settings = AdapterRef(digest) if digest else None, Sampling(max_tokens=60, **SAMPLINGS[sampling])
+    return Generate(id, adapter, prompt=PROMPTS[prompt], sampling=settings, tenant=tenant)
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +65,13 @@ class Traffic:
         self.engine = make_reading_engine(home, habit=2, rows_are_uniform=is_uniform, **TIGHT)
         self.asked: dict[str, tuple[Record, int]] = {}
 
-    def ask(self, prompt: int, digest: str, sampling: int, num_seen: int) -> None:
+    def ask(self, prompt: int, digest: str, sampling: int, num_seen: int, tenant: str) -> None:
         """Ask for an answer, of which another worker may have streamed `num_seen` tokens already."""
         id, whole = f"{len(self.asked)}", undisturbed(self.home, self.is_uniform, prompt, digest, sampling)
         seen = min(num_seen, len(whole.token_ids) - 1)
         resume = Resume(tuple(whole.token_ids[:seen]), whole.num_chars[seen - 1]) if seen > 0 else None
         self.asked[id] = (whole, max(0, seen))
-        self.engine.add(request(id, prompt, digest, sampling), resume)
+        self.engine.add(request(id, prompt, digest, sampling, tenant), resume)
 
     def step(self, count: int) -> None:
         for _ in range(count):
