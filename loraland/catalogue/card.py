@@ -50,6 +50,7 @@ TABLES: Final[dict[str, dict[str, tuple[type, ...]]]] = {
         "split": (str,),
         "base_prompt": (str,),
         "gain": (str,),
+        "remark": (str,),
     },
 }
 """The tables of a card, their keys and the types of each; every key may be left out."""

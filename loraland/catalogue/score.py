@@ -28,6 +28,9 @@ BASE_ASKED: Final = {
 """How a base was prompted when it was measured, in words."""
 
 
+UNCLEAR: Final = "no clear gain"
+
+
 @dataclass(frozen=True)
 class Mark:
     """Another score on the same scale, in points of 100: `kind` is its CSS class, `name` says whose it is."""
@@ -50,6 +53,8 @@ class Score:
     split: str = ""
     base_prompt: str = ""
     is_clear: bool = True
+    remark: str = ""
+    """Beside a gain that is not clear: what to think of it."""
     base_low: float | None = None
     base_high: float | None = None
     marks: tuple[Mark, ...] = ()
@@ -57,6 +62,11 @@ class Score:
     @property
     def gain(self) -> float:
         return self.tuned - self.base
+
+    @property
+    def fell(self) -> bool:
+        """Whether fine-tuning made it worse."""
+        return self.gain < 0
 
     @property
     def metric_name(self) -> str:
@@ -92,6 +102,7 @@ def score_of(data: Mapping[str, Any]) -> Score | None:
     base, tuned = _points(data.get("base")), _points(data.get("tuned"))
     if base is None or tuned is None:
         return None
+    is_clear = data.get("gain") != UNCLEAR
     return Score(
         metric=str(data.get("metric", "score")),
         base=base,
@@ -101,7 +112,8 @@ def score_of(data: Mapping[str, Any]) -> Score | None:
         n=int(data.get("n") or 0),
         split=str(data.get("split", "")),
         base_prompt=str(data.get("base_prompt", "")),
-        is_clear=data.get("gain") != "no clear gain",
+        is_clear=is_clear,
+        remark="" if is_clear else str(data.get("remark") or UNCLEAR),
     )
 
 

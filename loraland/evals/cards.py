@@ -9,7 +9,9 @@ from uuid import UUID, uuid5
 
 from loraland.catalogue import card as cards
 from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.score import UNCLEAR
 from loraland.catalogue.submission import digest_in
+from loraland.evals.counting import Comparison
 from loraland.evals.models import Run
 
 NAMESPACE: Final = UUID("6f1b6f52-9a0f-4e55-8e0f-6a2f1c0f7d11")
@@ -56,17 +58,20 @@ def runs_of_card(directory: Path) -> list[Run]:
     return [base, tuned]
 
 
-def score_of(tuned: Run, base: Run) -> dict[str, Any]:
-    """What a card says of two finished runs on the same rows, from 0 to 1."""
+def score_of(compared: Comparison) -> dict[str, Any]:
+    """What a card says of finished runs on the same rows, from 0 to 1."""
+    tuned, base = compared.tuned, compared.base
     figures = {"base": base.score, "tuned": tuned.score, "low": tuned.low, "high": tuned.high}
     rounded = {name: round(value, 4) for name, value in figures.items() if value is not None}
     said = {"metric": tuned.metric, **rounded, "n": tuned.n, "split": tuned.split, "base_prompt": base.prompt}
-    return {**said, "gain": tuned.verdict} if tuned.verdict else said
+    if tuned.verdict:
+        said["gain"] = tuned.verdict
+    return {**said, "remark": compared.remark} if compared.remark not in ("", UNCLEAR) else said
 
 
-def show_score(tuned: Run, base: Run) -> None:
-    """Let the catalogue show the score of `tuned`, unless it knows one over more rows."""
-    score = score_of(tuned, base)
-    for version in AdapterVersion.objects.filter(digest=tuned.digest):
-        if version.score.get("n", 0) <= tuned.n:
+def show_score(compared: Comparison) -> None:
+    """Let the catalogue show the score of an adapter, unless it knows one over more rows."""
+    score = score_of(compared)
+    for version in AdapterVersion.objects.filter(digest=compared.tuned.digest):
+        if version.score.get("n", 0) <= compared.tuned.n and version.score != score:
             AdapterVersion.objects.filter(pk=version.pk).update(score=score)

@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
 
+from loraland.catalogue.score import UNCLEAR
 from loraland.evals.models import Run
+
+LONGEST_ANSWER: Final = 40
+"""A constant answer of more characters is not quoted in a line."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +35,27 @@ class Comparison:
         pair = self.tuned.gains.get("base", {})
         return (100 * pair["low"], 100 * pair["high"]) if {"low", "high"} <= pair.keys() else None
 
+    @property
+    def remark(self) -> str:
+        """What stands beside the gain where it is not clear, in a few words; empty for a clear one."""
+        surely = self.gain_interval[0] if self.gain_interval else 0.0
+        return remark_of(self.tuned.verdict, self.gain, surely, self.constant.answer if self.constant else None)
+
+
+def remark_of(verdict: str, gain: float, surely: float, constant: str | None) -> str:
+    """What to say of a `gain` over the base, at least `surely`, by its `verdict`; empty for a clear one.
+
+    `constant` is the best constant answer: None where none was measured, empty where its words are not known.
+    """
+    if verdict == "gain":
+        return ""
+    if gain < 0:
+        return "lower than the base"
+    if surely <= 0 or constant is None:
+        return UNCLEAR
+    always = f"always answering “{constant}”" if 0 < len(constant) <= LONGEST_ANSWER else "one answer to every row"
+    return f"{always} gets as much"
+
 
 def comparisons(runs: Iterable[Run] | None = None) -> list[Comparison]:
     """The run that counts of every adapter on every task for which the base was measured too."""
@@ -47,6 +74,28 @@ def counting(runs: Iterable[Run]) -> list[Run]:
             if run is not None:
                 shown[str(run.pk)] = run
     return [*shown.values(), *_validation(every, {run.task for run in shown.values()})]
+
+
+def answers_to_show(runs: Iterable[Run]) -> dict[UUID, Run]:
+    """For each of `runs` whose answers can be read here, the run that holds them: itself, or else its drawn rows."""
+    every = list(runs)
+    whole = set(Run.objects.whole().filter(pk__in=[run.pk for run in every]).values_list("pk", flat=True))
+    drawn: dict[tuple[str, ...], Run] = {}
+    for run in Run.objects.drawn().whole().filter(task__in={run.task for run in every}):
+        drawn.setdefault(_answerer(run), run)
+    found = {run.pk: run if run.pk in whole else drawn.get(_answerer(run)) for run in every}
+    return {pk: run for pk, run in found.items() if run is not None}
+
+
+def drawn_answers(runs: Iterable[Run]) -> list[Run]:
+    """The newest drawn rows of each answerer among the test `runs`."""
+    tests = [run for run in runs if run.split == Run.Split.TEST]
+    return list({run.pk: run for run in answers_to_show(tests).values() if run.split == Run.Split.DRAWN}.values())
+
+
+def _answerer(run: Run) -> tuple[str, ...]:
+    """Who answered, and how it was asked."""
+    return run.task, run.subject, run.digest, run.base, run.prompt
 
 
 def _of_task(runs: list[Run]) -> list[Comparison]:

@@ -14,10 +14,13 @@ from inference.tasks.metrics import Tally
 from loraland.catalogue.categories import Category, category_of, position
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.score import Mark, Score
-from loraland.evals.counting import Comparison, comparisons
+from loraland.evals.counting import Comparison, answers_to_show, comparisons
+from loraland.evals.models import Run
 from loraland.evals.task_facts import TaskFacts, facts_of
 
 MAX_WORDS: Final = 12
+FEWEST_ROWS: Final = 100
+"""Test rows from which on a gain enters the averages: with these a share is known to about ten points."""
 CLEAR: Final = "gain"
 VERDICTS: Final = {"gain": "clear gain", "no clear gain": "no clear gain"}
 COLUMNS: Final = {"task": "Task", "base": "Base", "tuned": "Fine-tuned", "gain": "Gain", "rows": "Rows"}
@@ -26,12 +29,16 @@ COLUMNS: Final = {"task": "Task", "base": "Base", "tuned": "Fine-tuned", "gain":
 
 @dataclass(frozen=True)
 class Entry:
-    """One adapter on one task beside what it must beat. `version` is None when its weights are not here."""
+    """One adapter on one task beside what it must beat. `version` is None when its weights are not here.
+
+    `answers` is the run whose rows can be read, where there is one.
+    """
 
     facts: TaskFacts
     compared: Comparison
     score: Score
     version: AdapterVersion | None
+    answers: Run | None = None
 
     @property
     def category(self) -> Category:
@@ -44,6 +51,11 @@ class Entry:
     @property
     def is_clear(self) -> bool:
         return self.score.is_clear
+
+    @property
+    def counts(self) -> bool:
+        """Whether it was measured on enough rows to enter the averages."""
+        return self.compared.tuned.n >= FEWEST_ROWS
 
     @property
     def text(self) -> str:
@@ -116,7 +128,9 @@ def entries() -> list[Entry]:
     """All entries, in no order."""
     published = Adapter.objects.published()
     here = {(adapter.slug, adapter.published.digest): adapter for adapter in published if adapter.published}
-    return [_entry(compared, here) for compared in comparisons()]
+    compared = comparisons()
+    answers = answers_to_show(each.tuned for each in compared)
+    return [_entry(each, here, answers.get(each.tuned.pk)) for each in compared]
 
 
 def select(every: Iterable[Entry], query: Query) -> list[Entry]:
@@ -138,21 +152,21 @@ def count_by_category(every: Iterable[Entry]) -> list[tuple[Category, int]]:
 
 
 def average(chosen: Iterable[Entry]) -> Average | None:
-    """The mean gain of `chosen`; None for no entry."""
-    gains = [entry.gain for entry in chosen]
+    """The mean gain of those of `chosen` that count; None where none does."""
+    gains = [entry.gain for entry in chosen if entry.counts]
     if not gains:
         return None
     low, high = interval([Tally(gain) for gain in gains])
     return Average(len(gains), fmean(gains), low, high)
 
 
-def _entry(compared: Comparison, here: Mapping[tuple[str, str], Adapter]) -> Entry:
+def _entry(compared: Comparison, here: Mapping[tuple[str, str], Adapter], answers: Run | None) -> Entry:
     """`here` are the published adapters by slug and digest."""
     adapter = here.get((compared.tuned.adapter, compared.tuned.digest))
     version = adapter.published if adapter else None
     if version is not None and adapter is not None:
         version.adapter = adapter
-    return Entry(facts_of(compared.tuned.task), compared, score_of_runs(compared), version)
+    return Entry(facts_of(compared.tuned.task), compared, score_of_runs(compared), version, answers)
 
 
 def score_of_runs(compared: Comparison) -> Score:
@@ -168,6 +182,7 @@ def score_of_runs(compared: Comparison) -> Score:
         n=tuned.n,
         base_prompt=base.prompt,
         is_clear=tuned.verdict == CLEAR,
+        remark=compared.remark,
         base_low=_points(base.low),
         base_high=_points(base.high),
         marks=tuple(Mark(kind, run.who, run.points) for kind, run in others if run is not None),

@@ -15,6 +15,7 @@ from inference.tasks.bootstrap import interval, paired_interval
 from inference.tasks.metrics import METRICS, score
 from loraland.evals.asking import Answered, Ask
 from loraland.evals.cards import show_score
+from loraland.evals.counting import Comparison
 from loraland.evals.models import Run, Sample
 from loraland.evals.questions import Plan, Question
 
@@ -97,8 +98,15 @@ def finish(run: Run) -> None:
         run.verdict = _verdict(run.gains)
     run.finished = timezone.now()
     run.save()
-    if base := Run.objects.filter(pk=run.gains.get("base", {}).get("run")).first():
-        show_score(run, base)
+    if run.split == Run.Split.TEST:
+        base, constant = (_measured(run, each) for each in ("base", "constant"))
+        if base is not None:
+            show_score(Comparison(run, base, constant))
+
+
+def _measured(run: Run, subject: str) -> Run | None:
+    """The run of `subject` that the gain of `run` was worked out against."""
+    return Run.objects.filter(pk=run.gains.get(subject, {}).get("run")).first()
 
 
 def _gain(run: Run, subject: str) -> dict[str, Any]:

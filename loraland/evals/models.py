@@ -38,6 +38,10 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Finished runs over test rows, the newest first."""
         return self.finished().filter(split=Run.Split.TEST).order_by("-finished")
 
+    def drawn(self) -> RunQuerySet:
+        """Finished runs over a few drawn test rows, the newest first: they show answers and never count as scores."""
+        return self.finished().filter(split=Run.Split.DRAWN).order_by("-finished")
+
 
 class Run(models.Model):
     """One answerer over the rows of one task, and what its answers are worth: `score` of 1 with its 95 % interval.
@@ -55,6 +59,7 @@ class Run(models.Model):
     class Split(models.TextChoices):
         TEST = "test"
         VALIDATION = "validation"
+        DRAWN = "drawn", "test rows drawn by a seed"
 
     class Source(models.TextChoices):
         ENGINE = "engine", "the serving engine"
@@ -71,6 +76,7 @@ class Run(models.Model):
     prompt = models.CharField(max_length=40, blank=True, help_text="In which style it was asked.")
     split = models.CharField(max_length=10, choices=Split.choices, default=Split.TEST)
     rows_digest = models.CharField(max_length=64, blank=True, help_text="SHA-256 of the rows, where they are known.")
+    answer = models.TextField(blank=True, help_text="The one answer that a constant run gives to every row.")
     n = models.PositiveIntegerField()
     seed = models.PositiveIntegerField(default=0)
     source = models.CharField(max_length=10, choices=Source.choices, default=Source.ENGINE)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from django.conf import settings
@@ -73,7 +74,8 @@ def of_base(style: str, recipe: Recipe, split: Split, part: str, limit: int | No
 def of_constant(recipe: Recipe, split: Split, rows: Sequence[Row]) -> Plan:
     """Nobody is asked: the one answer that does best on the training part is given to every row."""
     constant = baseline.best_constant(split.train, recipe)
-    facts = _facts(recipe, rows, Run.Subject.CONSTANT, "", Run.Split.TEST) | {"base": settings.BASE_NAME}
+    facts = _facts(recipe, rows, Run.Subject.CONSTANT, "", Run.Split.TEST)
+    facts |= {"base": settings.BASE_NAME, "answer": constant}
     questions = [Question(index, row.target, fill(recipe.template, row.inputs), {}) for index, row in enumerate(rows)]
     return Plan(facts, questions, str, 0, constant=constant)
 
@@ -85,6 +87,18 @@ def of_reference(recipe: Recipe, rows: Sequence[Row]) -> Plan:
     asked = [baseline.ask(REFERENCE_STYLE, row, recipe, ()) for row in rows]
     questions = [_question(index, row, each) for index, (row, each) in enumerate(zip(rows, asked, strict=True))]
     return Plan(facts, questions, lambda text: baseline.read_answer(text, recipe), baseline.max_tokens(recipe))
+
+
+def draw(count: int, of: int, seed: int) -> list[int]:
+    """The numbers of `count` rows out of `of`, drawn by `seed`, in their order; all of them where there are fewer."""
+    return sorted(random.Random(seed).sample(range(of), min(count, of)))
+
+
+def only(chosen: Sequence[int], plan: Plan, rows: Sequence[Row], seed: int) -> Plan:
+    """`plan`, which is over all test `rows`, over the `chosen` that `seed` drew; they keep their numbers."""
+    facts = {**plan.facts, "split": Run.Split.DRAWN, "seed": seed, "n": len(chosen)}
+    facts["rows_digest"] = digest_of([rows[index] for index in chosen])
+    return replace(plan, facts=facts, questions=[plan.questions[index] for index in chosen])
 
 
 def digest_of(rows: Sequence[Row]) -> str:

@@ -8,6 +8,8 @@ from statistics import fmean
 from typing import Any, Final
 
 from loraland.catalogue.score import METRICS
+from loraland.evals.counting import remark_of
+from loraland.evals.leaderboard import FEWEST_ROWS
 from loraland.evals.results import read_file
 from loraland.evals.task_facts import facts_of
 from loraland.evals.templatetags.figures import hundredfold, signed
@@ -30,8 +32,9 @@ def table(directory: Path) -> str:
     ]
     if not rows:
         return "Nothing is measured yet."
-    clear = [row["gain"] for row in rows if row["verdict"] == "gain"]
-    return "\n".join([*lines, "", _sum(clear, [row["gain"] for row in rows])])
+    counted = [row for row in rows if row["n"] >= FEWEST_ROWS]
+    clear = [row["gain"] for row in counted if row["verdict"] == "gain"]
+    return "\n".join([*lines, "", _sum(clear, [row["gain"] for row in counted])])
 
 
 def put(text: str, table: str) -> str:
@@ -48,8 +51,12 @@ def _rows(directory: Path) -> Iterable[dict[str, Any]]:
         runs = {run["id"]: run for run in read_file(path).get("runs", ())}
         for run in runs.values():
             base = runs.get(run["gains"].get("base", {}).get("run", ""))
-            if run["subject"] == "adapter" and base is not None:
-                yield {**run, "task": path.stem, "against": base["score"], "gain": run["score"] - base["score"]}
+            if run["subject"] == "adapter" and run["split"] == "test" and base is not None:
+                constant = runs.get(run["gains"].get("constant", {}).get("run", ""))
+                always = constant.get("answer", "") if constant else None
+                gain, surely = run["score"] - base["score"], run["gains"]["base"].get("low", 0.0)
+                remark = remark_of(run["verdict"], gain, surely, always)
+                yield {**run, "task": path.stem, "against": base["score"], "gain": gain, "remark": remark}
 
 
 def _line(row: dict[str, Any]) -> str:
@@ -60,7 +67,7 @@ def _line(row: dict[str, Any]) -> str:
         f"**{hundredfold(row['score'])}**{_interval(row)}",
         signed(100 * row["gain"]),
         str(row["n"]),
-        "clear gain" if row["verdict"] == "gain" else "no clear gain",
+        row["remark"] or "clear gain",
     )
     return f"| {' | '.join(cells)} |"
 
@@ -70,5 +77,7 @@ def _interval(row: dict[str, Any]) -> str:
 
 
 def _sum(clear: list[float], every: list[float]) -> str:
+    if not every:
+        return f"None is measured on {FEWEST_ROWS} rows."
     part = f"{len(clear)} clear gains, {signed(100 * fmean(clear))} points on average" if clear else "No clear gain"
     return f"{part}; all {len(every)} measured: {signed(100 * fmean(every))}."

@@ -16,6 +16,7 @@ from loraland.catalogue.storable import is_storable
 from loraland.evals.cards import show_score
 from loraland.evals.counting import comparisons
 from loraland.evals.models import Run, Sample
+from loraland.evals.task_facts import facts_of, recipe_of
 
 RUN_FIELDS: Final = (
     *("metric", "subject", "adapter", "digest", "base", "prompt", "split", "rows_digest", "n", "seed"),
@@ -56,8 +57,7 @@ def import_file(path: Path) -> int:
     try:
         with transaction.atomic():
             count = sum(_import_run(data["task"], run) for run in data.get("runs", ()))
-            if count:
-                _show_scores(data["task"])
+            _show_scores(data["task"])
             return count
     except (KeyError, TypeError, ValueError) as error:
         raise ResultsError(f"A run in {path.name} cannot be read: {error!r}.") from error
@@ -69,21 +69,31 @@ def as_data(run: Run, samples: Iterable[Sample] = ()) -> dict[str, Any]:
     shown = [{name: getattr(sample, name) for name in SAMPLE_FIELDS} for sample in samples]
     fields = {name: getattr(run, name) for name in RUN_FIELDS}
     data = {"id": str(run.pk), **fields, "finished": run.finished.isoformat(timespec="seconds")}
+    data |= {"answer": run.answer} if run.answer and may_be_told(run) else {}
     return {**data, "samples": shown} if shown else data
+
+
+def may_be_told(run: Run) -> bool:
+    """Whether the constant answer of `run` may be given on: a label names no row, any other text is out of one."""
+    recipe = recipe_of(run.task)
+    return not facts_of(run.task).restricted or bool(recipe and recipe.labels)
 
 
 def _show_scores(task: str) -> None:
     """An adapter that was here before its measurement shows it in the catalogue from now on."""
     for found in comparisons(Run.objects.on_test().filter(task=task)):
-        show_score(found.tuned, found.base)
+        show_score(found)
 
 
 def _import_run(task: str, data: Mapping[str, Any]) -> bool:
-    """Whether the run was new."""
-    if Run.objects.filter(pk=UUID(str(data["id"]))).exists():
+    """Whether the run was new. Files of before the constant answer was written lack it; a known run takes it up."""
+    answer = str(data.get("answer", ""))
+    if (known := Run.objects.filter(pk=UUID(str(data["id"])))).exists():
+        if answer:
+            known.filter(answer="").update(answer=answer)
         return False
     finished = datetime.fromisoformat(data["finished"])
-    fields = {name: data[name] for name in RUN_FIELDS}
+    fields = {name: data[name] for name in RUN_FIELDS} | {"answer": answer}
     run = Run(id=UUID(str(data["id"])), task=task, created=finished, **fields)
     run.save()
     Sample.objects.bulk_create(Sample(run=run, **sample) for sample in data.get("samples", ()))

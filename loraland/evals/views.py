@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Final
 from uuid import UUID
 
@@ -14,8 +15,8 @@ from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
 from loraland.evals import leaderboard, tables
-from loraland.evals.counting import counting
-from loraland.evals.models import Run, RunQuerySet
+from loraland.evals.counting import answers_to_show, counting
+from loraland.evals.models import Run, RunQuerySet, Sample
 from loraland.evals.task_facts import facts_of
 
 SAMPLES_A_PAGE: Final = 25
@@ -39,6 +40,7 @@ def board(request: HttpRequest) -> HttpResponse:
         page = {
             "categories": categories,
             "verdicts": leaderboard.VERDICTS,
+            "fewest_rows": leaderboard.FEWEST_ROWS,
             "average_all": leaderboard.average(every),
             "average_clear": leaderboard.average(entry for entry in every if entry.is_clear),
             "bases": sorted({entry.compared.tuned.base for entry in every}),
@@ -74,13 +76,14 @@ def task(request: HttpRequest, task: str) -> HttpResponse:
         "entries": found,
         "tests": [run for run in runs if run.split == Run.Split.TEST],
         "validation": sorted((run for run in runs if run.split != Run.Split.TEST), key=lambda run: -(run.score or 0)),
+        "answers": answers_to_show(runs),
     }
     return render(request, "evals/task.html", context)
 
 
 @require_safe
 def run(request: HttpRequest, pk: UUID) -> HttpResponse:
-    """The answers of one run, a page at a time."""
+    """The answers of one run, a page at a time; beside those of an adapter what the base said to the same rows."""
     shown = get_object_or_404(_readable(request), pk=pk)
     samples = shown.samples.all()
     if (share := request.GET.get("show", "")) == "missed":
@@ -89,8 +92,15 @@ def run(request: HttpRequest, pk: UUID) -> HttpResponse:
         samples = samples.filter(earned__gte=F("possible"))
     page = Paginator(samples, SAMPLES_A_PAGE).get_page(request.GET.get("page"))
     context = {"run": shown, "facts": facts_of(shown.task), "samples": page, "share": share, "shares": SHARES}
-    context["kept"] = shown.samples.count()
+    context |= {"kept": shown.samples.count(), "base_answers": _of_the_base(shown, page.object_list)}
+    context["instead"] = answers_to_show([shown]).get(shown.pk)
     return render(request, "evals/run.html", context)
+
+
+def _of_the_base(shown: Run, samples: Iterable[Sample]) -> dict[int, Sample]:
+    """What the base that an adapter's run is compared with answered to the rows of `samples`, by their numbers."""
+    of_base = Sample.objects.filter(run__pk=shown.gains.get("base", {}).get("run"))
+    return {sample.index: sample for sample in of_base.filter(index__in=[each.index for each in samples])}
 
 
 def _readable(request: HttpRequest) -> RunQuerySet:

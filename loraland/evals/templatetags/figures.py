@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from django import template
 from django.template.defaultfilters import floatformat
 
@@ -39,6 +42,12 @@ def lean(value: float | None, chance: float) -> str:
     if value is None or abs(value) < chance:
         return "soft"
     return "leans-up" if value > 0 else "leans-down"
+
+
+@register.filter
+def of(found: Mapping[Any, Any], key: Any) -> Any:
+    """What `found` has under `key`; None where it has nothing."""
+    return found.get(key)
 
 
 @register.filter

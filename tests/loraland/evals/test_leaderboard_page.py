@@ -13,6 +13,7 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.evals.models import Run
 
 Measured = Callable[..., Run]
+SUBJECTS = ("base", "adapter")
 
 
 def page(client: Client, address: str, **headers: str) -> str:
@@ -74,6 +75,72 @@ def test_the_average_gain_is_told_over_clear_gains_and_over_all(client: Client) 
     html = page(client, "/leaderboard/")
     assert re.search(r"2 clear gains.*?\+62\.5", html, re.DOTALL)
     assert re.search(r"All 3 measured.*?\+42\.0", html, re.DOTALL)
+
+
+@pytest.mark.usefixtures("board")
+def test_a_gain_over_too_few_rows_is_shown_and_stays_out_of_the_averages(client: Client, measured: Measured) -> None:
+    before = page(client, "/leaderboard/")
+    for subject, score in (("base", 0.1), ("adapter", 0.2)):
+        measured("moods", subject, score, n=16)
+    html = page(client, "/leaderboard/")
+    assert "moods" in tasks(html)
+    assert html.count("not in the averages") == 1
+    headline = re.compile(r'<dl class="headline.*?</dl>', re.DOTALL)
+    assert headline.search(html).group() == headline.search(before).group()  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("tuned", "surely", "answer", "remark"),
+    [
+        (0.68, 0.25, "yes", "always answering “yes” gets as much"),
+        (0.68, 0.25, "", "one answer to every row gets as much"),
+        (0.68, -0.02, "yes", "no clear gain"),
+        (0.30, -0.1, "yes", "lower than the base"),
+    ],
+)
+def test_what_gains_nothing_is_told_why(
+    client: Client, measured: Measured, tuned: float, surely: float, answer: str, remark: str
+) -> None:
+    measured("boolq", "base", 0.34)
+    measured("boolq", "constant", 0.63, answer=answer)
+    gains = {"base": {"low": surely, "high": 0.5}}
+    measured("boolq", score=tuned, verdict="no clear gain", gains=gains)
+    assert f"<strong>{remark}</strong>" in page(client, "/leaderboard/")
+    assert f"{remark[0].upper()}{remark[1:]}" in page(client, "/leaderboard/boolq/")
+
+
+def test_only_answers_that_can_be_read_are_linked(client: Client, measured: Measured) -> None:
+    for task in ("dbpedia", "viggo"):
+        for subject in SUBJECTS:
+            measured(task, subject, n=300)
+    drawn = {subject: measured("viggo", subject, n=1, split="drawn", samples=[("a", "a")]) for subject in SUBJECTS}
+    whole = measured("snli", n=2, samples=[("a", "a"), ("b", "c")])
+    measured("snli", "base", n=2)
+    html = page(client, "/leaderboard/")
+    linked = set(re.findall(r'href="(/runs/[^"]+)">Answers', html))
+    assert linked == {drawn["adapter"].get_absolute_url(), whole.get_absolute_url()}
+    assert re.findall(r"/runs/[^\"]+", page(client, "/leaderboard/dbpedia/")) == []
+    assert set(re.findall(r"/runs/[^\"]+", page(client, "/leaderboard/viggo/"))) == {
+        run.get_absolute_url() for run in drawn.values()
+    }
+
+
+def test_drawn_rows_say_what_they_are_and_show_the_base_beside(client: Client, measured: Measured) -> None:
+    base = measured("viggo", "base", split="drawn", n=1, samples=[("What a game!", "It is good.")])
+    gains = {"base": {"run": str(base.pk)}}
+    run = measured("viggo", split="drawn", n=1, gains=gains, samples=[("It is good.", "It is good.")])
+    html = page(client, run.get_absolute_url())
+    assert "on 1 test rows drawn by seed 0" in html
+    assert "Nobody chose these rows" in html
+    assert "The base, 0 of 100" in html
+    assert "What a game!" in html
+
+
+def test_drawn_rows_never_count_as_a_score(client: Client, measured: Measured, board: None) -> None:
+    before = page(client, "/leaderboard.csv")
+    measured("dbpedia", "base", 0.5, split="drawn")
+    measured("dbpedia", score=0.5, split="drawn")
+    assert page(client, "/leaderboard.csv") == before
 
 
 @pytest.mark.usefixtures("board")

@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 from loraland.catalogue.card import read_card
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.submission import digest_in
-from loraland.evals.models import Run, RunQuerySet
+from loraland.evals.models import Run, RunQuerySet, Sample
 from loraland.evals.readme import ReadmeError, put, table
 from loraland.evals.results import read_file
 
@@ -60,27 +60,47 @@ def test_a_broken_file_is_refused_with_its_name(tmp_path: Path) -> None:
         call_command("import_results", tmp_path)
 
 
-def test_chosen_rows_are_exported_where_the_terms_of_the_data_allow_it(measured: Measured, tmp_path: Path) -> None:
-    measured("banking77", "base", 0.0, samples=[("x", "lost_card")])
-    measured("banking77", samples=[("lost_card", "lost_card")])
-    measured("banking77", "base", 0.0, split="validation", samples=[("y", "another row")])
-    call_command("export_results", tmp_path, "--sample", "banking77:0")
-    runs = read_file(tmp_path / "banking77.json")["runs"]
-    shown = {(run["subject"], run["split"]): [each["answer"] for each in run.get("samples", ())] for run in runs}
-    assert shown == {("adapter", "test"): ["lost_card"], ("base", "test"): ["x"], ("base", "validation"): []}
-    with pytest.raises(CommandError, match="limit its use"):
-        call_command("export_results", tmp_path, "--sample", "tweet_emotion:0")
-    with pytest.raises(CommandError, match="is not TASK:ROW"):
-        call_command("export_results", tmp_path, "--sample", "banking77")
-
-
-def test_rows_that_were_chosen_once_stay_when_results_are_exported_again(measured: Measured, tmp_path: Path) -> None:
-    for subject in ("base", "adapter"):
-        measured("banking77", subject, samples=[("lost_card", "lost_card"), ("no", "card_arrival")])
-    call_command("export_results", tmp_path, "--sample", "banking77:1")
+def test_drawn_rows_are_exported_where_the_terms_of_the_data_allow_it(measured: Measured, tmp_path: Path) -> None:
+    for task in ("banking77", "tweet_emotion"):
+        for subject in ("base", "adapter"):
+            measured(task, subject, samples=[("kept", "here")])
+            measured(task, subject, split="drawn", n=1, samples=[("yes", "yes")])
     call_command("export_results", tmp_path)
-    runs = read_file(tmp_path / "banking77.json")["runs"]
-    assert [[each["index"] for each in run["samples"]] for run in runs] == [[1], [1]]
+    shown = {task: read_file(tmp_path / f"{task}.json")["runs"] for task in ("banking77", "tweet_emotion")}
+    told = {
+        task: [(run["subject"], run["split"]) for run in runs if run.get("samples")] for task, runs in shown.items()
+    }
+    assert told == {"banking77": [("adapter", "drawn"), ("base", "drawn")], "tweet_emotion": []}
+    assert {run["split"] for run in shown["tweet_emotion"]} == {"test"}
+    RunQuerySet._raw_delete(Sample.objects.all(), "default")
+    RunQuerySet._raw_delete(Run.objects.all(), "default")
+    call_command("import_results", tmp_path)
+    assert [run.samples.get().answer for run in Run.objects.drawn()] == ["yes", "yes"]
+
+
+def test_a_constant_answer_is_told_where_it_is_a_label_or_the_rows_may_be_given_on(
+    measured: Measured, tmp_path: Path
+) -> None:
+    for task in ("tweet_emotion", "webnlg", "viggo"):
+        measured(task, "base")
+        measured(task, "adapter")
+        measured(task, "constant", answer="joy")
+    call_command("export_results", tmp_path)
+    told = {
+        path.stem: [run["answer"] for run in read_file(path)["runs"] if "answer" in run]
+        for path in tmp_path.glob("*.json")
+    }
+    assert told == {"tweet_emotion": ["joy"], "webnlg": [], "viggo": ["joy"]}
+
+
+def test_runs_that_are_known_take_up_the_constant_answer_that_came_later(measured: Measured, tmp_path: Path) -> None:
+    measured("tweet_emotion", "base")
+    measured("tweet_emotion")
+    run = measured("tweet_emotion", "constant", answer="joy")
+    call_command("export_results", tmp_path)
+    Run.objects.filter(pk=run.pk).update(answer="")
+    call_command("import_results", tmp_path)
+    assert Run.objects.get(pk=run.pk).answer == "joy"
 
 
 @pytest.fixture
@@ -130,15 +150,27 @@ def test_the_table_in_the_readme_is_the_one_that_the_results_make() -> None:
 
 
 def test_the_table_shows_gains_from_the_largest_and_says_where_there_is_none(tmp_path: Path) -> None:
-    for task, tuned, verdict in (("gsm8k", 0.03, "no clear gain"), ("dbpedia", 0.9, "gain")):
-        base = {"id": "b", "subject": "base", "score": 0.02, "gains": {}}
-        run = {"id": "a", "subject": "adapter", "adapter": task, "metric": "accuracy", "score": tuned, "n": 300}
-        run |= {"low": None, "high": None, "verdict": verdict, "gains": {"base": {"run": "b"}}}
-        (tmp_path / f"{task}.json").write_text(json.dumps({"task": task, "runs": [base, run]}))
+    for task, tuned, verdict, rows in (("gsm8k", 0.03, "no clear gain", 300), ("dbpedia", 0.9, "gain", 100)):
+        write_runs(tmp_path, task, tuned=tuned, verdict=verdict, rows=rows)
     lines = table(tmp_path).splitlines()
-    assert lines[2] == "| Encyclopedia topics (`dbpedia`) | accuracy | 2.0 | **90.0** | +88.0 | 300 | clear gain |"
+    assert lines[2] == "| Encyclopedia topics (`dbpedia`) | accuracy | 2.0 | **90.0** | +88.0 | 100 | clear gain |"
     assert lines[3].endswith("| +1.0 | 300 | no clear gain |")
     assert lines[-1] == "1 clear gains, +88.0 points on average; all 2 measured: +44.5."
+
+
+def test_a_gain_over_too_few_rows_is_in_the_table_and_not_in_the_averages(tmp_path: Path) -> None:
+    write_runs(tmp_path, "dbpedia", tuned=0.9, verdict="gain", rows=300)
+    write_runs(tmp_path, "viggo", tuned=0.3, verdict="no clear gain", rows=16)
+    lines = table(tmp_path).splitlines()
+    assert "| 16 | no clear gain |" in lines[3]
+    assert lines[-1] == "1 clear gains, +88.0 points on average; all 1 measured: +88.0."
+
+
+def write_runs(directory: Path, task: str, *, tuned: float, verdict: str, rows: int) -> None:
+    base = {"id": "b", "subject": "base", "score": 0.02, "gains": {}}
+    run = {"id": "a", "subject": "adapter", "split": "test", "adapter": task, "metric": "accuracy", "score": tuned}
+    run |= {"n": rows, "low": None, "high": None, "verdict": verdict, "gains": {"base": {"run": "b"}}}
+    (directory / f"{task}.json").write_text(json.dumps({"task": task, "runs": [base, run]}))
 
 
 def test_a_readme_without_a_place_for_the_table_is_refused() -> None:

@@ -40,7 +40,8 @@ class Command(BaseCommand):
             raise CommandError("--reference needs REFERENCE_URL and REFERENCE_MODEL (and REFERENCE_KEY) to be set.")
         try:
             trials = [
-                self._trial(task, versions, data, **options) for task, versions in _chosen(tasks, adapters).items()
+                self._trial(task, versions, data, **options)
+                for task, versions in chosen_adapters(tasks, adapters).items()
             ]
             asyncio.run(self._hold(trials))
         except (DataError, RecipeError, CannotMeasure) as error:
@@ -66,7 +67,7 @@ class Command(BaseCommand):
                 await sync_to_async(connections.close_all)()
 
 
-def _chosen(tasks: Sequence[str], slugs: Sequence[str]) -> dict[str, list[AdapterVersion]]:
+def chosen_adapters(tasks: Sequence[str], slugs: Sequence[str]) -> dict[str, list[AdapterVersion]]:
     """The adapters to try on each task; unnamed, those for tasks without a recipe are passed over.
 
     Raises `CommandError` for a name that is not there.

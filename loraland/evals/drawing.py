@@ -1,0 +1,66 @@
+"""A few answers to look at: test rows drawn by a seed, asked of the base at its best and of the adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from asgiref.sync import sync_to_async
+
+from inference.tasks.data import Split
+from inference.tasks.recipe import Recipe
+from loraland.catalogue.models import AdapterVersion
+from loraland.evals import questions
+from loraland.evals.asking import Ask, CannotMeasure, ask_engine
+from loraland.evals.counting import comparisons
+from loraland.evals.measuring import measure, open_run
+from loraland.evals.models import Run
+from loraland.evals.questions import Plan
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which rows of a task are asked of whom: `count` of its test rows, drawn by `seed`, of each of `versions`."""
+
+    recipe: Recipe
+    split: Split
+    versions: Sequence[AdapterVersion]
+    count: int
+    seed: int = 0
+
+
+async def answer_drawn(draw: Draw, on_row: Callable[[], object], ask: Ask = ask_engine) -> list[Run]:
+    """Ask what is not answered yet; the finished runs, the base's before each adapter's.
+
+    Raises `CannotMeasure`; another call goes on where this one stopped.
+    """
+    chosen = questions.draw(draw.count, len(draw.split.test), draw.seed)
+    made = []
+    for plan in await sync_to_async(_plans)(draw):
+        drawn = questions.only(chosen, plan, draw.split.test, draw.seed)
+        run = await sync_to_async(open_run)(drawn)
+        if run.is_finished:
+            for _ in drawn.questions:
+                on_row()
+        else:
+            await measure(run, drawn, ask, on_row)
+        made.append(run)
+    return made
+
+
+def _plans(draw: Draw) -> list[Plan]:
+    """The base in the way that its score on the leaderboard was made, and the adapter; over all test rows."""
+    recipe, split = draw.recipe, draw.split
+    plans = []
+    for version in draw.versions:
+        plans.append(questions.of_base(_best_style(version, recipe.task), recipe, split, Run.Split.TEST))
+        plans.append(questions.of_adapter(version, recipe, split.test))
+    return plans
+
+
+def _best_style(version: AdapterVersion, task: str) -> str:
+    measured = Run.objects.on_test().filter(task=task)
+    found = [each for each in comparisons(measured) if each.tuned.digest == version.digest]
+    if not found:
+        raise CannotMeasure(f"{version.adapter.slug} has no score on {task}; run evaluate on it first.")
+    return found[0].base.prompt
