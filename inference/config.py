@@ -17,6 +17,7 @@ DEVICES: Final = ("auto", "cpu", "cuda")
 DTYPES: Final = ("bfloat16", "float16", "float32")
 ADAPTER_QUANTIZATIONS: Final = ("none", "int8")
 QUANTIZATIONS: Final = ("none", "int8", "int4", "nf4")
+PREFIX_CACHES: Final = ("on", "tenant", "off")
 DECODERS: Final = ("auto", "native", "torch")
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
@@ -47,7 +48,7 @@ class EngineConfig:
     max_rank: int = 64
     host_cache_mb: int = 512
     prefill_tokens: int = 256
-    prefix_cache: bool = True
+    prefix_cache: str = "on"
     speculation: bool = True
     lease_seconds: float = 10.0
     worker_name: str = ""
@@ -96,7 +97,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             max_rank=env.whole("MAX_RANK", 64, 1, 512),
             host_cache_mb=env.whole("HOST_CACHE_MB", 512, 1, 10_000_000),
             prefill_tokens=env.whole("PREFILL_TOKENS", 256, 32, 65536),
-            prefix_cache=env.switch("PREFIX_CACHE", True),
+            prefix_cache=env.choice("PREFIX_CACHE", PREFIX_CACHES, "on"),
             speculation=env.switch("SPECULATION", True),
             lease_seconds=env.seconds("LEASE_SECONDS", 10.0, 1.0, 3600.0),
             worker_name=env.text("WORKER_NAME", f"{socket.gethostname()}-{os.getpid()}"),

@@ -23,6 +23,8 @@ class BlockPool:
         self._num_users = [0] * num_blocks
         self._names: dict[int, bytes] = {}
         self._named: dict[bytes, int] = {}
+        self._namings = [0] * num_blocks
+        self._num_namings = 0
 
     @property
     def num_free(self) -> int:
@@ -80,6 +82,12 @@ class BlockPool:
         assert self._num_users[block], f"block {block} holds nothing"
         if name not in self._named and block not in self._names:
             self._named[name], self._names[block] = block, name
+            self._num_namings += 1
+            self._namings[block] = self._num_namings
+
+    def naming(self, block: int) -> int:
+        """When the named `block` got its name, counted in namings: another number whenever it has been evicted."""
+        return self._namings[block]
 
     def forget(self) -> None:
         """Take all names away; blocks in use stay with their users."""

@@ -85,7 +85,13 @@ def build_machine(config: EngineConfig) -> Machine:
     context = _context_length(config, architecture, device)
     pool = BlockPool(_num_blocks(config, architecture, dtype, device, context), config.block_size)
     context = min(context, pool.num_blocks * config.block_size)
-    prefixes = PrefixCache(pool, TILE, is_on=config.prefix_cache, rows_are_uniform=decoder.rows_are_uniform)
+    prefixes = PrefixCache(
+        pool,
+        TILE,
+        is_on=config.prefix_cache != "off",
+        rows_are_uniform=decoder.rows_are_uniform,
+        is_shared=config.prefix_cache != "tenant",
+    )
     cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
     base = _base(config, directory, architecture, dtype, is_packed=isinstance(bank, NativeBank))
     store = AdapterStore(config.adapters_dir, base, config.max_rank)

@@ -11,7 +11,11 @@ prefill tile and a decode row:
 
 Where the decoder says that its rows are uniform, the same bits in a tile as alone, neither holds, and a beginning that
 ends within a block is found too: the block that its tenant last computed after the blocks before it is copied, as far
-as its tokens are the same. Another tenant's is not, for the count of known tokens would tell them one by one.
+as its tokens are the same. Another tenant's is not, for the time it takes would tell its tokens one by one.
+
+How many tokens of a prompt were known is told to its tenant, so it must not tell of others: those count that prompts
+of the same tenant began with, as if it had been alone. Who has blocks of others to thank reads them all the same, which
+a clock can see; with `is_shared` False the tenant is a part of every name, and nothing is found but one's own.
 """
 
 from __future__ import annotations
@@ -21,19 +25,32 @@ from array import array
 from collections import OrderedDict
 from collections.abc import Iterable
 from math import lcm
+from typing import Final
 
 from inference.kv_cache import BlockPool
 from inference.sequence import Sequence
+
+NOTES_PER_BLOCK: Final = 4
+"""How many tenants at most are known, on the average, to have read a block."""
 
 
 class PrefixCache:
     """Names the blocks of `pool` and finds them for new sequences. `tile` is the length of a prefill tile in tokens."""
 
-    def __init__(self, pool: BlockPool, tile: int, *, is_on: bool = True, rows_are_uniform: bool = False) -> None:
-        self.pool, self.is_on, self.rows_are_uniform = pool, is_on, rows_are_uniform
+    def __init__(
+        self,
+        pool: BlockPool,
+        tile: int,
+        *,
+        is_on: bool = True,
+        rows_are_uniform: bool = False,
+        is_shared: bool = True,
+    ) -> None:
+        self.pool, self.is_on, self.rows_are_uniform, self.is_shared = pool, is_on, rows_are_uniform, is_shared
         self._stride = 1 if rows_are_uniform else lcm(pool.block_size, tile) // pool.block_size
         self._newest = OrderedDict[tuple[str, bytes], tuple[bytes, list[int]]]()
         self._copies: list[tuple[int, int]] = []
+        self._notes = OrderedDict[tuple[str, int], int]()
 
     def find(self, sequence: Sequence) -> tuple[int, ...]:
         """The blocks with which `sequence` may begin; its newest token is never among them, nor, unless
@@ -56,6 +73,7 @@ class PrefixCache:
         alike, count = self._alike(sequence, len(found))
         own = self.pool.allocate(self.pool.blocks_for(sequence.num_tokens) - len(found))
         sequence.block_table = found + own
+        self._count_own(sequence, found)
         self._skip_to(sequence, len(found), count)
         if count:
             # The block may have been taken for another already: whoever writes to it does so after the copies, and a
@@ -90,18 +108,50 @@ class PrefixCache:
                 if self.rows_are_uniform:
                     self._remember(sequence, index)
             sequence.num_kept = num_full
+        if not sequence.is_prefilling and sequence.num_noted < sequence.num_kept:
+            self._note(sequence)
 
     def end(self, sequence: Sequence) -> None:
         """Take back the blocks of `sequence`; those with names stay findable."""
         self.keep(sequence)
         self.pool.free(sequence.block_table)
-        sequence.block_table, sequence.num_kept = (), 0
+        sequence.block_table, sequence.num_kept, sequence.num_noted = (), 0, 0
 
     def _skip_to(self, sequence: Sequence, num_blocks: int, more: int = 0) -> None:
         """Count `num_blocks` blocks that were found as computed and as named, and `more` tokens as computed."""
         sequence.num_kept = num_blocks
         sequence.num_computed = num_blocks * self.pool.block_size + more
-        sequence.num_cached = max(sequence.num_cached, min(sequence.num_computed, sequence.num_prompt))
+
+    def _note(self, sequence: Sequence) -> None:
+        """Note that its tenant knows the blocks of `sequence`, whoever computed them.
+
+        Only once its prompt is read to the end: where one that is given up got to depends on what others left here.
+        """
+        blocks = self.pool.find(self._names(sequence, sequence.num_kept))
+        self._count_own(sequence, blocks, is_beside=True)
+        for block in blocks:
+            self._notes[sequence.tenant, block] = self.pool.naming(block)
+            self._notes.move_to_end((sequence.tenant, block))
+        while len(self._notes) > NOTES_PER_BLOCK * self.pool.num_blocks:
+            self._notes.popitem(last=False)
+        sequence.num_noted, sequence.is_counted = sequence.num_kept, True
+
+    def _is_own(self, sequence: Sequence, block: int) -> bool:
+        """Whether the tenant of `sequence` has read what the named `block` holds since it got its name."""
+        return self._notes.get((sequence.tenant, block)) == self.pool.naming(block)
+
+    def _count_own(self, sequence: Sequence, found: Iterable[int], is_beside: bool = False) -> None:
+        """Count the tokens of the prompt that its tenant's prompts began with before: those that would have been found
+        had nobody else been here. `is_beside` counts whole blocks again when the prompt has been read, for what others
+        of the same tenant read meanwhile. An answer that is computed anew after that keeps its count."""
+        if sequence.is_counted:
+            return
+        size = self.pool.block_size
+        own = [*(self._is_own(sequence, block) for block in found), False].index(False)
+        own = min(own, (sequence.num_prompt - 1) // size) // self._stride * self._stride
+        block, count = (-1, 0) if is_beside else self._alike(sequence, own)
+        count = count if count and self._is_own(sequence, block) else 0
+        sequence.num_cached = max(sequence.num_cached, min(own * size + count, sequence.num_prompt))
 
     def _num_nameable(self, sequence: Sequence) -> int:
         """The first tokens of `sequence` whose keys any sequence with the same tokens would compute alike."""
@@ -136,8 +186,11 @@ class PrefixCache:
         return names[:count]
 
     def _before(self, sequence: Sequence, index: int) -> bytes:
-        """The name of the block before the one at `index`, which was given; for the first the adapter's."""
-        return sequence.block_names[index - 1] if index else hashlib.sha256(sequence.digest.encode()).digest()
+        """The name of the block before the one at `index`, which was given; for the first what all must share."""
+        if index:
+            return sequence.block_names[index - 1]
+        root = sequence.digest if self.is_shared else f"{sequence.digest} {sequence.tenant}"
+        return hashlib.sha256(root.encode()).digest()
 
     def _tokens(self, sequence: Sequence, index: int) -> list[int]:
         """The tokens of the block at `index`."""

@@ -150,7 +150,7 @@ class Stats:
     dropped_turns: int = 0
     takeovers: int = 0
     cached_tokens: int = 0
-    """Tokens of the prompt that were found in the prefix cache."""
+    """Tokens of the prompt that were in the prefix cache from earlier prompts of the same tenant."""
     logit_delta: float | None = None
     """Largest change of a logit that a probed adapter made; None for answers."""
 

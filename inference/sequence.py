@@ -35,8 +35,9 @@ class Sequence:
 
     `num_computed` counts the tokens whose keys and values lie in the blocks of `block_table`. `digest` is
     empty for the base, and `slot` is -1 while no device slot is held. `arrival` orders sequences by age.
-    `num_cached` tokens of the prompt were found in the cache. The prefix cache notes in `block_names` and
-    `num_kept` what the first blocks are called, and how many of them others can find.
+    `num_cached` tokens of the prompt were known from others of its tenant, which is final once `is_counted`. The
+    prefix cache notes in `block_names`, `num_kept` and `num_noted` what the first blocks are called, how many of
+    them others can find, and how many the tenant is known to have read.
     The counts from `num_passed` on belong to those who decide whose turn it is: how many rode past it to a slot,
     how often it gave way, of how many generated tokens its tenant has been charged (None: not even of the
     prompt), and how often slots had changed hands when it came.
@@ -58,6 +59,8 @@ class Sequence:
     num_passed: int = 0
     num_cached: int = 0
     num_kept: int = 0
+    num_noted: int = 0
+    is_counted: bool = False
     block_names: list[bytes] = field(default_factory=list)
     num_displaced: int = 0
     num_charged: int | None = None

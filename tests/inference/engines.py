@@ -237,6 +237,7 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
         "prefill_tokens": 64,
         "context_length": 256,
         "prefix_cache": True,
+        "is_shared": True,
         "speculation": True,
         "habit": 0,
         "rows_are_uniform": False,
@@ -247,7 +248,8 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
     slots = _Slots(settings["num_slots"], loader.get)
     pool = BlockPool(settings["num_blocks"], settings["block_size"])
     is_uniform = settings["rows_are_uniform"]
-    prefixes = PrefixCache(pool, TILE, is_on=settings["prefix_cache"], rows_are_uniform=is_uniform)
+    is_on, is_shared = settings["prefix_cache"], settings["is_shared"]
+    prefixes = PrefixCache(pool, TILE, is_on=is_on, rows_are_uniform=is_uniform, is_shared=is_shared)
     decoder = ReadingDecoder(slots.digest, settings["habit"], is_uniform)
     cache = _no_cache(pool.num_blocks + canary_blocks(pool.block_size), pool.block_size)
     cache.copy = lambda source, target: decoder.copy(source, target, pool.block_size)  # type: ignore[method-assign]

@@ -8,7 +8,7 @@ import pytest
 
 from inference.engine import Engine
 from inference.kv_cache import BlockPool
-from inference.prefix_cache import PrefixCache
+from inference.prefix_cache import NOTES_PER_BLOCK, PrefixCache
 from inference.protocol import AdapterRef, Generate, Sampling
 from inference.sequence import Sequence, State
 from tests.inference.engines import (
@@ -150,7 +150,7 @@ def test_an_aborted_prompt_leaves_what_was_computed_of_it(make: MakeEngine) -> N
     engine.step()
     engine.step()
     engine.abort("a")
-    assert answer(engine, "z" * 100)[0].finished.stats.cached_tokens == 64
+    assert answer(engine, "z" * 100)[1] == 2
 
 
 def both_ways(make: MakeEngine, prompts: list[str], known: str = "known", **changes: Any) -> dict[str, Record]:
@@ -175,11 +175,84 @@ def test_uniform_rows_let_a_beginning_be_found_to_the_token(make: MakeEngine) ->
         assert found["0"].finished.stats.cached_tokens == known
 
 
-def test_what_another_tenant_wrote_is_found_by_whole_blocks_only(make: MakeEngine) -> None:
+def ask(engine: Engine, tenant: str, prompt: str) -> tuple[int, int]:
+    """How many tokens of `prompt` the `tenant` is told were known, and how many need not be computed."""
+    engine.add(Generate("it", prompt=prompt, tenant=tenant, sampling=Sampling(max_tokens=2, ignore_eos=True)))
+    plan = engine.scheduler.schedule()
+    [sequence] = engine.scheduler.running
+    start = min(work.start for work in plan.works)
+    engine.scheduler.restart(sequence)
+    return drain(engine)["it"].finished.stats.cached_tokens, start
+
+
+def test_what_another_tenant_wrote_is_found_by_whole_blocks_only_and_not_told(make: MakeEngine) -> None:
     engine = make(rows_are_uniform=True)
-    for tenant, prompt, known in (("a", "Wide", 0), ("b", "Mild", 48), ("a", "Tame", 62)):
-        engine.add(Generate("it", prompt=f"{TEMPLATE}{prompt} and deep and blue", tenant=tenant))
-        assert drain(engine)["it"].finished.stats.cached_tokens == known
+    for tenant, prompt, told, known in (("a", "Wide", 0, 0), ("b", "Mild", 0, 48), ("a", "Tame", 62, 62)):
+        assert ask(engine, tenant, f"{TEMPLATE}{prompt} and deep and blue") == (told, known)
+
+
+SECRET = TEMPLATE + "My number is 4711, and yours? Please keep it for yourself, will you?"
+GUESSES = (
+    SECRET,
+    SECRET.replace("4711", "4712"),
+    SECRET[:80],
+    SECRET[:64] + "x" * 40,
+    "Nobody has ever written this." * 3,
+)
+
+
+@pytest.mark.parametrize("is_uniform", [False, True])
+@pytest.mark.parametrize("block_size", [8, 16, 24])
+def test_the_count_of_known_tokens_tells_nothing_of_others(make: MakeEngine, is_uniform: bool, block_size: int) -> None:
+    """Three worlds: a victim asks again and again, asks something else, or never does. The attacker sends right and
+    wrong guesses, each twice, gives longer ones up before their first token, and is told the same in all."""
+    told: dict[str, list[int]] = {}
+    for said in (SECRET, SECRET[::-1], ""):
+        engine = make(rows_are_uniform=is_uniform, block_size=block_size, num_blocks=96, prefill_tokens=32)
+        told[said] = []
+        for guess in GUESSES * 2:
+            if said:
+                ask(engine, "victim", said)
+            engine.add(Generate("given up", prompt=guess + "z" * 100, tenant="attacker"))
+            engine.step()
+            engine.abort("given up")
+            told[said].append(ask(engine, "attacker", guess)[0])
+    assert told[SECRET] == told[SECRET[::-1]] == told[""]
+    assert max(told[SECRET]) >= 32
+
+
+def test_a_tenants_notes_end_with_the_block(make: MakeEngine) -> None:
+    """What was evicted, and computed again by another, is not told: it would tell that the other asked the same."""
+    engine = make(num_blocks=16)
+    assert ask(engine, "attacker", "s" * 70) == (0, 0)
+    assert ask(engine, "attacker", "s" * 70) == (64, 64)
+    ask(engine, "attacker", "t" * 250)
+    assert ask(engine, "victim", "s" * 70) == (0, 0)
+    assert ask(engine, "attacker", "s" * 70) == (0, 64)
+
+
+def test_the_notes_of_many_tenants_are_bounded(make: MakeEngine) -> None:
+    engine = make()
+    for number in range(200):
+        ask(engine, f"session:{number}", TEMPLATE + "A cat.")
+    assert len(engine.scheduler.prefixes._notes) == NOTES_PER_BLOCK * 64
+    assert ask(engine, "session:199", TEMPLATE + "A cat.") == (64, 64)
+
+
+def test_tenants_may_have_caches_of_their_own(make: MakeEngine) -> None:
+    engine = make(is_shared=False)
+    for tenant, known in (("a", 0), ("b", 0), ("a", 64)):
+        assert ask(engine, tenant, TEMPLATE + "A cat.") == (known, known)
+
+
+def test_an_answer_that_is_computed_anew_does_not_count_its_own_beginning(make: MakeEngine) -> None:
+    engine = make()
+    engine.add(Generate("it", prompt=TEMPLATE + "A cat.", sampling=Sampling(max_tokens=9, ignore_eos=True)))
+    for _ in range(5):
+        engine.step()
+    [sequence] = engine.scheduler.running
+    engine.scheduler.restart(sequence)
+    assert drain(engine)["it"].finished.stats.cached_tokens == 0
 
 
 def test_a_copied_block_may_be_taken_by_the_next_who_starts(make: MakeEngine) -> None:

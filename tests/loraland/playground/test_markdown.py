@@ -75,7 +75,26 @@ def test_plain_words_stay_plain(text):
     assert render(text).kind == "text"
 
 
-PUMPED = ["[", "*", "`", ">", "> ", "(", "![", "a=b;", "_x", "|", "[a](", "[a\n", "<", "~~a", "**a ", "- a\n", "&#", "\n|"]
+PUMPED = [
+    "[",
+    "*",
+    "`",
+    ">",
+    "> ",
+    "(",
+    "![",
+    "a=b;",
+    "_x",
+    "|",
+    "[a](",
+    "[a\n",
+    "<",
+    "~~a",
+    "**a ",
+    "- a\n",
+    "&#",
+    "\n|",
+]
 
 
 @pytest.mark.timeout(120)
