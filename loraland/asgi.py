@@ -7,7 +7,6 @@ import sys
 
 from channels.auth import AuthMiddlewareStack
 from channels.routing import ProtocolTypeRouter, URLRouter
-from channels.security.websocket import AllowedHostsOriginValidator
 from django.core.asgi import get_asgi_application
 
 # Threads that ask the database let the event loop in between, on which answers stream; by default it would wait 5 ms.
@@ -15,16 +14,19 @@ sys.setswitchinterval(0.0005)
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "loraland.settings")
 django_application = get_asgi_application()
 
-from loraland.edge.proxies import Proxies  # noqa: E402 - needs the apps loaded
+from loraland.edge.origins import SameOrigin  # noqa: E402 - needs the apps loaded
+from loraland.edge.proxies import Proxies  # noqa: E402
 from loraland.gate import Gate  # noqa: E402
 from loraland.handlers import ApiHandler, Lanes, by_path  # noqa: E402
 from loraland.playground.routing import websocket_urlpatterns  # noqa: E402
 
 application = Proxies(
-    ProtocolTypeRouter(
-        {
-            "http": Gate(by_path(Lanes(ApiHandler()), django_application)),
-            "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
-        }
+    Gate(
+        ProtocolTypeRouter(
+            {
+                "http": by_path(Lanes(ApiHandler()), django_application),
+                "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+            }
+        )
     )
 )

@@ -7,6 +7,7 @@ from contextlib import closing
 from typing import Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.contrib.staticfiles.storage import ManifestFilesMixin
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from whitenoise.middleware import WhiteNoiseMiddleware
@@ -33,6 +34,11 @@ class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]
         if iscoroutinefunction(self):
             return self._acall(request)
         return super().__call__(request)
+
+    def add_file(self, url: str, path: str) -> None:
+        """Every file but the list of them all, which is for the templates."""
+        if not url.endswith(f"/{ManifestFilesMixin.manifest_name}"):
+            super().add_file(url, path)
 
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith(self.static_prefix):

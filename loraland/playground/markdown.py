@@ -30,6 +30,8 @@ _MARKDOWN: Final = re.compile(
     r"|\*\*\S[^\n]*?\*\*|`[^`\n]+`|\[[^\[\]\n]+\]\([^)\[\n]+\)",
     re.MULTILINE,
 )
+
+
 @dataclass(frozen=True)
 class Rendered:
     """`html` is safe to insert; only markdown has tags in it, the other kinds keep their line breaks."""

@@ -52,7 +52,7 @@ class Browser:
 
     def page(self, origin: str = "http://localhost") -> Page:
         cookie = f"{settings.SESSION_COOKIE_NAME}={self.session_key}" if self.session_key else ""
-        return Page([(b"origin", origin.encode()), (b"cookie", cookie.encode())])
+        return Page([(b"host", b"localhost"), (b"origin", origin.encode()), (b"cookie", cookie.encode())])
 
 
 class Page:
