@@ -1,12 +1,26 @@
-"""Django's middleware for programs, without the changes of thread: it looks at nothing but the request's headers."""
+"""Django's middleware for programs, without the changes of thread, which looks at nothing but the request's headers;
+and what a page answers that cannot be had just now."""
 
 from __future__ import annotations
 
-from django.http import HttpRequest
+from typing import Final
+
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.middleware.security import SecurityMiddleware
+from django.shortcuts import render
 from django.utils.deprecation import MiddlewareMixin
+from redis.exceptions import RedisError
+
+from loraland.edge.hashing import Busy
+
+RETRY_SECONDS: Final = 5
+NOT_NOW: Final[dict[type[Exception], str]] = {
+    Busy: "Too many people are signing in at once. Try again in a few seconds.",
+    RedisError: "What counts attempts cannot be reached. Try again in a moment.",
+}
+"""What a page may be kept from by others, and what it says then."""
 
 
 class OnTheLoop(MiddlewareMixin):
@@ -23,3 +37,15 @@ class Security(OnTheLoop, SecurityMiddleware):
 
 class Common(OnTheLoop, CommonMiddleware):
     pass
+
+
+class NotNow(MiddlewareMixin):
+    """Answers 503 with a sentence where a page failed for a reason that passes."""
+
+    def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
+        sentence = next((sentence for kind, sentence in NOT_NOW.items() if isinstance(error, kind)), None)
+        if sentence is None:
+            return None
+        response = render(request, "503.html", {"sentence": sentence}, status=503)
+        response["Retry-After"] = str(RETRY_SECONDS)
+        return response

@@ -9,6 +9,8 @@ from django.shortcuts import redirect
 from django.templatetags.static import static
 from django.urls import include, path
 
+from loraland.playground import sign_in
+
 
 def favicon(request: HttpRequest) -> HttpResponse:
     """What browsers ask for on pages that name no icon, the admin's above all."""
@@ -17,8 +19,9 @@ def favicon(request: HttpRequest) -> HttpResponse:
 
 urlpatterns = [
     path("favicon.ico", favicon),
+    path("admin/login/", sign_in.admin_door),
     path("admin/", admin.site.urls),
-    path("accounts/login/", accounts.login, name="account_login"),
+    path("accounts/login/", sign_in.SignIn.as_view(), name="account_login"),
     path("accounts/logout/", accounts.logout, name="account_logout"),
     path("accounts/signup/", accounts.signup, name="account_signup"),
     path("accounts/inactive/", accounts.account_inactive, name="account_inactive"),
@@ -27,3 +30,4 @@ urlpatterns = [
     path("", include("loraland.evals.urls")),
     path("", include("loraland.catalogue.urls")),
 ]
+handler429 = sign_in.too_many

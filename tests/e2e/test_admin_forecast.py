@@ -26,7 +26,7 @@ def test_rows_are_uploaded_examined_and_their_gain_forecast(page: Page, site: Si
     page.goto("/admin/login/?next=/admin/")
     page.get_by_label("Username").fill("trainer")
     page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Sign in").click()
     upload(page, [*ROWS, "good"])
     expect(page.locator(".errorlist").last).to_contain_text("Line 31 is not")
     upload(page, ROWS)

@@ -28,7 +28,7 @@ def admin(page: Page, owner: str) -> Page:
     page.goto("/admin/login/?next=/admin/catalogue/adapterversion/add/")
     page.get_by_label("Username").fill(owner)
     page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Sign in").click()
     return page
 
 

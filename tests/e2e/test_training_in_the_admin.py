@@ -36,7 +36,7 @@ def teacher(page: Page, site: Site) -> Page:
     page.goto("/admin/login/?next=/admin/evals/dataset/add/")
     page.get_by_label("Username").fill("teacher")
     page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Log in").click()
+    page.get_by_role("button", name="Sign in").click()
     return page
 
 

@@ -47,7 +47,7 @@ def test_a_form_of_the_admin_with_a_nul_in_every_field_is_answered(staff, model)
     if page.status_code != 200:
         pytest.skip("nothing is added here")
     fields = page.context["adminform"].form.fields
-    sent: dict[str, Any] = {name: NUL for name in fields}
+    sent: dict[str, Any] = dict.fromkeys(fields, NUL)
     sent |= {name: SimpleUploadedFile(NUL, b"\0") for name in fields if "file" in name or name == "archive"}
     answer = staff.post(f"/admin/{model}/add/", sent)
     assert answer.status_code < 500
