@@ -1,13 +1,15 @@
 """Tails any number of answers over one connection: a single blocking XREAD over all streams that are read now.
 
 Every reader keeps its own cursor. A stream is read from the lowest cursor of its readers, so history and tail
-are one thing, and nothing can be lost or doubled where they meet. It knows nothing of claims or queues.
+are one thing, and nothing can be lost or doubled where they meet. A stream that cannot be read is the trouble of its
+own readers: nothing else may end the reading while there are any. It knows nothing of claims or queues.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import random
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator
@@ -30,6 +32,8 @@ WAKE_SECONDS: Final = 0.01
 """How long a new reader waits for the read under way to end by itself: on a busy wire it does."""
 ENTRIES_PER_STREAM: Final = 512
 LOST_CONNECTION: Final = (ConnectionError, TimeoutError, OSError)
+
+logger = logging.getLogger(__name__)
 
 Entry = tuple[str, Event]
 RawEntries = list[tuple[str, dict[str, str]]]
@@ -88,10 +92,10 @@ class Reader:
             self._task = None
 
     def _leave(self, key: str, subscription: Subscription) -> None:
-        others = self._subscriptions[key]
+        others = self._subscriptions.get(key, set())
         others.discard(subscription)
         if not others:
-            del self._subscriptions[key]
+            self._subscriptions.pop(key, None)
 
     def _all(self) -> list[Subscription]:
         return [each for subscriptions in self._subscriptions.values() for each in subscriptions]
@@ -110,8 +114,8 @@ class Reader:
                 await self._end_read()
 
     async def _end_read(self) -> None:
-        # Without a connection there is no read to end: the task is about to start over by itself.
-        with contextlib.suppress(*LOST_CONNECTION):
+        # Without a connection there is no read to end, and where nothing can be written it ends by itself soon.
+        with contextlib.suppress(RedisError, OSError):
             async with self._client.pipeline(transaction=False) as pipe:
                 pipe.xadd(self._wake, {"w": "1"}, maxlen=1, approximate=False)
                 pipe.expire(self._wake, 60)
@@ -126,17 +130,46 @@ class Reader:
             except LOST_CONNECTION:
                 await asyncio.sleep(next(delays))
             except RedisError as error:
-                for subscription in self._all():
-                    subscription.entries.put_nowait(WireError(f"Redis does not serve the wire: {error}"))
-                return
+                logger.warning("Redis refused to read %d answers: %s", len(self._subscriptions), error)
+                await self._give_up_refused()
+                await asyncio.sleep(next(delays))
+            except Exception as error:
+                logger.exception("reading %d answers failed", len(self._subscriptions))
+                for key in list(self._subscriptions):
+                    self._give_up(key, f"{key} could not be read: {error!r}")
+
+    async def _give_up_refused(self) -> None:
+        """After a refusal, find the streams that are at fault by reading each by itself, and tell their readers.
+
+        Where the reader's own stream is refused too it is the server that reads nothing now: none is given up.
+        """
+        starts = {self._wake: self._woken, **self._cursors()}
+        with contextlib.suppress(*LOST_CONNECTION):
+            async with self._client.pipeline(transaction=False) as pipe:
+                for key, start in starts.items():
+                    pipe.xread({key: start}, count=1)
+                answers = dict(zip(starts, await pipe.execute(raise_on_error=False), strict=True))
+            if not isinstance(answers.pop(self._wake), RedisError):
+                for key, answer in answers.items():
+                    if isinstance(answer, RedisError):
+                        self._give_up(key, f"Redis does not read {key}: {answer}")
+
+    def _give_up(self, key: str, sentence: str) -> None:
+        """Tell all readers of a stream that there is no more to be had, and read it no more for them."""
+        for subscription in self._subscriptions.pop(key, set()):
+            subscription.entries.put_nowait(WireError(sentence))
+
+    def _starts(self) -> dict[str, Position]:
+        return {key: min(each.position for each in every) for key, every in self._subscriptions.items()}
+
+    def _cursors(self) -> dict[str, str]:
+        return {key: f"{first}-{second}" for key, (first, second) in self._starts().items()}
 
     async def _read(self) -> None:
         self._covered = self._subscribed
-        starts = {key: min(each.position for each in every) for key, every in self._subscriptions.items()}
-        cursors: dict[Any, Any] = {key: f"{start[0]}-{start[1]}" for key, start in starts.items()}
-        answer = await self._client.xread(
-            {**cursors, self._wake: self._woken}, count=ENTRIES_PER_STREAM, block=LONGEST_BLOCK_MS
-        )
+        starts = self._starts()
+        cursors: dict[Any, Any] = {**self._cursors(), self._wake: self._woken}
+        answer = await self._client.xread(cursors, count=ENTRIES_PER_STREAM, block=LONGEST_BLOCK_MS)
         for key, raw in read_streams(answer):
             if key == self._wake:
                 self._woken = raw[-1][0]
@@ -146,14 +179,11 @@ class Reader:
 
     def _hand_out(self, key: str, start: Position, raw: RawEntries) -> None:
         """Give entries of one stream to its readers; what cannot be read is the trouble of these alone."""
-        subscriptions = self._subscriptions.get(key, set())
         try:
             entries = read_entries(raw)
         except ProtocolError as error:
-            for subscription in subscriptions:
-                subscription.entries.put_nowait(WireError(f"{key} was written by another version: {error}"))
-            return
-        for subscription in subscriptions:
+            return self._give_up(key, f"{key} was written by another version: {error}")
+        for subscription in self._subscriptions.get(key, set()):
             subscription.offer(start, entries)
 
 
@@ -176,7 +206,7 @@ def read_streams(answer: Any) -> Iterable[tuple[str, RawEntries]]:
 
 def read_entries(raw: RawEntries) -> list[Entry]:
     """Raises `ProtocolError` when this version cannot read one of them."""
-    return [(cursor, decode(fields["event"])) for cursor, fields in raw]
+    return [(cursor, decode(fields.get("event", ""))) for cursor, fields in raw]
 
 
 def backoff() -> Iterator[float]:

@@ -10,6 +10,18 @@ from inference.memory_wire import MemoryWire
 from inference.redis_wire import RedisWire
 from inference.room import Room
 from inference.sequence import Resume
-from inference.wire import Claim, QueueFull, Receipt, Wire, WireError, Write
+from inference.wire import Claim, QueueFull, Receipt, Wire, WireError, Write, position_of
 
-__all__ = ["Claim", "MemoryWire", "QueueFull", "Receipt", "RedisWire", "Resume", "Room", "Wire", "WireError", "Write"]
+__all__ = [
+    "Claim",
+    "MemoryWire",
+    "QueueFull",
+    "Receipt",
+    "RedisWire",
+    "Resume",
+    "Room",
+    "Wire",
+    "WireError",
+    "Write",
+    "position_of",
+]

@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from inference.digits import whole
 from inference.protocol import Delta, Event, Failed, Finished, Generate, Heartbeat, Probe, QueueClass, Request, Terminal
 from inference.room import Room
 from inference.sequence import Resume
@@ -33,6 +34,8 @@ _RESERVED: Final = frozenset({"finished", "stops", "queue", "fingerprints"})
 
 Position = tuple[int, int]
 """A cursor as numbers."""
+LAST_NUMBER: Final = 2**64 - 1
+"""The largest that either part of a cursor can be, in Redis."""
 
 
 class WireError(Exception):
@@ -226,11 +229,12 @@ def tenant_of(request: Request) -> str:
 
 
 def position_of(cursor: str) -> Position:
-    """A cursor as two numbers. Raises ValueError when it is not of the form ``12-0``."""
-    first, dash, second = cursor.partition("-")
-    if not (dash and first.isdecimal() and second.isdecimal() and len(cursor) <= 40):
-        raise ValueError(f"cursor {cursor[:80]!r} is not of the form 12-0")
-    return int(first), int(second)
+    """A cursor as two numbers. Raises ValueError when it is not of the form ``12-0``, or beyond every stream."""
+    first, _, second = cursor.partition("-")
+    try:
+        return whole(first, LAST_NUMBER), whole(second, LAST_NUMBER)
+    except ValueError as error:
+        raise ValueError(f"cursor {cursor[:80]!r} is not of the form 12-0: {error}") from None
 
 
 def resume_of(events: Sequence[Event]) -> Resume | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
+from inference.digits import whole
 from loraland.edge.addresses import Network
 
 
@@ -25,9 +26,10 @@ def flag(name: str, default: bool) -> bool:
 
 def number(name: str, default: int, low: int, high: int) -> int:
     value = text(name, str(default))
-    if not value.isascii() or not value.isdigit() or not low <= int(value) <= high:
-        raise ImproperlyConfigured(f"{name}={value!r} is not a whole number from {low} to {high}")
-    return int(value)
+    try:
+        return whole(value, high, low)
+    except ValueError as error:
+        raise ImproperlyConfigured(f"{name}={error}") from error
 
 
 def words(name: str, default: str) -> list[str]:

@@ -33,6 +33,8 @@ FREE_MB: Final = 256
 """What the disk keeps free beside uploads."""
 HELD_MB: Final = 256
 """How much all other bodies may take together."""
+MAX_QUERY: Final = 8192
+"""Bytes behind the question mark of an address: SQLite searches for no text of 50,000 characters."""
 CONTROL: Final = re.compile(r"[\0-\x1f\x7f]")
 
 
@@ -148,6 +150,9 @@ def unreadable(scope: Scope) -> Refusal | None:
     """Why no page can look up what the request names, if so. A cookie may write a NUL in digits: ``"\\000"``."""
     if "\0" in scope["path"] or b"%00" in scope["query_string"]:
         return Refusal(400, "bad_address", "The address holds a NUL; remove %00 from it.")
+    if len(scope["query_string"]) > MAX_QUERY:
+        sentence = f"The address has more than {MAX_QUERY} bytes behind its question mark; search for less."
+        return Refusal(414, "address_too_long", sentence)
     if any(map(CONTROL.search, _sessions(scope))):
         return Refusal(400, "bad_cookie", "The session's cookie holds a control character; delete this site's cookies.")
     return None

@@ -12,7 +12,7 @@ from channels.db import aclose_old_connections
 from django.utils import timezone
 
 from inference.protocol import Delta, Event, is_terminal
-from inference.streams import WireError
+from inference.streams import WireError, position_of
 from loraland.generations.models import Generation
 from loraland.generations.outcomes import outcomes
 from loraland.generations.steady import Steady
@@ -91,7 +91,7 @@ async def _told_by_row(generation: Generation, after: str) -> list[Read]:
     """What a finished answer's stream still holds past `after`; the row's own account if it has gone."""
     history = await _history(generation)
     if history and is_terminal(history[-1][1]):
-        return [read for read in history if _order(read[0]) > _order(after)] or history[-1:]
+        return [read for read in history if position_of(read[0]) > position_of(after)] or history[-1:]
     text = [(START, Delta(generation.wire_id, generation.text))] if generation.text else []
     return [*text, (START, generation.terminal())]
 
@@ -101,7 +101,3 @@ async def _history(generation: Generation) -> list[Read]:
         return await wire().history(generation.wire_id)
     except WireError:
         return []  # the row holds the whole answer
-
-
-def _order(cursor: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in cursor.split("-"))

@@ -18,7 +18,7 @@ from loraland.generations.refusal import Refused
 from loraland.generations.visitor import Visitor
 from loraland.playground import sampling
 from loraland.playground.conversations import Question, not_found
-from loraland.playground.messages import Compare, Prompt
+from loraland.playground.messages import COLUMN, Compare, Prompt
 from loraland.playground.models import Column, Comparison
 
 Competitor = AdapterVersion | None
@@ -37,11 +37,11 @@ def competitor(name: str, reader: Reader) -> Competitor:
     """What `reader` means by `name`: ``base``, ``slug`` or ``slug@digest-prefix``. Raises `Refused`."""
     if name == BASE:
         return None
-    slug, _, prefix = name.partition("@")
+    slug, _, prefix = (name if COLUMN.fullmatch(name) else "").partition("@")
     adapter = Adapter.objects.published().filter(slug=slug).first()
     version = (_older(adapter, prefix, reader) if prefix else adapter.published) if adapter else None
     if adapter is None or version is None:
-        raise Refused("adapter_not_found", f"No adapter called {name!r} is published; change that column.", 404)
+        raise Refused("adapter_not_found", f"No adapter called {name[:160]!r} is published; change that column.", 404)
     version.adapter = adapter
     return version
 

@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
+from inference.digits import whole
 from inference.protocol import Sampling
 from loraland.catalogue.models import AdapterVersion
 from loraland.playground.messages import Prompt
@@ -70,9 +71,11 @@ def composer_of(version: AdapterVersion | None, sampling: Sampling, prompt: Prom
 def example_prompt(version: AdapterVersion | None, number: str) -> Prompt | None:
     """The example that the address asks for, counted from 0; nothing where there is none."""
     examples = version.examples if version else []
-    if not number.isascii() or not number.isdigit() or int(number[:4]) >= len(examples):
+    try:
+        example = examples[whole(number, len(examples) - 1)]
+    except ValueError:
         return None
-    return Prompt(inputs=examples[int(number[:4])].get("inputs") or {})
+    return Prompt(inputs=example.get("inputs") or {})
 
 
 def _fields(version: AdapterVersion, inputs: dict[str, str], text: str) -> tuple[Field, ...]:

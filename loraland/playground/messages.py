@@ -9,6 +9,7 @@ from typing import Any, Final
 from uuid import UUID
 
 from inference.protocol import Sampling
+from inference.streams import position_of
 from loraland.catalogue.storable import is_storable
 from loraland.playground import sampling
 
@@ -16,9 +17,9 @@ MAX_BYTES: Final = 64 * 1024
 MAX_COLUMNS: Final = 4
 MIN_COLUMNS: Final = 2
 
-_CURSOR: Final = re.compile(r"\d{1,20}(-\d{1,20})?")
 _REFERENCE: Final = re.compile(r"[\w.-]{1,64}")
-_COLUMN: Final = re.compile(r"base|[-\w]{1,80}(@[0-9a-f]{6,64})?")
+COLUMN: Final = re.compile(r"base|[-\w]{1,80}(@[0-9a-f]{6,64})?")
+"""What a column may be called: the base, a slug, or one of a version."""
 
 
 class BadMessage(ValueError):
@@ -135,7 +136,7 @@ def _compare(content: dict[str, Any]) -> Compare:
     columns = content.get("columns")
     if not isinstance(columns, list) or not MIN_COLUMNS <= len(columns) <= MAX_COLUMNS:
         raise ValueError(f"A comparison has {MIN_COLUMNS} to {MAX_COLUMNS} columns.")
-    if not all(isinstance(column, str) and _COLUMN.fullmatch(column) for column in columns):
+    if not all(isinstance(column, str) and COLUMN.fullmatch(column) for column in columns):
         raise ValueError("A column is an adapter's slug, slug@digest, or base.")
     return Compare(
         request=_match(content, "request", _REFERENCE),
@@ -153,7 +154,12 @@ def _retry(content: dict[str, Any]) -> Retry:
 
 
 def _resume(content: dict[str, Any]) -> Resume:
-    return Resume(_uuid(content, "answer"), _match(content, "after", _CURSOR))
+    after = _text(content, "after", 64)
+    try:
+        position_of(after)
+    except ValueError:
+        raise ValueError("after is a cursor such as 12-0: the last one that this page was told.") from None
+    return Resume(_uuid(content, "answer"), after)
 
 
 def _stop(content: dict[str, Any]) -> Stop:

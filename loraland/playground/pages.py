@@ -14,6 +14,8 @@ from loraland.playground.answers import AnswerView, Style, style_of, view_of
 from loraland.playground.comparisons import Competitor, lead_of, name_of, reading
 from loraland.playground.models import Column, Conversation, Turn
 
+QUERY_CHARS: Final = 120
+"""So much of what is searched for is looked at."""
 LISTED: Final = 40
 
 
@@ -79,7 +81,7 @@ def _turn(turn: Turn, labels: dict[str, str]) -> TurnView:
 def found_adapters(query: str, category: str) -> QuerySet[Adapter]:
     """The adapters that answer here, by words in their name, slug, category or summary, and by category."""
     adapters = Adapter.objects.served().select_related("published__adapter")
-    for word in query.split()[:8]:
+    for word in query[:QUERY_CHARS].split()[:8]:
         adapters = adapters.filter(
             Q(name__icontains=word) | Q(slug__icontains=word) | Q(category__icontains=word) | Q(summary__icontains=word)
         )

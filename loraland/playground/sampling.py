@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from django.conf import settings
 
+from inference.digits import whole
 from inference.protocol import Sampling
 from loraland.catalogue.models import AdapterVersion
 
@@ -72,7 +74,7 @@ def _seed(value: Any) -> int | None:
     """Seeds travel as text, since a browser's numbers end at 2^53."""
     if value is None or value == "":
         return None
-    text = str(value)
-    if isinstance(value, bool) or not text.isascii() or not text.isdigit() or int(text[:20]) > MAX_SEED:
-        raise ValueError(f"Seed is a whole number from 0 to {MAX_SEED}, or empty.")
-    return int(text)
+    try:
+        return whole(value if isinstance(value, str) else json.dumps(value), MAX_SEED)
+    except ValueError:
+        raise ValueError(f"Seed is a whole number from 0 to {MAX_SEED}, or empty.") from None

@@ -7,10 +7,12 @@ from uuid import UUID
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
+from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
 from django.urls import path, reverse
 
+from inference.digits import whole
 from loraland.catalogue.models import NotPossible
 from loraland.evals.models import DataSet
 from loraland.training import planning, presets, progress
@@ -143,7 +145,10 @@ class TrainingAdmin(TrainingAdminBase):
 
 def _data_of(request: HttpRequest) -> DataSet | None:
     pk = request.GET.get("data", "")
-    return DataSet.objects.filter(pk=pk).first() if pk.isascii() and pk.isdigit() else None
+    try:
+        return DataSet.objects.filter(pk=whole(pk, models.BigAutoField.MAX_BIGINT)).first()
+    except ValueError:
+        return None
 
 
 def _form_of(request: HttpRequest, data: DataSet) -> TrainingForm:

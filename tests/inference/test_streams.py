@@ -246,7 +246,9 @@ async def test_a_reader_may_stop_listening_in_the_middle(wire):
     assert len(await read(wire, "a")) == 3
 
 
-@pytest.mark.parametrize("cursor", ["", "7", "-1-0", "a-b", "1-0; DROP", "$"])
+@pytest.mark.parametrize(
+    "cursor", ["", "7", "-1-0", "a-b", "1-0; DROP", "$", "1-0-0", "٣-0", f"{2**64}-0", f"1-{2**64}"]
+)
 async def test_a_malformed_cursor_is_refused(wire, cursor):
     with pytest.raises(ValueError, match="is not of the form 12-0"):
         await anext(wire.events("a", cursor))

@@ -229,6 +229,60 @@ async def test_an_entry_of_an_unknown_version_troubles_only_its_own_readers(wire
     assert len(await good) == 1
 
 
+@pytest.mark.parametrize("fault", ["no stream", "no event"])
+async def test_a_stream_that_cannot_be_read_costs_its_own_readers_alone(wire, client, fault):
+    mine = await begin(wire, "good")
+    good, bad = asyncio.create_task(read(wire, "good")), asyncio.create_task(read(wire, "bad"))
+    await asyncio.sleep(0.1)
+    if fault == "no stream":
+        await client.set("generation:bad", "no stream")
+    else:
+        await client.xadd("generation:bad", {"word": "x"}, id="1-0")
+    await wire.append(mine, [Delta("good", "one ", (1,))])
+    with pytest.raises(WireError, match="generation:bad"):
+        await read(wire, "bad")
+    with pytest.raises(WireError, match="generation:bad"):
+        await bad
+    await wire.finish(mine, Finished("good", "done"))
+    assert [cursor for cursor, _ in await good] == ["1-0", "2-0"]
+
+
+async def test_a_server_that_reads_for_nobody_is_waited_for(wire, client):
+    mine = await begin(wire, "a")
+    await wire.finish(mine, Finished("a", "done"))
+    await client.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all", "-xread"])
+    reading = asyncio.create_task(read(wire, "a"))
+    await asyncio.sleep(0.3)
+    assert not reading.done()
+    await client.acl_setuser("default", enabled=True, nopass=True, keys=["*"], commands=["+@all"])
+    assert len(await reading) == 1
+
+
+async def test_a_reader_can_begin_where_nothing_can_be_written(wire, client):
+    mine = await begin(wire, "a")
+    await wire.finish(mine, Finished("a", "done"))
+    waiting = asyncio.create_task(read(wire, "quiet"))
+    await asyncio.sleep(0.05)
+    await client.config_set("maxmemory", "1")
+    assert len(await read(wire, "a")) == 1
+    waiting.cancel()
+
+
+async def test_a_failure_of_the_reading_itself_is_told_and_reading_goes_on(wire, monkeypatch):
+    mine = await begin(wire, "a")
+    xread = wire._client.xread
+
+    async def fail(*args, **more):
+        monkeypatch.setattr(wire._client, "xread", xread)
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(wire._client, "xread", fail)
+    with pytest.raises(WireError, match="a fault of ours"):
+        await read(wire, "a")
+    await wire.finish(mine, Finished("a", "done"))
+    assert len(await read(wire, "a")) == 1
+
+
 async def test_a_heartbeat_of_an_unknown_version_is_no_live_worker(wire, client):
     await wire.beat(Heartbeat("w", BASE, True), 30)
     await client.set("worker:tiny:w", '{"kind":"heartbeat","worker":"w","mood":"good"}')

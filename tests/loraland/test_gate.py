@@ -161,3 +161,9 @@ async def test_an_address_with_a_nul_is_refused():
 async def test_a_session_with_a_control_character_is_refused(cookie):
     assert (await ask("/", cookie=cookie))[0] == 400
     assert (await ask("/", cookie=cookie.replace("sessionid", "other")))[0] == 200
+
+
+async def test_an_address_with_too_much_behind_its_question_mark_is_refused():
+    assert (await ask("/", query=b"q=" + b"x" * 8190))[0] == 200
+    status, body = await ask("/", query=b"q=" + b"x" * 8191)
+    assert (status, "more than 8192 bytes" in body) == (414, True)

@@ -267,7 +267,14 @@ async def test_an_unknown_adapter_is_refused_with_a_way_on(site_wire, anna):
         ('{"type": "start", "request": "r", "text": "a", "inputs": {"b": "c"}}', "not both"),
         ('{"type": "start", "request": "r", "text": "a", "sampling": {"temperature": 9}}', "Temperature is a number"),
         ('{"type": "start", "request": "r", "text": "a", "sampling": {"top_k": 1.5}}', "whole number"),
-        (f'{{"type": "resume", "answer": "{uuid.uuid4()}", "after": "soon"}}', "after is"),
+        *[
+            (f'{{"type": "resume", "answer": "{uuid.uuid4()}", "after": "{after}"}}', "after is a cursor")
+            for after in ("soon", "5", "99999999999999999999-0", "1-99999999999999999999", "٣-0", "0" * 60)
+        ],
+        (
+            '{"type": "start", "request": "r", "text": "a", "sampling": {"seed": "' + "0" * 20 + "9" * 40 + '"}}',
+            "Seed is",
+        ),
         ('{"type": "compare", "request": "r", "columns": ["base"], "text": "a"}', "2 to 4 columns"),
         (f'{{"type": "start", "request": "r", "text": "{LONG}"}}', "at most 65536 bytes"),
     ],
