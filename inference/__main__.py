@@ -11,6 +11,7 @@ import sys
 from inference.config import ConfigError, EngineConfig, read_config
 from inference.device_thread import SteppedEngine
 from inference.streams import RedisWire
+from inference.torch_environment import prepare_torch
 from inference.worker import Worker, WorkerConfig
 
 BAD_CONFIG = 2
@@ -21,6 +22,7 @@ writing down the words of the last one, for which somebody waits. Python's own 5
 
 def main() -> int:
     """Serve until SIGTERM or SIGINT: 0 then, 1 after a crash, 2 when the environment cannot be used."""
+    prepare_torch()
     sys.setswitchinterval(TURN_SECONDS)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:

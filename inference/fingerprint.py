@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import struct
+import uuid
 from pathlib import Path
 from typing import Final
 
 import torch
 
 from inference.config import EngineConfig
+from inference.torch_environment import EXACT_SUMS
 
 VERSION: Final = 3
 """To be raised by whoever changes a bit of the decoder's or the sampler's results."""
@@ -38,6 +41,12 @@ def fingerprint(
         state.update(file_identity(path))
     kind = f"{device.type}-{unit or _capability(device)}"
     return f"{VERSION}/{_DTYPES[dtype]}/{config.quantization}/{kind}/{state.hexdigest()[:8]}"
+
+
+def of_nobody_else(fingerprint: str) -> str:
+    """The fingerprint of a worker whose rows have other bits in other company: no other computes alike, nor does it
+    compute again what it computed before. So it takes no answer over from anybody, and nobody takes one from it."""
+    return f"{fingerprint}/inexact-{uuid.uuid4().hex[:8]}"
 
 
 def file_identity(path: Path) -> bytes:
@@ -71,4 +80,5 @@ def _processor(device: torch.device, unit: str) -> str:
         return f"{torch.cuda.get_device_name(device)} {torch.version.cuda}"
     features = sorted(torch.cpu.get_capabilities().items()) if hasattr(torch.cpu, "get_capabilities") else []
     shaping = [f"{name}={value}" for name, value in features if not name.startswith("num_")]
-    return f"{platform.machine()} {torch.get_num_threads()} {' '.join(shaping)}"
+    sums = os.environ.get(EXACT_SUMS, "")
+    return f"{platform.machine()} {torch.get_num_threads()} {sums} {' '.join(shaping)}"

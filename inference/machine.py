@@ -17,7 +17,7 @@ from inference.base_weights import BaseWeights
 from inference.bell import Bell
 from inference.config import EngineConfig
 from inference.fetch import find_model
-from inference.fingerprint import fingerprint
+from inference.fingerprint import fingerprint, of_nobody_else
 from inference.kv_cache import BlockPool
 from inference.layers.attention import KVCache
 from inference.layers.lora import LoraBank
@@ -29,9 +29,10 @@ from inference.native.build import BuildError, library_path
 from inference.native.decoder import NativeDecoder, unsupported
 from inference.prefix_cache import PrefixCache
 from inference.scheduler import Scheduler
-from inference.self_check import self_check
+from inference.self_check import differs, self_check
 from inference.tile import TILE
 from inference.tokenizer import Tokenizer
+from inference.torch_environment import EXACT_SUMS
 from inference.weights import load_weights
 
 log = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ def build_machine(config: EngineConfig) -> Machine:
     loader = AdapterLoader(host_cache.load, host_cache.find)
     slots = LoraSlots(config.adapter_slots, loader.get, bank, config.slots_mb * 1024**2)
     runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]))
+    check = self_check(runner, architecture.vocab_size)
+    told = fingerprint(config, directory, dtype, device, context, getattr(decoder, "unit", ""))
     return Machine(
         tokenizer=tokenizer,
         scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes, config.tenant_weights),
@@ -108,11 +111,27 @@ def build_machine(config: EngineConfig) -> Machine:
         loader=loader,
         context_length=context,
         max_rank=config.max_rank,
-        fingerprint=fingerprint(config, directory, dtype, device, context, getattr(decoder, "unit", "")),
-        self_check=self_check(runner, architecture.vocab_size),
+        fingerprint=_own_if_broken(config, device, told, check),
+        self_check=check,
         is_native=isinstance(decoder, NativeDecoder),
         bell=decoder.bell if isinstance(decoder, NativeDecoder) else Bell(),
     )
+
+
+def _own_if_broken(config: EngineConfig, device: torch.device, told: str, check: str) -> str:
+    """The fingerprint `told`, or one that no other worker has where `check` breaks the promise of exact rows.
+
+    On a GPU that promise is made with DETERMINISTIC=1 only.
+    """
+    if not differs(check) or (device.type == "cuda" and not config.deterministic):
+        return told
+    log.error(
+        "NOT EXACT: %s. Answers of this worker depend on what it computes beside them, it takes none over from others "
+        "and none of its own can be taken over. Unset %s, or take THREADS=1",
+        check,
+        EXACT_SUMS,
+    )
+    return of_nobody_else(told)
 
 
 def _decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> tuple[Forward, Bank]:

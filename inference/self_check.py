@@ -16,6 +16,8 @@ from inference.plan import Plan, Work
 from inference.sequence import Sequence
 
 _OTHERS = 4
+EXACT = "exact"
+DIFFERS = "rows differ"
 
 
 def self_check(runner: ModelRunner, vocab_size: int) -> str:
@@ -31,8 +33,13 @@ def self_check(runner: ModelRunner, vocab_size: int) -> str:
         alone = _logits(runner, sequences[:1], kind)[0].clone()
         among = _logits(runner, sequences[::-1], kind)[-1]
         if not torch.equal(alone, among):
-            return f"{kind} rows differ by up to {float((alone - among).abs().max()):.3g} in a batch"
-    return "exact"
+            return f"{kind} {DIFFERS} by up to {float((alone - among).abs().max()):.3g} in a batch"
+    return EXACT
+
+
+def differs(outcome: str) -> bool:
+    """Whether `outcome`, of `self_check`, says that rows have other bits in other company."""
+    return DIFFERS in outcome
 
 
 def _sequence(runner: ModelRunner, index: int, vocab_size: int, num_blocks: int) -> Sequence:

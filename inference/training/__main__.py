@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from inference.torch_environment import prepare_torch
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code of the command line, see `inference.training.command`, or of the server."""
+    prepare_torch()
     words = sys.argv[1:] if arguments is None else arguments
     # Each imports what the other does without: torch takes seconds and memory that a waiting server does not need.
     if list(words) == ["--serve"]:

@@ -28,6 +28,7 @@ from inference.tasks.data import Row, read_rows
 from inference.tasks.metrics import score
 from inference.tasks.recipe import Recipe, load_recipe
 from inference.tasks.template import fill
+from inference.torch_environment import prepare_torch
 from tests.bench.site import REPO
 
 SETTINGS = {
@@ -40,6 +41,7 @@ SETTINGS = {
 
 def main() -> None:
     options = _options()
+    prepare_torch()
     if options.setting:
         print(json.dumps(measure(options.data, options.rows, options.tasks)))
         return

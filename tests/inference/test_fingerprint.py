@@ -60,6 +60,12 @@ def test_a_cpu_with_other_units_or_caches_changes_it(
     assert of(tiny_model) != before
 
 
+def test_another_way_to_sum_changes_it(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = of(tiny_model)
+    monkeypatch.setenv("MKL_CBWR", "COMPATIBLE")
+    assert of(tiny_model) != before
+
+
 def test_a_cpu_with_more_cores_does_not_but_more_threads_do(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = of(tiny_model)
     features = getattr(torch.cpu, "get_capabilities", dict)()

@@ -75,6 +75,19 @@ def test_the_engine_says_so_itself(make: MakeEngine) -> None:
     assert make().residency().self_check == "exact"
 
 
+def test_engines_that_are_not_exact_say_so_and_have_no_fingerprint_in_common(
+    make: MakeEngine, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    exact = {make().fingerprint, make().fingerprint}
+    broken = "decode rows differ by up to 3e-05 in a batch"
+    monkeypatch.setattr("inference.machine.self_check", lambda *_: broken)
+    inexact = [make(), make()]
+    assert len(exact) == 1
+    assert len(exact | {each.fingerprint for each in inexact}) == 3
+    assert [each.residency().self_check for each in inexact] == [broken] * 2
+    assert f"NOT EXACT: {broken}" in caplog.text
+
+
 def test_adapters_answer_differently_from_the_base_and_each_other(make: MakeEngine, digests: list[str]) -> None:
     engine = make()
     answers = [tuple(alone(engine, digest).token_ids) for digest in ("", *digests)]
