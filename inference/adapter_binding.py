@@ -98,7 +98,9 @@ def _check_ranks(bound: Bound, config: LoraConfig) -> list[str]:
     reasons = []
     for key, parts in bound.items():
         a, rank = parts.get("A"), config.rank(module_name(*key))
-        if a is not None and len(a.shape) == 2 and a.shape[0] != rank:
+        if config.is_ambiguous(module_name(*key)):
+            reasons.append(f"two keys of rank_pattern or alpha_pattern give {_shown(key)} different values")
+        elif a is not None and len(a.shape) == 2 and a.shape[0] != rank:
             said = f"adapter_config.json says {rank} (r and rank_pattern)"
             reasons.append(f"{_shown(key)} has rank {a.shape[0]} but {said}")
     return reasons

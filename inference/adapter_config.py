@@ -1,73 +1,75 @@
-"""What an adapter_config.json means for the arithmetic, and which of its wishes are not computed here.
+"""What an adapter_config.json may say, and what it means for the arithmetic: LoRA or DoRA, all else refused by name.
 
-Pure: no torch. A field that nobody here knows is refused when it is set, since it might change the result.
+Pure: no torch, and the same for the site, which examines an upload, and the worker, which loads it. A field that
+nobody here knows is refused, since it might change the result.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any, Final
 
 from inference.architecture import EMBEDDING, HEAD, TARGETS
 
+_NEW_ARITHMETIC: Final = "which computes more than the LoRA and DoRA that are served here; train without it"
 UNSUPPORTED: Final = {
-    "modules_to_save": "modules_to_save",
-    "layer_replication": "layer_replication",
-    "lora_bias": "lora_bias",
-    "trainable_token_indices": "trainable_token_indices",
-    "megatron_config": "Megatron",
-    "target_parameters": "target_parameters",
-    "fan_in_fan_out": "fan_in_fan_out",
-    "use_qalora": "QALoRA",
-    "alora_invocation_tokens": "aLoRA",
-    "use_bdlora": "BD-LoRA",
-    "arrow_config": "Arrow",
-    "kasa_config": "KaSA",
-    "velora_config": "VeLoRA",
-    "monteclora_config": "MonteCLoRA",
-    "ensure_weight_tying": "ensure_weight_tying",
+    "modules_to_save": "carries whole modules (modules_to_save), which all adapters share here; train without them",
+    "lora_bias": "trains biases (lora_bias), which the base does not have; set lora_bias to false",
+    "fan_in_fan_out": "stores weights transposed (fan_in_fan_out), but the base's linears are not; set it to false",
+    "trainable_token_indices": "trains token embeddings (trainable_token_indices), which all adapters share here",
+    "layer_replication": "replicates layers (layer_replication), but every adapter shares one stack of layers here",
+    "target_parameters": "targets bare parameters (target_parameters); only linear layers can be adapted here",
+    "megatron_config": "was made for Megatron's parallel layers (megatron_config); export it for plain linears",
+    "alora_invocation_tokens": "is an activated LoRA (alora_invocation_tokens), which is not served; train plain LoRA",
+    "ensure_weight_tying": "ties what it learns of embed_tokens and lm_head (ensure_weight_tying); train them apart",
+    "use_qalora": f"uses QA-LoRA (use_qalora), {_NEW_ARITHMETIC}",
+    "use_bdlora": f"uses block-diagonal LoRA (use_bdlora), {_NEW_ARITHMETIC}",
+    "arrow_config": f"routes between adapters (arrow_config), {_NEW_ARITHMETIC}",
+    "kasa_config": f"uses KaSA (kasa_config), {_NEW_ARITHMETIC}",
+    "velora_config": f"uses VeLoRA (velora_config), {_NEW_ARITHMETIC}",
+    "monteclora_config": f"uses MonteCLoRA (monteclora_config), {_NEW_ARITHMETIC}",
 }
-"""Fields that change the arithmetic in ways that are not computed here, and what they are called."""
+"""Keys that must be empty or false, and what a filled one means."""
 
-_KNOWN: Final = frozenset(
-    [
-        "peft_type",
-        "task_type",
+USED: Final = frozenset(
+    {"r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"}
+)
+CHECKED: Final = frozenset({"peft_type", "task_type", "bias", "init_lora_weights", "base_model_name_or_path"})
+HARMLESS: Final = frozenset(
+    {
         "auto_mapping",
         "peft_version",
-        "base_model_name_or_path",
         "revision",
         "inference_mode",
-        "r",
-        "lora_alpha",
-        "lora_dropout",
-        "target_modules",
         "exclude_modules",
+        "lora_dropout",
         "layers_to_transform",
         "layers_pattern",
-        "rank_pattern",
-        "alpha_pattern",
-        "use_rslora",
-        "use_dora",
-        "bias",
-        "init_lora_weights",
+        "megatron_core",
         "loftq_config",
         "eva_config",
         "corda_config",
         "lora_ga_config",
-        "runtime_config",
-        "megatron_core",
         "qalora_group_size",
-    ]
+        "runtime_config",
+    }
 )
-_SAFE_STARTS: Final = ("gaussian", "eva", "orthogonal")
-"""Ways to draw the first A and B that leave the base as it is; pissa, olora and others change it."""
+"""Keys that PEFT writes and that do not change the arithmetic of trained weights."""
+
+SAFE_STARTS: Final = ("gaussian", "eva", "orthogonal")
+"""Named ways to draw the first weights that leave the base as it is; pissa, olora and others rewrite it."""
+
+MOST_PATTERN_KEYS: Final = 2000
+"""More than one key for each module of the largest models means nothing."""
+
 _ADAPTABLE: Final = frozenset((*TARGETS, EMBEDDING, HEAD))
-_MAX_PATTERN: Final = 200
-_BEYOND: Final = 1e30
-"""Beside infinities and NaN this leaves out whole numbers that no float can hold."""
+_LITERAL: Final = re.compile(r"[A-Za-z0-9_.]{1,200}")
+"""PEFT takes a key of rank_pattern for a regular expression; of these only names are, so that none is ever run."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ class LoraConfig:
     r: int
     alpha: float
     is_rank_stabilised: bool
-    rank_pattern: dict[str, int]
-    alpha_pattern: dict[str, float]
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
     targets: frozenset[str]
     covers_all_layers: bool
     is_dora: bool = False
@@ -86,107 +88,128 @@ class LoraConfig:
 
     def rank(self, module: str) -> int:
         """The rank of `module`, e.g. ``model.layers.0.self_attn.q_proj``."""
-        rank: int = _match(self.rank_pattern, module, self.r)
-        return rank
+        return next(iter(_meant(self.rank_pattern, module)), self.r)
 
     def scaling(self, module: str) -> float:
         """What the update of `module` is multiplied by: alpha / r, or alpha / sqrt(r) (Kalajdzievski, 2023)."""
         rank = self.rank(module)
-        alpha: float = _match(self.alpha_pattern, module, self.alpha)
+        alpha = next(iter(_meant(self.alpha_pattern, module)), self.alpha)
         return alpha / (math.sqrt(rank) if self.is_rank_stabilised else rank)
+
+    def is_ambiguous(self, module: str) -> bool:
+        """Whether two keys of a pattern give `module` different values."""
+        return any(len(set(_meant(pattern, module))) > 1 for pattern in (self.rank_pattern, self.alpha_pattern))
 
 
 def check_config(config: dict[str, Any], max_rank: int) -> tuple[LoraConfig | None, list[str]]:
-    """Read a parsed adapter_config.json; None with the reasons when its numbers make no sense.
+    """Read a parsed adapter_config.json: its meaning and every reason to refuse it, in sentences.
 
-    Reasons may come beside a config too: features that are not supported.
+    The meaning is None when the numbers make no sense; reasons may come beside a meaning too.
     """
-    reasons = _check_features(config)
-    bad_numbers = _check_numbers(config, max_rank)
-    if bad_numbers:
-        return None, reasons + bad_numbers
-    targets = config.get("target_modules")
-    named = {str(name).rsplit(".", 1)[-1] for name in targets} if isinstance(targets, list) else set()
-    narrowed = any(config.get(key) is not None for key in ("layers_to_transform", "exclude_modules"))
-    plain = isinstance(targets, list) and set(targets) <= _ADAPTABLE
-    read = LoraConfig(
+    reasons = [*_kind(config), *_features(config)]
+    wrong = [*_numbers(config, max_rank), *_targets(config), *_patterns(config, max_rank)]
+    return (None if wrong else _meaning(config)), reasons + wrong
+
+
+def suffixes(module: str) -> list[str]:
+    """The names by which a config may mean `module`: itself and what follows each of its dots, the shortest first."""
+    parts = module.split(".")
+    return list(accumulate(reversed(parts), lambda tail, part: f"{part}.{tail}"))
+
+
+def _meant(pattern: Mapping[str, Any], module: str) -> list[Any]:
+    """The values that the keys of `pattern` give to `module`, as PEFT matches them: by the end of its name."""
+    return [pattern[name] for name in suffixes(module) if name in pattern] if pattern else []
+
+
+def _meaning(config: dict[str, Any]) -> LoraConfig:
+    targets = config["target_modules"]
+    names = targets if isinstance(targets, list) else []
+    is_narrowed = config.get("layers_to_transform") is not None or bool(config.get("exclude_modules"))
+    return LoraConfig(
         r=config["r"],
         alpha=float(config["lora_alpha"]),
         is_rank_stabilised=bool(config.get("use_rslora")),
         rank_pattern=config.get("rank_pattern") or {},
         alpha_pattern=config.get("alpha_pattern") or {},
-        targets=frozenset(named & _ADAPTABLE),
-        covers_all_layers=plain and not narrowed,
+        targets=frozenset({name.rsplit(".", 1)[-1] for name in names} & _ADAPTABLE),
+        covers_all_layers=bool(names) and set(names) <= _ADAPTABLE and not is_narrowed,
         is_dora=bool(config.get("use_dora")),
     )
-    return read, reasons
 
 
-def _check_features(config: dict[str, Any]) -> list[str]:
-    reasons = [f"{name} ({key}) is not supported" for key, name in UNSUPPORTED.items() if config.get(key)]
-    if config.get("peft_type", "LORA") != "LORA":
-        reasons.append(f"peft_type is {config['peft_type']!r}; only LORA is supported")
-    if config.get("bias", "none") != "none":
-        reasons.append(f"bias is {config['bias']!r}; only none is supported")
-    start = config.get("init_lora_weights", True)
-    if not (start is None or isinstance(start, bool) or start in _SAFE_STARTS):
-        reasons.append(f"init_lora_weights {start!r} changes the base; convert the adapter first")
-    unknown = sorted(key for key in config if key not in _KNOWN and key not in UNSUPPORTED and config[key])
-    return reasons + [f"the field {key!r} is not known, so its effect cannot be computed" for key in unknown]
-
-
-def _check_numbers(config: dict[str, Any], max_rank: int) -> list[str]:
+def _kind(config: dict[str, Any]) -> list[str]:
     reasons = []
-    if not _is_rank(config.get("r")):
-        reasons.append(f"r is {config.get('r')!r}; it must be a whole number from 1")
-    if not _is_number(config.get("lora_alpha")):
-        reasons.append(f"lora_alpha is {config.get('lora_alpha')!r}; it must be a number")
-    if not _are_names(config.get("target_modules")):
-        reasons.append("target_modules must be a list of names or one pattern")
-    for key, is_valid in (("rank_pattern", _is_rank), ("alpha_pattern", _is_number)):
-        pattern = config.get(key) or {}
-        if not isinstance(pattern, dict) or not all(is_valid(value) for value in pattern.values()):
-            reasons.append(f"{key} must map module names to numbers")
-        else:
-            reasons += [
-                f"{key}: {name[:80]!r} is no pattern that can be matched" for name in pattern if not _is_safe(name)
-            ]
-    if reasons:
-        return reasons
-    largest = max([config["r"], *(config.get("rank_pattern") or {}).values()])
-    return [f"the rank {largest} is above {max_rank}, the most that is served (MAX_RANK)"] if largest > max_rank else []
+    if config.get("peft_type") != "LORA":
+        reasons.append(f"peft_type is {_show(config.get('peft_type'))}; only LORA adapters are served.")
+    if config.get("task_type") not in (None, "CAUSAL_LM"):
+        reasons.append(f"task_type is {_show(config['task_type'])}; only CAUSAL_LM adapters write text.")
+    unknown = sorted(set(config) - USED - CHECKED - HARMLESS - UNSUPPORTED.keys())
+    if unknown:
+        names = ", ".join(_show(name) for name in unknown[:10])
+        reasons.append(f"adapter_config.json has unknown keys: {names}. PEFT writes none of these; remove them.")
+    return reasons
 
 
-def _is_rank(value: Any) -> bool:
-    return type(value) is int and value >= 1
+def _features(config: dict[str, Any]) -> list[str]:
+    reasons = [f"The adapter {UNSUPPORTED[key]}." for key in UNSUPPORTED if config.get(key)]
+    if config.get("bias") not in (None, "none"):
+        reasons.append(f"bias is {_show(config['bias'])}, but the base has no biases to train; only none is served.")
+    start = config.get("init_lora_weights")
+    if not (start is None or isinstance(start, bool) or start in SAFE_STARTS):
+        reasons.append(
+            f"init_lora_weights is {_show(start)}, which may rewrite the base's weights, and all adapters share them; "
+            "convert the adapter to plain LoRA when saving (path_initial_model_for_weight_conversion)."
+        )
+    return reasons
 
 
-def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and abs(value) < _BEYOND
+def _numbers(config: dict[str, Any], max_rank: int) -> list[str]:
+    reasons = []
+    if not _is_rank(rank := config.get("r"), max_rank):
+        reasons.append(f"r is {_show(rank)}; it must be a whole number from 1 to {max_rank}.")
+    if not _is_scale(alpha := config.get("lora_alpha")):
+        reasons.append(f"lora_alpha is {_show(alpha)}; it must be a positive number.")
+    wrong = [key for key in ("use_rslora", "use_dora") if not isinstance(config.get(key), bool | None)]
+    return reasons + [f"{key} is {_show(config[key])}; it must be true or false." for key in wrong]
 
 
-def _are_names(targets: Any) -> bool:
-    return (
-        targets is None
-        or isinstance(targets, str)
-        or (isinstance(targets, list) and all(isinstance(name, str) for name in targets))
-    )
+def _targets(config: dict[str, Any]) -> list[str]:
+    targets = config.get("target_modules")
+    if isinstance(targets, str) and targets:
+        return []  # a regular expression or "all-linear": never evaluated, the tensors tell what was trained
+    if not isinstance(targets, list) or not targets or not all(isinstance(name, str) and name for name in targets):
+        return [f"target_modules is {_show(targets)}; it must list the modules that were trained."]
+    return []
 
 
-def _is_safe(pattern: str) -> bool:
-    """A regular expression that compiles and cannot run away: no repeated group, no back-reference."""
-    if len(pattern) > _MAX_PATTERN or re.search(r"\)\s*[*+{?]|\\[1-9]|\(\?", pattern) or pattern.count("*") > 4:
-        return False
-    try:
-        re.compile(pattern)
-    except re.error:
-        return False
-    return True
+def _patterns(config: dict[str, Any], max_rank: int) -> list[str]:
+    ranks = _pattern(config, "rank_pattern", lambda value: _is_rank(value, max_rank), f"numbers from 1 to {max_rank}")
+    return ranks + _pattern(config, "alpha_pattern", _is_scale, "positive numbers")
 
 
-def _match(patterns: dict[str, Any], module: str, default: Any) -> Any:
-    """The value of the first pattern that matches the end of `module`, as PEFT looks it up."""
-    for pattern, value in patterns.items():
-        if re.match(rf"(.*\.)?({pattern})$", module):
-            return value
-    return default
+def _pattern(config: dict[str, Any], key: str, is_right: Callable[[Any], bool], wanted: str) -> list[str]:
+    pattern = config.get(key) or {}
+    if not isinstance(pattern, dict):
+        return [f"{key} is {_show(pattern)}; it must be an object of module names and {wanted}."]
+    if len(pattern) > MOST_PATTERN_KEYS:
+        return [f"{key} has {len(pattern)} keys; at most {MOST_PATTERN_KEYS} are read, one for each module suffices."]
+    wrong = [name for name, value in pattern.items() if not is_right(value)]
+    odd = [name for name in pattern if not _LITERAL.fullmatch(name)]
+    return [
+        *(f"{key} of {_show(name)} is {_show(pattern[name])}; it must hold {wanted}." for name in wrong[:10]),
+        *(f"{key} has the key {_show(name)}; write module names in full, no patterns." for name in odd[:10]),
+    ]
+
+
+def _is_rank(value: Any, max_rank: int) -> bool:
+    return type(value) is int and 1 <= value <= max_rank
+
+
+def _is_scale(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value < 1e9 and math.isfinite(value)
+
+
+def _show(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"

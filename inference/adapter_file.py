@@ -6,7 +6,6 @@ of the base and each field of its config means something that is computed here.
 
 from __future__ import annotations
 
-import json
 import math
 from collections import defaultdict
 from collections.abc import Callable
@@ -18,16 +17,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from inference import adapter_json
 from inference.adapter_binding import Bound, bind, check_against
 from inference.adapter_config import LoraConfig, check_config
+from inference.adapter_json import ConfigRefused, read_config
 from inference.architecture import EMBEDDING, Architecture, module_name
 from inference.identity import HeaderError, adapter_digest, read_header
 from inference.layers.lora import RANK_STEP, AdapterWeights, TargetWeights
 from inference.layers.packed_lora import pack_adapter
 
-CONFIG_FILE: Final = "adapter_config.json"
+CONFIG_FILE: Final = adapter_json.NAME
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
-_MAX_CONFIG_BYTES: Final = 1024 * 1024
 
 
 class AdapterRefused(ValueError):
@@ -36,7 +36,7 @@ class AdapterRefused(ValueError):
     def __init__(self, reasons: list[str]) -> None:
         self.reasons = tuple(reasons)
         more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
-        super().__init__("; ".join(reasons[:5]) + more)
+        super().__init__("; ".join(reason.removesuffix(".") for reason in reasons[:5]) + more)
 
 
 @dataclass(frozen=True)
@@ -98,16 +98,10 @@ def _check_digest(config: dict[str, Any], weights: Path, digest: str) -> None:
 
 
 def _read_config(directory: Path) -> dict[str, Any]:
-    path = inside(directory, CONFIG_FILE)
     try:
-        if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise AdapterRefused([f"{CONFIG_FILE} is larger than 1 MiB"])
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise AdapterRefused([f"{CONFIG_FILE} is not JSON: {error}"]) from error
-    if not isinstance(config, dict):
-        raise AdapterRefused([f"{CONFIG_FILE} is not a JSON object"])
-    return config
+        return read_config(inside(directory, CONFIG_FILE))
+    except ConfigRefused as error:
+        raise AdapterRefused([str(error)]) from error
 
 
 def inside(directory: Path, name: str) -> Path:

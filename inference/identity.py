@@ -16,7 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from inference.reading import reading
+
 MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
+MAX_NAME_CHARS: Final = 512
+MAX_DIMENSIONS: Final = 8
 DTYPE_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 ARITHMETIC_FIELDS: Final = (
     "r",
@@ -64,15 +68,14 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     """Read and check the header of the safetensors file at `path`.
 
     Raises `HeaderError` when the header is truncated or not JSON, an entry has an unknown type or a wrong
-    size, or the tensors overlap, leave gaps or do not fill the file exactly.
+    size, or the tensors overlap, leave gaps or do not fill the file exactly. Raises OSError.
     """
     size = path.stat().st_size
-    with path.open("rb") as file:
+    with reading(path.name, HeaderError), path.open("rb") as file:
         raw = _read_json(file, size)
-    data_size = size - 8 - len(raw)
-    tensors = [_tensor(name, entry) for name, entry in _entries(raw)]
-    _check_layout(sorted(tensors, key=lambda tensor: tensor.begin), data_size)
-    return {tensor.name: tensor for tensor in tensors}
+        tensors = [_tensor(name, entry) for name, entry in _entries(raw)]
+        _check_layout(sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)), size - 8 - len(raw))
+        return {tensor.name: tensor for tensor in tensors}
 
 
 def canonical_name(name: str) -> str:
@@ -137,37 +140,59 @@ def _read_json(file: BinaryIO, size: int) -> bytes:
 
 def _entries(raw: bytes) -> list[tuple[str, Any]]:
     try:
-        pairs: list[tuple[str, Any]] = json.loads(raw, object_pairs_hook=lambda pairs: pairs)
+        pairs: list[tuple[str, Any]] = json.loads(raw.decode("utf-8"), object_pairs_hook=lambda pairs: pairs)
     except (ValueError, RecursionError) as error:
         raise HeaderError("the header is not JSON: this is not a safetensors file") from error
-    if not isinstance(pairs, list) or not all(isinstance(pair, tuple) for pair in pairs):
+    if not raw.startswith(b"{"):
         raise HeaderError("the header is not a JSON object")
     names = [name for name, _ in pairs]
     if len(names) != len(set(names)):
         raise HeaderError("the header names a tensor twice")
-    return [(name, dict(entry) if _is_object(entry) else entry) for name, entry in pairs if name != "__metadata__"]
-
-
-def _is_object(entry: Any) -> bool:
-    return isinstance(entry, list) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in entry)
+    return [(name, entry) for name, entry in pairs if name != "__metadata__"]
 
 
 def _tensor(name: str, entry: Any) -> TensorInfo:
-    if not isinstance(entry, dict) or set(entry) != {"dtype", "shape", "data_offsets"}:
-        raise HeaderError(f"tensor {name!r} has no dtype, shape and data_offsets")
-    dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in DTYPE_BYTES:
-        raise HeaderError(f"tensor {name!r} has type {dtype!r}; allowed are {', '.join(DTYPE_BYTES)}")
-    if not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
-        raise HeaderError(f"tensor {name!r} has a malformed shape or offsets")
+    shown = _short(name)
+    if len(name) > MAX_NAME_CHARS or not _is_text(name):
+        raise HeaderError(f"the name {shown} is no text of at most {MAX_NAME_CHARS} characters")
+    fields = dict(entry) if _is_object(entry) else {}
+    if len(fields) != 3 or len(entry) != 3 or fields.keys() != {"dtype", "shape", "data_offsets"}:
+        raise HeaderError(f"tensor {shown} has no dtype, shape and data_offsets")
+    dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+        raise HeaderError(f"tensor {shown} has type {_short(dtype)}; allowed are {', '.join(DTYPE_BYTES)}")
+    if not _are_sizes(shape, MAX_DIMENSIONS) or not _are_sizes(offsets, 2) or len(offsets) != 2:
+        raise HeaderError(
+            f"tensor {shown} has a malformed shape or offsets; a shape has at most {MAX_DIMENSIONS} sizes"
+        )
     begin, end = offsets
     if end - begin != math.prod(shape) * DTYPE_BYTES[dtype]:
-        raise HeaderError(f"tensor {name!r} of shape {shape} and type {dtype} does not fit its {end - begin} bytes")
+        raise HeaderError(f"tensor {shown} of shape {shape} and type {dtype} does not fit its {end - begin} bytes")
     return TensorInfo(name, dtype, tuple(shape), begin, end)
 
 
-def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and 0 <= value < 2**48 for value in values)
+def _is_object(entry: Any) -> bool:
+    return isinstance(entry, list) and all(isinstance(pair, tuple) for pair in entry)
+
+
+def _is_text(name: str) -> bool:
+    """Whether `name` has no half characters."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _short(value: Any) -> str:
+    text = ascii(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+def _are_sizes(values: Any, most: int) -> bool:
+    """Whether `values` is a list of at most `most` sizes, so that their product stays a small number."""
+    are_few = isinstance(values, list) and len(values) <= most
+    return are_few and all(type(value) is int and 0 <= value < 2**48 for value in values)
 
 
 def _check_layout(tensors: list[TensorInfo], data_size: int) -> None:
@@ -175,7 +200,7 @@ def _check_layout(tensors: list[TensorInfo], data_size: int) -> None:
     for tensor in tensors:
         if tensor.begin != expected:
             problem = "overlaps the tensor before it" if tensor.begin < expected else "leaves a gap before it"
-            raise HeaderError(f"tensor {tensor.name!r} {problem}")
+            raise HeaderError(f"tensor {tensor.name!a} {problem}")
         expected = tensor.end
     if expected != data_size:
         raise HeaderError(f"the tensors fill {expected} bytes but the file holds {data_size}")

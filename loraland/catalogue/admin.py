@@ -154,6 +154,8 @@ class AdapterVersionAdmin(VersionAdminBase):
     def save_form(self, request: HttpRequest, form: Any, change: bool) -> AdapterVersion:
         """Submit the upload at once: the version to show next may be one that exists."""
         form.submission = submission = form.submit(request.user)
+        if submission.was_repaired:
+            messages.warning(request, "The stored files were damaged; they were repaired from this upload.")
         version: AdapterVersion = submission.version
         return version
 

@@ -21,6 +21,12 @@ from loraland.catalogue import store
 EXAMINATION_LEASE: Final = timedelta(minutes=2)
 """An examination that has not ended after this long is taken to be lost and done again."""
 
+MOST_EXAMINATIONS: Final = 5
+"""An examination that broke off so often, without a word, would break off again."""
+
+MOST_REASONS: Final = 30
+MOST_REASON_CHARS: Final = 1000
+
 ASK_AGAIN: Final = frozenset({"lost", "fingerprint_changed", "queue_full"})
 """Failures of a proof that say nothing of the adapter."""
 
@@ -101,12 +107,23 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
         return self.filter(status__in=AdapterVersion.ANSWERING)
 
     def claim(self, pk: int) -> AdapterVersion | None:
-        """Take the examination of version `pk`; None when another process has it or it is done."""
+        """Take the examination of version `pk`; None when another process has it or it is done.
+
+        One that broke off `MOST_EXAMINATIONS` times ends here: its process died, each time, of what it examined.
+        """
         now = timezone.now()
         waiting = models.Q(status=AdapterVersion.Status.UPLOADED)
         abandoned = models.Q(status=AdapterVersion.Status.VALIDATING, digest="", changed__lt=now - EXAMINATION_LEASE)
-        claimed = self.filter(waiting | abandoned, pk=pk).update(status=AdapterVersion.Status.VALIDATING, changed=now)
-        return self.select_related("adapter").get(pk=pk) if claimed else None
+        claimed = self.filter(waiting | abandoned, pk=pk).update(
+            status=AdapterVersion.Status.VALIDATING, changed=now, examinations=models.F("examinations") + 1
+        )
+        if not claimed:
+            return None
+        version = self.select_related("adapter").get(pk=pk)
+        if version.examinations <= MOST_EXAMINATIONS:
+            return version
+        version.reject([f"Its examination broke off {MOST_EXAMINATIONS} times, as happens when memory runs out."])
+        return None
 
     def awaiting_verdict(self) -> AdapterVersionQuerySet:
         """Versions that need an examination or a worker's proof to go on.
@@ -151,6 +168,7 @@ class AdapterVersion(models.Model):
     publish_when_ready = models.BooleanField(default=True)
     quarantine = models.CharField(max_length=64, blank=True, editable=False)
     probe_id = models.CharField(max_length=32, blank=True, editable=False, db_index=True)
+    examinations = models.PositiveSmallIntegerField(default=0, editable=False, help_text="That have not ended yet.")
 
     config = models.JSONField(default=dict, blank=True)
     rank = models.PositiveIntegerField(default=0)
@@ -261,9 +279,13 @@ class AdapterVersion(models.Model):
     def reject(self, reasons: list[str]) -> None:
         """End the version with `reasons`; its files go, unless another version has the same digest."""
         with transaction.atomic():
-            self._change(status=self.Status.REJECTED, reasons=reasons, probe_id="")
+            self._change(status=self.Status.REJECTED, reasons=_told(reasons), probe_id="", examinations=0)
             self._hide()
             transaction.on_commit(self._drop_files)
+
+    def put_off(self, reason: str) -> None:
+        """Let the examination be done again later, as often as it takes, and say why meanwhile."""
+        self._change(reasons=_told([reason]), examinations=max(0, self.examinations - 1))
 
     def publish(self) -> None:
         """Let this version answer under its adapter's name and retire the one before it. Raises `NotPossible`."""
@@ -308,9 +330,12 @@ class AdapterVersion(models.Model):
 
     def _drop_files(self) -> None:
         store.drop(self.quarantine)
-        others = AdapterVersion.objects.filter(digest=self.digest).exclude(status=self.Status.REJECTED)
-        if self.digest and not others.exists():
-            store.remove(self.digest)
+        if not self.digest:
+            return
+        with store.alone():
+            others = AdapterVersion.objects.filter(digest=self.digest).exclude(status=self.Status.REJECTED)
+            if not others.exists():
+                store.remove(self.digest)
 
     def _show(self) -> None:
         self.adapter.published = self
@@ -329,3 +354,10 @@ def _is_draft() -> models.Q:
     """`AdapterVersion.is_draft` as the database understands it."""
     will_be_seen = models.Q(publish_when_ready=True, status__in=AdapterVersion.ON_THE_WAY)
     return models.Q(published_at=None) & ~models.Q(pk=models.F("adapter__published")) & ~will_be_seen
+
+
+def _told(reasons: list[str]) -> list[str]:
+    """`reasons` in bounds: the first of them, none too long, and how many more there are."""
+    more = len(reasons) - MOST_REASONS
+    shown = [reason[:MOST_REASON_CHARS] for reason in reasons[:MOST_REASONS]]
+    return shown if more <= 0 else [*shown, f"And {more} more."]

@@ -1,26 +1,39 @@
 """Where adapter files lie: a quarantine of server-made names, and the store of proven files by digest.
 
-A digest's directory appears whole or not at all, so a worker never reads half an adapter.
+A digest's directory appears whole or not at all, so a worker never reads half an adapter; what is sound there stays
+as it is, whoever uploads the same weights again. The config is kept as it was read, written anew.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
+import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from django.conf import settings
 
-CONFIG: Final = "adapter_config.json"
+from inference import adapter_json
+from inference.adapter_config import check_config
+from inference.identity import HeaderError, adapter_digest
+
+CONFIG: Final = adapter_json.NAME
 WEIGHTS: Final = "adapter_model.safetensors"
 FILES: Final = (CONFIG, WEIGHTS)
 
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_LOST: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EIO})
+"""What reading a file says that is gone, or lies where the disk is broken."""
+
+log = logging.getLogger(__name__)
 
 
 class TooLarge(ValueError):
@@ -66,21 +79,54 @@ def kept(digest: str) -> Path:
     return settings.ADAPTERS_DIR / digest
 
 
-def keep(token: str, digest: str) -> None:
-    """Put the quarantined files `token` into the store under `digest`, in place of a damaged copy if there is one.
+def keep(token: str, digest: str, config: dict[str, Any]) -> bool:
+    """Make sure that sound files of `digest` are stored: those that are, else the quarantined ones `token`.
 
-    The quarantine stays until `drop`, so that a crash in between loses nothing.
+    `config` is what was read in quarantine. Whether damaged files had to give way. The quarantine stays until `drop`,
+    so that a crash in between loses nothing. Raises OSError, which leaves nothing half.
     """
+    if is_sound(digest):
+        return False
     target = kept(digest)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    incoming = target.with_name(f".{token}.incoming")
-    shutil.rmtree(incoming, ignore_errors=True)
-    incoming.mkdir(mode=0o755)
-    for name in FILES:
-        _link(quarantined(token) / name, incoming / name)
-    if target.exists():
-        _set_aside(target)
-    os.rename(incoming, target)
+    was_there = target.exists()
+    incoming = _prepare(token, target, config)
+    try:
+        if was_there:
+            log.warning("the stored files of %s were damaged; an upload of the same weights repairs them", digest[:12])
+            _set_aside(target)
+        os.rename(incoming, target)
+    except OSError:
+        shutil.rmtree(incoming, ignore_errors=True)
+        if not is_sound(digest):  # else another upload of these weights came first
+            raise
+    return was_there
+
+
+def is_sound(digest: str) -> bool:
+    """Whether the stored files of `digest` are what it names, and such as a worker loads."""
+    directory = kept(digest)
+    try:
+        config = adapter_json.read_config(directory / CONFIG)
+        is_right = adapter_digest(config, directory / WEIGHTS) == digest
+    except (adapter_json.ConfigRefused, HeaderError):
+        return False
+    except OSError as error:
+        if error.errno not in _LOST:
+            raise
+        return False
+    return is_right and not check_config(config, settings.MAX_RANK)[1]
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep others from removing files while a row comes to refer to them, or from referring to what is removed."""
+    settings.ADAPTERS_DIR.mkdir(parents=True, exist_ok=True)
+    directory = os.open(settings.ADAPTERS_DIR, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(directory)
 
 
 def drop(token: str) -> None:
@@ -102,11 +148,30 @@ def _set_aside(directory: Path) -> None:
     shutil.rmtree(away)
 
 
+def _prepare(token: str, target: Path, config: dict[str, Any]) -> Path:
+    """A hidden folder beside `target` with the files that are to lie there."""
+    incoming = target.with_name(f".{token}.incoming")
+    shutil.rmtree(incoming, ignore_errors=True)
+    try:
+        incoming.mkdir(mode=0o755, parents=True)
+        raw = adapter_json.config_bytes(config)
+        _write(incoming / CONFIG, [raw], len(raw))
+        (incoming / CONFIG).chmod(0o644)
+        _link(quarantined(token) / WEIGHTS, incoming / WEIGHTS)
+    except OSError:
+        shutil.rmtree(incoming, ignore_errors=True)
+        raise
+    return incoming
+
+
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
     except OSError:  # another file system, or one without hard links
-        shutil.copyfile(source, target)
+        with source.open("rb") as read, target.open("xb") as written:
+            shutil.copyfileobj(read, written)
+            written.flush()
+            os.fsync(written.fileno())
     target.chmod(0o644)
 
 

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.db import transaction
 
 from inference.identity import HeaderError, adapter_digest
+from inference.reading import reading
 from loraland.catalogue import store
 from loraland.catalogue.card import Card
 from loraland.catalogue.models import Adapter, AdapterVersion
@@ -21,19 +22,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Submission:
-    """A version, and whether its files have to be examined; they need not when the adapter has them already."""
+    """A version, and whether its files have to be examined; they need not when the adapter has them already.
+
+    `was_repaired`: those that it has were damaged on the disk, and were taken from the upload.
+    """
 
     version: AdapterVersion
     is_new: bool
+    was_repaired: bool = False
 
 
 def digest_in(directory: Path) -> str:
-    """The digest of the adapter in `directory`; empty when it is too damaged to have one."""
-    config, reasons = read_config(directory / store.CONFIG)
+    """The digest of the adapter in `directory`; empty when it is too damaged to have one. Raises OSError."""
+    config, _, reasons = read_config(directory / store.CONFIG)
     if reasons:
         return ""
     try:
-        return adapter_digest(config, directory / store.WEIGHTS)
+        with reading(store.WEIGHTS, HeaderError):
+            return adapter_digest(config, directory / store.WEIGHTS)
     except HeaderError:
         return ""
 
@@ -51,10 +57,10 @@ def submit(token: str, slug: str, card: Card, *, user: User | None = None, publi
     """
     digest = digest_in(store.quarantined(token))
     if existing := find(slug, digest):
-        if not store.kept(digest).exists():
-            store.keep(token, digest)  # the row outlived the disk
+        config, _, _ = read_config(store.quarantined(token) / store.CONFIG)
+        was_repaired = store.keep(token, digest, config)  # the row may have outlived the disk
         store.drop(token)
-        return Submission(existing, False)
+        return Submission(existing, False, was_repaired)
     with transaction.atomic():
         adapter, _ = Adapter.objects.get_or_create(slug=slug, defaults=_about(card, token))
         adapter.versions.filter(status=AdapterVersion.Status.REJECTED, digest=digest).exclude(digest="").update(
@@ -75,7 +81,7 @@ def submit(token: str, slug: str, card: Card, *, user: User | None = None, publi
 
 
 def _about(card: Card, token: str) -> dict[str, object]:
-    config, _ = read_config(store.quarantined(token) / store.CONFIG)
+    config, _, _ = read_config(store.quarantined(token) / store.CONFIG)
     return {
         "name": card.name,
         "category": card.category,

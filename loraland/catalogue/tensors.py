@@ -10,12 +10,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
 from django.conf import settings
 
+from inference.adapter_config import LoraConfig, suffixes
 from inference.identity import DTYPE_BYTES, HeaderError, TensorInfo, part_of, read_header
 from loraland.catalogue.base_shapes import TARGETS, BaseShapes
 
@@ -76,16 +76,21 @@ def read_tensors(path: Path) -> tuple[dict[str, TensorInfo], list[str]]:
         return {}, [f"adapter_model.safetensors is damaged: {str(error)[:500]}."]
 
 
-def bind(header: dict[str, TensorInfo], config: dict[str, Any], shapes: BaseShapes | None) -> Binding:
-    """Pair the tensors of `header` by module and hold them against `config` and, where known, the base's `shapes`."""
+def bind(
+    header: dict[str, TensorInfo], config: dict[str, Any], meaning: LoraConfig | None, shapes: BaseShapes | None
+) -> Binding:
+    """Pair the tensors of `header` by module and hold them against the base's `shapes`, where they are known.
+
+    A `config` that has a `meaning` must say the same as the tensors.
+    """
     binding = Binding()
     for module, parts in _parts(header, binding.faults).items():
-        _check_pair(module, parts, config, binding)
-        _check_magnitude(module, parts, config, binding.faults)
+        _check_pair(module, parts, meaning, binding)
+        _check_magnitude(module, parts, meaning, binding.faults)
         if shapes is not None:
             _check_fit(module, parts, shapes, binding.misfits)
-    _check_targets(config, binding)
-    if shapes is not None:
+    if meaning is not None:
+        _check_targets(config, binding)
         _check_layers(config, shapes, binding)
     return binding
 
@@ -101,12 +106,6 @@ def non_finite(path: Path, header: dict[str, TensorInfo]) -> list[str]:
             if not all(_is_finite(chunk, tensor.dtype) for chunk in chunks):
                 found.append(tensor.name)
     return found
-
-
-def suffixes(module: str) -> list[str]:
-    """The names by which a config may mean `module`: itself and what follows each of its dots."""
-    parts = module.split(".")
-    return list(accumulate(reversed(parts), lambda tail, part: f"{part}.{tail}"))
 
 
 def _starts_header(path: Path) -> bool:
@@ -140,7 +139,7 @@ def _foreign(name: str) -> str:
     return "Not a LoRA matrix (….lora_A.weight or ….lora_B.weight)"
 
 
-def _check_pair(module: str, pair: dict[str, TensorInfo], config: dict[str, Any], binding: Binding) -> None:
+def _check_pair(module: str, pair: dict[str, TensorInfo], meaning: LoraConfig | None, binding: Binding) -> None:
     faults = binding.faults
     if missing := {"A", "B"} - pair.keys():
         return faults.add(f"lora_{missing.pop()} is missing beside its other half", module)
@@ -152,30 +151,22 @@ def _check_pair(module: str, pair: dict[str, TensorInfo], config: dict[str, Any]
     binding.ranks[module] = a[0]
     if not 1 <= a[0] <= settings.MAX_RANK:
         faults.add(f"The rank is {a[0]}; this site serves ranks from 1 to {settings.MAX_RANK}", module)
-    expected = _pattern_values(config, "rank_pattern", module) or {config.get("r", a[0])}
-    if len(expected) > 1 or len(_pattern_values(config, "alpha_pattern", module)) > 1:
+    if meaning is not None and meaning.is_ambiguous(module):
         faults.add("Two keys of rank_pattern or alpha_pattern with different values mean the same module", module)
-    elif a[0] not in expected:
-        faults.add(f"The rank is {a[0]} but adapter_config.json says {expected.pop()}", module)
+    elif meaning is not None and a[0] != meaning.rank(module):
+        faults.add(f"The rank is {a[0]} but adapter_config.json says {meaning.rank(module)}", module)
     return None
 
 
-def _check_magnitude(module: str, parts: dict[str, TensorInfo], config: dict[str, Any], faults: Findings) -> None:
+def _check_magnitude(module: str, parts: dict[str, TensorInfo], meaning: LoraConfig | None, faults: Findings) -> None:
     """DoRA is all or nothing, and its magnitudes are one for each output."""
     magnitude = parts.get("magnitude")
-    if magnitude is None and config.get("use_dora"):
+    if magnitude is None and meaning is not None and meaning.is_dora:
         faults.add("use_dora is set, but lora_magnitude_vector is missing", module)
-    elif magnitude is not None and not config.get("use_dora"):
+    elif magnitude is not None and meaning is not None and not meaning.is_dora:
         faults.add("DoRA magnitudes come without use_dora", module)
     elif magnitude is not None and "B" in parts and magnitude.shape != parts["B"].shape[:1]:
         faults.add(f"lora_magnitude_vector is {_dims(magnitude.shape)}, not one number for each output", module)
-
-
-def _pattern_values(config: dict[str, Any], key: str, module: str) -> set[Any]:
-    pattern = config.get(key)
-    if not isinstance(pattern, dict):
-        return set()
-    return {pattern[name] for name in suffixes(module) if isinstance(pattern.get(name), int | float)}
 
 
 def _check_fit(module: str, pair: dict[str, TensorInfo], shapes: BaseShapes, misfits: Findings) -> None:
@@ -196,7 +187,7 @@ def _check_targets(config: dict[str, Any], binding: Binding) -> None:
     targets = config.get("target_modules")
     if not isinstance(targets, list) or not binding.ranks:
         return
-    wanted, met = {name for name in targets if isinstance(name, str)}, set()
+    wanted, met = set(targets), set()
     for module in binding.ranks:
         names = wanted.intersection(suffixes(module))
         met |= names
@@ -206,12 +197,14 @@ def _check_targets(config: dict[str, Any], binding: Binding) -> None:
         binding.faults.add("target_modules names modules without any tensor", name)
 
 
-def _check_layers(config: dict[str, Any], shapes: BaseShapes, binding: Binding) -> None:
+def _check_layers(config: dict[str, Any], shapes: BaseShapes | None, binding: Binding) -> None:
     """Plain names of linears mean every layer, unless the config narrows them."""
     targets = config.get("target_modules")
-    if not isinstance(targets, list) or config.get("layers_to_transform") is not None or config.get("exclude_modules"):
+    if shapes is None or not isinstance(targets, list):
         return
-    for target in sorted(TARGETS.keys() & set(binding.targets) & {name for name in targets if isinstance(name, str)}):
+    if config.get("layers_to_transform") is not None or config.get("exclude_modules"):
+        return
+    for target in sorted(TARGETS.keys() & set(binding.targets) & set(targets)):
         for layer in range(shapes.num_layers):
             if f"model.layers.{layer}.{TARGETS[target]}.{target}" not in binding.ranks:
                 binding.misfits.add(f"{target} has no tensors in these layers of {shapes.name}", str(layer))

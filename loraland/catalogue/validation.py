@@ -13,7 +13,9 @@ from typing import Any
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
+from inference.adapter_config import LoraConfig
 from inference.identity import TensorInfo, adapter_digest, part_of
+from inference.reading import reading
 from loraland.catalogue import store
 from loraland.catalogue.base_shapes import served_shapes, shapes_of
 from loraland.catalogue.models import Adapter, AdapterVersion
@@ -32,28 +34,48 @@ class Examination:
     """The values of an `AdapterVersion` that are read from the files."""
 
 
+class _Unreadable(ValueError):
+    pass
+
+
 def examine(version: AdapterVersion) -> None:
-    """Take `version` from its files to the store and on to a proof, or reject it with every reason."""
+    """Take `version` from its files to the store and on to a proof, or reject it with every reason.
+
+    A disk that fails is not the files' fault: the examination is put off.
+    """
     directory = store.quarantined(version.quarantine) if version.quarantine else store.kept(version.digest)
     if not directory.is_dir():
         return version.reject(["The uploaded files are gone; upload them again."])
-    found = examine_files(directory, version.adapter.base)
-    reasons = found.reasons or _conflicts(version, found)
-    if reasons:
-        return version.reject(reasons)
-    if not _adopt(version, found):
-        return None
+    try:
+        found = examine_files(directory, version.adapter.base)
+        if reasons := found.reasons or _conflicts(version, found):
+            return version.reject(reasons)
+        if not _adopt(version, found):
+            return None
+    except OSError as error:
+        return version.put_off(f"The examination was put off, for the disk fails ({error}). It is tried again.")
     return version.probe() if found.fits else version.list_unserved()
 
 
 def examine_files(directory: Path, base: str) -> Examination:
-    """Examine the adapter in `directory`, which is said to be made for `base` (the shapes decide)."""
-    config, reasons = read_config(directory / store.CONFIG)
+    """Examine the adapter in `directory`, which is said to be made for `base` (the shapes decide).
+
+    Whatever is wrong with its files is a reason. Raises OSError and MemoryError, which are not about them.
+    """
+    try:
+        with reading("The adapter", _Unreadable):
+            return _examine_files(directory, base)
+    except _Unreadable as error:
+        return Examination([str(error)])
+
+
+def _examine_files(directory: Path, base: str) -> Examination:
+    config, meaning, reasons = read_config(directory / store.CONFIG)
     weights = directory / store.WEIGHTS
     header, damage = read_tensors(weights)
     if damage:
         return Examination([*reasons, *damage])
-    binding, fits = _bind(header, config, base)
+    binding, fits = _bind(header, config, meaning, base)
     reasons += [*binding.faults.sentences(), *binding.misfits.sentences()]
     if binding.misfits.sentences() and base.lower() == settings.BASE_KEY != named_base(config).lower():
         reasons.append(f"adapter_config.json names the base {named_base(config) or '(none)'}, not {base}.")
@@ -64,13 +86,15 @@ def examine_files(directory: Path, base: str) -> Examination:
     return Examination([], fits, adapter_digest(config, weights), _facts(config, header, binding, weights))
 
 
-def _bind(header: dict[str, TensorInfo], config: dict[str, Any], base: str) -> tuple[Binding, bool]:
+def _bind(
+    header: dict[str, TensorInfo], config: dict[str, Any], meaning: LoraConfig | None, base: str
+) -> tuple[Binding, bool]:
     """The binding to the base that is served, or to `base` if it is another one and only its shapes may fit."""
     served = served_shapes()
-    binding = bind(header, config, served)
+    binding = bind(header, config, meaning, served)
     is_other = bool(base) and base.lower() != settings.BASE_KEY
     if is_other and (served is None or binding.misfits.sentences()):
-        return bind(header, config, shapes_of(base)), False
+        return bind(header, config, meaning, shapes_of(base)), False
     return binding, True
 
 
@@ -105,25 +129,30 @@ def _conflicts(version: AdapterVersion, found: Examination) -> list[str]:
 
 
 def _adopt(version: AdapterVersion, found: Examination) -> bool:
-    """Store the files by digest and the facts in the row; false when the adapter has this digest already."""
-    if version.quarantine:
-        store.keep(version.quarantine, found.digest)
-    token, version.quarantine = version.quarantine, ""
-    try:
-        with transaction.atomic():
-            _save(version, found)
-    except IntegrityError:
-        AdapterVersion.objects.filter(pk=version.pk).delete()
-        return False
-    finally:
-        store.drop(token)
-    return True
+    """Store the files by digest and the facts in the row; false when the adapter has this digest already.
+
+    The quarantine goes last: whatever breaks this off, the next attempt finds the files again.
+    """
+    token = version.quarantine
+    with store.alone():
+        if token:
+            store.keep(token, found.digest, found.facts["config"])
+        try:
+            with transaction.atomic():
+                _save(version, found)
+            is_kept = True
+        except IntegrityError:
+            AdapterVersion.objects.filter(pk=version.pk).delete()
+            is_kept = False
+    store.drop(token)
+    return is_kept
 
 
 def _save(version: AdapterVersion, found: Examination) -> None:
-    for name, value in {**found.facts, "digest": found.digest, "reasons": []}.items():
+    values = {**found.facts, "digest": found.digest, "reasons": [], "quarantine": "", "examinations": 0}
+    for name, value in values.items():
         setattr(version, name, value)
-    version.save(update_fields=[*found.facts, "digest", "reasons", "quarantine"])
+    version.save(update_fields=list(values))
     if found.fits and not version.adapter.is_served:
         version.adapter.base = settings.BASE_NAME
         Adapter.objects.filter(pk=version.adapter_id).update(base=settings.BASE_NAME)

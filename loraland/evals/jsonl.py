@@ -10,8 +10,8 @@ from typing import Final
 
 from django.conf import settings
 
+from inference.storable import is_storable
 from inference.tasks.data import DataError, Row, read_row
-from loraland.catalogue.storable import is_storable
 from loraland.catalogue.template import MAX_FIELDS
 
 FEWEST_ROWS: Final = 20

@@ -12,7 +12,7 @@ from uuid import UUID
 from django.conf import settings
 from django.db import transaction
 
-from loraland.catalogue.storable import is_storable
+from inference.storable import is_storable
 from loraland.evals.cards import show_score
 from loraland.evals.counting import comparisons
 from loraland.evals.models import Run, Sample

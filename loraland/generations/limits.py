@@ -8,9 +8,9 @@ from typing import Final
 from django.conf import settings
 
 from inference.protocol import Message, Sampling
+from inference.storable import is_storable
 from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.storable import is_storable
 from loraland.generations.refusal import Refused
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import redis

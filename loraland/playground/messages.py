@@ -9,8 +9,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from inference.protocol import Sampling
+from inference.storable import is_storable
 from inference.streams import position_of
-from loraland.catalogue.storable import is_storable
 from loraland.playground import sampling
 
 MAX_BYTES: Final = 64 * 1024

@@ -129,7 +129,7 @@ def test_each_type_and_order_has_a_file_of_its_own(folder: Path, base: Base, tin
 
 def test_a_mapped_adapter_above_a_lowered_rank_is_refused(folder: Path, base: Base) -> None:
     load_mapped(folder, folder.name, base, 64)
-    with pytest.raises(AdapterRefused, match="rank 8 is above 4"):
+    with pytest.raises(AdapterRefused, match="r is 8; it must be a whole number from 1 to 4"):
         load_mapped(folder, folder.name, base, 4)
 
 

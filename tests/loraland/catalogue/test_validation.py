@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from django.conf import settings as site_settings
 
+from inference.adapter_config import CHECKED, HARMLESS, UNSUPPORTED, USED
 from inference.identity import adapter_digest
 from inference.protocol import Finished, Probe, Stats
 from inference.streams import WireError
 from loraland import inference_client
 from loraland.catalogue import store
-from loraland.catalogue.models import EXAMINATION_LEASE, Adapter, AdapterVersion, NotPossible
-from loraland.catalogue.peft_config import CHECKED, HARMLESS, UNSUPPORTED, USED
+from loraland.catalogue.models import EXAMINATION_LEASE, MOST_EXAMINATIONS, Adapter, AdapterVersion, NotPossible
 from loraland.catalogue.tasks import validate_version
 from loraland.catalogue.tensors import non_finite, read_tensors
 from loraland.catalogue.validation import examine_files
@@ -93,6 +93,16 @@ WEIGHTS: dict[str, tuple[bytes | Tensors, str]] = {
     "a negative shape": (header(**{A_Q: FIRST | {"shape": [-2, -576]}}), "malformed shape"),
     "a shape that overflows": (header(**{A_Q: FIRST | {"shape": [2**47, 2**47]}}), "does not fit its 4608 bytes"),
     "an unknown type": (header(**{A_Q: FIRST | {"dtype": "I32"}}), "has type 'I32'"),
+    "a type that is a list": (header(**{A_Q: FIRST | {"dtype": ["F32"]}}), "has type ['F32']"),
+    "a type that is an object": (header(**{A_Q: FIRST | {"dtype": {"F32": 1}}}), "has type [('F32', 1)]"),
+    "a name with half a character": (header(**{"\ud800": FIRST}), "the name '\\ud800' is no text"),
+    "a name of half a megabyte": (header(**{"a" * 500_000: FIRST}), "at most 512 characters"),
+    "a shape of 80,000 sizes": (header(**{A_Q: FIRST | {"shape": [2**47] * 80_000}}), "at most 8 sizes"),
+    "a header in UTF-16": (raw_header("{}".encode("utf-16")), "the header is not JSON"),
+    "a field given twice": (
+        raw_header(b'{"a": {"dtype": "F32", "shape": [0], "shape": [0], "data_offsets": [0, 0]}}'),
+        "has no dtype, shape and data_offsets",
+    ),
     "an entry without offsets": (header(**{A_Q: {"dtype": "F32", "shape": [2, 576]}}), "data_offsets"),
     "a pickle named safetensors": (pickle.dumps({"lora_A": [1.0]}), "is a Python pickle under another name"),
     "a PyTorch file named safetensors": (b"PK\x03\x04" + bytes(64), "is a PyTorch pickle"),
@@ -140,6 +150,13 @@ CONFIGS: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "another method": (lora_config(peft_type="LOHA"), 'peft_type is "LOHA"'),
     "a classifier": (lora_config(task_type="SEQ_CLS"), "only CAUSAL_LM"),
     "a rank of zero": (lora_config(r=0), "r is 0"),
+    "a rank that is a list": (lora_config(r=[2]), "r is [2]"),
+    "a rank that is an object": (lora_config(r={"q_proj": 2}), 'r is {"q_proj": 2}'),
+    "ranks for more modules than there are": (
+        lora_config(rank_pattern={f"layers.{number}.q_proj": 2 for number in range(30_000)}),
+        "rank_pattern has 30000 keys; at most 2000 are read",
+    ),
+    "an object as deep as a parser goes": (b'{"revision": ' + b"[" * 300 + b"]" * 300 + b"}", "cannot be kept"),
     "a rank past the limit": (lora_config(r=65), "from 1 to 64"),
     "a switch as a rank": (lora_config(r=True), "r is true"),
     "no alpha": (lora_config(lora_alpha=None), "lora_alpha is null"),
@@ -393,6 +410,50 @@ def test_an_examination_that_was_lost_is_done_by_the_next(
     monkeypatch.setattr(validate_version, "delay", validate_version)
     halted.resubmit()
     assert rows.get().digest == version.digest
+
+
+def test_an_examination_that_kills_its_process_every_time_ends_in_a_reason(examined: Examined, tmp_path: Path) -> None:
+    version = examined(write_adapter(tmp_path))
+    rows = AdapterVersion.objects.filter(pk=version.pk)
+    long_ago = version.changed - 2 * EXAMINATION_LEASE
+    rows.update(status="uploaded", digest="", probe_id="")
+    for _ in range(MOST_EXAMINATIONS):
+        assert AdapterVersion.objects.claim(version.pk) is not None  # and here the process dies
+        assert rows.get().status == "validating"
+        rows.update(changed=long_ago)
+    assert AdapterVersion.objects.claim(version.pk) is None
+    assert rows.get().status == "rejected"
+    assert "broke off 5 times" in rows.get().reasons[0]
+    assert list(AdapterVersion.objects.awaiting_verdict()) == []
+
+
+def test_what_nobody_foresaw_is_a_reason_with_a_traceback_in_the_log(
+    examined: Examined, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def stumble(*args: object) -> None:
+        raise KeyError("a case that nobody thought of")
+
+    monkeypatch.setattr("loraland.catalogue.validation.bind", stumble)
+    version = examined(write_adapter(tmp_path))
+    assert version.status == version.Status.REJECTED
+    assert version.reasons == [
+        "The adapter could not be read (KeyError: 'a case that nobody thought of'); make the file again."
+    ]
+    assert "Traceback" in caplog.text
+
+
+def test_reasons_are_told_in_bounds(examined: Examined, tmp_path: Path) -> None:
+    entries = {
+        f"model.layers.{number}.self_attn.q_proj.lora_{side}.weight": {
+            "dtype": "F32", "shape": [number if side == "A" else 0, 0], "data_offsets": [0, 0]
+        }
+        for number in range(1, 300)
+        for side in "AB"
+    }  # fmt: skip
+    version = examined(write_adapter(tmp_path, tensors=raw_header(json.dumps(entries).encode())))
+    assert version.status == version.Status.REJECTED
+    assert len(version.reasons) == 31
+    assert version.reasons[-1].startswith("And ")
 
 
 def test_two_jobs_do_not_examine_one_version(examined: Examined, tmp_path: Path) -> None:

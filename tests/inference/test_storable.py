@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loraland.catalogue.storable import is_storable
+from inference.storable import is_storable
 
 
 @pytest.mark.parametrize("value", ["plain", "ein Zug 🚂", r"an escape spelt out: \u0000", {"a": [1, 2.5, None, True]}])
