@@ -29,7 +29,7 @@ class Draw:
     seed: int = 0
 
 
-async def answer_drawn(draw: Draw, on_row: Callable[[], object], ask: Ask = ask_engine) -> list[Run]:
+async def answer_drawn(draw: Draw, on_row: Callable[[], None], ask: Ask = ask_engine) -> list[Run]:
     """Ask what is not answered yet; the finished runs, the base's before each adapter's.
 
     Raises `CannotMeasure`; another call goes on where this one stopped.
