@@ -9,12 +9,20 @@ from dataclasses import dataclass
 
 from inference.fairness import INPUT_COST, OUTPUT_COST, VirtualCounters
 from inference.protocol import CLASSES, QueueClass, Request, Stats
-from inference.wire import CLAIM_COST, EVALUATION_PATIENCE, MAX_ATTEMPTS, ORPHAN_LEASES, tenant_of
+from inference.wire import (
+    ALONE_ATTEMPTS,
+    CLAIM_COST,
+    EVALUATION_PATIENCE,
+    ORPHAN_LEASES,
+    SUSPECT_AFTER,
+    tenant_of,
+)
 
 
 @dataclass
 class Waiting:
-    """A request that has not ended. `deadline` is None until it is first claimed."""
+    """A request that has not ended. `deadline` is None until it is first claimed; `strikes` are the workers in a row
+    that claimed it, the present one included, and did not give it another token."""
 
     request: Request
     base: str
@@ -22,6 +30,7 @@ class Waiting:
     deadline: float | None = None
     token: str = ""
     attempts: int = 0
+    strikes: int = 0
     fingerprint: str = ""
     stopping: bool = False
 
@@ -61,6 +70,7 @@ class MemoryLine(dict[str, Waiting]):
             self._charge(waiting, CLAIM_COST)
         waiting.token = uuid.uuid4().hex
         waiting.attempts += 1
+        waiting.strikes += 1
         waiting.deadline = self._clock() + lease
 
     def see(self, base: str, fingerprint: str) -> None:
@@ -81,7 +91,12 @@ class MemoryLine(dict[str, Waiting]):
         """Those whom no worker will answer any more, and why."""
         waiting = [each for queue_class in CLASSES for each in self.of(base, queue_class)]
         judged = [(each, self._judge(each, fingerprint, lease)) for each in waiting]
-        return [(each, doom) for each, doom in judged if doom not in ("", "other")]
+        return [(each, doom) for each, doom in judged if doom not in ("", "other", "alone")]
+
+    def suspect(self, base: str, fingerprint: str, lease: float) -> Waiting | None:
+        """The first of those who may only be taken alone."""
+        waiting = (each for queue_class in CLASSES for each in self.of(base, queue_class))
+        return next((each for each in waiting if self._judge(each, fingerprint, lease) == "alone"), None)
 
     def next(self, base: str, fingerprint: str, lease: float, is_chat_only: bool) -> Waiting | None:
         """Chat if there is any, unless it is evaluation's turn."""
@@ -106,15 +121,15 @@ class MemoryLine(dict[str, Waiting]):
         return [each for each in self.of(base, queue_class) if not self._judge(each, fingerprint, lease)]
 
     def _judge(self, waiting: Waiting, fingerprint: str, lease: float) -> str:
-        """What becomes of a request that nobody owns: its doom, "other" to leave it, or "" to take it."""
+        """What becomes of a request that nobody owns: its doom, "other" to leave it, or to take it "alone" or ""."""
         if waiting.deadline is None:
             return ""
         if waiting.stopping:
             return "stopped"
-        if waiting.attempts >= MAX_ATTEMPTS:
+        if waiting.strikes >= SUSPECT_AFTER + ALONE_ATTEMPTS:
             return "worker_lost"
         if waiting.fingerprint in ("", fingerprint):
-            return ""
+            return "alone" if waiting.strikes >= SUSPECT_AFTER else ""
         alive = self._seen.get((waiting.base, waiting.fingerprint), 0.0)
         patient = max(waiting.deadline, alive) + ORPHAN_LEASES * lease > self._clock()
         return "other" if patient else "fingerprint_changed"

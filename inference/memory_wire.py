@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inference.memory_line import MemoryLine, Waiting
 from inference.protocol import (
@@ -172,6 +172,9 @@ class MemoryWire:
         for waiting, doom in self._requests.doomed(base, fingerprint, lease_seconds):
             claim = self._take(waiting, fingerprint, lease_seconds)
             await self.finish(claim, verdict(claim.id, doom))
+        suspect = self._requests.suspect(base, fingerprint, lease_seconds)
+        if suspect and room:
+            return [replace(self._take(suspect, fingerprint, lease_seconds), is_alone=True)]
         claims: list[Claim] = []
         for turn in range(room.total + room.chat):
             first = self._requests.next(base, fingerprint, lease_seconds, is_chat_only=turn >= room.total)
@@ -221,7 +224,10 @@ class MemoryWire:
         if write.has_tokens:
             waiting.fingerprint = waiting.fingerprint or claim.fingerprint
         events = write.events[:-1] if write.terminal else write.events
-        self._streams.setdefault(claim.id, []).extend(events[len(stream) - after :])
+        fresh = events[len(stream) - after :]
+        if write.has_tokens and fresh:
+            waiting.strikes = 0
+        self._streams.setdefault(claim.id, []).extend(fresh)
         if write.terminal:
             self._end(claim.id, write.terminal)
             return Receipt(True, length=len(self._stream(claim.id)))
@@ -232,6 +238,7 @@ class MemoryWire:
         if waiting := self._owned(claim):
             waiting.token, waiting.deadline = "", self._clock()
             waiting.attempts -= not crashed
+            waiting.strikes = max(0, waiting.strikes - (not crashed))
             self._publish(f"arrivals:{waiting.base}", claim.id)
 
     def stops(self) -> AsyncIterator[str]:

@@ -37,9 +37,10 @@ from inference.redis_messages import messages
 from inference.redis_reader import LONGEST_BLOCK_MS, Reader, read_entries
 from inference.room import Room
 from inference.wire import (
+    ALONE_ATTEMPTS,
     EVALUATION_PATIENCE,
-    MAX_ATTEMPTS,
     ORPHAN_LEASES,
+    SUSPECT_AFTER,
     Claim,
     QueueFull,
     Receipt,
@@ -175,8 +176,9 @@ class RedisWire:
         held: Collection[str] = (),
     ) -> list[Claim]:
         token = uuid.uuid4().hex
-        args: list[str | int] = [worker, fingerprint, _ms(lease_seconds), token, MAX_ATTEMPTS, ORPHAN_LEASES]
+        args: list[str | int] = [worker, fingerprint, _ms(lease_seconds), token, SUSPECT_AFTER, ORPHAN_LEASES]
         args += [EVALUATION_PATIENCE, room.total, room.chat, room.guests, self._weights, json.dumps(list(held))]
+        args += [ALONE_ATTEMPTS]
         taken = await _answer(self._claim([f"generation:fingerprints:{base}", *queue_keys(base)], args))
         claims = [await self._open(each, token, fingerprint, lease_seconds) for each in taken]
         return [claim for claim in claims if claim]
@@ -190,9 +192,11 @@ class RedisWire:
             streamed = [event for _, event in read_entries(raw)]
         except ProtocolError:
             request = None
+        is_alone, doom = doom == "alone", "" if doom == "alone" else doom
         doom = doom or ("" if request else "invalid_request")
         queue_class: QueueClass = queue.rpartition(":")[2]
-        claim = Claim(id, request, token, attempts, resume_of(streamed), length, fingerprint, lease, queue_class)
+        resumed = resume_of(streamed)
+        claim = Claim(id, request, token, attempts, resumed, length, fingerprint, lease, queue_class, is_alone)
         if not doom:
             return claim
         await self.finish(claim, verdict(id, doom))

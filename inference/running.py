@@ -18,6 +18,8 @@ class Running:
     def __init__(self, claim: Claim, ticket: int) -> None:
         self.claim = claim
         self.ticket = ticket
+        self.is_alone = claim.is_alone
+        """Whether nothing else may run beside it yet."""
         self.is_stopping = False
         self.is_ended = False
         self.is_urgent = False

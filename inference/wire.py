@@ -17,8 +17,10 @@ from inference.protocol import Delta, Event, Failed, Finished, Generate, Heartbe
 from inference.room import Room
 from inference.sequence import Resume
 
-MAX_ATTEMPTS: Final = 3
-"""A request that was being answered when this many workers ended is given up."""
+SUSPECT_AFTER: Final = 2
+"""A request is suspected once so many workers in a row ended before it had another token: it is then claimed alone."""
+ALONE_ATTEMPTS: Final = 3
+"""A suspect is given up when so many more ended that answered nothing else, again without a token in between."""
 ORPHAN_LEASES: Final = 3
 """How many leases a started answer waits for a worker of its fingerprint when none is alive."""
 CLAIM_COST: Final = 256.0
@@ -56,7 +58,8 @@ class Claim:
     """A request that one worker owns until its lease ends. Every write shows `token`, which no other claim has.
 
     `attempts` counts the workers that tried, this one included; `resumed` is what has been streamed already,
-    None when nothing was; `length` is the number of entries in the answer's stream.
+    None when nothing was; `length` is the number of entries in the answer's stream. `is_alone` forbids the worker
+    to run anything else until the answer has grown by a token or ended: it gives back all that it has.
     """
 
     id: str
@@ -68,6 +71,7 @@ class Claim:
     fingerprint: str
     lease_seconds: float
     queue_class: QueueClass = "chat"
+    is_alone: bool = False
 
 
 @dataclass(frozen=True)
@@ -180,8 +184,9 @@ class Wire(Protocol):
         Chat comes before evaluation, which is its turn after `EVALUATION_PATIENCE` chats; in a class those whose
         lease has ended before new ones; among these the tenant that has been served least, in order of arrival.
 
-        An answer that has streamed goes only to a worker of its fingerprint. Ends on the way what nobody can
-        answer any more: requests stopped by their reader, given up after `MAX_ATTEMPTS`, of a fingerprint that
+        An answer that has streamed goes only to a worker of its fingerprint. A suspect comes before all others, as
+        the only claim of its call, for the worker to be alone with. Ends on the way what nobody can
+        answer any more: requests stopped by their reader, given up after `ALONE_ATTEMPTS`, of a fingerprint that
         no live worker has had for `ORPHAN_LEASES`, or written by another version of the wire.
         """
 
@@ -198,7 +203,7 @@ class Wire(Protocol):
         """Append the terminal event, tell the recorder and leave the queue, in one transaction."""
 
     async def release(self, claim: Claim, crashed: bool = False) -> None:
-        """End the lease now, for another worker to go on. Counts as an attempt only if `crashed`."""
+        """End the lease now, for another worker to go on. Counts as the end of a worker only if `crashed`."""
 
     def stops(self) -> AsyncIterator[str]:
         """Ids that readers stop while they are claimed. May miss some: `Receipt.stopping` never does."""
@@ -250,7 +255,7 @@ def verdict(id: str, doom: str) -> Terminal:
 
 
 _SENTENCES: Final[dict[str, str]] = {
-    "worker_lost": "Three workers ended while they answered this. Change the prompt or try again later.",
+    "worker_lost": "Three workers ended while they answered nothing but this. Change the prompt or try again later.",
     "fingerprint_changed": "The worker that began this answer has gone and no other computes alike. Send it again.",
     "invalid_request": "This request was written by another version of the site. Reload the page and send it again.",
     "internal": "This answer was written by another version of the site. Reload the page and send it again.",

@@ -129,9 +129,10 @@ CLAIM: Final = (
     _PRELUDE
     + """
 -- KEYS: when each fingerprint was last alive; the queues of chat and of evaluation.
--- ARGV: worker, fingerprint, lease in ms, token, attempts allowed, leases that an orphan waits, chats that evaluation
--- waits, then the room: total, chat, guests; then as JSON the weights of tenants, and the tenants that are no guests.
--- Returns {id, request, attempts, doom or '', length, queue} of each.
+-- ARGV: worker, fingerprint, lease in ms, token, strikes of a suspect, leases that an orphan waits, chats that
+-- evaluation waits, then the room: total, chat, guests; then as JSON the weights of tenants, and the tenants that are
+-- no guests; then how many more strikes a suspect has alone.
+-- Returns {id, request, attempts, doom or '' or 'alone', length, queue} of each.
 local worker, fingerprint, lease, token = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local patience, total, chats, guests = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local weights, chat, evaluation = cjson.decode(ARGV[11]), KEYS[2], KEYS[3]
@@ -149,6 +150,7 @@ local function take(queue, id, doom)
   local weight = weights[tenant] or weights[string.match(tenant, '^[^:]*')] or 1
   if redis.call('HSETNX', claim, 'weight', weight) == 1 then charge(queue, tenant, CLAIM_COST / weight) end
   redis.call('HSET', claim, 'token', token, 'worker', worker)
+  redis.call('HINCRBY', claim, 'strikes', 1)
   local attempts, request = redis.call('HINCRBY', claim, 'attempts', 1), redis.call('HGET', claim, 'request')
   redis.call('ZADD', line_of(queue), time + lease, id)
   taken[#taken + 1] = {id, request, attempts, doom, redis.call('XLEN', stream_of(id)), queue}
@@ -156,22 +158,29 @@ local function take(queue, id, doom)
 end
 
 local function judge(id, deadline)
-  local claim = redis.call('HMGET', claim_of(id), 'stop', 'attempts', 'fingerprint')
+  local claim = redis.call('HMGET', claim_of(id), 'stop', 'strikes', 'fingerprint')
+  local strikes = tonumber(claim[2] or 0) - tonumber(ARGV[5])
   if claim[1] then return 'stopped' end
-  if tonumber(claim[2]) >= tonumber(ARGV[5]) then return 'worker_lost' end
-  if not claim[3] or claim[3] == fingerprint then return '' end
+  if strikes >= tonumber(ARGV[13]) then return 'worker_lost' end
+  if not claim[3] or claim[3] == fingerprint then return strikes >= 0 and 'alone' or '' end
   local alive = redis.call('ZSCORE', KEYS[1], claim[3])
   if math.max(deadline, tonumber(alive or 0)) + tonumber(ARGV[6]) * lease > time then return 'other' end
   return 'fingerprint_changed'
 end
 
-local expired = {[chat] = {}, [evaluation] = {}}
-for queue, ids in pairs(expired) do
+local expired, suspects = {[chat] = {}, [evaluation] = {}}, {}
+for _, queue in ipairs({chat, evaluation}) do
   local ended = redis.call('ZRANGEBYSCORE', line_of(queue), '-inf', time, 'WITHSCORES')
   for i = 1, #ended, 2 do
     local doom = judge(ended[i], tonumber(ended[i + 1]))
-    if doom == '' then ids[#ids + 1] = ended[i] elseif doom ~= 'other' then take(queue, ended[i], doom) end
+    if doom == '' then table.insert(expired[queue], ended[i])
+    elseif doom == 'alone' then table.insert(suspects, {queue, ended[i]})
+    elseif doom ~= 'other' then take(queue, ended[i], doom) end
   end
+end
+if suspects[1] and total + chats + guests > 0 then
+  take(suspects[1][1], suspects[1][2], 'alone')
+  return taken
 end
 
 local function next_of(queue)
@@ -224,7 +233,8 @@ APPEND: Final = (
     _PRELUDE
     + """
 -- ARGV: id, token, length expected (-1: any), fingerprint to record ('' for none), terminal event or '', events.
--- Returns a receipt. Entries are numbered from 1, so one that is there already is known by its number.
+-- Returns a receipt. Entries are numbered from 1, so one that is there already is known by its number. An answer that
+-- grows has no strikes: what it makes of its worker, it did not make of it at once.
 local id, after, terminal = ARGV[1], tonumber(ARGV[3]), ARGV[5]
 if redis.call('HGET', claim_of(id), 'token') ~= ARGV[2] then return {0, 0, 0} end
 local length = redis.call('XLEN', stream_of(id))
@@ -235,6 +245,7 @@ for i = 6, #ARGV do
   if number > length then redis.call('XADD', stream_of(id), number .. '-0', 'event', ARGV[i]) end
 end
 if ARGV[4] ~= '' then redis.call('HSETNX', claim_of(id), 'fingerprint', ARGV[4]) end
+if ARGV[4] ~= '' and redis.call('XLEN', stream_of(id)) > length then redis.call('HSET', claim_of(id), 'strikes', 0) end
 if terminal ~= '' then finish(id, terminal) end
 return receipt(id)
 """
@@ -245,10 +256,13 @@ RELEASE: Final = (
     + """
 -- ARGV: id, token, 1 if the attempt counts.
 local id = ARGV[1]
-local claim = redis.call('HMGET', claim_of(id), 'token', 'queue')
+local claim = redis.call('HMGET', claim_of(id), 'token', 'queue', 'strikes')
 if claim[1] ~= ARGV[2] then return 0 end
 redis.call('HDEL', claim_of(id), 'token', 'worker')
-if ARGV[3] == '0' then redis.call('HINCRBY', claim_of(id), 'attempts', -1) end
+if ARGV[3] == '0' then
+  redis.call('HINCRBY', claim_of(id), 'attempts', -1)
+  redis.call('HSET', claim_of(id), 'strikes', math.max(0, tonumber(claim[3] or 0) - 1))
+end
 redis.call('ZADD', line_of(claim[2]), now(), id)
 redis.call('PUBLISH', claim[2], id)
 return 1

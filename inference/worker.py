@@ -19,7 +19,7 @@ from inference.patience import Patience
 from inference.protocol import Failed, Finished, Heartbeat, Progress
 from inference.room import Room
 from inference.running import Running
-from inference.wire import Claim, Receipt, Wire, WireError, tenant_of
+from inference.wire import Claim, Receipt, Wire, WireError, Write, tenant_of
 
 HEARTBEAT_SECONDS: Final = 2.0
 HEARTBEAT_TTL: Final = 7.0
@@ -124,8 +124,8 @@ class Worker:
         self._ending.set()
 
     def _room(self) -> Room:
-        """How many requests the engine would take, those sent to it since it said so taken off."""
-        if self._report is None:
+        """How many requests the engine would take, less those sent to it since it said so; none beside a suspect."""
+        if self._report is None or any(running.is_alone for running in self._running.values()):
             return Room()
         handled = self._report.handled
         return self._report.room.less(sum(running.ticket > handled for running in self._running.values()))
@@ -154,9 +154,25 @@ class Worker:
             claims = await self._wire.claim(
                 config.base, config.name, self._fingerprint(), room, config.lease_seconds, self._held()
             )
+            if any(claim.is_alone for claim in claims):
+                await self._give_back()
             for claim in claims:
                 self._begin(claim)
             claimed = 0 < room.total <= len(claims)
+
+    async def _give_back(self) -> None:
+        """Let others go on with all that runs here: a suspect must be alone, so that nobody else is at fault.
+
+        What cannot be given back, because the wire is away, comes free when its lease ends.
+        """
+        with contextlib.suppress(WireError):
+            await self._write()
+        others, self._running = list(self._running.values()), {}
+        for running in others:
+            self._device.abort(running.claim.id)
+        for running in others:
+            with contextlib.suppress(WireError):
+                await self._wire.release(running.claim)
 
     def _begin(self, claim: Claim) -> None:
         if claim.id in self._running:
@@ -203,11 +219,18 @@ class Worker:
         due = [running for running in self._running.values() if running.is_urgent or not only_urgent]
         offered = [(running, write) for running in due if (write := running.write())]
         receipts = await self._wire.append_all([write for _, write in offered])
-        for (running, _), receipt in zip(offered, receipts, strict=True):
+        for (running, write), receipt in zip(offered, receipts, strict=True):
             self._heed(running, receipt)
-            if receipt:
+            if receipt and self._running.get(running.claim.id) is running:
+                self._accompany(running, write)
                 running.settle(receipt)
                 await self._conclude(running)
+
+    def _accompany(self, running: Running, write: Write) -> None:
+        """Let others in again beside a suspect that has grown or ended."""
+        if running.is_alone and (write.has_tokens or write.terminal):
+            running.is_alone = False
+            self._arrived.set()
 
     async def _conclude(self, running: Running) -> None:
         """Forget what is over; go back for what the wire has lost."""

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from inference.protocol import AdapterRef, Delta, Failed, Finished, Generate, Heartbeat, Probe, Progress
 from inference.room import Room
 from inference.streams import MemoryWire, QueueFull, RedisWire, Resume, Wire, Write
+from inference.wire import ALONE_ATTEMPTS, SUSPECT_AFTER
 from tests.redis_server import RedisServer
 
 BASE = "tiny"
@@ -337,38 +338,145 @@ async def test_an_answer_whose_fingerprint_died_out_fails(wire):
     assert (end.code, end.error[:10]) == ("fingerprint_changed", "The worker")
 
 
-async def test_a_request_that_ended_three_workers_is_given_up(wire):
+async def crash(wire: Wire, times: int, worker="w1") -> list[list[tuple[str, bool]]]:
+    """Workers that claim all they can and end: whom each had, and whether alone."""
+    claimed = []
+    for _ in range(times):
+        claims = await claim(wire, worker=worker)
+        claimed.append([(each.id, each.is_alone) for each in claims])
+        for each in claims:
+            await wire.release(each, crashed=True)
+            await asyncio.sleep(0.002)  # the order among those given back is by the millisecond
+    return claimed
+
+
+async def test_a_request_that_ends_every_worker_is_given_up_when_it_was_alone_with_the_last_three(wire):
     await submit(wire, "a")
-    for attempt in (1, 2, 3):
+    for attempt in range(1, SUSPECT_AFTER + ALONE_ATTEMPTS + 1):
         [mine] = await claim(wire, lease=SHORT)
-        assert mine.attempts == attempt
+        assert (mine.attempts, mine.is_alone) == (attempt, attempt > SUSPECT_AFTER)
         await asyncio.sleep(2 * SHORT)
     assert await claim(wire) == []
     [(request, end)] = await recorded(wire)
-    assert (request, end.code) == (ask("a"), "worker_lost")
+    assert (request, end.code, end.error[:13]) == (ask("a"), "worker_lost", "Three workers")
+    assert ALONE_ATTEMPTS == 3, "the sentence counts them"
+
+
+async def test_a_suspect_comes_before_all_others_and_by_itself(wire):
+    await submit(wire, "a", "b")
+    await submit(wire, "e", queue_class="evaluation")
+    both = [("a", False), ("b", False), ("e", False)]
+    assert await crash(wire, SUSPECT_AFTER) == [both] * SUSPECT_AFTER
+    await submit(wire, "c")
+    first, second, third = [(await claim(wire, worker=f"w{n}"))[0] for n in range(3)]
+    assert [(each.id, each.is_alone) for each in (first, second, third)] == [("a", True), ("b", True), ("e", True)]
+    [fresh] = await claim(wire)
+    assert (fresh.id, fresh.is_alone) == ("c", False)
+
+
+async def test_who_was_only_near_is_never_given_up(wire):
+    """One ends every worker before its first word; the others would speak, but never get that far beside it."""
+    innocent = [f"i{n}" for n in range(4)]
+    await submit(wire, innocent[0], innocent[1], "poison", *innocent[2:])
+    deaths, spoken = 0, set()
+    while "poison" not in [end.id for _, end in await recorded(wire)]:
+        claims = await claim(wire)
+        if "poison" in [each.id for each in claims]:
+            deaths += 1
+            for each in claims:
+                await wire.release(each, crashed=True)
+            continue
+        for each in claims:
+            await wire.append(each, [Delta(each.id, "word ", (1,))])
+            spoken.add(each.id)
+            await wire.release(each)
+    assert deaths == SUSPECT_AFTER + ALONE_ATTEMPTS
+    for each in await claim(wire):
+        assert not each.is_alone
+        spoken.add(each.id)
+        await wire.finish(each, Finished(each.id, "done"))
+    assert spoken == set(innocent)
+    assert {end.id for _, end in await recorded(wire) if isinstance(end, Failed)} <= {"poison"}
+
+
+async def test_an_answer_that_grows_is_no_suspect_however_many_workers_end(wire):
+    await submit(wire, "a")
+    for number in range(3 * (SUSPECT_AFTER + ALONE_ATTEMPTS)):
+        [mine] = await claim(wire)
+        assert (mine.attempts, mine.is_alone) == (number + 1, False)
+        await wire.append(mine, [Delta("a", f"{number} ", (number,))])
+        await wire.release(mine, crashed=True)
+
+
+async def test_a_suspect_that_grows_is_none_any_more(wire):
+    await submit(wire, "a", "b")
+    await crash(wire, SUSPECT_AFTER)
+    assert await crash(wire, ALONE_ATTEMPTS - 1) == [[("a", True)], [("b", True)]]
+    [mine] = await claim(wire)
+    assert (mine.id, mine.is_alone) == ("a", True)
+    await wire.append(mine, [Delta("a", "word ", (1,))])
+    await wire.release(mine, crashed=True)
+    [other] = await claim(wire)
+    assert (other.id, other.is_alone) == ("b", True)
+    assert [(each.id, each.is_alone) for each in await claim(wire)] == [("a", False)]
+
+
+async def test_words_that_the_stream_holds_already_clear_nobody(wire):
+    await submit(wire, "a")
+    for _ in range(SUSPECT_AFTER + 1):
+        [mine] = await claim(wire)
+        await wire.append(mine, [Delta("a", "word ", (1,))], after=0)
+        await wire.append(mine, [Progress("a", "running")])
+        await wire.release(mine, crashed=True)
+    assert (await claim(wire))[0].is_alone
+
+
+async def test_a_suspect_of_another_fingerprint_holds_nobody_up(wire):
+    await submit(wire, "a")
+    [mine] = await claim(wire)
+    await wire.append(mine, [Delta("a", "word ", (1,))])
+    await wire.release(mine, crashed=True)
+    await crash(wire, SUSPECT_AFTER)
+    await submit(wire, "b")
+    assert [(each.id, each.is_alone) for each in await claim(wire, fingerprint="other")] == [("b", False)]
+    assert [(each.id, each.is_alone) for each in await claim(wire)] == [("a", True)]
 
 
 async def test_a_request_given_back_has_not_ended_a_worker(wire):
     await submit(wire, "a")
-    for _ in range(5):
+    for _ in range(SUSPECT_AFTER + ALONE_ATTEMPTS + 1):
         [mine] = await claim(wire)
-        assert mine.attempts == 1
+        assert (mine.attempts, mine.is_alone) == (1, False)
+        await wire.release(mine)
+
+
+async def test_a_suspect_given_back_is_one_still_and_no_more_so(wire):
+    await submit(wire, "a")
+    await crash(wire, SUSPECT_AFTER)
+    for _ in range(2 * ALONE_ATTEMPTS):
+        [mine] = await claim(wire)
+        assert mine.is_alone
         await wire.release(mine)
 
 
 async def test_a_request_given_back_by_a_crash_counts(wire):
     await submit(wire, "a")
-    for _ in range(3):
-        [mine] = await claim(wire)
-        await wire.release(mine, crashed=True)
+    await crash(wire, SUSPECT_AFTER + ALONE_ATTEMPTS)
     assert await claim(wire) == []
     assert (await wire.history("a"))[-1][1].code == "worker_lost"
 
 
+async def test_a_suspect_that_its_reader_stops_ends(wire):
+    await submit(wire, "a")
+    await crash(wire, SUSPECT_AFTER)
+    await wire.stop("a")
+    assert await claim(wire) == []
+    assert (await wire.history("a"))[-1][1] == Finished("a", "stopped")
+
+
 async def test_a_doomed_request_takes_no_room_from_others(wire):
     await submit(wire, "a")
-    for _ in range(3):
-        await wire.release((await claim(wire))[0], crashed=True)
+    await crash(wire, SUSPECT_AFTER + ALONE_ATTEMPTS)
     await submit(wire, "b")
     assert [each.id for each in await claim(wire, 1)] == ["b"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -90,6 +91,10 @@ class Reader:
     @property
     def token_ids(self) -> list[int]:
         return [token for event in self.events if isinstance(event, Delta) for token in event.token_ids]
+
+    @property
+    def last(self) -> Event | None:
+        return self.events[-1] if self.events else None
 
     @property
     def text(self) -> str:
@@ -182,6 +187,28 @@ async def test_answers_survive_a_killed_server(wire, server, start):
     await reader.end()
     assert reader.text == text_of(600)
     assert "".join(event.text for _, event in await wire.history("a") if isinstance(event, Delta)) == text_of(600)
+
+
+async def test_workers_that_are_killed_again_and_again_end_nobody_s_answer(wire, start):
+    """Kills at random, more than any answer would be forgiven if it counted all that it was near to."""
+    chance = random.Random(7)
+    workers = {name: start(name) for name in ("w1", "w2")}
+    await ready(wire, "tiny", "w1", "w2")
+    lengths = [chance.choice([5, 100, 400]) for _ in range(24)]
+    readers = [await ask(wire, f"g{number}", length) for number, length in enumerate(lengths)]
+    num_kills = 0
+    while num_kills < 10 or (num_kills < 40 and any(not isinstance(each.last, Finished) for each in readers)):
+        name = chance.choice(sorted(workers))
+        workers[name].kill()
+        workers[name].wait(10)
+        num_kills += 1
+        workers[name] = start(name)
+        await ready(wire, "tiny", "w1", "w2")
+        await asyncio.sleep(chance.uniform(0, LEASE))
+    ends = [await each.end() for each in readers]
+    assert [getattr(end, "reason", end) for end in ends] == ["length"] * len(ends)
+    assert [reader.text for reader in readers] == [text_of(length) for length in lengths]
+    assert max(end.stats.takeovers for end in ends) > 0
 
 
 @pytest.mark.slow

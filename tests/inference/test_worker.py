@@ -14,6 +14,7 @@ from inference.protocol import Delta, Failed, Finished, Generate, Progress, Samp
 from inference.room import Room
 from inference.running import Running, coalesce
 from inference.streams import Claim, MemoryWire, Receipt, Resume, WireError
+from inference.wire import ALONE_ATTEMPTS, SUSPECT_AFTER
 from inference.worker import Worker, WorkerConfig
 from tests.inference.fake_engine import FakeEngine, text_of
 
@@ -226,13 +227,82 @@ async def test_an_engine_that_cannot_be_made_ends_the_worker(wire):
     assert await asyncio.wait_for(Worker(wire, load, WorkerConfig(BASE, "w")).run(), 10) == 1
 
 
-async def test_a_request_that_breaks_the_device_three_times_fails(wire):
+@asynccontextmanager
+async def supervised(wire, make: Callable = FakeEngine) -> AsyncIterator[list[int]]:
+    """A worker that is started again whenever it ends; what each that ended came to."""
+    ends: list[int] = []
+    workers: list[Worker] = []
+
+    async def supervise() -> None:
+        while not (ends and ends[-1] == 0):
+            workers.append(Worker(wire, make, WorkerConfig(BASE, f"w{len(ends)}")))
+            ends.append(await workers[-1].run())
+
+    task = asyncio.create_task(supervise())
+    yield ends
+    workers[-1].close()
+    await asyncio.wait_for(task, 10)
+
+
+async def test_a_request_that_breaks_the_device_fails_when_it_has_been_alone_with_three(wire):
     await ask(wire, "a", prompt="explode")
-    for attempt in range(3):
+    for attempt in range(SUSPECT_AFTER + ALONE_ATTEMPTS):
         assert await asyncio.wait_for(Worker(wire, FakeEngine, WorkerConfig(BASE, f"w{attempt}")).run(), 10) == 1
     async with serving(wire):
         text, end = await answer(wire, "a")
     assert (text, end.code) == ("", "worker_lost")
+
+
+async def test_the_neighbours_of_a_request_that_breaks_the_device_are_answered(wire):
+    ids = [f"g{index}" for index in range(14)]
+    for number, id in enumerate(ids):
+        await ask(wire, id, 30, prompt="explode" if number == 5 else "hi")
+    async with supervised(wire) as ends:
+        answers = dict(zip(ids, await asyncio.gather(*(answer(wire, id) for id in ids)), strict=True))
+    assert sum(ends) == SUSPECT_AFTER + ALONE_ATTEMPTS
+    text, end = answers.pop("g5")
+    assert (text, end.code) == ("", "worker_lost")
+    assert {(text, end.reason) for text, end in answers.values()} == {(text_of(30), "length")}
+
+
+async def test_two_that_break_the_device_are_both_found(wire):
+    prompts = {"a": "hi", "b": "explode", "c": "hi", "d": "explode", "e": "hi"}
+    for id, prompt in prompts.items():
+        await ask(wire, id, 30, prompt)
+    async with supervised(wire) as ends:
+        answers = {id: await answer(wire, id) for id in prompts}
+    assert {id for id, (_, end) in answers.items() if isinstance(end, Failed)} == {"b", "d"}
+    assert {text for text, end in answers.values() if isinstance(end, Finished)} == {text_of(30)}
+    assert sum(ends) <= 2 * (SUSPECT_AFTER + ALONE_ATTEMPTS)
+
+
+async def test_a_suspect_has_the_worker_to_itself_until_it_grows(wire):
+    engine, beside = FakeEngine(step_seconds=0.002), list[set[str]]()
+    advance = engine._advance
+
+    def watch(id):
+        beside.append(set(engine._running)) if id == "suspect" else None
+        return advance(id)
+
+    engine._advance = watch
+    await ask(wire, "suspect", 20)
+    for _ in range(SUSPECT_AFTER):
+        [mine] = await wire.claim(BASE, "gone", "fake", Room(1), 10.0)
+        await wire.release(mine, crashed=True)
+    wire.is_away = True
+    async with serving(wire, lambda: engine):
+        await has_beaten(wire, ready=True)
+        wire._requests["suspect"].deadline = float("inf")  # as if another had it, while these begin
+        for id in ("a", "b"):
+            await ask(wire, id, 500)
+        wire.is_away = False
+        await has_streamed(wire, "a")
+        await has_streamed(wire, "b")
+        wire._requests["suspect"].deadline = 0.0
+        ends = [await answer(wire, id) for id in ("suspect", "a", "b")]
+    assert beside[0] == {"suspect"}
+    assert [(text, end.reason) for text, end in ends] == [(text_of(n), "length") for n in (20, 500, 500)]
+    assert [end.stats.takeovers for _, end in ends] == [SUSPECT_AFTER, 0, 0]
 
 
 async def test_a_device_that_hangs_ends_the_worker_and_gives_its_requests_back(wire):
