@@ -165,15 +165,8 @@ def services() -> list[Service]:
     web = (
         *(PYTHON, "-m", "uvicorn", "loraland.asgi:application"),
         *("--host", settings.HOST, "--port", str(settings.PORT), "--log-level", "warning", "--no-server-header"),
-        *(
-            "--no-proxy-headers",
-            "--ws-max-size",
-            "65536",
-            "--ws-per-message-deflate",
-            "false",
-            "--timeout-graceful-shutdown",
-            "5",
-        ),
+        *("--http", "loraland.edge.http:Http", "--ws", "loraland.edge.socket:Socket", "--no-proxy-headers"),
+        *("--ws-max-size", "65536", "--ws-per-message-deflate", "false", "--timeout-graceful-shutdown", "5"),
     )
     celery = (
         *(PYTHON, "-m", "celery", "--quiet", "-A", "loraland", "worker", "--concurrency", "1", "--loglevel", "WARNING"),

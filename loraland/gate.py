@@ -54,7 +54,7 @@ class Gate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if refusal := unreadable(scope):
-            await _refuse(scope, refusal, send)
+            await refuse(scope, refusal, send)
         elif scope["type"] == "websocket":
             await self._application(scope, receive, send)
         else:
@@ -66,7 +66,7 @@ class Gate:
             if body.refusal is None:
                 await self._application(scope, body.receive, send)
             if body.refusal is not None:
-                await _refuse(scope, body.refusal, send)
+                await refuse(scope, body.refusal, send)
 
 
 class Body:
@@ -174,7 +174,7 @@ def _sessions(scope: Scope) -> list[str]:
     return [each[settings.SESSION_COOKIE_NAME] for each in cookies if settings.SESSION_COOKIE_NAME in each]
 
 
-async def _refuse(scope: Scope, refusal: Refusal, send: Send) -> None:
+async def refuse(scope: Scope, refusal: Refusal, send: Send) -> None:
     """Answer with the sentence; a handshake is declined the same way where the server can do so."""
     if scope["type"] == "websocket" and "websocket.http.response" not in scope.get("extensions", {}):
         return await send({"type": "websocket.close", "code": 4400})

@@ -11,10 +11,12 @@ from typing import Final
 
 from django.conf import settings
 
-from loraland.edge.addresses import address_of, is_among
-from loraland.gate import Application, Receive, Scope, Send
+from loraland.edge.addresses import address_of, is_among, network
+from loraland.edge.crowd import Crowd
+from loraland.gate import Application, Receive, Refusal, Scope, Send, refuse
 
 SCHEMES: Final = {"http": {"http": "http", "https": "https"}, "websocket": {"http": "ws", "https": "wss"}}
+CROWDED: Final = Refusal(429, "too_many_requests", "Your address asks too much of this site at once; wait a moment.")
 
 
 class Proxies:
@@ -22,11 +24,25 @@ class Proxies:
 
     def __init__(self, application: Application) -> None:
         self._application = application
+        self._crowd = Crowd()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if is_trusted(_peer(scope)):
-            scope = {**scope, "client": visitor(scope), "scheme": _scheme(scope)}
-        await self._application(scope, receive, send)
+        if not is_trusted(_peer(scope)):
+            return await self._application(scope, receive, send)
+        scope = {**scope, "client": visitor(scope), "scheme": _scheme(scope)}
+        if is_trusted(_peer(scope)):  # it asks for itself
+            return await self._application(scope, receive, send)
+        await self._let_in(scope, receive, send)
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Count who came through a proxy: its connections are the proxy's, so its requests are counted instead."""
+        household = network(_peer(scope))
+        if not self._crowd.enter(household):
+            return await refuse(scope, CROWDED, send)
+        try:
+            await self._application(scope, receive, send)
+        finally:
+            self._crowd.leave(household)
 
 
 def is_trusted(address: str) -> bool:

@@ -30,7 +30,7 @@ async def tell(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 def server() -> Iterator[Server]:
-    server = Server(Proxies(tell), proxy_headers=False)
+    server = Server(Proxies(tell))
     yield server
     server.close()
 

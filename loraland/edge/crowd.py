@@ -1,0 +1,41 @@
+"""How many come in at once, in all and from one household."""
+
+from __future__ import annotations
+
+import resource
+from collections import Counter
+from typing import Final
+
+from django.conf import settings
+
+RESERVED_FILES: Final = 256
+"""Descriptors that a web process keeps for the database, Redis, uploads and static files."""
+
+
+class Crowd:
+    """Counts who is in, by household; a household takes `MAX_CONNECTIONS_PER_ADDRESS` places and no more."""
+
+    def __init__(self) -> None:
+        self._inside: Counter[str] = Counter()
+
+    def enter(self, household: str) -> bool:
+        """Take a place for `household`, unless it has all of its own."""
+        if self._inside[household] >= settings.MAX_CONNECTIONS_PER_ADDRESS:
+            return False
+        self._inside[household] += 1
+        return True
+
+    def leave(self, household: str) -> None:
+        self._inside[household] -= 1
+        if not self._inside[household]:
+            del self._inside[household]
+
+
+def places() -> int:
+    """How many connections this process may hold: `MAX_CONNECTIONS`, or what its limit of open files leaves."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = settings.MAX_CONNECTIONS + RESERVED_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return settings.MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(wanted, soft) - RESERVED_FILES

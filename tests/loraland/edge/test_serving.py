@@ -1,0 +1,33 @@
+"""Every way to start the site has the same edge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import yaml
+
+from loraland.__main__ import services
+
+REPO = Path(__file__).parents[3]
+EDGE = ("--no-proxy-headers", "--no-server-header")
+VALUES = {
+    "--http": "loraland.edge.http:Http",
+    "--ws": "loraland.edge.socket:Socket",
+    "--ws-max-size": "65536",
+    "--ws-per-message-deflate": "false",
+}
+
+
+def test_make_run_and_compose_start_the_same_edge():
+    made = next(service.command for service in services() if service.name == "web")
+    composed = yaml.safe_load((REPO / "compose.yaml").read_text())["services"]["web"]["command"]
+    for command in (list(made), composed):
+        assert set(EDGE) <= set(command)
+        assert {name: command[command.index(name) + 1] for name in VALUES} == VALUES
+
+
+def test_compose_believes_its_own_network_and_listens_to_its_own_host():
+    compose = yaml.safe_load((REPO / "compose.yaml").read_text())
+    web, (network,) = compose["services"]["web"], compose["networks"]["default"]["ipam"]["config"]
+    assert network["subnet"] in web["environment"]["TRUSTED_PROXIES"]
+    assert all(port.startswith("${LISTEN:-127.0.0.1}:") for port in web["ports"])
