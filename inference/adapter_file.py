@@ -25,6 +25,7 @@ from inference.architecture import EMBEDDING, Architecture, module_name
 from inference.identity import HeaderError, adapter_digest, read_header
 from inference.layers.lora import RANK_STEP, AdapterWeights, TargetWeights
 from inference.layers.packed_lora import pack_adapter
+from inference.reading import reading
 
 CONFIG_FILE: Final = adapter_json.NAME
 WEIGHTS_FILE: Final = "adapter_model.safetensors"
@@ -72,6 +73,19 @@ def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> Hos
     Raises `AdapterRefused` for anything but a whole, finite LoRA or DoRA over modules of `base` of ranks up to
     `max_rank`.
     """
+    with reading("the adapter", _refused):
+        bound, config = _examine(directory, digest, base, max_rank)
+    with reading(WEIGHTS_FILE, _refused, RuntimeError):  # which torch raises for a device that fails or is full
+        tensors = _read_tensors(inside(directory, WEIGHTS_FILE), bound)
+    return _build(digest, tensors, config, base)
+
+
+def _refused(reason: str) -> AdapterRefused:
+    return AdapterRefused([reason])
+
+
+def _examine(directory: Path, digest: str, base: Base, max_rank: int) -> tuple[Bound, LoraConfig]:
+    """The tensors of each module by their place in the file, and what the config says of them."""
     raw, weights = _read_config(directory), inside(directory, WEIGHTS_FILE)
     try:
         header = read_header(weights)
@@ -85,7 +99,7 @@ def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> Hos
     if config is None or reasons:
         raise AdapterRefused(reasons)
     _check_digest(raw, weights, digest)
-    return _build(digest, _read_tensors(weights, bound), config, base)
+    return bound, config
 
 
 def _check_digest(config: dict[str, Any], weights: Path, digest: str) -> None:

@@ -17,17 +17,17 @@ log = logging.getLogger(__name__)
 
 
 @contextmanager
-def reading(what: str, refusal: Callable[[str], Exception]) -> Iterator[None]:
+def reading(what: str, refusal: Callable[[str], Exception], *passing: type[Exception]) -> Iterator[None]:
     """Turn whatever goes wrong within into the `refusal` of a sentence that says that `what` could not be read.
 
-    A refusal of that type passes as it is, and so does what is ours to answer (`is_ours`). All else nobody foresaw:
-    it is logged with its traceback.
+    A refusal of that type passes as it is, and so does what is ours to answer (`is_ours`, and errors of `passing`).
+    All else nobody foresaw: it is logged with its traceback.
     """
     try:
         yield
     except Exception as error:
         refused = refusal(f"{what} could not be read ({_said(error)}); make the file again.")
-        if is_ours(error) or isinstance(error, type(refused)):
+        if is_ours(error) or isinstance(error, (type(refused), *passing)):
             raise
         log.warning("%s could not be read, in a way that nobody foresaw", what, exc_info=True)
         raise refused from error

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference.reading import reading
+
 VALIDATION_SEED = 20240501
 """Fixed: recipes are compared on the same validation rows, whatever their own seed."""
 
@@ -46,7 +48,7 @@ def read_split(folder: Path, task: str, fields: Sequence[str], validation: int =
 
 def read_rows(path: Path, fields: Sequence[str]) -> tuple[Row, ...]:
     """Read the rows of the file at `path`, which must have the inputs `fields`."""
-    with path.open(encoding="utf-8") as file:
+    with reading(path.name, DataError), path.open(encoding="utf-8") as file:
         rows = tuple(read_row(line, f"{path.name}, line {number}", fields) for number, line in enumerate(file, start=1))
     if not rows:
         raise DataError(f"{path} is empty; it needs at least one row")
@@ -78,15 +80,23 @@ def _place(folder: Path, task: str) -> Path:
 
 def read_row(line: str, where: str, fields: Sequence[str] | None = None) -> Row:
     """The row in `line`, which has the inputs `fields` if they are given. Raises `DataError`, which says `where`."""
-    try:
-        data = json.loads(line)
-        row = Row(inputs=dict(data["inputs"]), target=data["target"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f'{where} is not {{"inputs": {{…}}, "target": "…"}}: {error}') from error
+    with reading(where, DataError):
+        row = _row(line, where)
     if fields is not None and set(fields) != set(row.inputs):
         raise DataError(f"{where} has the fields {', '.join(row.inputs) or 'none'}; needed: {', '.join(fields)}")
     if not isinstance(row.target, str) or not all(isinstance(value, str) for value in row.inputs.values()):
         raise DataError(f"{where} holds a value that is not text; inputs and targets are strings")
+    return row
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        data = json.loads(line)
+        row = Row(inputs=data["inputs"], target=data["target"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f'{where} is not {{"inputs": {{…}}, "target": "…"}}: {str(error)[:200]}') from error
+    if not isinstance(row.inputs, dict):
+        raise DataError(f'{where} is not {{"inputs": {{…}}, "target": "…"}}: its inputs are no object')
     return row
 
 

@@ -83,4 +83,5 @@ def fetch_readme(hub: Hub, repository: str, directory: Path) -> str:
     if not 0 < listing.sizes.get(README, 0) <= MAX_README_BYTES:
         return ""
     hub.download(repository, listing.revision, README, directory)
-    return (directory / README).read_text(encoding="utf-8", errors="replace")
+    with (directory / README).open("rb") as file:  # of which no more is taken than was announced
+        return file.read(MAX_README_BYTES).decode("utf-8", "replace")

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from inference.reading import reading
 from loraland.catalogue import hub, store
 from loraland.catalogue.card import Card
 from loraland.catalogue.model_card import template_of
@@ -25,7 +26,7 @@ def fetch_published(entry: Published, template: str = "", user: User | None = No
     Raises `loraland.catalogue.hub.HubError` when it cannot be fetched or no prompt is known for it, and
     `loraland.catalogue.store.TooLarge`.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with reading(entry.repository, hub.HubError, store.TooLarge), tempfile.TemporaryDirectory() as folder:
         directory = Path(folder)
         hub.fetch(hub.HuggingFaceHub(), entry.repository, directory)
         card = card_of(entry, template or shown_template(entry, directory))

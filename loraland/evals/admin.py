@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from django import forms
-from django.conf import settings
 from django.contrib import admin
 from django.http import HttpRequest
 from django.urls import reverse
@@ -18,7 +17,7 @@ from django.utils.safestring import SafeString
 from loraland.catalogue import store
 from loraland.evals.forecast import FEWEST, forecast, known
 from loraland.evals.heuristics import NAMES, heuristics
-from loraland.evals.jsonl import Examined, examine, examine_test
+from loraland.evals.jsonl import MOST_BYTES, Examined, examine, examine_test, lines_of
 from loraland.evals.models import DataSet
 from loraland.evals.templatetags.figures import signed
 
@@ -52,7 +51,7 @@ class DataSetForm(ModelForm):
 
     def clean_file(self) -> Any:
         file = _of_right_size(self.cleaned_data["file"])
-        self.examined = examine(cast("IO[bytes]", file))
+        self.examined = examine(lines_of(cast("IO[bytes]", file)))
         if self.examined.reasons:
             raise forms.ValidationError(self.examined.reasons)
         return file
@@ -60,7 +59,8 @@ class DataSetForm(ModelForm):
     def clean_test_file(self) -> Any:
         file = self.cleaned_data["test_file"]
         if file and "file" in self.cleaned_data:
-            self.examined_test = examine_test(cast("IO[bytes]", _of_right_size(file)), self.examined)
+            lines = lines_of(cast("IO[bytes]", _of_right_size(file)))
+            self.examined_test = examine_test(lines, self.examined)
             if self.examined_test.reasons:
                 raise forms.ValidationError(self.examined_test.reasons)
         return file
@@ -91,8 +91,8 @@ class DataSetForm(ModelForm):
 
 
 def _of_right_size(file: Any) -> Any:
-    if file.size > store.max_bytes():
-        raise forms.ValidationError(f"The file is larger than {settings.MAX_UPLOAD_MB} MB, the limit of this site.")
+    if file.size > (most := min(MOST_BYTES, store.max_bytes())):
+        raise forms.ValidationError(f"The file has {file.size >> 20} MB; rows may have {most >> 20} MB.")
     return file
 
 
@@ -100,9 +100,12 @@ def _keep(file: Any, path: Path) -> None:
     """Write the uploaded `file` to `path`, whole or not at all."""
     file.seek(0)
     partial = path.with_suffix(".partial")
-    with partial.open("wb") as kept:
-        shutil.copyfileobj(file, kept)
-    partial.replace(path)
+    try:
+        with partial.open("wb") as kept:
+            shutil.copyfileobj(file, kept)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @admin.register(DataSet)

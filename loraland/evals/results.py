@@ -10,8 +10,9 @@ from typing import Any, Final
 from uuid import UUID
 
 from django.conf import settings
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 
+from inference.reading import reading
 from inference.storable import is_storable
 from loraland.evals.cards import show_score
 from loraland.evals.counting import comparisons
@@ -33,7 +34,7 @@ def read_file(path: Path) -> dict[str, Any]:
     """The file of one task: ``{"task": …, "data": facts of its rows, "runs": […]}``. Raises `ResultsError`."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultsError(f"{path.name} is not JSON: {error}.") from error
     if not isinstance(data, dict) or data.get("task") != path.stem or not is_storable(data):
         raise ResultsError(f"{path.name} must be an object whose task is {path.stem!r}.")
@@ -52,15 +53,16 @@ def write_file(task: str, directory: Path | None = None, **parts: Any) -> Path:
 
 
 def import_file(path: Path) -> int:
-    """Keep the runs of the file at `path` that are not known yet; returns how many. Raises `ResultsError`."""
+    """Keep the runs of the file at `path` that are not known yet; returns how many.
+
+    Raises `ResultsError` for whatever is wrong with the file; that the database is away passes as it is.
+    """
     data = read_file(path)
-    try:
-        with transaction.atomic():
-            count = sum(_import_run(data["task"], run) for run in data.get("runs", ()))
+    with reading(f"A run in {path.name}", ResultsError, OperationalError, InterfaceError), transaction.atomic():
+        count = sum(_import_run(data["task"], run) for run in data.get("runs", ()))
+        if count:
             _show_scores(data["task"])
-            return count
-    except (KeyError, TypeError, ValueError) as error:
-        raise ResultsError(f"A run in {path.name} cannot be read: {error!r}.") from error
+        return count
 
 
 def as_data(run: Run, samples: Iterable[Sample] = ()) -> dict[str, Any]:

@@ -21,6 +21,8 @@ from loraland.evals.models import DataSet, Run
 
 LEASE: Final = timedelta(minutes=3)
 """So long one process has a training to itself; a process that died lets it go after that."""
+MOST_BREAKS: Final = 10
+"""A step that broke off so often in a row, by an error that nobody foresaw or with its process, would do so again."""
 
 
 class TrainingQuerySet(models.QuerySet["Training"]):
@@ -29,12 +31,20 @@ class TrainingQuerySet(models.QuerySet["Training"]):
         return self.filter(state__in=Training.ACTIVE)
 
     def claim(self, pk: uuid.UUID) -> Training | None:
-        """Take the next step of training `pk` to ourselves; None when another process has it or it has ended."""
+        """Take the next step of training `pk` to ourselves; None when another process has it or it has ended.
+
+        One whose step broke off `MOST_BREAKS` times in a row ends here.
+        """
         now = timezone.now()
         free = self.active().filter(pk=pk, claimed_until__lte=now)
-        if not free.update(claimed_until=now + LEASE):
+        if not free.update(claimed_until=now + LEASE, breaks=models.F("breaks") + 1):
             return None
-        return self.select_related("data", "version__adapter", "created_by").get(pk=pk)
+        training = self.select_related("data", "version__adapter", "created_by").get(pk=pk)
+        if training.breaks <= MOST_BREAKS:
+            return training
+        state = training.get_state_display()
+        training.end(Training.State.FAILED, f"While {state}, the site broke off {MOST_BREAKS} times. {training.note}")
+        return None
 
 
 class Training(models.Model):
@@ -103,6 +113,7 @@ class Training(models.Model):
     )
     started = models.DateTimeField(null=True, blank=True)
     ended = models.DateTimeField(null=True, blank=True)
+    breaks = models.PositiveSmallIntegerField(default=0, editable=False, help_text="Steps in a row that broke off.")
     claimed_until = models.DateTimeField(default=timezone.now, editable=False)
 
     objects = TrainingQuerySet.as_manager()
@@ -222,5 +233,14 @@ class Training(models.Model):
         return bool(ended.update(state=self.State.MEASURING, reason="", is_unwanted=False, setbacks=0, ended=None))
 
     def release(self) -> None:
-        """Let another process take the next step at once."""
-        Training.objects.filter(pk=self.pk, claimed_until=self.claimed_until).update(claimed_until=timezone.now())
+        """Let another process take the next step at once: this one came to its end."""
+        self._let_go(breaks=0)
+
+    def break_off(self, error: Exception) -> None:
+        """Let another process try this step again, which `error` broke off."""
+        self.change(note=f"It broke off ({type(error).__name__}: {str(error)[:200]}) and is tried again.")
+        self._let_go()
+
+    def _let_go(self, **values: Any) -> None:
+        mine = Training.objects.filter(pk=self.pk, claimed_until=self.claimed_until)
+        mine.update(claimed_until=timezone.now(), **values)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from inference.tasks.data import Row, hold_out
-from loraland.evals.jsonl import examine, examine_test
+from loraland.evals.jsonl import examine, examine_test, lines_of
 from loraland.evals.models import DataSet
 
 MOST_TEST_ROWS: Final = 300
@@ -32,11 +32,11 @@ def parts_of(data: DataSet) -> Parts:
 @lru_cache(maxsize=2)  # a file lies under its digest and never changes
 def _parts(path: Path, test_path: Path | None) -> Parts:
     with path.open("rb") as file:
-        train = examine(file)
+        train = examine(lines_of(file))
     if test_path is None:
         return Parts(*hold_out(train.rows, MOST_TEST_ROWS))
     with test_path.open("rb") as file:
-        return Parts(train.rows, examine_test(file, train).rows[:MOST_TEST_ROWS])
+        return Parts(train.rows, examine_test(lines_of(file), train).rows[:MOST_TEST_ROWS])
 
 
 def write_parts(parts: Parts, fields: Sequence[str], folder: Path) -> None:

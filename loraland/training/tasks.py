@@ -6,7 +6,8 @@ from uuid import UUID
 
 from celery import shared_task
 from django.conf import settings
-from redis import Redis
+from django.db import InterfaceError, OperationalError
+from redis import Redis, RedisError
 
 from loraland.training.drafting import examine
 from loraland.training.following import follow
@@ -23,12 +24,22 @@ def follow_trainings() -> None:
 
 @shared_task  # type: ignore[untyped-decorator]
 def follow_training(pk: str) -> None:
-    """Take the next step of one training, unless it has ended or another job has it."""
-    if training := Training.objects.claim(UUID(pk)):
-        try:
-            take_step(training)
-        finally:
-            training.release()
+    """Take the next step of one training, unless it has ended or another job has it.
+
+    While a store or a disk is away the step is tried again without end; any other error counts.
+    """
+    training = Training.objects.claim(UUID(pk))
+    if training is None:
+        return
+    try:
+        take_step(training)
+    except (RedisError, OperationalError, InterfaceError, OSError):
+        training.release()
+        raise
+    except Exception as error:
+        training.break_off(error)
+        raise
+    training.release()
 
 
 def take_step(training: Training) -> None:

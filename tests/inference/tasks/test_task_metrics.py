@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from inference.tasks.bootstrap import interval, paired_interval
-from inference.tasks.metrics import Tally, accuracy, exact_match, f1_json, mae, rouge_l, score
+from inference.tasks.metrics import (
+    Tally,
+    accuracy,
+    exact_match,
+    f1_json,
+    longest_common_subsequence,
+    mae,
+    rouge_l,
+    score,
+)
 
 
 def test_accuracy_wants_the_label_exactly_but_for_white_space() -> None:
@@ -83,3 +94,20 @@ def test_a_paired_interval_of_equal_answers_is_nothing() -> None:
 def test_unpaired_rows_are_refused() -> None:
     with pytest.raises(ValueError, match="there are 1 and 2"):
         paired_interval([Tally(1.0)], [Tally(1.0), Tally(0.0)])
+
+
+def slow_length(first: list[str], second: list[str]) -> int:
+    """The table of lengths, cell by cell: what `longest_common_subsequence` must equal."""
+    row = [0] * (len(second) + 1)
+    for word in first:
+        diagonal = 0
+        for index, other in enumerate(second, start=1):
+            above = row[index]
+            row[index] = diagonal + 1 if word == other else max(above, row[index - 1])
+            diagonal = above
+    return row[-1]
+
+
+@given(st.lists(st.sampled_from("abcd"), max_size=80), st.lists(st.sampled_from("abcde"), max_size=80))
+def test_the_longest_common_subsequence_is_that_of_the_whole_table(first: list[str], second: list[str]) -> None:
+    assert longest_common_subsequence(first, second) == slow_length(first, second)

@@ -16,7 +16,7 @@ from django.db import connection
 from inference.protocol import Finished, Probe, Stats
 from loraland import inference_client
 from loraland.catalogue import hub, store
-from loraland.catalogue.card import CardError, read_card
+from loraland.catalogue.card import Card, CardError, read_card
 from loraland.catalogue.hub import HubError, Listing
 from loraland.catalogue.models import Adapter, AdapterVersion
 from tests.loraland.adapter_files import lora_tensors, write_adapter
@@ -142,6 +142,21 @@ def test_one_refused_adapter_fails_the_call_and_not_the_others(
     assert "is no directory" in errors
     assert errors.endswith("2 of 3 adapters were refused.")
     assert AdapterVersion.objects.get(adapter__slug="sound").status == "validating"
+
+
+def test_an_error_that_nobody_foresaw_refuses_one_adapter_and_not_the_others(
+    run: Callable[..., tuple[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> Card:
+        raise LookupError("an encoding that nobody knows")
+
+    monkeypatch.setattr("loraland.catalogue.card.read_card", read)
+    odd, plain = write_adapter(tmp_path / "odd", seed=1, card=CARD), write_adapter(tmp_path / "plain", seed=2)
+    out, errors = run(odd, plain, "--no-wait")
+    assert "odd: refused." in errors
+    assert "could not be read (LookupError: an encoding that nobody knows)" in errors
+    assert "plain:" in out
+    assert Adapter.objects.get().slug == "plain"
 
 
 @pytest.mark.parametrize(

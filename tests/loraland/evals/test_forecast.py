@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from django.test import Client
 
 from loraland.evals.forecast import forecast
 from loraland.evals.heuristics import NAMES
-from loraland.evals.jsonl import MOST_REASONS, examine
+from loraland.evals.jsonl import MOST_LINES, MOST_REASONS, examine, lines_of
 from loraland.evals.models import DataSet, Run
 from loraland.evals.results import write_file
 
@@ -97,6 +98,13 @@ def test_the_page_without_measurements_says_what_to_do(client: Client, settings:
         (*lines(({"text": "x\0"}, "joy")), "Line 25 holds a NUL"),
         (b"\xff\xfe\n", "Line 25 is not UTF-8"),
         (GOOD[3], "Line 25 repeats line 4; leave it out."),
+        (b"[" * 100_000 + b"\n", 'Line 25 is not {"inputs"'),
+        (b'{"inputs": [[1, "x"]], "target": "joy"}\n', "Line 25 is not"),
+        (b'{"inputs": [["text", "x"]], "target": "joy"}\n', "Line 25 is not"),
+        (b'{"inputs": {"text": ["x"]}, "target": "joy"}\n', "Line 25 holds a value that is not text"),
+        (b'{"inputs": {"\\ud800": "x"}, "target": "joy"}\n', "Line 25 has the fields ?; needed: text."),
+        (*lines(({"text": "x"}, "y" * 40_000)), "Line 25 has a target of 40000 characters"),
+        (b"x" * 2_000_000, "Line 25 has more than 768000 bytes"),
         (*lines(({"text": "x" * 40_000}, "joy")), "Line 25 has 40000 characters of input"),
     ],
 )
@@ -115,7 +123,30 @@ def test_too_few_rows_odd_field_names_and_many_faults_are_told() -> None:
     assert examine(GOOD[:5]).reasons == ["There are 5 rows; it takes 20 at least."]
     assert "name fields with letters" in examine(lines(({"a b": "x"}, "joy"))).reasons[0]
     many = examine([b"x\n"] * 30).reasons
-    assert (len(many), many[-1]) == (MOST_REASONS + 1, "And 10 more lines have faults.")
+    sentence = "So many of the first 20 lines have faults that the rest was not read."
+    assert (len(many), many[-1]) == (MOST_REASONS + 1, sentence)
+
+
+def test_no_more_of_a_file_is_read_than_is_told() -> None:
+    read = []
+
+    def endless(line: bytes) -> Iterator[bytes]:
+        while True:
+            read.append(line)
+            yield line
+
+    for line, reason, most in (
+        (b"x\n", "was not read", MOST_REASONS),
+        (b"\n", "more than 400000 lines; leave out the empty ones", MOST_LINES + 1),
+    ):
+        read.clear()
+        assert reason in examine(endless(line)).reasons[-1]
+        assert len(read) == most
+
+
+def test_a_file_of_one_line_is_cut_where_a_line_must_end() -> None:
+    file = io.BytesIO(b"x" * 3_000_000)
+    assert [len(line) for line in lines_of(file)] == [768_001] * 3 + [695_997]
 
 
 @pytest.fixture

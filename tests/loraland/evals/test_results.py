@@ -18,7 +18,7 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.submission import digest_in
 from loraland.evals.models import Run, RunQuerySet, Sample
 from loraland.evals.readme import ReadmeError, put, table
-from loraland.evals.results import read_file
+from loraland.evals.results import RUN_FIELDS, read_file
 
 Measured = Callable[..., Run]
 
@@ -55,8 +55,37 @@ def test_a_broken_file_is_refused_with_its_name(tmp_path: Path) -> None:
     (tmp_path / "viggo.json").write_text('{"task": "another"}')
     with pytest.raises(CommandError, match=r"viggo\.json must be an object whose task is 'viggo'"):
         call_command("import_results", tmp_path)
-    (tmp_path / "viggo.json").write_text('{"task": "viggo", "runs": [{"id": 1}]}')
-    with pytest.raises(CommandError, match=r"A run in viggo\.json cannot be read"):
+
+
+RUN = {"id": "0d8f5cbe-7f1c-4d2c-9d51-3f2a4bb7e001", "finished": "2026-01-01T00:00:00+00:00"}
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "runs",
+    [
+        '[{"id": 1}]',
+        "[3]",
+        "3",
+        '{"a": 1}',
+        "[" * 90 + "]" * 90,
+        json.dumps([{**RUN, **dict.fromkeys(RUN_FIELDS, "x")}]),
+        json.dumps([{**RUN, **dict.fromkeys(RUN_FIELDS), "samples": 3}]),
+        json.dumps([{**RUN, "finished": 3}]),
+        json.dumps([{**RUN, **dict.fromkeys(RUN_FIELDS, 1), "samples": [{"id": "x"}]}]),
+    ],
+)
+def test_a_broken_run_is_refused_with_the_name_of_its_file(runs: str, tmp_path: Path) -> None:
+    (tmp_path / "viggo.json").write_text(f'{{"task": "viggo", "runs": {runs}}}')
+    with pytest.raises(CommandError, match=r"viggo\.json could not be read"):
+        call_command("import_results", tmp_path)
+    assert not Run.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_file_nested_without_end_is_not_json(tmp_path: Path) -> None:
+    (tmp_path / "viggo.json").write_text("[" * 100_000)
+    with pytest.raises(CommandError, match=r"viggo\.json is not JSON"):
         call_command("import_results", tmp_path)
 
 

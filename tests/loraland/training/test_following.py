@@ -18,7 +18,7 @@ from inference.training_protocol import Trained, TrainingCancelled, TrainingEnd,
 from inference.training_queue import TrainingClaim
 from loraland.evals.models import DataSet
 from loraland.training import rows
-from loraland.training.models import LEASE, Training
+from loraland.training.models import LEASE, MOST_BREAKS, Training
 from loraland.training.tasks import follow_training, take_step
 from tests.loraland.training.moods import lines
 
@@ -215,3 +215,45 @@ def test_every_state_has_a_step(plan: Plan) -> None:
     ended = plan(state="done")
     take_step(ended)
     assert Training.objects.claim(ended.pk) is None
+
+
+def test_a_step_that_breaks_off_again_and_again_ends_the_training_with_what_was_wrong(
+    plan: Plan, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stumble(training: Training, redis: Redis) -> None:
+        raise TypeError("unhashable type: 'list'")
+
+    training = plan()
+    monkeypatch.setattr("loraland.training.tasks.follow", stumble)
+    for _ in range(MOST_BREAKS):
+        with pytest.raises(TypeError):
+            follow_training(str(training.pk))
+        assert Training.objects.get().is_active
+    follow_training(str(training.pk))
+    ended = Training.objects.get()
+    assert ended.state == ended.State.FAILED
+    assert "broke off 10 times" in ended.reason
+    assert "unhashable type: 'list'" in ended.reason
+
+
+def test_a_step_that_kills_its_process_every_time_ends_the_training(plan: Plan) -> None:
+    training = plan()
+    for _ in range(MOST_BREAKS):
+        assert Training.objects.claim(training.pk) is not None  # and here the process dies
+        Training.objects.update(claimed_until=timezone.now() - LEASE)
+    assert Training.objects.claim(training.pk) is None
+    assert Training.objects.get().state == Training.State.FAILED
+
+
+def test_steps_that_come_to_their_end_or_find_a_store_away_do_not_count(
+    plan: Plan, step: Step, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    training = plan()
+    for _ in range(MOST_BREAKS + 1):
+        step(training)
+    with monkeypatch.context() as patch:
+        patch.setattr("loraland.training.tasks.follow", lambda *_: (_ for _ in ()).throw(RedisIsAway("away")))
+        for _ in range(MOST_BREAKS + 1):
+            with pytest.raises(RedisIsAway):
+                follow_training(str(training.pk))
+    assert step(training).is_active

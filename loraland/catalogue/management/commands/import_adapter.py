@@ -13,8 +13,9 @@ from typing import Any
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.core.validators import validate_slug
-from django.db import connection
+from django.db import InterfaceError, OperationalError, connection
 
+from inference.reading import reading
 from loraland.catalogue import card as cards
 from loraland.catalogue import hub, store
 from loraland.catalogue import slug as slugs
@@ -27,6 +28,7 @@ from loraland.paper.published import Published
 from loraland.paper.published import find as find_published
 
 POLL_SECONDS = 0.3
+REFUSALS = (cards.CardError, TemplateError, store.TooLarge)
 PENDING = (AdapterVersion.Status.UPLOADED, AdapterVersion.Status.VALIDATING)
 
 
@@ -61,14 +63,15 @@ class Command(BaseCommand):
             if reason := slugs.refusal(slug):
                 self._refuse(source, [reason])
                 return None
-            directory = self._directory(source, stack)
-            card = self._card(directory, slug, entry)
-            version = _version_of(directory, slug, card)
+            with reading(source, hub.HubError, *REFUSALS, OperationalError, InterfaceError):
+                directory = self._directory(source, stack)
+                card = self._card(directory, slug, entry)
+                version = _version_of(directory, slug, card)
         except ValidationError:
             self._refuse(source, [f"{slug!r} is no slug; give one of letters, digits, - and _ with --slug."])
         except cards.CardError as error:
             self._refuse(slug, error.reasons)
-        except (hub.HubError, store.TooLarge, FileNotFoundError, NotADirectoryError) as error:
+        except (hub.HubError, store.TooLarge, OSError) as error:
             self._refuse(slug, [str(error)])
         except TemplateError as error:
             self._refuse(slug, error.reasons)
