@@ -1,7 +1,12 @@
-"""`python -m loraland`: the whole site in the foreground, from an empty disk to ready to chat."""
+"""`python -m loraland`: the whole site in the foreground, from an empty disk to ready to chat.
+
+With names behind it, as in `python -m loraland web`, only these services are kept alive, for a host or a container
+that has the others elsewhere; Redis, the database and the files must be there.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import errno
 import os
@@ -11,6 +16,8 @@ import socket
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +25,9 @@ import redis
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
+from loraland import liveness
 from loraland.supervisor import Service, Supervisor
+from loraland.watch import SECONDS_A_LOOK, Silent, Watch
 
 PYTHON: Final = sys.executable
 FREE_MB: Final = 1024
@@ -33,15 +42,27 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "loraland.settings")
+    names = read_names(arguments)
     try:
-        check_port(settings.HOST, settings.PORT)
+        if not names or "web" in names:
+            check_port(settings.HOST, settings.PORT)
         check_disk(settings.VAR_DIR)
-        return asyncio.run(serve())
+        return asyncio.run(serve(names))
     except (CannotStart, ImproperlyConfigured) as error:
         print(f"Cannot start: {error}", file=sys.stderr)
         return 1
+
+
+def read_names(arguments: Sequence[str] | None) -> list[str]:
+    parser = argparse.ArgumentParser(prog="python -m loraland", description="Starts the site and keeps it alive.")
+    kinds = ", ".join(liveness.SERVICES)
+    parser.add_argument("service", nargs="*", help=f"keep only these alive ({kinds}); without any: the whole site")
+    names: list[str] = parser.parse_args(arguments).service
+    if unknown := [name for name in names if name not in liveness.SERVICES]:
+        parser.error(f"there is no service {', '.join(unknown)}; there are {kinds}")
+    return names
 
 
 def check_port(host: str, port: int) -> None:
@@ -65,22 +86,25 @@ def check_disk(directory: Path) -> None:
         raise CannotStart(f"{directory} has {free} MB free and {FREE_MB} are needed; free some or set VAR_DIR")
 
 
-async def serve() -> int:
+async def serve(names: Sequence[str] = ()) -> int:
+    """Keep the services of these `names` alive; without any get the whole site ready first."""
     supervisor = Supervisor(say)
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
     try:
-        await start_redis(supervisor)
-        await prepare()
-        for service in services():
+        if not names:
+            await start_redis(supervisor)
+            await prepare()
+        for service in services(names):
             supervisor.keep(service)
     except CannotStart:
         supervisor.stop()
         await supervisor.wait()
         raise
-    announcing = asyncio.create_task(announce())
+    announcing = None if names else asyncio.create_task(announce())
     await supervisor.wait()
-    announcing.cancel()
+    if announcing:
+        announcing.cancel()
     return 0
 
 
@@ -89,7 +113,7 @@ async def start_redis(supervisor: Supervisor) -> None:
     if not settings.REDIS_IS_EMBEDDED:
         return await wait_for_redis(5)
     if not await answers():
-        supervisor.keep(Service("redis", redis_command()))
+        supervisor.keep(Service("redis", redis_command(), watch=Watch(hear_redis)))
         await wait_for_redis(20)
 
 
@@ -123,13 +147,18 @@ async def wait_for_redis(seconds: int) -> None:
 
 async def answers() -> bool:
     """Whether Redis is up and has loaded its data."""
-    client = redis.asyncio.Redis.from_url(settings.REDIS_URL)
+    client = redis.asyncio.Redis.from_url(settings.REDIS_URL, socket_timeout=SECONDS_A_LOOK / 2)
     try:
         return bool(await client.ping())
     except redis.RedisError:
         return False
     finally:
         await client.aclose()
+
+
+async def hear_redis() -> None:
+    if not await answers():
+        raise Silent(f"no Redis answers at {settings.REDIS_URL}")
 
 
 async def prepare() -> None:
@@ -156,38 +185,58 @@ async def run(*arguments: str, check: bool = True) -> int:
     return code
 
 
-def services() -> list[Service]:
-    """The services of one machine, in the order in which they start."""
-    workers = [
-        Service(f"worker-{number}", (PYTHON, "-m", "inference"), {"WORKER_NAME": f"worker-{number}"})
-        for number in range(1, settings.WORKERS + 1)
-    ]
-    web = (
+def services(names: Sequence[str] = ()) -> list[Service]:
+    """The services of one machine in the order in which they start; only those of these kinds, if any are named.
+
+    Those named keep the `WORKER_NAME` that they are given; those of the whole site are told apart by numbers.
+    """
+    given = os.environ.get("WORKER_NAME") if names else None
+    kinds = {
+        "recorder": [Service("recorder", (PYTHON, "manage.py", "record"), watch=Watch(partial(liveness.recorder, "")))],
+        "worker": [worker(name) for name in ([given] if given else worker_names())],
+        "celery": [Service("celery", celery_command(), watch=Watch(partial(liveness.celery, "")))],
+        "trainer": [trainer(given or "trainer")],
+        "web": [Service("web", web_command(), watch=Watch(partial(liveness.web, ""), every=5.0, patience=4))],
+    }
+    return [service for kind, found in kinds.items() if not names or kind in names for service in found]
+
+
+def worker_names() -> list[str]:
+    return [f"worker-{number}" for number in range(1, settings.WORKERS + 1)]
+
+
+def worker(name: str) -> Service:
+    watch = Watch(partial(liveness.worker, name))
+    return Service(name, (PYTHON, "-m", "inference"), {"WORKER_NAME": name}, watch)
+
+
+def trainer(name: str) -> Service:
+    """The worker has the device's memory; what is read in fewer bits there is trained on whole."""
+    environment = {"WORKER_NAME": name, "DEVICE": settings.TRAINER_DEVICE}
+    environment |= {"QUANTIZATION": "none", "ADAPTER_QUANTIZATION": "none"}
+    watch = Watch(partial(liveness.trainer, name))
+    return Service(name, (PYTHON, "-m", "inference.training", "--serve"), environment, watch)
+
+
+def web_command() -> tuple[str, ...]:
+    return (
         *(PYTHON, "-m", "uvicorn", "loraland.asgi:application"),
         *("--host", settings.HOST, "--port", str(settings.PORT), "--log-level", "warning", "--no-server-header"),
         *("--http", "loraland.edge.http:Http", "--ws", "loraland.edge.socket:Socket", "--no-proxy-headers"),
         *("--ws-max-size", "65536", "--ws-per-message-deflate", "false", "--timeout-graceful-shutdown", "5"),
     )
-    celery = (
-        *(PYTHON, "-m", "celery", "--quiet", "-A", "loraland", "worker", "--concurrency", "1", "--loglevel", "WARNING"),
+
+
+def celery_command() -> tuple[str, ...]:
+    return (
+        *(PYTHON, "-m", "celery", "--quiet", "-A", "loraland", "worker", "--loglevel", "WARNING"),
         *("--without-gossip", "--without-mingle", "--beat"),
     )
-    # The worker has the device's memory; what is read in fewer bits there is trained on whole.
-    trainer = {"WORKER_NAME": "trainer", "DEVICE": settings.TRAINER_DEVICE}
-    trainer |= {"QUANTIZATION": "none", "ADAPTER_QUANTIZATION": "none"}
-    return [
-        Service("recorder", (PYTHON, "manage.py", "record")),
-        *workers,
-        Service("celery", celery),
-        Service("trainer", (PYTHON, "-m", "inference.training", "--serve"), trainer),
-        Service("web", web),
-    ]
 
 
 async def announce() -> None:
     """Print the address at once, and one line when an answer can be had."""
-    host = "127.0.0.1" if settings.HOST in {"0.0.0.0", "::"} else settings.HOST
-    address = f"http://{host}:{settings.PORT}"
+    address = f"http://{liveness.address()}:{settings.PORT}"
     say(f"\n  LoRA Land opens at {address}\n  First admin: make admin · stop with Ctrl-C\n")
     while not await asyncio.to_thread(is_ready, address):  # noqa: ASYNC110 - the event is in another process
         await asyncio.sleep(0.5)

@@ -1,36 +1,38 @@
-"""The process manager behind `make run`: starts the services, restarts one that dies, ends them in order.
+"""The process manager behind `make run`: starts services, restarts one that dies or falls silent, ends them in order.
 
-It knows commands and exit codes only. Services start in the order given and stop in the reverse order, so
-that the store which all others write to goes last.
+It knows commands, exit codes and signs of life only. Services start in the order given and stop in the reverse order,
+so that the store which all others write to goes last.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-STOP_SECONDS: Final = 10.0
+from loraland.child import STOP_SECONDS, Child
+from loraland.watch import Watch
+
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 10.0
 STABLE_SECONDS: Final = 30.0
-PR_SET_PDEATHSIG: Final = 1
+TRACEBACK_SECONDS: Final = 5.0
+FAULTHANDLER: Final = {"PYTHONFAULTHANDLER": "1"}
+"""Lets Python's children write on SIGABRT where each of their threads is, even when none of them gets to Python."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """A child to keep alive: its `command` and what its environment adds to ours."""
+    """A child to keep alive: its `command`, what its environment adds to ours, and how to see that it answers."""
 
     name: str
     command: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
+    watch: Watch | None = None
 
 
 class Supervisor:
@@ -40,10 +42,10 @@ class Supervisor:
         self._say = say
         self._stopping = asyncio.Event()
         self._keepers: dict[str, asyncio.Task[None]] = {}
-        self._children: dict[str, asyncio.subprocess.Process] = {}
+        self._children: dict[str, Child] = {}
 
     def keep(self, service: Service) -> None:
-        """Start `service`, and start it again whenever it ends before its time."""
+        """Start `service`, and start it again whenever it ends or falls silent before its time."""
         self._keepers[service.name] = asyncio.create_task(self._keep(service), name=service.name)
 
     def stop(self) -> None:
@@ -59,51 +61,51 @@ class Supervisor:
         delay = FIRST_DELAY
         while not self._stopping.is_set():
             started = time.monotonic()
-            code = await self._run(service)
+            outcome = await self._run(service)
             if self._stopping.is_set():
                 return
             delay = FIRST_DELAY if time.monotonic() - started > STABLE_SECONDS else min(2 * delay, LONGEST_DELAY)
-            self._say(f"{service.name} ended with {_outcome(code)}; starting it again in {delay:g} s")
+            self._say(f"{service.name} {outcome}; starting it again in {delay:g} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
-    async def _run(self, service: Service) -> int:
-        child = await asyncio.create_subprocess_exec(
-            *service.command,
-            env={**os.environ, **service.environment},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            limit=1024 * 1024,
-            start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
-        )
+    async def _run(self, service: Service) -> str:
+        """Run `service` to its end; what became of it."""
+        try:
+            child = await Child.start(
+                service.command,
+                FAULTHANDLER | service.environment,
+                lambda line: self._say(f"{service.name:>8} | {line}"),
+            )
+        except OSError as error:
+            return f"could not be started ({error})"
         self._children[service.name] = child
-        assert child.stdout is not None
-        async for line in child.stdout:
-            self._say(f"{service.name:>8} | {line.decode(errors='replace').rstrip()}")
-        return await child.wait()
+        if self._stopping.is_set():
+            await child.end()  # whoever stops the services had no child to end yet
+        watching = asyncio.create_task(self._watch(service, child))
+        try:
+            return f"ended with {_outcome(await child.wait())}"
+        finally:
+            watching.cancel()
+
+    async def _watch(self, service: Service, child: Child) -> None:
+        """End `child` once it answers no more; where it stood is in its last words."""
+        if service.watch is None:
+            return
+        while True:
+            try:
+                missed = await service.watch.silence()
+                break
+            except Exception as error:
+                self._say(f"cannot see whether {service.name} answers: {error!r}")
+        self._say(f"{service.name} is ended, since it no longer answers: {missed}")
+        await child.end(signal.SIGABRT, TRACEBACK_SECONDS)
 
     async def _end(self, name: str) -> None:
         child = self._children.get(name)
-        if child is not None and child.returncode is None:
-            _signal(child, signal.SIGTERM)
-            try:
-                await asyncio.wait_for(child.wait(), STOP_SECONDS)
-            except TimeoutError:
-                self._say(f"{name} did not stop within {STOP_SECONDS:g} s and was killed")
-                _signal(child, signal.SIGKILL)
+        if child is not None and not await child.end():
+            self._say(f"{name} did not stop within {STOP_SECONDS:g} s and was killed")
         await self._keepers[name]
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to end this child when its parent is killed, so that nothing keeps the port or the socket."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-
-
-def _signal(child: asyncio.subprocess.Process, number: int) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(child.pid, number)
 
 
 def _outcome(code: int) -> str:

@@ -20,6 +20,7 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.generations import metrics
 from loraland.generations.models import Generation
 from loraland.inference_client import redis, wire
+from loraland.liveness import SIGN_SECONDS, sign_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,8 +29,6 @@ BLOCK_MS: Final = 1000
 PAUSE_SECONDS: Final = 1.0
 GATHER_SECONDS: Final = 0.2
 """A pause after each read, in which more answers end: nobody waits for a row, and many at once cost far less."""
-ALIVE_SECONDS: Final = 30
-"""A recorder counts as alive for so long after it last read the wire."""
 MOST_UNWRITTEN: Final = 1024
 """Past so many entries that could not be written, none are read until some can be."""
 
@@ -63,7 +62,7 @@ class Recorder:
         """Read what has ended and write it. False when something could not be read or written."""
         try:
             await self._read(block_ms)
-            await redis().set(alive_key(self._name), 1, ex=ALIVE_SECONDS)
+            await redis().set(sign_of("recorder", self._name), 1, ex=SIGN_SECONDS)
         except (WireError, RedisError) as error:
             logger.warning("Cannot read what has ended; trying again: %s", error)
             return False
@@ -88,11 +87,6 @@ class Recorder:
             await aclose_old_connections()  # it may be the connection
         else:
             del self._unwritten[ended.entry]
-
-
-def alive_key(name: str) -> str:
-    """Under which key of Redis the recorder `name` shows that it works."""
-    return f"recorder:{name}"
 
 
 async def record(id: str, terminal: Terminal) -> bool:

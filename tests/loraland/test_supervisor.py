@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from loraland.__main__ import CannotStart, check_disk, check_port, redis_command
+from loraland.__main__ import CannotStart, check_disk, check_port, main, redis_command, services
 from loraland.supervisor import Service, Supervisor
+from loraland.watch import Silent, Watch
 
 COUNT = "import os, sys, time; print('pid', os.getpid(), flush=True); time.sleep(60)"
 
@@ -80,6 +81,193 @@ async def test_a_child_that_stops_is_not_started_again_after_stop(supervised: tu
     said = len(log)
     await asyncio.sleep(0.1)
     assert len(log) == said
+
+
+ORPHAN = """
+import os, signal, sys, time
+if os.fork():
+    time.sleep(60)
+signal.signal(signal.SIGTERM, lambda *_: (print("orphan leaves", flush=True), sys.exit()))
+print("orphan", os.getpid(), flush=True)
+time.sleep(60)
+"""
+
+
+async def test_what_a_dead_child_leaves_behind_holds_up_nothing_and_is_ended(
+    supervised: tuple[Supervisor, Log],
+) -> None:
+    """It holds the pipe to which the child wrote, so the end of the output tells nothing of the child's end."""
+    supervisor, log = supervised
+    supervisor.keep(child("import os; print('pid', os.getpid(), flush=True)\n" + ORPHAN))
+    first, orphan = pid_in(await log.until("| pid")), pid_in(await log.until("| orphan"))
+    os.kill(first, signal.SIGKILL)
+    assert pid_in(await log.until("| pid", 2)) != first
+    assert is_gone(orphan)
+    assert any("orphan leaves" in line for line in log)
+
+
+async def test_an_orphan_that_does_not_heed_is_killed(supervised: tuple[Supervisor, Log]) -> None:
+    supervisor, log = supervised
+    deaf = ORPHAN.replace('lambda *_: (print("orphan leaves", flush=True), sys.exit())', "signal.SIG_IGN")
+    supervisor.keep(child("import os; print('pid', os.getpid(), flush=True)\n" + deaf))
+    first, orphan = pid_in(await log.until("| pid")), pid_in(await log.until("| orphan"))
+    os.kill(first, signal.SIGKILL)
+    await log.until("| pid", 2)
+    assert is_gone(orphan)
+
+
+async def test_a_child_that_hears_no_signal_is_killed_when_it_must_stop(
+    supervised: tuple[Supervisor, Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loraland.child.Child.end.__defaults__", (signal.SIGTERM, 0.5))
+    supervisor, log = supervised
+    supervisor.keep(child("import signal; signal.signal(15, signal.SIG_IGN); " + COUNT))
+    pid = pid_in(await log.until("| pid"))
+    supervisor.stop()
+    await supervisor.wait()
+    assert "child did not stop within" in await log.until("did not stop")
+    assert is_gone(pid)
+
+
+async def test_a_line_without_end_is_told_in_parts(supervised: tuple[Supervisor, Log]) -> None:
+    supervisor, log = supervised
+    supervisor.keep(child("import sys; sys.stdout.write('x' * 3_000_000 + '\\nafter it\\n')"))
+    await log.until("after it")
+    assert sum(line.count("x") for line in log if "| x" in line) >= 3_000_000
+    await log.until("after it", 2)
+
+
+async def test_a_command_that_cannot_be_started_is_tried_again(
+    supervised: tuple[Supervisor, Log], tmp_path: Path
+) -> None:
+    supervisor, log = supervised
+    command = tmp_path / "command"
+    supervisor.keep(Service("child", (str(command),)))
+    assert "could not be started" in await log.until("child could")
+    command.write_text("#!/bin/sh\necho here; sleep 60")
+    command.chmod(0o700)
+    await log.until("| here")
+
+
+FREEZES = {
+    "an expression that backtracks": "import re; re.fullmatch('(a|a)*b', 'a' * 60)",
+    "a signal": "import os; os.kill(os.getpid(), 19)",
+    "a deadlock": "import threading; lock = threading.Lock(); lock.acquire(); lock.acquire()",
+}
+SERVER = """
+import http.server, sys, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    asked = 0
+    def do_GET(self):
+        Handler.asked += 1
+        if Handler.asked > 2:
+            freeze()
+        self.send_response(200); self.end_headers()
+    def log_message(self, *_): pass
+def freeze():
+    {freeze}
+server = http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Handler)
+print("pid", os.getpid(), flush=True)
+server.serve_forever()
+"""
+
+
+def looking_at(port: int, seconds: float = 2.0) -> Watch:
+    async def look() -> None:
+        try:
+            async with asyncio.timeout(seconds):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(b"GET / HTTP/1.0\r\n\r\n")
+                answer = await reader.read()
+                writer.close()
+        except (OSError, TimeoutError) as error:
+            raise Silent(f"port {port} does not answer") from error
+        assert answer.startswith(b"HTTP/1.0 200")
+
+    return Watch(look, every=0.1, patience=2, grace=200)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@pytest.mark.parametrize("cause", FREEZES)
+async def test_a_child_that_answers_no_more_is_started_again(supervised: tuple[Supervisor, Log], cause: str) -> None:
+    supervisor, log = supervised
+    port = free_port()
+    command = (sys.executable, "-c", SERVER.format(freeze=FREEZES[cause]), str(port))
+    supervisor.keep(Service("child", command, watch=looking_at(port)))
+    first = pid_in(await log.until("| pid"))
+    second = pid_in(await log.until("| pid", 2))
+    assert first != second
+    assert is_gone(first)
+    assert f"it no longer answers: port {port} does not answer" in await log.until("no longer answers")
+
+
+async def test_a_frozen_child_leaves_word_of_where_it_stood(supervised: tuple[Supervisor, Log]) -> None:
+    supervisor, log = supervised
+    port = free_port()
+    freeze = FREEZES["an expression that backtracks"]
+    command = (sys.executable, "-c", SERVER.format(freeze=freeze), str(port))
+    supervisor.keep(Service("child", command, watch=looking_at(port)))
+    await log.until("no longer answers")
+    assert "in freeze" in await log.until("in freeze")
+
+
+async def test_a_child_that_is_slow_and_answers_is_left_alone(supervised: tuple[Supervisor, Log]) -> None:
+    supervisor, log = supervised
+    port, enough, looks = free_port(), asyncio.Event(), 0
+    watch = looking_at(port, seconds=10)
+
+    async def look() -> None:
+        nonlocal looks
+        await watch.look()
+        looks += 1
+        if looks == 12:
+            enough.set()
+
+    command = (sys.executable, "-c", SERVER.format(freeze="import time; time.sleep(0.3)"), str(port))
+    supervisor.keep(Service("child", command, watch=Watch(look, every=0.05, patience=2, grace=200)))
+    await enough.wait()
+    assert not any("no longer answers" in line for line in log)
+
+
+async def test_a_look_that_fails_of_itself_is_told_and_ends_nobody(supervised: tuple[Supervisor, Log]) -> None:
+    supervisor, log = supervised
+
+    async def look() -> None:
+        raise RuntimeError("a mistake of ours")
+
+    service = child(COUNT)
+    supervisor.keep(Service("child", service.command, watch=Watch(look, every=0.02, patience=1, grace=1)))
+    await log.until("cannot see whether child answers: RuntimeError('a mistake of ours')", 5)
+    assert not any("ended" in line for line in log)
+
+
+def is_gone(pid: int) -> bool:
+    """Whether no such process runs; the dead whom nobody has buried count as gone."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+def test_every_service_of_the_site_is_watched() -> None:
+    assert all(service.watch for service in services())
+
+
+def test_one_service_may_be_kept_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORKER_NAME", "box-7")
+    assert [service.name for service in services(["web"])] == ["web"]
+    assert [service.environment["WORKER_NAME"] for service in services(["worker"])] == ["box-7"]
+    assert [service.environment["WORKER_NAME"] for service in services(["trainer"])] == ["box-7"]
+
+
+def test_an_unknown_service_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["webb"])
+    assert "there is no service webb; there are web, worker, celery" in capsys.readouterr().err
 
 
 def test_a_taken_port_is_refused_with_what_to_do() -> None:

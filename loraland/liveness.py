@@ -1,0 +1,113 @@
+"""Whether a service of this host does its work: the web process answers, the others leave a sign of life in Redis.
+
+The manager of processes and the health checks of containers look here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Awaitable, Callable
+from http.client import HTTPException
+from typing import Final, TypeVar
+
+from django.conf import settings
+from redis import Redis
+from redis.exceptions import RedisError
+
+from inference import training_queue
+from inference.streams import WireError
+from loraland import inference_client
+from loraland.watch import SECONDS_A_LOOK, Silent, Unwell
+
+SIGN_SECONDS: Final = 30
+"""A sign of life counts for so long."""
+
+HOST: Final = socket.gethostname()
+
+Answer = TypeVar("Answer")
+
+
+def sign_of(service: str, name: str = HOST) -> str:
+    """The key in Redis under which `name` of the kind `service` shows that it works, for `SIGN_SECONDS`."""
+    return f"{service}:{name}"
+
+
+async def web(name: str = "") -> None:
+    """Ask /healthz as the proxy in front would. Whatever it answers shows that the process is alive."""
+    await asyncio.to_thread(_ask)
+
+
+async def worker(name: str = "") -> None:
+    """Look for the heartbeat of a worker that has loaded the base model. It beats from its first second on."""
+    try:
+        async with asyncio.timeout(SECONDS_A_LOOK):
+            alive = await inference_client.live_workers()
+    except (WireError, TimeoutError) as error:
+        raise Unwell(f"Redis does not answer ({error})") from error
+    meant = [each for each in alive if name in {"", each.worker}]
+    if not meant:
+        raise Silent(f"{name or 'none'} is not among the {len(alive)} alive")
+    if not any(each.ready for each in meant):
+        raise Unwell(f"{name or 'none'} is not ready among {len(alive)} alive")
+
+
+async def celery(name: str = "") -> None:
+    """Look for the sign that a Celery worker leaves while its main process turns and its Beat lives."""
+    await _look_for("celery", name or HOST)
+
+
+async def recorder(name: str = "") -> None:
+    """Look for the sign that a recorder leaves while it can read what has ended."""
+    await _look_for("recorder", name or HOST)
+
+
+async def trainer(name: str = "") -> None:
+    """Look for the sign of life of a training server."""
+    alive = await asyncio.to_thread(_in_redis, training_queue.servers)
+    if not (name in alive if name else alive):
+        raise Silent(f"{name or 'none'} is not among the {len(alive)} alive")
+
+
+SERVICES: Final[dict[str, Callable[[str], Awaitable[None]]]] = {
+    "web": web,
+    "worker": worker,
+    "celery": celery,
+    "recorder": recorder,
+    "trainer": trainer,
+}
+"""How to look whether one of each kind does its work; raises `loraland.watch.Unwell` with what is missing."""
+
+
+def _ask() -> None:
+    host = next((host for host in settings.ALLOWED_HOSTS if host != "*"), "localhost").lstrip(".")
+    headers = {"Host": host, "X-Forwarded-Proto": "https" if settings.HTTPS else "http"}
+    request = urllib.request.Request(f"http://{address()}:{settings.PORT}/healthz", headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=SECONDS_A_LOOK):
+            return
+    except urllib.error.HTTPError as error:
+        raise Unwell(f"port {settings.PORT} answers {error.code}") from error
+    except (OSError, HTTPException) as error:
+        raise Silent(f"port {settings.PORT} does not answer ({error})") from error
+
+
+def address() -> str:
+    """Where to reach the web process of this host, whichever of its addresses it listens on."""
+    return "127.0.0.1" if settings.HOST in {"0.0.0.0", "::"} else settings.HOST
+
+
+async def _look_for(service: str, name: str) -> None:
+    key = sign_of(service, name)
+    if not await asyncio.to_thread(_in_redis, lambda redis: redis.exists(key)):
+        raise Silent(f"{name} has shown no sign of life for {SIGN_SECONDS} seconds")
+
+
+def _in_redis(question: Callable[[Redis], Answer]) -> Answer:
+    try:
+        with Redis.from_url(settings.REDIS_URL, socket_timeout=SECONDS_A_LOOK / 2) as redis:
+            return question(redis)
+    except RedisError as error:
+        raise Unwell(f"Redis does not answer ({error})") from error
