@@ -133,6 +133,14 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
     context.close()
 
 
+def until(page: Page, expression: str) -> None:
+    """Wait until `expression` holds. Playwright's own waiting evaluates strings, which our policy forbids."""
+    deadline = time.monotonic() + PATIENCE_MS / 1000
+    while not page.evaluate(expression):
+        assert time.monotonic() < deadline, f"this never came true: {expression}"
+        page.wait_for_timeout(50)
+
+
 CUT_OFF = ("htmx:afterRequest", "htmx:sendError", "htmx:sendAbort")
 """What htmx tells of a request that ended with its page; an answer that is an error it tells otherwise."""
 REFUSED = "Failed to load resource: net::ERR_CONNECTION_REFUSED"
