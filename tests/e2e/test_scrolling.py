@@ -5,21 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, CDPSession, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
+from tests.e2e import touch
 from tests.e2e.conftest import PATIENCE_MS, Site, until
+from tests.e2e.touch import drag
 
-LIST = "Go on with this list, one line each:\n" + "\n".join(["a plum"] * 40)
-"""What the base goes on with for long, greedily: each line is a line of the page."""
+POEM = "Write a very long poem about the sea.\n\nIt has a hundred verses." + "\n." * 13
+"""What the base goes on with to its limit, greedily; itself it is higher than the box of a message."""
 
-PHONE = {"viewport": {"width": 390, "height": 600}, "has_touch": True, "is_mobile": True}
 DRAG = 232
 """Pixels of one drag of a finger, as a reader makes it."""
 
 
 @pytest.fixture
 def phone(browser: Browser, site: Site) -> Iterator[BrowserContext]:
-    context = browser.new_context(base_url=site.url, **PHONE)
+    context = browser.new_context(base_url=site.url, **touch.phone(390, 600))
     context.set_default_timeout(PATIENCE_MS)
     yield context
     context.close()
@@ -29,7 +30,7 @@ def ask(page: Page) -> None:
     page.goto("/chat/?adapter=base")
     page.locator(".sampling summary").click()
     page.get_by_label("Temperature").fill("0")
-    page.locator("[data-field]").fill(LIST)
+    page.locator("[data-field]").fill(POEM)
     page.get_by_role("button", name="Send").click()
 
 
@@ -49,23 +50,12 @@ def left_below(page: Page) -> float:
     return float(page.evaluate("document.documentElement.scrollHeight - innerHeight - scrollY"))
 
 
-def drag(cdp: CDPSession, distance: int) -> None:
-    """One finger over the text, downwards for a positive distance (which scrolls up), in steps of 8 pixels."""
-    x, y = 195, 150 if distance > 0 else 150 - distance
-    cdp.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [{"x": x, "y": y}]})
-    step = 8 if distance > 0 else -8
-    for moved in range(step, distance + step, step):
-        cdp.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x, "y": y + moved}]})
-    cdp.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
-
-
 def test_a_finger_scrolls_up_while_the_answer_streams_and_gets_all_of_its_way(phone: BrowserContext) -> None:
     page = phone.new_page()
     stream(page)
-    before = page.evaluate("scrollY")
-    drag(phone.new_cdp_session(page), DRAG)
+    drag(touch.finger(phone), 195, 150, DRAG)
     await_growth(page)
-    assert before - page.evaluate("scrollY") >= DRAG - 30  # the browser takes its slop before a drag begins
+    assert left_below(page) >= DRAG - touch.SLOP
     expect(page.locator("#latest")).to_be_visible()
     there = page.evaluate("scrollY")
     await_growth(page)
@@ -75,7 +65,7 @@ def test_a_finger_scrolls_up_while_the_answer_streams_and_gets_all_of_its_way(ph
 def test_the_button_brings_the_reader_back_and_the_page_goes_along_again(phone: BrowserContext) -> None:
     page = phone.new_page()
     stream(page)
-    drag(phone.new_cdp_session(page), DRAG)
+    drag(touch.finger(phone), 195, 150, DRAG)
     await_growth(page)
     page.locator("#latest").tap()
     expect(page.locator("#latest")).to_be_hidden()
@@ -86,12 +76,12 @@ def test_the_button_brings_the_reader_back_and_the_page_goes_along_again(phone: 
 def test_a_finger_that_reaches_the_end_takes_it_up_again(phone: BrowserContext) -> None:
     page = phone.new_page()
     stream(page)
-    cdp = phone.new_cdp_session(page)
-    drag(cdp, 120)
+    finger = touch.finger(phone)
+    drag(finger, 195, 150, 120)
     await_growth(page)
     expect(page.locator("#latest")).to_be_visible()
     while page.locator("#latest").is_visible():  # the end moves on meanwhile; a finger is faster
-        drag(cdp, -320)
+        drag(finger, 195, 470, -320)
     await_growth(page)
     assert left_below(page) <= 2
 
@@ -100,11 +90,12 @@ def test_a_trackpad_lets_go_with_its_first_small_step(page: Page) -> None:
     page.set_viewport_size({"width": 1440, "height": 600})
     stream(page)
     page.mouse.move(720, 250)
-    before = page.evaluate("scrollY")
     for _ in range(4):
         page.mouse.wheel(0, -4)
     await_growth(page)
-    assert 0 < before - page.evaluate("scrollY") <= 16
+    there = page.evaluate("scrollY")
+    await_growth(page, 120)
+    assert page.evaluate("scrollY") == there
     expect(page.locator("#latest")).to_be_visible()
 
 
@@ -113,9 +104,9 @@ def test_a_message_that_scrolls_itself_does_not_let_go(page: Page) -> None:
     ask(page)
     await_growth(page, 10)
     message = page.locator(".said-text").first
-    message.evaluate("box => box.scrollTo(0, 200)")
+    message.evaluate("box => box.scrollTo(0, 60)")
     message.hover()
     page.mouse.wheel(0, -40)
-    until(page, "document.querySelector('.said-text').scrollTop < 200")
+    until(page, "document.querySelector('.said-text').scrollTop < 60")
     await_growth(page)
     expect(page.locator("#latest")).to_be_hidden()
