@@ -15,7 +15,7 @@ ANSWER_SHARE = 4
 
 
 class PromptError(Exception):
-    """A request that cannot be put into tokens. `code` is one of `protocol.FAILURES`, the text one sentence."""
+    """A request that cannot be put into tokens. `code` is one of `inference.failures`, the text one sentence."""
 
     def __init__(self, code: str, sentence: str) -> None:
         super().__init__(sentence)

@@ -168,7 +168,7 @@ class Finished:
 class Failed:
     """The terminal entry of an answer that could not be given.
 
-    `code` is for programs (see `FAILURES`), `error` one sentence that says what to do next.
+    `code` is for programs (see `inference.failures`), `error` one sentence that says what to do next.
     """
 
     id: str
@@ -176,21 +176,6 @@ class Failed:
     error: str
     stats: Stats = field(default_factory=Stats)
 
-
-FAILURES: Final = frozenset(
-    {
-        "prompt_too_long",
-        "invalid_request",
-        "adapter_not_found",
-        "adapter_refused",
-        "out_of_memory",
-        "queue_full",
-        "worker_lost",
-        "fingerprint_changed",
-        "lost",
-        "internal",
-    }
-)
 
 Event = Progress | Delta | Finished | Failed
 Terminal = Finished | Failed

@@ -10,6 +10,7 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
+from inference.failures import meaning_of
 from inference.protocol import Failed
 from inference.streams import WireError
 from loraland.generations.refusal import Refused
@@ -17,15 +18,6 @@ from loraland.generations.refusal import Refused
 logger = logging.getLogger(__name__)
 
 TYPES: Final = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-FAILURE_STATUS: Final = {
-    "prompt_too_long": 400,
-    "invalid_request": 400,
-    "adapter_not_found": 404,
-    "adapter_refused": 422,
-    "internal": 500,
-}
-"""The HTTP status of an answer that failed; what is not named here may succeed later: 503."""
-
 UNAVAILABLE: Final = "The answering service cannot be reached; try again in a moment."
 
 
@@ -55,9 +47,19 @@ class ApiError(Exception):
         return response
 
 
+def status_of(code: str) -> int:
+    """The HTTP status of an answer that failed; what may succeed later is 503."""
+    meaning = meaning_of(code)
+    if meaning.fault == "adapter":
+        return 404 if code == "adapter_not_found" else 422
+    if meaning.fault == "request":
+        return 400
+    return 503 if meaning.passes else 500
+
+
 def of_failure(failure: Failed) -> ApiError:
     """The error that tells why an accepted request has no answer."""
-    status = FAILURE_STATUS.get(failure.code, 503)
+    status = status_of(failure.code)
     code = "context_length_exceeded" if failure.code == "prompt_too_long" else failure.code
     return ApiError(status, code, failure.error, retry_after=5 if status == 503 else None)
 

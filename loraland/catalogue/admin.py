@@ -77,7 +77,7 @@ class AdapterVersionAdmin(VersionAdminBase):
         ("Prompt", {"fields": ("template", "field_names", "example_lines")}),
     )
     view_fieldsets = (
-        (None, {"fields": ("adapter", "status", "all_reasons", "logit_delta", "publish_when_ready")}),
+        (None, {"fields": ("adapter", "status", "all_reasons", "proof_due", "logit_delta", "publish_when_ready")}),
         (
             "Weights",
             {

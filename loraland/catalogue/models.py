@@ -16,7 +16,7 @@ from django.utils import timezone
 from inference.protocol import AdapterRef, Failed, Probe, Terminal
 from inference.streams import WireError
 from loraland import inference_client
-from loraland.catalogue import store
+from loraland.catalogue import proofs, store
 
 EXAMINATION_LEASE: Final = timedelta(minutes=2)
 """An examination that has not ended after this long is taken to be lost and done again."""
@@ -26,9 +26,6 @@ MOST_EXAMINATIONS: Final = 5
 
 MOST_REASONS: Final = 30
 MOST_REASON_CHARS: Final = 1000
-
-ASK_AGAIN: Final = frozenset({"lost", "fingerprint_changed", "queue_full"})
-"""Failures of a proof that say nothing of the adapter."""
 
 
 class Reader(Protocol):
@@ -129,14 +126,16 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
         """Versions that need an examination or a worker's proof to go on.
 
         Those with a `probe_id` have been sent to the workers; when the wire no longer knows that id, and for those
-        without one, `resubmit` is due. Versions made for another base than the one served now are left out.
+        without one, `resubmit` is due. Left out are versions made for another base than the one served now, and
+        those whose proof ended without a verdict until it is time to ask again.
         """
-        status = AdapterVersion.Status
-        stale = timezone.now() - EXAMINATION_LEASE
+        status, now = AdapterVersion.Status, timezone.now()
+        stale = now - EXAMINATION_LEASE
         unexamined = models.Q(status=status.UPLOADED) | models.Q(status=status.VALIDATING, digest="")
         halted = models.Q(status__in=[status.VALIDATING, status.LISTED]) & ~models.Q(digest="")
         served = models.Q(adapter__base__iexact=settings.BASE_NAME)
-        unproven = (~models.Q(probe_id="") | halted) & served
+        is_due = models.Q(proof_due__lte=now)
+        unproven = (is_due | (models.Q(proof_due=None) & (~models.Q(probe_id="") | halted))) & served
         return self.select_related("adapter").filter((unexamined & models.Q(changed__lt=stale)) | unproven)
 
 
@@ -168,6 +167,12 @@ class AdapterVersion(models.Model):
     publish_when_ready = models.BooleanField(default=True)
     quarantine = models.CharField(max_length=64, blank=True, editable=False)
     probe_id = models.CharField(max_length=32, blank=True, editable=False, db_index=True)
+    proof_due = models.DateTimeField(
+        "next proof", null=True, blank=True, editable=False, help_text="When it is asked for again."
+    )
+    num_proofs = models.PositiveSmallIntegerField(
+        default=0, editable=False, help_text="That ended one after the other without a verdict."
+    )
     examinations = models.PositiveSmallIntegerField(default=0, editable=False, help_text="That have not ended yet.")
 
     config = models.JSONField(default=dict, blank=True)
@@ -233,9 +238,14 @@ class AdapterVersion(models.Model):
     def probe(self) -> None:
         """Ask the workers to prove that the weights load and change the base's answers.
 
-        The row goes first: a proof that never reaches the queue is asked for again by the reconciler.
+        The row goes first: a proof that never reaches the queue is asked for again by the reconciler. Of several
+        processes that ask at once, only one does.
         """
-        self._change(probe_id=uuid4().hex)
+        rows = AdapterVersion.objects.filter(pk=self.pk, probe_id=self.probe_id, proof_due=self.proof_due)
+        probe_id, now = uuid4().hex, timezone.now()
+        if not rows.update(probe_id=probe_id, proof_due=None, changed=now):
+            return
+        self.probe_id, self.proof_due, self.changed = probe_id, None, now
         try:
             inference_client.submit_probe(Probe(self.probe_id, self.ref, time.time()))
         except WireError:
@@ -259,6 +269,7 @@ class AdapterVersion(models.Model):
             if not self.digest or not store.kept(self.digest).exists():
                 raise NotPossible(f"The files of {self} were removed when it was rejected; upload them again.")
             self._change(status=self.Status.VALIDATING, reasons=[])
+        self._change(num_proofs=0)
         self.resubmit()
 
     def record_verdict(self, terminal: Terminal) -> None:
@@ -268,18 +279,18 @@ class AdapterVersion(models.Model):
             if terminal.id != self.probe_id:
                 return
             if isinstance(terminal, Failed):
-                if terminal.code not in ASK_AGAIN:
-                    return self.reject([terminal.error])
-            elif not (delta := terminal.stats.logit_delta) or not math.isfinite(delta):
+                verdict = proofs.is_verdict(terminal, self.digest)
+                return self.reject([terminal.error]) if verdict else self._put_off_proof(terminal)
+            if not (delta := terminal.stats.logit_delta) or not math.isfinite(delta):
                 return self.reject(["It changes nothing: the base answers the same with it. Upload trained weights."])
-            else:
-                return self._accept(delta)
-        self.probe()
+            return self._accept(delta)
 
     def reject(self, reasons: list[str]) -> None:
         """End the version with `reasons`; its files go, unless another version has the same digest."""
         with transaction.atomic():
-            self._change(status=self.Status.REJECTED, reasons=_told(reasons), probe_id="", examinations=0)
+            self._change(
+                status=self.Status.REJECTED, reasons=_told(reasons), probe_id="", proof_due=None, examinations=0
+            )
             self._hide()
             transaction.on_commit(self._drop_files)
 
@@ -303,7 +314,7 @@ class AdapterVersion(models.Model):
         """Show this version greyed out, because its base is not the one that is served."""
         with transaction.atomic():
             self._retire_others(self.Status.LISTED)
-            self._change(status=self.Status.LISTED, probe_id="")
+            self._change(status=self.Status.LISTED, probe_id="", proof_due=None)
             if self.publish_when_ready:
                 self._show()
 
@@ -315,8 +326,14 @@ class AdapterVersion(models.Model):
             self._change(status=self.Status.RETIRED)
             self._hide()
 
+    def _put_off_proof(self, failure: Failed) -> None:
+        """Have the proof asked for again later, as often as it takes, and say why meanwhile. No file goes."""
+        due, num_ended = proofs.next_due(self.num_proofs), self.num_proofs + 1
+        reasons = _told([proofs.told(failure, num_ended, due)])
+        self._change(probe_id="", proof_due=due, num_proofs=num_ended, reasons=reasons)
+
     def _accept(self, delta: float) -> None:
-        self._change(logit_delta=delta, probe_id="", reasons=[])
+        self._change(logit_delta=delta, probe_id="", num_proofs=0, reasons=[])
         if self.status != self.Status.VALIDATING:
             return  # proven again: what is published or retired stays so
         self._change(status=self.Status.READY)

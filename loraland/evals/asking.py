@@ -8,6 +8,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from inference.failures import FAILURES
 from inference.protocol import Delta, Failed, Sampling, is_terminal
 from inference.streams import WireError
 from loraland.evals.questions import SEED, Plan, Question
@@ -22,8 +23,6 @@ EVALUATOR: Final = Visitor(None, "", "evaluation", is_staff=True)
 """One tenant for all runs: whatever is measured takes one visitor's share of the device. Drafts are measured too."""
 TRIES: Final = 5
 LONGEST_PAUSE_SECONDS: Final = 10
-PASSING: Final = frozenset({"lost", "worker_lost", "fingerprint_changed", "queue_full", "out_of_memory", "unavailable"})
-"""Failures that say nothing of the question: it is asked again."""
 LASTING: Final = frozenset({"prompt_too_long", "input_too_long"})
 """Failures of the question itself: it has no answer, and earns nothing. Any other ends the run, lest it lie."""
 
@@ -103,7 +102,7 @@ async def _follow(generation: Generation) -> Answered:
 
 
 def _failed(code: str, sentence: str) -> Answered:
-    if code in PASSING:
+    if code in FAILURES and FAILURES[code].passes:
         raise _AskAgain(sentence)
     if code in LASTING:
         return Answered("", error=sentence)

@@ -81,7 +81,8 @@ def _unproven() -> list[AdapterVersion]:
 
 
 def _resubmit(version: AdapterVersion) -> None:
-    logger.warning("Examining %s again: what was sent before has been lost", version)
+    why = "it is time" if version.proof_due else "what was sent before has been lost"
+    logger.warning("Examining %s again: %s", version, why)
     try:
         version.resubmit()
     finally:

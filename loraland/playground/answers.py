@@ -8,6 +8,7 @@ from uuid import UUID
 
 from django.template.loader import render_to_string
 
+from inference.failures import Fault, meaning_of
 from inference.protocol import Failed, Stats, Terminal
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.models import Generation
@@ -33,19 +34,17 @@ EDIT: Final = Remedy("edit", "Edit the text")
 CHOOSE: Final = Remedy("choose", "Choose another adapter")
 RELOAD: Final = Remedy("reload", "Reload the page")
 
-REMEDIES: Final = {
-    "prompt_too_long": EDIT,
+BY_FAULT: Final[dict[Fault, Remedy]] = {"request": EDIT, "adapter": CHOOSE, "service": RETRY}
+REFUSALS: Final = {
     "input_too_long": EDIT,
-    "invalid_request": EDIT,
     "inputs_required": EDIT,
     "bad_message": EDIT,
     "too_large": EDIT,
-    "adapter_not_found": CHOOSE,
     "adapter_not_served": CHOOSE,
-    "adapter_refused": CHOOSE,
     "not_found": RELOAD,
     "no_session": RELOAD,
 }
+"""The remedies of what the site itself refuses, before anything reaches a worker."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,11 @@ class AnswerView:
         return render_to_string("playground/_foot.html", {"answer": self})
 
 
+def remedy_of(code: str) -> Remedy:
+    """What a visitor can do about a failure or a refusal."""
+    return REFUSALS.get(code) or BY_FAULT[meaning_of(code).fault]
+
+
 def style_of(version: AdapterVersion | None) -> Style:
     """How its answers are set from their first token on, as its examples foretell: nothing jumps at the end."""
     expected = [str(example.get("expected") or "") for example in (version.examples if version else [])]
@@ -111,7 +115,7 @@ def ended(generation: Generation, terminal: Terminal, text: str) -> AnswerView:
     """The answer that ended in `terminal` with `text`."""
     shown = render(text)
     if isinstance(terminal, Failed):
-        remedy = REMEDIES.get(terminal.code, RETRY)
+        remedy = remedy_of(terminal.code)
         stats, error = terminal.stats, terminal.error
         return AnswerView(generation.id, generation, "failed", text, shown.html, shown.kind, stats, error, remedy)
     return AnswerView(generation.id, generation, terminal.reason, text, shown.html, shown.kind, terminal.stats)

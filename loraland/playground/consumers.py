@@ -19,7 +19,7 @@ from loraland.generations.start import start
 from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor, visitor_of
 from loraland.playground import comparisons, conversations, following, sessions
-from loraland.playground.answers import REMEDIES, RETRY
+from loraland.playground.answers import remedy_of
 from loraland.playground.conversations import Asked, Question, not_found
 from loraland.playground.messages import (
     MAX_BYTES,
@@ -111,7 +111,7 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
 
     async def refuse(self, refusal: Refused, **about: Any) -> None:
         """Say that nothing was started, why, and what to do next."""
-        remedy = REMEDIES.get(refusal.code, RETRY)
+        remedy = remedy_of(refusal.code)
         body = {"code": refusal.code, "error": refusal.sentence, "retry_after": refusal.retry_after}
         try:
             await self.tell({"type": "refused", **about, **body, "act": remedy.act, "label": remedy.label})

@@ -371,17 +371,6 @@ def test_a_rejected_digest_that_another_adapter_has_keeps_its_files(
     assert (adapter_store / first.digest / store.WEIGHTS).exists()
 
 
-def test_a_lost_proof_is_asked_for_again(
-    examined: Examined, refused: Verdict, tmp_path: Path, probes: list[Probe]
-) -> None:
-    version = examined(write_adapter(tmp_path))
-    first = version.probe_id
-    refused(version, code="lost")
-    assert version.status == version.Status.VALIDATING
-    assert [probe.id for probe in probes] == [first, version.probe_id]
-    assert first != version.probe_id
-
-
 def test_a_version_without_redis_waits_and_goes_on(
     examined: Examined, proven: Verdict, tmp_path: Path, probes: list[Probe], monkeypatch: pytest.MonkeyPatch
 ) -> None:

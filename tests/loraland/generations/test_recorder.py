@@ -6,10 +6,13 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
 from django.db import OperationalError
+from django.utils import timezone
 
 from inference.protocol import Delta, Failed, Finished, Generate, Message, Probe, Stats
+from inference.streams import Room
 from loraland import inference_client
-from loraland.generations import metrics, recorder
+from loraland.catalogue.models import AdapterVersion
+from loraland.generations import metrics, reconciler, recorder
 from loraland.generations.models import Generation
 from loraland.generations.recorder import Recorder
 from loraland.generations.start import start
@@ -124,6 +127,10 @@ async def test_a_proof_that_says_nothing_of_the_adapter_is_asked_for_again(site_
     await answered(site_wire, lambda request: [Failed(request.id, "lost", "Nobody knows.")])
     keeper = Recorder("r")
     assert await keeper.step(50)
+    await reconciler.reconcile()
+    assert await site_wire.claim(site_settings.BASE_KEY, "w", "f", Room(10), 10) == [], "not at once"
+    await AdapterVersion.objects.filter(pk=version.pk).aupdate(proof_due=timezone.now())
+    await reconciler.reconcile()
     await answered(site_wire, lambda request: [Finished(request.id, "done", Stats(logit_delta=0.5))])
     assert await keeper.step(50)
     await version.arefresh_from_db()

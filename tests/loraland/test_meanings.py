@@ -1,0 +1,40 @@
+"""What users see of a failure follows from its meaning, at the API and under an answer alike."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference.failures import FAILURES
+from inference.protocol import Failed
+from loraland.api.errors import of_failure
+from loraland.playground.answers import CHOOSE, EDIT, RELOAD, RETRY, remedy_of
+
+SEEN = {
+    "prompt_too_long": (400, EDIT),
+    "invalid_request": (400, EDIT),
+    "adapter_not_found": (404, CHOOSE),
+    "adapter_refused": (422, CHOOSE),
+    "out_of_memory": (503, RETRY),
+    "queue_full": (503, RETRY),
+    "worker_lost": (503, RETRY),
+    "fingerprint_changed": (503, RETRY),
+    "lost": (503, RETRY),
+    "unavailable": (503, RETRY),
+    "internal": (500, RETRY),
+    "of another version": (503, RETRY),
+}
+
+
+@pytest.mark.parametrize("code", [*FAILURES, "of another version"])
+def test_a_failure_has_its_status_and_its_button(code):
+    error = of_failure(Failed("a", code, "So it is."))
+    assert (error.status, remedy_of(code)) == SEEN[code]
+    assert (error.retry_after is not None) == (error.status == 503), "what passes says when to come back"
+
+
+def test_what_the_site_refuses_itself_has_a_button_of_its_own():
+    assert [remedy_of(code) for code in ("input_too_long", "no_session", "adapter_not_served")] == [
+        EDIT,
+        RELOAD,
+        CHOOSE,
+    ]
