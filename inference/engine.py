@@ -145,6 +145,7 @@ class Engine:
             digest=request.adapter.digest if request.adapter else "",
             is_probe=isinstance(request, Probe),
             tenant=request.tenant if isinstance(request, Generate) else "",
+            owner=request.owner if isinstance(request, Generate) else "",
             queue_class=queue_class,
         )
         return Answer(request, self.fingerprint, sequence, self.machine.tokenizer, resume, prompt.dropped_turns)

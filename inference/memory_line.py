@@ -87,6 +87,11 @@ class MemoryLine(dict[str, Waiting]):
         fresh = [each for each in waiting if each.deadline is None]
         return sorted(begun, key=lambda each: each.deadline or 0.0) + self._in_turn(fresh, base, queue_class)
 
+    def num_fresh(self, tenant: str, base: str, queue_class: QueueClass) -> int:
+        """How many requests of `tenant` wait that were never claimed; none of nobody in particular."""
+        fresh = [each for each in self.of(base, queue_class) if each.deadline is None]
+        return sum(tenant_of(each.request) == tenant for each in fresh) if tenant else 0
+
     def doomed(self, base: str, fingerprint: str, lease: float) -> list[tuple[Waiting, str]]:
         """Those whom no worker will answer any more, and why."""
         waiting = [each for queue_class in CLASSES for each in self.of(base, queue_class)]

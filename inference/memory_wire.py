@@ -31,6 +31,7 @@ from inference.wire import (
     Claim,
     QueueFull,
     Receipt,
+    ShareTaken,
     Write,
     check_id,
     position_of,
@@ -87,6 +88,8 @@ class MemoryWire:
         waiting = sum(len(self._requests.of(base, each)) for each in counted)
         if waiting >= limit:
             raise QueueFull(waiting, limit)
+        if (own := self._requests.num_fresh(tenant_of(request), base, queue_class)) >= limit - waiting:
+            raise ShareTaken(own, waiting, limit)
         self._requests.enter(request, base, queue_class)
         self._publish(f"arrivals:{base}", request.id)
 

@@ -10,12 +10,12 @@ prefill tile and a decode row:
 - Reading goes on at the start of a tile.
 
 Where the decoder says that its rows are uniform, the same bits in a tile as alone, neither holds, and a beginning that
-ends within a block is found too: the block that its tenant last computed after the blocks before it is copied, as far
-as its tokens are the same. Another tenant's is not, for the time it takes would tell its tokens one by one.
+ends within a block is found too: the block that its owner last computed after the blocks before it is copied, as far
+as its tokens are the same. Another owner's is not, for the time it takes would tell its tokens one by one.
 
-How many tokens of a prompt were known is told to its tenant, so it must not tell of others: those count that prompts
-of the same tenant began with, as if it had been alone. Who has blocks of others to thank reads them all the same, which
-a clock can see; with `is_shared` False the tenant is a part of every name, and nothing is found but one's own.
+How many tokens of a prompt were known is told to its owner, so it must not tell of others: those count that prompts
+of the same owner began with, as if it had been alone. Who has blocks of others to thank reads them all the same, which
+a clock can see; with `is_shared` False the owner is a part of every name, and nothing is found but one's own.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from inference.kv_cache import BlockPool
 from inference.sequence import Sequence
 
 NOTES_PER_BLOCK: Final = 4
-"""How many tenants at most are known, on the average, to have read a block."""
+"""How many owners at most are known, on the average, to have read a block."""
 
 
 class PrefixCache:
@@ -130,20 +130,20 @@ class PrefixCache:
         blocks = self.pool.find(self._names(sequence, sequence.num_kept))
         self._count_own(sequence, blocks, is_beside=True)
         for block in blocks:
-            self._notes[sequence.tenant, block] = self.pool.naming(block)
-            self._notes.move_to_end((sequence.tenant, block))
+            self._notes[sequence.owner, block] = self.pool.naming(block)
+            self._notes.move_to_end((sequence.owner, block))
         while len(self._notes) > NOTES_PER_BLOCK * self.pool.num_blocks:
             self._notes.popitem(last=False)
         sequence.num_noted, sequence.is_counted = sequence.num_kept, True
 
     def _is_own(self, sequence: Sequence, block: int) -> bool:
-        """Whether the tenant of `sequence` has read what the named `block` holds since it got its name."""
-        return self._notes.get((sequence.tenant, block)) == self.pool.naming(block)
+        """Whether the owner of `sequence` has read what the named `block` holds since it got its name."""
+        return self._notes.get((sequence.owner, block)) == self.pool.naming(block)
 
     def _count_own(self, sequence: Sequence, found: Iterable[int], is_beside: bool = False) -> None:
-        """Count the tokens of the prompt that its tenant's prompts began with before: those that would have been found
+        """Count the tokens of the prompt that its owner's prompts began with before: those that would have been found
         had nobody else been here. `is_beside` counts whole blocks again when the prompt has been read, for what others
-        of the same tenant read meanwhile. An answer that is computed anew after that keeps its count."""
+        of the same owner read meanwhile. An answer that is computed anew after that keeps its count."""
         if sequence.is_counted:
             return
         size = self.pool.block_size
@@ -161,7 +161,7 @@ class PrefixCache:
         """A block that begins as that of `sequence` after the first `num_found` does, and with how many tokens."""
         if not self._newest:
             return -1, 0
-        name, tokens = self._newest.get((sequence.tenant, self._before(sequence, num_found)), (b"", []))
+        name, tokens = self._newest.get((sequence.owner, self._before(sequence, num_found)), (b"", []))
         blocks = self.pool.find([name])
         if not blocks:
             return -1, 0
@@ -171,7 +171,7 @@ class PrefixCache:
 
     def _remember(self, sequence: Sequence, index: int) -> None:
         """Note the block at `index` as the last computed after those before it; a pool has as many notes as blocks."""
-        place = sequence.tenant, self._before(sequence, index)
+        place = sequence.owner, self._before(sequence, index)
         self._newest[place] = sequence.block_names[index], self._tokens(sequence, index)
         self._newest.move_to_end(place)
         if len(self._newest) > self.pool.num_blocks:
@@ -189,7 +189,7 @@ class PrefixCache:
         """The name of the block before the one at `index`, which was given; for the first what all must share."""
         if index:
             return sequence.block_names[index - 1]
-        root = sequence.digest if self.is_shared else f"{sequence.digest} {sequence.tenant}"
+        root = sequence.digest if self.is_shared else f"{sequence.digest} {sequence.owner}"
         return hashlib.sha256(root.encode()).digest()
 
     def _tokens(self, sequence: Sequence, index: int) -> list[int]:

@@ -88,6 +88,8 @@ class Generate:
     sampling: Sampling = field(default_factory=Sampling)
     tenant: str = ""
     created: float = 0.0
+    owner: str = ""
+    """Who asked, where `tenant` stands for several who share their turns; they share nothing else."""
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ from inference.wire import (
     Claim,
     QueueFull,
     Receipt,
+    ShareTaken,
     WireError,
     Write,
     check_id,
@@ -111,9 +112,9 @@ class RedisWire:
     async def submit(self, request: Request, base: str, queue_class: QueueClass, limit: int) -> None:
         args: list[str | int] = [check_id(request.id), encode(request), limit, tenant_of(request)]
         counted = queue_keys(base)[: CLASSES.index(queue_class) + 1]
-        waiting = await _answer(self._submit([queue_key(base, queue_class), *counted], args))
-        if waiting >= 0:
-            raise QueueFull(waiting, limit)
+        if refused := await _answer(self._submit([queue_key(base, queue_class), *counted], args)):
+            waiting, own = refused
+            raise ShareTaken(own, waiting, limit) if waiting < limit else QueueFull(waiting, limit)
 
     async def stop(self, id: str) -> None:
         await _answer(self._stop([], [check_id(id), encode(Finished(id, "stopped"))]))

@@ -35,9 +35,10 @@ class Sequence:
 
     `num_computed` counts the tokens whose keys and values lie in the blocks of `block_table`. `digest` is
     empty for the base, and `slot` is -1 while no device slot is held. `arrival` orders sequences by age.
-    `num_cached` tokens of the prompt were known from others of its tenant, which is final once `is_counted`. The
+    `tenant` is who has turns, `owner` who asked: the tenant itself unless several share its turns.
+    `num_cached` tokens of the prompt were known from others of its owner, which is final once `is_counted`. The
     prefix cache notes in `block_names`, `num_kept` and `num_noted` what the first blocks are called, how many of
-    them others can find, and how many the tenant is known to have read.
+    them others can find, and how many the owner is known to have read.
     The counts from `num_passed` on belong to those who decide whose turn it is: how many rode past it to a slot,
     how often it gave way, of how many generated tokens its tenant has been charged (None: not even of the
     prompt), and how often slots had changed hands when it came.
@@ -50,6 +51,7 @@ class Sequence:
     output_ids: list[int] = field(default_factory=list)
     is_probe: bool = False
     tenant: str = ""
+    owner: str = ""
     queue_class: QueueClass = "chat"
     state: State = State.WAITING
     arrival: int = -1
@@ -65,6 +67,9 @@ class Sequence:
     num_displaced: int = 0
     num_charged: int | None = None
     first_turn: int = 0
+
+    def __post_init__(self) -> None:
+        self.owner = self.owner or self.tenant
 
     @property
     def num_prompt(self) -> int:

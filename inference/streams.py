@@ -10,7 +10,7 @@ from inference.memory_wire import MemoryWire
 from inference.redis_wire import RedisWire
 from inference.room import Room
 from inference.sequence import Resume
-from inference.wire import Claim, QueueFull, Receipt, Wire, WireError, Write, position_of
+from inference.wire import Claim, QueueFull, Receipt, ShareTaken, Wire, WireError, Write, position_of
 
 __all__ = [
     "Claim",
@@ -20,6 +20,7 @@ __all__ = [
     "RedisWire",
     "Resume",
     "Room",
+    "ShareTaken",
     "Wire",
     "WireError",
     "Write",

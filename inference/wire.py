@@ -53,6 +53,15 @@ class QueueFull(WireError):
         self.limit = limit
 
 
+class ShareTaken(QueueFull):
+    """The tenant has as many requests waiting as there are places left: the others' share. Wait for some to begin."""
+
+    def __init__(self, own: int, waiting: int, limit: int) -> None:
+        super().__init__(waiting, limit)
+        self.args = (f"{own} of your requests are waiting, as many as there are places left; wait for some to begin",)
+        self.own = own
+
+
 @dataclass(frozen=True)
 class Claim:
     """A request that one worker owns until its lease ends. Every write shows `token`, which no other claim has.
@@ -124,7 +133,9 @@ class Wire(Protocol):
         """Queue `request` for the workers of `base`. The same id again changes nothing.
 
         Raises `QueueFull` when `limit` requests of its class and those before it wait for this base, so that
-        evaluation leaves place for chat; claimed ones do not count.
+        evaluation leaves place for chat; claimed ones do not count. Raises `ShareTaken` when as many of its tenant's
+        wait as there are places left: alone it fills half of the queue, one of n tenants the n+1-th part, and as
+        much is left for whoever comes next. Requests of nobody in particular have no share.
         """
 
     async def stop(self, id: str) -> None:

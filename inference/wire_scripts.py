@@ -40,19 +40,21 @@ SUBMIT: Final = (
     _PRELUDE
     + """
 -- KEYS: the request's queue, then every queue that counts towards its limit.
--- ARGV: id, request, limit, tenant. Returns -1 or how many wait.
+-- ARGV: id, request, limit, tenant. Returns {how many wait, how many of the tenant's own} of one that is refused.
 local id, queue, tenant = ARGV[1], KEYS[1], ARGV[4]
-if redis.call('EXISTS', claim_of(id), stream_of(id)) > 0 then return -1 end
+if redis.call('EXISTS', claim_of(id), stream_of(id)) > 0 then return {} end
 local total = 0
 for i = 2, #KEYS do total = total + waiting(KEYS[i]) end
-if total >= tonumber(ARGV[3]) then return total end
+local free = tonumber(ARGV[3]) - total
+local own = tenant == '' and 0 or redis.call('ZCARD', own_line(queue, tenant))
+if free <= 0 or own >= free then return {total, own} end
 redis.call('HSET', claim_of(id), 'queue', queue, 'tenant', tenant, 'request', ARGV[2], 'attempts', 0)
 local last = redis.call('ZREVRANGE', line_of(queue), 0, 0, 'WITHSCORES')[2]
 local score = math.max(UNCLAIMED, tonumber(last or 0)) + 1
 redis.call('ZADD', line_of(queue), score, id)
 enter(queue, tenant, id, score)
 redis.call('PUBLISH', queue, id)
-return -1
+return {}
 """
 )
 

@@ -1,10 +1,14 @@
-"""One call from its acceptance to its last byte, whole or streamed. A caller who hangs up stops the answer."""
+"""One answer on its way to a program, whole or streamed. Each event of a stream bears the cursor behind which
+`loraland.api.resuming` goes on. A caller who hangs up stops the answer, unless it asked to have it stored.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
@@ -23,6 +27,8 @@ from loraland.generations.steady import Steady
 from loraland.generations.stop import stop
 
 Response = HttpResponse | StreamingHttpResponse
+Told = tuple[str, Event]
+"""An event and its cursor, `reading.START` for one that has none of its own."""
 
 PATIENCE_SECONDS: Final = 2.0
 """How long a stream waits for its first event before it begins: an early failure gets a status of its own."""
@@ -30,6 +36,19 @@ KEEP_ALIVE_SECONDS: Final = 10.0
 KEEP_ALIVE: Final = ": waiting\n\n"
 DONE: Final = "data: [DONE]\n\n"
 _JSON: Final = json.JSONEncoder(separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """What a caller wants of an answer, and what it has: all up to the cursor `after`, which is `num_chars` long.
+
+    With `stops` nobody is to come back for the answer once this caller has gone.
+    """
+
+    stops: bool
+    with_usage: bool = False
+    after: str = reading.START
+    num_chars: int = 0
 
 
 async def answer(
@@ -42,17 +61,23 @@ async def answer(
     digest = version.digest if version else ""
     created = int(generation.created.timestamp())
     head = Head(generation.wire_id, asked.model, created, digest, generation.components)
-    if asked.stream:
-        return await streamed(generation, head, shape, asked.include_usage)
-    return JsonResponse(await whole(generation, head, shape))
+    reader = Reader(stops=not asked.store, with_usage=asked.include_usage)
+    return await told(generation, head, shape, reader, asked.stream)
 
 
-async def whole(generation: Generation, head: Head, shape: Shape) -> dict[str, Any]:
+async def told(generation: Generation, head: Head, shape: Shape, reader: Reader, stream: bool) -> Response:
+    """The answer, streamed or as one body."""
+    if stream:
+        return await streamed(generation, head, shape, reader)
+    return JsonResponse(await whole(generation, head, shape, reader))
+
+
+async def whole(generation: Generation, head: Head, shape: Shape, reader: Reader) -> dict[str, Any]:
     """The complete answer as one body."""
     texts: list[str] = []
     logprobs: list[TokenLogprob] = []
-    async with aclosing(_followed(generation)) as events:
-        async for event in events:
+    async with aclosing(_followed(generation, reader)) as events:
+        async for _, event in events:
             if isinstance(event, Delta):
                 texts.append(event.text)
                 logprobs.extend(event.logprobs)
@@ -63,54 +88,60 @@ async def whole(generation: Generation, head: Head, shape: Shape) -> dict[str, A
     raise AssertionError("an answer ended without a terminal event")
 
 
-async def streamed(generation: Generation, head: Head, shape: Shape, with_usage: bool) -> StreamingHttpResponse:
+async def streamed(generation: Generation, head: Head, shape: Shape, reader: Reader) -> StreamingHttpResponse:
     """The answer as server-sent events. Raises `ApiError` when it fails before anything was sent."""
-    steady = Steady(_followed(generation))
+    steady = Steady(_followed(generation, reader))
     try:
         first = await steady.next(PATIENCE_SECONDS)
-        if isinstance(first, Failed):
-            raise of_failure(first)
+        if first and isinstance(first[1], Failed):
+            raise of_failure(first[1])
     except BaseException:
         await steady.aclose()
         raise
-    response = StreamingHttpResponse(_sse(steady, first, head, shape, with_usage), content_type="text/event-stream")
+    response = StreamingHttpResponse(_sse(steady, first, head, shape, reader), content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
     return response
 
 
-async def _followed(generation: Generation) -> AsyncGenerator[Event]:
-    """The answer's deltas and its terminal event; leaving before the end stops the answer."""
-    ended = False
+async def _followed(generation: Generation, reader: Reader) -> AsyncGenerator[Told]:
+    """The answer's deltas and its terminal event. A caller who leaves before the end may stop it; a fault of ours, or
+    of Redis, does not: the caller can come back for it."""
+    is_over, num_chars = False, reader.num_chars
     try:
-        async with aclosing(reading.events(generation)) as events:
-            async for _, event in events:
-                ended = isinstance(event, Finished | Failed)
-                if ended or isinstance(event, Delta):
-                    yield event
-    finally:
-        if not ended:
+        async with aclosing(reading.events(generation, reader.after)) as events:
+            async for cursor, event in events:
+                is_over = isinstance(event, Finished | Failed)
+                if isinstance(event, Delta):
+                    # The row has no finer steps than the whole text, of which the caller has the beginning.
+                    event = replace(event, text=event.text[num_chars:]) if cursor == reading.START else event
+                    num_chars += len(event.text)
+                if is_over or isinstance(event, Delta):
+                    yield cursor, event
+    except (GeneratorExit, asyncio.CancelledError):
+        if reader.stops and not is_over:
             await stop(generation)
+        raise
 
 
-async def _sse(
-    steady: Steady[Event], event: Event | None, head: Head, shape: Shape, with_usage: bool
-) -> AsyncIterator[str]:
+async def _sse(steady: Steady[Told], read: Told | None, head: Head, shape: Shape, reader: Reader) -> AsyncIterator[str]:
+    with_usage = reader.with_usage
     async with aclosing(steady):
-        if opening := shape.opening(head):
+        if (opening := shape.opening(head)) and reader.after == reading.START:
             yield _data(opening, with_usage)
         try:
-            at = 0
+            at = reader.num_chars
             while True:
+                cursor, event = read or ("", None)
                 if event is None:
                     yield KEEP_ALIVE
                 elif isinstance(event, Delta):
                     if event.text or event.logprobs:
-                        yield _data(shape.chunk(head, event.text, event.logprobs, at), with_usage)
+                        yield _data(shape.chunk(head, event.text, event.logprobs, at), with_usage, cursor)
                     at += len(event.text)
                 else:
                     break
-                event = await steady.next(KEEP_ALIVE_SECONDS)
+                read = await steady.next(KEEP_ALIVE_SECONDS)
             for line in _ending(event, head, shape, with_usage):
                 yield line
         except WireError:
@@ -126,8 +157,9 @@ def _ending(event: Event, head: Head, shape: Shape, with_usage: bool) -> list[st
     return [*lines, _data(shape.tally(head, event.stats), False)] if with_usage else lines
 
 
-def _data(body: dict[str, Any], with_usage: bool) -> str:
+def _data(body: dict[str, Any], with_usage: bool, cursor: str = reading.START) -> str:
     """One event. A stream that will end with its usage says in every other chunk that it is not there yet."""
     if with_usage:
         body = {**body, "usage": None}
-    return f"data: {_JSON.encode(body)}\n\n"
+    name = "" if cursor == reading.START else f"id: {cursor}\n"
+    return f"{name}data: {_JSON.encode(body)}\n\n"

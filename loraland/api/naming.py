@@ -13,6 +13,7 @@ from loraland.api.errors import ApiError
 from loraland.catalogue.composition import MAX_PARTS, Composition
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import BASE
+from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
 
 _SLUG: Final = re.compile(r"[-\w]{1,80}", re.ASCII)
@@ -59,6 +60,18 @@ async def _one(name: str, visitor: Visitor) -> AdapterVersion:
     version = await _version(adapter, prefix, visitor) if at else adapter.published
     version.adapter = adapter
     return version
+
+
+def name_of(generation: Generation) -> str:
+    """The name, with the digests of all versions, that `find` reads back as what answers in `generation`."""
+    if generation.components:
+        return "+".join(f"{_written(each['weight'])}*{each['model']}" for each in generation.components)
+    return str(generation.adapter_version) if generation.adapter_version else BASE
+
+
+def _written(weight: float) -> str:
+    """A weight as `_WEIGHT` reads it."""
+    return f"{weight:.6f}".rstrip("0").rstrip(".")
 
 
 async def listing(visitor: Visitor) -> list[dict[str, Any]]:

@@ -70,6 +70,8 @@ class Common(Strict):
     stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
     ignore_eos: bool = False
     n: Literal[1] = 1
+    store: bool = False
+    """Whether the caller may come back for the answer: then a connection that ends does not stop it."""
     user: str | None = None
 
     @model_validator(mode="after")

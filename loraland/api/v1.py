@@ -11,6 +11,7 @@ from loraland.api import errors, naming
 from loraland.api.answering import Response, answer
 from loraland.api.authentication import KeyHolder, visitor_of
 from loraland.api.bodies import Chat, Plain
+from loraland.api.resuming import answer_again
 from loraland.api.schemas import ChatCompletion, Completion
 
 api = NinjaAPI(title="LoRA Land", version="1", docs_url=None, auth=KeyHolder(), urls_namespace="v1")
@@ -35,6 +36,16 @@ async def chat_completions(request: HttpRequest, asked: ChatCompletion) -> Respo
 @api.post("/completions", url_name="completions", response=None)
 async def completions(request: HttpRequest, asked: Completion) -> Response:
     return await answer(request, asked, Plain(asked.logprobs is not None))
+
+
+@api.get("/chat/completions/{id}", url_name="chat_completion", response=None)
+async def chat_completion(request: HttpRequest, id: str, stream: bool = False, include_usage: bool = False) -> Response:
+    return await answer_again(request, id.removeprefix("chatcmpl-"), Chat, stream, include_usage)
+
+
+@api.get("/completions/{id}", url_name="completion", response=None)
+async def completion(request: HttpRequest, id: str, stream: bool = False, include_usage: bool = False) -> Response:
+    return await answer_again(request, id.removeprefix("cmpl-"), Plain, stream, include_usage)
 
 
 def nothing_here(request: HttpRequest, rest: str) -> HttpResponse:

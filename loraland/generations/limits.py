@@ -12,12 +12,10 @@ from inference.storable import is_storable
 from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.refusal import Refused
-from loraland.generations.visitor import Visitor
+from loraland.generations.visitor import SESSIONS_PER_ADDRESS, Visitor
 from loraland.inference_client import redis
 
 HOUR: Final = 3600
-SESSIONS_PER_ADDRESS: Final = 4
-"""How many anonymous visitors' quotas one address may use up: a classroom shares an address."""
 
 SPEND: Final = """
 for i, key in ipairs(KEYS) do

@@ -46,6 +46,9 @@ class Generation(models.Model):
     user = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, blank=True, on_delete=models.SET_NULL)
     session_key = models.CharField(max_length=40, blank=True, db_index=True)
     tenant = models.CharField(max_length=64, blank=True, editable=False, help_text="Who asked, as the workers know it.")
+    address = models.CharField(
+        max_length=16, blank=True, editable=False, help_text="Whence a page asked: a keyed hash, for limits."
+    )
     source = models.CharField(max_length=12, choices=Source.choices)
     adapter_version = models.ForeignKey(
         "catalogue.AdapterVersion", null=True, blank=True, on_delete=models.PROTECT, related_name="generations"
@@ -67,7 +70,10 @@ class Generation(models.Model):
 
     class Meta:
         ordering = ["-created"]
-        indexes = [models.Index(fields=["tenant", "status"], name="generations_of_a_tenant")]
+        indexes = [
+            models.Index(fields=["tenant", "status"], name="generations_of_a_tenant"),
+            models.Index(fields=["address", "status"], name="generations_of_an_address"),
+        ]
 
     def __str__(self) -> str:
         return str(self.id)

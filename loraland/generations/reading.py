@@ -15,6 +15,7 @@ from inference.protocol import Delta, Event, is_terminal
 from inference.streams import WireError, position_of
 from loraland.generations.models import Generation
 from loraland.generations.outcomes import outcomes
+from loraland.generations.readers import readers
 from loraland.generations.steady import Steady
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import wire
@@ -52,7 +53,7 @@ async def events(generation: Generation, after: str = START) -> AsyncGenerator[R
     the cursor `START`: a reader who has text already begins it anew there. The caller checks who may read.
     Raises `inference.streams.WireError` when Redis goes while the answer is under way: read again from there.
     """
-    async with aclosing(_live(generation, after)) as live:
+    async with readers().reading(generation.wire_id, _is_new(generation)), aclosing(_live(generation, after)) as live:
         async for after, event in live:
             yield after, event
             if is_terminal(event):

@@ -12,10 +12,12 @@ from django.conf import settings
 from django.db import DatabaseError, close_old_connections
 from django.utils import timezone
 from kombu.exceptions import OperationalError
+from redis.exceptions import RedisError
 
 from inference.protocol import Failed, is_terminal
 from inference.streams import WireError
 from loraland.catalogue.models import AdapterVersion
+from loraland.generations.abandoned import Abandoned
 from loraland.generations.models import Generation
 from loraland.generations.recorder import pause, record
 from loraland.inference_client import wire
@@ -33,12 +35,15 @@ LOST: Final = "This request was lost on its way to a worker. Send it again."
 
 
 async def run(stopping: asyncio.Event) -> None:
-    """Reconcile every `EVERY_SECONDS` until `stopping` is set."""
+    """Reconcile every `EVERY_SECONDS` until `stopping` is set, and end what nobody reads."""
+    abandoned = Abandoned()
     while not stopping.is_set():
         try:
             await reconcile()
-        except (WireError, DatabaseError, OperationalError) as error:
+            await abandoned.end()
+        except (WireError, RedisError, DatabaseError, OperationalError) as error:
             logger.warning("Cannot reconcile now; trying again: %s", error)
+            abandoned.be_patient()
         await pause(stopping, EVERY_SECONDS)
 
 

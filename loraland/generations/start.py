@@ -14,9 +14,10 @@ from django.db import connection, transaction
 from redis.exceptions import RedisError
 
 from inference.protocol import Failed, Generate, Message, QueueClass, Sampling, encode
-from inference.streams import QueueFull, WireError
+from inference.streams import QueueFull, ShareTaken, WireError
 from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
+from loraland.generations import readers
 from loraland.generations.limits import check_inputs, check_size, check_stops, clamp, spend_quota
 from loraland.generations.models import Generation
 from loraland.generations.refusal import Refused
@@ -61,12 +62,15 @@ async def start(
         prompt=prompt,
         inputs=inputs,
         sampling=clamp(sampling),
-        tenant=visitor.tenant,
+        tenant=visitor.turns,
+        owner=visitor.tenant,
         created=time.time(),
     )
     await _spend(visitor)
     limit = _running_limit(visitor) if queue_class == "chat" else None
     generation = await sync_to_async(_create)(visitor, source, version, request, limit)
+    if visitor.is_anonymous or source == Generation.Source.API:
+        await readers.expect(request.id)
     await _enqueue(generation, request, queue_class)
     return generation
 
@@ -102,7 +106,11 @@ def _check_sum(composition: Composition) -> None:
 
 
 def _running_limit(visitor: Visitor) -> int:
-    return settings.MAX_RUNNING_PER_KEY if visitor.tenant.startswith("key:") else settings.MAX_RUNNING_PER_VISITOR
+    return settings.MAX_RUNNING_PER_KEY if _is_program(visitor) else settings.MAX_RUNNING_PER_VISITOR
+
+
+def _is_program(visitor: Visitor) -> bool:
+    return visitor.tenant.startswith("key:")
 
 
 async def _spend(visitor: Visitor) -> None:
@@ -127,6 +135,7 @@ def _create(
             user_id=visitor.user_id,
             session_key="" if visitor.user_id else visitor.session_key,
             tenant=visitor.tenant,
+            address="" if _is_program(visitor) else visitor.address,
             source=source,
             adapter_version=version if isinstance(version, AdapterVersion) else None,
             components=version.record if isinstance(version, Composition) else [],
@@ -137,18 +146,39 @@ def _create(
 
 def _check_running(visitor: Visitor, limit: int) -> None:
     """Count under a lock per tenant, so that two requests at once cannot both take the last place."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [visitor.tenant])
+    _lock(visitor.tenant)
     running = Generation.objects.filter(tenant=visitor.tenant).unfinished().count()
     if running >= limit:
         sentence = f"You have {running} answers in progress; wait for one to end or stop it."
         raise Refused("too_many_running", sentence, 429, retry_after=RETRY_REDIS_SECONDS)
+    if visitor.address and not _is_program(visitor):
+        _check_address(visitor)
+
+
+def _check_address(visitor: Visitor) -> None:
+    """Cookies and accounts are free, addresses are not. Strangers at an address take nothing from those signed in."""
+    _lock(visitor.address)
+    neighbours = Generation.objects.filter(address=visitor.address, user__isnull=visitor.is_anonymous)
+    if (running := neighbours.unfinished().count()) >= settings.MAX_RUNNING_PER_ADDRESS:
+        way_out = "wait for one to end, or sign in" if visitor.is_anonymous else "wait for one to end"
+        sentence = f"{running} answers are in progress for your network address, the most at once; {way_out}."
+        raise Refused("too_many_running", sentence, 429, retry_after=RETRY_REDIS_SECONDS)
+
+
+def _lock(name: str) -> None:
+    """Hold the lock of this name to the end of the transaction; in SQLite each transaction that writes is alone."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [name])
 
 
 async def _enqueue(generation: Generation, request: Generate, queue_class: QueueClass) -> None:
     try:
         await wire().submit(request, settings.BASE_KEY, queue_class, settings.QUEUE_LIMIT)
+    except ShareTaken as error:
+        sentence = f"{error.own} of your answers are waiting, your share of the queue; wait for some to begin."
+        await generation.afail(Failed(request.id, "queue_full", sentence))
+        raise Refused("queue_full", sentence, 429, retry_after=RETRY_QUEUE_SECONDS) from error
     except QueueFull as error:
         sentence = "Too many answers are waiting right now; try again in a moment."
         await generation.afail(Failed(request.id, "queue_full", sentence))

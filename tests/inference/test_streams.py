@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 
 from inference.protocol import AdapterRef, Delta, Failed, Finished, Generate, Heartbeat, Probe, Progress
 from inference.room import Room
-from inference.streams import MemoryWire, QueueFull, RedisWire, Resume, Wire, Write
+from inference.streams import MemoryWire, QueueFull, RedisWire, Resume, ShareTaken, Wire, Write
 from inference.wire import ALONE_ATTEMPTS, SUSPECT_AFTER
 from tests.redis_server import RedisServer
 
@@ -113,6 +113,34 @@ async def test_evaluation_cannot_fill_the_queue_of_chat(wire):
     await submit(wire, "e1", "e2", queue_class="evaluation", limit=2)
     await submit(wire, "a", limit=2)
     assert await wire.exists("a")
+
+
+async def submit_of(wire: Wire, tenant: str, *ids: str, limit: int) -> None:
+    for id in ids:
+        await wire.submit(Generate(id, prompt="hi", tenant=tenant), BASE, "chat", limit)
+
+
+async def test_one_tenant_leaves_places_for_all_others(wire):
+    await submit_of(wire, "key:1", *"abcd", limit=8)
+    with pytest.raises(ShareTaken, match="4 of your requests are waiting") as refusal:
+        await submit_of(wire, "key:1", "e", limit=8)
+    assert (refusal.value.own, refusal.value.waiting, await wire.exists("e")) == (4, 4, False)
+    await submit_of(wire, "key:2", "f", "g", limit=8)
+    with pytest.raises(ShareTaken):
+        await submit_of(wire, "key:2", "h", limit=8)
+    await submit_of(wire, "key:3", "i", limit=8)
+    await submit_of(wire, "key:4", "j", limit=8)
+    with pytest.raises(QueueFull) as full:
+        await submit_of(wire, "key:5", "k", limit=8)
+    assert not isinstance(full.value, ShareTaken)
+
+
+async def test_a_tenant_whose_requests_begin_may_ask_for_more(wire):
+    await submit_of(wire, "key:1", "a", "b", limit=4)
+    with pytest.raises(ShareTaken):
+        await submit_of(wire, "key:1", "c", limit=4)
+    await claim(wire, 1)
+    await submit_of(wire, "key:1", "c", limit=4)
 
 
 async def test_claimed_requests_do_not_fill_the_queue(wire):

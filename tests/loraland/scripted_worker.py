@@ -36,6 +36,7 @@ class ScriptedWorker:
     def __init__(self, wire: Wire, base: str, script: Script = echo) -> None:
         self.seen: list[Generate | Probe] = []
         self.stopped: list[str] = []
+        self.claims: dict[str, Claim] = {}
         self.leaving = False
         self._wire, self._base, self._script = wire, base, script
 
@@ -58,11 +59,15 @@ class ScriptedWorker:
 
     async def _answer(self, claim: Claim) -> None:
         self.seen.append(claim.request)
+        self.claims[claim.id] = claim
         events = self._script(claim.request)
         for event in events:
             await self._wire.append(claim, [event])
         while not (self.leaving or (events and is_terminal(events[-1]))):
-            if (await self._wire.renew(claim)).stopping:
+            receipt = await self._wire.renew(claim)
+            if not receipt.held:
+                return
+            if receipt.stopping:
                 self.stopped.append(claim.id)
                 await self._wire.finish(claim, Finished(claim.id, "stopped"))
                 return

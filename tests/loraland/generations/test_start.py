@@ -7,6 +7,7 @@ import asyncio
 import pytest
 from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
+from django.contrib.auth.models import User
 
 from inference.protocol import AdapterRef, Generate, Message, Sampling
 from inference.streams import Room
@@ -31,7 +32,7 @@ async def test_an_accepted_request_is_a_row_and_waits_on_the_wire(site_wire):
     generation = await start(ANNA, CHAT, None, messages=HELLO, sampling=Sampling(seed=5))
     stored = await Generation.objects.aget(pk=generation.pk)
     (request,) = await claimed(site_wire)
-    assert (request.id, request.messages, request.tenant) == (
+    assert (request.id, request.messages, request.owner) == (
         stored.wire_id,
         (Message("user", "hello"),),
         "session:anna",
@@ -121,6 +122,55 @@ async def test_a_visitor_has_only_so_many_answers_at_once(site_wire, settings):
     assert (refused.value.code, refused.value.status) == ("too_many_running", 429)
     await start(Visitor(None, "ben", "session:ben"), CHAT, None, messages=HELLO)
     await Generation.objects.filter(pk=second.pk).aupdate(status="done")
+    await start(ANNA, CHAT, None, messages=HELLO)
+
+
+async def test_an_address_has_only_so_many_answers_at_once(site_wire, settings):
+    settings.MAX_RUNNING_PER_ADDRESS = 2
+    for name in ("a", "b"):
+        first = await start(Visitor(None, name, f"session:{name}", "192.0.2.7"), CHAT, None, messages=HELLO)
+    third = Visitor(None, "c", "session:c", "192.0.2.7")
+    with pytest.raises(Refused, match="wait for one to end, or sign in") as refused:
+        await start(third, CHAT, None, messages=HELLO)
+    assert (refused.value.code, refused.value.status) == ("too_many_running", 429)
+    await start(Visitor(None, "d", "session:d", "192.0.2.8"), CHAT, None, messages=HELLO)
+    await Generation.objects.filter(pk=first.pk).aupdate(status="done")
+    await start(third, CHAT, None, messages=HELLO)
+
+
+async def test_strangers_at_an_address_take_nothing_from_its_users_and_its_programs(site_wire, settings):
+    settings.MAX_RUNNING_PER_ADDRESS = 1
+    users = [await sync_to_async(User.objects.create_user)(name) for name in ("ada", "bob")]
+    ada, bob = (Visitor(user.pk, "s", f"user:{user.pk}", "192.0.2.7") for user in users)
+    for visitor in (Visitor(None, "a", "session:a", "192.0.2.7"), ada, Visitor(None, "", "key:1", "192.0.2.7")):
+        await start(visitor, CHAT, None, messages=HELLO)
+    await start(Visitor(None, "", "key:1", "192.0.2.7"), Generation.Source.API, None, prompt="x")
+    with pytest.raises(Refused, match=r"for your network address, the most at once; wait for one to end\.$"):
+        await start(bob, CHAT, None, messages=HELLO)
+
+
+async def test_all_sessions_of_an_address_take_turns_as_a_few(site_wire):
+    for number in range(12):
+        await start(Visitor(None, f"s{number}", f"session:s{number}", "192.0.2.7"), CHAT, None, messages=HELLO)
+    await start(Visitor(None, "s0", "session:s0", "192.0.2.8"), CHAT, None, messages=HELLO)
+    *sybils, other = [each async for each in Generation.objects.order_by("created")]
+    assert len({each.request["tenant"] for each in sybils}) <= 4
+    assert len({each.request["owner"] for each in sybils}) == 12
+    assert other.request["tenant"] not in {each.request["tenant"] for each in sybils}
+    assert not any("192.0.2" in str(each.request) + each.address for each in [*sybils, other])
+    places = [await site_wire.place(each.wire_id) for each in [*sybils, other]]
+    assert places[-1] <= 4, "whoever is alone at an address waits for a few of the others, not for all"
+
+
+async def test_one_key_leaves_places_in_the_queue_for_everybody_else(site_wire, settings):
+    settings.QUEUE_LIMIT = 4
+    key = Visitor(None, "", "key:1")
+    for _ in range(2):
+        await start(key, Generation.Source.API, None, prompt="x")
+    with pytest.raises(Refused, match="2 of your answers are waiting, your share of the queue") as refused:
+        await start(key, Generation.Source.API, None, prompt="x")
+    assert (refused.value.code, refused.value.status, refused.value.retry_after) == ("queue_full", 429, 10)
+    assert (await Generation.objects.aget(status="error")).error == refused.value.sentence
     await start(ANNA, CHAT, None, messages=HELLO)
 
 

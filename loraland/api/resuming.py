@@ -1,0 +1,63 @@
+"""Coming back for an answer: whole, or its stream from behind the last event that a program has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from django.http import HttpRequest
+
+from inference.protocol import Delta
+from inference.streams import position_of
+from loraland.api.answering import Reader, Response, told
+from loraland.api.authentication import visitor_of
+from loraland.api.bodies import Head, Shape
+from loraland.api.errors import ApiError
+from loraland.api.naming import name_of
+from loraland.generations import reading
+from loraland.generations.models import Generation
+from loraland.inference_client import wire
+
+
+async def answer_again(
+    request: HttpRequest, id: str, shape: Callable[[bool], Shape], stream: bool, with_usage: bool
+) -> Response:
+    """The answer `id`, as far as it is there and as it comes, to the key that asked for it.
+
+    With the header ``Last-Event-ID`` a stream goes on behind that event. Raises `ApiError`: 404 for what is not the
+    key's own, 410 for a stream that has gone, and what the answer itself ended with.
+    """
+    generation = await _own(request, id)
+    after = request.headers.get("Last-Event-ID", "") if stream else ""
+    num_chars = await _length(generation, after) if after else 0
+    reader = Reader(stops=False, with_usage=with_usage, after=after or reading.START, num_chars=num_chars)
+    with_logprobs = generation.request["sampling"]["logprobs"] is not None
+    return await told(generation, _head(generation), shape(with_logprobs), reader, stream)
+
+
+async def _own(request: HttpRequest, id: str) -> Generation:
+    try:
+        return await reading.generation_of(visitor_of(request), id)
+    except Generation.DoesNotExist:
+        sentence = "There is no such answer, or it was not asked for with this key."
+        raise ApiError(404, "not_found", sentence, param="id") from None
+
+
+async def _length(generation: Generation, after: str) -> int:
+    """How many characters of the answer a caller has who was told it up to the cursor `after`."""
+    try:
+        position = position_of(after)
+    except ValueError:
+        sentence = "Last-Event-ID is the id of an event of this stream, such as 12-0."
+        raise ApiError(400, "invalid_value", sentence, param="Last-Event-ID") from None
+    history = await wire().history(generation.wire_id)
+    if not history and generation.is_finished:
+        sentence = "This stream has gone; ask again without Last-Event-ID and stream for the whole answer."
+        raise ApiError(410, "stream_gone", sentence, param="Last-Event-ID")
+    seen = [event for cursor, event in history if position_of(cursor) <= position]
+    return sum(len(event.text) for event in seen if isinstance(event, Delta))
+
+
+def _head(generation: Generation) -> Head:
+    digest = (generation.request["adapter"] or {}).get("digest", "")
+    created = int(generation.created.timestamp())
+    return Head(generation.wire_id, name_of(generation), created, digest, generation.components)
