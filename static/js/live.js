@@ -1,5 +1,4 @@
-// The lamp: what the workers hold, asked again every five seconds while the page is seen. An answer names adapters by
-// their emblem in the page's own sprite, and one that has not changed is a 304 without a body.
+// The lamp beside the base: what the workers hold, asked again every five seconds while the page is seen.
 
 const PERIOD = 5000;
 const live = document.querySelector("[data-live]");

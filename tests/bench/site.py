@@ -79,18 +79,18 @@ class Site:
 
 
 @contextmanager
-def running(var_dir: Path, models: Path, settings: dict[str, str], is_hollow: bool = False) -> Iterator[Site]:
+def running(var_dir: Path, models: Path, settings: dict[str, str], worker: str = "") -> Iterator[Site]:
     """Start a site whose base models lie in `models`, yield it when it can answer, and end it.
 
-    A hollow one has a worker that computes nothing (`tests.bench.hollow`).
+    `worker` is a module that serves instead of the site's own workers, such as `tests.bench.hollow`.
     """
     var_dir.mkdir(parents=True, exist_ok=True)
     if not (var_dir / "models").exists():
         (var_dir / "models").symlink_to(models.resolve())
     port, log = free_port(), var_dir / "site.log"
     variables = environment() | {"VAR_DIR": str(var_dir), "PORT": str(port)} | settings
-    variables |= {"WORKERS": "0"} if is_hollow else {}
-    modules = ["loraland", "tests.bench.hollow"] if is_hollow else ["loraland"]
+    variables |= {"WORKERS": "0"} if worker else {}
+    modules = ["loraland", worker] if worker else ["loraland"]
     processes = [_start(module, variables, log) for module in modules]
     try:
         url = f"http://127.0.0.1:{port}"

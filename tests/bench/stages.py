@@ -122,7 +122,7 @@ def quantised_site(bench: Bench) -> None:
 def overhead(bench: Bench) -> None:
     """What every process but the engine costs at 1,000 tokens a second."""
     if bench.wanted("scenarios", ["overhead"]):
-        with site.running(bench.directory / "hollow", bench.models, site.PLAIN, is_hollow=True) as live:
+        with site.running(bench.directory / "hollow", bench.models, site.PLAIN, worker="tests.bench.hollow") as live:
             bench.fill("scenarios", "overhead", lambda run: scenarios.overhead(live, bench.prompts, f"overhead-{run}"))
 
 
