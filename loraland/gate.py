@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django.conf import settings
+from django.db import DatabaseError
 from django.http import HttpResponse
 from django.http.cookie import parse_cookie
 from django.urls import reverse
@@ -61,7 +62,10 @@ class Gate:
             await self._take(scope, receive, send)
 
     async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
-        limit = await max_bytes(scope)
+        try:
+            limit = await max_bytes(scope)
+        except DatabaseError:
+            return await refuse(scope, ABSENT, send)
         with self._room.body(scope, receive, limit) as body:
             if body.refusal is None:
                 await self._application(scope, body.receive, send)
@@ -125,6 +129,9 @@ class Room:
 
 BUSY: Final = Refusal(503, "busy", "Too much is being sent to this site at once; send it again in a moment.")
 FULL: Final = Refusal(503, "disk_full", "The disk has no room for this upload; free some, then send it again.")
+
+
+ABSENT: Final = Refusal(503, "unavailable", "Who you are cannot be looked up just now; send it again in a moment.")
 
 
 async def max_bytes(scope: Scope) -> int:

@@ -12,6 +12,7 @@ import pytest_asyncio
 from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
 from django.contrib.auth.models import User
+from django.db import OperationalError
 from django.test import Client
 
 from loraland.gate import COPIES, FREE_MB, Gate
@@ -124,6 +125,15 @@ async def test_uploads_are_taken_while_the_disk_has_room_for_all_that_are_promis
     assert within[0][0] == 503
     assert "disk has no room" in within[0][1]
     assert (await ask("/chat/", [1], gate=Gate(reader)))[0] == 200
+
+
+async def test_an_upload_whose_sender_cannot_be_looked_up_comes_again_later(monkeypatch):
+    async def unknown(key: str) -> bool:
+        raise OperationalError("database is locked")
+
+    monkeypatch.setattr("loraland.gate.is_staff", unknown)
+    status, sentence = await ask(UPLOADS[0], [], declared=MANY, cookie="sessionid=abcdefgh")
+    assert (status, sentence.startswith("Who you are cannot be looked up")) == (503, True)
 
 
 async def test_bodies_together_hold_so_much_and_no_more(monkeypatch):
