@@ -65,6 +65,7 @@ class Scheduler:
         self._turns = SlotTurns(slots, self.traffic.loads)
         self._arrivals = 0
         self._is_hosting = False
+        self._admitted: list[Sequence] = []
 
     @property
     def room(self) -> Room:
@@ -117,15 +118,17 @@ class Scheduler:
         for sequence in self.running:
             self.priority.charge(sequence)
         self._reserve()
-        admitted = self._admit()
+        self._admit()
         self._catch_up()
         guests = self._guests()
         copies = self.prefixes.take_copies()
+        admitted = tuple(each for each in self._admitted if each.state is not State.FINISHED)
+        self._admitted = []
         if guests:
             tiles = self._tiles(guests, self.prefill_tokens)
-            return Plan((), tuple(tiles), tuple(admitted), copies, is_for_guests=True)
+            return Plan((), tuple(tiles), admitted, copies, is_for_guests=True)
         decodes, budget = self._decodes(self.prefill_tokens)
-        return Plan(tuple(decodes), tuple(self._tiles(self.running, budget)), tuple(admitted), copies)
+        return Plan(tuple(decodes), tuple(self._tiles(self.running, budget)), admitted, copies)
 
     def _catch_up(self) -> None:
         """Skip what others have read meanwhile. A sequence that was begun elsewhere may leave its whole prompt behind
@@ -199,9 +202,11 @@ class Scheduler:
             chosen += [work for turn in zip_longest(*own) for work in turn if work and work != chosen[0]]
         return sorted(chosen[: budget // TILE], key=lambda work: (work.sequence.arrival, work.start))
 
-    def _admit(self) -> list[Sequence]:
-        """Start waiting sequences in order of priority, as rows, blocks and slots allow, or others give way."""
-        admitted: list[Sequence] = []
+    def _admit(self) -> None:
+        """Start waiting sequences in order of priority, as rows, blocks and slots allow, or others give way.
+
+        Those who start are noted for the next plan, which may be that of a later call: an adapter may find no room.
+        """
         candidates, is_full = list(self.waiting), False
         while sequence := self.priority.next(candidates, self.running):
             candidates.remove(sequence)
@@ -222,8 +227,7 @@ class Scheduler:
                 self.traffic.displaced += 1
                 self._preempt(victim)
             if self._start(sequence):
-                admitted.append(sequence)
-        return admitted
+                self._admitted.append(sequence)
 
     def _victims(self, sequence: Sequence) -> list[Sequence] | None:
         """Who must give way for `sequence` to have a row and blocks; None when there is no place even so."""
@@ -277,6 +281,7 @@ class Scheduler:
         sequence.num_computed = 0
         sequence.state = State.WAITING
         self.running.remove(sequence)
+        self._turns.enter(sequence)
         self.priority.enter(sequence)
         insort(self.waiting, sequence, key=_age)
 

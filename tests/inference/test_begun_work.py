@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 from inference.kv_cache import BlockPool
 from inference.plan import Plan
 from inference.prefix_cache import PrefixCache
+from inference.protocol import QueueClass
 from inference.scheduler import Scheduler
 from inference.sequence import Sequence, State
+from inference.slot_turns import PATIENCE
 from inference.tile import TILE
 from tests.inference.test_scheduler import CountingSlots
 
@@ -114,6 +116,27 @@ def test_a_prompt_of_whole_blocks_that_a_neighbour_has_read_is_not_read_again(ro
             if work.is_sampled:
                 scheduler.finish(work.sequence)
     assert num_tiles == 2
+
+
+def test_turns_that_passed_while_it_ran_do_not_hurry_others_when_it_waits_again() -> None:
+    """An evaluation that gave way is not owed the slots of all the time in which it had one."""
+    scheduler = Scheduler(BlockPool(64, BLOCK), CountingSlots(2), 3, 256)
+
+    def add(id: str, digest: str, limit: int = 1000, queue_class: QueueClass = "chat") -> Sequence:
+        sequence = Sequence(id, (1, 2, 3), limit, digest, tenant=id, queue_class=queue_class)
+        scheduler.add(sequence)
+        step(scheduler)
+        return sequence
+
+    begun = add("evaluation", "A", queue_class="evaluation")
+    for number in range(3 * PATIENCE):
+        add(f"turn {number}", f"{number}", limit=1)
+    chats = [add(f"chat {number}", "") for number in range(3)]
+    assert (begun.state, begun.num_displaced) == (State.WAITING, 1)
+    late = add("late", "B")
+    scheduler.finish(chats[0])
+    step(scheduler)
+    assert (late.state, begun.state) == (State.RUNNING, State.WAITING)
 
 
 @settings(max_examples=150, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])

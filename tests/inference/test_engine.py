@@ -281,6 +281,24 @@ def test_a_full_device_ends_the_request_whose_adapter_found_no_room(
     assert_nothing_held(engine)
 
 
+def test_who_started_before_an_adapter_found_no_room_is_told_so(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine.machine.slots.bank, "put", Mock(side_effect=torch.OutOfMemoryError))
+    engine.machine.host_cache.load("A")
+    engine.add(ask("a"))
+    engine.add(ask("b", digest="A"))
+    engine.add(ask("gone"))
+    records = Records()
+    records.take(engine.step())
+    engine.abort("gone")
+    drain(engine, records)
+    assert records["b"].failed.code == "out_of_memory"
+    assert records["a"].states == ["running"]
+    assert records["a"].finished
+    assert "gone" not in records
+
+
 def test_a_full_device_spares_an_older_request_whose_adapter_is_still_loading(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
