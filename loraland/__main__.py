@@ -32,6 +32,8 @@ from loraland.watch import SECONDS_A_LOOK, Silent, Watch
 PYTHON: Final = sys.executable
 FREE_MB: Final = 1024
 """Room for the base model, its conversion and the database."""
+WEB_WAIT_SECONDS: Final = 5
+"""How long the web process waits for a database at most: somebody waits for its answer, where a job has time."""
 
 
 class CannotStart(Exception):
@@ -196,7 +198,7 @@ def services(names: Sequence[str] = ()) -> list[Service]:
         "worker": [worker(name) for name in ([given] if given else worker_names())],
         "celery": [Service("celery", celery_command(), watch=Watch(partial(liveness.celery, "")))],
         "trainer": [trainer(given or "trainer")],
-        "web": [Service("web", web_command(), watch=Watch(partial(liveness.web, ""), every=5.0, patience=4))],
+        "web": [web()],
     }
     return [service for kind, found in kinds.items() if not names or kind in names for service in found]
 
@@ -216,6 +218,12 @@ def trainer(name: str) -> Service:
     environment |= {"QUANTIZATION": "none", "ADAPTER_QUANTIZATION": "none"}
     watch = Watch(partial(liveness.trainer, name))
     return Service(name, (PYTHON, "-m", "inference.training", "--serve"), environment, watch)
+
+
+def web() -> Service:
+    environment = {"DATABASE_WAIT_SECONDS": str(min(settings.DATABASE_WAIT_SECONDS, WEB_WAIT_SECONDS))}
+    watch = Watch(partial(liveness.web, ""), every=5.0, patience=4)
+    return Service("web", web_command(), environment, watch)
 
 
 def web_command() -> tuple[str, ...]:

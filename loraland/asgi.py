@@ -18,6 +18,7 @@ from loraland.edge.origins import SameOrigin  # noqa: E402 - needs the apps load
 from loraland.edge.proxies import Proxies  # noqa: E402
 from loraland.gate import Gate  # noqa: E402
 from loraland.handlers import ApiHandler, Lanes, by_path  # noqa: E402
+from loraland.playground.farewell import Farewell  # noqa: E402
 from loraland.playground.routing import websocket_urlpatterns  # noqa: E402
 
 application = Proxies(
@@ -25,7 +26,7 @@ application = Proxies(
         ProtocolTypeRouter(
             {
                 "http": by_path(Lanes(ApiHandler()), django_application),
-                "websocket": SameOrigin(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+                "websocket": SameOrigin(Farewell(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),
             }
         )
     )

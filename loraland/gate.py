@@ -17,6 +17,7 @@ from django.http import HttpResponse
 from django.http.cookie import parse_cookie
 from django.urls import reverse
 
+from loraland import outage
 from loraland.api.errors import ApiError
 from loraland.playground.sessions import is_staff
 
@@ -64,7 +65,9 @@ class Gate:
     async def _take(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             limit = await max_bytes(scope)
-        except DatabaseError:
+        except DatabaseError as error:
+            if not outage.is_outage(error):
+                raise
             return await refuse(scope, ABSENT, send)
         with self._room.body(scope, receive, limit) as body:
             if body.refusal is None:

@@ -5,6 +5,7 @@ Django's own middleware is synchronous: each one that a request passes costs two
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from typing import Final
@@ -18,7 +19,7 @@ from loraland.gate import Application, Receive, Scope, Send
 
 API: str = "/v1/"
 LANES: Final = 4
-"""Threads in which the calls of programs speak with the database, in turn."""
+"""Threads in which the calls of programs speak with the database, in turn; half as many for those that only read."""
 
 
 class ApiHandler(ASGIHandler):
@@ -36,15 +37,22 @@ class Lanes:
     """An application whose calls share a few threads and their connections.
 
     Django gives every call a thread, which opens a connection, reads the schema and is kept while the answer streams.
+    Calls that only read have lanes of their own: behind others that wait to write they would wait as well.
     """
 
     def __init__(self, application: Application, count: int = LANES) -> None:
         self._application = application
-        self._lanes = cycle([ThreadPoolExecutor(1, f"lane-{number}", _keep_connection) for number in range(count)])
+        self._writing = _lanes("lane", count)
+        self._reading = _lanes("reading-lane", count // 2)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async with ThreadSensitiveContext(executor=next(self._lanes)):
+        lanes = self._reading if scope.get("method") in ("GET", "HEAD") else self._writing
+        async with ThreadSensitiveContext(executor=next(lanes)):
             await self._application(scope, receive, send)
+
+
+def _lanes(name: str, count: int) -> Iterator[ThreadPoolExecutor]:
+    return cycle([ThreadPoolExecutor(1, f"{name}-{number}", _keep_connection) for number in range(count)])
 
 
 def _keep_connection() -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import DatabaseError, connection
 from django.http import HttpRequest, JsonResponse
 
 from inference.streams import WireError
 from loraland.edge.insiders import is_internal
 from loraland.inference_client import readiness
+from loraland.storage import probe
 
 
 async def alive(request: HttpRequest) -> JsonResponse:
@@ -20,25 +20,16 @@ async def alive(request: HttpRequest) -> JsonResponse:
 
 
 async def ready(request: HttpRequest) -> JsonResponse:
-    """200 when database, Redis and a worker with the base model loaded are there; else 503 and what is missing.
+    """200 when the store, Redis and a worker with the base model loaded are there; else 503 and what is missing.
 
     How they do is told to `INTERNAL_ADDRESSES` alone: staff are known by the database, which may be what is missing.
     """
-    report: dict[str, Any] = {"base": settings.BASE_NAME, "database": await sync_to_async(_database_answers)()}
+    report: dict[str, Any] = {"base": settings.BASE_NAME, **asdict(await probe.look())}
     report |= await _workers()
-    missing = [name for name in ("database", "redis", "worker") if not report[name]]
+    missing = [name for name in ("database", "writes", "disk", "redis", "worker") if not report[name]]
     status = 503 if missing else 200
     told = report if is_internal(request) else {}
     return JsonResponse({"ready": not missing, "missing": missing, **told}, status=status)
-
-
-def _database_answers() -> bool:
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT 1 FROM django_migrations")
-    except DatabaseError:
-        return False
-    return True
 
 
 async def _workers() -> dict[str, Any]:

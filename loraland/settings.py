@@ -117,6 +117,7 @@ TEMPLATES = [
     },
 ]
 
+DATABASE_WAIT_SECONDS = environment.number("DATABASE_WAIT_SECONDS", 20, 1, 600)
 DATABASE_POOL = environment.number("DATABASE_POOL", 20, 1, 1000)
 DATABASES = {
     "default": dj_database_url.parse(
@@ -128,13 +129,16 @@ DATABASES = {
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
-        "timeout": 20,
+        "timeout": DATABASE_WAIT_SECONDS,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL;",
     }
     DATABASES["default"]["TEST"] = {"NAME": str(VAR_DIR / "test.sqlite3")}
 else:
     # Every request has a thread of its own, and would otherwise open a connection of its own in a burst.
-    DATABASES["default"]["OPTIONS"] = {"pool": {"min_size": 1, "max_size": DATABASE_POOL, "timeout": 30}}
+    DATABASES["default"]["OPTIONS"] = {
+        "pool": {"min_size": 1, "max_size": DATABASE_POOL, "timeout": DATABASE_WAIT_SECONDS},
+        "options": f"-c lock_timeout={DATABASE_WAIT_SECONDS}s",
+    }
 
 CACHES = {
     "default": {

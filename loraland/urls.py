@@ -11,6 +11,8 @@ from django.urls import include, path
 
 from loraland.playground import sign_in
 
+handler500 = "loraland.broken.broken"
+
 
 def favicon(request: HttpRequest) -> HttpResponse:
     """What browsers ask for on pages that name no icon, the admin's above all."""

@@ -7,6 +7,7 @@ import hmac
 from django.http import HttpRequest
 from ninja.security import HttpBearer
 
+from loraland.api.last_used import notes
 from loraland.api.models import PREFIX, ApiKey, hash_of
 from loraland.edge.addresses import network
 from loraland.generations.visitor import Visitor
@@ -18,7 +19,7 @@ class KeyHolder(HttpBearer):
     async def authenticate(self, request: HttpRequest, token: str) -> ApiKey | None:
         key = await active_key(token)
         if key is not None:
-            await key.atouch()
+            notes.note(key)
         return key
 
 

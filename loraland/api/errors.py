@@ -13,6 +13,7 @@ from ninja.errors import AuthenticationError, HttpError, ValidationError
 from inference.failures import meaning_of
 from inference.protocol import Failed
 from inference.streams import WireError
+from loraland import outage
 from loraland.generations.refusal import Refused
 
 logger = logging.getLogger(__name__)
@@ -68,6 +69,11 @@ def of_refusal(refusal: Refused) -> ApiError:
     return ApiError(refusal.status, refusal.code, refusal.sentence, refusal.param, refusal.retry_after)
 
 
+def of_outage() -> ApiError:
+    """The error that tells of a database or a disk that cannot do its work now."""
+    return ApiError(503, "unavailable", outage.SENTENCE, retry_after=outage.RETRY_SECONDS)
+
+
 def of_validation(error: ValidationError) -> ApiError:
     """The first thing that is wrong with a request's body, with the path to it as `param`."""
     first = error.errors[0]
@@ -106,5 +112,8 @@ def _handler(shape: Any) -> Any:
 
 
 def _unexpected(request: HttpRequest, error: Any) -> HttpResponse:
+    if outage.is_outage(error):
+        outage.note(error, request.path[:200])
+        return of_outage().response()
     logger.error("Failed to answer %s", request.path, exc_info=error)
     return ApiError(500, "internal", "Something went wrong on our side; try again.").response()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from datetime import timedelta
 from typing import Final
 
 from django.conf import settings
@@ -12,7 +11,6 @@ from django.db import models
 from django.utils import timezone
 
 PREFIX: Final = "ll_"
-LAST_USED_EVERY: Final = timedelta(minutes=1)
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
@@ -52,13 +50,6 @@ class ApiKey(models.Model):
         secret = PREFIX + secrets.token_urlsafe(32)
         self.hash, self.last_four = hash_of(secret), secret[-4:]
         return secret
-
-    async def atouch(self) -> None:
-        """Note that it was used, at most once a minute."""
-        now = timezone.now()
-        if self.last_used is None or self.last_used <= now - LAST_USED_EVERY:
-            stale = models.Q(last_used=None) | models.Q(last_used__lte=now - LAST_USED_EVERY)
-            await ApiKey.objects.filter(stale, pk=self.pk).aupdate(last_used=now)
 
 
 def hash_of(secret: str) -> str:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, contextmanager
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
 from channels.db import aclose_old_connections
+from django.db import DatabaseError
 from django.utils import timezone
 
 from inference.protocol import Delta, Event, is_terminal
 from inference.streams import WireError, position_of
+from loraland import outage
 from loraland.generations.models import Generation
 from loraland.generations.outcomes import outcomes
 from loraland.generations.readers import readers
@@ -70,7 +72,7 @@ async def _live(generation: Generation, after: str) -> AsyncGenerator[Read]:
             while not is_over:
                 while read := await stream.next(SILENCE_SECONDS):
                     yield read
-                is_over = await outcomes().has_ended(generation.id, SILENCE_SECONDS) and await _is_over(generation)
+                is_over = await _may_be_over(generation) and await _is_over(generation)
         except StopAsyncIteration:
             return
 
@@ -78,9 +80,27 @@ async def _live(generation: Generation, after: str) -> AsyncGenerator[Read]:
 async def _is_over(generation: Generation) -> bool:
     """Whether the row has an outcome. Lets the connection go: a reader may wait for minutes, and by the hundred."""
     if not generation.is_finished and not _is_new(generation):
-        await generation.arefresh_from_db(fields=["status", "text", "error_code", "error", "stats", "finished"])
+        with _asked_again_in_an_outage():
+            await generation.arefresh_from_db(fields=["status", "text", "error_code", "error", "stats", "finished"])
     await aclose_old_connections()
     return generation.is_finished
+
+
+async def _may_be_over(generation: Generation) -> bool:
+    with _asked_again_in_an_outage():
+        return await outcomes().has_ended(generation.id, SILENCE_SECONDS)
+    return False
+
+
+@contextmanager
+def _asked_again_in_an_outage() -> Iterator[None]:
+    """A stream goes on without the database, which is asked again after the next silence."""
+    try:
+        yield
+    except DatabaseError as error:
+        if not outage.is_outage(error):
+            raise
+        outage.note(error, "following an answer")
 
 
 def _is_new(generation: Generation) -> bool:

@@ -41,7 +41,7 @@ async def run(stopping: asyncio.Event) -> None:
         try:
             await reconcile()
             await abandoned.end()
-        except (WireError, RedisError, DatabaseError, OperationalError) as error:
+        except (WireError, RedisError, DatabaseError, OperationalError, OSError) as error:
             logger.warning("Cannot reconcile now; trying again: %s", error)
             abandoned.be_patient()
         await pause(stopping, EVERY_SECONDS)

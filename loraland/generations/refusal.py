@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from loraland import outage
+
 
 class Refused(Exception):
     """A request that never becomes an answer.
@@ -19,3 +24,20 @@ class Refused(Exception):
         self.status = status
         self.retry_after = retry_after
         self.param = param
+
+
+def unwritable() -> Refused:
+    """What is refused because it could not be written down."""
+    return Refused("unavailable", outage.SENTENCE, 503, retry_after=outage.RETRY_SECONDS)
+
+
+@contextmanager
+def refused_in_an_outage() -> Iterator[None]:
+    """Raise what is refused where database or disk cannot do their work."""
+    try:
+        yield
+    except Exception as error:
+        if not outage.is_outage(error):
+            raise
+        outage.note(error, "accepting a request")
+        raise unwritable() from error

@@ -20,7 +20,7 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.generations import readers
 from loraland.generations.limits import check_inputs, check_size, check_stops, clamp, spend_quota
 from loraland.generations.models import Generation
-from loraland.generations.refusal import Refused
+from loraland.generations.refusal import Refused, refused_in_an_outage
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import wire
 
@@ -68,7 +68,8 @@ async def start(
     )
     await _spend(visitor)
     limit = _running_limit(visitor) if queue_class == "chat" else None
-    generation = await sync_to_async(_create)(visitor, source, version, request, limit)
+    with refused_in_an_outage():
+        generation = await sync_to_async(_create)(visitor, source, version, request, limit)
     if visitor.is_anonymous or source == Generation.Source.API:
         await readers.expect(request.id)
     await _enqueue(generation, request, queue_class)

@@ -52,13 +52,10 @@ class Visitor:
 def visitor_of(request_or_scope: HttpRequest | Mapping[str, Any]) -> Visitor:
     """The visitor behind a request of a synchronous view, or behind a WebSocket's scope.
 
-    A request without a session gets one, so that its visitor can come back. A scope cannot set a cookie: its
-    visitor has no tenant until a page has been loaded.
+    Without a session its visitor has no tenant; the socket that a page opens begins one.
     """
     if isinstance(request_or_scope, HttpRequest):
         request = request_or_scope
-        if not request.session.session_key and not request.user.is_authenticated:
-            request.session.create()
         return _visitor(request.user, request.session, request.META.get("REMOTE_ADDR", ""))
     client = request_or_scope.get("client") or ("",)
     return _visitor(request_or_scope["user"], request_or_scope["session"], client[0])

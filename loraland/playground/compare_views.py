@@ -29,9 +29,8 @@ from loraland.playground.sampling import defaults
 @require_GET
 def compare(request: HttpRequest) -> HttpResponse:
     """Columns as the address names them, made two at least; an example fills the fields and sends nothing."""
-    visitor = visitor_of(request)
     names = request.GET.getlist("column") or request.GET.get("columns", "").split(",")
-    competitors = _competitors([name.strip() for name in names if name.strip()], visitor)
+    competitors = _competitors([name.strip() for name in names if name.strip()], request.user)
     lead = comparisons.lead_of(competitors)
     prompt = example_prompt(lead, request.GET.get("example", ""))
     return _page(request, competitors, pages.empty_columns(competitors), defaults(lead), prompt)

@@ -11,16 +11,19 @@ from uuid import UUID
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
+from django.db import DatabaseError
 
+from loraland import outage
 from loraland.generations import reading
 from loraland.generations.models import Generation
-from loraland.generations.refusal import Refused
+from loraland.generations.refusal import Refused, refused_in_an_outage
 from loraland.generations.start import start
 from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor, visitor_of
 from loraland.playground import comparisons, conversations, following, sessions
 from loraland.playground.answers import remedy_of
 from loraland.playground.conversations import Asked, Question, not_found
+from loraland.playground.farewell import SIGNED_OUT, TOO_MANY, TOO_SLOW, UNAVAILABLE
 from loraland.playground.messages import (
     MAX_BYTES,
     BadMessage,
@@ -42,11 +45,6 @@ SESSION_SECONDS: Final = 15.0
 MAX_FOLLOWED: Final = 32
 MAX_SOCKETS_PER_VISITOR: Final = 32
 
-SIGNED_OUT: Final = 4401
-TOO_SLOW: Final = 4408
-TOO_MANY: Final = 4429
-"""Close codes. A page reconnects after any other; after these it says why, or waits."""
-
 
 class Gone(Exception):
     """The page has left, or reads too slowly to be worth writing to."""
@@ -61,11 +59,12 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
         self.followed: dict[UUID, asyncio.Task[None]] = {}
         self.watch: asyncio.Task[None] | None = None
         self.is_gone = False
+        cookie = await sessions.begin(self.scope)
         self.visitor: Visitor = visitor_of(self.scope)
         self.sockets[self.visitor.tenant] += 1
-        await self.accept()
-        if not await sessions.is_live(self.scope):
-            await self.leave(SIGNED_OUT)
+        await self.accept(headers=cookie)
+        if code := await self._farewell():
+            await self.leave(code)
         elif self.sockets[self.visitor.tenant] > MAX_SOCKETS_PER_VISITOR:
             await self.leave(TOO_MANY)
         else:
@@ -86,14 +85,17 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
             request = getattr(message, "request", "")
             if not await sessions.is_live(self.scope):
                 return await self.leave(SIGNED_OUT)
-            await self._handle(message)
+            with refused_in_an_outage():
+                await self._handle(message)
         except BadMessage as error:
             await self.refuse(Refused("bad_message", str(error), 400), request=error.request)
         except Refused as refusal:
             await self.refuse(refusal, request=request, **_subject(message))
         except Gone:
             return
-        except Exception:
+        except Exception as error:
+            if outage.is_outage(error):
+                return await self.leave(UNAVAILABLE)
             logger.exception("a message of type %s could not be handled", type(message).__name__)
             sentence = "Something went wrong on our side; try again in a moment."
             await self.refuse(Refused("internal", sentence, 500), request=request, **_subject(message))
@@ -221,8 +223,9 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
             await following.follow(generation, after, self.tell)
         except Gone:
             return
-        except Exception:
-            logger.exception("following answer %s broke off", generation.id)
+        except Exception as error:
+            if not outage.is_outage(error):
+                logger.exception("following answer %s broke off", generation.id)
             await self._tell_interruption(generation.id)
 
     async def _tell_interruption(self, answer: UUID) -> None:
@@ -234,8 +237,18 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
     async def _watch_session(self) -> None:
         while not self.is_gone:
             await asyncio.sleep(SESSION_SECONDS)
-            if not await sessions.is_live(self.scope):
+            if await self._farewell() == SIGNED_OUT:
                 await self.leave(SIGNED_OUT)
+
+    async def _farewell(self) -> int:
+        """The code to close with when nobody can be known by this socket, now or any more; 0 where it may stay open."""
+        try:
+            return 0 if await sessions.is_live(self.scope) else SIGNED_OUT
+        except DatabaseError as error:
+            if not outage.is_outage(error):
+                raise
+            outage.note(error, "looking for a session")
+            return UNAVAILABLE
 
 
 async def _database(function: Any, *arguments: Any) -> Any:

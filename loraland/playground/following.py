@@ -8,10 +8,11 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
+from django.db import DatabaseError
 
 from inference.protocol import Delta, Event, Failed, Progress, Terminal
 from inference.streams import WireError
-from loraland import inference_client
+from loraland import inference_client, outage
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.playground.answers import ended, message_of
@@ -48,10 +49,18 @@ async def _told(generation: Generation, cursor: str, event: Event) -> dict[str, 
 
 
 async def _settled(generation: Generation, terminal: Terminal) -> dict[str, Any]:
-    """The end, written down first (once, whoever comes first), so that the visitor's next step can build on it."""
+    """The end, written down first (once, whoever comes first), so that the visitor's next step can build on it.
+
+    While the database takes nothing it is told all the same: the recorder goes on trying until the row is written.
+    """
     async with aclosing(reading.events(generation)) as events:
         text = "".join([event.text async for _, event in events if isinstance(event, Delta)])
-    await sync_to_async(generation.record)(terminal, text)
+    try:
+        await sync_to_async(generation.record)(terminal, text)
+    except DatabaseError as error:
+        if not outage.is_outage(error):
+            raise
+        outage.note(error, "an answer's end")
     return await _ended(generation, terminal, text)
 
 

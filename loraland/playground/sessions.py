@@ -1,12 +1,40 @@
-"""Whose a session is, and whether the one behind an open socket still holds: signing out, or in, ends it everywhere."""
+"""Whose a session is, and whether the one behind an open socket still holds: signing out, or in, ends it everywhere.
+
+A page alone begins none, since every look at one without a cookie would leave a row: only those who come with a
+browser open a socket, whose handshake gives them the cookie.
+"""
 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import Any, Final
 
 from channels.auth import get_user
 from django.conf import settings
+from django.http import HttpResponse
+
+NEWCOMER: Final = b"new"
+"""What the address of a socket asks for when its page was loaded without a session."""
+
+
+async def begin(scope: dict[str, Any]) -> list[tuple[bytes, bytes]]:
+    """Give a newcomer a session; returns the headers of the handshake's answer that have the browser keep it."""
+    session = scope["session"]
+    if session.session_key or scope["query_string"] != NEWCOMER:
+        return []
+    await session.acreate()
+    response = HttpResponse()
+    response.set_cookie(
+        settings.SESSION_COOKIE_NAME,
+        session.session_key,
+        max_age=session.get_expiry_age(),
+        domain=settings.SESSION_COOKIE_DOMAIN,
+        path=settings.SESSION_COOKIE_PATH,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=settings.SESSION_COOKIE_HTTPONLY,
+        samesite=settings.SESSION_COOKIE_SAMESITE,  # type: ignore[arg-type]
+    )
+    return [(b"set-cookie", cookie.OutputString().encode()) for cookie in response.cookies.values()]
 
 
 async def is_live(scope: dict[str, Any]) -> bool:

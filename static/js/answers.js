@@ -8,6 +8,9 @@ const FAREWELLS = {
   4401: "You signed in or out elsewhere. Reload to go on.",
   4429: "Too many pages are open. Close some, then reload.",
 };
+const UNAVAILABLE = 4503;
+const UNAVAILABLE_WAIT = 5_000;
+const STUCK = "The site cannot keep anything just now. Answers go on; this page tries again in a moment.";
 const DOWN = "The connection is down. Answers go on; this page will catch up.";
 const DROPPED = {
   type: "refused",
@@ -90,7 +93,8 @@ export class AnswerSocket extends EventTarget {
       hear({ ...DROPPED, request, ...(this.#farewell && { error: this.#farewell }) });
     }
     if (this.#farewell) return this.#tell("over", this.#farewell);
-    this.#tell("waiting");
+    if (code === UNAVAILABLE) this.#wait = Math.max(this.#wait, UNAVAILABLE_WAIT);
+    this.#tell("waiting", code === UNAVAILABLE ? STUCK : DOWN);
     this.#timer = setTimeout(() => this.#connect(), this.#wait * (0.75 + Math.random() / 2));
     this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT);
   }
@@ -163,9 +167,11 @@ export function showConnection(socket, strip) {
   const text = strip.querySelector(".connection-text");
   const button = strip.querySelector("button");
   let timer = 0;
+  let words = DOWN;
   button.addEventListener("click", () => location.reload());
   socket.addEventListener("state", ({ detail }) => {
-    if (detail.state === "waiting") timer ||= setTimeout(show, 1500, DOWN, false);
+    if (detail.state === "waiting") words = detail.text;
+    if (detail.state === "waiting") timer ||= setTimeout(() => show(words, false), 1500);
     if (detail.state !== "open" && detail.state !== "over") return;
     clearTimeout(timer);
     timer = 0;

@@ -7,7 +7,7 @@ import { Scrolling } from "./scrolling.js";
 
 const page = document.getElementById("chat");
 const transcript = document.getElementById("transcript");
-const socket = new AnswerSocket("/ws/answers/");
+const socket = new AnswerSocket(document.getElementById("connection").dataset.socket);
 const scrolling = new Scrolling(document.getElementById("latest"), transcript, page.querySelector(".chat-foot"));
 const views = new WeakMap(); // section -> AnswerView
 const form = document.getElementById("composer");

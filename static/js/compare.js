@@ -7,7 +7,7 @@ import { Composer } from "./composer.js";
 const DRAFT = "compare-draft";
 const page = document.getElementById("compare");
 const expected = document.getElementById("expected");
-const socket = new AnswerSocket("/ws/answers/");
+const socket = new AnswerSocket(document.getElementById("connection").dataset.socket);
 const columns = [...page.querySelectorAll(".column")].map(columnOf);
 const composer = new Composer(document.getElementById("composer"), { send: run, stop: stopAll });
 

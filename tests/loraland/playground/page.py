@@ -33,10 +33,14 @@ class Browser:
         return await sync_to_async(self.client.post)(path, data or {}, **more)
 
     async def visit(self) -> Self:
-        """Sign in where there is a user, then load the chat page, which gives a session to a stranger."""
+        """Sign in where there is a user, then load the chat page, whose socket gives a session to a stranger."""
         if self._user:
             await sync_to_async(self.client.force_login)(self._user)
-        assert (await self.get("/chat/")).status_code == 200
+        response = await self.get("/chat/")
+        assert response.status_code == 200
+        if 'data-socket="/ws/answers/?new"' in response.content.decode():
+            async with self.page(query="new") as page:
+                self.client.cookies.load(page.cookie)
         return self
 
     @property
@@ -50,28 +54,31 @@ class Browser:
             return Visitor(self._user.pk, self.session_key, f"user:{self._user.pk}", "", self._user.is_staff)
         return Visitor(None, self.session_key, f"session:{self.session_key}")
 
-    def page(self, origin: str = "http://localhost") -> Page:
+    def page(self, origin: str = "http://localhost", query: str = "") -> Page:
         cookie = f"{settings.SESSION_COOKIE_NAME}={self.session_key}" if self.session_key else ""
-        return Page([(b"host", b"localhost"), (b"origin", origin.encode()), (b"cookie", cookie.encode())])
+        return Page([(b"host", b"localhost"), (b"origin", origin.encode()), (b"cookie", cookie.encode())], query)
 
 
 class Page:
     """An open page: `async with browser.page() as page`. It speaks ASGI to the site's own application."""
 
-    def __init__(self, headers: list[tuple[bytes, bytes]]) -> None:
+    def __init__(self, headers: list[tuple[bytes, bytes]], query: str = "") -> None:
         scope = {
             "type": "websocket",
             "path": "/ws/answers/",
-            "query_string": b"",
+            "query_string": query.encode(),
             "headers": headers,
             "subprotocols": [],
         }
         self._socket = ApplicationCommunicator(application, scope)
         self.is_open = False
+        self.cookie = ""
 
     async def __aenter__(self) -> Self:
         await self._socket.send_input({"type": "websocket.connect"})
-        self.is_open = (await self._socket.receive_output(10))["type"] == "websocket.accept"
+        answer = await self._socket.receive_output(10)
+        self.is_open = answer["type"] == "websocket.accept"
+        self.cookie = dict(answer.get("headers", ())).get(b"set-cookie", b"").decode()
         return self
 
     async def __aexit__(

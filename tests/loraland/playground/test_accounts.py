@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from django.conf import settings as site_settings
 from django.contrib.auth.models import User
 from django.test import Client
 
@@ -27,8 +26,7 @@ def chatting(client: Client) -> Callable[[], Conversation]:
     """`chatting()` lets the client begin a chat, as the visitor that it then is."""
 
     def begin() -> Conversation:
-        client.get("/chat/")
-        key = client.cookies[site_settings.SESSION_COOKIE_NAME].value
+        key = client.session.session_key
         Comparison.objects.create(session_key=key, text="Hello")
         Generation.objects.create(session_key=key, tenant=f"session:{key}", source="chat", base="b", request={})
         return Conversation.objects.create(session_key=key, title="Bridges")

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 from django.conf import settings as site_settings
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.http import HttpResponse
 from django.test import Client
 
@@ -29,8 +30,7 @@ def topic(publish: Callable[..., AdapterVersion]) -> AdapterVersion:
 @pytest.fixture
 def kept(client: Client, topic: AdapterVersion) -> Conversation:
     """A chat of this client with one answered turn."""
-    client.get("/chat/")
-    key = client.cookies[site_settings.SESSION_COOKIE_NAME].value
+    key = client.session.session_key
     conversation = Conversation.objects.create(session_key=key, adapter=topic.adapter, title="Bridges")
     turn = Turn.objects.create(conversation=conversation, inputs={"title": "Tower Bridge", "text": "In London."})
     generation = Generation.objects.create(
@@ -46,9 +46,17 @@ def html(response: HttpResponse) -> str:
     return response.content.decode()
 
 
-def test_a_page_gives_a_stranger_a_session(client):
-    client.get("/chat/")
-    assert client.cookies[site_settings.SESSION_COOKIE_NAME].value
+@pytest.mark.parametrize("path", ["/", "/chat/", "/chat/list/", "/chat/adapters/", "/compare/", "/leaderboard/"])
+def test_a_look_at_a_page_leaves_no_session(client, topic, path):
+    """Whoever only looks is forgotten; the page's socket, which a browser opens, begins the session."""
+    page = html(client.get(path))
+    assert (Session.objects.count(), site_settings.SESSION_COOKIE_NAME in client.cookies) == (0, False)
+    has_socket = path in ("/chat/", "/compare/")
+    assert ('data-socket="/ws/answers/?new"' in page) == has_socket
+
+
+def test_a_page_of_a_visitor_who_is_known_asks_for_no_new_session(client, kept):
+    assert 'data-socket="/ws/answers/"' in html(client.get("/chat/"))
 
 
 def test_a_chat_shows_one_field_for_each_variable(client, topic):

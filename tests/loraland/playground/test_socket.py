@@ -10,6 +10,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
 from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 
 from inference.protocol import Delta, Failed, Finished
 from loraland.generations.models import Generation
@@ -212,6 +213,21 @@ async def test_hostile_output_comes_out_inert(site_wire, answering, anna):
 async def test_a_foreign_origin_is_refused(site_wire, anna):
     async with anna.page(origin="https://evil.example") as page:
         assert not page.is_open
+
+
+async def test_the_socket_of_a_newcomers_page_begins_a_session_and_keeps_what_is_asked(site_wire, transactional_db):
+    newcomer = Browser()
+    async with newcomer.page(query="new") as page:
+        started = await start(page)
+        newcomer.client.cookies.load(page.cookie)
+    kept = newcomer.client.cookies[site_settings.SESSION_COOKIE_NAME]
+    assert (kept["httponly"], kept["samesite"], kept["path"]) == (True, "Lax", "/")
+    assert (await newcomer.get(f"/chat/{started['conversation']}/")).status_code == 200
+    async with newcomer.page(query="new") as page:  # the page that was loaded before comes back
+        assert page.cookie == ""
+        await page.say(type="resume", answer=started["answer"], after="0-0")
+        assert (await page.hear())["type"] != "refused"
+    assert await Session.objects.acount() == 1
 
 
 async def test_a_socket_without_a_session_is_closed(site_wire, transactional_db):
