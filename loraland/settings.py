@@ -219,13 +219,24 @@ CELERY_WORKER_CONCURRENCY = environment.number("CELERY_WORKER_CONCURRENCY", 1, 1
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 1800}
 FOLLOW_TRAININGS_SECONDS = 3
+FORGET_STRANGERS_SECONDS = 3600
 CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"  # keeps no file: its jobs are due from the start on
 CELERY_BEAT_SCHEDULE = {
     "follow trainings": {
         "task": "loraland.training.tasks.follow_trainings",
         "schedule": FOLLOW_TRAININGS_SECONDS,
         "options": {"expires": FOLLOW_TRAININGS_SECONDS},
-    }
+    },
+    "forget strangers": {
+        "task": "loraland.playground.tasks.forget_strangers",
+        "schedule": FORGET_STRANGERS_SECONDS,
+        "options": {"expires": FORGET_STRANGERS_SECONDS},
+    },
+    "drop left uploads": {
+        "task": "loraland.catalogue.tasks.drop_left_uploads",
+        "schedule": FORGET_STRANGERS_SECONDS,
+        "options": {"expires": FORGET_STRANGERS_SECONDS},
+    },
 }
 
 # Another model to measure beside ours, at any server that speaks the OpenAI dialect

@@ -12,7 +12,8 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -133,6 +134,16 @@ def drop(token: str) -> None:
     """Remove a quarantined upload; dropping it twice is fine."""
     if token:
         shutil.rmtree(quarantined(token), ignore_errors=True)
+
+
+def drop_older(seconds: float, named: Collection[str]) -> None:
+    """Remove the quarantined uploads that are older than `seconds` and not among `named`."""
+    if not settings.QUARANTINE_DIR.is_dir():
+        return
+    before = time.time() - seconds
+    for each in settings.QUARANTINE_DIR.iterdir():
+        if _TOKEN.fullmatch(each.name) and each.name not in named and each.stat().st_mtime < before:
+            drop(each.name)
 
 
 def remove(digest: str) -> None:
