@@ -250,12 +250,16 @@ async def eventually_answered(server: Server) -> None:
                     return
 
 
-async def test_the_site_has_so_many_connections_in_all(application, settings):
+async def test_the_site_has_so_many_connections_in_all_and_some_to_spare_for_its_health_checks(application, settings):
     settings.MAX_CONNECTIONS = 2
+    settings.INTERNAL_ADDRESSES = (ipaddress.ip_network("127.0.0.1"),)
     server = Server(application)
     try:
         async with calling(server), calling(server, "127.0.0.3"):
             assert await refused(server, "127.0.0.4") == b"HTTP/1.1 503 Service Unavailable"
+            async with calling(server, "127.0.0.1") as check:
+                await check.say(GET + b"\r\n")
+                assert b"read 0" in await check.hear_answer()
         await eventually_answered(server)
     finally:
         server.close()
