@@ -18,6 +18,8 @@ from tests.bench.site import Site
 from tests.chaos.world import ADAPTERS
 
 AGAIN_SECONDS: Final = 0.5
+ENDS: Final = {"stop": "done", "length": "length"}
+"""What the API calls the ends that a row has."""
 LONGEST: Final = 240
 """Seconds after which an answer that was accepted and did not end counts as lost."""
 
@@ -137,7 +139,7 @@ class _Stream:
         self.id = chunk["id"]
         for choice in chunk["choices"]:
             self.text += choice["delta"].get("content") or ""
-            self.end = choice["finish_reason"] or self.end
+            self.end = ENDS.get(choice["finish_reason"], self.end)
 
 
 class Visitor:
