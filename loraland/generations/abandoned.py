@@ -33,10 +33,13 @@ class Abandoned:
 
 
 async def end_unread() -> None:
-    """Stop every answer that has had no reader for too long; its row says so beside what there is of its text."""
+    """Stop every answer that has had no reader for too long; its row says so beside what there is of its text.
+
+    One whose visitor has signed in since is that user's own, and kept.
+    """
     while ids := await readers.unread():
         running = Generation.objects.filter(pk__in=[UUID(id) for id in ids]).unfinished()
-        async for generation in running:
+        async for generation in running.exclude(tenant__startswith="user:"):
             await Generation.objects.filter(pk=generation.pk).unfinished().aupdate(error_code=CODE, error=_sentence())
             await stop(generation)
         await readers.forget(ids)

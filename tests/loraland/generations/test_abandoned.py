@@ -6,7 +6,9 @@ import asyncio
 from contextlib import aclosing
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
+from django.contrib.auth.models import User
 from django.template.loader import render_to_string
 
 from inference.protocol import Delta, Finished, Message
@@ -16,6 +18,7 @@ from loraland.generations.models import Generation
 from loraland.generations.recorder import Recorder
 from loraland.generations.start import start
 from loraland.generations.visitor import Visitor
+from loraland.playground.accounts import adopt
 from loraland.playground.answers import view_of
 from tests.loraland.scripted_worker import ScriptedWorker, echo
 
@@ -122,6 +125,15 @@ async def test_programs_are_treated_as_strangers_and_others_may_close_the_page(s
     await asyncio.sleep(GRACE)
     await end_unread()
     assert (await outcome(generation))[0] == status
+
+
+async def test_an_answer_is_kept_for_a_visitor_who_signs_in_meanwhile(site_wire):
+    generation = await ask()
+    user = await sync_to_async(User.objects.create_user)("anna")
+    await sync_to_async(adopt)(ANNA.session_key, user)
+    await asyncio.sleep(GRACE)
+    await end_unread()
+    assert await outcome(generation) == ("queued", "")
 
 
 async def test_an_answer_that_has_ended_stays_as_it_is(site_wire):
