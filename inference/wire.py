@@ -19,7 +19,7 @@ from inference.sequence import Resume
 
 SUSPECT_AFTER: Final = 2
 """A request is suspected once so many workers in a row ended before it had another token: it is then claimed alone."""
-ALONE_ATTEMPTS: Final = 3
+ALONE_ATTEMPTS: Final = 5
 """A suspect is given up when so many more ended that answered nothing else, again without a token in between."""
 ORPHAN_LEASES: Final = 3
 """How many leases a started answer waits for a worker of its fingerprint when none is alive."""
@@ -266,7 +266,7 @@ def verdict(id: str, doom: str) -> Terminal:
 
 
 _SENTENCES: Final[dict[str, str]] = {
-    "worker_lost": "Three workers ended while they answered nothing but this. Change the prompt or try again later.",
+    "worker_lost": "Five workers ended while they answered nothing but this. Change the prompt or try again later.",
     "fingerprint_changed": "The worker that began this answer has gone and no other computes alike. Send it again.",
     "invalid_request": "This request was written by another version of the site. Reload the page and send it again.",
     "internal": "This answer was written by another version of the site. Reload the page and send it again.",

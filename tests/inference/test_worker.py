@@ -244,7 +244,7 @@ async def supervised(wire, make: Callable = FakeEngine) -> AsyncIterator[list[in
     await asyncio.wait_for(task, 10)
 
 
-async def test_a_request_that_breaks_the_device_fails_when_it_has_been_alone_with_three(wire):
+async def test_a_request_that_breaks_the_device_fails_when_it_has_been_alone_with_five(wire):
     await ask(wire, "a", prompt="explode")
     for attempt in range(SUSPECT_AFTER + ALONE_ATTEMPTS):
         assert await asyncio.wait_for(Worker(wire, FakeEngine, WorkerConfig(BASE, f"w{attempt}")).run(), 10) == 1
