@@ -192,7 +192,7 @@ def services(names: Sequence[str] = ()) -> list[Service]:
 
     Those named keep the `WORKER_NAME` that they are given; those of the whole site are told apart by numbers.
     """
-    given = os.environ.get("WORKER_NAME") if names else None
+    given = settings.WORKER_NAME if names else ""
     kinds = {
         "recorder": [Service("recorder", (PYTHON, "manage.py", "record"), watch=Watch(partial(liveness.recorder, "")))],
         "worker": [worker(name) for name in ([given] if given else worker_names())],

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from pytest_django import Settings
 
 from loraland.__main__ import CannotStart, check_disk, check_port, main, redis_command, services
 from loraland.supervisor import Service, Supervisor
@@ -257,8 +258,8 @@ def test_every_service_of_the_site_is_watched() -> None:
     assert all(service.watch for service in services())
 
 
-def test_one_service_may_be_kept_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WORKER_NAME", "box-7")
+def test_one_service_may_be_kept_alone(settings: Settings) -> None:
+    settings.WORKER_NAME = "box-7"
     assert [service.name for service in services(["web"])] == ["web"]
     assert [service.environment["WORKER_NAME"] for service in services(["worker"])] == ["box-7"]
     assert [service.environment["WORKER_NAME"] for service in services(["trainer"])] == ["box-7"]
