@@ -13,6 +13,8 @@ from loraland.catalogue.template import TemplateError, check_examples, check_fie
 
 NAME: Final = "card.toml"
 MAX_CARD_BYTES: Final = 256 * 1024
+MAX_DOTS: Final = 250
+"""In one line. The work of tomllib grows with the square of the parts of a key such as a.b.c, which fills 256 KB."""
 
 TEXTS: Final = {
     "name": 120,
@@ -90,7 +92,7 @@ def read_card(path: Path) -> Card:
     if path.stat().st_size > MAX_CARD_BYTES:
         raise CardError([f"{NAME} is larger than {MAX_CARD_BYTES // 1024} KB."])
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = _parse(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise CardError([f"{NAME} is not TOML: {error}."]) from error
     if not is_storable(data):
@@ -102,6 +104,13 @@ def read_card(path: Path) -> Card:
     values: dict[str, Any] = {key: data.get(key, "") for key in TEXTS}
     values |= {key: _plain(data.get(key, {})) for key in TABLES}
     return Card(**values, **prompt)
+
+
+def _parse(text: str) -> dict[str, Any]:
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > MAX_DOTS:
+            raise ValueError(f"line {number} has more than {MAX_DOTS} dots; break it, or give its key fewer parts")
+    return tomllib.loads(text)
 
 
 def _unknown(data: dict[str, Any]) -> list[str]:

@@ -10,10 +10,12 @@ import re
 from typing import Final
 
 _SAMPLE: Final = re.compile(
-    r"^\W*Sample input\W*?:[*_ ]*\n?(?P<sample>.*?)(?=^\W*Sample output\b|^\s*(?:\\?-){3,}\s*$|\Z)",
+    r"^[^\w\n]*+Sample input[^\w\n:]*+:[*_ ]*+\n?"
+    r"(?P<sample>.*?)(?=^[^\w\n]*+Sample output\b|^[^\S\n]*+(?:\\?-){3,}+[^\S\n]*+$|\Z)",
     re.MULTILINE | re.DOTALL | re.IGNORECASE,
 )
-_PART: Final = re.compile(r"(?P<mark>###\s*(?P<name>[^\n:#]{1,60}?)\s*:)(?P<value>[^#]*(?:#(?!##)[^#]*)*)")
+"""No part but the sample itself goes beyond its line: a README may have any number of empty ones."""
+_PART: Final = re.compile(r"(?P<mark>###\s*+(?P<name>[^\n:#]{0,60}?)\s*:)(?P<value>[^#]*+(?:#(?!##)[^#]*+)*+)")
 
 
 def template_of(readme: str) -> str:
