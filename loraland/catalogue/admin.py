@@ -15,7 +15,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from loraland.catalogue import store
-from loraland.catalogue.forms import UploadForm
+from loraland.catalogue.forms import PromptForm, UploadForm
 from loraland.catalogue.hub import HubError
 from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
 from loraland.catalogue.published_import import fetch_published
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     VersionAdminBase = admin.ModelAdmin[AdapterVersion]
 else:
     AdapterAdminBase = VersionAdminBase = admin.ModelAdmin
+
+PROMPT = ("template", "field_names", "example_lines")
 
 admin.site.site_header = admin.site.site_title = "LoRA Land"
 
@@ -69,12 +71,12 @@ class AdapterVersionAdmin(VersionAdminBase):
     search_fields = ("digest", "adapter__slug", "adapter__name")
     actions = ("publish", "retire", "validate_again")
     upload_fieldsets = (
-        ("Files", {"fields": ("config_file", "weights_file", "archive", "publish_when_ready")}),
+        ("Files", {"fields": ("config_file", "weights_file", "archive", "publish_when_ready", "held")}),
         (
             "Adapter",
             {"fields": ("adapter", "name", "slug", "category", "summary", "description", "license", "author", "base")},
         ),
-        ("Prompt", {"fields": ("template", "field_names", "example_lines")}),
+        ("Prompt", {"fields": ("template", "chats_freely", "field_names", "example_lines")}),
     )
     view_fieldsets = (
         (None, {"fields": ("adapter", "status", "all_reasons", "proof_due", "logit_delta", "publish_when_ready")}),
@@ -131,17 +133,23 @@ class AdapterVersionAdmin(VersionAdminBase):
     def get_form(
         self, request: HttpRequest, obj: AdapterVersion | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
-        return super().get_form(request, obj, change, **kwargs) if obj else UploadForm
+        if obj is None:
+            return type("UploadForm", (UploadForm,), {"user_id": request.user.pk})
+        may_mend = self.has_change_permission(request, obj)
+        return PromptForm if may_mend else super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: AdapterVersion | None = None) -> Any:
-        return self.view_fieldsets if obj else self.upload_fieldsets
+        if obj is None:
+            return self.upload_fieldsets
+        if not self.has_change_permission(request, obj):
+            return self.view_fieldsets
+        mended = {"fields": PROMPT, "description": "A prompt can be mended in place; the weights stay what they are."}
+        return [(name, mended if name == "Prompt" else part) for name, part in self.view_fieldsets]
 
     def get_readonly_fields(self, request: HttpRequest, obj: AdapterVersion | None = None) -> Any:
-        return [name for _, part in self.view_fieldsets for name in part["fields"]] if obj else ()
-
-    def has_change_permission(self, request: HttpRequest, obj: AdapterVersion | None = None) -> bool:
-        """Actions need the permission to change; a single version has nothing to fill in."""
-        return obj is None and super().has_change_permission(request, obj)
+        shown = [name for _, part in self.get_fieldsets(request, obj) for name in part["fields"]] if obj else []
+        may_mend = obj is not None and self.has_change_permission(request, obj)
+        return [name for name in shown if not (may_mend and name in PROMPT)]
 
     def has_view_permission(self, request: HttpRequest, obj: AdapterVersion | None = None) -> bool:
         return super().has_view_permission(request, obj) or super().has_change_permission(request, obj)
@@ -153,20 +161,36 @@ class AdapterVersionAdmin(VersionAdminBase):
 
     def save_form(self, request: HttpRequest, form: Any, change: bool) -> AdapterVersion:
         """Submit the upload at once: the version to show next may be one that exists."""
+        if change:
+            return form.instance  # type: ignore[no-any-return]
         form.submission = submission = form.submit(request.user)
         if submission.was_repaired:
             messages.warning(request, "The stored files were damaged; they were repaired from this upload.")
+        if submission.twins:
+            named = ", ".join(f"{each.adapter.name} ({each}, {each.get_status_display()})" for each in submission.twins)
+            messages.warning(request, f"Other names have exactly these weights already: {named}.")
+        if form.ignored:
+            messages.info(
+                request, f"Nobody needs these files of the .zip, and they were left out: {', '.join(form.ignored)}."
+            )
         version: AdapterVersion = submission.version
         return version
 
     def save_model(self, request: HttpRequest, obj: AdapterVersion, form: Any, change: bool) -> None:
-        if form.submission.is_new:
-            validate_version.delay_on_commit(obj.pk)
+        if not change:
+            if form.submission.is_new:
+                validate_version.delay_on_commit(obj.pk)
+        elif form.mend():
+            messages.warning(
+                request, "Its score was measured with the other prompt and is no longer shown; measure again."
+            )
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
         return None  # an upload has no related rows to save
 
     def construct_change_message(self, request: HttpRequest, form: Any, formsets: Any, add: bool = False) -> Any:
+        if not add:
+            return [{"changed": {"fields": [f"prompt; it was {form.initial['template']!r}"]}}]
         known = "" if form.submission.is_new else " It is in the catalogue already; nothing changed."
         return f"Uploaded for {form.submission.version.adapter.slug}.{known}"
 
@@ -184,6 +208,8 @@ class AdapterVersionAdmin(VersionAdminBase):
     @admin.action(description="Publish", permissions=["change"])
     def publish(self, request: HttpRequest, versions: QuerySet[AdapterVersion]) -> None:
         self._take_step(request, versions, "publish", "Published.")
+        for version in versions.filter(status=AdapterVersion.Status.PUBLISHED, template=""):
+            messages.warning(request, f"{version} has no prompt: it chats freely. Its page here takes one.")
 
     @admin.action(description="Retire (answers under way finish)", permissions=["change"])
     def retire(self, request: HttpRequest, versions: QuerySet[AdapterVersion]) -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidget
+from django.core import signing
 from django.core.files.uploadedfile import UploadedFile
 from django.core.validators import RegexValidator
 from django.utils.text import slugify
 
-from loraland.catalogue import store
-from loraland.catalogue.archive import ArchiveRefused, read_archive
+from loraland.catalogue import card, store
+from loraland.catalogue.archive import ArchiveRefused, Contents, read_archive
 from loraland.catalogue.card import TEXTS, Card
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import refusal
 from loraland.catalogue.submission import Submission, submit
+from loraland.catalogue.tasks import LEFT_SECONDS
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples
 
 if TYPE_CHECKING:
@@ -29,15 +32,96 @@ else:
     Upload = UploadedFile
 
 LINE = AdminTextInputWidget
+HELD = "loraland.catalogue.upload"
+WITHOUT_PROMPT = (
+    "Without the prompt that it was trained on it would be published as a free chat. Write the prompt, tick “It chats "
+    "freely”, or untick “Publish when ready” and write it later."
+)
 NOT_A_PATH = RegexValidator(r"^[^/\\]*$", "Write a name without slashes.")
 
 
-class UploadForm(ModelForm):
-    """Two files or one .zip of them, for a new adapter or for a new version of one."""
+class PromptForm(ModelForm):
+    """The prompt of a version, its fields and its examples: written with an upload, or mended in place."""
 
+    template = forms.CharField(
+        required=False,
+        strip=False,
+        widget=AdminTextareaWidget({"rows": 8}),
+        help_text="The prompt it was trained on, with {field} where an input goes. Without one it chats freely.",
+    )
+    field_names = forms.CharField(
+        required=False,
+        label="Fields",
+        widget=LINE,
+        help_text="Names with commas between; every {placeholder} if empty.",
+    )
+    example_lines = forms.CharField(
+        required=False,
+        label="Example inputs",
+        widget=AdminTextareaWidget({"rows": 5}),
+        help_text='One JSON object a line: {"text": "What a day!", "expected": "joy"}',
+    )
+
+    class Meta:
+        model = AdapterVersion
+        fields: tuple[str, ...] = ()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.instance.pk:
+            self.initial.update(prompt_lines(self.instance.template, self.instance.field_names, self.instance.examples))
+
+    def clean(self) -> dict[str, Any]:
+        cleaned = super().clean() or self.cleaned_data
+        self._clean_prompt(cleaned, self.instance.fields)
+        return cleaned
+
+    def mend(self) -> bool:
+        """Keep what was written; whether it changes what the weights read."""
+        cleaned = self.cleaned_data
+        return self.instance.mend(cleaned["template"], cleaned["fields"], cleaned["examples"])
+
+    def _clean_prompt(self, cleaned: dict[str, Any], known: list[dict[str, Any]]) -> None:
+        """`known` are fields whose labels and rows are kept for those of the same name."""
+        template = cleaned.get("template", "").replace("\r\n", "\n")
+        names = [name.strip() for name in cleaned.get("field_names", "").split(",") if name.strip()]
+        cleaned.update(template=template, fields=[], examples=[])
+        labelled = {field["name"]: field for field in known}
+        try:
+            cleaned["fields"] = [labelled.get(field["name"], field) for field in fields_of(template, names)]
+        except TemplateError as error:
+            return self.add_error("field_names" if names else "template", error.reasons)
+        try:
+            cleaned["examples"] = parse_examples(cleaned.get("example_lines", ""), cleaned["fields"])
+        except TemplateError as error:
+            self.add_error("example_lines", error.reasons)
+        return None
+
+
+def prompt_lines(template: str, names: Iterable[str], examples: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """A prompt as `PromptForm` shows it."""
+    lines = [json.dumps(dict(example), ensure_ascii=False) for example in examples]
+    return {"template": template, "field_names": ", ".join(names), "example_lines": "\n".join(lines)}
+
+
+class UploadForm(PromptForm):
+    """Two files or one .zip of them, for a new adapter or for a new version of one.
+
+    A card in the .zip fills what is left empty. Files outlive a form that is refused: they are offered again to
+    whoever sent them.
+    """
+
+    user_id: int | None = None
+    """Who uploads: the admin gives each request a class of its own."""
+
+    held = forms.CharField(required=False, widget=forms.HiddenInput)
     config_file = forms.FileField(required=False, label=store.CONFIG)
     weights_file = forms.FileField(required=False, label=store.WEIGHTS)
-    archive = forms.FileField(required=False, label="or one .zip of the two")
+    archive = forms.FileField(
+        required=False,
+        label="or one .zip of the two",
+        help_text=f"A {card.NAME} in it fills what you leave empty below; a score is measured here.",
+    )
 
     adapter = forms.ModelChoiceField(
         Adapter.objects.all(),
@@ -67,40 +151,42 @@ class UploadForm(ModelForm):
         help_text=f"Name of the base model; read from {store.CONFIG} if empty. The shapes of the tensors decide.",
     )
 
-    template = forms.CharField(
+    chats_freely = forms.BooleanField(
         required=False,
-        strip=False,
-        widget=AdminTextareaWidget({"rows": 8}),
-        help_text="The prompt it was trained on, with {field} where an input goes. Empty: free chat.",
-    )
-    field_names = forms.CharField(
-        required=False,
-        label="Fields",
-        widget=LINE,
-        help_text="Names with commas between; every {placeholder} if empty.",
-    )
-    example_lines = forms.CharField(
-        required=False,
-        label="Example inputs",
-        widget=AdminTextareaWidget({"rows": 5}),
-        help_text='One JSON object a line: {"text": "What a day!", "expected": "joy"}',
+        label="It chats freely",
+        help_text="It was trained on conversations and has no prompt of its own.",
     )
 
     class Meta:
         model = AdapterVersion
         fields = ("publish_when_ready",)
 
+    def full_clean(self) -> None:
+        """Files first: what is wrong with the rest must not cost them."""
+        self.token = ""
+        self.card: Card | None = None
+        self.ignored: tuple[str, ...] = ()
+        self.faults: list[tuple[str, Any]] = []
+        if self.is_bound:
+            self.data: Any = self.data.copy()
+            self._receive()
+            self._fill_from_card()
+        super().full_clean()
+
     def clean(self) -> dict[str, Any]:
-        cleaned = super().clean() or self.cleaned_data
+        cleaned = super().clean()
+        for name, fault in self.faults:
+            self.add_error(name, fault)
+        cleaned["token"] = self.token
         if cleaned.get("adapter"):
             self._check_empty(
                 cleaned, "name", "slug", "category", "summary", "description", "license", "author", "base"
             )
         else:
             self._check_new(cleaned)
-        self._clean_prompt(cleaned)
-        if not self.errors:
-            self._receive(cleaned)
+        is_bare = not cleaned.get("template", "refused already").strip() and not cleaned.get("chats_freely")
+        if is_bare and cleaned.get("publish_when_ready"):
+            self.add_error("template", WITHOUT_PROMPT)
         return cleaned
 
     def submit(self, user: User) -> Submission:
@@ -128,54 +214,82 @@ class UploadForm(ModelForm):
             self.add_error("slug", f"{slug} exists already; choose it under “New version of”, or write another slug.")
         return None
 
-    def _clean_prompt(self, cleaned: dict[str, Any]) -> None:
+    def _clean_prompt(self, cleaned: dict[str, Any], known: list[dict[str, Any]]) -> None:
+        """What is left empty for a new version is taken from the latest."""
         latest = cleaned["adapter"].versions.first() if cleaned.get("adapter") else None
-        template = cleaned.get("template", "").replace("\r\n", "\n")
-        names = [name.strip() for name in cleaned.get("field_names", "").split(",") if name.strip()]
-        if not template.strip() and latest:
-            template, names = latest.template, names or list(latest.field_names)
-        cleaned.update(template=template, fields=[], examples=[])
-        try:
-            cleaned["fields"] = self._with_labels(fields_of(template, names), latest)
-        except TemplateError as error:
-            return self.add_error("field_names" if names else "template", error.reasons)
-        try:
-            cleaned["examples"] = parse_examples(cleaned.get("example_lines", ""), cleaned["fields"])
-        except TemplateError as error:
-            self.add_error("example_lines", error.reasons)
+        if latest and not cleaned.get("template", "").strip():
+            cleaned["template"] = latest.template
+            cleaned["field_names"] = cleaned.get("field_names") or ", ".join(latest.field_names)
+            cleaned["chats_freely"] = cleaned.get("chats_freely") or not latest.template
+        of_card: list[dict[str, Any]] = self.card.fields if self.card else []
+        super()._clean_prompt(cleaned, [*(latest.fields if latest else []), *of_card])
         if latest and not cleaned["examples"] and latest.fields == cleaned["fields"]:
             cleaned["examples"] = latest.examples
-        return None
 
-    def _with_labels(self, fields: list[dict[str, Any]], latest: AdapterVersion | None) -> list[dict[str, Any]]:
-        """`fields` with the labels and rows that the latest version gave to those of the same name."""
-        known = {field["name"]: field for field in latest.fields} if latest else {}
-        return [known.get(field["name"], field) for field in fields]
-
-    def _receive(self, cleaned: dict[str, Any]) -> None:
-        """Put the files into quarantine, once everything else on the form is right."""
-        config, weights, archive = (cleaned.get(name) for name in ("config_file", "weights_file", "archive"))
+    def _receive(self) -> None:
+        """Put the files into quarantine, or find those that a refused form left there."""
+        config, weights, archive = (self.files.get(name) for name in ("config_file", "weights_file", "archive"))
+        held = self._held()
+        if not (config or weights or archive) and held:
+            return self._hold(held)
         if bool(archive) == bool(config or weights) or bool(config) != bool(weights):
-            return self.add_error(
-                "config_file", f"Choose {store.CONFIG} and {store.WEIGHTS}, or one .zip of exactly these two."
+            return self.faults.append(
+                ("config_file", f"Choose {store.CONFIG} and {store.WEIGHTS}, or one .zip of exactly these two.")
             )
         try:
-            cleaned["token"] = store.receive(_files(config, weights, archive))
+            contents = _contents(config, weights, archive)
+            self.ignored = contents.ignored
+            self._hold(store.receive(contents.files))
         except (ArchiveRefused, store.TooLarge) as error:
             where = "archive" if archive else "weights_file"
-            self.add_error(where, error.reasons if isinstance(error, ArchiveRefused) else f"Too large: {error}.")
-        return None
+            said = error.reasons if isinstance(error, ArchiveRefused) else f"Too large: {error}."
+            return self.faults.append((where, said))
+        return store.drop(held)
+
+    def _held(self) -> str:
+        """The quarantine that this form names, if it is this person's, there yet, and no version's."""
+        try:
+            user_id, token = signing.loads(self.data.get("held", ""), salt=HELD, max_age=LEFT_SECONDS)
+        except (signing.BadSignature, TypeError, ValueError):
+            return ""
+        is_free = user_id == self.user_id and store.quarantined(token).is_dir()
+        return token if is_free and not AdapterVersion.objects.filter(quarantine=token).exists() else ""
+
+    def _hold(self, token: str) -> None:
+        self.token = token
+        self.data["held"] = signing.dumps([self.user_id, token], salt=HELD)
+        size = sum(path.stat().st_size for path in store.quarantined(token).iterdir()) / 1e6
+        kept = f"Your files are here ({size:.1f} MB); choose others only to put them in their place."
+        self.fields["config_file"].help_text = kept
+
+    def _fill_from_card(self) -> None:
+        """Let the card say what the form leaves empty; the texts of an adapter that is here stay its own."""
+        path = store.quarantined(self.token) / card.NAME if self.token else None
+        if path is None or not path.exists():
+            return
+        try:
+            self.card = found = card.read_card(path)
+        except card.CardError as error:
+            return self.faults.append(("archive", error.reasons))
+        texts = {} if self.data.get("adapter") else {key: getattr(found, key) for key in TEXTS}
+        names = [field["name"] for field in found.fields]
+        prompt = {} if self.data.get("template", "").strip() else prompt_lines(found.template, names, found.examples)
+        for key, value in {**texts, **prompt}.items():
+            if not self.data.get(key, "").strip():
+                self.data[key] = value
 
     def _card(self) -> Card:
         cleaned = self.cleaned_data
         texts = {key: cleaned.get(key, "") for key in TEXTS}
-        return Card(**texts, template=cleaned["template"], fields=cleaned["fields"], examples=cleaned["examples"])
+        prompt = {name: cleaned[name] for name in ("template", "fields", "examples")}
+        made: dict[str, Any] = {"dataset": self.card.dataset, "training": self.card.training} if self.card else {}
+        return Card(**texts, **prompt, **made)
 
 
-def _files(config: Upload | None, weights: Upload | None, archive: Upload | None) -> dict[str, Iterable[bytes]]:
-    """The chunks of the two files. The names that the browser sent are never used."""
+def _contents(config: Upload | None, weights: Upload | None, archive: Upload | None) -> Contents:
+    """The chunks of the files. The names that the browser sent are never used."""
     if archive:
         return read_archive(cast("IO[bytes]", archive))
     assert config is not None
     assert weights is not None
-    return {store.CONFIG: config.chunks(), store.WEIGHTS: weights.chunks()}
+    return Contents({store.CONFIG: config.chunks(), store.WEIGHTS: weights.chunks()})

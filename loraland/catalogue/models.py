@@ -310,6 +310,16 @@ class AdapterVersion(models.Model):
             self._change(status=self.Status.PUBLISHED, published_at=timezone.now())
             self._show()
 
+    def mend(self, template: str, fields: list[dict[str, Any]], examples: list[dict[str, Any]]) -> bool:
+        """Give the same weights another prompt. Whether they read other words now, and their score no longer holds.
+
+        What was answered stays as it was; an answer under way goes on with the prompt that it was asked with.
+        """
+        reads_otherwise = (template, [each["name"] for each in fields]) != (self.template, [*self.field_names])
+        values: dict[str, Any] = {"template": template, "fields": fields, "examples": examples}
+        self._change(**values, **({"score": {}} if reads_otherwise else {}))
+        return reads_otherwise
+
     def list_unserved(self) -> None:
         """Show this version greyed out, because its base is not the one that is served."""
         with transaction.atomic():

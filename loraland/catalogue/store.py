@@ -28,6 +28,8 @@ from inference.identity import HeaderError, adapter_digest
 CONFIG: Final = adapter_json.NAME
 WEIGHTS: Final = "adapter_model.safetensors"
 FILES: Final = (CONFIG, WEIGHTS)
+CARD: Final = "card.toml"
+"""What may lie beside them in quarantine, and goes no further."""
 
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -44,10 +46,10 @@ class TooLarge(ValueError):
 def receive(files: Mapping[str, Iterable[bytes]]) -> str:
     """Write the chunks of `files` into a new quarantine directory and return its name.
 
-    `files` has exactly the names in `FILES`. Raises `TooLarge` past the site's limit, and whatever reading raises;
-    then nothing is left behind.
+    `files` has the names in `FILES`, and may have `CARD`. Raises `TooLarge` past the site's limit, and whatever
+    reading raises; then nothing is left behind.
     """
-    assert set(files) == set(FILES)
+    assert set(files) - {CARD} == set(FILES)
     token = uuid4().hex
     directory = quarantined(token)
     directory.mkdir(mode=0o700, parents=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,6 +31,8 @@ class Submission:
     version: AdapterVersion
     is_new: bool
     was_repaired: bool = False
+    twins: tuple[AdapterVersion, ...] = ()
+    """Versions of other adapters with the same weights."""
 
 
 def digest_in(directory: Path) -> str:
@@ -56,11 +59,12 @@ def submit(token: str, slug: str, card: Card, *, user: User | None = None, publi
     An adapter that exists keeps its name and texts. A rejected version of the same digest gives way.
     """
     digest = digest_in(store.quarantined(token))
+    twins = tuple(_twins(slug, digest))
     if existing := find(slug, digest):
         config, _, _ = read_config(store.quarantined(token) / store.CONFIG)
         was_repaired = store.keep(token, digest, config)  # the row may have outlived the disk
         store.drop(token)
-        return Submission(existing, False, was_repaired)
+        return Submission(existing, False, was_repaired, twins)
     with transaction.atomic():
         adapter, _ = Adapter.objects.get_or_create(slug=slug, defaults=_about(card, token))
         adapter.versions.filter(status=AdapterVersion.Status.REJECTED, digest=digest).exclude(digest="").update(
@@ -77,7 +81,12 @@ def submit(token: str, slug: str, card: Card, *, user: User | None = None, publi
             training=card.training,
             score=card.score,
         )
-    return Submission(version, True)
+    return Submission(version, True, twins=twins)
+
+
+def _twins(slug: str, digest: str) -> Iterable[AdapterVersion]:
+    same = AdapterVersion.objects.filter(digest=digest).exclude(digest="").exclude(adapter__slug=slug)
+    return same.exclude(status=AdapterVersion.Status.REJECTED).select_related("adapter")
 
 
 def _about(card: Card, token: str) -> dict[str, object]:

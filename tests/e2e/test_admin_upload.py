@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import time
 from pathlib import Path
 
@@ -81,3 +82,33 @@ def test_a_damaged_upload_is_rejected_with_its_reasons(admin: Page, tmp_path: Pa
     assert status_after_validation(admin) == "rejected"
     expect(admin.locator(".field-all_reasons")).to_contain_text(re.compile("bytes"))
     assert admin.request.get("/adapters/cut-short/").status == 404
+
+
+def test_a_shipped_adapter_zipped_with_its_folder_is_taken_at_once(admin: Page, tmp_path: Path) -> None:
+    archive = Path(shutil.make_archive(str(tmp_path / "viggo"), "zip", REPO / "adapters", "viggo"))
+    admin.locator("#id_archive").set_input_files(archive)
+    admin.get_by_role("button", name="Upload", exact=True).click()
+    expect(admin.get_by_text("Received. It is examined now")).to_be_visible()
+    expect(admin.get_by_text("have exactly these weights already: Video game talk from data")).to_be_visible()
+    assert status_after_validation(admin) == "published"
+    expect(admin.locator("#id_template")).to_have_value("Meaning: {representation}\nLine:")
+    admin.goto("/adapters/video-game-talk-from-data/")
+    expect(admin.get_by_text("Stardew Valley").first).to_be_visible()
+
+
+def test_a_refused_form_keeps_its_files_and_asks_for_the_prompt(admin: Page, tmp_path: Path) -> None:
+    config, weights = stronger(tmp_path)
+    settings = json.loads(config.read_text())
+    config.write_text(json.dumps({**settings, "lora_alpha": settings["lora_alpha"] + 1}))
+    admin.locator("#id_config_file").set_input_files(config)
+    admin.locator("#id_weights_file").set_input_files(weights)
+    admin.locator("#id_name").fill("Without a prompt")
+    admin.get_by_role("button", name="Upload", exact=True).click()
+    expect(admin.get_by_text("it would be published as a free chat")).to_be_visible()
+    expect(admin.get_by_text("Your files are here")).to_be_visible()
+    admin.get_by_label("Publish when ready").uncheck()
+    admin.get_by_role("button", name="Upload", exact=True).click()
+    assert status_after_validation(admin) == "ready"
+    admin.locator("#id_template").fill("Tweet: {tweet}\nEmotion:")
+    admin.get_by_role("button", name="Save", exact=True).click()
+    expect(admin.get_by_text("was changed successfully")).to_be_visible()

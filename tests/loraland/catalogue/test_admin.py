@@ -44,7 +44,10 @@ def test_retiring_takes_an_adapter_out_of_the_catalogue_and_publishing_puts_it_b
 ) -> None:
     assert act(admin, "retire", version) == [f"{version}: Retired."]
     assert not Adapter.objects.published().exists()
-    assert act(admin, "publish", version) == [f"{version}: Published."]
+    assert act(admin, "publish", version) == [
+        f"{version}: Published.",
+        f"{version} has no prompt: it chats freely. Its page here takes one.",
+    ]
     assert Adapter.objects.published().get() == version.adapter
     assert [entry.get_change_message() for entry in LogEntry.objects.all()] == ["Published.", "Retired."]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import stat
 import warnings
 import zipfile
@@ -20,7 +21,7 @@ from django.urls import reverse
 
 from inference.protocol import Probe
 from loraland.catalogue.models import Adapter, AdapterVersion
-from loraland.catalogue.tasks import validate_version
+from loraland.catalogue.tasks import drop_left_uploads, validate_version
 from tests.loraland.adapter_files import lora_config, lora_tensors, safetensors_bytes, write_adapter
 
 UPLOAD = "/admin/catalogue/adapterversion/add/"
@@ -156,6 +157,7 @@ def test_a_rejected_digest_can_be_uploaded_again(owner: Client, refused: Callabl
         ({"example_lines": '{"text": "\\ud800"}'}, "cannot be kept"),
         ({"example_lines": "[" * 100_000}, "not JSON"),
         ({"template": "", "example_lines": '{"text": "x"}'}, "need a template"),
+        ({"template": ""}, "published as a free chat"),
         ({"weights_file": ""}, "or one .zip of exactly these two"),
         ({"archive": SimpleUploadedFile("a.zip", b"PK")}, "or one .zip of exactly these two"),
     ],
@@ -237,7 +239,11 @@ ARCHIVES: dict[str, tuple[bytes, str]] = {
     "a file outside": (zipped(*GOOD, ("../../evil.py", b"")), "holds '../../evil.py'"),
     "an absolute path": (zipped(*GOOD, ("/etc/passwd", b"")), "holds '/etc/passwd'"),
     "a Windows path": (zipped(*GOOD, ("..\\evil.py", b"")), "holds '..\\\\evil.py'"),
-    "a folder": (zipped(("a/adapter_config.json", CONFIG), GOOD[1]), "without a folder"),
+    "one file in a folder": (zipped(("a/adapter_config.json", CONFIG), GOOD[1]), "at its top or in one folder"),
+    "two folders": (zipped(("a/b/adapter_config.json", CONFIG), GOOD[1]), "holds 'a/b/adapter_config.json'"),
+    "a folder that goes up": (zipped(("../adapter_config.json", CONFIG), GOOD[1]), "holds '../adapter_config.json'"),
+    "a companion elsewhere": (zipped(*GOOD, ("x/README.md", b"")), "holds 'x/README.md'"),
+    "a card that cannot be used": (zipped(*GOOD, ("card.toml", b"nam = 'x'")), "card.toml has an unknown key"),
     "a third file": (zipped(*GOOD, ("adapter_model.bin", b"")), "holds 'adapter_model.bin'"),
     "a name that goes on after NUL": (
         zipped(("adapter_config.json~.md", CONFIG), GOOD[1]).replace(b"json~.md", b"json\0.md"),
@@ -256,6 +262,144 @@ ARCHIVES: dict[str, tuple[bytes, str]] = {
 }
 
 
+CARD = f"""name = "Moods"
+summary = "Names the mood of a tweet."
+base = "SmolLM2-135M-Instruct"
+[dataset]
+license = "CC0"
+[score]
+metric = "accuracy"
+base = 0.0
+tuned = 1.0
+n = 300
+[prompt]
+template = {json.dumps(TEMPLATE)}
+[[prompt.field]]
+name = "text"
+label = "Tweet"
+rows = 2
+[[example]]
+inputs = {{ text = "What a day!" }}
+expected = "joy"
+""".encode()
+COMPANIONS = ("README.md", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "training_args.bin")
+
+
+def as_people_have_it(*more: tuple[str, bytes]) -> SimpleUploadedFile:
+    """An adapter's folder with its card and what training leaves beside it, packed on a Mac."""
+    inside = [*GOOD, ("card.toml", CARD), *((name, b"\x80\x04not read") for name in COMPANIONS), *more]
+    entries = [("moods/", b""), *((f"moods/{name}", data) for name, data in inside), ("__MACOSX/moods/._x", b"")]
+    return SimpleUploadedFile("moods.zip", zipped(*entries))
+
+
+def test_a_folder_with_its_card_is_taken_as_it_is_and_fills_the_form(owner: Client, adapter_store: Path) -> None:
+    blank = {"name": "", "category": "", "template": "", "archive": as_people_have_it()}
+    response = owner.post(UPLOAD, form(**blank), follow=True)
+    version = AdapterVersion.objects.get()
+    assert (version.adapter.name, version.adapter.slug) == ("Moods", "moods")
+    assert (version.adapter.summary, version.adapter.dataset) == ("Names the mood of a tweet.", {"license": "CC0"})
+    assert (version.template, version.fields) == (TEMPLATE, [{"name": "text", "label": "Tweet", "rows": 2}])
+    assert version.examples == [{"inputs": {"text": "What a day!"}, "expected": "joy"}]
+    assert version.score == {}, "a score is measured here"
+    assert "README.md, tokenizer.json" in " ".join(map(str, response.context["messages"]))
+    kept = adapter_store / version.digest
+    assert sorted(each.name for each in kept.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+
+
+def test_what_is_written_goes_before_the_card(owner: Client) -> None:
+    assert upload(owner, archive=as_people_have_it(), name="My moods", template="T: {t}", field_names="") == []
+    version = AdapterVersion.objects.get()
+    assert (version.adapter.name, version.template, version.field_names) == ("My moods", "T: {t}", ("t",))
+
+
+def test_a_refused_form_offers_its_files_again_to_their_owner_alone(owner: Client, settings: Any) -> None:
+    first = owner.post(UPLOAD, form(name="", template="", archive=SimpleUploadedFile("a.zip", zipped(*GOOD))))
+    shown = first.context["adminform"].form
+    assert "name" in shown.errors
+    held = shown.data["held"]
+    assert f'value="{held}"' in first.content.decode()
+    assert "Your files are here" in first.content.decode()
+    stranger = Client()
+    stranger.force_login(User.objects.create_superuser("stranger"))
+    assert any("Choose adapter_config.json" in each for each in upload(stranger, held=held))
+    assert upload(owner, held=held) == []
+    assert AdapterVersion.objects.get().created_by == User.objects.get(username="owner")
+    assert any("Choose adapter_config.json" in each for each in upload(owner, held=held, slug="again"))
+
+
+def test_other_files_take_the_place_of_those_that_were_held(owner: Client, settings: Any) -> None:
+    response = owner.post(UPLOAD, form(name="", **pair(weights=safetensors_bytes(lora_tensors(seed=3)))))
+    held = response.context["adminform"].form.data["held"]
+    assert upload(owner, held=held, **pair()) == []
+    assert list(settings.QUARANTINE_DIR.iterdir()) == []
+
+
+def test_files_whose_form_is_never_put_right_go_after_a_day(owner: Client, settings: Any) -> None:
+    upload(owner, name="", **pair())
+    (held,) = settings.QUARANTINE_DIR.iterdir()
+    drop_left_uploads()
+    assert held.is_dir()
+    os.utime(held, (0, 0))
+    drop_left_uploads()
+    assert not held.exists()
+
+
+def test_an_upload_without_a_prompt_is_a_draft_or_says_that_it_chats(owner: Client) -> None:
+    assert upload(owner, **pair(), template="", publish_when_ready="") == []
+    other = pair(weights=safetensors_bytes(lora_tensors(seed=2)))
+    assert upload(owner, **other, template="", name="Talker", chats_freely="on") == []
+    assert [each.publish_when_ready for each in AdapterVersion.objects.order_by("pk")] == [False, True]
+
+
+def test_the_same_weights_under_another_name_are_told_of(owner: Client) -> None:
+    upload(owner, **pair())
+    response = owner.post(UPLOAD, form(**pair(), name="Other"), follow=True)
+    assert "exactly these weights already: Tweet emotion (tweet-emotion@" in " ".join(
+        map(str, response.context["messages"])
+    )
+
+
+@pytest.fixture
+def mender(owner: Client) -> Client:
+    """The owner, who may change what is there."""
+    User.objects.get(username="owner").user_permissions.add(Permission.objects.get(codename="change_adapterversion"))
+    return owner
+
+
+def test_a_prompt_is_mended_in_place_without_other_weights(mender: Client) -> None:
+    upload(mender, **pair())
+    version = AdapterVersion.objects.get()
+    AdapterVersion.objects.update(score={"base": 0.1, "tuned": 0.9}, status="published")
+    page = f"/admin/catalogue/adapterversion/{version.pk}/change/"
+    assert "Tweet: {text}" in mender.get(page).content.decode()
+    wrong = mender.post(page, {"template": "no field", "field_names": "", "example_lines": ""})
+    assert "The template has no field" in wrong.content.decode()
+    data = {"template": "Say: {words}", "field_names": "", "example_lines": '{"words": "hello", "expected": "joy"}'}
+    response = mender.post(page, data, follow=True)
+    after = AdapterVersion.objects.get()
+    assert (after.template, after.field_names, after.examples[0]["expected"]) == ("Say: {words}", ("words",), "joy")
+    assert (after.digest, after.status, after.score) == (version.digest, "published", {})
+    assert "measured with the other prompt" in " ".join(map(str, response.context["messages"]))
+    assert "it was 'Tweet: {text}" in LogEntry.objects.latest("pk").get_change_message()
+
+
+def test_examples_alone_leave_the_score_as_it_is(mender: Client) -> None:
+    upload(mender, **pair())
+    AdapterVersion.objects.update(score={"base": 0.1, "tuned": 0.9})
+    version = AdapterVersion.objects.get()
+    data = {"template": TEMPLATE, "field_names": "text", "example_lines": '{"text": "hello"}'}
+    mender.post(f"/admin/catalogue/adapterversion/{version.pk}/change/", data)
+    after = AdapterVersion.objects.get()
+    assert (len(after.examples), after.score["tuned"], after.fields) == (1, 0.9, version.fields)
+
+
+def test_who_may_only_look_cannot_mend(owner: Client) -> None:
+    upload(owner, **pair())
+    page = f"/admin/catalogue/adapterversion/{AdapterVersion.objects.get().pk}/change/"
+    assert owner.post(page, {"template": "{x}"}).status_code == 403
+    assert AdapterVersion.objects.get().template == TEMPLATE
+
+
 @pytest.mark.parametrize("trick", ARCHIVES)
 def test_a_tricky_archive_is_refused(trick: str, owner: Client, settings: Any, adapter_store: Path) -> None:
     settings.MAX_UPLOAD_MB = 2
@@ -263,7 +407,8 @@ def test_a_tricky_archive_is_refused(trick: str, owner: Client, settings: Any, a
     errors = upload(owner, archive=SimpleUploadedFile("adapter.zip", data))
     assert any(reason in each for each in errors), errors
     assert not AdapterVersion.objects.exists()
-    assert list(adapter_store.parent.rglob("adapter_*")) == []
+    if "card" not in trick:
+        assert list(adapter_store.parent.rglob("adapter_*")) == []
 
 
 def test_files_past_the_limit_are_refused(owner: Client, settings: Any) -> None:
