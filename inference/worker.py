@@ -154,25 +154,25 @@ class Worker:
             claims = await self._wire.claim(
                 config.base, config.name, self._fingerprint(), room, config.lease_seconds, self._held()
             )
-            if any(claim.is_alone for claim in claims):
-                await self._give_back()
             for claim in claims:
-                self._begin(claim)
+                await self._begin_alone(claim) if claim.is_alone else self._begin(claim)
             claimed = 0 < room.total <= len(claims)
 
-    async def _give_back(self) -> None:
-        """Let others go on with all that runs here: a suspect must be alone, so that nobody else is at fault.
+    async def _begin_alone(self, claim: Claim) -> None:
+        """Run a suspect, and let others go on with all that runs here, so that nobody else is at fault.
 
         What cannot be given back, because the wire is away, comes free when its lease ends.
         """
         with contextlib.suppress(WireError):
             await self._write()
-        others, self._running = list(self._running.values()), {}
+        others = list(self._running.values())
         for running in others:
             self._device.abort(running.claim.id)
+        self._begin(claim)
         for running in others:
             with contextlib.suppress(WireError):
                 await self._wire.release(running.claim)
+            self._forget(running)
 
     def _begin(self, claim: Claim) -> None:
         if claim.id in self._running:
