@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import platform
 import struct
 import uuid
@@ -13,7 +12,7 @@ from typing import Final
 import torch
 
 from inference.config import EngineConfig
-from inference.torch_environment import EXACT_SUMS
+from inference.torch_environment import sums
 
 VERSION: Final = 3
 """To be raised by whoever changes a bit of the decoder's or the sampler's results."""
@@ -80,5 +79,4 @@ def _processor(device: torch.device, unit: str) -> str:
         return f"{torch.cuda.get_device_name(device)} {torch.version.cuda}"
     features = sorted(torch.cpu.get_capabilities().items()) if hasattr(torch.cpu, "get_capabilities") else []
     shaping = [f"{name}={value}" for name, value in features if not name.startswith("num_")]
-    sums = os.environ.get(EXACT_SUMS, "")
-    return f"{platform.machine()} {torch.get_num_threads()} {sums} {' '.join(shaping)}"
+    return f"{platform.machine()} {torch.get_num_threads()} {sums()} {' '.join(shaping)}"

@@ -6,7 +6,7 @@ It loads no torch itself. What the operator has set stays, and `inference.finger
 from __future__ import annotations
 
 import os
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Final
 
 EXACT_SUMS: Final = "MKL_CBWR"
@@ -19,6 +19,11 @@ SETTINGS: Final = {
     # tokens. With no looks at all it sleeps so often that an idle machine makes a third less.
     "GOMP_SPINCOUNT": "3000",
 }
+
+
+def sums(environ: Mapping[str, str] = os.environ) -> str:
+    """How float32 is multiplied, as far as the environment says."""
+    return environ.get(EXACT_SUMS, "")
 
 
 def prepare_torch(environ: MutableMapping[str, str] = os.environ) -> None:
