@@ -18,7 +18,8 @@ from inference.room import Room
 from inference.sequence import Resume
 
 RESIDENCY_SECONDS: Final = 0.5
-"""How often the engine is asked what it holds; asking at every step would cost more than it tells."""
+"""How often a busy engine is asked what it holds; asking at every step would cost more than it tells. One that has
+no work is always asked: what it answers stands until it has some."""
 STALLED_LOOKS: Final = 10
 """In how many looks in a row the device must be found in one step to count as hung."""
 
@@ -165,7 +166,7 @@ class DeviceThread:
         return False
 
     def _report(self, engine: SteppedEngine, events: list[Event]) -> None:
-        if time.monotonic() - self._asked > RESIDENCY_SECONDS:
+        if not engine.has_work or time.monotonic() - self._asked > RESIDENCY_SECONDS:
             self._residency, self._asked = asdict(engine.residency()), time.monotonic()
         report = Report(tuple(events), engine.room, self._handled, engine.fingerprint, self._residency)
         self._tell(self._on_report, report)
