@@ -35,10 +35,10 @@ class StaticFiles(WhiteNoiseMiddleware):  # type: ignore[misc]
             return self._acall(request)
         return super().__call__(request)
 
-    def add_file(self, url: str, path: str) -> None:
-        """Every file but the list of them all, which is for the templates."""
+    def add_file_to_dictionary(self, url: str, path: str, stat_cache: Any = None) -> None:
+        """Serve every file but the list of them all, which is for the templates."""
         if not url.endswith(f"/{ManifestFilesMixin.manifest_name}"):
-            super().add_file(url, path)
+            super().add_file_to_dictionary(url, path, stat_cache)
 
     async def _acall(self, request: HttpRequest) -> HttpResponseBase:
         if request.path_info.startswith(self.static_prefix):
