@@ -1,5 +1,5 @@
-"""Django's middleware for programs, without the changes of thread, which looks at nothing but the request's headers;
-and what a page answers that cannot be had just now."""
+"""Django's middleware as it is needed here: for pages compressed, for programs without the changes of thread; and
+what a page answers that cannot be had just now."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Final
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
+from django.middleware.gzip import GZipMiddleware
 from django.middleware.security import SecurityMiddleware
 from django.shortcuts import render
 from django.utils.deprecation import MiddlewareMixin
@@ -22,13 +23,31 @@ NOT_NOW: Final[dict[type[Exception], str]] = {
 }
 """What a page may be kept from by others, and what it says then."""
 
+COMPRESSED: Final = frozenset({"text/html", "text/csv", "text/plain", "application/json"})
+
 
 class OnTheLoop(MiddlewareMixin):
-    """Takes the steps of a synchronous middleware on the event loop, where Django takes each in a thread."""
+    """Takes the steps of a synchronous middleware on the event loop, where Django takes each in a thread.
+
+    For those alone that look at nothing but a request's headers.
+    """
 
     async def __acall__(self, request: HttpRequest) -> HttpResponseBase:
         response = self.process_request(request) or await self.get_response(request)  # type: ignore[attr-defined,misc]
         return self.process_response(request, response)  # type: ignore[attr-defined,no-any-return]
+
+
+class Compress(GZipMiddleware):
+    """Compresses pages and tables. A stream goes on piece by piece: compressed, its pieces would wait for one another.
+
+    Django masks the token of forms anew in each page and adds bytes by chance, so that its length tells no secret.
+    """
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        is_text = response.get("Content-Type", "").partition(";")[0] in COMPRESSED
+        if response.streaming or not is_text:
+            return response
+        return super().process_response(request, response)
 
 
 class Security(OnTheLoop, SecurityMiddleware):

@@ -13,7 +13,9 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.score import Score, score_of
 from loraland.paper.published import BASE, Published, published
 
-ORDERS: Final = {"kind": "Kind of work", "gain": "Largest gain", "name": "Name", "newest": "Newest", "size": "Smallest"}
+ORDERS: Final = {"gain": "Largest gain", "kind": "Kind of work", "name": "Name", "newest": "Newest", "size": "Smallest"}
+ORDER: Final = "gain"
+"""How the catalogue opens: what fine-tuning did most for comes first."""
 MAX_WORDS: Final = 12
 
 
@@ -26,6 +28,11 @@ class Card:
     category: Category
     score: Score | None
     is_served: bool
+
+    @property
+    def gains_nothing(self) -> bool:
+        """Whether it was measured to do no better than what it must beat."""
+        return self.is_served and self.score is not None and bool(self.score.remark or self.score.gain <= 0)
 
     @property
     def text(self) -> str:
@@ -41,14 +48,14 @@ class Query:
 
     words: str = ""
     category: str = ""
-    order: str = "kind"
+    order: str = ORDER
 
     @classmethod
     def of(cls, data: Mapping[str, Any], keys: Iterable[str]) -> Query:
         """Read the parameters `q`, `category` and `sort` of an address; `keys` are the categories there are."""
         words = " ".join(str(data.get("q", "")).split()[:MAX_WORDS])[:120]
         category, order = str(data.get("category", "")), str(data.get("sort", ""))
-        return cls(words, category if category in set(keys) else "", order if order in ORDERS else "kind")
+        return cls(words, category if category in set(keys) else "", order if order in ORDERS else ORDER)
 
     @property
     def is_filtered(self) -> bool:
@@ -57,7 +64,7 @@ class Query:
     @property
     def address(self) -> str:
         """The query as the shortest query string, empty or with its question mark."""
-        pairs = {"q": self.words, "category": self.category, "sort": self.order if self.order != "kind" else ""}
+        pairs = {"q": self.words, "category": self.category, "sort": self.order if self.order != ORDER else ""}
         given = {key: value for key, value in pairs.items() if value}
         return f"?{urlencode(given)}" if given else ""
 

@@ -26,6 +26,8 @@ class Residency:
     waiting: int = 0
     context_length: int = 0
     versions: tuple[AdapterVersion, ...] = ()
+    heartbeats: tuple[Heartbeat, ...] = ()
+    """Each worker's own words, for insiders alone."""
 
 
 async def residency() -> Residency:
@@ -46,6 +48,7 @@ async def _summed(workers: Sequence[Heartbeat]) -> Residency:
         running=sum(worker.running for worker in workers),
         waiting=sum(worker.waiting for worker in workers),
         context_length=max((worker.context_length for worker in workers), default=0),
+        heartbeats=tuple(workers),
         versions=tuple([version async for version in shown.order_by("adapter__name")]),
     )
 

@@ -10,4 +10,5 @@ urlpatterns = [
     path("", views.catalogue, name="catalogue"),
     path("adapters/<slug:slug>/", views.adapter, name="adapter"),
     path("workers/", views.workers, name="workers"),
+    path("workers/lamp/", views.lamp, name="lamp"),
 ]

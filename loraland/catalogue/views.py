@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
 from typing import Any, Final
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 from django.shortcuts import get_object_or_404, render
 from django.template.loader import render_to_string
 from django.urls import reverse
-from django.utils.cache import patch_vary_headers
+from django.utils.cache import get_conditional_response, patch_vary_headers
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
@@ -18,6 +21,7 @@ from loraland.catalogue.categories import category_of
 from loraland.catalogue.models import Adapter
 from loraland.catalogue.residency import residency
 from loraland.catalogue.score import score_of
+from loraland.edge.insiders import ais_insider
 
 _SHOWN: Final = ("published", "listed", "ready", "retired")
 """States of the versions that an adapter's page lists."""
@@ -37,13 +41,17 @@ def catalogue(request: HttpRequest) -> HttpResponse:
     cards = listing.all_cards()
     categories = listing.count_by_category(cards)
     query = listing.Query.of(request.GET, [kind.key for kind, _ in categories])
-    context: dict[str, Any] = {"cards": listing.select(cards, query), "total": len(cards), "query": query}
+    shown = listing.select(cards, query)
+    context: dict[str, Any] = {"cards": shown, "total": len(cards), "query": query}
+    context["unhelped"] = [card for card in shown if card.gains_nothing]
+    context["helped"] = [card for card in shown if not card.gains_nothing]
     context["offers"] = listing.offers(cards, query)
     if is_part := request.headers.get("HX-Target") == "results":
         response = render(request, "catalogue/results.html", context | {"is_part": True})
     else:
         page = {
             "categories": categories,
+            "versions": [card.version for card in cards],
             "orders": listing.ORDERS,
             "best": listing.best(cards),
             "base_name": settings.BASE_NAME,
@@ -76,7 +84,20 @@ def adapter(request: HttpRequest, slug: str) -> HttpResponse:
 
 
 @require_safe
+async def lamp(request: HttpRequest) -> HttpResponseBase:
+    """What the workers hold just now, as a part of a page, which asks again and again and draws the emblems itself."""
+    content = render_to_string("catalogue/lamp.html", {"residency": await residency()})
+    etag = f'"{sha256(content.encode()).hexdigest()[:16]}"'
+    response = HttpResponse(content, headers={"ETag": etag, "Cache-Control": "private, no-cache"})
+    return get_conditional_response(request, etag=etag, response=response) or response
+
+
+@require_safe
 @never_cache
 async def workers(request: HttpRequest) -> HttpResponse:
-    """What the workers hold just now, as a part of the catalogue page that is asked for again and again."""
-    return HttpResponse(render_to_string("catalogue/workers.html", {"residency": await residency()}))
+    """The same as a page; insiders see every worker by itself."""
+    found = await residency()
+    context: dict[str, Any] = {"residency": found, "base_name": settings.BASE_NAME}
+    context["workers"] = found.heartbeats if await ais_insider(request) else ()
+    context["versions"] = await sync_to_async(lambda: [card.version for card in listing.all_cards()])()
+    return await sync_to_async(render)(request, "catalogue/workers.html", context)

@@ -1,4 +1,5 @@
-// The lamp beside the base: what the workers hold, asked again every five seconds while the page is seen.
+// The lamp: what the workers hold, asked again every five seconds while the page is seen. An answer names adapters by
+// their emblem in the page's own sprite, and one that has not changed is a 304 without a body.
 
 const PERIOD = 5000;
 const live = document.querySelector("[data-live]");

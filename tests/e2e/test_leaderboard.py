@@ -25,11 +25,11 @@ def test_a_click_on_a_header_sorts_and_a_category_narrows_and_the_address_keeps_
 
 
 def test_answers_and_the_task_are_one_click_away(page: Page) -> None:
-    page.goto("/leaderboard/?q=viggo")
+    page.goto("/leaderboard/?q=dbpedia")
     page.get_by_role("link", name="Answers of").click()
-    expect(page.get_by_role("heading", level=1)).to_contain_text("Answers of viggo@")
-    page.get_by_role("link", name="Video game talk from data").click()
-    expect(page.get_by_role("heading", level=1)).to_have_text("Video game talk from data")
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Answers of dbpedia@")
+    page.get_by_role("link", name="Encyclopedia topics").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Encyclopedia topics")
 
 
 def test_the_papers_table_is_walked_through_by_model_and_by_task(page: Page) -> None:

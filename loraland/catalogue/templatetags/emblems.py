@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from django import template
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
 from loraland.catalogue.categories import PLAIN, Category, category_of
@@ -28,6 +29,29 @@ def emblem(version: AdapterVersion | None, size: int = 48) -> SafeString:
         size,
         size,
         mark_safe(inside),  # made of numbers alone
+    )
+
+
+@register.simple_tag
+def sprite(versions: Iterable[AdapterVersion]) -> SafeString:
+    """The emblems of `versions`, each once and unseen, for `emblem_use` to draw as often as a page likes."""
+    symbols = (
+        (version.adapter.slug, mark_safe(draw(plan(version.adapter.slug, version.digest))))  # made of numbers alone
+        for version in versions
+    )
+    inside = format_html_join("", '<symbol id="emblem-{}" viewBox="0 0 48 48">{}</symbol>', symbols)
+    return format_html('<svg class="sprite" width="0" height="0" aria-hidden="true">{}</svg>', inside)
+
+
+@register.simple_tag
+def emblem_use(version: AdapterVersion, size: int = 48) -> SafeString:
+    """The emblem of `version` out of the page's `sprite`."""
+    return format_html(
+        '<svg class="emblem {}" width="{}" height="{}" aria-hidden="true"><use href="#emblem-{}"/></svg>',
+        category_of(version.adapter.category).css_class,
+        size,
+        size,
+        version.adapter.slug,
     )
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import re
 from collections.abc import Callable
 from typing import Any
@@ -39,7 +40,7 @@ def page(client: Client, query: str = "", **headers: str) -> str:
 @pytest.mark.usefixtures("three")
 def test_every_published_adapter_has_a_card_with_what_it_is_worth(client: Client) -> None:
     html = page(client)
-    assert names(html) == ["Emotion", "Queries", "Sums"]
+    assert names(html) == ["Sums", "Emotion", "Queries"]
     assert "accuracy: base 25, fine-tuned 75 of 100" in html
     assert "Not measured yet" in html
 
@@ -51,7 +52,9 @@ def test_every_published_adapter_has_a_card_with_what_it_is_worth(client: Client
         ("?q=SUM", ["Sums"]),
         ("?category=coding", ["Queries"]),
         ("?q=sums&category=coding", []),
-        ("?category=nonsense&sort=nonsense", ["Emotion", "Queries", "Sums"]),
+        ("", ["Sums", "Emotion", "Queries"]),
+        ("?category=nonsense&sort=nonsense", ["Sums", "Emotion", "Queries"]),
+        ("?sort=kind", ["Emotion", "Queries", "Sums"]),
         ("?sort=size", ["Sums", "Queries", "Emotion"]),
         ("?sort=gain", ["Sums", "Emotion", "Queries"]),
     ],
@@ -62,12 +65,28 @@ def test_the_address_filters_and_sorts_without_any_script(client: Client, query:
 
 @pytest.mark.usefixtures("three")
 def test_htmx_gets_the_results_alone_with_the_count_and_the_shortest_address(client: Client) -> None:
-    response = client.get("/?q=sums&category=&sort=kind", headers={"HX-Request": "true", "HX-Target": "results"})
+    response = client.get("/?q=sums&category=&sort=gain", headers={"HX-Request": "true", "HX-Target": "results"})
     html = response.content.decode()
     assert "<html" not in html
     assert "1 of 3 adapters" in " ".join(html.split())
     assert response["HX-Replace-Url"] == "/?q=sums"
     assert "HX-Target" in response["Vary"]
+
+
+def test_what_gains_nothing_stands_in_a_section_of_its_own_with_the_reason(client: Client, publish: Publish) -> None:
+    publish("sums", score=SCORE | {"tuned": 0.5})
+    publish("yes", digest="b", score=SCORE | {"gain": "no clear gain", "remark": "always answering “yes” gets as much"})
+    publish("worse", digest="c", score=SCORE | {"tuned": 0.2, "gain": "no clear gain"})
+    publish("new", digest="d")
+    helped, _, unhelped = page(client).partition("Where fine-tuning did not help")
+    assert (names(helped), names(unhelped)) == (["Sums", "New"], ["Yes", "Worse"])
+    assert "Always answering “yes” gets as much" in unhelped
+    assert re.findall(r'class="card [^"]*fell"', helped + unhelped) == ['class="card category-other fell"']
+
+
+def test_nothing_is_said_of_what_did_not_help_where_all_did(client: Client, publish: Publish) -> None:
+    publish("sums", score=SCORE)
+    assert "did not help" not in page(client)
 
 
 @pytest.mark.usefixtures("three")
@@ -136,8 +155,8 @@ class Workers:
 
 async def lamp(wire: Any) -> str:
     with inference_client.plugged(wire):
-        response = await AsyncClient().get("/workers/")
-    assert response["Cache-Control"].startswith("max-age=0")
+        response = await AsyncClient().get("/workers/lamp/")
+    assert response["Cache-Control"] == "private, no-cache"
     return " ".join(response.content.decode().split())
 
 
@@ -161,3 +180,42 @@ async def test_the_lamp_shows_the_adapters_on_the_device_by_name() -> None:
     assert 'href="/adapters/sums/"' in html
     assert "Gone" not in html
     assert "2 answering" in html
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_lamp_that_has_not_changed_is_not_sent_again_and_names_emblems_without_drawing_them() -> None:
+    adapter = await Adapter.objects.acreate(slug="sums", name="Sums", base="x")
+    version = await AdapterVersion.objects.acreate(adapter=adapter, digest="a" * 64)
+    await Adapter.objects.aupdate(published=version)
+    busy = Heartbeat("one", "base", ready=True, running=2, on_device=("a" * 64,))
+    with inference_client.plugged(Workers(busy)):
+        first = await AsyncClient().get("/workers/lamp/")
+        assert b'href="#emblem-sums"' in first.content
+        assert b"<path" not in first.content
+        again = await AsyncClient().get("/workers/lamp/", headers={"If-None-Match": first["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    with inference_client.plugged(Workers(Heartbeat("one", "base", ready=True))):
+        changed = await AsyncClient().get("/workers/lamp/", headers={"If-None-Match": first["ETag"]})
+    assert changed.status_code == 200
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_the_workers_page_is_a_page_and_tells_strangers_no_more_than_the_lamp(settings: Any) -> None:
+    with inference_client.plugged(Workers(Heartbeat("worker-7", "base", ready=True, fingerprint="bf16/secret"))):
+        inside = (await AsyncClient().get("/workers/")).content.decode()
+        settings.INTERNAL_ADDRESSES = ()
+        outside = (await AsyncClient().get("/workers/")).content.decode()
+    for html in (inside, outside):
+        assert "<!doctype html>" in html
+        assert "Nobody is waiting" in html
+    assert "worker-7" in inside
+    assert "worker-7" not in outside
+    assert "bf16/secret" not in outside
+
+
+@pytest.mark.usefixtures("three")
+def test_pages_are_compressed_and_every_emblem_is_drawn_once(client: Client) -> None:
+    response = client.get("/", headers={"Accept-Encoding": "gzip"})
+    assert response["Content-Encoding"] == "gzip"
+    html = gzip.decompress(response.content).decode()
+    assert html.count('<symbol id="emblem-sums"') == html.count('href="#emblem-sums"') == 1
