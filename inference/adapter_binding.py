@@ -114,14 +114,15 @@ def _check_magnitudes(bound: Bound, config: LoraConfig) -> list[str]:
 
 
 def _check_targets(bound: Bound, config: LoraConfig, architecture: Architecture) -> list[str]:
-    """Every module that the config asks for must be there: a file cut short would serve half an adapter."""
+    """Every module that the config names must be there, and no other: a file cut short would serve half an adapter."""
+    unnamed, unmet = config.misnamed(module_name(*key) for key in bound)
+    reasons = [f"{module} has tensors, and target_modules does not name it" for module in unnamed]
+    reasons += [f"target_modules asks for {name}, which has no tensors" for name in unmet]
     found: dict[str, set[int]] = defaultdict(set)
     for target, layer in bound:
         found[target].add(layer)
-    reasons = [f"target_modules asks for {target}, which has no tensors" for target in config.targets - set(found)]
-    if config.covers_all_layers:
-        for target in sorted(config.targets & set(found)):
-            lacking = sorted(set(range(architecture.target_layers(target))) - found[target])
-            if lacking:
-                reasons.append(f"{target} has no tensors in layers {', '.join(map(str, lacking))}")
+    for target in sorted(config.names & set(found)) if config.covers_all_layers else ():
+        lacking = sorted(set(range(architecture.target_layers(target))) - found[target])
+        if lacking:
+            reasons.append(f"{target} has no tensors in layers {', '.join(map(str, lacking))}")
     return reasons

@@ -9,12 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any, Final
-
-from inference.architecture import EMBEDDING, HEAD, TARGETS
 
 _NEW_ARITHMETIC: Final = "which computes more than the LoRA and DoRA that are served here; train without it"
 UNSUPPORTED: Final = {
@@ -67,22 +65,22 @@ SAFE_STARTS: Final = ("gaussian", "eva", "orthogonal")
 MOST_PATTERN_KEYS: Final = 2000
 """More than one key for each module of the largest models means nothing."""
 
-_ADAPTABLE: Final = frozenset((*TARGETS, EMBEDDING, HEAD))
 _LITERAL: Final = re.compile(r"[A-Za-z0-9_.]{1,200}")
 """PEFT takes a key of rank_pattern for a regular expression; of these only names are, so that none is ever run."""
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Ranks and scalings of an adapter. `targets` are the modules that it names one by one."""
+    """Ranks and scalings of an adapter. `names` are those of target_modules; none where that is a single pattern."""
 
     r: int
     alpha: float
     is_rank_stabilised: bool
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
-    targets: frozenset[str]
+    names: frozenset[str]
     covers_all_layers: bool
+    """Whether a name of a linear alone means it in every layer."""
     is_dora: bool = False
     """Whether the result is scaled to learned magnitudes (weight-decomposed LoRA; Liu et al., 2024)."""
 
@@ -99,6 +97,17 @@ class LoraConfig:
     def is_ambiguous(self, module: str) -> bool:
         """Whether two keys of a pattern give `module` different values."""
         return any(len(set(_meant(pattern, module))) > 1 for pattern in (self.rank_pattern, self.alpha_pattern))
+
+    def misnamed(self, modules: Iterable[str]) -> tuple[list[str], list[str]]:
+        """Those of `modules` that no name means, and the names that mean none of them."""
+        met: set[str] = set()
+        unnamed = []
+        for module in modules if self.names else ():
+            means = self.names.intersection(suffixes(module))
+            met |= means
+            if not means:
+                unnamed.append(module)
+        return unnamed, sorted(self.names - met)
 
 
 def check_config(config: dict[str, Any], max_rank: int) -> tuple[LoraConfig | None, list[str]]:
@@ -124,7 +133,7 @@ def _meant(pattern: Mapping[str, Any], module: str) -> list[Any]:
 
 def _meaning(config: dict[str, Any]) -> LoraConfig:
     targets = config["target_modules"]
-    names = targets if isinstance(targets, list) else []
+    names = frozenset(targets) if isinstance(targets, list) else frozenset[str]()
     is_narrowed = config.get("layers_to_transform") is not None or bool(config.get("exclude_modules"))
     return LoraConfig(
         r=config["r"],
@@ -132,8 +141,8 @@ def _meaning(config: dict[str, Any]) -> LoraConfig:
         is_rank_stabilised=bool(config.get("use_rslora")),
         rank_pattern=config.get("rank_pattern") or {},
         alpha_pattern=config.get("alpha_pattern") or {},
-        targets=frozenset({name.rsplit(".", 1)[-1] for name in names} & _ADAPTABLE),
-        covers_all_layers=bool(names) and set(names) <= _ADAPTABLE and not is_narrowed,
+        names=names,
+        covers_all_layers=bool(names) and not is_narrowed,
         is_dora=bool(config.get("use_dora")),
     )
 

@@ -148,6 +148,8 @@ def _entries(raw: bytes) -> list[tuple[str, Any]]:
     names = [name for name, _ in pairs]
     if len(names) != len(set(names)):
         raise HeaderError("the header names a tensor twice")
+    if not _is_metadata(dict(pairs).get("__metadata__", [])):
+        raise HeaderError("the metadata of the header must be an object of texts")
     return [(name, entry) for name, entry in pairs if name != "__metadata__"]
 
 
@@ -173,6 +175,10 @@ def _tensor(name: str, entry: Any) -> TensorInfo:
 
 def _is_object(entry: Any) -> bool:
     return isinstance(entry, list) and all(isinstance(pair, tuple) for pair in entry)
+
+
+def _is_metadata(entry: Any) -> bool:
+    return _is_object(entry) and all(isinstance(value, str) for _, value in entry)
 
 
 def _is_text(name: str) -> bool:

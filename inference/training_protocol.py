@@ -82,7 +82,7 @@ def decode(text: str | bytes) -> Any:
     try:
         data = json.loads(text)
         return _KINDS[data.pop("kind")](**data)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ProtocolError(f"unreadable message {str(text)[:80]!r}: {error}") from error
 
 

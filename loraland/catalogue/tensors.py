@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from django.conf import settings
 
-from inference.adapter_config import LoraConfig, suffixes
+from inference.adapter_config import LoraConfig
 from inference.identity import DTYPE_BYTES, HeaderError, TensorInfo, part_of, read_header
 from loraland.catalogue.base_shapes import TARGETS, BaseShapes
 
@@ -76,12 +76,10 @@ def read_tensors(path: Path) -> tuple[dict[str, TensorInfo], list[str]]:
         return {}, [f"adapter_model.safetensors is damaged: {str(error)[:500]}."]
 
 
-def bind(
-    header: dict[str, TensorInfo], config: dict[str, Any], meaning: LoraConfig | None, shapes: BaseShapes | None
-) -> Binding:
+def bind(header: dict[str, TensorInfo], meaning: LoraConfig | None, shapes: BaseShapes | None) -> Binding:
     """Pair the tensors of `header` by module and hold them against the base's `shapes`, where they are known.
 
-    A `config` that has a `meaning` must say the same as the tensors.
+    A config that has a `meaning` must say the same as the tensors.
     """
     binding = Binding()
     for module, parts in _parts(header, binding.faults).items():
@@ -90,8 +88,9 @@ def bind(
         if shapes is not None:
             _check_fit(module, parts, shapes, binding.misfits)
     if meaning is not None:
-        _check_targets(config, binding)
-        _check_layers(config, shapes, binding)
+        _check_targets(meaning, binding)
+    if meaning is not None and shapes is not None:
+        _check_layers(meaning, shapes, binding)
     return binding
 
 
@@ -182,29 +181,19 @@ def _check_fit(module: str, pair: dict[str, TensorInfo], shapes: BaseShapes, mis
     return None
 
 
-def _check_targets(config: dict[str, Any], binding: Binding) -> None:
+def _check_targets(meaning: LoraConfig, binding: Binding) -> None:
     """A list of targets must name every module that has tensors, and every name must be met."""
-    targets = config.get("target_modules")
-    if not isinstance(targets, list) or not binding.ranks:
-        return
-    wanted, met = set(targets), set()
-    for module in binding.ranks:
-        names = wanted.intersection(suffixes(module))
-        met |= names
-        if not names:
-            binding.faults.add("There are tensors for modules that target_modules does not name", module)
-    for name in sorted(wanted - met):
+    unnamed, unmet = meaning.misnamed(binding.ranks) if binding.ranks else ([], [])
+    for module in unnamed:
+        binding.faults.add("There are tensors for modules that target_modules does not name", module)
+    for name in unmet:
         binding.faults.add("target_modules names modules without any tensor", name)
 
 
-def _check_layers(config: dict[str, Any], shapes: BaseShapes | None, binding: Binding) -> None:
+def _check_layers(meaning: LoraConfig, shapes: BaseShapes, binding: Binding) -> None:
     """Plain names of linears mean every layer, unless the config narrows them."""
-    targets = config.get("target_modules")
-    if shapes is None or not isinstance(targets, list):
-        return
-    if config.get("layers_to_transform") is not None or config.get("exclude_modules"):
-        return
-    for target in sorted(TARGETS.keys() & set(binding.targets) & set(targets)):
+    named = TARGETS.keys() & set(binding.targets) & meaning.names
+    for target in sorted(named) if meaning.covers_all_layers else ():
         for layer in range(shapes.num_layers):
             if f"model.layers.{layer}.{TARGETS[target]}.{target}" not in binding.ranks:
                 binding.misfits.add(f"{target} has no tensors in these layers of {shapes.name}", str(layer))

@@ -75,7 +75,7 @@ def _examine_files(directory: Path, base: str) -> Examination:
     header, damage = read_tensors(weights)
     if damage:
         return Examination([*reasons, *damage])
-    binding, fits = _bind(header, config, meaning, base)
+    binding, fits = _bind(header, meaning, base)
     reasons += [*binding.faults.sentences(), *binding.misfits.sentences()]
     if binding.misfits.sentences() and base.lower() == settings.BASE_KEY != named_base(config).lower():
         reasons.append(f"adapter_config.json names the base {named_base(config) or '(none)'}, not {base}.")
@@ -86,15 +86,13 @@ def _examine_files(directory: Path, base: str) -> Examination:
     return Examination([], fits, adapter_digest(config, weights), _facts(config, header, binding, weights))
 
 
-def _bind(
-    header: dict[str, TensorInfo], config: dict[str, Any], meaning: LoraConfig | None, base: str
-) -> tuple[Binding, bool]:
+def _bind(header: dict[str, TensorInfo], meaning: LoraConfig | None, base: str) -> tuple[Binding, bool]:
     """The binding to the base that is served, or to `base` if it is another one and only its shapes may fit."""
     served = served_shapes()
-    binding = bind(header, config, meaning, served)
+    binding = bind(header, meaning, served)
     is_other = bool(base) and base.lower() != settings.BASE_KEY
     if is_other and (served is None or binding.misfits.sentences()):
-        return bind(header, config, meaning, shapes_of(base)), False
+        return bind(header, meaning, shapes_of(base)), False
     return binding, True
 
 

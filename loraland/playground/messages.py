@@ -97,14 +97,14 @@ def parse(content: Any) -> Message:
     """Read one message of the page. Raises `BadMessage`."""
     if not isinstance(content, dict):
         raise BadMessage("A message is a JSON object with a type.")
+    if not is_storable(content):
+        raise BadMessage("The text holds a NUL or half a character; remove it and send the rest.", _named(content))
     kind = content.get("type")
     if not isinstance(kind, str) or kind not in _READERS:
         raise BadMessage(f"Unknown type {str(kind)[:40]!r}; known are {', '.join(sorted(_READERS))}.", _named(content))
     keys, read = _READERS[kind]
     if unknown := sorted(str(key)[:40] for key in content.keys() - keys - {"type"}):
         raise BadMessage(f"A {kind} message has no {', '.join(unknown)}.", _named(content))
-    if not is_storable(content):
-        raise BadMessage("The text holds a NUL or half a character; remove it and send the rest.", _named(content))
     try:
         return read(content)
     except ValueError as error:

@@ -1,0 +1,32 @@
+"""How the inputs of each target are made of its corpus."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from hypothesis.strategies import SearchStrategy, one_of
+
+from tests.fuzz.corpus import BODIES, CONFIGS, CORPUS, MESSAGES, PROMPTS, ROWS, WIRE, ZIPS
+from tests.fuzz.damage import ENCODINGS, bytes_like, json_like, lines_like, weights_like, zips_like
+from tests.fuzz.targets import WEIGHTS
+
+MOST_BYTES: Final = 20_000
+"""Larger inputs of the corpus are replayed alone: damaging them teaches nothing more."""
+
+
+def _bytes(target: str) -> SearchStrategy[bytes]:
+    return bytes_like([data for data in CORPUS[target].values() if len(data) <= MOST_BYTES])
+
+
+INPUTS: Final[dict[str, SearchStrategy[bytes]]] = {
+    "safetensors": one_of(weights_like(WEIGHTS), weights_like(WEIGHTS), _bytes("safetensors")),
+    "adapter_config": one_of(json_like(CONFIGS, ENCODINGS), json_like(CONFIGS, ENCODINGS), _bytes("adapter_config")),
+    "archive": one_of(zips_like(ZIPS), _bytes("archive")),
+    "card": _bytes("card"),
+    "template": one_of(json_like(PROMPTS), _bytes("template")),
+    "rows": one_of(lines_like(ROWS), _bytes("rows")),
+    "socket": one_of(json_like(MESSAGES), _bytes("socket")),
+    "protocol": one_of(json_like(WIRE), _bytes("protocol")),
+    "api": one_of(json_like(BODIES), _bytes("api")),
+    "markdown": _bytes("markdown"),
+}

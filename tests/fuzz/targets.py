@@ -1,0 +1,240 @@
+"""What is fuzzed: each target takes any bytes and ends in success or in the refusal of its contract, nothing else.
+
+A target that meets another exception, or an assertion of its own that does not hold, has found a fault.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any, Final
+
+from django.test import override_settings
+from pydantic import ValidationError
+
+from inference import adapter_binding, adapter_json
+from inference.adapter_config import check_config
+from inference.architecture import Architecture, parse_architecture
+from inference.identity import HeaderError, read_header
+from inference.protocol import Generate, ProtocolError, decode, encode
+from inference.storable import is_storable
+from loraland.api.schemas import ChatCompletion, Completion
+from loraland.catalogue import store
+from loraland.catalogue.archive import ArchiveRefused, read_archive
+from loraland.catalogue.card import CardError, read_card
+from loraland.catalogue.template import TemplateError, check_examples, check_fields, fields_of, parse_examples
+from loraland.catalogue.validation import examine_files
+from loraland.evals.jsonl import examine, lines_of
+from loraland.playground.markdown import render
+from loraland.playground.messages import BadMessage, parse
+from tests.loraland.adapter_files import SMOLLM2, lora_config, lora_tensors, safetensors_bytes
+
+BASE: Final = "SmolLM2-135M-Instruct"
+MAX_RANK: Final = 64
+CONFIG: Final = json.dumps(lora_config(r=1, target_modules=["q_proj"])).encode()
+WEIGHTS: Final = safetensors_bytes(lora_tensors(rank=1, targets=("q_proj",)))
+MOST_HTML: Final = 1_000_000
+"""Characters, for inputs of a few thousand: what Markdown writes stays in bounds."""
+
+
+@contextmanager
+def shapes_of_the_base() -> Iterator[None]:
+    """The site knows the shapes of its base while this is entered."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = Path(folder) / BASE / "config.json"
+        config.parent.mkdir()
+        config.write_text(json.dumps(SMOLLM2))
+        with override_settings(MODELS_DIR=Path(folder), MAX_UPLOAD_MB=1):
+            yield
+
+
+def architecture() -> Architecture:
+    return parse_architecture(SMOLLM2)
+
+
+def safetensors(data: bytes) -> None:
+    """The weights of an upload, whose config is sound."""
+    _examine_twice(CONFIG, data)
+
+
+def adapter_config(data: bytes) -> None:
+    """The config of an upload, whose weights are sound: both houses take it or neither."""
+    site, worker = _examine_twice(data, WEIGHTS)
+    assert bool(site) == bool(worker), (site, worker)
+    if not site:
+        config = adapter_json.parse_config(data)
+        assert adapter_json.parse_config(adapter_json.config_bytes(config)) == config
+
+
+def archive(data: bytes) -> None:
+    """A .zip of an adapter."""
+    try:
+        for chunks in read_archive(io.BytesIO(data)).values():
+            for _ in chunks:
+                pass
+    except ArchiveRefused as error:
+        _check_shown(error.reasons)
+
+
+def card(data: bytes) -> None:
+    """A card.toml."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(data)
+        file.flush()
+        try:
+            assert is_storable(vars(read_card(Path(file.name))))
+        except CardError as error:
+            _check_shown(error.reasons)
+
+
+def template(data: bytes) -> None:
+    """A template with its fields and examples, in the words of a form and of a card."""
+    tree = _json(data)
+    if not isinstance(tree, dict) or not is_storable(tree):  # which a card is asked for before, and a form cannot be
+        return
+    text, names, fields, lines = (tree.get(key) for key in ("template", "names", "fields", "lines"))
+    text, lines = str(text), str(lines)
+    names = [str(name) for name in names] if isinstance(names, list) else []
+    fields = [field for field in fields if isinstance(field, dict)] if isinstance(fields, list) else []
+    examples = tree.get("examples")
+    for attempt in (
+        lambda: parse_examples(lines, fields_of(text, names)),
+        lambda: check_examples(examples if isinstance(examples, list) else [], check_fields(text, fields)),
+    ):
+        try:
+            assert is_storable(attempt())
+        except TemplateError as error:
+            _check_shown(error.reasons)
+
+
+def rows(data: bytes) -> None:
+    """The rows of a data set."""
+    found = examine(lines_of(io.BytesIO(data)), fewest=1)
+    assert found.rows or found.reasons
+    assert all(is_storable([row.inputs, row.target]) for row in found.rows)
+    assert all(isinstance(value, str) for row in found.rows for value in row.inputs.values())
+    _check_told(found.reasons)
+
+
+def socket(data: bytes) -> None:
+    """A message of a page."""
+    try:
+        message = parse(_json(data))
+    except BadMessage as error:
+        _check_shown([str(error)])
+    else:
+        assert is_storable(json.loads(json.dumps(vars(message), default=repr)))
+
+
+def protocol(data: bytes) -> None:
+    """A message of the wire between the houses."""
+    try:
+        message = decode(data)
+    except ProtocolError:
+        return
+    assert encode(decode(encode(message))) == encode(message)
+
+
+def api(data: bytes) -> None:
+    """The body of a request, to the wire and back."""
+    body = _json(data)
+    for schema in (ChatCompletion, Completion):
+        try:
+            asked = schema.model_validate(body)
+        except ValidationError as error:
+            _check_shown([each["msg"] for each in error.errors(include_input=False, include_url=False)])
+            continue
+        source = asked.source()
+        messages = source.pop("messages", None)
+        request = Generate("0", messages=messages and tuple(messages), **source, sampling=asked.sampling())
+        assert decode(encode(request)) == request
+
+
+def markdown(data: bytes) -> None:
+    """What a model wrote, as HTML for a page."""
+    text = data.decode("utf-8", "replace")
+    rendered = render(text)
+    assert len(rendered.html) <= MOST_HTML
+    if rendered.kind == "markdown":
+        _Tags().feed(rendered.html)
+    else:
+        assert "<" not in rendered.html
+        assert unescape(rendered.html) == unescape(text.replace("&", "&amp;"))
+
+
+class _Tags(HTMLParser):
+    """Every tag and attribute that a page may get from a model."""
+
+    BLOCKS = frozenset(("p", "br", "hr", "pre", "blockquote", "ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6"))
+    TAGS = BLOCKS | frozenset(("table", "thead", "tbody", "tr", "th", "td", "strong", "em", "s", "del", "code", "a"))
+    ATTRIBUTES = frozenset({("a", "href"), ("a", "rel"), ("a", "target"), ("ol", "start")})
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        assert tag in self.TAGS, tag
+        for name, value in attributes:
+            assert (tag, name) in self.ATTRIBUTES, (tag, name)
+            scheme, colon, _ = (value or "").partition(":")
+            is_safe = not colon or scheme.lower() in ("http", "https", "mailto") or not scheme.isalnum()
+            assert name != "href" or is_safe, value
+
+    def handle_comment(self, data: str) -> None:
+        raise AssertionError(data)
+
+
+TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
+    target.__name__: target
+    for target in (safetensors, adapter_config, archive, card, template, rows, socket, protocol, api, markdown)
+}
+
+
+def _examine_twice(config: bytes, weights: bytes) -> tuple[list[str], list[str]]:
+    """The reasons of the site and of the worker against an adapter of these two files."""
+    with tempfile.TemporaryDirectory() as folder:
+        directory = Path(folder)
+        (directory / store.CONFIG).write_bytes(config)
+        (directory / store.WEIGHTS).write_bytes(weights)
+        found = examine_files(directory, BASE)
+        worker = _worker_reasons(directory)
+    assert bool(found.reasons) != bool(found.digest)
+    _check_told(found.reasons)
+    assert found.reasons or not worker, (found, worker)
+    return found.reasons, worker
+
+
+def _worker_reasons(directory: Path) -> list[str]:
+    """What the worker has against an adapter before it reads a number of it."""
+    try:
+        raw = adapter_json.read_config(directory / store.CONFIG)
+        header = read_header(directory / store.WEIGHTS)
+    except (adapter_json.ConfigRefused, HeaderError) as error:
+        return [str(error)]
+    config, reasons = check_config(raw, MAX_RANK)
+    bound, problems = adapter_binding.bind(header, architecture())
+    against = adapter_binding.check_against(config, bound, architecture()) if config else []
+    return [*reasons, *problems, *against]
+
+
+def _check_told(reasons: list[str]) -> None:
+    """Reasons are sentences that a row can keep and a page can show, and of faults that somebody foresaw."""
+    assert all(reason and reason[-1] in ".…" for reason in reasons), reasons
+    assert all(len(reason) < 5000 and "could not be read" not in reason for reason in reasons), reasons
+    "".join(reasons).encode()
+
+
+def _check_shown(reasons: list[str]) -> None:
+    """There are reasons, each of which a page can show."""
+    assert all(reasons) and reasons  # noqa: PT018
+    "".join(reasons).encode()
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
