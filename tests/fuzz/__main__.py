@@ -53,11 +53,14 @@ def _by_coverage(name: str, target: Callable[[bytes], None], seconds: int) -> No
     import atheris
 
     from tests.fuzz.corpus import CORPUS
+    from tests.fuzz.inputs import MOST_BYTES
 
     with tempfile.TemporaryDirectory() as folder:
         for number, data in enumerate(CORPUS[name].values()):
-            (Path(folder) / str(number)).write_bytes(data)
-        atheris.Setup([sys.argv[0], f"-max_total_time={seconds}", "-timeout=60", folder], target)
+            if len(data) <= MOST_BYTES:
+                (Path(folder) / str(number)).write_bytes(data)
+        limits = [f"-max_total_time={seconds}", f"-max_len={MOST_BYTES}", "-timeout=60"]
+        atheris.Setup([sys.argv[0], *limits, folder], target)
         atheris.Fuzz()
 
 

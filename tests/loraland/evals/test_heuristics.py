@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from inference.tasks.data import Row
-from loraland.evals.heuristics import NAMES, heuristics
+from inference.tasks.metrics import rouge_l
+from loraland.evals.heuristics import COMPARED_CHARS, NAMES, heuristics
 from loraland.evals.regression import chance, correlation, fit, left_out, solve
 
 
@@ -19,6 +20,14 @@ def test_lengths_are_counted_in_words_and_marks() -> None:
 def test_similarity_is_one_for_copies_and_nothing_for_strangers() -> None:
     assert heuristics([Row({"text": "the same words"}, "the same words")] * 3)["similarity_mean"] == 1.0
     assert heuristics([Row({"text": "the same words"}, "others")] * 3)["similarity_mean"] == 0.0
+
+
+def test_similarity_is_taken_on_the_beginnings_of_long_texts(monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths = []
+    monkeypatch.setattr("loraland.evals.heuristics.rouge_l", lambda *texts: lengths.append(texts) or rouge_l("a", "a"))
+    heuristics([Row({"text": "a " * 16_000}, "b " * 16_000)] * 1000)
+    assert len(lengths) == 500
+    assert {len(text) for texts in lengths for text in texts} == {COMPARED_CHARS}
 
 
 def test_repetition_compresses_better() -> None:
