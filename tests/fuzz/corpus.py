@@ -110,7 +110,8 @@ def with_header(text: bytes) -> bytes:
 
 
 PAIR: Final = (("adapter_config.json", CONFIG), ("adapter_model.safetensors", WEIGHTS[:400]))
-ZIPS: Final = [zipped(*PAIR), zipped(*PAIR, method=zipfile.ZIP_STORED)]
+FOLDER: Final = (("a/card.toml", b'name = "x"'), ("a/README.md", b"x"), *((f"a/{name}", data) for name, data in PAIR))
+ZIPS: Final = [zipped(*PAIR), zipped(*PAIR, method=zipfile.ZIP_STORED), zipped(*FOLDER)]
 
 
 def overwritten(record: bytes, place: int, data: bytes) -> bytes:
@@ -165,6 +166,7 @@ CORPUS: Final[dict[str, dict[str, bytes]]] = {
     "archive": {
         "sound": ZIPS[0],
         "stored": ZIPS[1],
+        "a folder": ZIPS[2],
         "a negative seek": overwritten(b"PK\5\6", 16, (60_000).to_bytes(4, "little")),
         "a directory before the beginning": overwritten(b"PK\5\6", 12, (60_000).to_bytes(4, "little")),
         "a name that is not UTF-8": overwritten(b"PK\1\2", 9, b"\x08")[:-1] + b"\0",

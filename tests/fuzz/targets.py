@@ -75,7 +75,7 @@ def adapter_config(data: bytes) -> None:
 def archive(data: bytes) -> None:
     """A .zip of an adapter."""
     try:
-        for chunks in read_archive(io.BytesIO(data)).values():
+        for chunks in read_archive(io.BytesIO(data)).files.values():
             for _ in chunks:
                 pass
     except ArchiveRefused as error:
