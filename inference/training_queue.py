@@ -33,7 +33,7 @@ TTL_SECONDS: Final = 7 * 24 * 3600
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _RESERVED: Final = frozenset({"queue", "servers"})
 
-Held = Literal["held", "cancelled", "lost"]
+Held = Literal["held", "cancelled", "hurried", "lost"]
 
 
 @dataclass(frozen=True)
@@ -41,13 +41,15 @@ class TrainingClaim:
     """A job that one server owns until its lease ends. Every write shows `token`, which no other claim has.
 
     `attempts` counts the claims since the training last came further than ever before, this one included, and
-    those not that were given back in peace. `step` is the furthest step so far.
+    those not that were given back in peace. `step` is the furthest step so far. `is_urgent` is what its owner wants:
+    that it computes beside the others, and not only when nobody else would.
     """
 
     train: Train
     token: str
     attempts: int
     step: int
+    is_urgent: bool = False
 
 
 # the site
@@ -77,6 +79,17 @@ def cancel(redis: Redis, id: str) -> None:
     _call(redis, _CANCEL, id, encode(TrainingCancelled(step)))
 
 
+def hurry(redis: Redis, id: str) -> None:
+    """Let a training compute beside the others from its next moment on. No effect before it is queued or after it."""
+    _call(redis, _HURRY, id)
+
+
+def share(redis: Redis, id: str) -> float | None:
+    """The share of a processor that a training at work has got of late; None where nobody can tell."""
+    found = _any(redis.hget(_job_key(id), "share"))
+    return float(found) if found else None
+
+
 def is_known(redis: Redis, id: str) -> bool:
     """Whether this training waits, is under way, or has ended not long ago."""
     return bool(redis.exists(stream_key(id), _job_key(id)))
@@ -98,7 +111,7 @@ def claim(redis: Redis, lease_seconds: float) -> TrainingClaim | None:
     if not taken:
         return None
     try:
-        return TrainingClaim(decode(taken[1]), token, int(taken[2]), int(taken[3]))
+        return TrainingClaim(decode(taken[1]), token, int(taken[2]), int(taken[3]), bool(int(taken[4])))
     except ProtocolError:
         end = TrainingFailed("It was queued by another version of LoRA Land; train again.")
         _call(redis, _FINISH, _text(taken[0]), token, encode(end))
@@ -106,14 +119,19 @@ def claim(redis: Redis, lease_seconds: float) -> TrainingClaim | None:
 
 
 def renew(redis: Redis, claim: TrainingClaim, lease_seconds: float) -> Held:
-    """Begin the lease anew, and learn whether the owner wants to end it or another server has it."""
-    answers: tuple[Held, ...] = ("lost", "held", "cancelled")
+    """Begin the lease anew, and learn whether the owner wants to end or to hurry it, or another server has it."""
+    answers: tuple[Held, ...] = ("lost", "held", "cancelled", "hurried")
     return answers[int(_call(redis, _RENEW, claim.train.id, claim.token, _ms(lease_seconds)))]
 
 
 def tell(redis: Redis, claim: TrainingClaim, progress: TrainingProgress) -> bool:
     """Write a step; false, and nothing written, when the claim is lost."""
     return bool(_call(redis, _TELL, claim.train.id, claim.token, encode(progress), progress.step))
+
+
+def tell_share(redis: Redis, claim: TrainingClaim, share: float) -> None:
+    """Write which share of a processor the training gets; nothing is written when the claim is lost."""
+    _call(redis, _SHARE, claim.train.id, claim.token, f"{share:.3f}")
 
 
 def finish(redis: Redis, claim: TrainingClaim, end: TrainingEnd) -> bool:
@@ -214,14 +232,29 @@ if not id then return false end
 redis.call('ZADD', QUEUE, now() + lease, id)
 redis.call('HSET', job(id), 'token', token)
 local attempts = redis.call('HINCRBY', job(id), 'attempts', 1)
-return {id, redis.call('HGET', job(id), 'train'), attempts, redis.call('HGET', job(id), 'step')}
+redis.call('HDEL', job(id), 'share')
+local urgent = redis.call('HEXISTS', job(id), 'urgent')
+return {id, redis.call('HGET', job(id), 'train'), attempts, redis.call('HGET', job(id), 'step'), urgent}
 """
 
 _RENEW: Final = """
 local id, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
 if not is_owner(id, token) then return 0 end
 redis.call('ZADD', QUEUE, now() + lease, id)
-return 1 + redis.call('EXISTS', flag(id))
+if redis.call('EXISTS', flag(id)) == 1 then return 2 end
+return 1 + 2 * redis.call('HEXISTS', job(id), 'urgent')
+"""
+
+_HURRY: Final = """
+local id = ARGV[1]
+if redis.call('EXISTS', job(id)) == 0 then return 0 end
+return redis.call('HSET', job(id), 'urgent', 1)
+"""
+
+_SHARE: Final = """
+local id, token, share = ARGV[1], ARGV[2], ARGV[3]
+if not is_owner(id, token) then return 0 end
+return redis.call('HSET', job(id), 'share', share)
 """
 
 _TELL: Final = """

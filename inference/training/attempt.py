@@ -17,6 +17,7 @@ from redis import Redis, RedisError
 
 from inference import training_queue
 from inference.protocol import ProtocolError
+from inference.training.spare_time import SHARE, Share, processor_seconds
 from inference.training_protocol import (
     Train,
     Trained,
@@ -35,6 +36,7 @@ MAX_ATTEMPTS: Final = 3
 RENEW_SECONDS: Final = 1.0
 LISTEN_SECONDS: Final = 0.25
 RETRY_SECONDS: Final = 0.5
+WEIGH_SECONDS: Final = 5.0
 GRACE_SECONDS: Final = 7.0
 """How long a child may take to its checkpoint when it is to end: less than a supervisor waits for its services."""
 QUIETLY: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
@@ -51,12 +53,12 @@ class ClaimLost(Exception):
 class Child:
     """A process that trains, in a session of its own, and the events that it tells."""
 
-    def __init__(self, command: Sequence[str], train: Train) -> None:
+    def __init__(self, command: Sequence[str], train: Train, share: Share = "spare") -> None:
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **QUIETLY},
+            env={**os.environ, **QUIETLY, SHARE: share},
             start_new_session=True,
             text=True,
         )
@@ -67,6 +69,11 @@ class Child:
     def hear(self, seconds: float) -> TrainingEvent | None:
         """The next event, None when there will be none. Raises `queue.Empty` after so many silent `seconds`."""
         return self._events.get(timeout=seconds)
+
+    @property
+    def processor_seconds(self) -> float | None:
+        """The processor time that it has had; None where nobody can tell."""
+        return processor_seconds(self._process.pid)
 
     def stop(self) -> None:
         """Ask it to keep a checkpoint and to end."""
@@ -115,7 +122,8 @@ class Attempt:
         self._step = claim.step
         self._renewal = 0.0
         self._deadline = float("inf")
-        self._ending: Literal["", "cancelled", "leaving"] = ""
+        self._ending: Literal["", "cancelled", "hurried", "leaving"] = ""
+        self._weighed = (time.monotonic(), child.processor_seconds)
 
     def run(self) -> None:
         """Leave the training ended, or given back. Raises RedisError only while the server is to end."""
@@ -146,12 +154,26 @@ class Attempt:
                 raise ClaimLost
             if held == "cancelled":
                 self._end_child("cancelled")
+            if held == "hurried" and not self._claim.is_urgent:
+                # Only a process that begins anew can be raised without the rights of root.
+                self._end_child("hurried")
+            self._weigh()
         if not self._goes_on():
             self._end_child("leaving")
         if time.monotonic() > self._deadline:
             self._child.kill()
 
-    def _end_child(self, reason: Literal["cancelled", "leaving"]) -> None:
+    def _weigh(self) -> None:
+        """Tell now and then which share of a processor the child gets."""
+        (before, had), now = self._weighed, time.monotonic()
+        if now - before < WEIGH_SECONDS:
+            return
+        has = self._child.processor_seconds
+        self._weighed = (now, has)
+        if has is not None and had is not None:
+            self._ask(lambda: training_queue.tell_share(self._redis, self._claim, (has - had) / (now - before)))
+
+    def _end_child(self, reason: Literal["cancelled", "hurried", "leaving"]) -> None:
         if not self._ending:
             self._ending, self._deadline = reason, time.monotonic() + GRACE_SECONDS
             self._child.stop()
@@ -166,7 +188,7 @@ class Attempt:
             self._finish(end)
         elif self._ending == "cancelled":
             self._finish(TrainingCancelled(self._step))
-        elif self._ending == "leaving" or end is not None:
+        elif self._ending in ("leaving", "hurried") or end is not None:
             # A child that ends in peace though nobody here asked for it: the whole machine is going down.
             self._release(crashed=False)
         else:

@@ -76,7 +76,7 @@ class TrainingServer:
 
     def _work(self, claim: TrainingClaim) -> None:
         log.info("claimed id=%s attempt=%d step=%d", claim.train.id, claim.attempts, claim.step)
-        child = Child(self._config.command, claim.train)
+        child = Child(self._config.command, claim.train, "full" if claim.is_urgent else "spare")
         Attempt(self._redis, claim, child, self._config.lease_seconds, self._goes_on).run()
 
     def _goes_on(self) -> bool:

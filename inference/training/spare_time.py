@@ -1,14 +1,17 @@
-"""A process that computes only when nobody else would."""
+"""A process that computes only when nobody else would, and how much it gets to compute."""
 
 from __future__ import annotations
 
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal
 
 LEAST: Final = 19
 """The lowest priority there is, by its niceness."""
+SHARE: Final = "LORALAND_TRAINING_SHARE"
+"""The variable of a child's environment that says which `Share` of the processor it takes."""
+Share = Literal["spare", "full"]
 AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 
@@ -25,3 +28,12 @@ def take_spare_time() -> None:
     if os.getsid(0) == os.getpid():
         with suppress(OSError):
             AUTOGROUP.write_text(str(LEAST))
+
+
+def processor_seconds(pid: int) -> float | None:
+    """The processor time that process `pid` has had; None where the system does not tell, or it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

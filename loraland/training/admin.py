@@ -42,6 +42,7 @@ class TrainingAdmin(TrainingAdminBase):
             view("add/preview/", self.preview, "preview"),
             view("<uuid:pk>/progress/", self.progress_view, "progress"),
             view("<uuid:pk>/cancel/", self.cancel, "cancel"),
+            view("<uuid:pk>/hurry/", self.hurry, "hurry"),
             view("<uuid:pk>/publish/", self.publish, "publish"),
             view("<uuid:pk>/measure/", self.measure, "measure"),
             *super().get_urls(),
@@ -98,6 +99,13 @@ class TrainingAdmin(TrainingAdminBase):
         training = self._changed(request, pk)
         if training.cancel():
             self.log_change(request, training, "Cancelled.")
+        return HttpResponseRedirect(training.get_absolute_url())
+
+    def hurry(self, request: HttpRequest, pk: UUID) -> HttpResponse:
+        """Let it compute beside the visitors' answers instead of behind them."""
+        training = self._changed(request, pk)
+        if training.hurry():
+            self.log_change(request, training, "Raised above spare time.")
         return HttpResponseRedirect(training.get_absolute_url())
 
     def measure(self, request: HttpRequest, pk: UUID) -> HttpResponse:

@@ -26,6 +26,8 @@ from loraland.training.models import Training
 from loraland.training.rows import parts_of, write_parts
 
 START: Final = "0-0"
+BUSY: Final = "The processor is busy; it goes on when there is room."
+LEAST_SHARE: Final = 0.5
 NO_SERVER: Final = "No training server is running; `make run` starts one, or `python -m inference.training --serve`."
 
 
@@ -33,6 +35,8 @@ def follow(training: Training, redis: Redis) -> None:
     """Write down what has happened to `training` since last time; queue it where it is not known."""
     if training.is_unwanted:
         training_queue.cancel(redis, training.wire_id)
+    elif training.is_urgent:
+        training_queue.hurry(redis, training.wire_id)
     news = training_queue.events(redis, training.wire_id, training.cursor)
     if news:
         record(training, news)
@@ -40,6 +44,13 @@ def follow(training: Training, redis: Redis) -> None:
         submit(training, redis)
     elif training.state == Training.State.WAITING:
         training.change(note="" if training_queue.servers(redis) else NO_SERVER)
+    elif training.state == Training.State.TRAINING:
+        training.change(note=BUSY if is_starved(training_queue.share(redis, training.wire_id)) else "")
+
+
+def is_starved(share: float | None) -> bool:
+    """Whether a training gets so little of a processor that it would be taken for stuck."""
+    return share is not None and share < LEAST_SHARE
 
 
 def submit(training: Training, redis: Redis) -> None:

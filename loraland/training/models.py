@@ -94,6 +94,7 @@ class Training(models.Model):
     reason = models.TextField(blank=True, help_text="Why it ended as it did.")
     note = models.TextField(blank=True, help_text="What it waits for.")
     is_unwanted = models.BooleanField(default=False, help_text="Its owner wants it to end.")
+    is_urgent = models.BooleanField(default=False, help_text="It computes beside visitors' answers, not behind them.")
     cursor = models.CharField(max_length=40, default="0-0", editable=False)
     step = models.PositiveIntegerField(default=0)
     losses = models.JSONField(default=list, blank=True, help_text="[[step, loss in nats a token], …]")
@@ -218,6 +219,10 @@ class Training(models.Model):
     def cancel(self) -> bool:
         """Ask for its end; False when it has ended before."""
         return self.change(is_unwanted=True)
+
+    def hurry(self) -> bool:
+        """Ask for a share of the processor like any other's; False when it has ended before."""
+        return self.change(is_urgent=True)
 
     @property
     def can_be_measured(self) -> bool:

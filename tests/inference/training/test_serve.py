@@ -18,6 +18,7 @@ from redis import Redis
 from inference import training_queue as queue
 from inference.training import attempt
 from inference.training.serve import ServerConfig, TrainingServer
+from inference.training.spare_time import SHARE
 from inference.training_protocol import (
     Train,
     Trained,
@@ -142,6 +143,37 @@ def test_a_training_that_comes_further_each_time_is_not_given_up(redis: Redis, s
     )
     serve()
     assert until(redis, "t")[-1] == Trained("/x", 1, 0.1)
+
+
+def test_a_training_that_is_hurried_begins_anew_with_a_full_share_and_loses_no_attempt(
+    redis: Redis, serve: Serve
+) -> None:
+    recipe = (
+        "import os\n"
+        f"step(1 if os.environ['{SHARE}'] == 'spare' else 2)\n"
+        f"wait() if os.environ['{SHARE}'] == 'spare' else say(Trained('/x', 1, 0.1))"
+    )
+    submit(redis, "t", recipe)
+    serve()
+    until(redis, "t", at(1))
+    queue.hurry(redis, "t")
+    assert until(redis, "t")[-2:] == [TrainingProgress(2, 9, 1 / 3, 0.5), Trained("/x", 1, 0.1)]
+    queue.hurry(redis, "t")
+    assert not redis.exists("training:t:job"), "what has ended stays forgotten"
+
+
+def test_a_starved_training_tells_how_little_it_gets(
+    redis: Redis, serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "WEIGH_SECONDS", 0.1)
+    submit(redis, "t", "step(1); wait()")
+    serve()
+    until(redis, "t", at(1))
+    for _ in range(600):
+        if (share := queue.share(redis, "t")) is not None and share < 0.5:
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"a child that sleeps is said to get {share} of a processor")
 
 
 def test_a_cancelled_training_ends_within_a_step_and_the_next_begins(redis: Redis, serve: Serve) -> None:

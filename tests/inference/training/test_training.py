@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from transformers import AutoTokenizer
 from inference.architecture import read_architecture
 from inference.tasks.data import read_rows
 from inference.tasks.recipe import Schedule, load_recipe
-from inference.training import run
+from inference.training import loop, run
 from inference.training.__main__ import main
 from inference.training.adapter import Adapter
 from inference.training.card import Making, card_text
@@ -235,3 +236,15 @@ def test_without_a_folder_the_rows_are_fetched(
     words[words.index("tweet_emotion")] = "legal"
     assert main(words) == 1
     assert "legal: no data set of the hub maps to it plainly" in capsys.readouterr().err
+
+
+def test_one_thread_is_timed_by_the_processor_and_more_by_the_wall() -> None:
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        assert loop._clock(torch.device("cpu")) is time.process_time
+        assert loop._clock(torch.device("cuda")) is time.monotonic
+        torch.set_num_threads(2)
+        assert loop._clock(torch.device("cpu")) is time.monotonic
+    finally:
+        torch.set_num_threads(threads)

@@ -257,3 +257,28 @@ def test_steps_that_come_to_their_end_or_find_a_store_away_do_not_count(
             with pytest.raises(RedisIsAway):
                 follow_training(str(training.pk))
     assert step(training).is_active
+
+
+def test_a_starved_training_says_that_the_processor_is_busy_until_it_gets_room(
+    plan: Plan, step: Step, redis: Redis
+) -> None:
+    training = step(plan())
+    claim = claimed(redis)
+    training_queue.tell(redis, claim, TrainingProgress(0, 40))
+    assert step(training).note == ""
+    training_queue.tell_share(redis, claim, 0.03)
+    assert step(training).note == "The processor is busy; it goes on when there is room."
+    training_queue.tell_share(redis, claim, 0.97)
+    assert step(training).note == ""
+
+
+def test_a_training_that_is_raised_is_told_to_its_server_and_stays_so(plan: Plan, step: Step, redis: Redis) -> None:
+    training = step(plan())
+    claim = claimed(redis)
+    assert not claim.is_urgent
+    training.hurry()
+    step(training)
+    assert training_queue.renew(redis, claim, 60) == "hurried"
+    training_queue.release(redis, claim, crashed=False)
+    again = claimed(redis)
+    assert (again.is_urgent, again.attempts) == (True, 1)

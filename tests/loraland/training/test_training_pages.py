@@ -182,6 +182,20 @@ def test_cancelling_is_kept_for_the_job_and_shown_at_once(owner: Client, plan: P
     assert owner.get(f"{address}cancel/").status_code == 404
 
 
+def test_staff_raise_a_training_and_its_page_says_what_that_means(owner: Client, plan: Plan) -> None:
+    training = plan(state="training", note="The processor is busy; it goes on when there is room.")
+    address = f"/admin/training/training/{training.pk}/"
+    html = owner.get(f"{address}progress/").content.decode()
+    assert "The processor is busy; it goes on when there is room." in html
+    assert "Give it a full share" in html
+    html = owner.post(f"{address}hurry/", follow=True).content.decode()
+    assert "shares the processor with visitors" in html
+    assert "Give it a full share" not in html
+    training.refresh_from_db()
+    assert training.is_urgent
+    assert owner.get(f"{address}hurry/").status_code == 404
+
+
 LOSSES = [[n, 3.0 / n] for n in range(1, 21)]
 
 
