@@ -29,6 +29,7 @@ from loraland.playground.messages import (
     BadMessage,
     Compare,
     Message,
+    Ping,
     Regenerate,
     Resume,
     Retry,
@@ -82,6 +83,8 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
         request, message = "", None
         try:
             message = parse(_read(text_data))
+            if isinstance(message, Ping):
+                return await self.tell({"type": "pong"})
             request = getattr(message, "request", "")
             if not await sessions.is_live(self.scope):
                 return await self.leave(SIGNED_OUT)

@@ -90,7 +90,12 @@ class Stop:
     answer: UUID
 
 
-Message = Start | Regenerate | Compare | Retry | Resume | Stop
+@dataclass(frozen=True)
+class Ping:
+    """Whether anybody is there: answered at once, whatever else goes on."""
+
+
+Message = Ping | Start | Regenerate | Compare | Retry | Resume | Stop
 
 
 def parse(content: Any) -> Message:
@@ -206,6 +211,7 @@ def _uuid(content: dict[str, Any], key: str) -> UUID:
 
 
 _READERS: Final[dict[str, tuple[set[str], Callable[[dict[str, Any]], Message]]]] = {
+    "ping": (set(), lambda content: Ping()),
     "start": ({"request", "conversation", "adapter", "text", "inputs", "sampling"}, _start),
     "regenerate": ({"request", "answer", "sampling"}, _regenerate),
     "compare": ({"request", "columns", "text", "inputs", "sampling"}, _compare),

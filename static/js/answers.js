@@ -1,6 +1,8 @@
 // One socket for a page and any number of answers over it. It comes back by itself after every drop, and each
 // answer goes on from the last cursor that was seen, so nothing is missed and nothing is read twice.
 
+import { Heartbeat } from "./heartbeat.js";
+
 const START = "0-0";
 const FIRST_WAIT = 500;
 const LONGEST_WAIT = 15_000;
@@ -23,6 +25,9 @@ const DROPPED = {
 export class AnswerSocket extends EventTarget {
   #url;
   #socket = null;
+  #ears = null; // listens to the socket, until it is given up
+  #isDown = true;
+  #isSilent = false;
   #wait = FIRST_WAIT;
   #timer = 0;
   #farewell = "";
@@ -34,6 +39,13 @@ export class AnswerSocket extends EventTarget {
     super();
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     this.#url = `${scheme}://${location.host}${path}`;
+    this.heartbeat = new Heartbeat({
+      ask: () => this.#send({ type: "ping" }),
+      isWaiting: () => this.#followed.size + this.#asked.size > 0,
+      onSilent: () => this.#silent(),
+      onLost: () => this.#giveUp(),
+    });
+    addEventListener("offline", () => this.heartbeat.check());
     addEventListener("online", () => this.#hurry());
     document.addEventListener("visibilitychange", () => document.visibilityState === "visible" && this.#hurry());
     this.#connect();
@@ -47,6 +59,7 @@ export class AnswerSocket extends EventTarget {
     this.#asked.set(request, { hear, isSent: false });
     this.#unsent.push({ ...message, request });
     this.#flush();
+    this.heartbeat.check();
     return request;
   }
 
@@ -73,19 +86,40 @@ export class AnswerSocket extends EventTarget {
   #connect() {
     clearTimeout(this.#timer);
     this.#tell("connecting");
+    this.#isDown = false;
+    this.#ears = new AbortController();
     this.#socket = new WebSocket(this.#url);
-    this.#socket.addEventListener("open", () => this.#opened());
-    this.#socket.addEventListener("message", (event) => this.#heard(JSON.parse(event.data)));
-    this.#socket.addEventListener("close", (event) => this.#closed(event.code));
+    const on = (type, hear) => this.#socket.addEventListener(type, hear, { signal: this.#ears.signal });
+    on("open", () => this.#opened());
+    on("message", (event) => this.#heard(JSON.parse(event.data)));
+    on("close", (event) => this.#closed(event.code));
+    this.heartbeat.connecting();
+  }
+
+  // No answer to a question: the strip says so at once, for the answer may take long to come.
+  #silent() {
+    this.#isSilent = true;
+    this.#tell("silent", DOWN);
+  }
+
+  // A dead connection takes minutes to close by itself: hear it no more, and begin anew.
+  #giveUp() {
+    this.#ears.abort();
+    this.#socket.close();
+    this.#closed(0);
   }
 
   #opened() {
+    this.#isSilent = false;
     this.#tell("open");
     for (const [answer, { cursor }] of this.#followed) this.#send({ type: "resume", answer, after: cursor });
     this.#flush();
+    this.heartbeat.heard();
   }
 
   #closed(code) {
+    this.#isDown = true;
+    this.heartbeat.stop();
     this.#farewell = FAREWELLS[code] ?? "";
     for (const [request, { hear, isSent }] of [...this.#asked]) {
       if (!isSent && !this.#farewell) continue;
@@ -99,9 +133,10 @@ export class AnswerSocket extends EventTarget {
     this.#wait = Math.min(this.#wait * 2, LONGEST_WAIT);
   }
 
-  // The network or the reader is back: do not sit out the wait.
+  // The network or the reader is back: do not sit out the wait, and do not trust what looks open.
   #hurry() {
-    if (this.#farewell || this.#socket.readyState !== WebSocket.CLOSED) return;
+    if (!this.#isDown) this.heartbeat.check();
+    if (this.#farewell || !this.#isDown) return;
     this.#wait = FIRST_WAIT;
     this.#connect();
   }
@@ -123,6 +158,9 @@ export class AnswerSocket extends EventTarget {
 
   #heard(message) {
     this.#wait = FIRST_WAIT;
+    this.heartbeat.heard();
+    if (this.#isSilent) this.#tell("open");
+    this.#isSilent = false;
     if (message.request && this.#asked.has(message.request)) this.#asked.get(message.request).hear(message);
     else if (message.answer) this.#heardOfAnswer(message);
   }
@@ -172,6 +210,7 @@ export function showConnection(socket, strip) {
   socket.addEventListener("state", ({ detail }) => {
     if (detail.state === "waiting") words = detail.text;
     if (detail.state === "waiting") timer ||= setTimeout(() => show(words, false), 1500);
+    if (detail.state === "silent") show(detail.text, false);
     if (detail.state !== "open" && detail.state !== "over") return;
     clearTimeout(timer);
     timer = 0;

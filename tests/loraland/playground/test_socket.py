@@ -329,3 +329,9 @@ async def test_after_signing_out_nothing_more_is_taken(site_wire, transactional_
         await page.say(type="start", request="r", text="still there?", adapter="")
         assert await page.closed() == consumers.SIGNED_OUT
     assert await Generation.objects.acount() == 0
+
+
+async def test_a_page_that_asks_whether_anybody_is_there_is_answered(site_wire, anna):
+    async with anna.page() as page:
+        await page.say(type="ping")
+        assert await page.hear("pong") == {"type": "pong"}
