@@ -12,6 +12,7 @@ from inference.failures import Fault, meaning_of
 from inference.protocol import Failed, Stats, Terminal
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.models import Generation
+from loraland.playground.judgement import Expectation, Judgement, judge
 from loraland.playground.markdown import Kind, render
 
 Style = Literal["prose", "short", "structured"]
@@ -28,6 +29,9 @@ class Remedy:
 
 SHORT_CHARS: Final = 32
 """Up to this length an answer is a label, and is set large."""
+
+FEWEST_TOKENS: Final = 8
+"""From so many on a speed says something: two tokens are timed by their first, and look like slowness."""
 
 RETRY: Final = Remedy("retry", "Ask again")
 EDIT: Final = Remedy("edit", "Edit the text")
@@ -60,6 +64,7 @@ class AnswerView:
     stats: Stats = field(default_factory=Stats)
     error: str = ""
     remedy: Remedy = RETRY
+    judgement: Judgement | None = None
 
     @property
     def is_running(self) -> bool:
@@ -74,6 +79,11 @@ class AnswerView:
         return float(self.generation.request.get("sampling", {}).get("temperature", 0))
 
     @property
+    def has_speed(self) -> bool:
+        """Whether its tokens a second are worth telling."""
+        return self.stats.completion_tokens >= FEWEST_TOKENS and self.stats.tokens_per_second > 0
+
+    @property
     def first_token(self) -> str:
         """How long the visitor waited for it, in the unit that reads best."""
         waited = round(self.stats.first_token_ms)
@@ -82,6 +92,10 @@ class AnswerView:
     @property
     def short_digest(self) -> str:
         return self.stats.digest[:12]
+
+    def verdict(self) -> str:
+        """What it is worth against what was expected; empty where nothing was."""
+        return render_to_string("playground/_verdict.html", {"answer": self})
 
     def foot(self) -> str:
         """What stands under the text: the figures of the answer, and what went wrong."""
@@ -104,26 +118,29 @@ def style_of(version: AdapterVersion | None) -> Style:
     return "structured" if structured * 2 > len(expected) else "prose"
 
 
-def view_of(generation: Generation) -> AnswerView:
-    """The answer as its row knows it."""
+def view_of(generation: Generation, expectation: Expectation | None = None) -> AnswerView:
+    """The answer as its row knows it, and what it is worth against `expectation`."""
     if not generation.is_finished:
         return AnswerView(generation.id, generation, "running")
-    return ended(generation, generation.terminal(), generation.text)
+    return ended(generation, generation.terminal(), generation.text, expectation)
 
 
-def ended(generation: Generation, terminal: Terminal, text: str) -> AnswerView:
-    """The answer that ended in `terminal` with `text`."""
+def ended(generation: Generation, terminal: Terminal, text: str, expectation: Expectation | None = None) -> AnswerView:
+    """The answer that ended in `terminal` with `text`. One that was stopped is not judged: it was not let end."""
     shown = render(text)
     if isinstance(terminal, Failed):
         remedy = remedy_of(terminal.code)
         stats, error = terminal.stats, terminal.error
         return AnswerView(generation.id, generation, "failed", text, shown.html, shown.kind, stats, error, remedy)
-    return AnswerView(generation.id, generation, terminal.reason, text, shown.html, shown.kind, terminal.stats)
+    state, stats = terminal.reason, terminal.stats
+    judged = judge(text, expectation) if state != "stopped" else None
+    return AnswerView(generation.id, generation, state, text, shown.html, shown.kind, stats, judgement=judged)
 
 
 def message_of(view: AnswerView, code: str = "") -> dict[str, Any]:
     """The message that tells a page of an answer's end."""
-    body = {"answer": str(view.id), "text": view.text, "html": view.html, "kind": view.kind, "foot": view.foot()}
+    body = {"answer": str(view.id), "text": view.text, "html": view.html, "kind": view.kind}
+    body |= {"foot": view.foot(), "verdict": view.verdict()}
     if view.state == "failed":
         return {"type": "failed", "code": code, "error": view.error, **body}
     return {"type": "finished", "reason": view.state, "stats": _figures(view), **body}

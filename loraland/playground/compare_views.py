@@ -44,7 +44,7 @@ def comparison(request: HttpRequest, id: UUID) -> HttpResponse:
     except Refused as refusal:
         raise Http404(refusal.sentence) from refusal
     columns = comparisons.columns_of(kept)
-    shown = pages.asked_columns(columns, kept.expected)
+    shown = pages.asked_columns(columns, comparisons.expected_in(kept, columns))
     stored = {**kept.sampling, "stop": tuple(kept.sampling.get("stop", ()))}
     prompt = Prompt(kept.text, kept.inputs)
     return _page(request, [each.version for each in columns], shown, Sampling(**stored), prompt, kept)

@@ -18,6 +18,7 @@ from loraland.generations.refusal import Refused
 from loraland.generations.visitor import Visitor
 from loraland.playground import sampling
 from loraland.playground.conversations import Question, not_found
+from loraland.playground.judgement import Expectation, metric_of
 from loraland.playground.messages import COLUMN, Compare, Prompt
 from loraland.playground.models import Column, Comparison
 
@@ -93,6 +94,22 @@ def expected_of(version: Competitor, inputs: dict[str, str] | None) -> str:
     """The answer that the adapter's own example with exactly these inputs expects, or nothing."""
     examples = version.examples if version and inputs else []
     return next((each.get("expected", "") for each in examples if each.get("inputs") == inputs), "")
+
+
+def expectation_of(generation: Generation) -> Expectation | None:
+    """What is expected of an answer: its comparison's example, or the adapter's own that has exactly its inputs."""
+    if generation.source == Generation.Source.COMPARE:
+        column = Column.objects.filter(generation=generation).select_related("comparison").first()
+        return expected_in(column.comparison, columns_of(column.comparison)) if column else None
+    version = generation.adapter_version
+    words = expected_of(version, generation.request.get("inputs"))
+    return Expectation(words, metric_of(version)) if words else None
+
+
+def expected_in(comparison: Comparison, columns: Sequence[Column]) -> Expectation | None:
+    """What is expected of every column, by the metric of the one whose fields and example they were given."""
+    lead = lead_of([column.version for column in columns])
+    return Expectation(comparison.expected, metric_of(lead)) if comparison.expected else None
 
 
 def create(visitor: Visitor, message: Compare) -> Comparison:

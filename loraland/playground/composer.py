@@ -16,9 +16,9 @@ FREE: Final = "text"
 """The name of the one field of a composer without a template."""
 
 STARTERS: Final = (
-    "Explain in three sentences what a low-rank adapter is.",
-    "Write a haiku about a night train.",
-    "List five uses for an old newspaper.",
+    "Rewrite this sentence in the past tense: She walks to the market and buys fresh bread.",
+    "List three animals that live in the sea.",
+    "Continue the story: Once upon a time, a small boat left the harbour at night.",
 )
 """What to click where there is no adapter to bring its own examples."""
 
@@ -56,6 +56,8 @@ class Composer:
     fields: tuple[Field, ...]
     examples: tuple[Example, ...]
     choices: tuple[Choice, ...]
+    note: str = ""
+    """What a visitor who takes the adapter for a partner in conversation should know, in a sentence or two."""
 
 
 def composer_of(version: AdapterVersion | None, sampling: Sampling, prompt: Prompt | None = None) -> Composer:
@@ -65,7 +67,8 @@ def composer_of(version: AdapterVersion | None, sampling: Sampling, prompt: Prom
     has_fields = bool(version and version.template and version.fields)
     fields = _fields(version, inputs, text) if version and has_fields else (_free(version, inputs, text),)
     mode = "inputs" if has_fields else FREE
-    return Composer(mode, fields, _examples(version, mode), _choices(sampling))
+    note = _reads_alone(fields) if has_fields else ""
+    return Composer(mode, fields, _examples(version, mode), _choices(sampling), note)
 
 
 def example_prompt(version: AdapterVersion | None, number: str) -> Prompt | None:
@@ -76,6 +79,13 @@ def example_prompt(version: AdapterVersion | None, number: str) -> Prompt | None
     except ValueError:
         return None
     return Prompt(inputs=example.get("inputs") or {})
+
+
+def _reads_alone(fields: tuple[Field, ...]) -> str:
+    """A template holds one filling: whoever writes on as in a chat is answered as if nothing had been said before."""
+    if len(fields) > 1:
+        return "It reads what stands in these fields and nothing else: earlier messages are not seen."
+    return f"It reads one message at a time, as “{fields[0].label}”: earlier messages are not seen."
 
 
 def _fields(version: AdapterVersion, inputs: dict[str, str], text: str) -> tuple[Field, ...]:

@@ -16,6 +16,7 @@ from loraland import inference_client, outage
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.playground.answers import ended, message_of
+from loraland.playground.comparisons import expectation_of
 
 PLACE_SECONDS: Final = 1.0
 
@@ -66,7 +67,8 @@ async def _settled(generation: Generation, terminal: Terminal) -> dict[str, Any]
 
 async def _ended(generation: Generation, terminal: Terminal, text: str) -> dict[str, Any]:
     """Markdown takes its time, so it is rendered off the event loop."""
-    view = await asyncio.to_thread(ended, generation, terminal, text)
+    expectation = await sync_to_async(expectation_of)(generation)
+    view = await asyncio.to_thread(ended, generation, terminal, text, expectation)
     code = terminal.code if isinstance(terminal, Failed) else ""
     return await asyncio.to_thread(message_of, view, code)
 

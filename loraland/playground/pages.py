@@ -8,15 +8,20 @@ from typing import Final
 
 from django.db.models import Prefetch, Q, QuerySet
 
+from loraland.catalogue import listing
 from loraland.catalogue.models import Adapter, AdapterVersion, Reader
+from loraland.catalogue.score import Score
+from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
 from loraland.playground.answers import AnswerView, Style, style_of, view_of
-from loraland.playground.comparisons import Competitor, lead_of, name_of, reading
+from loraland.playground.comparisons import Competitor, expectation_of, lead_of, name_of, reading
+from loraland.playground.judgement import Expectation
 from loraland.playground.models import Column, Conversation, Turn
 
 QUERY_CHARS: Final = 120
 """So much of what is searched for is looked at."""
 LISTED: Final = 40
+OFFERED: Final = 12
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,6 @@ class ColumnView:
     style: Style
     answer: AnswerView | None = None
     refusal: str = ""
-    matches: bool | None = None
     fewer: str = ""
     """The address of the page without this column."""
 
@@ -70,12 +74,16 @@ def turns_of(conversation: Conversation) -> list[TurnView]:
 
 
 def _turn(turn: Turn, labels: dict[str, str]) -> TurnView:
-    answers = tuple(view_of(answer.generation) for answer in turn.answers.all())
+    answers = tuple(_answer(answer.generation) for answer in turn.answers.all())
     if turn.inputs is None:
         return TurnView(turn.pk, (("", turn.text),), answers)
     is_lone = len(turn.inputs) == 1
     said = tuple(("" if is_lone else labels.get(name, name), value) for name, value in turn.inputs.items())
     return TurnView(turn.pk, said, answers)
+
+
+def _answer(generation: Generation) -> AnswerView:
+    return view_of(generation, expectation_of(generation))
 
 
 def found_adapters(query: str, category: str) -> QuerySet[Adapter]:
@@ -86,6 +94,16 @@ def found_adapters(query: str, category: str) -> QuerySet[Adapter]:
             Q(name__icontains=word) | Q(slug__icontains=word) | Q(category__icontains=word) | Q(summary__icontains=word)
         )
     return adapters.filter(category=category) if category else adapters
+
+
+def specialists() -> list[Adapter]:
+    """Whom to offer a newcomer: the adapters that gained most, the unmeasured last, none that gained nothing."""
+    cards = [card for card in listing.all_cards() if card.is_served and _may_help(card.score)]
+    return [card.adapter for card in listing.select(cards, listing.Query(order="gain"))][:OFFERED]
+
+
+def _may_help(score: Score | None) -> bool:
+    return score is None or (score.is_clear and score.gain > 0)
 
 
 def categories() -> list[str]:
@@ -101,31 +119,23 @@ def empty_columns(competitors: Sequence[Competitor]) -> list[ColumnView]:
     ]
 
 
-def asked_columns(columns: Sequence[Column], expected: str) -> list[ColumnView]:
+def asked_columns(columns: Sequence[Column], expectation: Expectation | None) -> list[ColumnView]:
     """The columns of a comparison with what became of each."""
     lead = lead_of([column.version for column in columns])
-    return [_asked(column, lead, expected) for column in columns]
+    return [_asked(column, lead, expectation) for column in columns]
 
 
-def _asked(column: Column, lead: Competitor, expected: str) -> ColumnView:
+def _asked(column: Column, lead: Competitor, expectation: Expectation | None) -> ColumnView:
     version = column.version
-    answer = view_of(column.generation) if column.generation else None
-    is_over = answer is not None and not answer.is_running and bool(expected)
     return ColumnView(
         position=column.position,
         name=name_of(version),
         version=version,
         note=reading(version, lead, None).note,
         style=style_of(version),
-        answer=answer,
+        answer=view_of(column.generation, expectation) if column.generation else None,
         refusal=column.refusal,
-        matches=is_same(answer.text, expected) if answer and is_over else None,
     )
-
-
-def is_same(text: str, expected: str) -> bool:
-    """Whether an answer says what was expected, whatever its spacing and case."""
-    return text.lower().split() == expected.lower().split()
 
 
 def column_options(reader: Reader) -> list[tuple[str, list[Option]]]:

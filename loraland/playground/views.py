@@ -128,7 +128,7 @@ def _page(request: HttpRequest, version: AdapterVersion | None, **more: object) 
         "base_name": settings.BASE_NAME,
         "style": style_of(version),
         "conversations": pages.conversations_of(visitor_of(request)),
-        "adapters": pages.found_adapters("", "")[:12] if more.get("is_choosing") else [],
+        "adapters": pages.specialists() if more.get("is_choosing") else [],
         "categories": pages.categories(),
         "max_input": settings.MAX_INPUT_CHARS,
         **more,

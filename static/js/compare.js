@@ -14,7 +14,6 @@ const composer = new Composer(document.getElementById("composer"), { send: run, 
 showConnection(socket, document.getElementById("connection"));
 restoreDraft();
 for (const { view } of columns) {
-  judge(view);
   if (view.isRunning) socket.resume(view.id, (message) => view.hear(message));
 }
 refresh();
@@ -54,7 +53,6 @@ function retry(column) {
 
 function begin(column) {
   column.section.querySelector(".column-idle").hidden = true;
-  column.section.querySelector(".answer-match").hidden = true;
   column.view.begin();
   refresh();
 }
@@ -84,22 +82,9 @@ function expectation(words) {
 }
 
 function ended({ view, position }, state) {
-  judge(view);
   refresh();
   const words = ending(state, view);
   if (words) announce(`Column ${position + 1}. ${words}`);
-}
-
-// Whether an answer says what the example expects, whatever its spacing and case.
-function judge(view) {
-  const words = expected.querySelector(".expected-text").textContent;
-  const line = view.section.querySelector(".answer-match");
-  line.hidden = !words || !["done", "length", "stopped"].includes(view.state);
-  if (line.hidden) return;
-  const plain = (text) => text.toLowerCase().split(/\s+/).filter(Boolean).join(" ");
-  const isSame = plain(view.whole) === plain(words);
-  line.dataset.matches = isSame ? "yes" : "no";
-  line.textContent = isSame ? "As expected" : "Not as expected";
 }
 
 function refresh() {

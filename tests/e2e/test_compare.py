@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from playwright.sync_api import Page, expect
 
 WATCH = """
@@ -44,3 +46,23 @@ def test_the_address_restores_the_comparison(page: Page) -> None:
     texts = answers.locator(".answer-text").all_inner_texts()
     page.reload()
     assert page.locator(".column .answer .answer-text").all_inner_texts() == texts
+
+
+def test_an_answer_is_judged_by_the_metric_and_its_differing_words_are_marked(page: Page) -> None:
+    page.goto("/compare/?columns=viggo,base")
+    page.locator("#composer .chip").first.click()
+    page.get_by_role("button", name="Run").click()
+    verdicts = page.locator(".column .answer-match")
+    expect(verdicts).to_have_count(2, timeout=120_000)
+    for words in verdicts.all_inner_texts():
+        assert re.fullmatch(r"\d+ of 100 by ROUGE-L", words)
+    page.locator(".answer-diff summary").last.click()
+    differing = page.locator(".answer-diff").last
+    for mark, line in (("ins", "underline"), ("del", "line-through")):  # not by colour alone
+        word = differing.locator(mark).first
+        expect(word).to_be_visible()
+        assert line in word.evaluate("element => getComputedStyle(element).textDecorationLine")
+    told = verdicts.all_inner_texts()
+    page.wait_for_url("**/compare/*-*-*/")
+    page.reload()
+    assert verdicts.all_inner_texts() == told

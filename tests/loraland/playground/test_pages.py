@@ -170,3 +170,59 @@ def test_pages_hold_no_inline_script_or_style(client, kept):
     for path in ("/chat/", "/chat/?adapter=topic", kept.get_absolute_url(), "/compare/?columns=topic,base"):
         page = html(client.get(path))
         assert not re.search(r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=", page)
+
+
+def scored(base: float, tuned: float, **more: str) -> dict[str, object]:
+    return {"metric": "accuracy", "base": base, "tuned": tuned, "n": 100, **more}
+
+
+def test_the_empty_chat_offers_who_gained_most_first_and_nobody_who_gained_nothing(client, publish):
+    publish("small", "a", score=scored(0.1, 0.2))
+    publish("none", "b", score=scored(0.5, 0.9, gain="no clear gain"))
+    publish("worse", "c", score=scored(0.5, 0.4))
+    publish("large", "d", score=scored(0.1, 0.9))
+    publish("unmeasured", "e")
+    page = html(client.get("/chat/"))
+    assert re.findall(r'class="specialist .*?adapter=(\w+)"', page) == ["large", "small", "unmeasured"]
+
+
+def test_the_empty_chat_says_what_a_base_and_an_adapter_are(client, topic):
+    assert "<b>LoRA</b> (low-rank adaptation) is a small file" in html(client.get("/chat/"))
+
+
+def test_a_chat_with_a_template_says_all_along_that_earlier_messages_are_not_seen(client, kept, publish):
+    publish("emotion", "b", **EMOTION)
+    note = "earlier messages are not seen"
+    assert f"It reads one message at a time, as “Tweet”: {note}" in html(client.get("/chat/?adapter=emotion"))
+    assert f"It reads what stands in these fields and nothing else: {note}" in html(client.get(f"/chat/{kept.id}/"))
+    assert note not in html(client.get("/chat/?adapter=base"))
+    assert note not in html(client.get("/compare/?columns=emotion,base"))
+
+
+@pytest.mark.parametrize(("tokens", "is_told"), [(7, False), (8, True)])
+def test_the_speed_of_a_few_tokens_is_not_told(client, kept, tokens, is_told):
+    Generation.objects.update(stats={"completion_tokens": tokens, "tokens_per_second": 1.6})
+    assert ("tokens/s" in html(client.get(f"/chat/{kept.id}/"))) == is_told
+
+
+def test_a_seed_is_told_where_it_matters_and_only_when_asked_for(client, kept):
+    Generation.objects.update(stats={"completion_tokens": 9, "seed": 9158372615342615})
+    assert "9158372615342615" not in html(client.get(f"/chat/{kept.id}/"))
+    Generation.objects.update(request={"sampling": {"temperature": 0.7}})
+    assert "<b>9158372615342615</b></details>" in html(client.get(f"/chat/{kept.id}/"))
+
+
+def test_an_example_in_a_chat_is_judged_beside_its_answer(client, kept):
+    example = TOPIC["examples"][0]
+    Generation.objects.update(request={"inputs": example["inputs"]}, text=example["expected"])
+    assert ">As expected</p>" in html(client.get(f"/chat/{kept.id}/"))
+    Generation.objects.update(text="Village")
+    page = html(client.get(f"/chat/{kept.id}/"))
+    assert ">Not as expected</p>" in page
+    assert '<del><span class="visually-hidden">not expected: </span>Village</del>' in page
+    assert '<ins><span class="visually-hidden">missing: </span>Building</ins>' in page
+
+
+def test_the_page_of_an_adapter_says_how_a_key_is_had(client, admin_client, topic):
+    assert "ask whoever runs it" in html(client.get("/adapters/topic/"))
+    assert "/admin/api/apikey/add/" in html(admin_client.get("/adapters/topic/"))
