@@ -12,6 +12,8 @@ from inference.reading import reading
 
 VALIDATION_SEED = 20240501
 """Fixed: recipes are compared on the same validation rows, whatever their own seed."""
+VALIDATION_ROWS = 100
+"""So many are held out of the training rows at most."""
 
 
 class DataError(ValueError):
@@ -35,7 +37,7 @@ class Split:
     test: tuple[Row, ...]
 
 
-def read_split(folder: Path, task: str, fields: Sequence[str], validation: int = 100) -> Split:
+def read_split(folder: Path, task: str, fields: Sequence[str], validation: int = VALIDATION_ROWS) -> Split:
     """Read train.jsonl and test.jsonl of `task`, and hold `validation` questions out of the former.
 
     `folder` holds the two files, or a folder named after the task that does. Raises `DataError` when they

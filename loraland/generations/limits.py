@@ -56,8 +56,20 @@ def check_size(messages: tuple[Message, ...] | None, prompt: str | None, inputs:
         sentence = "The text contains a NUL or half a character; remove it and send the rest."
         raise Refused("invalid_request", sentence, 400, param=name)
     if (size := sum(map(len, texts))) > settings.MAX_INPUT_CHARS:
-        sentence = f"The text has {size} characters; at most {settings.MAX_INPUT_CHARS} are allowed. Shorten it."
-        raise Refused("input_too_long", sentence, 413, param=name)
+        raise Refused("input_too_long", _too_long(size, len(texts[len(messages or ()) - 1])), 413, param=name)
+
+
+def _too_long(size: int, last: int) -> str:
+    """What was counted, and what to do. Earlier turns are read again with each message, and so they count."""
+    most = settings.MAX_INPUT_CHARS
+    if last == size:
+        return f"The text has {size} characters; at most {most} are allowed. Shorten it."
+    if last > most:
+        return f"Your message has {last} characters; at most {most} are allowed. Shorten it."
+    return (
+        f"Your message has {last} characters and the earlier ones of this chat {size - last}; "
+        f"together at most {most} are read. Shorten it, or start a new chat."
+    )
 
 
 def check_inputs(

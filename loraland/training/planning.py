@@ -38,7 +38,8 @@ def context_of(form: TrainingForm) -> dict[str, Any]:
         "form": form,
         "data": data,
         "forecast": forecast(data.heuristics),
-        "num_train": len(form.parts.train),
+        "num_train": len(form.parts.learnt),
+        "num_validation": len(form.parts.train) - len(form.parts.learnt),
         "num_test": len(form.parts.test),
         "metrics": [(radio, MEANINGS[radio.data["value"]][1]) for radio in form["metric"]],
         "placeholders": [f"{{{name}}}" for name in data.fields],
@@ -57,7 +58,7 @@ def preview_of(form: TrainingForm) -> dict[str, Any]:
         "pieces": pieces(template, form.parts.train[0].inputs),
         "answer": form.parts.train[0].target,
         "time": duration(presets.seconds(schedule, form.parts.train, template, ms_a_token())),
-        "passes": schedule.steps * schedule.batch / max(1, len(form.parts.train)),
+        "passes": schedule.steps * schedule.batch / max(1, len(form.parts.learnt)),
         "too_long": sum(tokens_of(row) > longest for row in form.parts.train),
         "steps": schedule.steps,
     }

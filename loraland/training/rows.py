@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Final
 
-from inference.tasks.data import Row, hold_out
+from inference.tasks.data import VALIDATION_ROWS, Row, hold_out
 from loraland.evals.jsonl import examine, examine_test, lines_of
 from loraland.evals.models import DataSet
 
@@ -22,6 +22,11 @@ class Parts:
 
     train: tuple[Row, ...]
     test: tuple[Row, ...]
+
+    @cached_property
+    def learnt(self) -> tuple[Row, ...]:
+        """What is left to learn from once the trainer has held its validation rows out: the number of the card."""
+        return hold_out(self.train, VALIDATION_ROWS)[0]
 
 
 def parts_of(data: DataSet) -> Parts:

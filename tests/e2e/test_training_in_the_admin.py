@@ -58,7 +58,7 @@ def plan(page: Page, name: str, day: str, steps: int) -> None:
     page.get_by_label("Rows a step").fill("4")
     page.get_by_label("Rows a step").blur()
     # The answer to the last change must have come: a request that the next click cuts off is an error in the console.
-    expect(page.locator("#estimate")).to_contain_text(f"{steps} steps, each row {steps * 4 / 32:.1f} times")
+    expect(page.locator("#estimate")).to_contain_text(f"{steps} steps, each row {steps * 4 / 26:.1f} times")
     page.get_by_role("button", name="Start training").click()
     expect(page.locator("#progress")).to_be_visible()
 

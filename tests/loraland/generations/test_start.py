@@ -11,6 +11,7 @@ from django.contrib.auth.models import User
 
 from inference.protocol import AdapterRef, Generate, Message, Sampling
 from inference.streams import Room
+from loraland.generations.limits import check_size
 from loraland.generations.models import Generation
 from loraland.generations.start import Refused, start
 from loraland.generations.visitor import Visitor
@@ -211,3 +212,26 @@ async def test_a_redis_that_is_away_refuses_and_leaves_no_answer_waiting(setting
             await start(visitor, CHAT, None, messages=HELLO)
         assert refused.value.status == 503
     assert not await Generation.objects.unfinished().aexists()
+
+
+def chat(*texts: str) -> tuple[Message, ...]:
+    return tuple(Message("user" if at % 2 == 0 else "assistant", text) for at, text in enumerate(texts))
+
+
+@pytest.mark.parametrize(
+    ("texts", "told"),
+    [
+        (("x" * 101,), "The text has 101 characters; at most 100 are allowed. Shorten it."),
+        (("x", "y", "x" * 101), "Your message has 101 characters; at most 100 are allowed. Shorten it."),
+        (
+            ("x" * 30, "y" * 31, "x" * 90),
+            "Your message has 90 characters and the earlier ones of this chat 61; "
+            "together at most 100 are read. Shorten it, or start a new chat.",
+        ),
+    ],
+)
+def test_what_is_too_long_is_told_with_what_was_counted(settings, texts, told):
+    settings.MAX_INPUT_CHARS = 100
+    with pytest.raises(Refused) as refused:
+        check_size(chat(*texts), None, None)
+    assert refused.value.sentence == told

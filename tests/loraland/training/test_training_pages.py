@@ -58,7 +58,7 @@ def test_the_data_set_leads_to_a_plan_with_its_forecast_and_the_time_it_takes(ow
     change = owner.get(f"/admin/evals/dataset/{data.pk}/change/").content.decode()
     assert f"/admin/training/training/add/?data={data.pk}" in change
     html = page_of(owner, data)
-    assert "It learns from 48 rows of Moods. 12 others are held out" in html
+    assert "It learns from 39 rows of Moods. 9 others choose how the base is best asked. 12 more are held out" in html
     assert "<mark>day " in html
     assert re.search(r"About \d+ minutes", html)
     assert html.count('class="ticket"') == 3
