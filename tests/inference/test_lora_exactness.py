@@ -24,7 +24,10 @@ SPECIAL: dict[int, dict[str, Any]] = {
     3: {"use_rslora": True},
     8: {"use_rslora": True, "alpha_pattern": {"q_proj": 5}, "target_modules": ALL},
     11: {"rank_pattern": {"q_proj": 16, "layers.1.mlp.up_proj": 3}, "target_modules": ALL},
-    14: {"alpha_pattern": {r"layers\.[02]\..*v_proj": 40.0}, "rank_pattern": {"v_proj": 12}},
+    14: {
+        "alpha_pattern": {f"layers.{layer}.self_attn.v_proj": 40.0 for layer in (0, 2)},
+        "rank_pattern": {"v_proj": 12},
+    },
     17: {"layers_to_transform": [1], "target_modules": ["q_proj", "down_proj"]},
     2: {"use_dora": True},
     9: {"use_dora": True, "use_rslora": True, "target_modules": ALL},

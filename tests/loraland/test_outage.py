@@ -40,7 +40,7 @@ pytestmark = [
 ]
 
 HELLO = [{"role": "user", "content": "Hello " * 2000}]
-"""Of more than a page, so that no free page takes it."""
+"""Of more than a page, so that no page which is partly free takes it."""
 
 
 class Store:
@@ -58,7 +58,9 @@ class Store:
 
     @contextmanager
     def full(self) -> Iterator[None]:
-        """The database may not grow by a page."""
+        """The database may not grow by a page, and has none to spare that earlier tests left."""
+        with closing(sqlite3.connect(self.path, isolation_level=None)) as other:
+            other.execute("VACUUM")
 
         def bound(connection: Any, **_: Any) -> None:
             with connection.cursor() as cursor:
