@@ -29,10 +29,18 @@ def open_run(plan: Plan, again: bool = False) -> Run:
     """The run that `plan` describes: a whole one unless `again`, one that was left off, or a new one."""
     facts = {"adapter": "", "digest": "", **plan.facts}
     same = Run.objects.filter(**{name: facts[name] for name in IDENTITY})
-    if not again and (whole := same.whole().first()):
+    whole = next((run for run in same.whole() if _asks_the_same(run, plan)), None)
+    if whole is not None and not again:
         return whole
-    unfinished = same.filter(finished__isnull=True).first()
+    unfinished = next((run for run in same.filter(finished__isnull=True) if _asks_the_same(run, plan)), None)
     return unfinished or Run.objects.create(**facts, version=version("loraland"))
+
+
+def _asks_the_same(run: Run, plan: Plan) -> bool:
+    """Whether `run` put its rows into the words of `plan`: an adapter's prompt may have been mended since."""
+    asked = {question.index: question.prompt for question in plan.questions}
+    first = run.samples.first()
+    return first is None or asked.get(first.index) == first.prompt
 
 
 async def measure(run: Run, plan: Plan, ask: Ask, on_row: Callable[[], None], concurrency: int = CONCURRENCY) -> None:

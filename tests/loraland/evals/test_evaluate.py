@@ -143,6 +143,20 @@ async def test_what_is_measured_is_not_asked_again_unless_that_is_wished(answeri
     assert (len(worker.seen), await Run.objects.acount()) == (2 * count, 2 * runs)
 
 
+async def test_an_adapter_whose_prompt_was_mended_is_measured_anew(adapter):
+    first = await sync_to_async(open_run)(questions.of_adapter(adapter, RECIPE, SPLIT.test))
+
+    async def knows(plan: Plan, question: Question) -> Answered:
+        return Answered(question.target)
+
+    plan = questions.of_adapter(adapter, RECIPE, SPLIT.test)
+    await measure(first, plan, knows, nothing)
+    assert (await sync_to_async(open_run)(plan)).pk == first.pk
+    adapter.template = "Another: {tweet}"
+    other = questions.of_adapter(adapter, RECIPE, SPLIT.test)
+    assert (await sync_to_async(open_run)(other)).pk != first.pk
+
+
 async def test_what_was_imported_without_its_answers_is_measured_here(answering, adapter):
     answering(able)
     await hold(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
