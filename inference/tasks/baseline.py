@@ -30,7 +30,7 @@ BASE_TOKENS: Final = 24
 """The base may spend this many tokens at least, for it says more than a label."""
 
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
-_OBJECT: Final = re.compile(r"\{.*?\}", re.DOTALL)
+_OBJECT: Final = re.compile(r"[^{]*+(\{[^}]*+\})")
 
 
 Chat = tuple[tuple[str, str], ...]
@@ -85,8 +85,8 @@ def read_answer(text: str, recipe: Recipe) -> str:
         number = _NUMBER.search(text)
         return number.group() if number else text
     if recipe.metric == "f1_json":
-        found = _OBJECT.search(text)
-        return found.group() if found else text
+        found = _OBJECT.match(text)
+        return found[1] if found else text
     return text
 
 

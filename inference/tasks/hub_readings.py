@@ -14,8 +14,8 @@ from typing import Any, Final
 Raw = Mapping[str, Any]
 Reading = Callable[[Raw, str, Sequence[str]], Raw]
 
-_CALCULATION: Final = re.compile(r"<<.*?>>")
-_MARK: Final = re.compile(r"\s*\[\w+\]\s*")
+_CALCULATION: Final = re.compile(r"<<[^<>\n]*+>>")
+_MARK: Final = re.compile(r"(?<!\s)\s++\[\w++\]\s*+|\[\w++\]\s*+")
 _LETTERS: Final = "ABCDEFGH"
 
 
