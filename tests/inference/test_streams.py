@@ -695,9 +695,10 @@ async def test_a_stream_expires_only_after_its_commit(wire):
 
 async def test_heartbeats_are_seen_until_they_expire_or_depart(wire):
     await wire.beat(Heartbeat("w2", BASE, True, "fp", running=3), 30)
-    await wire.beat(Heartbeat("w1", BASE, False), SHORT)
+    await wire.beat(Heartbeat("w1", BASE, False), 30)
     await wire.beat(Heartbeat("w9", "mistral", True), 30)
     assert [beat.worker for beat in await wire.heartbeats(BASE)] == ["w1", "w2"]
+    await wire.beat(Heartbeat("w1", BASE, False), SHORT)
     await asyncio.sleep(2 * SHORT)
     assert await wire.heartbeats(BASE) == [Heartbeat("w2", BASE, True, "fp", running=3)]
     await wire.depart(BASE, "w2")
