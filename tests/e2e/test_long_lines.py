@@ -39,7 +39,7 @@ def reader(context: BrowserContext, page: Page, planted: Planted, site: Site) ->
     return page
 
 
-@pytest.mark.parametrize("width", [1440, 390])
+@pytest.mark.parametrize("width", [1440, 390, 320])
 def test_no_page_is_wider_than_the_window(reader: Page, planted: Planted, width: int) -> None:
     reader.set_viewport_size({"width": width, "height": 844})
     widths = {}
