@@ -93,7 +93,7 @@ def test_a_known_beginning_and_guesses_change_no_bit(
 ) -> None:
     """A chat of three turns, each of which begins with all that was said, with a line to copy."""
     engine = make("bfloat16", decoder=decoder)
-    plain = make("bfloat16", decoder=decoder, prefix_cache=False, speculation=False)
+    plain = make("bfloat16", decoder=decoder, prefix_cache="off", speculation=False)
     accepted = engine.residency().accepted_tokens
     messages = [Message("user", "Repeat: the quick brown fox jumps over the lazy dog near the old river bank.")]
     for _ in range(3):
@@ -112,7 +112,7 @@ def test_a_known_beginning_and_guesses_change_no_bit(
 
 def test_a_beginning_that_ends_within_a_block_is_found_to_the_token(make: MakeEngine) -> None:
     engine = make("bfloat16")
-    plain = make("bfloat16", prefix_cache=False)
+    plain = make("bfloat16", prefix_cache="off")
     shared = "Tweet: The ferry was late again, and why?\nMood: annoyed\n\nTweet: Free coffee on the boat!\nMood: glad"
     settings = Sampling(max_tokens=12, ignore_eos=True, logprobs=2)
     for tweet in ("The sea was so calm that we all fell asleep on deck, even the dog.", "We ran out of fuel."):

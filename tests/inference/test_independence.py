@@ -137,7 +137,7 @@ def test_a_beginning_that_is_known_changes_nothing(
     make: MakeEngine, digests: list[str], which: int | None, block_size: int
 ) -> None:
     digest = "" if which is None else digests[which]
-    expected = alone(make(prefix_cache=False), digest)
+    expected = alone(make(prefix_cache="off"), digest)
     engine = make(block_size=block_size)
     engine.add(ask("other", digest, PROMPT[:70]))
     drain(engine)
@@ -180,7 +180,7 @@ def test_taking_over_many_answers_that_begin_alike_changes_nothing(
 ) -> None:
     """Whoever comes later finds its whole prompt read by another, and has tokens to replay behind it."""
     digest, prompts = "" if which is None else digests[which], [PROMPT[:20], PROMPT[:64], PROMPT]
-    wholes = [alone(make(prefix_cache=False), digest, prompt=prompt) for prompt in prompts]
+    wholes = [alone(make(prefix_cache="off"), digest, prompt=prompt) for prompt in prompts]
     engine, crowd = make(prefill_tokens=32, kv_blocks=24), [(1, 12), (1, 30), (0, 0), (1, 0), (2, 12), (2, 0), (1, 5)]
     for number, (prompt, seen) in enumerate(crowd):
         resume = Resume(tuple(wholes[prompt].token_ids[:seen]), wholes[prompt].num_chars[seen - 1]) if seen else None
