@@ -55,8 +55,9 @@ class Readers:
             yield
         finally:
             self._read -= Counter({id: 1})
-            if not self._read:
+            if not self._read and self._showing:
                 self._showing.cancel()
+                self._showing = None  # whoever reads next, in this very moment even, needs a new one
 
     async def _show(self) -> None:
         while self._read:

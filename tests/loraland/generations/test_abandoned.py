@@ -103,6 +103,15 @@ async def test_a_reader_who_comes_back_in_time_keeps_the_answer(site_wire, answe
     assert await outcome(generation) == ("queued", "")
 
 
+async def test_who_begins_to_read_as_the_last_one_leaves_is_shown():
+    own = readers.Readers()
+    async with own.reading("a", is_new=True):
+        pass
+    async with own.reading("b", is_new=True):
+        await asyncio.sleep(0.01)
+        assert not own._showing.done()
+
+
 async def test_a_reader_whose_process_has_gone_is_none(site_wire, monkeypatch):
     """What a killed process does: it shows itself no more."""
     generation = await ask()
