@@ -56,11 +56,15 @@ def check_size(messages: tuple[Message, ...] | None, prompt: str | None, inputs:
         sentence = "The text contains a NUL or half a character; remove it and send the rest."
         raise Refused("invalid_request", sentence, 400, param=name)
     if (size := sum(map(len, texts))) > settings.MAX_INPUT_CHARS:
-        raise Refused("input_too_long", _too_long(size, len(texts[len(messages or ()) - 1])), 413, param=name)
+        last = len(messages[-1].content) if messages else size
+        raise Refused("input_too_long", _too_long(size, last), 413, param=name)
 
 
 def _too_long(size: int, last: int) -> str:
-    """What was counted, and what to do. Earlier turns are read again with each message, and so they count."""
+    """What was counted, `last` of it in the last message of a chat, and what to do.
+
+    Earlier turns are read again with each message, and so they count.
+    """
     most = settings.MAX_INPUT_CHARS
     if last == size:
         return f"The text has {size} characters; at most {most} are allowed. Shorten it."

@@ -235,3 +235,9 @@ def test_what_is_too_long_is_told_with_what_was_counted(settings, texts, told):
     with pytest.raises(Refused) as refused:
         check_size(chat(*texts), None, None)
     assert refused.value.sentence == told
+
+
+def test_fields_that_are_too_long_together_are_no_chat(settings):
+    settings.MAX_INPUT_CHARS = 100
+    with pytest.raises(Refused, match=r"^The text has 101 characters; at most 100 are allowed\. Shorten it\.$"):
+        check_size(None, None, {"title": "x" * 71, "text": "y" * 30})
