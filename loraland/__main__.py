@@ -50,7 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         if not names or "web" in names:
             check_port(settings.HOST, settings.PORT)
-        check_disk(settings.VAR_DIR)
+        if not names:
+            check_disk(settings.VAR_DIR)
         return asyncio.run(serve(names))
     except (CannotStart, ImproperlyConfigured) as error:
         print(f"Cannot start: {error}", file=sys.stderr)
@@ -244,7 +245,7 @@ def celery_command() -> tuple[str, ...]:
 
 async def announce() -> None:
     """Print the address at once, and one line when an answer can be had."""
-    address = f"http://{liveness.address()}:{settings.PORT}"
+    address = liveness.address()
     say(f"\n  LoRA Land opens at {address}\n  First admin: make admin · stop with Ctrl-C\n")
     while not await asyncio.to_thread(is_ready, address):  # noqa: ASYNC110 - the event is in another process
         await asyncio.sleep(0.5)

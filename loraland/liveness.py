@@ -84,7 +84,7 @@ SERVICES: Final[dict[str, Callable[[str], Awaitable[None]]]] = {
 def _ask() -> None:
     host = next((host for host in settings.ALLOWED_HOSTS if host != "*"), "localhost").lstrip(".")
     headers = {"Host": host, "X-Forwarded-Proto": "https" if settings.HTTPS else "http"}
-    request = urllib.request.Request(f"http://{address()}:{settings.PORT}/healthz", headers=headers)
+    request = urllib.request.Request(f"{address()}/healthz", headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=SECONDS_A_LOOK):
             return
@@ -96,7 +96,8 @@ def _ask() -> None:
 
 def address() -> str:
     """Where to reach the web process of this host, whichever of its addresses it listens on."""
-    return "127.0.0.1" if settings.HOST in {"0.0.0.0", "::"} else settings.HOST
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.HOST, settings.HOST)
+    return f"http://[{host}]:{settings.PORT}" if ":" in host else f"http://{host}:{settings.PORT}"
 
 
 async def _look_for(service: str, name: str) -> None:

@@ -64,6 +64,24 @@ async def test_a_web_process_that_answers_is_alive(web: type[Handler]) -> None:
     await liveness.web()
 
 
+async def test_one_that_listens_on_all_addresses_of_ipv6_is_asked_at_its_own(settings: Settings) -> None:
+    class Ipv6(http.server.ThreadingHTTPServer):
+        address_family = socket.AF_INET6
+
+    try:
+        server = Ipv6(("::1", 0), Handler)
+    except OSError:
+        pytest.skip("this machine has no IPv6")
+    with server:
+        settings.HOST, settings.PORT = "::", server.server_port
+        assert liveness.address() == f"http://[::1]:{server.server_port}"
+        serving = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        serving.start()
+        await liveness.web()
+        server.shutdown()
+        serving.join()
+
+
 @pytest.mark.parametrize("status", [400, 500, 503])
 async def test_one_that_refuses_is_unwell_and_not_silent(web: type[Handler], status: int) -> None:
     """It answers, so starting it again would end its streams and change nothing."""

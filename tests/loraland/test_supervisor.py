@@ -295,6 +295,18 @@ def test_a_full_disk_is_refused_with_what_to_do(tmp_path: Path, monkeypatch: pyt
         check_disk(tmp_path)
 
 
+def test_a_service_alone_needs_no_room_for_a_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is started again on a disk that has filled up, and says what it cannot keep."""
+
+    async def serve(names: list[str]) -> int:
+        return 0
+
+    monkeypatch.setattr("loraland.__main__.serve", serve)
+    monkeypatch.setattr("loraland.__main__.FREE_MB", 10**9)
+    monkeypatch.setattr("loraland.__main__.check_port", lambda host, port: None)
+    assert (main(["web"]), main([])) == (0, 1)
+
+
 def test_the_embedded_redis_keeps_what_was_written() -> None:
     command = redis_command()
     assert Path(command[0]).is_file()
