@@ -16,9 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-import websockets
-
+from tests.bench.pages import begin_session, open_socket
 from tests.bench.processes import children, name_of, resident_mb
 from tests.bench.site import PLAIN, REPO, Site, running
 
@@ -72,7 +70,7 @@ def _options() -> argparse.Namespace:
 
 async def measure(site: Site, options: argparse.Namespace) -> None:
     web = next(pid for pid in children(site.pids[0]) if name_of(pid) == "web")
-    cookies = [await _visit(site) for _ in range(-(-options.readers // PER_VISITOR))]
+    cookies = [await begin_session(site) for _ in range(-(-options.readers // PER_VISITOR))]
     before, began = resident_mb(web), time.monotonic()
     readers = [Reader() for _ in range(options.readers)]
     opened = asyncio.Semaphore(16)
@@ -108,15 +106,9 @@ def _print(readers: list[Reader], seconds: float, grown: float, failed: int) -> 
     )
 
 
-async def _visit(site: Site) -> str:
-    async with httpx.AsyncClient(base_url=site.url, timeout=60) as client:
-        response = await client.get("/chat/")
-    return "; ".join(f"{name}={value}" for name, value in response.cookies.items())
-
-
 async def _read(site: Site, cookie: str, reader: Reader, opened: asyncio.Semaphore) -> None:
     async with opened:
-        connection = await _open(site, cookie)
+        connection = await open_socket(site, cookie)
         await connection.send(json.dumps(_question()))
     async with connection:
         async for text in connection:
@@ -125,14 +117,6 @@ async def _read(site: Site, cookie: str, reader: Reader, opened: asyncio.Semapho
                 reader.take(message["text"], time.time())
             elif message["type"] in {"refused", "failed", "interrupted"}:
                 raise RuntimeError(str(message)[:300])
-
-
-async def _open(site: Site, cookie: str) -> websockets.ClientConnection:
-    address = site.url.replace("http", "ws", 1) + "/ws/answers/"
-    headers = {"Cookie": cookie}
-    return await websockets.connect(
-        address, origin=site.url, additional_headers=headers, open_timeout=60, compression=None
-    )
 
 
 def _question() -> dict[str, Any]:

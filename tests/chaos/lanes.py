@@ -14,6 +14,7 @@ import httpx
 import websockets
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
+from tests.bench.pages import begin_session, open_socket
 from tests.bench.site import Site
 from tests.chaos.world import ADAPTERS
 
@@ -152,7 +153,7 @@ class Visitor:
     async def ask(self, question: Question) -> None:
         try:
             started = await self._start(question)
-        except (OSError, ConnectionClosed, InvalidHandshake, httpx.HTTPError, TimeoutError):
+        except (OSError, ConnectionClosed, InvalidHandshake, TimeoutError):
             started = None
         if started is None:
             self._log.refused += 1
@@ -190,23 +191,18 @@ class Visitor:
                             return Heard(question, id, text, message.get("code") or "failed", returns)
                         elif message["type"] in {"refused", "interrupted"}:
                             break
-            except (OSError, ConnectionClosed, InvalidHandshake, httpx.HTTPError, TimeoutError):
+            except (OSError, ConnectionClosed, InvalidHandshake, TimeoutError):
                 pass
             await asyncio.sleep(AGAIN_SECONDS)
         return Heard(question, id, text, end, returns)
 
     async def _socket(self) -> websockets.ClientConnection:
-        address = self._site.url.replace("http", "ws", 1) + "/ws/answers/"
-        headers = {"Cookie": await self._session()}
-        return await websockets.connect(address, origin=self._site.url, additional_headers=headers, open_timeout=10)
+        return await open_socket(self._site, await self._session())
 
     async def _session(self) -> str:
-        """The cookie of this visitor, given at the first page."""
+        """The cookie of this visitor, given to its first socket."""
         async with self._visiting:
-            if not self._cookie:
-                async with httpx.AsyncClient(base_url=self._site.url, timeout=20) as client:
-                    response = await client.get("/chat/")
-                self._cookie = "; ".join(f"{name}={value}" for name, value in response.cookies.items())
+            self._cookie = self._cookie or await begin_session(self._site)
         return self._cookie
 
 
