@@ -18,7 +18,7 @@ from django.http.cookie import parse_cookie
 from django.urls import reverse
 
 from loraland import outage
-from loraland.api.errors import ApiError
+from loraland.api import errors
 from loraland.playground.sessions import is_staff
 
 Scope = dict[str, Any]
@@ -132,8 +132,6 @@ class Room:
 
 BUSY: Final = Refusal(503, "busy", "Too much is being sent to this site at once; send it again in a moment.")
 FULL: Final = Refusal(503, "disk_full", "The disk has no room for this upload; free some, then send it again.")
-
-
 ABSENT: Final = Refusal(503, "unavailable", "Who you are cannot be looked up just now; send it again in a moment.")
 
 
@@ -197,8 +195,8 @@ async def refuse(scope: Scope, refusal: Refusal, send: Send) -> None:
 
 def _response(scope: Scope, refusal: Refusal) -> HttpResponse:
     retry_after = 10 if refusal.status == 503 else None
-    if scope["path"].startswith("/v1/"):
-        return ApiError(refusal.status, refusal.code, refusal.sentence, retry_after=retry_after).response()
+    if scope["path"].startswith(errors.PATH):
+        return errors.ApiError(refusal.status, refusal.code, refusal.sentence, retry_after=retry_after).response()
     response = HttpResponse(refusal.sentence, status=refusal.status, content_type="text/plain; charset=utf-8")
     if retry_after is not None:
         response["Retry-After"] = str(retry_after)

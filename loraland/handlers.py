@@ -15,9 +15,9 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.db import connection
 
+from loraland.api import errors
 from loraland.gate import Application, Receive, Scope, Send
 
-API: str = "/v1/"
 LANES: Final = 4
 """Threads in which the calls of programs speak with the database, in turn; half as many for those that only read."""
 
@@ -65,6 +65,6 @@ def by_path(api: Application, pages: Application) -> Application:
     """An application that gives programs to `api` and everybody else to `pages`."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await (api if scope["path"].startswith(API) else pages)(scope, receive, send)
+        await (api if scope["path"].startswith(errors.PATH) else pages)(scope, receive, send)
 
     return application

@@ -10,10 +10,10 @@ from django.http.response import HttpResponseBase
 from django.middleware.common import CommonMiddleware
 from django.middleware.gzip import GZipMiddleware
 from django.middleware.security import SecurityMiddleware
-from django.shortcuts import render
 from django.utils.deprecation import MiddlewareMixin
 from redis.exceptions import RedisError
 
+from loraland.broken import not_now
 from loraland.edge.hashing import Busy
 
 RETRY_SECONDS: Final = 5
@@ -63,8 +63,4 @@ class NotNow(MiddlewareMixin):
 
     def process_exception(self, request: HttpRequest, error: Exception) -> HttpResponse | None:
         sentence = next((sentence for kind, sentence in NOT_NOW.items() if isinstance(error, kind)), None)
-        if sentence is None:
-            return None
-        response = render(request, "503.html", {"sentence": sentence}, status=503)
-        response["Retry-After"] = str(RETRY_SECONDS)
-        return response
+        return not_now(sentence, RETRY_SECONDS, request) if sentence else None

@@ -7,6 +7,8 @@ from __future__ import annotations
 import errno
 import logging
 import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from django.db import DatabaseError, InterfaceError, OperationalError
@@ -35,6 +37,17 @@ def is_outage(error: BaseException | None) -> bool:
 def note(error: BaseException, what: str) -> None:
     """Log an outage in one line: a traceback for each of a thousand requests would fill the disk that is full."""
     logger.error("%s: the store fails: %s", what, " ".join(str(error).split())[:300])
+
+
+@contextmanager
+def tolerated(what: str) -> Iterator[None]:
+    """Go on behind the block where an outage ends it; `what` it was about is logged."""
+    try:
+        yield
+    except Exception as error:
+        if not is_outage(error):
+            raise
+        note(error, what)
 
 
 def _is_damage(error: BaseException) -> bool:

@@ -11,6 +11,7 @@ from django.urls import include, path
 
 from loraland.playground import sign_in
 
+handler429 = sign_in.too_many
 handler500 = "loraland.broken.broken"
 
 
@@ -32,4 +33,3 @@ urlpatterns = [
     path("", include("loraland.evals.urls")),
     path("", include("loraland.catalogue.urls")),
 ]
-handler429 = sign_in.too_many

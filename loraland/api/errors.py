@@ -18,6 +18,8 @@ from loraland.generations.refusal import Refused
 
 logger = logging.getLogger(__name__)
 
+PATH: Final = "/v1/"
+"""Where programs ask, and are told errors in the shape of this module."""
 TYPES: Final = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 UNAVAILABLE: Final = "The answering service cannot be reached; try again in a moment."
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
 
 from channels.db import aclose_old_connections
-from django.db import DatabaseError
 from django.utils import timezone
 
 from inference.protocol import Delta, Event, is_terminal
@@ -27,6 +26,8 @@ START: Final = "0-0"
 
 SILENCE_SECONDS: Final = 5.0
 """After so long without an event the database is asked whether the answer ended elsewhere."""
+
+FOLLOWING: Final = "following an answer"
 
 Read = tuple[str, Event]
 
@@ -80,27 +81,17 @@ async def _live(generation: Generation, after: str) -> AsyncGenerator[Read]:
 async def _is_over(generation: Generation) -> bool:
     """Whether the row has an outcome. Lets the connection go: a reader may wait for minutes, and by the hundred."""
     if not generation.is_finished and not _is_new(generation):
-        with _asked_again_in_an_outage():
+        with outage.tolerated(FOLLOWING):
             await generation.arefresh_from_db(fields=["status", "text", "error_code", "error", "stats", "finished"])
     await aclose_old_connections()
     return generation.is_finished
 
 
 async def _may_be_over(generation: Generation) -> bool:
-    with _asked_again_in_an_outage():
+    """A stream goes on without the database, which is asked again after the next silence."""
+    with outage.tolerated(FOLLOWING):
         return await outcomes().has_ended(generation.id, SILENCE_SECONDS)
     return False
-
-
-@contextmanager
-def _asked_again_in_an_outage() -> Iterator[None]:
-    """A stream goes on without the database, which is asked again after the next silence."""
-    try:
-        yield
-    except DatabaseError as error:
-        if not outage.is_outage(error):
-            raise
-        outage.note(error, "following an answer")
 
 
 def _is_new(generation: Generation) -> bool:

@@ -11,7 +11,6 @@ from uuid import UUID
 
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
-from django.db import DatabaseError
 
 from loraland import outage
 from loraland.generations import reading
@@ -245,13 +244,9 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
 
     async def _farewell(self) -> int:
         """The code to close with when nobody can be known by this socket, now or any more; 0 where it may stay open."""
-        try:
+        with outage.tolerated("looking for a session"):
             return 0 if await sessions.is_live(self.scope) else SIGNED_OUT
-        except DatabaseError as error:
-            if not outage.is_outage(error):
-                raise
-            outage.note(error, "looking for a session")
-            return UNAVAILABLE
+        return UNAVAILABLE
 
 
 async def _database(function: Any, *arguments: Any) -> Any:

@@ -8,7 +8,6 @@ from contextlib import aclosing
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
-from django.db import DatabaseError
 
 from inference.protocol import Delta, Event, Failed, Progress, Terminal
 from inference.streams import WireError
@@ -56,18 +55,16 @@ async def _settled(generation: Generation, terminal: Terminal) -> dict[str, Any]
     """
     async with aclosing(reading.events(generation)) as events:
         text = "".join([event.text async for _, event in events if isinstance(event, Delta)])
-    try:
+    with outage.tolerated("an answer's end"):
         await sync_to_async(generation.record)(terminal, text)
-    except DatabaseError as error:
-        if not outage.is_outage(error):
-            raise
-        outage.note(error, "an answer's end")
     return await _ended(generation, terminal, text)
 
 
 async def _ended(generation: Generation, terminal: Terminal, text: str) -> dict[str, Any]:
-    """Markdown takes its time, so it is rendered off the event loop."""
-    expectation = await sync_to_async(expectation_of)(generation)
+    """Markdown takes its time, so it is rendered off the event loop. In an outage the answer is told unjudged."""
+    expectation = None
+    with outage.tolerated("what was expected of an answer"):
+        expectation = await sync_to_async(expectation_of)(generation)
     view = await asyncio.to_thread(ended, generation, terminal, text, expectation)
     code = terminal.code if isinstance(terminal, Failed) else ""
     return await asyncio.to_thread(message_of, view, code)

@@ -231,6 +231,19 @@ async def test_an_answer_is_told_to_its_end_and_kept_as_soon_as_that_is_possible
     assert (kept.status, kept.text) == ("done", "one two three")
 
 
+async def test_an_answer_is_told_unjudged_where_nobody_can_say_what_was_expected(store, answering, monkeypatch):
+    def unknown(_: Generation) -> None:
+        raise OperationalError("the server closed the connection")
+
+    answering()
+    monkeypatch.setattr("loraland.playground.following.expectation_of", unknown)
+    visitor = await Browser().visit()
+    async with visitor.page() as page:
+        await page.say(type="start", request="r", conversation=None, adapter="", text="one two three")
+        _, end = await page.hear_out((await page.hear("started"))["answer"])
+        assert (end["type"], end["text"], end["verdict"].strip()) == ("finished", "one two three", "")
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A real file system of 24 MB."""
