@@ -112,8 +112,8 @@ def expected_in(comparison: Comparison, columns: Sequence[Column]) -> Expectatio
     return Expectation(comparison.expected, metric_of(lead)) if comparison.expected else None
 
 
-def create(visitor: Visitor, message: Compare) -> Comparison:
-    """Write a comparison and its unanswered columns down. Raises `Refused` for a column that does not exist."""
+def drafted(visitor: Visitor, message: Compare) -> tuple[Comparison, list[Column]]:
+    """A comparison and its columns, not written down. Raises `Refused` for a column that does not exist."""
     competitors = [competitor(name, visitor) for name in message.columns]
     lead = lead_of(competitors)
     prompt = shared(lead, message.prompt)
@@ -124,13 +124,18 @@ def create(visitor: Visitor, message: Compare) -> Comparison:
         expected=expected_of(lead, prompt.inputs),
         sampling=asdict(message.sampling or sampling.defaults(lead)),
     )
+    columns = [
+        Column(comparison=comparison, position=position, version=version)
+        for position, version in enumerate(competitors)
+    ]
+    return comparison, columns
+
+
+def keep(comparison: Comparison, columns: Sequence[Column]) -> None:
+    """Write a comparison down with what became of asking its columns."""
     with transaction.atomic():
         comparison.save(force_insert=True)
-        Column.objects.bulk_create(
-            Column(comparison=comparison, position=position, version=version)
-            for position, version in enumerate(competitors)
-        )
-    return comparison
+        Column.objects.bulk_create(columns)
 
 
 def shared(lead: Competitor, prompt: Prompt) -> Prompt:

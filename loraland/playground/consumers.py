@@ -6,6 +6,7 @@ import asyncio
 import json
 import logging
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 from uuid import UUID
 
@@ -160,24 +161,36 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
         await self._started(generation, request=request, conversation=conversation, turn=answer.turn_id)
 
     async def _compare(self, message: Compare) -> None:
+        """Ask every column, then write the comparison down: one of which nothing could be asked leaves no row."""
         self._check_room(len(message.columns))
-        comparison = await _database(comparisons.create, self.visitor, message)
-        columns = await _database(comparisons.columns_of, comparison)
-        url, expected = comparison.get_absolute_url(), comparison.expected
+        comparison, columns = await _database(comparisons.drafted, self.visitor, message)
+        refusals = {column.position: await self._asked(column, columns) for column in columns}
+        if all(refusals.values()):
+            raise next(filter(None, refusals.values()))
+        await _database(comparisons.keep, comparison, columns)
         await self.tell(
             {
                 "type": "compared",
                 "request": message.request,
                 "comparison": str(comparison.id),
-                "url": url,
-                "expected": expected,
+                "url": comparison.get_absolute_url(),
+                "expected": comparison.expected,
             }
         )
         for column in columns:
-            try:
-                await self._ask_column(message.request, column, comparisons.question(column, columns))
-            except Refused as refusal:
+            if refusal := refusals[column.position]:
                 await self.refuse(refusal, request=message.request, **_place(column))
+            else:
+                await self._started(column.generation, request=message.request, **_place(column))
+
+    async def _asked(self, column: Column, columns: Sequence[Column]) -> Refused | None:
+        """Why `column`, which is not written down yet, cannot be asked; None where it answers."""
+        try:
+            column.generation = await self._generate(Generation.Source.COMPARE, comparisons.question(column, columns))
+        except Refused as refusal:
+            column.refusal = refusal.sentence
+            return refusal
+        return None
 
     async def _ask_column(self, request: str, column: Column, question: Question) -> None:
         self._check_room()

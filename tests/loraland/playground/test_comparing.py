@@ -85,6 +85,20 @@ async def test_a_column_that_is_refused_leaves_the_others_running(site_wire, ans
     assert "wait for one to end" in html
 
 
+@pytest.mark.parametrize(
+    ("setting", "code"), [("MAX_INPUT_CHARS", "input_too_long"), ("MAX_RUNNING_PER_VISITOR", "too_many_running")]
+)
+async def test_a_comparison_that_asks_nothing_leaves_no_row(site_wire, anna, topic, settings, setting, code):
+    """It costs its sender nothing, so that whoever sends one after the other would fill the disk."""
+    setattr(settings, setting, 0)
+    async with anna.page() as page:
+        for _ in range(3):
+            refused, _ = await compare(page, "topic", "base", inputs=BRIDGE)
+            assert (refused["type"], refused["code"]) == ("refused", code)
+    assert not await Comparison.objects.aexists()
+    assert not await Generation.objects.aexists()
+
+
 async def test_one_column_is_asked_again(site_wire, answering, anna, topic):
     async with anna.page() as page:
         compared, answers = await compare(page, "topic", "base", inputs=BRIDGE)
