@@ -17,7 +17,7 @@ from redis import Redis, RedisError
 
 from inference import training_queue
 from inference.protocol import ProtocolError
-from inference.training.spare_time import SHARE, Share, processor_seconds
+from inference.training.spare_time import Share, processor_seconds
 from inference.training_protocol import (
     Train,
     Trained,
@@ -55,10 +55,10 @@ class Child:
 
     def __init__(self, command: Sequence[str], train: Train, share: Share = "spare") -> None:
         self._process = subprocess.Popen(
-            command,
+            [*command, share],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **QUIETLY, SHARE: share},
+            env={**os.environ, **QUIETLY},
             start_new_session=True,
             text=True,
         )

@@ -23,7 +23,7 @@ from inference.config import EngineConfig, read_config
 from inference.fetch import FetchError, find_model
 from inference.tasks.data import DataError, read_split
 from inference.tasks.recipe import Recipe, parse_recipe
-from inference.training.spare_time import SHARE, take_spare_time
+from inference.training.spare_time import take_spare_time
 from inference.training_protocol import (
     Train,
     Trained,
@@ -50,9 +50,9 @@ log = logging.getLogger(__name__)
 
 
 def main() -> int:
-    """Train what the input asks for; 0 when an end was told."""
+    """Train what the input asks for; 0 when an end was told. The `Share` of the processor is the one argument."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    if os.environ.get(SHARE) != "full":
+    if sys.argv[1:] != ["full"]:
         take_spare_time()
     tell, unwanted = _teller(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: unwanted.set())

@@ -9,9 +9,8 @@ from typing import Final, Literal
 
 LEAST: Final = 19
 """The lowest priority there is, by its niceness."""
-SHARE: Final = "LORALAND_TRAINING_SHARE"
-"""The variable of a child's environment that says which `Share` of the processor it takes."""
 Share = Literal["spare", "full"]
+"""Of the processor: what nobody else wants, or as much as any other process gets."""
 AUTOGROUP: Final = Path("/proc/self/autogroup")
 
 

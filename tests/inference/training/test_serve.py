@@ -18,7 +18,6 @@ from redis import Redis
 from inference import training_queue as queue
 from inference.training import attempt
 from inference.training.serve import ServerConfig, TrainingServer
-from inference.training.spare_time import SHARE
 from inference.training_protocol import (
     Train,
     Trained,
@@ -149,9 +148,7 @@ def test_a_training_that_is_hurried_begins_anew_with_a_full_share_and_loses_no_a
     redis: Redis, serve: Serve
 ) -> None:
     recipe = (
-        "import os\n"
-        f"step(1 if os.environ['{SHARE}'] == 'spare' else 2)\n"
-        f"wait() if os.environ['{SHARE}'] == 'spare' else say(Trained('/x', 1, 0.1))"
+        "step(1 if sys.argv[1] == 'spare' else 2)\nwait() if sys.argv[1] == 'spare' else say(Trained('/x', 1, 0.1))"
     )
     submit(redis, "t", recipe)
     serve()
