@@ -14,7 +14,7 @@ import re
 import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -144,8 +144,9 @@ def drop_older(seconds: float, named: Collection[str]) -> None:
         return
     before = time.time() - seconds
     for each in settings.QUARANTINE_DIR.iterdir():
-        if _TOKEN.fullmatch(each.name) and each.name not in named and each.stat().st_mtime < before:
-            drop(each.name)
+        with suppress(FileNotFoundError):  # another process has dropped it meanwhile
+            if _TOKEN.fullmatch(each.name) and each.name not in named and each.stat().st_mtime < before:
+                drop(each.name)
 
 
 def remove(digest: str) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import resource
 from collections import Counter
+from contextlib import suppress
 from typing import Final
 
 from django.conf import settings
 
 RESERVED_FILES: Final = 256
-"""Descriptors that a web process keeps for the database, Redis, uploads and static files."""
+"""Descriptors that a web process keeps for the database, Redis, uploads and static files; half of them at most."""
 
 
 class Crowd:
@@ -36,6 +37,10 @@ def places() -> int:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = settings.MAX_CONNECTIONS + RESERVED_FILES
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    return settings.MAX_CONNECTIONS if soft == resource.RLIM_INFINITY else min(wanted, soft) - RESERVED_FILES
+        raised = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        with suppress(ValueError):  # macOS calls its limit infinite, and takes no more than its kernel's
+            resource.setrlimit(resource.RLIMIT_NOFILE, (raised, hard))
+            soft = raised
+    if soft == resource.RLIM_INFINITY:
+        return settings.MAX_CONNECTIONS
+    return min(settings.MAX_CONNECTIONS, soft - min(RESERVED_FILES, soft // 2))

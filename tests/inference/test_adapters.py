@@ -20,7 +20,6 @@ from inference.identity import adapter_digest
 from inference.layers.lora import TargetWeights
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
-MAGNITUDE = "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector"
 Tensors = dict[str, torch.Tensor]
 
 
