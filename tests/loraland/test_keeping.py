@@ -100,8 +100,14 @@ async def test_a_frozen_web_process_comes_back(
     settings.HOST, settings.PORT = "127.0.0.1", unused_tcp_port
     [service] = services(["web"])
     assert service.watch
-    supervisor.keep(replace(service, watch=replace(service.watch, every=0.5, patience=2, grace=1000)))
-    await _answer()
+    look, heard = service.watch.look, asyncio.Event()
+
+    async def listen() -> None:
+        await look()
+        heard.set()
+
+    supervisor.keep(replace(service, watch=Watch(listen, every=0.5, patience=2, grace=1000)))
+    await heard.wait()
     [first] = _processes(tmp_path)
     os.kill(first, signal.SIGSTOP)
     await _gone({first}, tmp_path)

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
-from loraland.__main__ import CannotStart, check_disk, check_port, main, redis_command, services
+from loraland.__main__ import CannotStart, check_disk, check_port, main, services
 from loraland.supervisor import Service, Supervisor
 from loraland.watch import Silent, Watch
 
@@ -305,9 +305,3 @@ def test_a_service_alone_needs_no_room_for_a_model(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("loraland.__main__.FREE_MB", 10**9)
     monkeypatch.setattr("loraland.__main__.check_port", lambda host, port: None)
     assert (main(["web"]), main([])) == (0, 1)
-
-
-def test_the_embedded_redis_keeps_what_was_written() -> None:
-    command = redis_command()
-    assert Path(command[0]).is_file()
-    assert command[command.index("--appendonly") + 1] == "yes"
