@@ -256,8 +256,9 @@ LOGGING = {
         "faults": {
             "()": "django.utils.log.CallbackFilter",
             "callback": lambda record: getattr(record, "status_code", 0) != 503,
-        }
+        },
+        "brief": {"()": "loraland.logs.Brief"},
     },
-    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["faults"]}},
+    "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["faults", "brief"]}},
     "root": {"handlers": ["console"], "level": LOG_LEVEL},
 }
