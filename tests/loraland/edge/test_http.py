@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import resource
+import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -16,6 +17,8 @@ from loraland.edge.crowd import places
 from loraland.edge.http import MAX_HEAD_BYTES, MAX_HEADERS
 from loraland.edge.proxies import Proxies
 from tests.loraland.server import Server
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks from other addresses of the loopback network")
 
 STRANGER = "127.0.0.2"
 LONG = 2 * MAX_HEAD_BYTES

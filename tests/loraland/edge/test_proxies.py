@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -16,6 +17,8 @@ from loraland import environment
 from loraland.edge.addresses import network
 from loraland.edge.proxies import Proxies
 from tests.loraland.server import Server
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks from other addresses of the loopback network")
 
 PROXY, VISITOR = "127.0.0.1", "127.0.0.2"
 FORGED = {"X-Forwarded-For": "203.0.113.9", "X-Forwarded-Proto": "https"}
