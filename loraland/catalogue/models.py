@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from datetime import timedelta
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final
 from uuid import uuid4
 
 from django.conf import settings
@@ -17,22 +16,11 @@ from inference.protocol import AdapterRef, Failed, Probe, Terminal
 from inference.streams import WireError
 from loraland import inference_client
 from loraland.catalogue import proofs, store
-
-EXAMINATION_LEASE: Final = timedelta(minutes=2)
-"""An examination that has not ended after this long is taken to be lost and done again."""
-
-MOST_EXAMINATIONS: Final = 5
-"""An examination that broke off so often, without a word, would break off again."""
+from loraland.catalogue.status import ON_THE_WAY, VersionStatus
+from loraland.catalogue.versions import AdapterVersionQuerySet
 
 MOST_REASONS: Final = 30
 MOST_REASON_CHARS: Final = 1000
-
-
-class Reader(Protocol):
-    """Who reads: a user, or an anonymous one, or a visitor (`loraland.generations.visitor`)."""
-
-    @property
-    def is_staff(self) -> bool: ...
 
 
 class NotPossible(Exception):
@@ -90,75 +78,15 @@ class Adapter(models.Model):
         return f"Made for {self.base}; this site serves {settings.BASE_NAME}."
 
 
-class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
-    def drafts(self) -> AdapterVersionQuerySet:
-        """Versions that the public has never seen: nobody but staff should hear of them (see `is_draft`)."""
-        return self.filter(_is_draft())
-
-    def seen_by(self, reader: Reader) -> AdapterVersionQuerySet:
-        """The versions of which `reader` may hear. Every page, socket and address of the API asks here."""
-        return self if reader.is_staff else self.exclude(_is_draft())
-
-    def answering(self) -> AdapterVersionQuerySet:
-        """Versions that answer to their digest; one that a later one has replaced can still be compared with it."""
-        return self.filter(status__in=AdapterVersion.ANSWERING)
-
-    def claim(self, pk: int) -> AdapterVersion | None:
-        """Take the examination of version `pk`; None when another process has it or it is done.
-
-        One that broke off `MOST_EXAMINATIONS` times ends here: its process died, each time, of what it examined.
-        """
-        now = timezone.now()
-        waiting = models.Q(status=AdapterVersion.Status.UPLOADED)
-        abandoned = models.Q(status=AdapterVersion.Status.VALIDATING, digest="", changed__lt=now - EXAMINATION_LEASE)
-        claimed = self.filter(waiting | abandoned, pk=pk).update(
-            status=AdapterVersion.Status.VALIDATING, changed=now, examinations=models.F("examinations") + 1
-        )
-        if not claimed:
-            return None
-        version = self.select_related("adapter").get(pk=pk)
-        if version.examinations <= MOST_EXAMINATIONS:
-            return version
-        version.reject([f"Its examination broke off {MOST_EXAMINATIONS} times, as happens when memory runs out."])
-        return None
-
-    def awaiting_verdict(self) -> AdapterVersionQuerySet:
-        """Versions that need an examination or a worker's proof to go on.
-
-        Those with a `probe_id` have been sent to the workers; when the wire no longer knows that id, and for those
-        without one, `resubmit` is due. Left out are versions made for another base than the one served now, and
-        those whose proof ended without a verdict until it is time to ask again.
-        """
-        status, now = AdapterVersion.Status, timezone.now()
-        stale = now - EXAMINATION_LEASE
-        unexamined = models.Q(status=status.UPLOADED) | models.Q(status=status.VALIDATING, digest="")
-        halted = models.Q(status__in=[status.VALIDATING, status.LISTED]) & ~models.Q(digest="")
-        served = models.Q(adapter__base__iexact=settings.BASE_NAME)
-        is_due = models.Q(proof_due__lte=now)
-        unproven = (is_due | (models.Q(proof_due=None) & (~models.Q(probe_id="") | halted))) & served
-        return self.select_related("adapter").filter((unexamined & models.Q(changed__lt=stale)) | unproven)
-
-
 class AdapterVersion(models.Model):
-    """One set of weights under its digest, from upload to retirement. Published versions never change.
+    """One set of weights under its digest, from upload to retirement. They never change; their prompt may be mended.
 
     `status` goes uploaded -> validating -> ready -> published -> retired, or ends in rejected. A version whose
     shapes fit another base than the one that is served is listed: shown greyed out, and examined again when its
     base is served.
     """
 
-    class Status(models.TextChoices):
-        UPLOADED = "uploaded"
-        VALIDATING = "validating"
-        REJECTED = "rejected"
-        READY = "ready"
-        PUBLISHED = "published"
-        RETIRED = "retired"
-        LISTED = "listed", "listed, its base is not served"
-
-    ANSWERING: ClassVar = (Status.READY, Status.PUBLISHED, Status.RETIRED)
-    ON_THE_WAY: ClassVar = (Status.UPLOADED, Status.VALIDATING, Status.REJECTED)
-    """States before publication, to which a version that publishes itself goes back when it is looked at again."""
+    Status = VersionStatus
 
     adapter = models.ForeignKey(Adapter, on_delete=models.CASCADE, related_name="versions")
     digest = models.CharField(max_length=64, blank=True, db_index=True)
@@ -226,7 +154,7 @@ class AdapterVersion(models.Model):
     @property
     def is_draft(self) -> bool:
         """Whether the public has never seen it, nor will without its owner: `drafts` for one with its adapter."""
-        will_be_seen = self.publish_when_ready and self.status in self.ON_THE_WAY
+        will_be_seen = self.publish_when_ready and self.status in ON_THE_WAY
         return self.published_at is None and self.adapter.published_id != self.pk and not will_be_seen
 
     @property
@@ -375,12 +303,6 @@ class AdapterVersion(models.Model):
         for name, value in {**values, "changed": timezone.now()}.items():
             setattr(self, name, value)
         self.save(update_fields=[*values, "changed"])
-
-
-def _is_draft() -> models.Q:
-    """`AdapterVersion.is_draft` as the database understands it."""
-    will_be_seen = models.Q(publish_when_ready=True, status__in=AdapterVersion.ON_THE_WAY)
-    return models.Q(published_at=None) & ~models.Q(pk=models.F("adapter__published")) & ~will_be_seen
 
 
 def _told(reasons: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ from inference.protocol import Failed, Generate, Message, QueueClass, Sampling, 
 from inference.streams import QueueFull, ShareTaken, WireError
 from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.status import ANSWERING
 from loraland.generations import readers
 from loraland.generations.limits import check_inputs, check_size, check_stops, clamp, spend_quota
 from loraland.generations.models import Generation
@@ -94,7 +95,7 @@ def check_served(version: AdapterVersion | Composition | None) -> None:
         sentence = f"{version.adapter.name} needs the base model {version.adapter.base}, which does not run here."
         raise Refused("adapter_not_served", sentence, 409, param="model")
     is_withdrawn = version.status == AdapterVersion.Status.RETIRED and version.adapter.published_id is None
-    if version.status not in AdapterVersion.ANSWERING or is_withdrawn:
+    if version.status not in ANSWERING or is_withdrawn:
         sentence = f"{version} is {version.status} and does not answer; choose another version."
         raise Refused("adapter_not_served", sentence, 409, param="model")
 

@@ -12,8 +12,9 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from inference.protocol import Sampling
-from loraland.catalogue.models import Adapter, Reader
+from loraland.catalogue.models import Adapter
 from loraland.catalogue.slug import BASE
+from loraland.catalogue.versions import Reader
 from loraland.generations.refusal import Refused
 from loraland.generations.visitor import visitor_of
 from loraland.playground import comparisons, pages

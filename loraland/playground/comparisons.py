@@ -11,8 +11,9 @@ from uuid import UUID
 from django.db import transaction
 
 from inference.protocol import Message, Sampling
-from loraland.catalogue.models import Adapter, AdapterVersion, Reader
+from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import BASE
+from loraland.catalogue.versions import Reader
 from loraland.generations.models import Generation
 from loraland.generations.refusal import Refused
 from loraland.generations.visitor import Visitor

@@ -9,8 +9,9 @@ from typing import Final
 from django.db.models import Prefetch, Q, QuerySet
 
 from loraland.catalogue import listing
-from loraland.catalogue.models import Adapter, AdapterVersion, Reader
+from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.score import Score
+from loraland.catalogue.versions import Reader
 from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
 from loraland.playground.answers import AnswerView, Style, style_of, view_of

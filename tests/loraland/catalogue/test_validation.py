@@ -20,10 +20,11 @@ from inference.protocol import Finished, Probe, Stats
 from inference.streams import WireError
 from loraland import inference_client
 from loraland.catalogue import store
-from loraland.catalogue.models import EXAMINATION_LEASE, MOST_EXAMINATIONS, Adapter, AdapterVersion, NotPossible
+from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
 from loraland.catalogue.tasks import validate_version
 from loraland.catalogue.tensors import non_finite, read_tensors
 from loraland.catalogue.validation import examine_files
+from loraland.catalogue.versions import EXAMINATION_LEASE, MOST_EXAMINATIONS
 from tests.loraland.adapter_files import (
     SMOLLM2,
     Tensors,
