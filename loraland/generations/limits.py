@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Final
 
 from django.conf import settings
+from redis.exceptions import RedisError
 
 from inference.protocol import Message, Sampling
 from inference.storable import is_storable
@@ -96,6 +97,20 @@ def check_inputs(
     if unknown := [name for name in inputs if name not in fields]:
         sentence = f"The prompt has no field {unknown[0][:80]!r}; its fields are {', '.join(fields)}."
         raise Refused("invalid_request", sentence, 400, param="inputs")
+
+
+async def may_begin_session(address: str) -> bool:
+    """Count one more session of an address in this hour, as many as it has anonymous answers: more are of no use.
+
+    Whose address is unknown is not counted, and nobody is while Redis is away, which keeps the answers from all.
+    """
+    if not address:
+        return True
+    limit = settings.ANONYMOUS_PER_HOUR * SESSIONS_PER_ADDRESS
+    try:
+        return not await redis().eval(SPEND, 1, f"quota:sessions:{address}", HOUR, limit)
+    except RedisError:
+        return True
 
 
 async def spend_quota(visitor: Visitor) -> None:

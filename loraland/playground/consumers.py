@@ -60,11 +60,17 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
         self.followed: dict[UUID, asyncio.Task[None]] = {}
         self.watch: asyncio.Task[None] | None = None
         self.is_gone = False
-        cookie = await sessions.begin(self.scope)
+        cookie, is_crowded = [], False
+        try:
+            cookie = await sessions.begin(self.scope)
+        except sessions.TooManySessions:
+            is_crowded = True
         self.visitor: Visitor = visitor_of(self.scope)
         self.sockets[self.visitor.tenant] += 1
         await self.accept(headers=cookie)
-        if code := await self._farewell():
+        if is_crowded:
+            await self.leave(TOO_MANY)
+        elif code := await self._farewell():
             await self.leave(code)
         elif self.sockets[self.visitor.tenant] > MAX_SOCKETS_PER_VISITOR:
             await self.leave(TOO_MANY)

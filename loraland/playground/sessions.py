@@ -13,15 +13,27 @@ from channels.auth import get_user
 from django.conf import settings
 from django.http import HttpResponse
 
+from loraland.edge.addresses import network
+from loraland.generations.limits import may_begin_session
+
 NEWCOMER: Final = b"new"
 """What the address of a socket asks for when its page was loaded without a session."""
 
 
+class TooManySessions(Exception):
+    """The visitor's address has begun as many sessions as it may in an hour."""
+
+
 async def begin(scope: dict[str, Any]) -> list[tuple[bytes, bytes]]:
-    """Give a newcomer a session; returns the headers of the handshake's answer that have the browser keep it."""
+    """Give a newcomer a session; returns the headers of the handshake's answer that have the browser keep it.
+
+    Raises `TooManySessions`: who takes no cookie, or drops it, would leave a row with every connection.
+    """
     session = scope["session"]
     if session.session_key or scope["query_string"] != NEWCOMER:
         return []
+    if not await may_begin_session(network((scope.get("client") or ("",))[0])):
+        raise TooManySessions
     await session.acreate()
     response = HttpResponse()
     response.set_cookie(

@@ -8,7 +8,7 @@ const FIRST_WAIT = 500;
 const LONGEST_WAIT = 15_000;
 const FAREWELLS = {
   4401: "You signed in or out elsewhere. Reload to go on.",
-  4429: "Too many pages are open. Close some, then reload.",
+  4429: "Too many pages are open, or were opened within the hour. Close some, then reload.",
 };
 const UNAVAILABLE = 4503;
 const UNAVAILABLE_WAIT = 5_000;

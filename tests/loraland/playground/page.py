@@ -54,16 +54,19 @@ class Browser:
             return Visitor(self._user.pk, self.session_key, f"user:{self._user.pk}", "", self._user.is_staff)
         return Visitor(None, self.session_key, f"session:{self.session_key}")
 
-    def page(self, origin: str = "http://localhost", query: str = "") -> Page:
+    def page(self, origin: str = "http://localhost", query: str = "", client: str = "") -> Page:
         cookie = f"{settings.SESSION_COOKIE_NAME}={self.session_key}" if self.session_key else ""
-        return Page([(b"host", b"localhost"), (b"origin", origin.encode()), (b"cookie", cookie.encode())], query)
+        return Page(
+            [(b"host", b"localhost"), (b"origin", origin.encode()), (b"cookie", cookie.encode())], query, client
+        )
 
 
 class Page:
     """An open page: `async with browser.page() as page`. It speaks ASGI to the site's own application."""
 
-    def __init__(self, headers: list[tuple[bytes, bytes]], query: str = "") -> None:
+    def __init__(self, headers: list[tuple[bytes, bytes]], query: str = "", client: str = "") -> None:
         scope = {
+            **({"client": (client, 0)} if client else {}),
             "type": "websocket",
             "path": "/ws/answers/",
             "query_string": query.encode(),

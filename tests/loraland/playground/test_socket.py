@@ -230,6 +230,25 @@ async def test_the_socket_of_a_newcomers_page_begins_a_session_and_keeps_what_is
     assert await Session.objects.acount() == 1
 
 
+async def test_an_address_begins_only_so_many_sessions_an_hour(site_wire, transactional_db, settings):
+    """Whoever takes no cookie would leave a row with every connection."""
+    settings.ANONYMOUS_PER_HOUR = 1
+    for _ in range(4):
+        async with Browser().page(query="new", client="203.0.113.7") as page:
+            assert page.cookie
+    async with Browser().page(query="new", client="203.0.113.7") as page:
+        assert await page.closed() == consumers.TOO_MANY
+    async with Browser().page(query="new", client="203.0.113.8") as page:
+        assert page.cookie
+    assert await Session.objects.acount() == 5
+
+
+async def test_a_newcomer_has_a_session_while_nobody_counts(transactional_db, settings, tmp_path):
+    settings.REDIS_URL = f"unix://{tmp_path}/none.sock"
+    async with Browser().page(query="new", client="203.0.113.7") as page:
+        assert page.cookie
+
+
 async def test_a_socket_without_a_session_is_closed(site_wire, transactional_db):
     async with Browser().page() as page:
         assert await page.closed() == consumers.SIGNED_OUT
