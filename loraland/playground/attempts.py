@@ -47,7 +47,7 @@ def limits(request: HttpRequest, name: str) -> tuple[Limit, ...]:
     if device := _device(request, name):
         return (Limit(f"device {device}", 5, 300),)
     address = network(request.META.get("REMOTE_ADDR", ""))
-    return Limit(f"address {address}", 10, 60), Limit(f"name {name.lower()}", 5, 300)
+    return Limit(f"address {address}", 10, 60), Limit(f"name {_folded(name)}", 5, 300)
 
 
 def spend(counted: Iterable[Limit]) -> int:
@@ -66,7 +66,7 @@ def remember(response: HttpResponseBase, name: str) -> None:
     """Have the browser show from now on that `name` has signed in with it."""
     response.set_signed_cookie(
         COOKIE,
-        f"{_digest(name.lower())}.{secrets.token_urlsafe(16)}",
+        f"{_digest(_folded(name))}.{secrets.token_urlsafe(16)}",
         salt=COOKIE,
         max_age=COOKIE_SECONDS,
         path="/accounts/",
@@ -85,7 +85,12 @@ def _device(request: HttpRequest, name: str) -> str:
     """The device's own token if it has signed in as `name` before, else nothing."""
     told: str = request.get_signed_cookie(COOKIE, default="", salt=COOKIE, max_age=COOKIE_SECONDS) or ""
     whose, _, token = told.partition(".")
-    return token if whose == _digest(name.lower()) else ""
+    return token if whose == _digest(_folded(name)) else ""
+
+
+def _folded(name: str) -> str:
+    """`name` as databases compare names that are meant whatever their case: PostgreSQL does it in capitals."""
+    return name.upper().lower()
 
 
 def _digest(text: str) -> str:

@@ -133,6 +133,13 @@ def test_a_name_that_nobody_has_is_counted_like_one_that_somebody_has(ada):
         assert [attempt(name, address=f"192.0.2.{at}").status_code for at in range(6)] == [200] * 5 + [429]
 
 
+@pytest.mark.parametrize("name", ["LISA", "Li\u017fa", "L\u0131sa"])
+def test_one_name_is_counted_once_however_its_letters_are_written(name):
+    """PostgreSQL compares names in capitals, and the long s and the i without a dot have those of others."""
+    assert [attempt("lisa", address=f"192.0.2.{at}").status_code for at in range(5)] == [200] * 5
+    assert attempt(name, address="192.0.2.6").status_code == 429
+
+
 def test_an_address_tries_ten_names_and_another_address_goes_on(ada):
     assert [attempt(f"name{at}").status_code for at in range(11)] == [200] * 10 + [429]
     assert attempt("name11", address="192.0.2.2").status_code == 200
