@@ -28,19 +28,20 @@ export class Scrolling {
   // The page has grown. Under a finger it stays where it is.
   grown() {
     if (!this.#isFollowing) this.button.hidden = this.#left() <= REACHED;
-    else if (this.#finger === null) this.#jump();
+    else if (this.#finger === null) this.#jump(Math.max(0, this.#left()));
     else this.#owes = true;
   }
 
+  // Up to it as well: a form that is part of the page may have been scrolled to, past what is asked next.
   toEnd() {
     this.#isFollowing = true;
-    this.#jump();
+    this.#jump(this.#left());
     this.button.hidden = true;
   }
 
-  #jump() {
+  #jump(pixels) {
     this.#owes = false;
-    scrollTo({ top: scrollY + Math.max(0, this.#left()), behavior: "instant" });
+    scrollTo({ top: scrollY + pixels, behavior: "instant" });
     this.#last = scrollY;
   }
 
@@ -75,7 +76,7 @@ export class Scrolling {
   #lifted({ touches }) {
     if (touches.length) return;
     this.#finger = null;
-    if (this.#isFollowing && this.#owes) this.#jump();
+    if (this.#isFollowing && this.#owes) this.#jump(Math.max(0, this.#left()));
   }
 
   // Further up than the end can have moved by itself: by the scroll bar, say. Down to the end: taken up again.

@@ -9,10 +9,10 @@ from playwright.sync_api import Page, expect
 def test_typing_and_choosing_a_category_narrow_the_cards_and_the_address(page: Page) -> None:
     page.goto("/")
     everything = page.locator(".card").count()
-    page.get_by_role("searchbox").press_sequentially("viggo")
+    page.get_by_role("searchbox").press_sequentially("banking77")
     expect(page.locator(".card")).to_have_count(1)
     expect(page.get_by_role("status")).to_contain_text(f"1 of {everything}")
-    expect(page).to_have_url("/?q=viggo")
+    expect(page).to_have_url("/?q=banking77")
     page.reload()
     expect(page.locator(".card")).to_have_count(1)
     page.get_by_role("searchbox").fill("no such thing")

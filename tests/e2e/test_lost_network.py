@@ -48,7 +48,7 @@ def test_a_strip_says_that_the_network_is_gone_and_goes_when_the_answer_is_caugh
     expect(strip).to_be_hidden()
     until(page, f"document.querySelector('.answer-text').textContent.length > {len(before) + 80}")
     page.keyboard.press("Escape")
-    expect(page.locator(".answer")).to_have_attribute("data-state", "stopped")
+    expect(page.locator(".answer")).to_have_attribute("aria-busy", "false")
     shown = text.text_content() or ""
     assert shown.startswith(before)
     page.goto(site.url + urlsplit(page.url).path)  # past the cable: its old connections stay dead

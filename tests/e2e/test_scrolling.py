@@ -30,6 +30,7 @@ def ask(page: Page) -> None:
     page.goto("/chat/?adapter=base")
     page.locator(".sampling summary").click()
     page.get_by_label("Temperature").fill("0")
+    page.get_by_label("Longest answer").fill("1024")  # no processor is through before the test is
     page.locator("[data-field]").fill(POEM)
     page.get_by_role("button", name="Send").click()
 
@@ -57,9 +58,9 @@ def test_a_finger_scrolls_up_while_the_answer_streams_and_gets_all_of_its_way(ph
     await_growth(page)
     assert left_below(page) >= DRAG - touch.SLOP
     expect(page.locator("#latest")).to_be_visible()
-    there = page.evaluate("scrollY")
+    there = page.evaluate("scrollY")  # or somewhat higher, once the page has come to rest
     await_growth(page)
-    assert page.evaluate("scrollY") == there
+    assert page.evaluate("scrollY") <= there
 
 
 def test_the_button_brings_the_reader_back_and_the_page_goes_along_again(phone: BrowserContext) -> None:
