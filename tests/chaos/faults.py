@@ -30,13 +30,13 @@ class Fault:
 FAULTS: Final = (
     Fault("worker", weight=6),
     Fault("web", weight=3),
-    Fault("redis-server", weight=2),
+    Fault("redis", weight=2),
     Fault("celery", weight=2),
     Fault("recorder", weight=2),
     Fault("trainer", weight=1),
     Fault("worker", seconds=6.0),
     Fault("web", seconds=4.0),
-    Fault("redis-server", seconds=3.0),
+    Fault("redis", seconds=3.0),
 )
 
 
