@@ -137,9 +137,11 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     DATABASES["default"]["TEST"] = {"NAME": str(VAR_DIR / "test.sqlite3")}
 else:
     # Every request has a thread of its own, and would otherwise open a connection of its own in a burst.
+    asked = DATABASES["default"].get("OPTIONS", {})  # such as sslmode, behind the question mark of the address
     DATABASES["default"]["OPTIONS"] = {
+        **asked,
         "pool": {"min_size": 1, "max_size": DATABASE_POOL, "timeout": DATABASE_WAIT_SECONDS},
-        "options": f"-c lock_timeout={DATABASE_WAIT_SECONDS}s",
+        "options": f"{asked.get('options', '')} -c lock_timeout={DATABASE_WAIT_SECONDS}s".strip(),
     }
 
 CACHES = {
