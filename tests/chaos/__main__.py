@@ -41,7 +41,7 @@ def main() -> int:
             print((Path(directory) / "site" / "site.log").read_text(errors="replace")[-8000:])
     for fault in (*verdict.lost, *verdict.doubled, *verdict.changed, *map(str, verdict.errors.items())):
         print(fault)
-    print(f"{verdict.unread} answers that nobody was told of were stopped")
+    print(f"{verdict.unread} answers that nobody was told of were stopped, {verdict.turned_away} requests turned away")
     print(verdict.line(faults))
     return 0 if verdict.is_clean else 1
 

@@ -17,10 +17,12 @@ ROWS: Final = """
 import json
 from loraland.generations.models import Generation
 rows = Generation.objects.filter(source__in=["chat", "api"]).order_by("created")
-fields = ("id", "status", "text", "error_code", "request")
+fields = ("id", "status", "text", "error_code", "error", "request")
 print(json.dumps([{**row, "id": row["id"].hex} for row in rows.values(*fields)]))
 """
 END_SECONDS: Final = 240
+TURNED_AWAY: Final = "The answering service cannot be reached"
+"""How the error of a row begins whose request could not be queued, which its asker was told in place of an answer."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ class Row:
     question: str
     status: str
     text: str
-    error_code: str
+    error: str
 
 
 @dataclass
 class Verdict:
-    """`unread` are answers whose asker was never told of them; they may be stopped for want of a reader."""
+    """`unread` are answers whose asker was never told of them; they may be stopped for want of a reader. Who was
+    `turned_away` because nothing could be queued was told to ask again, and never that an answer had begun."""
 
     requests: int = 0
     lost: list[str] = field(default_factory=list)
@@ -44,6 +47,7 @@ class Verdict:
     changed: list[str] = field(default_factory=list)
     errors: Counter[str] = field(default_factory=Counter)
     unread: int = 0
+    turned_away: int = 0
 
     @property
     def is_clean(self) -> bool:
@@ -74,7 +78,8 @@ def _row(values: dict[str, Any]) -> Row:
     request = values["request"]
     asked = [request[name] for name in ("adapter", "messages", "inputs", "sampling")]
     question = json.dumps(asked, sort_keys=True)
-    return Row(values["id"], question, values["status"], values["text"], values["error_code"])
+    error = f"{values['error_code']}: {values['error']}" if values["error_code"] else ""
+    return Row(values["id"], question, values["status"], values["text"], error)
 
 
 def judge(rows: Iterable[Row], calm: Mapping[str, str], heard: Iterable[Heard]) -> Verdict:
@@ -91,8 +96,10 @@ def judge(rows: Iterable[Row], calm: Mapping[str, str], heard: Iterable[Heard]) 
 def _judge(verdict: Verdict, row: Row, calm: str, heard: Heard | None) -> None:
     # No database keeps a NUL, which random weights say now and then.
     said = heard.text.replace("\0", "") if heard else ""
-    if row.status == "error":
-        verdict.errors[row.error_code] += 1
+    if row.status == "error" and heard is None and row.error.startswith(f"lost: {TURNED_AWAY}"):
+        verdict.turned_away += 1
+    elif row.status == "error":
+        verdict.errors[row.error] += 1
     elif row.status == "stopped" and heard is None:
         verdict.unread += 1
     elif row.status not in WHOLE:
