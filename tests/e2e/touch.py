@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Final
 
 from playwright.sync_api import BrowserContext, CDPSession
@@ -26,4 +27,7 @@ def drag(cdp: CDPSession, x: int, y: int, distance: int) -> None:
     for moved in range(STEP, abs(distance) + STEP, STEP):
         at = y + moved if distance > 0 else y - moved
         cdp.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x, "y": at}]})
+    # It rests before it lifts: what is thrown glides on, and a browser takes the tap that stops it for no click.
+    time.sleep(0.2)
+    cdp.send("Input.dispatchTouchEvent", {"type": "touchMove", "touchPoints": [{"x": x, "y": at}]})
     cdp.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
