@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,7 @@ class Command(BaseCommand):
     help = "Measure adapters on the test rows of their tasks. What is measured is skipped, what was left off goes on."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--data", type=Path, required=True, help="holds a folder for each task")
-        parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="by default those of the adapters")
-        parser.add_argument("--adapters", nargs="+", default=[], metavar="SLUG", help="by default those for the tasks")
+        add_choice(parser)
         parser.add_argument("--limit", type=int, help="only so many rows, for a first look")
         parser.add_argument("--again", action="store_true", help="measure anew what is measured already")
         parser.add_argument("--reference", action="store_true", help="ask the model at REFERENCE_URL as well")
@@ -38,14 +37,12 @@ class Command(BaseCommand):
     def handle(self, *, data: Path, tasks: list[str], adapters: list[str], **options: Any) -> None:
         if options["reference"] and not (settings.REFERENCE_URL and settings.REFERENCE_MODEL):
             raise CommandError("--reference needs REFERENCE_URL and REFERENCE_MODEL (and REFERENCE_KEY) to be set.")
-        try:
+        with told_how_to_go_on():
             trials = [
                 self._trial(task, versions, data, **options)
                 for task, versions in chosen_adapters(tasks, adapters).items()
             ]
             asyncio.run(self._hold(trials))
-        except (DataError, RecipeError, CannotMeasure) as error:
-            raise CommandError(f"{error} What is answered is kept; run the command again to go on.") from error
 
     def _trial(self, task: str, versions: Sequence[AdapterVersion], data: Path, **options: Any) -> Trial:
         recipe = load_recipe(task)
@@ -53,18 +50,41 @@ class Command(BaseCommand):
         return Trial(recipe, split, fitting(recipe, versions), options["limit"], options["again"], options["reference"])
 
     async def _hold(self, trials: Sequence[Trial]) -> None:
-        with tqdm(total=sum(trial.rows for trial in trials), unit="row") as bar:
+        async with rows_of(sum(trial.rows for trial in trials)) as bar:
+            for trial in trials:
+                bar.set_description(trial.recipe.task)
+                await hold(trial, bar.update, lambda run: bar.write(line_of(run)))
 
-            def tell(run: Run) -> None:
-                bar.write(f"{run.task}: {run.who}{f', {run.asked}' if run.asked else ''}: {run.points:.1f}")
 
-            try:
-                for trial in trials:
-                    bar.set_description(trial.recipe.task)
-                    await hold(trial, bar.update, tell)
-            finally:
-                await inference_client.close()
-                await sync_to_async(connections.close_all)()
+def add_choice(parser: ArgumentParser) -> None:
+    """The options by which a command that measures is told what."""
+    parser.add_argument("--data", type=Path, required=True, help="holds a folder for each task")
+    parser.add_argument("--tasks", nargs="+", default=[], metavar="TASK", help="by default those of the adapters")
+    parser.add_argument("--adapters", nargs="+", default=[], metavar="SLUG", help="by default those for the tasks")
+
+
+@contextmanager
+def told_how_to_go_on() -> Iterator[None]:
+    """What keeps a command from measuring as a `CommandError`."""
+    try:
+        yield
+    except (DataError, RecipeError, CannotMeasure) as error:
+        raise CommandError(f"{error} What is answered is kept; run the command again to go on.") from error
+
+
+@asynccontextmanager
+async def rows_of(count: int) -> AsyncIterator[tqdm[Any]]:
+    """A bar over `count` rows; behind it the connections of this event loop are let go of."""
+    with tqdm(total=count, unit="row") as bar:
+        try:
+            yield bar
+        finally:
+            await inference_client.close()
+            await sync_to_async(connections.close_all)()
+
+
+def line_of(run: Run) -> str:
+    return f"{run.task}: {run.who}{f', {run.asked}' if run.asked else ''}: {run.points:.1f}"
 
 
 def chosen_adapters(tasks: Sequence[str], slugs: Sequence[str]) -> dict[str, list[AdapterVersion]]:
