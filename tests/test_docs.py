@@ -11,7 +11,7 @@ README = (REPO / "README.md").read_text()
 READERS = {
     "loraland/settings.py": r"environment\.\w+\(\s*\"([A-Z_]+)\"",
     "inference/config.py": r"env\.\w+\(\s*\"([A-Z_]+)\"",
-    "inference/torch_environment.py": r"\"([A-Z]+_[A-Z]+)\"",
+    "inference/model/torch_environment.py": r"\"([A-Z]+_[A-Z]+)\"",
 }
 
 

@@ -31,7 +31,7 @@ SOUND = {
 }
 
 AT_RUN_TIME = {
-    "inference/prompt.py": 1,  # the fields of a template, each escaped
+    "inference/engine/prompt.py": 1,  # the fields of a template, each escaped
 }
 """How many expressions of a module are made at run time, where no test can see them."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from inference.torch_environment import prepare_torch
+from inference.model.torch_environment import prepare_torch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -14,7 +14,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if arguments is None else arguments
     # Each imports what the other does without: torch takes seconds and memory that a waiting server does not need.
     if list(words) == ["--serve"]:
-        from inference.training import serve
+        from inference.server import serve
 
         return serve.main()
     from inference.training import command

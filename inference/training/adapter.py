@@ -14,7 +14,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
-from inference.architecture import Architecture, module_name
+from inference.model.architecture import Architecture, module_name
 from inference.tasks.recipe import Lora
 
 CPU: Final = torch.device("cpu")

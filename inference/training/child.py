@@ -21,10 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from inference.config import EngineConfig, read_config
 from inference.fetch import FetchError, find_model
-from inference.tasks.data import DataError, read_split
-from inference.tasks.recipe import Recipe, parse_recipe
-from inference.training.spare_time import take_spare_time
-from inference.training_protocol import (
+from inference.server.protocol import (
     Train,
     Trained,
     TrainingCancelled,
@@ -35,6 +32,9 @@ from inference.training_protocol import (
     decode,
     encode,
 )
+from inference.server.spare_time import take_spare_time
+from inference.tasks.data import DataError, read_split
+from inference.tasks.recipe import Recipe, parse_recipe
 
 if TYPE_CHECKING:
     from inference.training.loop import Step

@@ -12,12 +12,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from inference.architecture import Architecture
-from inference.layers.linear import Linear, PlainLinear
-from inference.layers.rotary import Rotary
-from inference.model import DecoderWeights, LayerWeights
-from inference.native.build import BuildError, library_path
-from inference.native.library import best_unit, open_library
+from inference.decoders.native.build import BuildError, library_path
+from inference.decoders.native.library import best_unit, open_library
+from inference.model.architecture import Architecture
+from inference.model.linear import Linear, PlainLinear
+from inference.model.rotary import Rotary
+from inference.model.weights import DecoderWeights, LayerWeights
 from inference.training.adapter import Adapter
 from inference.training.mixed import MixedBatch, Rectangle
 from inference.training.operators import Place, adapted_linear, answer_loss, attend, rms_norm, rotate, swiglu

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.layers import rotary
-from inference.native.elementwise import native_elementwise
+from inference.decoders.native.elementwise import native_elementwise
+from inference.model import rotary
 
 
 class Elementwise(Protocol):

@@ -18,7 +18,8 @@ from peft import PeftModel
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
-from inference.architecture import read_architecture
+from inference.model.architecture import read_architecture
+from inference.model.weights import load_weights
 from inference.tasks.baseline import STYLES
 from inference.tasks.card_score import write_score
 from inference.tasks.data import read_split
@@ -31,7 +32,6 @@ from inference.training.examples import Encoded, encode_all
 from inference.training.loop import Learner, Step, train
 from inference.training.model import load_base
 from inference.training.scoring import Verdict, judge
-from inference.weights import load_weights
 
 
 class Cancelled(Exception):

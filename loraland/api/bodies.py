@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
-from inference.protocol import Finished, Stats, TokenLogprob
+from inference.wire.protocol import Finished, Stats, TokenLogprob
 
 FINISH_REASONS: Final = {"done": "stop", "length": "length", "stopped": "stop"}
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from inference.protocol import Message, Sampling
+from inference.wire.protocol import Message, Sampling
 
 MAX_SEED = 2**63 - 1
 MAX_LOGPROBS = 20

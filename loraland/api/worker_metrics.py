@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from inference.protocol import Heartbeat
+from inference.wire.protocol import Heartbeat
 from loraland.generations.metrics import OTHER
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from inference.storable import is_storable
+from inference.adapters.storable import is_storable
 from loraland.catalogue.template import TemplateError, check_examples, check_fields
 
 NAME: Final = "card.toml"

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from django.conf import settings
 
-from inference.identity import composed_digest
-from inference.protocol import AdapterRef, Component
+from inference.adapters.identity import composed_digest
+from inference.wire.protocol import AdapterRef, Component
 from loraland.catalogue.models import AdapterVersion
 
 MAX_PARTS: Final = 8

@@ -7,8 +7,8 @@ from typing import Any
 
 from django.conf import settings
 
-from inference import adapter_json
-from inference.adapter_config import LoraConfig, check_config
+from inference.adapters import config_file as adapter_json
+from inference.adapters.config import LoraConfig, check_config
 from inference.reading import reading
 
 

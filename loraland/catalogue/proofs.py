@@ -8,8 +8,8 @@ from typing import Final
 from django.utils import timezone
 from django.utils.formats import date_format
 
-from inference.failures import meaning_of
-from inference.protocol import Failed
+from inference.wire.failures import meaning_of
+from inference.wire.protocol import Failed
 from loraland.catalogue import store
 
 FIRST_PAUSE: Final = timedelta(seconds=15)

@@ -21,9 +21,9 @@ from uuid import uuid4
 
 from django.conf import settings
 
-from inference import adapter_json
-from inference.adapter_config import check_config
-from inference.identity import HeaderError, adapter_digest
+from inference.adapters import config_file as adapter_json
+from inference.adapters.config import check_config
+from inference.adapters.identity import HeaderError, adapter_digest
 
 CONFIG: Final = adapter_json.NAME
 WEIGHTS: Final = "adapter_model.safetensors"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.db import transaction
 
-from inference.identity import HeaderError, adapter_digest
+from inference.adapters.identity import HeaderError, adapter_digest
 from inference.reading import reading
 from loraland.catalogue import store
 from loraland.catalogue.card import Card

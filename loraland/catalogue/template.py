@@ -9,7 +9,7 @@ import json
 import re
 from typing import Any, Final
 
-from inference.storable import is_storable
+from inference.adapters.storable import is_storable
 
 MAX_FIELDS: Final = 12
 MAX_EXAMPLES: Final = 20

@@ -15,8 +15,8 @@ from typing import Final
 
 from django.conf import settings
 
-from inference.adapter_config import LoraConfig
-from inference.identity import DTYPE_BYTES, HeaderError, TensorInfo, part_of, read_header
+from inference.adapters.config import LoraConfig
+from inference.adapters.identity import DTYPE_BYTES, HeaderError, TensorInfo, part_of, read_header
 from loraland.catalogue.base_shapes import TARGETS, BaseShapes
 
 EXPONENTS: Final = {"F64": 0x7FF0 << 48, "F32": 0x7F800000, "F16": 0x7C00, "BF16": 0x7F80}
@@ -115,7 +115,7 @@ def _starts_header(path: Path) -> bool:
 
 
 def _parts(header: dict[str, TensorInfo], faults: Findings) -> dict[str, dict[str, TensorInfo]]:
-    """The tensors by module and by part (`inference.identity.PARTS`)."""
+    """The tensors by module and by part (`inference.adapters.identity.PARTS`)."""
     parts: defaultdict[str, dict[str, TensorInfo]] = defaultdict(dict)
     for name, tensor in header.items():
         module, part = part_of(name) or ("", "")

@@ -13,8 +13,8 @@ from typing import Any
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from inference.adapter_config import LoraConfig
-from inference.identity import TensorInfo, adapter_digest, part_of
+from inference.adapters.config import LoraConfig
+from inference.adapters.identity import TensorInfo, adapter_digest, part_of
 from inference.reading import reading
 from loraland.catalogue import store
 from loraland.catalogue.base_shapes import served_shapes, shapes_of

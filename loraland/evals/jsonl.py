@@ -13,7 +13,7 @@ from typing import IO, Final
 
 from django.conf import settings
 
-from inference.storable import is_storable
+from inference.adapters.storable import is_storable
 from inference.tasks.data import DataError, Row, read_row
 from loraland.catalogue.template import MAX_FIELDS
 

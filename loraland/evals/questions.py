@@ -11,11 +11,11 @@ from typing import Any, Final
 
 from django.conf import settings
 
-from inference.protocol import Message
 from inference.tasks import baseline
 from inference.tasks.data import Row, Split
 from inference.tasks.recipe import Recipe
 from inference.tasks.template import fill
+from inference.wire.protocol import Message
 from loraland.catalogue.models import AdapterVersion
 from loraland.evals.models import Run
 

@@ -12,8 +12,8 @@ from uuid import UUID
 from django.conf import settings
 from django.db import InterfaceError, OperationalError, transaction
 
+from inference.adapters.storable import is_storable
 from inference.reading import reading
-from inference.storable import is_storable
 from loraland.evals.cards import show_score
 from loraland.evals.counting import comparisons
 from loraland.evals.models import Run, Sample

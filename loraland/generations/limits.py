@@ -8,8 +8,8 @@ from typing import Final
 from django.conf import settings
 from redis.exceptions import RedisError
 
-from inference.protocol import Message, Sampling
-from inference.storable import is_storable
+from inference.adapters.storable import is_storable
+from inference.wire.protocol import Message, Sampling
 from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.refusal import Refused

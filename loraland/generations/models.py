@@ -10,7 +10,7 @@ from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
-from inference.protocol import Failed, Finished, Stats, Terminal
+from inference.wire.protocol import Failed, Finished, Stats, Terminal
 
 if TYPE_CHECKING:
     from loraland.generations.visitor import Visitor

@@ -8,8 +8,8 @@ from uuid import UUID
 
 from django.template.loader import render_to_string
 
-from inference.failures import Fault, meaning_of
-from inference.protocol import Failed, Stats, Terminal
+from inference.wire.failures import Fault, meaning_of
+from inference.wire.protocol import Failed, Stats, Terminal
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.models import Generation
 from loraland.playground.judgement import Expectation, Judgement, judge

@@ -11,7 +11,7 @@ from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
-from inference.protocol import Sampling
+from inference.wire.protocol import Sampling
 from loraland.catalogue.models import Adapter
 from loraland.catalogue.slug import BASE
 from loraland.catalogue.versions import Reader

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from django.db import transaction
 
-from inference.protocol import Message, Sampling
+from inference.wire.protocol import Message, Sampling
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import BASE
 from loraland.catalogue.versions import Reader

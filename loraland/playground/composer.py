@@ -6,8 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import Any, Final
 
-from inference.digits import whole
-from inference.protocol import Sampling
+from inference.wire.digits import whole
+from inference.wire.protocol import Sampling
 from loraland.catalogue.models import AdapterVersion
 from loraland.playground.messages import Prompt
 from loraland.playground.sampling import SETTINGS, Setting

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from django.conf import settings
 
-from inference.digits import whole
-from inference.protocol import Sampling
+from inference.wire.digits import whole
+from inference.wire.protocol import Sampling
 from loraland.catalogue.models import AdapterVersion
 
 MAX_SEED: Final = 2**63 - 1

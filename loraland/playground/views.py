@@ -15,8 +15,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRedirect
 
-from inference.storable import is_storable
-from inference.streams import WireError
+from inference.adapters.storable import is_storable
+from inference.wire.streams import WireError
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import BASE
 from loraland.generations.models import Generation

@@ -12,7 +12,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
 from django.urls import path, reverse
 
-from inference.digits import whole
+from inference.wire.digits import whole
 from loraland.catalogue.models import NotPossible
 from loraland.evals.models import DataSet
 from loraland.training import planning, presets, progress

@@ -12,16 +12,9 @@ from django.conf import settings
 from django.utils import timezone
 from redis import Redis
 
-from inference import training_queue
+from inference.server import queue as training_queue
+from inference.server.protocol import Train, Trained, TrainingCancelled, TrainingEvent, TrainingFailed, TrainingProgress
 from inference.tasks.recipe_text import recipe_text
-from inference.training_protocol import (
-    Train,
-    Trained,
-    TrainingCancelled,
-    TrainingEvent,
-    TrainingFailed,
-    TrainingProgress,
-)
 from loraland.training.models import Training
 from loraland.training.rows import parts_of, write_parts
 

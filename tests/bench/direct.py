@@ -13,12 +13,12 @@ import time
 from collections import deque
 
 from inference.config import read_config
-from inference.protocol import AdapterRef, Delta, Failed, Finished, Generate, Sampling
-from inference.torch_environment import prepare_torch
+from inference.model.torch_environment import prepare_torch
+from inference.wire.protocol import AdapterRef, Delta, Failed, Finished, Generate, Sampling
 
 prepare_torch()
 
-from inference.engine import Engine  # noqa: E402 - loads torch
+from inference.engine.engine import Engine  # noqa: E402 - loads torch
 
 
 def main() -> None:

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from inference.architecture import TARGETS, Architecture
+from inference.model.architecture import TARGETS, Architecture
 
 if TYPE_CHECKING:
-    from inference.engine import Engine
-    from inference.model import DecoderWeights
+    from inference.engine.engine import Engine
+    from inference.model.weights import DecoderWeights
     from tests.bench.gpu_engine import Adapters
 
 REPO = Path(__file__).parents[2]
@@ -83,7 +83,7 @@ class Bench:
 
     def __init__(self, kind: str, size: Size) -> None:
         # Triton decides whether to interpret when it is imported, which these do.
-        from inference.layers.linear import Nf4Linear, PlainLinear
+        from inference.model.linear import Nf4Linear, PlainLinear
         from tests.bench import gpu_engine, mistral
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -153,7 +153,7 @@ class Bench:
 
     def _cold_start(self) -> float:
         """Milliseconds from host memory to a slot, for an adapter of rank 16 on every linear."""
-        from inference.gpu.adapters import SlotBank
+        from inference.decoders.gpu.bank import SlotBank
 
         bank = SlotBank(1, 64, torch.device(self.device))
         prepared = bank.prepare(self.load("large-0").weights)

@@ -10,23 +10,24 @@ from pathlib import Path
 
 import torch
 
-from inference.adapter_file import HostAdapter
-from inference.adapters import AdapterCache, LoraSlots
-from inference.architecture import TARGETS, Architecture
+from inference.adapters.file import HostAdapter
+from inference.adapters.slots import LoraSlots
+from inference.adapters.store import AdapterCache
 from inference.config import EngineConfig
-from inference.engine import Engine
-from inference.gpu.decoder import make_decoder
-from inference.kv_cache import BlockPool
-from inference.layers.attention import KVCache
-from inference.loading import AdapterLoader
-from inference.machine import Machine
-from inference.model import DecoderWeights
-from inference.model_runner import ModelRunner, canary_blocks
-from inference.prefix_cache import PrefixCache
-from inference.scheduler import Scheduler
-from inference.self_check import self_check
+from inference.decoders.gpu.decoder import make_decoder
+from inference.decoders.kv_tensors import KVCache
+from inference.engine.engine import Engine
+from inference.engine.loading import AdapterLoader
+from inference.engine.machine import Machine
+from inference.engine.model_runner import ModelRunner, canary_blocks
+from inference.engine.self_check import self_check
+from inference.model.architecture import TARGETS, Architecture
+from inference.model.tokenizer import Tokenizer
+from inference.model.weights import DecoderWeights
+from inference.scheduling.kv_cache import BlockPool
+from inference.scheduling.prefix_cache import PrefixCache
+from inference.scheduling.scheduler import Scheduler
 from inference.tile import TILE
-from inference.tokenizer import Tokenizer
 from tests.bench.mistral import make_adapter
 from tests.inference.engines import make_tokenizer
 

@@ -10,8 +10,8 @@ import os
 import signal
 
 from inference.config import read_config
-from inference.streams import RedisWire
-from inference.worker import Worker, WorkerConfig
+from inference.wire.streams import RedisWire
+from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.fake_engine import FakeEngine
 
 ROWS = 32

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from inference.adapter_file import HostAdapter
-from inference.architecture import TARGETS, Architecture, Rope
-from inference.layers.linear import Linear, PlainLinear
-from inference.layers.lora import TargetWeights
-from inference.model import DecoderWeights, LayerWeights
+from inference.adapters.file import HostAdapter
+from inference.adapters.weights import TargetWeights
+from inference.model.architecture import TARGETS, Architecture, Rope
+from inference.model.linear import Linear, PlainLinear
+from inference.model.weights import DecoderWeights, LayerWeights
 
 MISTRAL_7B = Architecture(
     vocab_size=32000,

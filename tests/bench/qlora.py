@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from transformers import MistralConfig, MistralForCausalLM
 
-from inference.architecture import Architecture
+from inference.model.architecture import Architecture
 from inference.tasks.recipe import Recipe, load_recipe
 from inference.training.examples import Encoded
 from inference.training.qlora import learn, learner_in, load_quantized, with_qlora

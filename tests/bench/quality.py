@@ -19,16 +19,16 @@ from pathlib import Path
 
 import torch
 
+from inference.adapters.identity import adapter_digest
 from inference.config import read_config
-from inference.engine import Engine
-from inference.identity import adapter_digest
-from inference.protocol import AdapterRef, Delta, Failed, Generate, Sampling
+from inference.engine.engine import Engine
+from inference.model.torch_environment import prepare_torch
 from inference.tasks.baseline import tallies
 from inference.tasks.data import Row, read_rows
 from inference.tasks.metrics import score
 from inference.tasks.recipe import Recipe, load_recipe
 from inference.tasks.template import fill
-from inference.torch_environment import prepare_torch
+from inference.wire.protocol import AdapterRef, Delta, Failed, Generate, Sampling
 from tests.bench.site import REPO
 
 SETTINGS = {

@@ -15,13 +15,13 @@ from pathlib import Path
 import django
 import torch
 
-from inference.adapter_file import Base
-from inference.adapters import AdapterStore
-from inference.architecture import read_architecture
-from inference.base_weights import BaseWeights
+from inference.adapters.file import Base
+from inference.adapters.store import AdapterStore
 from inference.config import read_config
+from inference.decoders.native.build import missing_feature
 from inference.fetch import find_model
-from inference.native.build import missing_feature
+from inference.model.architecture import read_architecture
+from inference.model.base_weights import BaseWeights
 
 
 def main(base: Path, count: int) -> None:
@@ -51,7 +51,7 @@ def _store() -> AdapterStore:
 def _register(base: Path, number: int, slug: str, store: AdapterStore) -> None:
     from django.conf import settings
 
-    from inference.identity import adapter_digest
+    from inference.adapters.identity import adapter_digest
     from loraland.catalogue.models import Adapter, AdapterVersion
     from loraland.catalogue.store import kept
     from tests.bench.random_adapters import write

@@ -238,7 +238,7 @@ STAGES: Final = (
 
 def _store(bench: Bench) -> dict[str, str]:
     """A store of the random adapters for an engine of its own; their digests by name."""
-    from inference.identity import adapter_digest
+    from inference.adapters.identity import adapter_digest
 
     home = bench.directory / "store"
     (home / "adapters").mkdir(parents=True, exist_ok=True)

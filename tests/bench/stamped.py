@@ -9,9 +9,9 @@ import time
 from typing import Final
 
 from inference.config import read_config
-from inference.protocol import Delta, Event
-from inference.streams import RedisWire
-from inference.worker import Worker, WorkerConfig
+from inference.wire.protocol import Delta, Event
+from inference.wire.streams import RedisWire
+from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.fake_engine import FakeEngine
 
 STEP_SECONDS: Final = 0.025

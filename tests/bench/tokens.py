@@ -1,4 +1,4 @@
-"""`python -m tests.bench.tokens FILE`: the tokens of many prompts over every shipped adapter, for another commit to match.
+"""`python -m tests.bench.tokens FILE`: the many answers of every shipped adapter, for another commit to match.
 
 Writes `FILE` where there is none, else compares with it and exits 1 with the first answers that differ. Prompts are the
 cards' examples, and test rows of `--data` where that is given; every third is sampled with a seed, the others greedy.
@@ -17,16 +17,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+from inference.adapters.identity import adapter_digest
 from inference.config import read_config
-from inference.identity import adapter_digest
-from inference.protocol import AdapterRef, Delta, Failed, Generate, Sampling
-from inference.torch_environment import prepare_torch
+from inference.model.torch_environment import prepare_torch
+from inference.wire.protocol import AdapterRef, Delta, Failed, Generate, Sampling
 from tests.bench.site import REPO
 from tests.bench.tasks import read_tasks
 
 prepare_torch()
 
-from inference.engine import Engine  # noqa: E402 - loads torch
+from inference.engine.engine import Engine  # noqa: E402 - loads torch
 
 AT_ONCE = 16
 
@@ -78,7 +78,8 @@ def answer_all(engine: Engine, asks: list[Generate]) -> dict[str, list[int]]:
 def _keep(slug: str, store: Path) -> str:
     """Put a shipped adapter into `store`; its digest."""
     folder = REPO / "adapters" / slug
-    digest = adapter_digest(json.loads((folder / "adapter_config.json").read_text()), folder / "adapter_model.safetensors")
+    config = json.loads((folder / "adapter_config.json").read_text())
+    digest = adapter_digest(config, folder / "adapter_model.safetensors")
     shutil.copytree(folder, store / "adapters" / digest, dirs_exist_ok=True)
     return digest
 

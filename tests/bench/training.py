@@ -13,11 +13,11 @@ from typing import Final
 
 from redis import Redis
 
-from inference import training_queue
-from inference.address import embedded_redis_url
 from inference.config import DEFAULT_BASE_MODEL
+from inference.server import queue as training_queue
+from inference.server.protocol import Train, TrainingProgress, is_end
 from inference.tasks.recipe import RECIPES
-from inference.training_protocol import Train, TrainingProgress, is_end
+from inference.wire.address import embedded_redis_url
 from tests.bench.load import serve
 from tests.bench.site import Site
 from tests.bench.workloads import BASE, Prompts

@@ -18,12 +18,13 @@ from typing import Any, Final
 from django.test import override_settings
 from pydantic import ValidationError
 
-from inference import adapter_binding, adapter_json
-from inference.adapter_config import check_config
-from inference.architecture import Architecture, parse_architecture
-from inference.identity import HeaderError, read_header
-from inference.protocol import Generate, ProtocolError, decode, encode
-from inference.storable import is_storable
+from inference.adapters import binding as adapter_binding
+from inference.adapters import config_file as adapter_json
+from inference.adapters.config import check_config
+from inference.adapters.identity import HeaderError, read_header
+from inference.adapters.storable import is_storable
+from inference.model.architecture import Architecture, parse_architecture
+from inference.wire.protocol import Generate, ProtocolError, decode, encode
 from loraland.api.schemas import ChatCompletion, Completion
 from loraland.catalogue import store
 from loraland.catalogue.archive import ArchiveRefused, read_archive

@@ -17,12 +17,12 @@ from transformers import (
     PreTrainedModel,
 )
 
-from inference.adapter_file import Base
-from inference.architecture import read_architecture
-from inference.base_weights import BaseWeights
-from inference.identity import adapter_digest
-from inference.model import Decoder
-from inference.weights import load_weights
+from inference.adapters.file import Base
+from inference.adapters.identity import adapter_digest
+from inference.decoders.torch.decoder import Decoder
+from inference.model.architecture import read_architecture
+from inference.model.base_weights import BaseWeights
+from inference.model.weights import load_weights
 
 TINY: dict[str, Any] = {
     "vocab_size": 131,

@@ -14,22 +14,23 @@ import torch
 from tokenizers import decoders, models, pre_tokenizers, processors
 from torch import Tensor
 
-from inference.adapter_file import HostAdapter
-from inference.adapters import AdapterCache, AdapterNotFound, LoraSlots
-from inference.batch import Batch, Segment
+from inference.adapters.file import HostAdapter
+from inference.adapters.slots import LoraSlots
+from inference.adapters.store import AdapterCache, AdapterNotFound
 from inference.config import EngineConfig
-from inference.engine import Engine
-from inference.kv_cache import BlockPool
-from inference.layers.attention import KVCache
-from inference.layers.lora import LoraPlanner
-from inference.loading import AdapterLoader
-from inference.machine import Machine
-from inference.model_runner import ModelRunner, canary_blocks
-from inference.prefix_cache import PrefixCache
-from inference.protocol import Delta, Event, Failed, Finished, Progress, Terminal, TokenLogprob
-from inference.scheduler import Scheduler
+from inference.decoders.batch import Batch, Segment
+from inference.decoders.kv_tensors import KVCache
+from inference.decoders.torch.lora import LoraPlanner
+from inference.engine.engine import Engine
+from inference.engine.loading import AdapterLoader
+from inference.engine.machine import Machine
+from inference.engine.model_runner import ModelRunner, canary_blocks
+from inference.model.tokenizer import Tokenizer
+from inference.scheduling.kv_cache import BlockPool
+from inference.scheduling.prefix_cache import PrefixCache
+from inference.scheduling.scheduler import Scheduler
 from inference.tile import TILE
-from inference.tokenizer import Tokenizer
+from inference.wire.protocol import Delta, Event, Failed, Finished, Progress, Terminal, TokenLogprob
 
 CONTROLS = ("<|end|>", "<|start|>")
 VOCAB = 256 + len(CONTROLS)

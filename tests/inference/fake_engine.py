@@ -1,4 +1,4 @@
-"""An engine without a model, at the seam that `inference.device_thread.SteppedEngine` names.
+"""An engine without a model, at the seam that `inference.worker.device_thread.SteppedEngine` names.
 
 Token i of every answer is the word "i ", so that a gap or a repeat is seen at once in the text.
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
-from inference.protocol import Delta, Event, Finished, Generate, Probe, QueueClass, Stats
-from inference.room import Room
-from inference.sequence import Resume
+from inference.wire.contract import Resume
+from inference.wire.protocol import Delta, Event, Finished, Generate, Probe, QueueClass, Stats
+from inference.wire.room import Room
 
 
 @dataclass(frozen=True)

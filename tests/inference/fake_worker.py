@@ -8,8 +8,8 @@ import os
 import signal
 import sys
 
-from inference.streams import RedisWire
-from inference.worker import Worker, WorkerConfig
+from inference.wire.streams import RedisWire
+from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.fake_engine import FakeEngine
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.batch import Batch, Segment
-from inference.layers.attention import KVCache
-from inference.layers.lora import LoraPlanner
+from inference.decoders.batch import Batch, Segment
+from inference.decoders.kv_tensors import KVCache
+from inference.decoders.torch.lora import LoraPlanner
 from inference.tile import TILE
 
 

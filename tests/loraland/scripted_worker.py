@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
-from inference.protocol import Delta, Event, Finished, Generate, Heartbeat, Probe, Stats, is_terminal
-from inference.streams import Claim, Room, Wire
+from inference.wire.protocol import Delta, Event, Finished, Generate, Heartbeat, Probe, Stats, is_terminal
+from inference.wire.streams import Claim, Room, Wire
 
 Script = Callable[[Generate | Probe], Sequence[Event]]
 FINGERPRINT = "scripted-1"

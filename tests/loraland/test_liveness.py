@@ -14,8 +14,8 @@ from django.core.management import CommandError, call_command
 from pytest_django import Settings
 from redis import Redis
 
-from inference import training_queue
-from inference.protocol import Heartbeat
+from inference.server import queue as training_queue
+from inference.wire.protocol import Heartbeat
 from loraland import inference_client, liveness
 from loraland.watch import Silent, Unwell
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inference.failures import FAILURES
-from inference.protocol import Failed
+from inference.wire.failures import FAILURES
+from inference.wire.protocol import Failed
 from loraland.api.errors import of_failure
 from loraland.playground.answers import CHOOSE, EDIT, RELOAD, RETRY, remedy_of
 

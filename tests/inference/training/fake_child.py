@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-from inference.training_protocol import Train, TrainingProgress, decode, encode
+from inference.server.protocol import Train, TrainingProgress, decode, encode
 
 
 def say(event: object) -> None:
@@ -29,4 +29,4 @@ def die(number: int = signal.SIGKILL) -> None:
 
 if __name__ == "__main__":
     job: Train = decode(sys.stdin.readline())
-    exec("from inference.training_protocol import *\nimport os, time\nfrom pathlib import Path\n" + job.recipe)
+    exec("from inference.server.protocol import *\nimport os, time\nfrom pathlib import Path\n" + job.recipe)

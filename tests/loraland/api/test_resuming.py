@@ -11,7 +11,7 @@ import openai
 import pytest
 from asgiref.sync import sync_to_async
 
-from inference.protocol import Delta, Finished, Stats, TokenLogprob
+from inference.wire.protocol import Delta, Finished, Stats, TokenLogprob
 from loraland import inference_client
 from loraland.api.models import ApiKey
 from loraland.generations.models import Generation

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.protocol import Failed, Finished, Probe, Stats
+from inference.wire.protocol import Failed, Finished, Probe, Stats
 from loraland import inference_client
 from loraland.catalogue import store
 from loraland.catalogue.card import Card

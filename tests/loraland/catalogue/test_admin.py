@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
-from inference.protocol import Probe
+from inference.wire.protocol import Probe
 from loraland.catalogue.models import Adapter, AdapterVersion
 from tests.loraland.adapter_files import write_adapter
 

@@ -13,7 +13,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from inference.protocol import Finished, Probe, Stats
+from inference.wire.protocol import Finished, Probe, Stats
 from loraland import inference_client
 from loraland.catalogue import hub, store
 from loraland.catalogue.card import Card, CardError, read_card

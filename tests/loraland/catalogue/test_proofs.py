@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from inference.failures import FAILURES
-from inference.protocol import Probe
+from inference.wire.failures import FAILURES
+from inference.wire.protocol import Probe
 from loraland.catalogue import store
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.proofs import FIRST_PAUSE, LONGEST_PAUSE

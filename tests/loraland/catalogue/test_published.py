@@ -12,7 +12,7 @@ from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
 from django.test import Client
 
-from inference.protocol import Probe
+from inference.wire.protocol import Probe
 from loraland.catalogue import hub
 from loraland.catalogue.hub import HubError, Listing
 from loraland.catalogue.model_card import template_of

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.conf import settings as site_settings
 
-from inference import adapter_json
+from inference.adapters import config_file as adapter_json
 from loraland.catalogue import store, validation
 from loraland.catalogue.card import Card
 from loraland.catalogue.models import AdapterVersion

@@ -19,7 +19,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
 
-from inference.protocol import Probe
+from inference.wire.protocol import Probe
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.tasks import drop_left_uploads, validate_version
 from tests.loraland.adapter_files import lora_config, lora_tensors, safetensors_bytes, write_adapter

@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 from django.conf import settings as site_settings
 
-from inference.adapter_config import CHECKED, HARMLESS, UNSUPPORTED, USED
-from inference.identity import adapter_digest
-from inference.protocol import Finished, Probe, Stats
-from inference.streams import WireError
+from inference.adapters.config import CHECKED, HARMLESS, UNSUPPORTED, USED
+from inference.adapters.identity import adapter_digest
+from inference.wire.protocol import Finished, Probe, Stats
+from inference.wire.streams import WireError
 from loraland import inference_client
 from loraland.catalogue import store
 from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 
-from inference.protocol import Delta, Finished
+from inference.wire.protocol import Delta, Finished
 from loraland.api.models import ApiKey
 from loraland.asgi import application
 from loraland.edge import connections

@@ -11,10 +11,10 @@ from asgiref.sync import sync_to_async
 from django.core.management import CommandError, call_command
 from django.db import connections
 
-from inference.protocol import Delta, Event, Failed, Finished, Generate, Stats
 from inference.tasks.baseline import STYLES
 from inference.tasks.data import Row, Split
 from inference.tasks.recipe import load_recipe
+from inference.wire.protocol import Delta, Event, Failed, Finished, Generate, Stats
 from loraland.catalogue.models import AdapterVersion
 from loraland.evals import asking, questions
 from loraland.evals.asking import Answered, CannotMeasure, ask_engine

@@ -11,7 +11,7 @@ from django.conf import settings as site_settings
 from django.contrib.auth.models import User
 from django.template.loader import render_to_string
 
-from inference.protocol import Delta, Finished, Message
+from inference.wire.protocol import Delta, Finished, Message
 from loraland.generations import abandoned, readers, reading
 from loraland.generations.abandoned import Abandoned, end_unread
 from loraland.generations.models import Generation

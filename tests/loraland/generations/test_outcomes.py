@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import pytest
 
-from inference.protocol import Failed
+from inference.wire.protocol import Failed
 from loraland.generations import outcomes
 from loraland.generations.models import Generation
 from loraland.generations.outcomes import Outcomes

@@ -8,8 +8,8 @@ from contextlib import aclosing
 import pytest
 from django.conf import settings as site_settings
 
-from inference.protocol import Delta, Event, Failed, Finished, Message
-from inference.streams import MemoryWire
+from inference.wire.protocol import Delta, Event, Failed, Finished, Message
+from inference.wire.streams import MemoryWire
 from loraland import inference_client
 from loraland.generations import reading
 from loraland.generations.models import Generation

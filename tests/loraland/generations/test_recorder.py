@@ -8,8 +8,8 @@ from django.conf import settings as site_settings
 from django.db import OperationalError
 from django.utils import timezone
 
-from inference.protocol import Delta, Failed, Finished, Generate, Message, Probe, Stats
-from inference.streams import Room
+from inference.wire.protocol import Delta, Failed, Finished, Generate, Message, Probe, Stats
+from inference.wire.streams import Room
 from loraland import inference_client
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations import metrics, reconciler, recorder

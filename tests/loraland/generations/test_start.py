@@ -9,8 +9,8 @@ from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
 from django.contrib.auth.models import User
 
-from inference.protocol import AdapterRef, Generate, Message, Sampling
-from inference.streams import Room
+from inference.wire.protocol import AdapterRef, Generate, Message, Sampling
+from inference.wire.streams import Room
 from loraland.generations.limits import check_size
 from loraland.generations.models import Generation
 from loraland.generations.start import Refused, start

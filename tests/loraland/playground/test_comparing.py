@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from inference.protocol import Delta, Failed, Finished, Generate
+from inference.wire.protocol import Delta, Failed, Finished, Generate
 from loraland.generations.models import Generation
 from loraland.playground.models import Comparison
 from tests.loraland.playground.page import Page, text_of

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.protocol import Message
+from inference.wire.protocol import Message
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.generations.refusal import Refused
 from loraland.playground.comparisons import expected_of, filled, lead_of, reading, shared

@@ -12,7 +12,7 @@ from django.conf import settings as site_settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
 
-from inference.protocol import Delta, Failed, Finished
+from inference.wire.protocol import Delta, Failed, Finished
 from loraland.generations.models import Generation
 from loraland.playground import consumers
 from loraland.playground.models import Answer, Conversation

@@ -12,7 +12,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from redis import Redis
 
-from inference.protocol import Probe
+from inference.wire.protocol import Probe
 from loraland import inference_client
 from loraland.evals.models import DataSet
 from loraland.training.models import Training

@@ -15,7 +15,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 from django.test import Client
 
-from inference.protocol import Delta, Event, Failed, Finished, Generate, Probe, Stats
+from inference.wire.protocol import Delta, Event, Failed, Finished, Generate, Probe, Stats
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.evals.models import Run
 from loraland.training import drafting, measuring

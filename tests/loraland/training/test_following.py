@@ -12,10 +12,10 @@ from django.utils import timezone
 from redis import Redis
 from redis.exceptions import ConnectionError as RedisIsAway
 
-from inference import training_queue
+from inference.server import queue as training_queue
+from inference.server.protocol import Trained, TrainingCancelled, TrainingEnd, TrainingFailed, TrainingProgress
+from inference.server.queue import TrainingClaim
 from inference.tasks.recipe import load_recipe
-from inference.training_protocol import Trained, TrainingCancelled, TrainingEnd, TrainingFailed, TrainingProgress
-from inference.training_queue import TrainingClaim
 from loraland.evals.models import DataSet
 from loraland.training import rows
 from loraland.training.models import LEASE, MOST_BREAKS, Training

@@ -1,0 +1,53 @@
+"""Several adapters added up, each with a weight, as one adapter of the sum of their ranks.
+
+What the sum adds to a row is the weighted sum of what each adds: their A side by side and their B one below the
+other, multiplied by the weights, which is PEFT's ``add_weighted_adapter`` of the kind "cat".
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from inference.adapters.file import AdapterRefused, HostAdapter
+from inference.adapters.identity import composed_digest
+from inference.adapters.packed_lora import unpack
+from inference.adapters.weights import RANK_STEP, AdapterWeights, TargetWeights
+
+
+def compose(digest: str, parts: list[tuple[HostAdapter, float]], max_rank: int) -> HostAdapter:
+    """The sum of `parts` with their weights, which must have the identity `digest`.
+
+    Raises `AdapterRefused` for ranks above `max_rank` together, for DoRA, and for weights that lead nowhere.
+    """
+    rank = sum(adapter.rank for adapter, _ in parts)
+    reasons = [
+        f"{adapter.digest[:12]} is a DoRA, whose scale depends on its own update alone, so it cannot be added to others"
+        for adapter, _ in parts
+        if any(pair.scale is not None for pair in adapter.weights.values())
+    ]
+    if digest != composed_digest((adapter.digest, weight) for adapter, weight in parts):
+        reasons.append(f"{digest[:12]} is not the identity of these adapters and weights")
+    if rank > max_rank:
+        reasons.append(f"the ranks of the adapters add up to {rank}, above {max_rank}, the most that is served")
+    if reasons:
+        raise AdapterRefused(reasons)
+    weights = {target: _add_up(target, parts) for target in sorted({key for part, _ in parts for key in part.weights})}
+    if not all(torch.isfinite(pair.b).all() for pair in weights.values()):
+        raise AdapterRefused(["the adapters' values overflow once multiplied by their weights; choose smaller ones"])
+    return HostAdapter(digest, weights, rank, _num_bytes(weights))
+
+
+def _add_up(target: str, parts: list[tuple[HostAdapter, float]]) -> TargetWeights:
+    """The pairs of all parts that change `target`, without the padding of their ranks, padded anew."""
+    pairs = [(unpack(part.weights[target]), part.rank, weight) for part, weight in parts if target in part.weights]
+    a = torch.cat([pair.a[:, :, :rank] for pair, rank, _ in pairs], dim=2)
+    b = torch.cat([(pair.b[:, :rank].float() * weight).to(pair.b.dtype) for pair, rank, weight in pairs], dim=1)
+    padding = math.ceil(a.shape[2] / RANK_STEP) * RANK_STEP - a.shape[2]
+    a = torch.nn.functional.pad(a, (0, padding))
+    return TargetWeights(a.contiguous(), torch.nn.functional.pad(b, (0, 0, 0, padding)).contiguous())
+
+
+def _num_bytes(weights: AdapterWeights) -> int:
+    return sum(pair.num_bytes for pair in weights.values())

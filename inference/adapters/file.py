@@ -1,0 +1,199 @@
+"""Reading one adapter from its two files, or refusing it with every reason at once.
+
+Nothing is guessed and nothing skipped: an adapter is served only when each of its tensors binds to a module
+of the base and each field of its config means something that is computed here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from inference.adapters import config_file as adapter_json
+from inference.adapters.binding import Bound, bind, check_against
+from inference.adapters.config import LoraConfig, check_config
+from inference.adapters.config_file import ConfigRefused, read_config
+from inference.adapters.identity import HeaderError, adapter_digest, read_header
+from inference.adapters.packed_lora import pack_adapter
+from inference.adapters.weights import RANK_STEP, AdapterWeights, TargetWeights
+from inference.model.architecture import EMBEDDING, Architecture, module_name
+from inference.reading import reading
+
+CONFIG_FILE: Final = adapter_json.NAME
+WEIGHTS_FILE: Final = "adapter_model.safetensors"
+
+
+class AdapterRefused(ValueError):
+    """An adapter that cannot be served; `reasons` says everything that is wrong with it."""
+
+    def __init__(self, reasons: list[str]) -> None:
+        self.reasons = tuple(reasons)
+        more = f"; and {len(reasons) - 5} more" if len(reasons) > 5 else ""
+        super().__init__("; ".join(reason.removesuffix(".") for reason in reasons[:5]) + more)
+
+
+@dataclass(frozen=True)
+class Base:
+    """What an adapter is read for: the base's shape, the type that it is served in, and its weights for whom it takes.
+
+    `weight` reads the weight of a target in a layer in float32, [out, in] for linears and [vocab, hidden] for the
+    embedding, rounded to `dtype` as the decoder has it. `identity` names the weights. `is_nf4`: they are served in
+    4 bits, of which nobody knows the norms. `is_packed`: by the native decoder, which wants adapters packed.
+    """
+
+    architecture: Architecture
+    dtype: torch.dtype
+    weight: Callable[[str, int], Tensor]
+    identity: str
+    is_nf4: bool = False
+    is_packed: bool = False
+
+
+@dataclass(frozen=True)
+class HostAdapter:
+    """An adapter in host memory, in the decoder's type and order, its scaling folded into its B."""
+
+    digest: str
+    weights: AdapterWeights
+    rank: int
+    num_bytes: int
+
+
+def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> HostAdapter:
+    """Read the adapter in `directory`, which must have the content `digest`.
+
+    Raises `AdapterRefused` for anything but a whole, finite LoRA or DoRA over modules of `base` of ranks up to
+    `max_rank`.
+    """
+    with reading("the adapter", _refused):
+        bound, config = _examine(directory, digest, base, max_rank)
+    with reading(WEIGHTS_FILE, _refused, RuntimeError):  # which torch raises for a device that fails or is full
+        tensors = _read_tensors(inside(directory, WEIGHTS_FILE), bound)
+    return _build(digest, tensors, config, base)
+
+
+def _refused(reason: str) -> AdapterRefused:
+    return AdapterRefused([reason])
+
+
+def _examine(directory: Path, digest: str, base: Base, max_rank: int) -> tuple[Bound, LoraConfig]:
+    """The tensors of each module by their place in the file, and what the config says of them."""
+    raw, weights = _read_config(directory), inside(directory, WEIGHTS_FILE)
+    try:
+        header = read_header(weights)
+    except (HeaderError, OSError) as error:
+        raise AdapterRefused([f"{WEIGHTS_FILE}: {error}"]) from error
+    config, reasons = check_config(raw, max_rank)
+    bound, problems = bind(header, base.architecture)
+    reasons += problems
+    if config is not None:
+        reasons += check_against(config, bound, base.architecture)
+    if config is None or reasons:
+        raise AdapterRefused(reasons)
+    _check_digest(raw, weights, digest)
+    return bound, config
+
+
+def _check_digest(config: dict[str, Any], weights: Path, digest: str) -> None:
+    try:
+        is_right = adapter_digest(config, weights) == digest
+    except HeaderError:
+        is_right = False  # the header was sound a moment ago, so somebody is writing to the file
+    if not is_right:
+        raise AdapterRefused([f"the files are not the adapter {digest[:12]}…: they were changed since it was imported"])
+
+
+def _read_config(directory: Path) -> dict[str, Any]:
+    try:
+        return read_config(inside(directory, CONFIG_FILE))
+    except ConfigRefused as error:
+        raise AdapterRefused([str(error)]) from error
+
+
+def inside(directory: Path, name: str) -> Path:
+    """The file `name` of `directory`, and no link out of it."""
+    path = (directory / name).resolve()
+    if not path.is_file() or path.parent != directory.resolve():
+        raise AdapterRefused([f"{name} is missing"])
+    return path
+
+
+_Tensors = dict[str, Tensor]
+"""The parts of one module, in float32."""
+
+
+def _read_tensors(weights: Path, bound: Bound) -> dict[str, dict[int, _Tensors]]:
+    """All modules by target and layer; raises `AdapterRefused` for values that are not finite."""
+    read: dict[str, dict[int, _Tensors]] = defaultdict(dict)
+    reasons = []
+    try:
+        with safe_open(weights, framework="pt") as file:
+            for (target, layer), parts in bound.items():
+                tensors = {part: file.get_tensor(info.name).to(torch.float32) for part, info in parts.items()}
+                wrong = [part for part, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+                reasons += [f"{parts[part].name} holds values that are not finite" for part in wrong]
+                read[target][layer] = tensors
+    except (SafetensorError, OSError) as error:
+        raise AdapterRefused([f"{WEIGHTS_FILE} cannot be read: {error}"]) from error
+    if reasons:
+        raise AdapterRefused(reasons)
+    return read
+
+
+def _build(digest: str, tensors: dict[str, dict[int, _Tensors]], config: LoraConfig, base: Base) -> HostAdapter:
+    weights: AdapterWeights = {}
+    for target, layers in sorted(tensors.items()):
+        for layer, parts in layers.items():
+            _check_copy(target, layer, parts, base)
+        weights[target] = _stack(target, layers, config, base)
+    if not all(torch.isfinite(pair.a).all() and torch.isfinite(pair.b).all() for pair in weights.values()):
+        raise AdapterRefused([f"the adapter's values overflow {base.dtype} once scaled; lower lora_alpha"])
+    weights = pack_adapter(weights) if base.is_packed else weights
+    rank = max(parts["A"].shape[0] for layers in tensors.values() for parts in layers.values())
+    return HostAdapter(digest, weights, rank, sum(pair.num_bytes for pair in weights.values()))
+
+
+def _stack(target: str, layers: dict[int, _Tensors], config: LoraConfig, base: Base) -> TargetWeights:
+    """The pairs of all layers as two tensors, ranks padded with zeros to the largest, rounded up."""
+    rank = math.ceil(max(parts["A"].shape[0] for parts in layers.values()) / RANK_STEP) * RANK_STEP
+    width_in, width_out = base.architecture.target_shape(target)
+    num_layers = base.architecture.target_layers(target)
+    stacked_a = torch.zeros(num_layers, width_in, rank, dtype=base.dtype)
+    stacked_b = torch.zeros(num_layers, rank, width_out, dtype=base.dtype)
+    scale = torch.ones(num_layers, width_out) if config.is_dora else None
+    for layer, parts in layers.items():
+        scaling = config.scaling(module_name(target, layer))
+        stacked_a[layer, :, : len(parts["A"])] = parts["A"].t()
+        stacked_b[layer, : len(parts["A"])] = parts["B"].t() * scaling
+        if scale is not None:
+            scale[layer] = _scale(target, layer, parts, scaling, base)
+    return TargetWeights(stacked_a, stacked_b, scale)
+
+
+def _scale(target: str, layer: int, parts: _Tensors, scaling: float, base: Base) -> Tensor:
+    """What DoRA multiplies each output of a module with: its magnitude over the norm of W + scaling * B A."""
+    if base.is_nf4:
+        raise AdapterRefused(["DoRA needs the norms of the base's weights, which are in NF4 here (QUANTIZATION)"])
+    weight = base.weight(target, layer)
+    weight = weight.t() if target == EMBEDDING else weight
+    norm = torch.linalg.norm(weight + scaling * (parts["B"] @ parts["A"]), dim=1)
+    scale: Tensor = parts["magnitude"] / norm
+    if not torch.isfinite(scale).all():
+        raise AdapterRefused([f"DoRA cannot scale {module_name(target, layer)}: some of its adapted weights are all 0"])
+    return scale
+
+
+def _check_copy(target: str, layer: int, parts: _Tensors, base: Base) -> None:
+    """The table that PEFT saves beside a LoRA on it must be the base's own, since ours is what is served."""
+    if "base" in parts and not torch.equal(parts["base"].to(base.dtype).float(), base.weight(target, layer)):
+        where = f"{module_name(target, layer)}.base_layer"
+        sentence = "is not the base's own, and whole modules (modules_to_save) are not supported; train a LoRA on it"
+        raise AdapterRefused([f"{where} {sentence}"])

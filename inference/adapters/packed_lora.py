@@ -1,0 +1,48 @@
+"""An adapter's pairs in the order in which the native decoder reads them. The numbers stay the same.
+
+Packing takes longer than a pass, so it belongs to whoever reads or adds up adapters, not to the device's thread.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from torch import Tensor
+from torch.nn import functional
+
+from inference.adapters.weights import AdapterWeights, TargetWeights
+from inference.model.architecture import EMBEDDING, HEAD
+
+BLOCK: Final = 16
+"""Outputs that the native decoder computes together."""
+
+
+def pack_adapter(weights: AdapterWeights) -> AdapterWeights:
+    """`weights` packed; those that are packed already stay where they are."""
+    return {target: _pack(target, pair) for target, pair in weights.items()}
+
+
+def unpack(pair: TargetWeights) -> TargetWeights:
+    """A packed pair in the order of `TargetWeights`, or itself if it is none. A head keeps its padding."""
+    if pair.b.dim() == 3:
+        return pair
+    return TargetWeights(pair.a, pair.b.transpose(2, 3).flatten(1, 2), pair.scale)
+
+
+def _pack(target: str, pair: TargetWeights) -> TargetWeights:
+    """`b` as [layers, rank / 2, out, 2], and `a` with its ranks one behind the other in memory, its shape unchanged.
+
+    The embedding's `a` is looked up, so it stays as it is. The head's outputs are padded to whole blocks.
+    """
+    a, b, scale = pair.a, pair.b, pair.scale
+    if b.dim() == 3:
+        if target == HEAD:
+            b, scale = _padded(b), None if scale is None else _padded(scale)
+        num_layers, rank, out = b.shape
+        b = b.reshape(num_layers, rank // 2, 2, out).transpose(2, 3).contiguous()
+    a = a.contiguous() if target == EMBEDDING else a.transpose(1, 2).contiguous().transpose(1, 2)
+    return TargetWeights(a, b, scale)
+
+
+def _padded(outputs: Tensor) -> Tensor:
+    return functional.pad(outputs, (0, -outputs.shape[-1] % BLOCK))

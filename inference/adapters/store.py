@@ -1,0 +1,117 @@
+"""Adapters from disk into host memory: by digest out of the store, through the host cache.
+
+What is loaded has been proved to be what was asked for (`inference.adapters.file`). The cache forgets the least
+recently used first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from threading import Lock
+from typing import Final
+
+from inference.adapters.composition import compose
+from inference.adapters.file import Base, HostAdapter
+from inference.adapters.mapped import load_mapped
+from inference.adapters.weights import AdapterWeights
+from inference.wire.protocol import Component
+
+_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+
+
+class AdapterNotFound(LookupError):
+    """No adapter of this `digest` lies in the store."""
+
+    def __init__(self, digest: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.digest = digest
+
+
+class AdapterStore:
+    """The directory that holds adapters, each in a folder named by its digest."""
+
+    def __init__(self, directory: Path, base: Base, max_rank: int = 64) -> None:
+        self.directory = directory
+        self._base, self._max_rank = base, max_rank
+
+    def load(self, digest: str) -> HostAdapter:
+        """Map or read the adapter `digest`. Raises `AdapterNotFound`, or `AdapterRefused` with every reason."""
+        return load_mapped(self.path(digest), digest, self._base, self._max_rank)
+
+    def path(self, digest: str) -> Path:
+        """The folder of `digest`, which must lie inside the store; raises `AdapterNotFound`."""
+        if not _DIGEST.fullmatch(digest):
+            sentence = f"{digest[:80]!r} is no adapter digest; one is 64 hexadecimal digits in lower case"
+            raise AdapterNotFound(digest, sentence)
+        path = (self.directory / digest).resolve()
+        if not path.is_relative_to(self.directory.resolve()) or not path.is_dir():
+            raise AdapterNotFound(digest, f"no adapter {digest[:12]}… is stored here; import it again")
+        return path
+
+
+class AdapterCache:
+    """Adapters in host memory, at most `max_bytes` of them. Safe to call from several threads.
+
+    Sums of adapters, of ranks up to `max_rank` together, are made from what is kept and kept like any other.
+    What is kept is in the layout that `prepare` gives weights, which is one of `Bank`.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str], HostAdapter],
+        max_bytes: int,
+        max_rank: int = 64,
+        prepare: Callable[[AdapterWeights], AdapterWeights] = lambda weights: weights,
+    ) -> None:
+        self._load, self._max_bytes, self._max_rank, self._prepare = load, max_bytes, max_rank, prepare
+        self._kept: OrderedDict[str, HostAdapter] = OrderedDict()
+        self._lock = Lock()
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """What is kept, least recently used first."""
+        with self._lock:
+            return tuple(self._kept)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of weights kept."""
+        with self._lock:
+            return self._num_bytes()
+
+    def find(self, digest: str) -> HostAdapter | None:
+        """The adapter `digest` if it is kept."""
+        with self._lock:
+            if digest in self._kept:
+                self._kept.move_to_end(digest)
+            return self._kept.get(digest)
+
+    def load(self, digest: str, components: tuple[Component, ...] = ()) -> HostAdapter:
+        """The adapter `digest`, read if it is not kept, or added up from `components` if there are any.
+
+        Raises as `AdapterStore.load` and `compose` do.
+        """
+        if kept := self.find(digest):
+            return kept
+        parts = [(self.load(each.digest), each.weight) for each in components]
+        adapter = compose(digest, parts, self._max_rank) if parts else self._load(digest)
+        adapter = replace(adapter, weights=self._prepare(adapter.weights))
+        with self._lock:
+            self._keep(adapter)
+        return adapter
+
+    def _keep(self, adapter: HostAdapter) -> None:
+        """An adapter larger than the whole cache is served but not kept."""
+        if adapter.num_bytes > self._max_bytes:
+            return
+        self._kept[adapter.digest] = adapter
+        self._kept.move_to_end(adapter.digest)
+        while self._num_bytes() > self._max_bytes:
+            self._kept.popitem(last=False)
+
+    def _num_bytes(self) -> int:
+        return sum(adapter.num_bytes for adapter in self._kept.values())

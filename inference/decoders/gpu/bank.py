@@ -1,0 +1,152 @@
+"""Adapters on their way to a GPU: packed into one piece of pinned memory by the thread that reads them, copied
+into a slot on a stream of their own while others decode.
+
+A slot is a row of `SlotTable`, which names addresses, so an adapter takes the memory of its own rank's bucket and
+its own targets, wherever the allocator finds it, and a captured CUDA graph does not mind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference.adapters.weights import AdapterWeights, TargetWeights
+from inference.decoders.gpu.kernels.slot_table import INDEX, Pair, SlotTable, bucket, empty_table, entry, quantize
+from inference.decoders.gpu.reach import Reach, reach_of
+from inference.model.architecture import EMBEDDING
+
+_ALIGNMENT: Final = 256
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in an adapter's memory the parts of a `Pair` lie, in bytes, None for those it has not; its padded rank."""
+
+    rank: int
+    offsets: tuple[int | None, ...]
+
+
+class PackedWeights(AdapterWeights):
+    """An adapter as the kernels want it: one piece of `memory` uint8, and the `places` by column of the table.
+
+    As a mapping it is the adapter still, so that it can be added to others. Its matrices are views of the memory,
+    but in int8 they are those that it was packed from.
+    """
+
+    def __init__(self, weights: AdapterWeights, is_int8: bool = False, is_pinned: bool = False) -> None:
+        pairs = {target: _pair(target, each, is_int8) for target, each in weights.items()}
+        parts = [part for pair in pairs.values() for part in _parts(pair) if part is not None]
+        self.memory = torch.zeros(sum(_room(part) for part in parts), dtype=torch.uint8, pin_memory=is_pinned)
+        self.places: dict[int, Place] = {}
+        super().__init__(weights)
+        end = 0
+        for target, pair in pairs.items():
+            offsets: list[int | None] = []
+            views: list[Tensor | None] = []
+            for part in _parts(pair):
+                offsets.append(None if part is None else end)
+                views.append(None if part is None else self._place(part, end))
+                end += 0 if part is None else _room(part)
+            self.places[INDEX[target]] = Place(pair.rank, tuple(offsets))
+            if not is_int8:
+                self[target] = _view(target, views)
+
+    def _place(self, part: Tensor, start: int) -> Tensor:
+        view = self.memory[start : start + part.nbytes].view(part.dtype).view(part.shape)
+        return view.copy_(part)
+
+
+def _pair(target: str, weights: TargetWeights, is_int8: bool) -> Pair:
+    """`weights` in the layout of the kernels, ranks padded to their buckets."""
+    rank = bucket(weights.rank)
+    a = functional.pad(weights.a.transpose(1, 2), (0, 0, 0, rank - weights.rank))
+    b = functional.pad(weights.b, (0, 0, 0, rank - weights.rank))
+    unit: Tensor | None = None
+    if is_int8:
+        a, b, unit = quantize(a, b)
+    return Pair(a.transpose(1, 2) if target == EMBEDDING else a, b, unit, weights.scale)
+
+
+def _view(target: str, parts: list[Tensor | None]) -> TargetWeights:
+    a, b, _, scale = parts
+    assert a is not None, "a pair has an A"
+    assert b is not None, "a pair has a B"
+    return TargetWeights(a if target == EMBEDDING else a.transpose(1, 2), b, scale)
+
+
+def _parts(pair: Pair) -> tuple[Tensor | None, ...]:
+    return pair.a, pair.b, pair.unit, pair.scale
+
+
+def _room(part: Tensor) -> int:
+    return -(-part.nbytes // _ALIGNMENT) * _ALIGNMENT
+
+
+class SlotBank:
+    """The memory of the adapters on `device` and the table by which the kernels find it.
+
+    Every `put` is a copy on a stream of its own; `wait` makes a pass wait for the slots that it reads, and only
+    for those.
+    """
+
+    def __init__(self, num_slots: int, max_rank: int, device: torch.device, is_int8: bool = False) -> None:
+        self.device, self.is_int8 = device, is_int8
+        self.table: SlotTable = empty_table(num_slots, max_rank, device, is_int8)
+        self._memory: dict[int, Tensor] = {}
+        self._reach: dict[int, Reach] = {}
+        self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
+        self._arrivals: dict[int, torch.cuda.Event] = {}
+
+    def prepare(self, weights: AdapterWeights) -> PackedWeights:
+        """`weights` in the layout of the device, in memory that it can copy from by itself."""
+        return PackedWeights(weights, self.is_int8, is_pinned=self.device.type == "cuda")
+
+    def put(self, slot: int, weights: AdapterWeights) -> None:
+        """Begin to copy `weights` into `slot`, which no pass reads any more."""
+        packed = weights if isinstance(weights, PackedWeights) else self.prepare(weights)
+        self._reach[slot] = reach_of(packed)
+        if self._copies is None:
+            self._copy(slot, packed)
+            return
+        self._copies.wait_stream(torch.cuda.current_stream(self.device))
+        with torch.cuda.stream(self._copies):
+            self._copy(slot, packed)
+            self._arrivals[slot] = self._copies.record_event()
+
+    def clear(self, slot: int) -> None:
+        """Give back the memory of `slot`, which no pass reads any more."""
+        self._memory.pop(slot, None)
+        self._reach.pop(slot, None)
+        self._arrivals.pop(slot, None)
+
+    def is_ready(self, slot: int) -> bool:
+        """Whether a pass could read `slot` without waiting."""
+        return slot not in self._arrivals or bool(self._arrivals[slot].query())
+
+    def wait(self, slots: Set[int]) -> None:
+        """Let what follows on the current stream begin when `slots` have arrived."""
+        for slot in slots & self._arrivals.keys():
+            torch.cuda.current_stream(self.device).wait_event(self._arrivals.pop(slot))
+
+    def reach(self, slots: Iterable[int]) -> Reach:
+        """How far the adapters in `slots` reach; those that are negative or empty count as nothing."""
+        return max((self._reach.get(slot, Reach.NOTHING) for slot in slots), default=Reach.NOTHING)
+
+    def _copy(self, slot: int, packed: PackedWeights) -> None:
+        memory = torch.empty_like(packed.memory, device=self.device)
+        memory.copy_(packed.memory, non_blocking=True)
+        self._memory[slot] = memory
+        rows = torch.zeros((4, len(INDEX)), dtype=torch.int64, pin_memory=self._copies is not None)
+        for column, place in packed.places.items():
+            assert place.rank <= self.table.max_rank, f"rank {place.rank} is above {self.table.max_rank}"
+            addresses = [0 if offset is None else memory.data_ptr() + offset for offset in place.offsets]
+            entries = [entry(address, place.rank) for address in addresses[:2]]
+            rows[:, column] = torch.tensor(entries + addresses[2:])
+        table = self.table
+        for kind, row in zip((table.a, table.b, table.unit, table.scale), rows, strict=True):
+            kind[slot].copy_(row, non_blocking=True)

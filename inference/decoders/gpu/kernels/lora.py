@@ -1,0 +1,130 @@
+"""Low-rank updates of many adapters in one batch: out += (rows @ A) @ B, each row with the pair of its slot.
+
+Decode rows come as they like: a program takes one row and the pair of its slot, which waits for memory and for
+nothing else (as Punica's BGMV, arXiv 2310.18547). A prefill tile has one slot and goes through tensor cores. A row of
+the base has slot -1, costs a look at that number and keeps its bits. An adapter with magnitudes (DoRA) scales the sum.
+How a sum is cut into pieces, and in which order they are added, depends on the width of the layer only, and there are
+no atomics, so a row's bits depend on that row alone.
+
+Where the pairs lie is told by tables of addresses, so adapters come and go beneath a captured CUDA graph. The half with
+A, `shrink`, asks nothing of the product that `expand` adds to, so it can be computed beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import torch
+import triton
+from torch import Tensor
+
+from inference.decoders.gpu.kernels.lora_kernels import expand_row, expand_tile, look_up, shrink_row, shrink_tile
+from inference.decoders.gpu.kernels.slot_table import Group, Pair, SlotTable
+from inference.tile import TILE
+
+CHUNK: Final = 512
+"""Input features that one program of a shrinking kernel sums over."""
+_STEP: Final = 128
+_COLUMNS: Final = {1: 256, TILE: 128}
+"""Output features of one program of an expanding kernel, by length of the runs of rows."""
+_EXPANDING_WARPS: Final = {1: 1, TILE: 4}
+"""By length of the runs. One warp reads 256 features of 2 bytes at once, so each of its threads sums over the ranks by
+itself; a tile goes through tensor cores, where it was the fastest."""
+
+
+def add_embedding(out: Tensor, token_ids: Tensor, slots: Tensor, table: SlotTable, group: Group) -> None:
+    """Add the updates of the embeddings of `token_ids` int32 [n] to `out` [n, hidden] in place."""
+    planes = torch.empty((1, len(out), 1, table.max_rank), dtype=torch.float32, device=out.device)
+    ranks = triton.next_power_of_2(table.max_rank)
+    look_up[(len(out),)](token_ids, slots, table.a, planes, out, group.first, table.max_rank, ranks, table.is_int8)
+    expand(out, planes, slots, table, group, 0, 1)
+
+
+def empty_planes(rows: Tensor, table: SlotTable, group: Group) -> Tensor:
+    """Memory for what `shrink` makes of `rows`: float32 [pieces, rows, targets, max rank]."""
+    shape = (triton.cdiv(group.width_in, CHUNK), len(rows), group.count, table.max_rank)
+    return torch.empty(shape, dtype=torch.float32, device=rows.device)
+
+
+def shrink(
+    planes: Tensor, rows: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int
+) -> None:
+    """Write `rows` [n, width in] @ A to `planes`, in pieces that are still to be added.
+
+    `slots` are int32 [n]. Rows come in runs of `length` of one slot: 1 for decode rows, `TILE` for tiles. What no
+    adapter asks for stays unwritten.
+    """
+    assert length in (1, TILE), "rows come alone or as tiles"
+    assert len(rows) == len(slots) == planes.shape[1], "each row has a slot and a place"
+    pieces = len(planes)
+    kernel, sizes = (shrink_row, {}) if length == 1 else (shrink_tile, {"ROWS": length, "STEP": _STEP})
+    kernel[(len(rows) // length, group.count * pieces)](
+        rows,
+        slots,
+        table.a,
+        planes,
+        len(rows),
+        layer,
+        group.width_in,
+        FIRST=group.first,
+        COUNT=group.count,
+        PIECES=pieces,
+        MAX_RANK=table.max_rank,
+        IS_INT8=table.is_int8,
+        CHUNK=CHUNK,
+        num_warps=4,
+        **sizes,
+    )
+
+
+def expand(out: Tensor, planes: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int) -> None:
+    """Add the sums of `planes`, rounded, times B to `out` [n, sum of widths], and scale what has magnitudes."""
+    assert len(out) == len(slots) == planes.shape[1], "each row has an update and a slot"
+    widths, pieces = (*group.widths, 0, 0)[:3], len(planes)
+    blocks = [triton.cdiv(width, _COLUMNS[length]) for width in widths]
+    own = {"PIECES_UP": triton.next_power_of_2(pieces)} if length == 1 else {"ROWS": length}
+    kernel = expand_row if length == 1 else expand_tile
+    kernel[(len(out) // length, sum(blocks))](
+        out,
+        planes,
+        slots,
+        table.b,
+        table.unit,
+        table.scale,
+        len(out),
+        layer,
+        FIRST=group.first,
+        COUNT=group.count,
+        PIECES=pieces,
+        MAX_RANK=table.max_rank,
+        IS_INT8=table.is_int8,
+        WIDTH=sum(widths),
+        WIDTH_0=widths[0],
+        WIDTH_1=widths[1],
+        WIDTH_2=widths[2],
+        BLOCKS_0=blocks[0],
+        BLOCKS_1=blocks[1],
+        COLUMNS=_COLUMNS[length],
+        num_warps=_EXPANDING_WARPS[length],
+        **own,
+    )
+
+
+def add_lora_twin(
+    out: Tensor, rows: Tensor, slots: Tensor, pairs: dict[int, dict[int, Pair]], group: Group, layer: int
+) -> None:
+    """What `shrink` and `expand` compute together, with the pairs by slot and column instead of a table.
+
+    With `rows` int32 [n] it is `add_embedding`, and they are token ids.
+    """
+    for row, slot in enumerate(slots.tolist()):
+        parts = torch.split(out[row], list(group.widths))
+        for column, part in enumerate(parts, group.first):
+            pair = pairs.get(slot, {}).get(column)
+            if pair is not None:
+                shrunk = (
+                    pair.a[0, rows[row]].float() if rows.dim() == 1 else rows[row].float() @ pair.a[layer].float().T
+                )
+                shrunk = shrunk if pair.unit is None else shrunk * pair.unit[layer]
+                total = part.float() + shrunk.to(out.dtype).float() @ pair.b[layer].float()
+                part.copy_(total if pair.scale is None else total * pair.scale[layer])

@@ -1,0 +1,111 @@
+"""The adapters in a GPU's slots as the kernels know them: by tables of addresses, a column for each target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from inference.model.architecture import EMBEDDING, HEAD, TARGETS, Architecture
+
+INDEX: Final = {target: index for index, target in enumerate((*TARGETS, EMBEDDING, HEAD))}
+"""The columns of a `SlotTable`."""
+BUCKETS: Final = (8, 16, 32, 64)
+"""Ranks are padded with zeros to the next of these, and past the last to a multiple of it."""
+RANK_BIT: Final = 52
+"""Where the rank, counted in the least of the buckets, begins in the entry of a matrix; addresses are shorter."""
+ALIGNMENT: Final = 16
+"""Bytes by which the addresses in a table can be divided: the kernels read so many at once."""
+MEMBERS: Final = {
+    "qkv": TARGETS[:3],
+    "o": TARGETS[3:4],
+    "gate_up": TARGETS[4:6],
+    "down": TARGETS[6:],
+    "embedding": (EMBEDDING,),
+    "head": (HEAD,),
+}
+"""Targets by the product that their base weights are stacked for."""
+
+
+@dataclass(frozen=True)
+class Group:
+    """Targets whose base weights are stacked: `count` columns from `first` on, each of `widths` features out."""
+
+    first: int
+    count: int
+    width_in: int
+    widths: tuple[int, ...]
+
+
+def groups(architecture: Architecture) -> dict[str, Group]:
+    """The products of a decoder by the names of its linears, and the embedding."""
+    shapes = {name: [architecture.target_shape(each) for each in targets] for name, targets in MEMBERS.items()}
+    return {
+        name: Group(INDEX[targets[0]], len(targets), shapes[name][0][0], tuple(out for _, out in shapes[name]))
+        for name, targets in MEMBERS.items()
+    }
+
+
+@dataclass(frozen=True)
+class Pair:
+    """An adapter's matrices for one target: `a` [layers, rank, in], `b` [layers, rank, out], scaling folded into `b`.
+
+    The embedding's `a` is [1, vocab, rank], since it is looked up. In int8 both are whole numbers, and `unit` float32
+    [layers, rank] is what a rank's products are worth. With `scale` float32 [layers, out] the sum of the base and
+    the update is multiplied by it.
+    """
+
+    a: Tensor
+    b: Tensor
+    unit: Tensor | None = None
+    scale: Tensor | None = None
+
+    @property
+    def rank(self) -> int:
+        return self.b.shape[1]
+
+
+def entry(address: int, rank: int) -> int:
+    """What the table says of a matrix at `address` of a padded `rank`: both, so that one look tells them."""
+    assert rank % BUCKETS[0] == 0, f"rank {rank} is not padded"
+    assert 0 <= address < 1 << RANK_BIT, "the rank lies where addresses have no bits"
+    assert address % ALIGNMENT == 0, "the kernels take it to be aligned"
+    return address | (rank // BUCKETS[0]) << RANK_BIT
+
+
+@dataclass(frozen=True)
+class SlotTable:
+    """What the kernels know of the slots, for each and each column of `INDEX`, 0 where it has nothing there.
+
+    All are int64 [slots, columns]: `a` and `b` as `entry` says, with no rank above `max_rank`, `unit` and `scale`
+    addresses.
+    """
+
+    a: Tensor
+    b: Tensor
+    unit: Tensor
+    scale: Tensor
+    max_rank: int
+    is_int8: bool
+
+
+def empty_table(num_slots: int, max_rank: int, device: torch.device | str, is_int8: bool = False) -> SlotTable:
+    """A table of slots without adapters."""
+    shape = (num_slots, len(INDEX))
+    a, b, unit, scale = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(4))
+    return SlotTable(a, b, unit, scale, bucket(max_rank), is_int8)
+
+
+def quantize(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`a` and `b` in int8, each rank's row by its largest element, and the unit of their products."""
+    units = [each.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127 for each in (a, b)]
+    whole = [(each.float() / unit).round().to(torch.int8) for each, unit in zip((a, b), units, strict=True)]
+    return whole[0], whole[1], (units[0] * units[1]).squeeze(-1)
+
+
+def bucket(rank: int) -> int:
+    """The rank that `rank` is padded to."""
+    last = BUCKETS[-1]
+    return next((each for each in BUCKETS if rank <= each), -(-rank // last) * last)

@@ -1,0 +1,225 @@
+"""The decoder of `inference.decoders.torch.decoder` in one C++ call a pass, for CPUs with bfloat16 instructions.
+
+Same weights, same batches, same interface; the torch decoder is the truth that tests compare it with. Every row's
+sums have an order of their own, so no panels are needed: a row has the same bits whatever the batch, and the same
+as a decode row and in a tile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from inference.adapters.packed_lora import BLOCK
+from inference.decoders.batch import Batch
+from inference.decoders.bell import Bell, BrokenOff
+from inference.decoders.kv_tensors import KVCache
+from inference.decoders.native.bank import NativeBank
+from inference.decoders.native.library import (
+    DEPTH,
+    MAX_IN,
+    UNITS,
+    AdapterView,
+    LayerView,
+    LinearView,
+    ModelView,
+    PassView,
+    open_library,
+)
+from inference.decoders.native.packing import pack
+from inference.decoders.torch.lora import LoraPlanner
+from inference.model.architecture import Architecture
+from inference.model.linear import Linear
+from inference.model.rotary import Rotary
+from inference.model.weights import DecoderWeights, LayerWeights
+
+MAX_GROUP: Final = 64
+HEAD_STEP: Final = 32
+
+
+def unsupported(architecture: Architecture, block_size: int) -> str | None:
+    """Why a model of this shape cannot be computed here, or None."""
+    arch = architecture
+    depths = {
+        "hidden_size": arch.hidden_size,
+        "intermediate_size": arch.intermediate_size,
+        "the width of all heads": arch.num_heads * arch.head_dim,
+    }
+    for name, value in depths.items():
+        if value % DEPTH:
+            return f"{name} is {value} and no multiple of {DEPTH}"
+    if arch.head_dim % HEAD_STEP:
+        return f"head_dim is {arch.head_dim} and no multiple of {HEAD_STEP}"
+    if max(depths.values()) > MAX_IN:
+        return f"a linear has more than {MAX_IN} inputs"
+    if block_size % BLOCK:
+        return f"BLOCK_SIZE is {block_size} and no multiple of {BLOCK}"
+    if arch.num_heads // arch.num_kv_heads > MAX_GROUP:
+        return f"more than {MAX_GROUP} heads share a key head"
+    return None
+
+
+class NativeDecoder:
+    """The base model; the adapters of a batch come with each call. Weights are packed anew, so give up `weights`.
+
+    Products are computed on the `unit` of `UNITS` that is named, which the processor must have, or on its fastest.
+    """
+
+    rows_are_uniform: Final = True
+    """A token's keys and values have the same bits in a tile as in a decode row."""
+
+    def __init__(
+        self,
+        library: Path,
+        architecture: Architecture,
+        weights: DecoderWeights,
+        block_size: int,
+        num_threads: int,
+        unit: str = "",
+    ) -> None:
+        self.architecture = architecture
+        self.bell = Bell()
+        self._block_size = block_size
+        self._library = open_library(library)
+        self._kept: list[Tensor | ctypes.Array[LayerView]] = []
+        self._logits = torch.empty((0, _padded(architecture.vocab_size)), dtype=torch.float32)
+        self._cache: tuple[KVCache, ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_void_p]] | None = None
+        model = self._model(weights)
+        chosen = UNITS.index(unit) if unit else -1
+        self._handle = self._library.native_create(ctypes.byref(model), num_threads, chosen)
+
+    def __del__(self) -> None:
+        handle = self.__dict__.pop("_handle", None)
+        if handle is not None:
+            self._library.native_destroy(handle)
+
+    @property
+    def unit(self) -> str:
+        """The one of `UNITS` on which products are computed."""
+        return UNITS[self._library.native_unit(self._handle)]
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:
+        """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
+
+        The logits are overwritten by the next call. The cache keeps its memory, in an order of its own.
+        Raises `BrokenOff` when the bell is open and rung early enough.
+        """
+        starts, tables = _tables(batch)
+        num_samples = len(batch.sample_rows)
+        if len(self._logits) < num_samples:
+            self._logits = torch.empty((num_samples, self._logits.shape[1]), dtype=torch.float32)
+        keys, values = self._layers_of(cache)
+        views = _views(lora)
+        adapters = batch.adapter_slots if views is not None else torch.full_like(batch.adapter_slots, -1)
+        run = PassView(
+            rows=len(batch.token_ids),
+            num_samples=num_samples,
+            token_ids=batch.token_ids.data_ptr(),
+            positions=batch.positions.data_ptr(),
+            cache_slots=batch.cache_slots.data_ptr(),
+            adapters=adapters.data_ptr(),
+            table_starts=starts.data_ptr(),
+            tables=tables.data_ptr(),
+            sample_rows=batch.sample_rows.data_ptr(),
+            adapter_views=ctypes.addressof(views) if views is not None else None,
+            keys=ctypes.addressof(keys),
+            values=ctypes.addressof(values),
+            logits=self._logits.data_ptr(),
+            rings=self.bell.address if self.bell.is_open else None,
+            heard=self.bell.heard,
+        )
+        if not self._library.native_forward(self._handle, ctypes.byref(run)):
+            raise BrokenOff
+        return self._logits[:num_samples, : self.architecture.vocab_size]
+
+    def best(self, logits: Tensor) -> tuple[list[int], list[bool]]:
+        """Of float32 [rows, vocab] the argmax of each row, the first of equals, and whether the row is finite."""
+        rows, width = logits.shape
+        indices, are_finite = torch.empty(rows, dtype=torch.int64), torch.empty(rows, dtype=torch.bool)
+        pointers = indices.data_ptr(), are_finite.data_ptr()
+        self._library.native_find_best(self._handle, logits.data_ptr(), rows, logits.stride(0), width, *pointers)
+        return indices.tolist(), are_finite.tolist()
+
+    def _layers_of(self, cache: KVCache) -> tuple[ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_void_p]]:
+        if self._cache is None or self._cache[0] is not cache:
+            assert cache.block_size == self._block_size, "the decoder was made for another block size"
+            self._cache = cache, _pointers(cache.keys), _pointers(cache.values)
+        return self._cache[1], self._cache[2]
+
+    def _model(self, weights: DecoderWeights) -> ModelView:
+        arch = self.architecture
+        rotary = Rotary(arch, torch.float32, torch.device("cpu"))
+        layers = (LayerView * arch.num_layers)(*(self._layer(layer) for layer in weights.layers))
+        self._kept.append(layers)
+        return ModelView(
+            hidden=arch.hidden_size,
+            num_layers=arch.num_layers,
+            num_heads=arch.num_heads,
+            num_kv_heads=arch.num_kv_heads,
+            head_dim=arch.head_dim,
+            inner=arch.intermediate_size,
+            vocab=_padded(arch.vocab_size),
+            block_size=self._block_size,
+            window=arch.sliding_window or 0,
+            norm_eps=arch.norm_eps,
+            embedding=self._keep(weights.embedding),
+            norm=self._keep(weights.norm),
+            cos=self._keep(rotary.cos),
+            sin=self._keep(rotary.sin),
+            head=self._linear(weights.head),
+            layers=layers,
+        )
+
+    def _layer(self, layer: LayerWeights) -> LayerView:
+        return LayerView(
+            attention_norm=self._keep(layer.attention_norm),
+            mlp_norm=self._keep(layer.mlp_norm),
+            qkv=self._linear(layer.qkv),
+            o=self._linear(layer.o),
+            gate_up=self._linear(layer.gate_up),
+            down=self._linear(layer.down),
+        )
+
+    def _linear(self, linear: Linear) -> LinearView:
+        packed = pack(linear)
+        scales, steps, leasts = (
+            None if each is None else self._keep(each) for each in (packed.scales, packed.steps, packed.leasts)
+        )
+        return LinearView(self._keep(packed.weight), scales, steps, leasts, packed.bits, packed.out, packed.into)
+
+    def _keep(self, tensor: Tensor) -> int:
+        """The address of a tensor's memory, which stays as long as the decoder."""
+        kept = tensor.contiguous()
+        self._kept.append(kept)
+        return kept.data_ptr()
+
+
+def _views(lora: LoraPlanner | None) -> ctypes.Array[ctypes._Pointer[AdapterView]] | None:
+    if lora is None:
+        return None
+    bank = getattr(lora, "bank", None)
+    assert isinstance(bank, NativeBank), "the native decoder reads adapters from a NativeBank"
+    return bank.views
+
+
+def _padded(width: int) -> int:
+    return -(-width // BLOCK) * BLOCK
+
+
+def _pointers(layers: list[Tensor]) -> ctypes.Array[ctypes.c_void_p]:
+    return (ctypes.c_void_p * len(layers))(*(layer.data_ptr() for layer in layers))
+
+
+def _tables(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Where each row's block table begins, int64 [rows], and all tables behind one another."""
+    starts = [0] * len(batch.token_ids)
+    tables: list[int] = []
+    for segment in batch.decodes + batch.tiles:
+        starts[segment.start : segment.start + segment.length] = [len(tables)] * segment.length
+        tables += segment.block_table
+    return torch.tensor(starts, dtype=torch.int64), torch.tensor(tables, dtype=torch.int64)

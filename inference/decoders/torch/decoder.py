@@ -1,0 +1,115 @@
+"""The decoder of the Llama and Mistral family, over a batch of rows of many sequences and adapters.
+
+It owns the arithmetic from token ids to logits. It knows nothing of requests, blocks accounting or digests.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from inference.decoders.batch import Batch
+from inference.decoders.kv_tensors import KVCache
+from inference.decoders.torch.attention import AttentionPlan, attend, plan_attention
+from inference.decoders.torch.lora import LoraPlan, LoraPlanner
+from inference.decoders.torch.norm import rms_norm
+from inference.decoders.torch.panels import DECODE_PANEL, Layout, by_panel, lay_out
+from inference.model.architecture import HEAD, Architecture
+from inference.model.rotary import Rotary, rotate
+from inference.model.weights import DecoderWeights, LayerWeights
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What the layers of one forward pass share."""
+
+    layout: Layout
+    panels: list[slice]
+    cos: Tensor
+    sin: Tensor
+    attention: AttentionPlan
+    lora: LoraPlan | None
+    cache: KVCache
+
+
+class Decoder:
+    """The base model; the adapters of a batch come with each call."""
+
+    rows_are_uniform = False
+    """Tiles and decode rows are panels of different sizes, whose products may differ in a last bit."""
+
+    def __init__(self, architecture: Architecture, weights: DecoderWeights) -> None:
+        self.architecture, self.weights = architecture, weights
+        self.rotary = Rotary(architecture, weights.dtype, weights.device)
+        kv_width = architecture.num_kv_heads * architecture.head_dim
+        self._qkv_widths = [architecture.num_heads * architecture.head_dim, kv_width, kv_width]
+
+    @torch.inference_mode()
+    def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:
+        """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
+
+        With no `lora` every row is the base's, whatever its adapter slot says.
+        """
+        layout = lay_out(batch)
+        cos, sin = self.rotary.at(batch.positions[layout.source])
+        attention = plan_attention(batch, layout, self.architecture, cache.block_size)
+        plan = lora.plan(batch, layout) if lora is not None else None
+        run = Pass(layout, layout.panels, cos, sin, attention, plan, cache)
+        hidden = self._embed(batch.token_ids[layout.source], plan)
+        for index, layer in enumerate(self.weights.layers):
+            hidden = hidden + self._attention(index, layer, hidden, run)
+            hidden = hidden + self._mlp(index, layer, hidden, run)
+        return self._logits(hidden[layout.places[batch.sample_rows]], plan)
+
+    def _embed(self, token_ids: Tensor, plan: LoraPlan | None) -> Tensor:
+        hidden = self.weights.embedding[token_ids]
+        if plan is not None:
+            plan.embed(token_ids, hidden)
+        return hidden
+
+    def _attention(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
+        rows = rms_norm(hidden, layer.attention_norm, self.architecture.norm_eps)
+        projected = torch.split(by_panel(layer.qkv, rows, run.panels), self._qkv_widths, dim=-1)
+        queries, keys, values = (
+            self._heads(self._adapt(f"{name}_proj", index, rows, part, run))
+            for name, part in zip("qkv", projected, strict=True)
+        )
+        keys = rotate(keys, run.cos, run.sin)[run.layout.places]
+        run.cache.write(index, run.attention.writes, keys, values[run.layout.places])
+        attended = attend(rotate(queries, run.cos, run.sin), run.cache, index, run.attention)
+        return self._adapt("o_proj", index, attended, by_panel(layer.o, attended, run.panels), run)
+
+    def _mlp(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
+        rows = rms_norm(hidden, layer.mlp_norm, self.architecture.norm_eps)
+        gate, up = by_panel(layer.gate_up, rows, run.panels).chunk(2, dim=-1)
+        gate = self._adapt("gate_proj", index, rows, gate, run)
+        up = self._adapt("up_proj", index, rows, up, run)
+        # By panel, because vectorised and scalar exponentials differ and the split depends on the size.
+        inner = by_panel(functional.silu, gate, run.panels) * up
+        return self._adapt("down_proj", index, inner, by_panel(layer.down, inner, run.panels), run)
+
+    def _heads(self, rows: Tensor) -> Tensor:
+        return rows.reshape(len(rows), -1, self.architecture.head_dim)
+
+    @staticmethod
+    def _adapt(target: str, index: int, rows: Tensor, out: Tensor, run: Pass) -> Tensor:
+        """Add the adapters' updates to the base's `out`, in place."""
+        if run.lora is not None:
+            run.lora.add(target, index, rows, out)
+        return out
+
+    def _logits(self, hidden: Tensor, plan: LoraPlan | None) -> Tensor:
+        """Logits of `hidden` [n, hidden], in panels as every other product."""
+        num_rows = len(hidden)
+        padded = functional.pad(hidden, (0, 0, 0, -num_rows % DECODE_PANEL))
+        panels = [slice(at, at + DECODE_PANEL) for at in range(0, len(padded), DECODE_PANEL)]
+        normed = rms_norm(padded, self.weights.norm, self.architecture.norm_eps)
+        if not panels:
+            return hidden.new_zeros((0, self.architecture.vocab_size), dtype=torch.float32)
+        logits = by_panel(self.weights.head, normed, panels)
+        if plan is not None:
+            plan.add(HEAD, 0, normed, logits)
+        return logits[:num_rows].to(torch.float32)

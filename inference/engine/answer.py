@@ -1,0 +1,227 @@
+"""The reader's side of one request: tokens become deltas, deltas come to an end, and the end tells what it cost.
+
+It knows nothing of the batch. Whether an answer is whole, and its text, are functions of its tokens alone, so
+that a worker that takes it over arrives where the first one left.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from inference.engine.sampler import Choice, Draw, derived_seed
+from inference.model.tokenizer import Detokenizer, Tokenizer
+from inference.scheduling.sequence import Sequence
+from inference.wire.contract import Resume
+from inference.wire.protocol import (
+    Component,
+    Delta,
+    Failed,
+    Finished,
+    Generate,
+    Probe,
+    Reason,
+    Request,
+    Stats,
+    TokenLogprob,
+)
+
+Clock = Callable[[], float]
+"""Seconds since the epoch."""
+
+
+class StopStrings:
+    """Finds the first of some strings in text that comes in pieces, and holds back what might begin one."""
+
+    def __init__(self, strings: tuple[str, ...]) -> None:
+        self._strings = strings
+        self._held = ""
+        self.is_found = False
+
+    def push(self, text: str) -> str:
+        """The text that may be shown once `text` has come; with a stop string in it, what lies before."""
+        if not self._strings:
+            return text
+        text = self._held + text
+        places = [place for place in map(text.find, self._strings) if place >= 0]
+        if places:
+            self.is_found, self._held = True, ""
+            return text[: min(places)]
+        keep = max((_overlap(text, each) for each in self._strings), default=0)
+        self._held = text[len(text) - keep :]
+        return text[: len(text) - keep]
+
+    def flush(self) -> str:
+        """What is still held back, for an answer that ends without a stop string."""
+        text, self._held = self._held, ""
+        return text
+
+
+def _overlap(text: str, string: str) -> int:
+    """The length of the longest end of `text` with which `string` begins."""
+    longest = min(len(text), len(string) - 1)
+    return next((n for n in range(longest, 0, -1) if text.endswith(string[:n])), 0)
+
+
+@dataclass
+class Times:
+    """Seconds since the epoch; 0 is not yet. `created` is when the site took the request."""
+
+    created: float
+    admitted: float = 0.0
+    first_token: float = 0.0
+    loading: float = 0.0
+    """Seconds, not a point in time: how long the adapter took to load."""
+
+
+@dataclass
+class Answer:
+    """One request from its first token to its end. `sequence` holds the tokens."""
+
+    request: Request
+    fingerprint: str
+    sequence: Sequence
+    tokenizer: Tokenizer
+    resume: Resume | None = None
+    dropped_turns: int = 0
+    clock: Clock = time.time
+    reason: Reason | None = None
+    logit_delta: float | None = None
+    times: Times = field(init=False)
+    seed: int | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.times = Times(self.request.created or self.clock())
+        self.seed = seed_of(self.request)
+        self._detokenizer = Detokenizer(self.tokenizer)
+        self._stops = StopStrings(self.request.sampling.stop if isinstance(self.request, Generate) else ())
+        self._num_seen = self.resume.num_chars if self.resume else 0
+        self._unsent = ""
+        for token_id in self.resume.token_ids if self.resume else ():
+            if not self.reason:
+                self._unsent += self._take(token_id)
+
+    @property
+    def id(self) -> str:
+        return self.request.id
+
+    @property
+    def digest(self) -> str:
+        return self.request.adapter.digest if self.request.adapter else ""
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """The adapters that are added up, if it is not one alone that answers."""
+        return self.request.adapter.components if self.request.adapter else ()
+
+    def draws(self, draft: tuple[int, ...] = ()) -> list[Draw]:
+        """What the sampler needs to choose the next token, and those that follow the tokens of `draft`."""
+        assert isinstance(self.request, Generate)
+        assert self.seed is not None
+        sampling, sequence = self.request.sampling, self.sequence
+        num_early = sampling.min_tokens - len(sequence.output_ids)
+        barred = tuple(sorted(self.tokenizer.eos_ids)) if num_early > 0 else ()
+        if not draft:
+            return [Draw(sampling, self.seed, sequence.prompt_ids, sequence.output_ids, barred)]
+        return [
+            Draw(
+                sampling,
+                self.seed,
+                sequence.prompt_ids,
+                sequence.output_ids,
+                barred if ahead < num_early else (),
+                draft[:ahead],
+            )
+            for ahead in range(len(draft) + 1)
+        ]
+
+    def push(self, choices: tuple[Choice, ...]) -> Delta:
+        """Append chosen tokens and tell the reader; sets `reason` with the last one and drops the rest."""
+        self.times.first_token = self.times.first_token or self.clock()
+        text, token_ids, logprobs = self._drain(), list[int](), list[TokenLogprob]()
+        for choice in choices:
+            if not self.reason:
+                text += self._take(choice.token_id)
+                token_ids.append(choice.token_id)
+                logprobs += self._logprobs(choice)
+        return Delta(self.id, text, tuple(token_ids), tuple(logprobs))
+
+    def flush(self) -> Delta | None:
+        """The text that was held back, for an answer that ends here."""
+        text = self._drain() + ("" if self._stops.is_found else self._unseen(self._stops.flush()))
+        return Delta(self.id, text) if text else None
+
+    def finished(self, reason: Reason) -> Finished:
+        """The terminal entry of an answer that ended well."""
+        return Finished(self.id, reason, self.stats())
+
+    def failed(self, code: str, sentence: str) -> Failed:
+        """The terminal entry of an answer that cannot go on."""
+        return Failed(self.id, code, sentence, self.stats())
+
+    def stats(self) -> Stats:
+        """What it cost so far. A taken-over answer counts all its tokens, but only its own time per token."""
+        now, times, count = self.clock(), self.times, len(self.sequence.output_ids)
+        resumed = len(self.resume.token_ids) if self.resume else 0
+        decoding = now - times.first_token if times.first_token else 0.0
+        return Stats(
+            prompt_tokens=self.sequence.num_prompt,
+            completion_tokens=0 if isinstance(self.request, Probe) else count,
+            queue_ms=_ms((times.admitted or now) - times.created),
+            load_ms=_ms(times.loading),
+            first_token_ms=_ms(times.first_token - times.created) if times.first_token and not resumed else 0.0,
+            total_ms=_ms(now - times.created),
+            tokens_per_second=round((count - resumed - 1) / decoding, 2) if decoding and count > resumed + 1 else 0.0,
+            seed=self.seed,
+            digest=self.digest,
+            fingerprint=self.fingerprint,
+            dropped_turns=self.dropped_turns,
+            takeovers=0 if self.resume is None else 1,
+            cached_tokens=self.sequence.num_cached,
+            logit_delta=self.logit_delta,
+        )
+
+    def _take(self, token_id: int) -> str:
+        """Append `token_id` to the sequence; the text that may be shown now and was not shown before."""
+        assert isinstance(self.request, Generate)
+        assert self.reason is None, "an answer that ended takes no tokens"
+        sampling, outputs = self.request.sampling, self.sequence.output_ids
+        outputs.append(token_id)
+        text = self._detokenizer.push(token_id)
+        if len(outputs) >= sampling.min_tokens:
+            text = self._stops.push(text)
+        if self._stops.is_found or (token_id in self.tokenizer.eos_ids and not sampling.ignore_eos):
+            self.reason = "done"
+        elif len(outputs) >= self.sequence.max_tokens:
+            self.reason = "length"
+        return self._unseen(text)
+
+    def _unseen(self, text: str) -> str:
+        """`text` without the part that another worker has streamed already."""
+        seen = min(self._num_seen, len(text))
+        self._num_seen -= seen
+        return text[seen:]
+
+    def _drain(self) -> str:
+        text, self._unsent = self._unsent, ""
+        return text
+
+    def _logprobs(self, choice: Choice) -> tuple[TokenLogprob, ...]:
+        assert isinstance(self.request, Generate)
+        if self.request.sampling.logprobs is None:
+            return ()
+        top = tuple((self.tokenizer.text(token_id), logprob) for token_id, logprob in choice.top)
+        return (TokenLogprob(self.tokenizer.text(choice.token_id), choice.token_id, choice.logprob, top),)
+
+
+def seed_of(request: Request) -> int | None:
+    """The seed of a request's noise, its own or the one derived from its id; None for a probe, which draws nothing."""
+    if isinstance(request, Probe):
+        return None
+    given = request.sampling.seed
+    return derived_seed(request.id) if given is None else given
+
+
+def _ms(seconds: float) -> float:
+    return round(max(0.0, seconds) * 1000, 1)

@@ -1,0 +1,258 @@
+"""The whole machine on one page: requests come in by `add`, every `step` is one pass, events come out.
+
+Synchronous, and called from one thread. Every request that is added leaves by exactly one terminal event of a
+later step, unless it is aborted, which says nothing to anybody.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Final
+
+from inference.adapters.file import AdapterRefused
+from inference.adapters.store import AdapterNotFound
+from inference.config import EngineConfig
+from inference.decoders.bell import BrokenOff
+from inference.engine.answer import Answer, seed_of
+from inference.engine.loading import Loaded
+from inference.engine.machine import Machine, build_machine
+from inference.engine.model_runner import OUT_OF_MEMORY, Outcome, OutOfMemory
+from inference.engine.prompt import Prompt, PromptError, build_prompt
+from inference.engine.residency import Residency
+from inference.engine.sampler import Draw, refusal
+from inference.scheduling.plan import Plan
+from inference.scheduling.sequence import Sequence, State
+from inference.scheduling.speculation import Speculation
+from inference.wire.contract import Resume
+from inference.wire.protocol import Event, Failed, Generate, Probe, Progress, QueueClass, Request, Stats
+from inference.wire.room import Room
+
+_NO_MEMORY: Final = (
+    "out_of_memory",
+    "The device has no memory left for this request; shorten it, or try again when there is less traffic.",
+)
+LOADING_PATIENCE: Final = 0.005
+"""Seconds that a step waits for an adapter when there is nothing else to do."""
+
+
+class Engine:
+    """Decodes many requests, of any adapters, over one base model."""
+
+    def __init__(self, config: EngineConfig, machine: Machine | None = None) -> None:
+        """Load the base model that `config` names; tests bring a `machine` of their own."""
+        self.machine = machine or build_machine(config)
+        self.scheduler = self.machine.scheduler
+        self.bell = self.machine.bell
+        self.speculation = Speculation(self.scheduler.pool, config.speculation)
+        self._answers: dict[str, Answer] = {}
+        self._events: list[Event] = []
+
+    @property
+    def fingerprint(self) -> str:
+        """Workers of one fingerprint give the same bits."""
+        return self.machine.fingerprint
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do or tell anything."""
+        return bool(self._events or self._answers)
+
+    @property
+    def room(self) -> Room:
+        """How many requests it would take now, a bounded look-ahead included."""
+        return self.scheduler.room
+
+    def add(self, request: Request, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None:
+        """Take a request, or go on with one that another worker has begun. A refusal is an event of the next step."""
+        assert request.id not in self._answers, f"request {request.id} is here already"
+        try:
+            self._start(self._accept(request, resume, queue_class))
+        except PromptError as error:
+            digest = request.adapter.digest if request.adapter else ""
+            stats = Stats(seed=seed_of(request), digest=digest, fingerprint=self.fingerprint)
+            self._events.append(Failed(request.id, error.code, str(error), stats))
+
+    def ring(self) -> None:
+        """Somebody comes who should not wait for the end of the pass under way. From another thread, just after
+        the request was sent to this one."""
+        self.bell.ring()
+
+    def stop(self, id: str) -> None:
+        """End an answer at a reader's wish; the next step tells its end. Unknown ids are ignored."""
+        if id in self._answers:
+            self._answers[id].reason = "stopped"
+            self._finish(self._answers[id])
+
+    def abort(self, id: str) -> None:
+        """Forget a request and free all it holds, without a word. Unknown ids are ignored."""
+        if id in self._answers:
+            self._free(self._answers[id])
+        self._events = [event for event in self._events if event.id != id]
+
+    def step(self) -> list[Event]:
+        """Compute one pass over all that can run, and tell what came of it and of what was asked since the last."""
+        self.bell.hear()
+        self._collect_adapters()
+        plan = Plan()
+        try:
+            plan = self.scheduler.schedule()
+            self._announce(plan)
+            if plan.works:
+                plan = self.speculation.extend(plan)
+                self.bell.begin(may_break_off=not plan.is_for_guests)
+                outcome = self.machine.runner.run(plan, self._draws(plan))
+                self.scheduler.advance(plan)
+                self.speculation.settle(plan, outcome.choices)
+                self._take(outcome)
+        except BrokenOff:
+            self.bell.break_off()
+        except OUT_OF_MEMORY:
+            self._shed(plan)
+        events, self._events = self._events, []
+        return events
+
+    def residency(self) -> Residency:
+        """What this engine holds and how busy it is."""
+        return Residency(
+            on_device=self.machine.slots.digests,
+            in_host=self.machine.host_cache.digests,
+            running=len(self.scheduler.running),
+            waiting=len(self.scheduler.waiting),
+            free_blocks=self.scheduler.pool.num_free,
+            total_blocks=self.scheduler.pool.num_blocks,
+            named_blocks=self.scheduler.pool.num_named,
+            drafted_tokens=self.speculation.num_drafted,
+            accepted_tokens=self.speculation.num_accepted,
+            context_length=self.machine.context_length,
+            max_rank=self.machine.max_rank,
+            self_check=self.machine.self_check,
+            **asdict(self.scheduler.traffic.report()),
+        )
+
+    def close(self) -> None:
+        """End the loading thread."""
+        self.machine.loader.close()
+
+    def _accept(self, request: Request, resume: Resume | None, queue_class: QueueClass) -> Answer:
+        """Put a request into tokens; raises `PromptError`."""
+        if isinstance(request, Probe):
+            prompt, max_tokens = Prompt(self.machine.runner.canary_ids), 1
+        else:
+            prompt, max_tokens = self._read(request)
+        sequence = Sequence(
+            id=request.id,
+            prompt_ids=prompt.token_ids,
+            max_tokens=max_tokens,
+            digest=request.adapter.digest if request.adapter else "",
+            is_probe=isinstance(request, Probe),
+            tenant=request.tenant if isinstance(request, Generate) else "",
+            owner=request.owner if isinstance(request, Generate) else "",
+            queue_class=queue_class,
+        )
+        return Answer(request, self.fingerprint, sequence, self.machine.tokenizer, resume, prompt.dropped_turns)
+
+    def _read(self, request: Generate) -> tuple[Prompt, int]:
+        """The prompt, and how many tokens the answer may have: those asked for, or those that the context leaves."""
+        wrong = refusal(request.sampling)
+        if wrong:
+            raise PromptError("invalid_request", wrong)
+        prompt = build_prompt(request, self.machine.tokenizer, self.machine.context_length)
+        return prompt, min(request.sampling.max_tokens, self.machine.context_length - len(prompt.token_ids))
+
+    def _start(self, answer: Answer) -> None:
+        """Queue an accepted request, unless what was streamed before a takeover is the whole answer."""
+        self._answers[answer.id] = answer
+        if answer.digest and not self.machine.loader.want(answer.digest, answer.components):
+            answer.sequence.state = State.LOADING
+            self._events.append(Progress(answer.id, "loading"))
+        self.scheduler.add(answer.sequence)
+        if answer.reason:
+            self._finish(answer)
+
+    def _collect_adapters(self) -> None:
+        """Wake the requests whose adapter has been loaded, and refuse those whose adapter cannot be."""
+        is_idle = not self._events and all(each.sequence.state is State.LOADING for each in self._answers.values())
+        for loaded in self.machine.loader.poll(LOADING_PATIENCE if is_idle else 0.0):
+            for answer in [each for each in self._answers.values() if each.digest == loaded.digest]:
+                if loaded.error:
+                    self._fail(answer, *_explain(loaded))
+                elif answer.sequence.state is State.LOADING:
+                    answer.times.loading = loaded.seconds
+                    self.scheduler.wake(answer.sequence)
+
+    def _announce(self, plan: Plan) -> None:
+        for sequence in plan.admitted:
+            answer = self._answers[sequence.id]
+            if not answer.times.admitted:
+                answer.times.admitted = answer.clock()
+                self._events.append(Progress(answer.id, "running"))
+
+    def _draws(self, plan: Plan) -> dict[str, list[Draw]]:
+        sampled = (work for work in plan.works if work.is_sampled and not work.sequence.is_probe)
+        return {work.sequence.id: self._answers[work.sequence.id].draws(work.draft) for work in sampled}
+
+    def _take(self, outcome: Outcome) -> None:
+        """Give every answer its tokens, and end those that have got their last."""
+        for id in outcome.spoiled:
+            self.speculation.stop(id)
+            self.scheduler.restart(self._answers[id].sequence)
+        for id, choices in outcome.choices.items():
+            answer = self._answers[id]
+            finite = choices if choices[-1].is_finite else choices[:-1]
+            if finite:
+                self._events.append(answer.push(finite))
+            if answer.reason:
+                self._finish(answer)
+            elif len(finite) < len(choices):
+                self._fail(answer, "internal", "The model computed numbers that are not finite; try another adapter.")
+        for id, delta in outcome.logit_deltas.items():
+            self._judge(self._answers[id], delta)
+
+    def _judge(self, answer: Answer, delta: float) -> None:
+        """End a probe: an adapter must change the base's logits, by finite amounts."""
+        if 0 < delta < float("inf"):
+            answer.logit_delta, answer.reason = delta, "done"
+            self._finish(answer)
+        elif delta == 0:
+            self._fail(answer, "adapter_refused", "The adapter changes nothing: its logits are those of the base.")
+        else:
+            self._fail(answer, "adapter_refused", "The adapter makes the model compute numbers that are not finite.")
+
+    def _shed(self, plan: Plan) -> None:
+        """After a pass that did not fit, give up the youngest request that was reading its prompt, or the youngest.
+
+        With no pass it was an adapter that did not fit on the device: that of the one who was to start.
+        """
+        sequences = [work.sequence for work in plan.tiles or plan.decodes]
+        victim = max(sequences, key=lambda each: each.arrival) if sequences else self.scheduler.starting
+        assert victim is not None, "only an adapter that is put on the device takes memory before a pass"
+        self._fail(self._answers[victim.id], *_NO_MEMORY)
+
+    def _finish(self, answer: Answer) -> None:
+        assert answer.reason is not None
+        rest = answer.flush()
+        if rest:
+            self._events.append(rest)
+        self._events.append(answer.finished(answer.reason))
+        self._free(answer)
+
+    def _fail(self, answer: Answer, code: str, sentence: str) -> None:
+        self._events.append(answer.failed(code, sentence))
+        self._free(answer)
+
+    def _free(self, answer: Answer) -> None:
+        self.scheduler.finish(answer.sequence)
+        if answer.digest:
+            self.machine.loader.drop(answer.digest)
+        self.speculation.forget(answer.id)
+        del self._answers[answer.id]
+
+
+def _explain(loaded: Loaded) -> tuple[str, str]:
+    """The code and the sentence for an adapter that could not be loaded."""
+    if isinstance(loaded.error, AdapterRefused):
+        return "adapter_refused", f"The adapter was refused: {loaded.error}."
+    if isinstance(loaded.error, OutOfMemory):
+        return _NO_MEMORY
+    missing = loaded.error.digest if isinstance(loaded.error, AdapterNotFound) else loaded.digest
+    return "adapter_not_found", f"The adapter {missing[:12]} is not stored on this worker; import it again."

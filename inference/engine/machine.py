@@ -1,0 +1,208 @@
+"""Everything an engine is made of, put together from a config: weights, caches, tokenizer, and what they measure."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from inference.adapters.file import Base
+from inference.adapters.slots import Bank, LoraSlots
+from inference.adapters.store import AdapterCache, AdapterStore
+from inference.config import EngineConfig
+from inference.decoders.bell import Bell
+from inference.decoders.kv_tensors import KVCache
+from inference.decoders.native.bank import NativeBank
+from inference.decoders.native.build import BuildError, library_path
+from inference.decoders.native.decoder import NativeDecoder, unsupported
+from inference.decoders.torch.decoder import Decoder
+from inference.decoders.torch.lora import LoraBank
+from inference.engine.loading import AdapterLoader
+from inference.engine.model_runner import Forward, ModelRunner, canary_blocks
+from inference.engine.self_check import differs, self_check
+from inference.fetch import find_model
+from inference.model.architecture import Architecture, read_architecture
+from inference.model.base_weights import BaseWeights
+from inference.model.fingerprint import fingerprint, of_nobody_else
+from inference.model.tokenizer import Tokenizer
+from inference.model.torch_environment import EXACT_SUMS
+from inference.model.weights import DecoderWeights, load_weights
+from inference.scheduling.kv_cache import BlockPool
+from inference.scheduling.prefix_cache import PrefixCache
+from inference.scheduling.scheduler import Scheduler
+from inference.tile import TILE
+
+log = logging.getLogger(__name__)
+
+CANARY: Final = "The ferry leaves the harbour at noon, and the keeper of the small museum writes down"
+"""The prompt on which a probed adapter must change the base's logits. Cut to one tile."""
+CPU_CONTEXT: Final = 4096
+"""The longest context on a CPU, where nobody waits for more."""
+CPU_CACHE_BYTES: Final = 1024**3
+GPU_CACHE_SHARE: Final = 0.85
+"""How much of the memory that the weights leave free goes to the key-value cache; passes need the rest."""
+
+
+class MachineError(Exception):
+    """A worker that cannot start, with a sentence for its operator."""
+
+
+@dataclass
+class Machine:
+    """The parts of an engine. `context_length` counts the tokens of prompt and answer together."""
+
+    tokenizer: Tokenizer
+    scheduler: Scheduler
+    runner: ModelRunner
+    slots: LoraSlots
+    host_cache: AdapterCache
+    loader: AdapterLoader
+    context_length: int
+    max_rank: int
+    fingerprint: str
+    self_check: str
+    is_native: bool = False
+    bell: Bell = field(default_factory=Bell)
+
+    def __post_init__(self) -> None:
+        pool = self.scheduler.pool
+        assert self.context_length <= pool.num_blocks * pool.block_size, "one sequence must fit into the cache"
+
+
+def build_machine(config: EngineConfig) -> Machine:
+    """Load the base model of `config` and put the parts around it. Raises what its parts raise, with a sentence."""
+    device, dtype = _device(config), getattr(torch, config.dtype)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    directory = find_model(config)
+    architecture = read_architecture(directory / "config.json")
+    weights = load_weights(directory, architecture, dtype, device, config.quantization)
+    decoder, bank = _decoder(config, architecture, weights)
+    del weights
+    tokenizer = Tokenizer(directory)
+    context = _context_length(config, architecture, device)
+    pool = BlockPool(_num_blocks(config, architecture, dtype, device, context), config.block_size)
+    context = min(context, pool.num_blocks * config.block_size)
+    prefixes = PrefixCache(
+        pool,
+        TILE,
+        is_on=config.prefix_cache != "off",
+        rows_are_uniform=decoder.rows_are_uniform,
+        is_shared=config.prefix_cache != "tenant",
+    )
+    cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
+    base = _base(config, directory, architecture, dtype, is_packed=isinstance(bank, NativeBank))
+    store = AdapterStore(config.adapters_dir, base, config.max_rank)
+    host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank, bank.prepare)
+    loader = AdapterLoader(host_cache.load, host_cache.find)
+    slots = LoraSlots(config.adapter_slots, loader.get, bank, config.slots_mb * 1024**2)
+    runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]))
+    check = self_check(runner, architecture.vocab_size)
+    told = fingerprint(config, directory, dtype, device, context, getattr(decoder, "unit", ""))
+    return Machine(
+        tokenizer=tokenizer,
+        scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes, config.tenant_weights),
+        runner=runner,
+        slots=slots,
+        host_cache=host_cache,
+        loader=loader,
+        context_length=context,
+        max_rank=config.max_rank,
+        fingerprint=_own_if_broken(config, device, told, check),
+        self_check=check,
+        is_native=isinstance(decoder, NativeDecoder),
+        bell=decoder.bell if isinstance(decoder, NativeDecoder) else Bell(),
+    )
+
+
+def _own_if_broken(config: EngineConfig, device: torch.device, told: str, check: str) -> str:
+    """The fingerprint `told`, or one that no other worker has where `check` breaks the promise of exact rows.
+
+    On a GPU that promise is made with DETERMINISTIC=1 only.
+    """
+    if not differs(check) or (device.type == "cuda" and not config.deterministic):
+        return told
+    log.error(
+        "NOT EXACT: %s. Answers of this worker depend on what it computes beside them, it takes none over from others "
+        "and none of its own can be taken over. Unset %s, or take THREADS=1",
+        check,
+        EXACT_SUMS,
+    )
+    return of_nobody_else(told)
+
+
+def _decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> tuple[Forward, Bank]:
+    """A GPU's own, else the native one where it can be had, else torch's, each with the bank that it reads from."""
+    if weights.device.type == "cuda":
+        # Triton is a matter of GPUs alone.
+        from inference.decoders.gpu.decoder import make_decoder
+
+        return make_decoder(config, architecture, weights)
+    if config.adapter_quantization != "none":
+        raise MachineError(f"ADAPTER_QUANTIZATION={config.adapter_quantization} needs a GPU; choose none")
+    try:
+        if config.decoder != "torch":
+            return _native_decoder(config, architecture, weights), NativeBank(config.adapter_slots)
+    except BuildError as error:
+        if config.decoder == "native":
+            raise MachineError(f"DECODER=native cannot be had: {error}; choose auto or torch") from error
+        log.info("torch decoder reason=%s", error)
+    return Decoder(architecture, weights), LoraBank()
+
+
+def _native_decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> NativeDecoder:
+    """Raises `BuildError` where it is not made for this device, type, shape or processor."""
+    if weights.device.type != "cpu" or weights.dtype != torch.bfloat16:
+        raise BuildError("it computes in bfloat16 on a CPU")
+    reason = unsupported(architecture, config.block_size)
+    if reason:
+        raise BuildError(reason)
+    threads = config.threads or torch.get_num_threads()
+    return NativeDecoder(library_path(config.var_dir), architecture, weights, config.block_size, threads)
+
+
+def _device(config: EngineConfig) -> torch.device:
+    has_cuda = torch.cuda.is_available()
+    if config.device == "cuda" and not has_cuda:
+        raise MachineError("DEVICE is cuda, but torch finds no CUDA device; choose cpu or auto")
+    return torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
+
+
+def _base(
+    config: EngineConfig, directory: Path, architecture: Architecture, dtype: torch.dtype, is_packed: bool
+) -> Base:
+    weights = BaseWeights(directory, architecture, dtype)
+    return Base(architecture, dtype, weights.read, weights.identity, config.quantization == "nf4", is_packed)
+
+
+def _context_length(config: EngineConfig, architecture: Architecture, device: torch.device) -> int:
+    """The model's own, or less: what was asked for, and on a CPU `CPU_CONTEXT`."""
+    wanted = config.context_length or (CPU_CONTEXT if device.type == "cpu" else architecture.max_position)
+    return min(wanted, architecture.max_position)
+
+
+def _num_blocks(
+    config: EngineConfig, architecture: Architecture, dtype: torch.dtype, device: torch.device, context: int
+) -> int:
+    """`KV_BLOCKS`, or as many as memory has room for, but never more than all rows at full length can use."""
+    if config.kv_blocks:
+        return config.kv_blocks
+    per_token = 2 * architecture.num_layers * architecture.num_kv_heads * architecture.head_dim * dtype.itemsize
+    affordable = _cache_bytes(device, config.slots_mb * 1024**2) // (per_token * config.block_size)
+    useful = config.max_rows * -(-context // config.block_size)
+    if affordable < 2:
+        raise MachineError("there is no memory left for the key-value cache; free some, or choose a smaller base model")
+    return int(min(affordable, useful))
+
+
+def _cache_bytes(device: torch.device, slot_bytes: int) -> int:
+    """On a GPU what adapters may take there is left free, up to a fourth of it."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int((free - min(slot_bytes, free // 4)) * GPU_CACHE_SHARE)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(CPU_CACHE_BYTES, memory // 8)

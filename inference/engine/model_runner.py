@@ -1,0 +1,204 @@
+"""A plan becomes a batch, a batch becomes tokens. Owns the tensors of the key-value cache.
+
+The only place where sequences meet tensors; it decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+from inference.decoders.batch import Batch, Segment
+from inference.decoders.kv_tensors import KVCache
+from inference.decoders.torch.lora import LoraPlanner
+from inference.engine.sampler import Best, Choice, Draw, accept, sample
+from inference.scheduling.plan import Plan, Work
+from inference.tile import TILE
+
+
+class OutOfMemory(Exception):
+    """The device had no memory for a pass. Nothing of the pass counts; it may be tried again with less in it."""
+
+
+class Forward(Protocol):
+    """The decoder, as far as the runner needs it.
+
+    `rows_are_uniform` says that a token's keys and values have the same bits in a tile as in a decode row.
+    """
+
+    @property
+    def rows_are_uniform(self) -> bool: ...
+
+    def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass decided, by id of the sequence: its next tokens, or for a probe the largest change of a logit.
+
+    `spoiled` are sequences in whose blocks a drafted token, not chosen, left numbers that are not finite.
+    """
+
+    choices: Mapping[str, tuple[Choice, ...]]
+    logit_deltas: Mapping[str, float]
+    spoiled: tuple[str, ...] = ()
+
+
+OUT_OF_MEMORY: Final = (OutOfMemory, torch.OutOfMemoryError, MemoryError)
+"""What a step may raise when the device is full: from a pass, or from an adapter that is put into its slot."""
+
+
+@dataclass
+class _Rows:
+    """A batch under construction, as plain lists."""
+
+    block_size: int
+    token_ids: list[int] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)
+    cache_slots: list[int] = field(default_factory=list)
+    adapter_slots: list[int] = field(default_factory=list)
+    sample_rows: list[int] = field(default_factory=list)
+
+    def add(self, token_ids: list[int], start: int, table: tuple[int, ...], slot: int) -> Segment:
+        """Append rows for the tokens at positions from `start` on; their segment."""
+        first, end = len(self.token_ids), start + len(token_ids)
+        self.token_ids += token_ids
+        self.positions += range(start, end)
+        size = self.block_size
+        self.cache_slots += [table[position // size] * size + position % size for position in range(start, end)]
+        self.adapter_slots += [slot] * len(token_ids)
+        return Segment(first, len(token_ids), table, end)
+
+    def add_one(self, token_id: int, position: int, table: tuple[int, ...], slot: int) -> Segment:
+        """`add` for a single token, of which a pass has many."""
+        self.token_ids.append(token_id)
+        self.positions.append(position)
+        index, offset = divmod(position, self.block_size)
+        self.cache_slots.append(table[index] * self.block_size + offset)
+        self.adapter_slots.append(slot)
+        return Segment(len(self.token_ids) - 1, 1, table, position + 1)
+
+
+class ModelRunner:
+    """Runs plans on `decoder`. `cache` has blocks for the canary behind those that the block pool hands out."""
+
+    def __init__(self, decoder: Forward, cache: KVCache, lora: LoraPlanner | None, canary_ids: tuple[int, ...]) -> None:
+        assert 0 < len(canary_ids) <= TILE, "the canary is one tile"
+        self.decoder, self.cache, self.lora = decoder, cache, lora
+        self.canary_ids = canary_ids
+        self._find_best: Best | None = getattr(decoder, "best", None)
+        num_blocks = canary_blocks(cache.block_size)
+        self._canary_table = tuple(range(cache.num_blocks - num_blocks, cache.num_blocks))
+
+    def run(self, plan: Plan, draws: Mapping[str, Sequence[Draw]]) -> Outcome:
+        """Copy blocks, compute one pass and choose the next tokens of every sampled sequence.
+
+        `draws` is by id of sequence, one for each of its sampled rows. Raises `OutOfMemory`, after which the
+        sequences are as before.
+        """
+        for source, target in plan.copies:
+            self.cache.copy(source, target)
+        sampled = [work for work in plan.works if work.is_sampled]
+        owners = [work.sequence for work in sampled for _ in range(1 + len(work.draft))]
+        try:
+            logits = self.forward(plan)
+            rows = [row for row, owner in enumerate(owners) if not owner.is_probe]
+            wanted = logits if len(rows) == len(logits) else logits[rows]
+            chosen = sample(
+                wanted, [draw for work in sampled for draw in draws.get(work.sequence.id, ())], self._find_best
+            )
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise OutOfMemory from error
+        deltas = {each.id: _delta(logits[row], logits[-1]) for row, each in enumerate(owners) if each.is_probe}
+        return _decide(sampled, chosen, deltas)
+
+    def forward(self, plan: Plan) -> Tensor:
+        """Logits float32 [n, vocab] of the sampled rows, to be used before the next call: of each work the last and the
+        draft's.
+
+        With a probe among them the last row is the base's on the canary, computed in the same pass.
+        """
+        return self.decoder.forward(self._batch(plan), self.cache, self.lora)
+
+    def _batch(self, plan: Plan) -> Batch:
+        rows = _Rows(self.cache.block_size)
+        decodes = [segment for work in plan.decodes for segment in _add_decodes(rows, work)]
+        is_free = self.decoder.rows_are_uniform
+        assert is_free or not any(work.start % TILE for work in plan.tiles), "tiles start at multiples of their size"
+        tiles = [_add_tile(rows, work) for work in plan.tiles]
+        if any(work.sequence.is_probe for work in plan.tiles):
+            tiles.append(rows.add(list(self.canary_ids), 0, self._canary_table, -1))
+            rows.sample_rows.append(len(rows.token_ids) - 1)
+        return Batch(
+            token_ids=_tensor(rows.token_ids),
+            positions=_tensor(rows.positions),
+            cache_slots=_tensor(rows.cache_slots),
+            adapter_slots=_tensor(rows.adapter_slots),
+            decodes=tuple(decodes),
+            tiles=tuple(tiles),
+            sample_rows=_tensor(rows.sample_rows),
+        )
+
+
+def canary_blocks(block_size: int) -> int:
+    """How many blocks of a cache the canary needs, behind those of the pool."""
+    return -(-TILE // block_size)
+
+
+def _tensor(values: list[int]) -> Tensor:
+    """On the host: the decoder of a GPU sends all parts of a batch in one copy."""
+    return torch.tensor(values, dtype=torch.int64)
+
+
+def _add_decodes(rows: _Rows, work: Work) -> list[Segment]:
+    """Each row is a segment of its own: a replayed token is computed as it was when it was new."""
+    sequence = work.sequence
+    tokens = [*sequence.tokens(work.start, work.length), *work.draft]
+    segments = [
+        rows.add_one(token, position, sequence.block_table, sequence.slot)
+        for position, token in enumerate(tokens, work.start)
+    ]
+    _mark(rows, work)
+    return segments
+
+
+def _add_tile(rows: _Rows, work: Work) -> Segment:
+    sequence = work.sequence
+    assert work.length <= TILE, "a tile has at most its size"
+    segment = rows.add(sequence.tokens(work.start, work.length), work.start, sequence.block_table, sequence.slot)
+    _mark(rows, work)
+    return segment
+
+
+def _mark(rows: _Rows, work: Work) -> None:
+    if work.is_sampled:
+        end = len(rows.token_ids)
+        rows.sample_rows += range(end - 1 - len(work.draft), end)
+
+
+def _decide(sampled: list[Work], chosen: list[Choice], deltas: Mapping[str, float]) -> Outcome:
+    """Tell apart which of the `chosen` belong to whom, and count those that stand on what was chosen before."""
+    choices, spoiled, end = {}, [], 0
+    for work in sampled:
+        if work.sequence.is_probe:
+            continue
+        start, end = end, end + 1 + len(work.draft)
+        accepted = choices[work.sequence.id] = accept(chosen[start:end], work.draft)
+        if not all(each.is_finite for each in chosen[start + len(accepted) : end]):
+            spoiled.append(work.sequence.id)
+    return Outcome(choices, deltas, tuple(spoiled))
+
+
+def _delta(adapted: Tensor, base: Tensor) -> float:
+    return float((adapted - base).abs().max())
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Torch says it in a class of its own on a GPU and in words on a CPU."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,148 @@
+"""What a request asks, as token ids: the rules of messages, prompt and inputs, and what is left out of long chats."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from inference.model.tokenizer import Tokenizer, TokenizerError
+from inference.wire.protocol import Generate, Message
+
+ROLES = ("system", "user", "assistant")
+ANSWER_SHARE = 4
+"""Old turns leave a chat until an answer of `max_tokens`, or a fourth of the context, fits behind the rest."""
+
+
+class PromptError(Exception):
+    """A request that cannot be put into tokens. `code` is one of `inference.wire.failures`, the text one sentence."""
+
+    def __init__(self, code: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """Token ids, and how many of the oldest turns did not fit."""
+
+    token_ids: tuple[int, ...]
+    dropped_turns: int = 0
+
+
+def build_prompt(request: Generate, tokenizer: Tokenizer, context_length: int) -> Prompt:
+    """The prompt of `request`, with room for at least one token of answer within `context_length` tokens.
+
+    Raises `PromptError` for a request that breaks a rule or is too long.
+    """
+    given = [name for name in ("messages", "prompt", "inputs") if getattr(request, name) is not None]
+    if len(given) != 1:
+        raise _invalid(f"Send exactly one of messages, prompt and inputs, not {' and '.join(given) or 'none of them'}.")
+    try:
+        prompt = _encode(request, tokenizer, context_length)
+    except TokenizerError as error:
+        raise _invalid(f"{str(error)[0].upper()}{str(error)[1:]}.") from error
+    except UnicodeEncodeError as error:
+        raise _invalid("The text holds half a character (a lone surrogate); send whole characters.") from error
+    if not prompt.token_ids:
+        raise _invalid("The prompt is empty; write something to answer.")
+    if len(prompt.token_ids) >= context_length:
+        raise PromptError(
+            "prompt_too_long",
+            f"The prompt has {len(prompt.token_ids)} tokens, but the context holds {context_length} and the answer "
+            f"needs at least one; shorten it by {len(prompt.token_ids) - context_length + 1} tokens or more.",
+        )
+    return prompt
+
+
+def fill(template: str, values: dict[str, str], tokenizer: Tokenizer) -> list[int]:
+    """Token ids of `template` with each ``{field}`` replaced, in one pass: a value is never read as a template."""
+    pattern = "|".join(re.escape(f"{{{name}}}") for name in values)
+    if not pattern:
+        return tokenizer.begin(tokenizer.encode(template))
+    filled = re.sub(pattern, lambda match: tokenizer.guard(values[match.group()[1:-1]]), template)
+    return tokenizer.begin(tokenizer.encode_guarded(filled))
+
+
+def _encode(request: Generate, tokenizer: Tokenizer, context_length: int) -> Prompt:
+    if request.prompt is not None:
+        _check_text("prompt", request.prompt)
+        return Prompt(tuple(tokenizer.begin(tokenizer.encode(request.prompt))))
+    if request.inputs is not None:
+        return Prompt(tuple(_fill_inputs(request, request.inputs, tokenizer)))
+    messages = _checked(request.messages or ())
+    if request.adapter is not None and request.adapter.template:
+        return Prompt(tuple(_fill_messages(request, messages, tokenizer)))
+    reserve = min(request.sampling.max_tokens, context_length // ANSWER_SHARE)
+    return _fit_chat(messages, tokenizer, context_length - reserve)
+
+
+def _fill_inputs(request: Generate, inputs: dict[str, str], tokenizer: Tokenizer) -> list[int]:
+    """Fill the adapter's template with exactly its own fields."""
+    if request.adapter is None or not request.adapter.template:
+        raise _invalid("inputs fill an adapter's own template, and this model has none; send messages or a prompt.")
+    if not isinstance(inputs, dict):
+        raise _invalid("inputs must be an object with a text for each field of the template.")
+    missing = [name for name in request.adapter.fields if name not in inputs]
+    unknown = [name for name in inputs if name not in request.adapter.fields]
+    if missing or unknown:
+        parts = [f"{word}: {', '.join(names)}" for word, names in (("missing", missing), ("unknown", unknown)) if names]
+        wanted = ", ".join(request.adapter.fields) or "no fields"
+        raise _invalid(f"inputs must have exactly the template's fields ({wanted}); {'; '.join(parts)}.")
+    for name, value in inputs.items():
+        _check_text(f"inputs.{name}", value)
+    return fill(request.adapter.template, inputs, tokenizer)
+
+
+def _fill_messages(request: Generate, messages: tuple[Message, ...], tokenizer: Tokenizer) -> list[int]:
+    """Fill the one field of the adapter's template with the last user message."""
+    assert request.adapter is not None
+    fields = request.adapter.fields
+    if len(fields) != 1:
+        wanted = ", ".join(fields) or "none"
+        raise _invalid(
+            f"This adapter's template has {len(fields)} fields ({wanted}); send inputs with a text for each."
+        )
+    said = [each.content for each in messages if each.role == "user"]
+    if not said:
+        raise _invalid("messages hold no message of the user to answer; add one with the role user.")
+    return fill(request.adapter.template, {fields[0]: said[-1]}, tokenizer)
+
+
+def _fit_chat(messages: tuple[Message, ...], tokenizer: Tokenizer, limit: int) -> Prompt:
+    """The chat without as many of its oldest turns as it takes to fit `limit` tokens.
+
+    System messages stay, and so does the last message; what is kept starts with a user's turn.
+    """
+    system = tuple(each for each in messages if each.role == "system")
+    turns = tuple(each for each in messages if each.role != "system")
+    starts = [n for n, each in enumerate(turns) if each.role == "user" or n == len(turns) - 1]
+
+    def encode_from(start: int) -> list[int]:
+        return tokenizer.encode_chat(system + turns[start:] if start else messages)
+
+    ids = encode_from(0)
+    if len(ids) <= limit or not starts:
+        return Prompt(tuple(ids))
+    place = bisect_left(starts, True, key=lambda start: len(encode_from(start)) <= limit)
+    first = starts[min(place, len(starts) - 1)]
+    return Prompt(tuple(encode_from(first)), first)
+
+
+def _checked(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+    if not messages:
+        raise _invalid("messages are empty; send at least one.")
+    for each in messages:
+        if each.role not in ROLES:
+            raise _invalid(f"A message has the role {each.role!r}; roles are {', '.join(ROLES)}.")
+        _check_text("A message's content", each.content)
+    return messages
+
+
+def _check_text(name: str, value: object) -> None:
+    if not isinstance(value, str):
+        raise _invalid(f"{name} must be a string, not {type(value).__name__}; write it as text.")
+
+
+def _invalid(sentence: str) -> PromptError:
+    return PromptError("invalid_request", sentence)

@@ -1,0 +1,264 @@
+"""From logits to the next token, for many rows together, so that no row's arithmetic can see another row.
+
+The argmax is taken of all rows at once, and rows that ask for more are looked at one by one, on the host. A draw
+takes the token at which the running sum of probabilities passes a number between 0 and 1, which is a hash of the
+row's seed and the index of the token. Whoever computes token 17 of an answer, in whatever batch, before or after a
+takeover, draws the same number; so a token that was guessed can be compared with the one that is drawn.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.wire.protocol import Sampling
+
+MAX_LOGPROBS: Final = 20
+_NUMBERS: Final = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "max_tokens",
+    "min_tokens",
+)
+_WHOLE: Final = ("top_k", "max_tokens", "min_tokens", "seed", "logprobs")
+Row = np.ndarray
+"""Float32 [vocab]."""
+Best = Callable[[Tensor], tuple[list[int], list[bool]]]
+_LARGE: Final = 1e30
+_CHUNK: Final = 256
+"""Probabilities that are summed up, or looked through, as one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """What one row needs: how to choose, the noise's `seed`, and the tokens it has seen.
+
+    `draft` are tokens that are supposed to follow `output_ids`. `barred` are token ids that may not be chosen now
+    (the ends of an answer before `min_tokens`).
+    """
+
+    sampling: Sampling
+    seed: int
+    prompt_ids: Sequence[int]
+    output_ids: Sequence[int]
+    barred: tuple[int, ...] = ()
+    draft: tuple[int, ...] = ()
+
+    @property
+    def index(self) -> int:
+        """Which token of the answer this is, counted from 0."""
+        return len(self.output_ids) + len(self.draft)
+
+    @property
+    def has_penalties(self) -> bool:
+        sampling = self.sampling
+        return bool(sampling.repetition_penalty != 1 or sampling.presence_penalty or sampling.frequency_penalty)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether the logits are taken as they are."""
+        return not (self.has_penalties or self.barred)
+
+    def takes(self, best: int) -> bool:
+        """Whether the token is `best`, the one with the largest logit, and nothing else is asked for."""
+        is_greedy = self.sampling.temperature == 0 and self.sampling.logprobs is None
+        return is_greedy and not self.has_penalties and best not in self.barred
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A chosen token. `logprob` and `top` (token id, logprob), of the untouched logits, where they were asked for.
+
+    `is_finite` is False when the row's logits held a NaN or an infinity; the token then means nothing.
+    """
+
+    token_id: int
+    is_finite: bool = True
+    logprob: float = 0.0
+    top: tuple[tuple[int, float], ...] = ()
+
+
+def refusal(sampling: Sampling) -> str | None:
+    """The sentence that says what is wrong with `sampling`, or None."""
+    for name in _NUMBERS:
+        value = getattr(sampling, name)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return f"{name} is {value!r}; it must be a finite number."
+    for name in _WHOLE:
+        value = getattr(sampling, name)
+        if isinstance(value, bool) or not isinstance(value, int | None):
+            return f"{name} is {value!r}; it must be a whole number."
+    return _out_of_range(sampling)
+
+
+def _out_of_range(sampling: Sampling) -> str | None:
+    rules = (
+        ("temperature", sampling.temperature >= 0, "0 (greedy) or more"),
+        ("top_k", sampling.top_k >= 0, "0 (off) or more"),
+        ("top_p", 0 < sampling.top_p <= 1, "above 0 and at most 1"),
+        ("min_p", 0 <= sampling.min_p <= 1, "between 0 and 1"),
+        ("repetition_penalty", sampling.repetition_penalty > 0, "above 0"),
+        ("max_tokens", sampling.max_tokens >= 1, "1 or more"),
+        ("min_tokens", 0 <= sampling.min_tokens <= sampling.max_tokens, "between 0 and max_tokens"),
+        ("logprobs", 0 <= (sampling.logprobs or 0) <= MAX_LOGPROBS, f"between 0 and {MAX_LOGPROBS}"),
+        ("stop", _are_strings(sampling.stop), "a list of strings that are not empty"),
+    )
+    for name, is_right, wanted in rules:
+        if not is_right:
+            return f"{name} is {getattr(sampling, name)!r}; it must be {wanted}."
+    return None
+
+
+def _are_strings(values: object) -> bool:
+    return isinstance(values, tuple | list) and all(isinstance(each, str) and each for each in values)
+
+
+def derived_seed(request_id: str) -> int:
+    """The seed of a request that came without one, so that it can be told and used again (53 bits: exact in JSON)."""
+    return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") >> 11
+
+
+def sample(logits: Tensor, draws: Sequence[Draw], find_best: Best | None = None) -> list[Choice]:
+    """Choose a token for each row of `logits` [rows, vocab] float32, whose row i belongs to ``draws[i]``.
+
+    `find_best` is the decoder's own way to the argmax of each row and to whether it is finite, if it has one.
+    """
+    token_ids, are_finite = (find_best or _best)(logits)
+    choices = [Choice(*each) for each in zip(token_ids, are_finite, strict=True)]
+    special = [row for row, draw in enumerate(draws) if are_finite[row] and not draw.takes(token_ids[row])]
+    if special:
+        # One row after the other: what a row needs stays in the processor's cache, and is a matter of that row alone.
+        for row, scores in zip(special, logits[special].cpu().numpy(), strict=True):
+            choices[row] = _choose(scores, draws[row], choices[row])
+    return choices
+
+
+def accept(choices: Sequence[Choice], draft: Sequence[int]) -> tuple[Choice, ...]:
+    """The choices that count: each stands on a drafted token which must be the one that was chosen before it."""
+    count = 0
+    while count < len(draft) and choices[count].token_id == draft[count] and choices[count].is_finite:
+        count += 1
+    return tuple(choices[: count + 1])
+
+
+def _best(logits: Tensor) -> tuple[list[int], list[bool]]:
+    """The argmax of each row, and whether all of the row is finite."""
+    if logits.device.type != "cpu":
+        is_finite = torch.isfinite(logits.amax(-1)) & torch.isfinite(logits.amin(-1))
+        # One answer, because the host waits for each.
+        token_ids, are_finite = torch.stack((logits.argmax(-1), is_finite.to(torch.int64))).tolist()
+        return token_ids, [bool(each) for each in are_finite]
+    values = logits.numpy()  # which is several times faster at this than torch
+    token_ids = values.argmax(-1)
+    largest = values[np.arange(len(values)), token_ids]
+    return token_ids.tolist(), (np.isfinite(largest) & np.isfinite(values.min(-1))).tolist()
+
+
+def _choose(scores: Row, draw: Draw, best: Choice) -> Choice:
+    """Choose for one row [vocab]; `best` is its argmax."""
+    changed = scores if draw.is_plain else _penalised(scores, draw)
+    if draw.sampling.temperature:
+        token_id = _draw(changed, draw)
+    else:
+        token_id = best.token_id if changed is scores else int(changed.argmax())
+    if draw.sampling.logprobs is None:
+        return Choice(token_id)
+    return _with_logprobs(scores, token_id, draw.sampling.logprobs)
+
+
+def _penalised(scores: Row, draw: Draw) -> Row:
+    """`scores` with the penalties and without the barred tokens.
+
+    The repetition penalty looks at prompt and answer, as in CTRL (Keskar et al. 2019) and transformers;
+    presence and frequency look at the answer alone, as in OpenAI's API.
+    """
+    scores, sampling = scores.copy(), draw.sampling
+    output_ids = [*draw.output_ids, *draw.draft]
+    if sampling.repetition_penalty != 1:
+        seen = np.array([*draw.prompt_ids, *output_ids])
+        values, penalty = scores[seen], _sane(sampling.repetition_penalty)
+        scores[seen] = np.where(values > 0, values / penalty, values * penalty)
+    if output_ids and (sampling.presence_penalty or sampling.frequency_penalty):
+        unique, times = np.unique(output_ids, return_counts=True)
+        cost = sampling.presence_penalty + sampling.frequency_penalty * times
+        scores[unique] -= np.clip(cost, -_LARGE, _LARGE)
+    np.clip(scores, -_LARGE, _LARGE, out=scores)
+    scores[list(draw.barred)] = -math.inf
+    return scores
+
+
+def _sane(value: float) -> np.float32:
+    """`value`, or what is so large or small that it does the same, in numbers that do not overflow."""
+    return np.float32(min(max(value, 1 / _LARGE), _LARGE))
+
+
+def _draw(scores: Row, draw: Draw) -> int:
+    """Draw one token of softmax(`scores` / temperature) with the noise of the row's seed and index."""
+    sampling, uniform = draw.sampling, _uniform(draw.seed, draw.index)
+    weights = np.exp((scores - scores.max()) / _sane(sampling.temperature))
+    if not (sampling.top_k or sampling.top_p < 1 or sampling.min_p):
+        return _pass(weights, uniform)
+    kept = np.flatnonzero(weights >= _least(weights, sampling))
+    return int(kept[_pass(weights[kept], uniform)])
+
+
+def _least(weights: Row, sampling: Sampling) -> float:
+    """The least that top-k, top-p (nucleus, Holtzman et al. 2020) and min-p leave of `weights`, whose largest is 1."""
+    likely = np.sort(weights[_likely(weights)])[::-1]
+    total = weights.sum(dtype=np.float64)
+    share = 0.0 if sampling.top_k or sampling.top_p == 1 else sampling.top_p
+    if len(likely) < sampling.top_k or likely.sum(dtype=np.float64) < share * total:
+        likely = np.sort(weights)[::-1]
+    if sampling.top_k:
+        likely = likely[: sampling.top_k]
+        total = likely.sum(dtype=np.float64)
+    before = likely.cumsum(dtype=np.float64) - likely
+    least = likely[before < sampling.top_p * total][-1] if sampling.top_k or sampling.top_p < 1 else 0.0
+    return max(float(least), sampling.min_p)
+
+
+def _likely(weights: Row) -> np.ndarray:
+    """The ids of the largest of `weights`, some hundreds of a large vocabulary, which is mostly enough."""
+    largest = np.maximum.reduceat(weights, np.arange(0, len(weights), _CHUNK))
+    quarter = len(largest) // 4
+    return np.flatnonzero(weights >= np.partition(largest, quarter)[quarter])
+
+
+def _pass(weights: Row, uniform: float) -> int:
+    """The index at which the running sum of `weights` passes `uniform` times their sum; one of weight 0 never does."""
+    running = np.add.reduceat(weights, np.arange(0, len(weights), _CHUNK), dtype=np.float64).cumsum()
+    target = uniform * running[-1]
+    chunk = int(running.searchsorted(target, side="right"))
+    start, before = chunk * _CHUNK, running[chunk - 1] if chunk else 0.0
+    inner = weights[start : start + _CHUNK].cumsum(dtype=np.float64)
+    # Two orders of summation may differ in a last bit: the sum that the chunk has passed is passed within it.
+    return start + int(inner.searchsorted(min(target - before, np.nextafter(inner[-1], 0)), side="right"))
+
+
+def _uniform(seed: int, index: int) -> float:
+    """A number between 0 and 1: the same for the same seed and index, and unrelated for any other."""
+    digest = hashlib.sha256(f"{seed % 2**64} {index}".encode()).digest()
+    return (int.from_bytes(digest[:6], "big") + 0.5) / 2**48
+
+
+def _with_logprobs(scores: Row, token_id: int, count: int) -> Choice:
+    """The choice of `token_id`, and the `count` likeliest tokens, with natural logarithms of their probabilities."""
+    offset = scores.max() + np.log(np.exp(scores - scores.max()).sum(dtype=np.float64))
+    ids = _likely(scores)
+    if len(ids) < count:
+        ids = np.arange(len(scores))
+    top = ids[np.argsort(-scores[ids], kind="stable")[:count]]
+    pairs = zip(top.tolist(), (scores[top] - offset).tolist(), strict=True)
+    return Choice(token_id, logprob=float(scores[token_id] - offset), top=tuple(pairs))

@@ -1,0 +1,42 @@
+"""The base's own weights for those who read adapters: DoRA's norms, and tables that come with an adapter."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from inference.model.architecture import EMBEDDING, HEAD, Architecture, module_name
+from inference.model.fingerprint import file_identity
+from inference.model.weights import Checkpoint
+
+
+class BaseWeights:
+    """Weights of the checkpoint in `directory`, read when they are asked for and not kept."""
+
+    def __init__(self, directory: Path, architecture: Architecture, dtype: torch.dtype) -> None:
+        self._directory, self._architecture, self._dtype = directory, architecture, dtype
+
+    def read(self, target: str, layer: int) -> Tensor:
+        """The weight of `target` in `layer` in float32, rounded to the decoder's type; raises `WeightsError`."""
+        width_in, width_out = self._architecture.target_shape(target)
+        name, shape = f"{module_name(target, layer)}.weight", (width_out, width_in)
+        if target == EMBEDDING or (target == HEAD and self._architecture.tied_embeddings):
+            name = f"{module_name(EMBEDDING, 0)}.weight"
+            shape = (self._architecture.vocab_size, self._architecture.hidden_size)
+        return self._checkpoint.read(name, shape).to(self._dtype).to(torch.float32)
+
+    @cached_property
+    def identity(self) -> str:
+        """Another checkpoint has another one."""
+        state = hashlib.sha256()
+        for path in sorted(self._directory.glob("*.safetensors")):
+            state.update(file_identity(path))
+        return state.hexdigest()
+
+    @cached_property
+    def _checkpoint(self) -> Checkpoint:
+        return Checkpoint(self._directory)

@@ -1,0 +1,206 @@
+"""Text to token ids and back, for the base model's own tokenizer.json.
+
+Only what the template's author wrote may hold control tokens: in what a user sends, ``<|im_end|>`` and its
+kin are ordinary characters (see `Tokenizer.encode_guarded`). On the way back, text comes out in whole
+characters, however the bytes of one are spread over tokens.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Final
+
+import tokenizers
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from inference.wire.protocol import Message
+
+_GUARD: Final = "\ue0ff"
+"""A private-use character that is put behind the first character of a control token in text of users."""
+_BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-F]{2})>")
+
+
+class TokenizerError(Exception):
+    """A tokenizer that cannot be used, or a conversation that the base's chat template refuses."""
+
+
+class Tokenizer:
+    """The tokenizer of the model in `directory` (tokenizer.json, and its chat template where it has one)."""
+
+    def __init__(self, directory: Path) -> None:
+        path = directory / "tokenizer.json"
+        if not path.is_file():
+            raise TokenizerError(f"{directory} has no tokenizer.json; a model directory needs one")
+        self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        self._tokenizer.encode_special_tokens = True  # control tokens in plain text are text
+        settings = _read_json(directory / "tokenizer_config.json")
+        self._controls = _control_tokens(path)
+        self._is_byte_level = "ByteLevel" in json.dumps(json.loads(path.read_text("utf-8"))["decoder"])
+        self._pattern = "|".join(re.escape(each) for each in sorted(self._controls, key=len, reverse=True))
+        self._names = {key: _content(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        self._template = _chat_template(directory, settings)
+        self._opening = self._find_opening()
+        self.eos_ids = self._find_eos(directory)
+        bos = self._controls.get(self._names["bos_token"])
+        self._start = [bos] if bos in self._tokenizer.encode("").ids[:1] else []
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a prompt as it stands: control tokens in it count as such.
+
+        It begins with the token that the base saw at the start of every text, if it saw one (Mistral did).
+        Raises UnicodeEncodeError for a lone surrogate, which is no text.
+        """
+        return self._started(self._encode(text, lambda plain: plain))
+
+    def begin(self, ids: list[int]) -> list[int]:
+        """`ids` behind the token that the base was trained to see before a text (``<s>``), if there is one and they
+        lack it. Chat templates write it themselves.
+        """
+        is_begun = not ids or ids[: len(self._opening)] == self._opening
+        return ids if is_begun else self._opening + ids
+
+    def guard(self, text: str) -> str:
+        """Mark `text` of a user so that `encode_guarded` finds no control token in it."""
+        text = _unguard(text)
+        starts = {control[0] for control in self._controls}
+        return re.sub(f"([{re.escape(''.join(sorted(starts)))}])", rf"\1{_GUARD}", text) if starts else text
+
+    def encode_guarded(self, text: str) -> list[int]:
+        """Token ids of a filled template whose values went through `guard`.
+
+        The same ids as `encode` of the unmarked text, unless a value spells a control token.
+        """
+        return self._started(self._encode(text, _unguard))
+
+    def encode_chat(self, messages: tuple[Message, ...]) -> list[int]:
+        """Token ids of a conversation in the base's chat template, up to where the assistant's answer starts.
+
+        A base without one gets the bare contents with a blank line between them, and goes on writing.
+        Raises `TokenizerError` when the template refuses the conversation.
+        """
+        turns = [{"role": each.role, "content": self.guard(each.content)} for each in messages]
+        if self._template is None:
+            return self.begin(self.encode_guarded("\n\n".join(turn["content"] for turn in turns)))
+        try:
+            text = self._template.render(messages=turns, add_generation_prompt=True, **self._names)
+        except TemplateError as error:
+            raise TokenizerError(f"the chat template refuses this conversation: {error}") from error
+        return self._encode(text, _unguard)
+
+    def decode(self, token_ids: list[int] | tuple[int, ...]) -> str:
+        """The text of `token_ids` without control tokens; broken bytes become U+FFFD."""
+        return b"".join(self.token_bytes(each) for each in token_ids).decode("utf-8", errors="replace")
+
+    def text(self, token_id: int) -> str:
+        """The text of one token, control tokens by their name."""
+        plain = self.token_bytes(token_id).decode("utf-8", errors="replace")
+        return plain or self._tokenizer.id_to_token(token_id) or ""
+
+    @lru_cache(maxsize=1 << 16)  # noqa: B019 - a worker has one tokenizer for life
+    def token_bytes(self, token_id: int) -> bytes:
+        """The UTF-8 bytes, perhaps a part of a character, that a token stands for; none for control tokens."""
+        token = self._tokenizer.id_to_token(token_id)
+        if token is None or token in self._controls:
+            return b""
+        if self._is_byte_level:
+            return bytes(_BYTES[each] for each in token) if all(each in _BYTES for each in token) else token.encode()
+        byte = _BYTE_TOKEN.fullmatch(token)
+        return bytes.fromhex(byte.group(1)) if byte else token.replace("▁", " ").encode()
+
+    def _encode(self, text: str, clean: Callable[[str], str]) -> list[int]:
+        """Control tokens as they are found in `text`, and what lies between them `clean`ed, as ordinary text."""
+        ids: list[int] = []
+        for control, plain in self._pieces(text):
+            if control:
+                ids.append(self._controls[control])
+            plain = clean(plain)
+            plain.encode()  # the tokenizer would call a lone surrogate a TypeError
+            ids += self._tokenizer.encode(plain, add_special_tokens=False).ids
+        return ids
+
+    def _started(self, ids: list[int]) -> list[int]:
+        return ids if ids[: len(self._start)] == self._start else [*self._start, *ids]
+
+    def _pieces(self, text: str) -> Iterator[tuple[str, str]]:
+        """Cut `text` into control tokens and what follows each; the first piece has no control token."""
+        if not self._controls:
+            return iter([("", text)])
+        parts = re.split(f"({self._pattern})", text)
+        return zip(["", *parts[1::2]], parts[::2], strict=True)
+
+    def _find_opening(self) -> list[int]:
+        """What the tokenizer itself puts before a text."""
+        bare, whole = (self._tokenizer.encode("a", add_special_tokens=each).ids for each in (False, True))
+        return whole[: next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)]
+
+    def _find_eos(self, directory: Path) -> frozenset[int]:
+        """Every token that ends an answer, by the tokenizer, the model's and the generation's configuration."""
+        ids: list[Any] = [self._controls.get(self._names["eos_token"])]
+        for name in ("config.json", "generation_config.json"):
+            found = _read_json(directory / name).get("eos_token_id")
+            ids += found if isinstance(found, list) else [found]
+        return frozenset(each for each in ids if isinstance(each, int))
+
+
+class Detokenizer:
+    """Turns a growing answer into text, holding back the bytes of an unfinished character."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def push(self, token_id: int) -> str:
+        """The characters that `token_id` completes."""
+        return self._decoder.decode(self._tokenizer.token_bytes(token_id))
+
+
+def _unguard(text: str) -> str:
+    return text.replace(_GUARD, "")
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """The printable characters by which byte-level BPE writes the 256 bytes (Radford et al. 2019)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    pairs = [(chr(byte), byte) for byte in printable] + [(chr(256 + n), byte) for n, byte in enumerate(others)]
+    return dict(pairs)
+
+
+_BYTES: Final = _byte_alphabet()
+
+
+def _control_tokens(path: Path) -> dict[str, int]:
+    entries = json.loads(path.read_text("utf-8")).get("added_tokens", [])
+    return {entry["content"]: entry["id"] for entry in entries if entry["special"]}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
+
+
+def _content(token: Any) -> str:
+    return str(token.get("content", "")) if isinstance(token, dict) else token or ""
+
+
+def _chat_template(directory: Path, settings: dict[str, Any]) -> Any:
+    """The base's own Jinja template, in a sandbox; None where it has none. Adapters never bring one."""
+    path = directory / "chat_template.jinja"
+    source = path.read_text("utf-8") if path.is_file() else settings.get("chat_template")
+    if not isinstance(source, str):
+        return None
+    extensions = ["jinja2.ext.loopcontrols"]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment.from_string(source)
+
+
+def _refuse(sentence: str) -> None:
+    raise TemplateError(sentence)

@@ -1,0 +1,91 @@
+"""What the site and the training server say to each other, as frozen dataclasses; see `inference.server.queue`.
+
+Both houses import this module: standard library only. A message is one JSON object whose ``kind`` names its class.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final, TypeGuard
+
+from inference.wire.protocol import ProtocolError
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train one adapter.
+
+    `recipe` is the text of a recipe (TOML, as in `inference/tasks/recipes`). `data` holds train.jsonl and test.jsonl,
+    `out` receives adapter_config.json and adapter_model.safetensors and is this job's alone; both are folders below
+    VAR_DIR, written relative to it or absolute. `base` is what BASE_MODEL may be.
+    """
+
+    id: str
+    recipe: str
+    data: str
+    out: str
+    base: str
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """`step` of `steps` is done, with this `loss` in nats a token; `step` 0 says that the training begins.
+
+    A training that goes on from its checkpoint tells some steps once more, with the same losses: count by `step`.
+    """
+
+    step: int
+    steps: int
+    loss: float | None = None
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The adapter stands in `folder` (absolute), learnt from `rows` rows; it took `minutes` over all attempts."""
+
+    folder: str
+    rows: int
+    minutes: float
+
+
+@dataclass(frozen=True)
+class TrainingFailed:
+    """There will be no adapter; `reason` says in a sentence what was wrong and what would be right."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class TrainingCancelled:
+    """Its owner ended it after `step` steps."""
+
+    step: int
+
+
+TrainingEnd = Trained | TrainingFailed | TrainingCancelled
+TrainingEvent = TrainingProgress | TrainingEnd
+
+_KINDS: Final[dict[str, Any]] = {
+    cls.__name__.lower(): cls for cls in (Train, TrainingProgress, Trained, TrainingFailed, TrainingCancelled)
+}
+
+
+def encode(message: Train | TrainingEvent) -> str:
+    """Write `message` as one JSON object on one line. Raises ValueError for a number that is not finite."""
+    return json.dumps({"kind": type(message).__name__.lower(), **vars(message)}, allow_nan=False)
+
+
+def decode(text: str | bytes) -> Any:
+    """Read a message back, in the class that its ``kind`` names. Raises `ProtocolError` for what this is not."""
+    try:
+        data = json.loads(text)
+        return _KINDS[data.pop("kind")](**data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ProtocolError(f"unreadable message {str(text)[:80]!r}: {error}") from error
+
+
+def is_end(event: TrainingEvent) -> TypeGuard[TrainingEnd]:
+    """Whether `event` is the last of its training."""
+    return not isinstance(event, TrainingProgress)

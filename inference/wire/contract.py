@@ -1,0 +1,291 @@
+"""The contract of the wire between the site and the workers: what may be asked of it, whatever carries it.
+
+`inference.wire.redis_wire` keeps this contract over Redis Streams and `inference.wire.memory_wire` inside one process.
+An answer's stream holds entries numbered ``1-0, 2-0, …``; the number of its last entry is its length, so that
+an append which is repeated after a broken connection can be recognised and writes nothing twice.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from inference.wire.digits import whole
+from inference.wire.protocol import (
+    Delta,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Heartbeat,
+    Probe,
+    QueueClass,
+    Request,
+    Terminal,
+)
+from inference.wire.room import Room
+
+SUSPECT_AFTER: Final = 2
+"""A request is suspected once so many workers in a row ended before it had another token: it is then claimed alone."""
+ALONE_ATTEMPTS: Final = 5
+"""A suspect is given up when so many more ended that answered nothing else, again without a token in between."""
+ORPHAN_LEASES: Final = 3
+"""How many leases a started answer waits for a worker of its fingerprint when none is alive."""
+CLAIM_COST: Final = 256.0
+"""What a tenant is charged for a claim, in cost of tokens, until the end of the answer tells the real cost."""
+EVALUATION_PATIENCE: Final = 16
+"""Chats that may be claimed while evaluation waits; then it is its turn."""
+RETRY_MS: Final = 60_000
+"""A finished entry that a recorder read but did not commit is given out again after this time."""
+
+_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_RESERVED: Final = frozenset({"finished", "stops", "queue", "fingerprints"})
+
+
+Position = tuple[int, int]
+"""A cursor as numbers."""
+LAST_NUMBER: Final = 2**64 - 1
+"""The largest that either part of a cursor can be, in Redis."""
+
+
+class WireError(Exception):
+    """The wire cannot be used now, or not in this way; the message says which."""
+
+
+class QueueFull(WireError):
+    """As many requests wait for this base as may; try again later."""
+
+    def __init__(self, waiting: int, limit: int) -> None:
+        super().__init__(f"{waiting} requests are waiting and at most {limit} may; try again in a moment")
+        self.waiting = waiting
+        self.limit = limit
+
+
+class ShareTaken(QueueFull):
+    """The tenant has as many requests waiting as there are places left: the others' share. Wait for some to begin."""
+
+    def __init__(self, own: int, waiting: int, limit: int) -> None:
+        super().__init__(waiting, limit)
+        self.args = (f"{own} of your requests are waiting, as many as there are places left; wait for some to begin",)
+        self.own = own
+
+
+@dataclass(frozen=True)
+class Resume:
+    """What was streamed of an answer before this worker took it over."""
+
+    token_ids: tuple[int, ...] = ()
+    num_chars: int = 0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A request that one worker owns until its lease ends. Every write shows `token`, which no other claim has.
+
+    `attempts` counts the workers that tried, this one included; `resumed` is what has been streamed already,
+    None when nothing was; `length` is the number of entries in the answer's stream. `is_alone` forbids the worker
+    to run anything else until the answer has grown by a token or ended: it gives back all that it has.
+    """
+
+    id: str
+    request: Request
+    token: str
+    attempts: int
+    resumed: Resume | None
+    length: int
+    fingerprint: str
+    lease_seconds: float
+    queue_class: QueueClass = "chat"
+    is_alone: bool = False
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What the wire answers to a worker: true while the claim is its own.
+
+    `stopping` tells that a reader asked to stop; `length` is the number of entries that the answer's stream holds,
+    less than expected after the wire lost its last second in a crash (then nothing was written: append again).
+    """
+
+    held: bool
+    stopping: bool = False
+    length: int = 0
+
+    def __bool__(self) -> bool:
+        return self.held
+
+
+@dataclass(frozen=True)
+class Write:
+    """Events to append under `claim` behind the first `after` entries (None: behind whatever is there).
+
+    Only the last event may be terminal. Entries that the stream already holds are skipped.
+    """
+
+    claim: Claim
+    events: tuple[Event, ...]
+    after: int | None = None
+
+    def __post_init__(self) -> None:
+        if any(isinstance(event, Finished | Failed) for event in self.events[:-1]):
+            raise ValueError("only the last event of an append may be terminal")
+
+    @property
+    def terminal(self) -> Terminal | None:
+        last = self.events[-1] if self.events else None
+        return last if isinstance(last, Finished | Failed) else None
+
+    @property
+    def has_tokens(self) -> bool:
+        return any(isinstance(event, Delta) for event in self.events)
+
+
+class Wire(Protocol):
+    """The wire as the site, the recorder and a worker see it. Every method raises `WireError` when it is down."""
+
+    # the site
+
+    async def submit(self, request: Request, base: str, queue_class: QueueClass, limit: int) -> None:
+        """Queue `request` for the workers of `base`. The same id again changes nothing.
+
+        Raises `QueueFull` when `limit` requests of its class and those before it wait for this base, so that
+        evaluation leaves place for chat; claimed ones do not count. Raises `ShareTaken` when as many of its tenant's
+        wait as there are places left: alone it fills half of the queue, one of n tenants the n+1-th part, and as
+        much is left for whoever comes next. Requests of nobody in particular have no share.
+        """
+
+    async def stop(self, id: str) -> None:
+        """End an unclaimed request at once, ask the worker of a claimed one to; no effect after the end."""
+
+    async def place(self, id: str) -> int | None:
+        """How many requests are to be served before this one; None when it is claimed, ended or unknown."""
+
+    def events(self, id: str, after: str = "0-0") -> AsyncIterator[tuple[str, Event]]:
+        """Every event behind the cursor `after` as (cursor, event), those to come included, up to the terminal one.
+
+        An iterator over an id that nobody submits waits until it is cancelled or closed.
+        """
+
+    async def history(self, id: str) -> list[tuple[str, Event]]:
+        """Every event so far as (cursor, event); empty when there is none or the stream has expired."""
+
+    async def exists(self, id: str) -> bool:
+        """Whether the wire knows this id: it is queued, claimed, or its stream has not yet expired."""
+
+    async def fail(self, id: str, failure: Failed) -> bool:
+        """End a request that no live worker owns, even one the wire never saw. False when owned or ended."""
+
+    async def queue_length(self, base: str) -> int:
+        """How many requests of all classes wait for `base`; claimed ones do not count."""
+
+    async def heartbeats(self, base: str) -> list[Heartbeat]:
+        """What the live workers of `base` told last, in order of their names."""
+
+    # the recorder
+
+    async def finished(
+        self, consumer: str, count: int, block_ms: int
+    ) -> list[tuple[str, Generate | Probe | None, Terminal]]:
+        """Ended requests to record, as (entry, request, terminal event); waits up to `block_ms` for one.
+
+        A new wire first gives out again what `consumer` read and did not commit, and any consumer gets what
+        another left uncommitted for `RETRY_MS`. The request is None when `fail` ended an id that was never queued.
+        """
+
+    async def committed(self, entry: str, id: str, ttl_seconds: int) -> None:
+        """Tell that an entry of `finished` is safe elsewhere; the answer's stream expires after `ttl_seconds`."""
+
+    # a worker
+
+    async def claim(
+        self,
+        base: str,
+        worker: str,
+        fingerprint: str,
+        room: Room,
+        lease_seconds: float,
+        held: Collection[str] = (),
+    ) -> list[Claim]:
+        """Own as many requests as there is `room` for; its guests are of tenants that are not `held`.
+
+        Chat comes before evaluation, which is its turn after `EVALUATION_PATIENCE` chats; in a class those whose
+        lease has ended before new ones; among these the tenant that has been served least, in order of arrival.
+
+        An answer that has streamed goes only to a worker of its fingerprint. A suspect comes before all others, as
+        the only claim of its call, for the worker to be alone with. Ends on the way what nobody can
+        answer any more: requests stopped by their reader, given up after `ALONE_ATTEMPTS`, of a fingerprint that
+        no live worker has had for `ORPHAN_LEASES`, or written by another version of the wire.
+        """
+
+    async def renew(self, claim: Claim) -> Receipt:
+        """Begin the lease anew; false when another worker owns the request or it has ended."""
+
+    async def append(self, claim: Claim, events: Sequence[Event], after: int | None = None) -> Receipt:
+        """Write events as `Write` says; false, and nothing written, when the claim is lost."""
+
+    async def append_all(self, writes: Sequence[Write]) -> list[Receipt]:
+        """Do many appends in one round trip; each stands alone. Receipts in the order of `writes`."""
+
+    async def finish(self, claim: Claim, terminal: Terminal, after: int | None = None) -> Receipt:
+        """Append the terminal event, tell the recorder and leave the queue, in one transaction."""
+
+    async def release(self, claim: Claim, crashed: bool = False) -> None:
+        """End the lease now, for another worker to go on. Counts as the end of a worker only if `crashed`."""
+
+    def stops(self) -> AsyncIterator[str]:
+        """Ids that readers stop while they are claimed. May miss some: `Receipt.stopping` never does."""
+
+    def arrivals(self, base: str) -> AsyncIterator[str]:
+        """Ids that become claimable. May miss some: ask `claim` now and then even when nothing arrives."""
+
+    async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
+        """Show that a worker lives; forgotten after `ttl_seconds`."""
+
+    async def depart(self, base: str, worker: str) -> None:
+        """Take a worker's heartbeat away at once."""
+
+    async def aclose(self) -> None:
+        """Let go of connections and end every iterator that waits."""
+
+
+def check_id(id: str) -> str:
+    """`id` itself; raises ValueError when it cannot be part of a key."""
+    if not _ID.fullmatch(id) or id in _RESERVED:
+        raise ValueError(f"generation id {id[:80]!r} is not 1 to 64 letters, digits, hyphens or underscores")
+    return id
+
+
+def tenant_of(request: Request) -> str:
+    """Who is served by `request`; nobody in particular by a probe."""
+    return request.tenant if isinstance(request, Generate) else ""
+
+
+def position_of(cursor: str) -> Position:
+    """A cursor as two numbers. Raises ValueError when it is not of the form ``12-0``, or beyond every stream."""
+    first, _, second = cursor.partition("-")
+    try:
+        return whole(first, LAST_NUMBER), whole(second, LAST_NUMBER)
+    except ValueError as error:
+        raise ValueError(f"cursor {cursor[:80]!r} is not of the form 12-0: {error}") from None
+
+
+def resume_of(events: Sequence[Event]) -> Resume | None:
+    """What `events` have streamed, None when they hold no token."""
+    deltas = [event for event in events if isinstance(event, Delta)]
+    token_ids = tuple(token for delta in deltas for token in delta.token_ids)
+    return Resume(token_ids, sum(len(delta.text) for delta in deltas)) if token_ids else None
+
+
+def verdict(id: str, doom: str) -> Terminal:
+    """The terminal event of a request that nobody will answer, by the name of its doom."""
+    return Finished(id, "stopped") if doom == "stopped" else Failed(id, doom, _SENTENCES[doom])
+
+
+_SENTENCES: Final[dict[str, str]] = {
+    "worker_lost": "Five workers ended while they answered nothing but this. Change the prompt or try again later.",
+    "fingerprint_changed": "The worker that began this answer has gone and no other computes alike. Send it again.",
+    "invalid_request": "This request was written by another version of the site. Reload the page and send it again.",
+    "internal": "This answer was written by another version of the site. Reload the page and send it again.",
+}

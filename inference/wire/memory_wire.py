@@ -1,0 +1,309 @@
+"""The wire inside one process: the twin of `inference.wire.redis_wire` that tests use where no Redis is needed.
+
+It keeps the same contract with plain dictionaries; one event loop, no persistence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from inference.wire.contract import (
+    RETRY_MS,
+    Claim,
+    QueueFull,
+    Receipt,
+    ShareTaken,
+    Write,
+    check_id,
+    position_of,
+    resume_of,
+    tenant_of,
+    verdict,
+)
+from inference.wire.memory_line import MemoryLine, Waiting
+from inference.wire.protocol import (
+    CLASSES,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Heartbeat,
+    Probe,
+    QueueClass,
+    Request,
+    Terminal,
+    is_terminal,
+)
+from inference.wire.room import Room
+
+
+@dataclass
+class _Ended:
+    """A terminal event for the recorders. `reader` has read it, at time `read`, and not yet committed it."""
+
+    request: Request | None
+    terminal: Terminal
+    reader: str = ""
+    read: float = 0.0
+
+
+class MemoryWire:
+    """The wire that `inference.wire.contract.Wire` describes, without a server. `clock` tells seconds.
+
+    `weights` are the shares of tenants, by their name or kind, in what is claimed.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic, weights: Mapping[str, float] | None = None) -> None:
+        self._clock = clock
+        self._requests = MemoryLine(clock, weights)
+        self._streams: dict[str, list[Event]] = {}
+        self._expiries: dict[str, float] = {}
+        self._ended: dict[str, _Ended] = {}
+        self._entries = itertools.count(1)
+        self._heartbeats: dict[tuple[str, str], tuple[float, Heartbeat]] = {}
+        self._channels: dict[str, set[asyncio.Queue[str]]] = {}
+        self._waiters: set[asyncio.Future[None]] = set()
+        self._closed = False
+
+    async def aclose(self) -> None:
+        self._closed = True
+        self._wake()
+
+    async def __aenter__(self) -> MemoryWire:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    # the site
+
+    async def submit(self, request: Request, base: str, queue_class: QueueClass, limit: int) -> None:
+        if await self.exists(check_id(request.id)):
+            return
+        counted = CLASSES[: CLASSES.index(queue_class) + 1]
+        waiting = sum(len(self._requests.of(base, each)) for each in counted)
+        if waiting >= limit:
+            raise QueueFull(waiting, limit)
+        if (own := self._requests.num_fresh(tenant_of(request), base, queue_class)) >= limit - waiting:
+            raise ShareTaken(own, waiting, limit)
+        self._requests.enter(request, base, queue_class)
+        self._publish(f"arrivals:{base}", request.id)
+
+    async def stop(self, id: str) -> None:
+        waiting = self._requests.get(check_id(id))
+        if waiting and self._requests.is_leased(waiting):
+            waiting.stopping = True
+            self._publish("stops", id)
+        elif waiting:
+            self._end(id, Finished(id, "stopped"))
+
+    async def place(self, id: str) -> int | None:
+        mine = self._requests.get(check_id(id))
+        if mine is None or self._requests.is_leased(mine):
+            return None
+        line = [waiting for queue_class in CLASSES for waiting in self._requests.of(mine.base, queue_class)]
+        return line.index(mine)
+
+    async def events(self, id: str, after: str = "0-0") -> AsyncIterator[tuple[str, Event]]:
+        check_id(id)
+        number, second = position_of(after)
+        number += second > 0
+        while not self._closed:
+            for event in self._stream(id)[number:]:
+                number += 1
+                yield f"{number}-0", event
+                if is_terminal(event):
+                    return
+            if len(self._stream(id)) <= number:
+                await self._change()
+
+    async def history(self, id: str) -> list[tuple[str, Event]]:
+        return [(f"{number}-0", event) for number, event in enumerate(self._stream(check_id(id)), 1)]
+
+    async def exists(self, id: str) -> bool:
+        return check_id(id) in self._requests or bool(self._stream(id))
+
+    async def fail(self, id: str, failure: Failed) -> bool:
+        waiting = self._requests.get(check_id(id))
+        if self._requests.is_leased(waiting) if waiting else self._stream(id):
+            return False
+        self._end(id, failure)
+        return True
+
+    async def queue_length(self, base: str) -> int:
+        return sum(len(self._requests.of(base, queue_class)) for queue_class in CLASSES)
+
+    async def heartbeats(self, base: str) -> list[Heartbeat]:
+        now = self._clock()
+        beats = sorted(self._heartbeats.items())
+        return [beat for (of, _), (expiry, beat) in beats if of == base and expiry > now]
+
+    # the recorder
+
+    async def finished(
+        self, consumer: str, count: int, block_ms: int
+    ) -> list[tuple[str, Generate | Probe | None, Terminal]]:
+        if not any(self._is_unread(ended) for ended in self._ended.values()):
+            await self._change(block_ms / 1000)
+        unread = [(entry, ended) for entry, ended in self._ended.items() if self._is_unread(ended)][:count]
+        for _, ended in unread:
+            ended.reader, ended.read = consumer, self._clock()
+        return [(entry, ended.request, ended.terminal) for entry, ended in unread]
+
+    async def committed(self, entry: str, id: str, ttl_seconds: int) -> None:
+        self._ended.pop(entry, None)
+        self._expiries[id] = self._clock() + ttl_seconds
+
+    def _is_unread(self, ended: _Ended) -> bool:
+        return not ended.reader or self._clock() - ended.read >= RETRY_MS / 1000
+
+    # a worker
+
+    async def claim(
+        self,
+        base: str,
+        worker: str,
+        fingerprint: str,
+        room: Room,
+        lease_seconds: float,
+        held: Collection[str] = (),
+    ) -> list[Claim]:
+        for waiting, doom in self._requests.doomed(base, fingerprint, lease_seconds):
+            claim = self._take(waiting, fingerprint, lease_seconds)
+            await self.finish(claim, verdict(claim.id, doom))
+        suspect = self._requests.suspect(base, fingerprint, lease_seconds)
+        if suspect and room:
+            return [replace(self._take(suspect, fingerprint, lease_seconds), is_alone=True)]
+        claims: list[Claim] = []
+        for turn in range(room.total + room.chat):
+            first = self._requests.next(base, fingerprint, lease_seconds, is_chat_only=turn >= room.total)
+            if first is None:
+                break
+            claims.append(self._take(first, fingerprint, lease_seconds))
+        hosts = {*held, *(tenant_of(claim.request) for claim in claims if claim.queue_class == "chat")}
+        for guest in self._requests.guests(base, fingerprint, lease_seconds, hosts)[: room.guests]:
+            claims.append(self._take(guest, fingerprint, lease_seconds))
+        return claims
+
+    def _take(self, waiting: Waiting, fingerprint: str, lease: float) -> Claim:
+        self._requests.take(waiting, lease)
+        stream = self._stream(waiting.request.id)
+        return Claim(
+            id=waiting.request.id,
+            request=waiting.request,
+            token=waiting.token,
+            attempts=waiting.attempts,
+            resumed=resume_of(stream),
+            length=len(stream),
+            fingerprint=fingerprint,
+            lease_seconds=lease,
+            queue_class=waiting.queue_class,
+        )
+
+    async def renew(self, claim: Claim) -> Receipt:
+        if waiting := self._owned(claim):
+            waiting.deadline = self._clock() + claim.lease_seconds
+        return self._receipt(claim)
+
+    async def append(self, claim: Claim, events: Sequence[Event], after: int | None = None) -> Receipt:
+        return self._write(Write(claim, tuple(events), after))
+
+    async def append_all(self, writes: Sequence[Write]) -> list[Receipt]:
+        return [self._write(write) for write in writes]
+
+    async def finish(self, claim: Claim, terminal: Terminal, after: int | None = None) -> Receipt:
+        return await self.append(claim, [terminal], after)
+
+    def _write(self, write: Write) -> Receipt:
+        claim, stream = write.claim, self._stream(write.claim.id)
+        after = len(stream) if write.after is None else write.after
+        waiting = self._owned(claim)
+        if waiting is None or after > len(stream):
+            return self._receipt(claim)
+        if write.has_tokens:
+            waiting.fingerprint = waiting.fingerprint or claim.fingerprint
+        events = write.events[:-1] if write.terminal else write.events
+        fresh = events[len(stream) - after :]
+        if write.has_tokens and fresh:
+            waiting.strikes = 0
+        self._streams.setdefault(claim.id, []).extend(fresh)
+        if write.terminal:
+            self._end(claim.id, write.terminal)
+            return Receipt(True, length=len(self._stream(claim.id)))
+        self._wake()
+        return self._receipt(claim)
+
+    async def release(self, claim: Claim, crashed: bool = False) -> None:
+        if waiting := self._owned(claim):
+            waiting.token, waiting.deadline = "", self._clock()
+            waiting.attempts -= not crashed
+            waiting.strikes = max(0, waiting.strikes - (not crashed))
+            self._publish(f"arrivals:{waiting.base}", claim.id)
+
+    def stops(self) -> AsyncIterator[str]:
+        return self._messages("stops")
+
+    def arrivals(self, base: str) -> AsyncIterator[str]:
+        return self._messages(f"arrivals:{base}")
+
+    async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
+        self._heartbeats[heartbeat.base, heartbeat.worker] = (self._clock() + ttl_seconds, heartbeat)
+        if heartbeat.fingerprint:
+            self._requests.see(heartbeat.base, heartbeat.fingerprint)
+
+    async def depart(self, base: str, worker: str) -> None:
+        self._heartbeats.pop((base, worker), None)
+
+    # inside
+
+    def _stream(self, id: str) -> list[Event]:
+        if self._expiries.get(id, float("inf")) <= self._clock():
+            self._streams.pop(id, None)
+        return self._streams.get(id, [])
+
+    def _owned(self, claim: Claim) -> Waiting | None:
+        waiting = self._requests.get(claim.id)
+        return waiting if waiting and waiting.token == claim.token else None
+
+    def _receipt(self, claim: Claim) -> Receipt:
+        waiting = self._owned(claim)
+        return Receipt(True, waiting.stopping, len(self._stream(claim.id))) if waiting else Receipt(False)
+
+    def _end(self, id: str, terminal: Terminal) -> None:
+        waiting = self._requests.end(id, terminal.stats)
+        self._streams.setdefault(id, []).append(terminal)
+        self._ended[f"{next(self._entries)}-0"] = _Ended(waiting.request if waiting else None, terminal)
+        self._wake()
+
+    def _publish(self, channel: str, id: str) -> None:
+        for queue in self._channels.get(channel, ()):
+            queue.put_nowait(id)
+
+    async def _messages(self, channel: str) -> AsyncIterator[str]:
+        queue: asyncio.Queue[str] = asyncio.Queue()
+        self._channels.setdefault(channel, set()).add(queue)
+        try:
+            while True:
+                yield await queue.get()
+        finally:
+            self._channels[channel].discard(queue)
+
+    def _wake(self) -> None:
+        waiters: Iterator[asyncio.Future[None]] = iter(self._waiters)
+        self._waiters = set()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    async def _change(self, seconds: float | None = None) -> None:
+        """Return when any stream has grown, or after `seconds`."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        try:
+            await asyncio.wait([waiter], timeout=seconds)
+        finally:
+            self._waiters.discard(waiter)

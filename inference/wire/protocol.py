@@ -1,0 +1,273 @@
+"""The wire: every message between the site and a worker, as frozen dataclasses.
+
+Both houses import this module, so it knows neither Django nor torch. A message is one JSON object whose
+``kind`` names its class; `encode` writes it and `decode` reads it back, refusing what it does not know.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+QueueClass = Literal["chat", "evaluation"]
+Reason = Literal["done", "length", "stopped"]
+"""Why an answer ended: its own end or a stop string, `max_tokens` or the context, or a reader's stop."""
+
+CLASSES: Final[tuple[QueueClass, ...]] = ("chat", "evaluation")
+"""The classes of request in order of priority."""
+
+
+class ProtocolError(ValueError):
+    """A message that this version of the wire cannot read."""
+
+
+@dataclass(frozen=True)
+class Message:
+    """One turn of a conversation. `role` is system, user or assistant."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Component:
+    """One of several adapters that answer together: what it adds to the base is multiplied by `weight`."""
+
+    digest: str
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class AdapterRef:
+    """Which weights answer, by content: `digest` is the SHA-256 of `inference.adapters.identity`, in hex.
+
+    `template` is the adapter's own prompt with literal ``{field}`` placeholders, empty when it has none. With
+    `components` it is their weighted sum, whose `digest` is the `composed_digest` of them.
+    """
+
+    digest: str
+    template: str = ""
+    fields: tuple[str, ...] = ()
+    components: tuple[Component, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are chosen. `temperature` 0 is greedy; `seed` None lets the worker draw one and report it."""
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    max_tokens: int = 256
+    min_tokens: int = 0
+    ignore_eos: bool = False
+    logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Generate:
+    """A request for one answer. Exactly one of `messages`, `prompt` and `inputs` is given.
+
+    `prompt` is taken as it is, behind the base's opening token where it has one; `messages` go through the
+    adapter's template where it has one, else through the base's chat template; `inputs` fills the adapter's own
+    template.
+    """
+
+    id: str
+    adapter: AdapterRef | None = None
+    messages: tuple[Message, ...] | None = None
+    prompt: str | None = None
+    inputs: dict[str, str] | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    tenant: str = ""
+    created: float = 0.0
+    owner: str = ""
+    """Who asked, where `tenant` stands for several who share their turns; they share nothing else."""
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A request to prove that an adapter loads and changes the base's logits on a fixed prompt."""
+
+    id: str
+    adapter: AdapterRef
+    created: float = 0.0
+
+
+Request = Generate | Probe
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What happens to a claimed request before its first token: `state` is claimed, loading or running."""
+
+    id: str
+    state: Literal["claimed", "loading", "running"]
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A chosen token, its text, its log-probability, and the `top` alternatives as (text, logprob)."""
+
+    token: str
+    token_id: int
+    logprob: float
+    top: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Delta:
+    """A piece of an answer: whole characters only, with the ids of the tokens generated since the last delta.
+
+    `token_ids` may run ahead of `text` while a character is incomplete, or a stop string is still possible.
+    """
+
+    id: str
+    text: str
+    token_ids: tuple[int, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Stats:
+    """What an answer cost, and what it takes to repeat it. Times are in milliseconds."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    queue_ms: float = 0.0
+    load_ms: float = 0.0
+    first_token_ms: float = 0.0
+    total_ms: float = 0.0
+    tokens_per_second: float = 0.0
+    seed: int | None = None
+    digest: str = ""
+    fingerprint: str = ""
+    dropped_turns: int = 0
+    takeovers: int = 0
+    cached_tokens: int = 0
+    """Tokens of the prompt that were in the prefix cache from earlier prompts of the same tenant."""
+    logit_delta: float | None = None
+    """Largest change of a logit that a probed adapter made; None for answers."""
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The terminal entry of an answer that ended well."""
+
+    id: str
+    reason: Reason
+    stats: Stats = field(default_factory=Stats)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The terminal entry of an answer that could not be given.
+
+    `code` is for programs (see `inference.wire.failures`), `error` one sentence that says what to do next.
+    """
+
+    id: str
+    code: str
+    error: str
+    stats: Stats = field(default_factory=Stats)
+
+
+Event = Progress | Delta | Finished | Failed
+Terminal = Finished | Failed
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """What a live worker tells every `HEARTBEAT_SECONDS`, kept in Redis with a short expiry."""
+
+    worker: str
+    base: str
+    ready: bool
+    fingerprint: str = ""
+    on_device: tuple[str, ...] = ()
+    in_host: tuple[str, ...] = ()
+    running: int = 0
+    waiting: int = 0
+    free_blocks: int = 0
+    total_blocks: int = 0
+    named_blocks: int = 0
+    """Blocks that hold the beginnings of prompts for whoever asks with the same."""
+    drafted_tokens: int = 0
+    """Tokens that were guessed since the worker's start, of which `accepted_tokens` were right."""
+    accepted_tokens: int = 0
+    context_length: int = 0
+    max_rank: int = 0
+    self_check: str = ""
+    time: float = 0.0
+    loads: int = 0
+    """How often an adapter was put on the device since the worker started."""
+    reloads: int = 0
+    """How many of these had been there before: slots change hands too fast when this grows as fast as `loads`."""
+    adapter_loads: tuple[tuple[str, int], ...] = ()
+    """The digests that were loaded most often, and how often."""
+    preempted: int = 0
+    """How often a request lost its blocks because others grew."""
+    displaced: int = 0
+    """How often a request gave way to one of more urgent a class or of a tenant that had none."""
+
+
+_NESTED: Final[dict[str, Any]] = {
+    "adapter": AdapterRef,
+    "sampling": Sampling,
+    "stats": Stats,
+}
+_LISTS: Final[dict[str, Any]] = {"messages": Message, "logprobs": TokenLogprob, "components": Component}
+_KINDS: Final[dict[str, Any]] = {
+    cls.__name__.lower(): cls for cls in (Generate, Probe, Progress, Delta, Finished, Failed, Heartbeat)
+}
+
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=vars)
+"""What is no JSON value is a message inside a message: its fields."""
+
+
+def encode(message: Request | Event | Heartbeat) -> str:
+    """Write `message` as one JSON object."""
+    return _ENCODER.encode({"kind": type(message).__name__.lower(), **vars(message)})
+
+
+def decode(text: str | bytes) -> Any:
+    """Read a message back, in the class that its ``kind`` names.
+
+    Raises `ProtocolError` for text that is not JSON, for an unknown kind and for missing or unknown fields.
+    """
+    try:
+        data = json.loads(text)
+        return _build(_KINDS[data.pop("kind")], data)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise ProtocolError(f"unreadable message {str(text)[:80]!r}: {error}") from error
+
+
+def is_terminal(event: Event) -> bool:
+    """Whether `event` ends its stream."""
+    return isinstance(event, Finished | Failed)
+
+
+def _build(cls: Any, data: dict[str, Any]) -> Any:
+    """Make a `cls` of plain JSON values; unknown keys raise TypeError in its constructor."""
+    return cls(**{key: _value(cls, key, value) for key, value in data.items()})
+
+
+def _value(cls: Any, key: str, value: Any) -> Any:
+    if isinstance(value, dict) and key in _NESTED:
+        return _build(_NESTED[key], value)
+    if isinstance(value, list):
+        item = _LISTS.get(key) if cls is not Sampling else None
+        return tuple(_build(item, each) if item else _tuple(each) for each in value)
+    return value
+
+
+def _tuple(value: Any) -> Any:
+    return tuple(_tuple(each) for each in value) if isinstance(value, list) else value

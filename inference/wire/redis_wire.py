@@ -1,0 +1,316 @@
+"""The wire over Redis Streams: one round trip a call, every decision inside a script.
+
+It knows the keys and who may write; `inference.wire.redis_reader` tails the answers, `inference.wire.redis_finished`
+reads what has ended, and `inference.wire.scripts` holds the transactions. One `RedisWire` serves one event loop.
+"""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from typing import Any, Final
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import ExponentialBackoff
+from redis.exceptions import NoScriptError, RedisError
+
+from inference.wire import scripts as wire_scripts
+from inference.wire.contract import (
+    ALONE_ATTEMPTS,
+    EVALUATION_PATIENCE,
+    ORPHAN_LEASES,
+    SUSPECT_AFTER,
+    Claim,
+    QueueFull,
+    Receipt,
+    ShareTaken,
+    WireError,
+    Write,
+    check_id,
+    resume_of,
+    tenant_of,
+    verdict,
+)
+from inference.wire.protocol import (
+    CLASSES,
+    Event,
+    Failed,
+    Finished,
+    Generate,
+    Heartbeat,
+    Probe,
+    ProtocolError,
+    QueueClass,
+    Request,
+    Terminal,
+    decode,
+    encode,
+)
+from inference.wire.redis_finished import FINISHED, RECORDERS, FinishedReader
+from inference.wire.redis_messages import messages
+from inference.wire.redis_reader import LONGEST_BLOCK_MS, Reader, read_entries
+from inference.wire.room import Room
+
+STOPS: Final = "generation:stops"
+MAX_CONNECTIONS: Final = 64
+
+
+class RedisWire:
+    """The wire that `inference.wire.contract.Wire` describes, over the Redis server behind `client`.
+
+    `weights` are the shares of tenants, by their name or kind, in what is claimed.
+    """
+
+    def __init__(self, client: Redis, weights: Mapping[str, float] | None = None) -> None:
+        if not client.connection_pool.connection_kwargs.get("decode_responses"):
+            raise WireError("RedisWire reads text: give it a client made with decode_responses=True")
+        self._client = client
+        self._weights = json.dumps(dict(weights or {}))
+        self._reader = Reader(client)
+        self._finished = FinishedReader(client)
+        self._submit = client.register_script(wire_scripts.SUBMIT)
+        self._stop = client.register_script(wire_scripts.STOP)
+        self._fail = client.register_script(wire_scripts.FAIL)
+        self._place = client.register_script(wire_scripts.PLACE)
+        self._waiting = client.register_script(wire_scripts.WAITING)
+        self._claim = client.register_script(wire_scripts.CLAIM)
+        self._renew = client.register_script(wire_scripts.RENEW)
+        self._append = client.register_script(wire_scripts.APPEND)
+        self._release = client.register_script(wire_scripts.RELEASE)
+        self._beat = client.register_script(wire_scripts.BEAT)
+
+    @classmethod
+    def connect(cls, url: str, weights: Mapping[str, float] | None = None) -> RedisWire:
+        """A wire with its own connections to the server at `url`; it connects when first used."""
+        retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)
+        # A burst of calls waits for a connection; the ordinary pool would refuse those past its hundredth.
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=MAX_CONNECTIONS,
+            timeout=20,
+            decode_responses=True,
+            protocol=2,
+            retry=retry,
+            socket_timeout=10,
+        )
+        return cls(Redis.from_pool(pool), weights)
+
+    async def aclose(self) -> None:
+        await self._reader.aclose()
+        await self._client.aclose()
+
+    async def __aenter__(self) -> RedisWire:
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.aclose()
+
+    # the site
+
+    async def submit(self, request: Request, base: str, queue_class: QueueClass, limit: int) -> None:
+        args: list[str | int] = [check_id(request.id), encode(request), limit, tenant_of(request)]
+        counted = queue_keys(base)[: CLASSES.index(queue_class) + 1]
+        if refused := await _answer(self._submit([queue_key(base, queue_class), *counted], args)):
+            waiting, own = refused
+            raise ShareTaken(own, waiting, limit) if waiting < limit else QueueFull(waiting, limit)
+
+    async def stop(self, id: str) -> None:
+        await _answer(self._stop([], [check_id(id), encode(Finished(id, "stopped"))]))
+
+    async def place(self, id: str) -> int | None:
+        place = await _answer(self._place([], [check_id(id), *CLASSES]))
+        return None if place < 0 else int(place)
+
+    def events(self, id: str, after: str = "0-0") -> AsyncIterator[tuple[str, Event]]:
+        return self._reader.events(stream_key(id), after)
+
+    async def history(self, id: str) -> list[tuple[str, Event]]:
+        raw = await _answer(self._client.xrange(stream_key(id)))
+        try:
+            return read_entries(raw)
+        except ProtocolError as error:
+            raise WireError(f"answer {id} was written by another version: {error}") from error
+
+    async def exists(self, id: str) -> bool:
+        return bool(await _answer(self._client.exists(stream_key(id), f"{stream_key(id)}:claim")))
+
+    async def fail(self, id: str, failure: Failed) -> bool:
+        return bool(await _answer(self._fail([], [check_id(id), encode(failure)])))
+
+    async def queue_length(self, base: str) -> int:
+        return int(await _answer(self._waiting(queue_keys(base), [])))
+
+    async def heartbeats(self, base: str) -> list[Heartbeat]:
+        names: list[str] = sorted(await _answer(self._client.zrange(f"worker:{base}", 0, -1)))
+        if not names:
+            return []
+        beats = await _answer(self._client.mget([heartbeat_key(base, name) for name in names]))
+        # A worker of another version is of no use to this site: as good as not there.
+        return [beat for each in beats if each and (beat := _readable(each))]
+
+    # the recorder
+
+    async def finished(
+        self, consumer: str, count: int, block_ms: int
+    ) -> list[tuple[str, Generate | Probe | None, Terminal]]:
+        entries = await _answer(self._finished.read(consumer, count, min(block_ms, LONGEST_BLOCK_MS)))
+        return [_ended(*entry) for entry in entries]
+
+    async def committed(self, entry: str, id: str, ttl_seconds: int) -> None:
+        pipe = self._client.pipeline(transaction=True)
+        pipe.xack(FINISHED, RECORDERS, entry)
+        pipe.xdel(FINISHED, entry)
+        pipe.expire(stream_key(id), ttl_seconds)
+        await _answer(pipe.execute())
+
+    # a worker
+
+    async def claim(
+        self,
+        base: str,
+        worker: str,
+        fingerprint: str,
+        room: Room,
+        lease_seconds: float,
+        held: Collection[str] = (),
+    ) -> list[Claim]:
+        token = uuid.uuid4().hex
+        args: list[str | int] = [worker, fingerprint, _ms(lease_seconds), token, SUSPECT_AFTER, ORPHAN_LEASES]
+        args += [EVALUATION_PATIENCE, room.total, room.chat, room.guests, self._weights, json.dumps(list(held))]
+        args += [ALONE_ATTEMPTS]
+        taken = await _answer(self._claim([f"generation:fingerprints:{base}", *queue_keys(base)], args))
+        claims = [await self._open(each, token, fingerprint, lease_seconds) for each in taken]
+        return [claim for claim in claims if claim]
+
+    async def _open(self, taken: list[Any], token: str, fingerprint: str, lease: float) -> Claim | None:
+        """The claim on one request that the script took, or None after ending one that is doomed."""
+        id, text, attempts, doom, length, queue = taken
+        request, streamed = _readable(text), list[Event]()
+        try:
+            raw = await _answer(self._client.xrange(stream_key(id))) if length else []
+            streamed = [event for _, event in read_entries(raw)]
+        except ProtocolError:
+            request = None
+        is_alone, doom = doom == "alone", "" if doom == "alone" else doom
+        doom = doom or ("" if request else "invalid_request")
+        queue_class: QueueClass = queue.rpartition(":")[2]
+        resumed = resume_of(streamed)
+        claim = Claim(id, request, token, attempts, resumed, length, fingerprint, lease, queue_class, is_alone)
+        if not doom:
+            return claim
+        await self.finish(claim, verdict(id, doom))
+        return None
+
+    async def renew(self, claim: Claim) -> Receipt:
+        return _receipt(await _answer(self._renew([], [claim.id, claim.token, _ms(claim.lease_seconds)])))
+
+    async def append(self, claim: Claim, events: Sequence[Event], after: int | None = None) -> Receipt:
+        return (await self.append_all([Write(claim, tuple(events), after)]))[0]
+
+    async def finish(self, claim: Claim, terminal: Terminal, after: int | None = None) -> Receipt:
+        return await self.append(claim, [terminal], after)
+
+    async def append_all(self, writes: Sequence[Write]) -> list[Receipt]:
+        if not writes:
+            return []
+        answers = await _answer(self._append_each(writes))
+        missing = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if missing:
+            await _answer(self._client.script_load(wire_scripts.APPEND))
+            again = await _answer(self._append_each([writes[number] for number in missing]))
+            for number, answer in zip(missing, again, strict=True):
+                answers[number] = answer
+        return [_receipt(_sound(answer)) for answer in answers]
+
+    async def _append_each(self, writes: Sequence[Write]) -> list[Any]:
+        """What Redis answers to each write, or its error. redis-py's own way would ask first, before every pass,
+        whether the script is there."""
+        pipe = self._client.pipeline(transaction=False)
+        for write in writes:
+            pipe.evalsha(self._append.sha, 0, *_append_args(write))
+        return list(await pipe.execute(raise_on_error=False))
+
+    async def release(self, claim: Claim, crashed: bool = False) -> None:
+        await _answer(self._release([], [claim.id, claim.token, int(crashed)]))
+
+    def stops(self) -> AsyncIterator[str]:
+        return messages(self._client, STOPS)
+
+    def arrivals(self, base: str) -> AsyncIterator[str]:
+        return messages(self._client, *queue_keys(base))
+
+    async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
+        base, worker = heartbeat.base, heartbeat.worker
+        keys = [heartbeat_key(base, worker), f"worker:{base}", f"generation:fingerprints:{base}"]
+        await _answer(self._beat(keys, [encode(heartbeat), worker, heartbeat.fingerprint, _ms(ttl_seconds)]))
+
+    async def depart(self, base: str, worker: str) -> None:
+        await _answer(self._client.delete(heartbeat_key(base, worker)))
+
+
+def stream_key(id: str) -> str:
+    return f"generation:{check_id(id)}"
+
+
+def queue_key(base: str, queue_class: QueueClass) -> str:
+    return f"generation:queue:{base}:{queue_class}"
+
+
+def queue_keys(base: str) -> list[str]:
+    return [queue_key(base, queue_class) for queue_class in CLASSES]
+
+
+def heartbeat_key(base: str, worker: str) -> str:
+    return f"worker:{base}:{worker}"
+
+
+async def _answer(awaited: Awaitable[Any]) -> Any:
+    """What Redis answers; any refusal or lost connection as a `WireError`."""
+    try:
+        return await awaited
+    except (RedisError, OSError) as error:
+        raise WireError(f"Redis does not serve the wire: {error}") from error
+
+
+def _sound(answer: Any) -> Any:
+    """An answer of a pipeline; one that is an error as a `WireError`."""
+    if isinstance(answer, Exception):
+        raise WireError(f"Redis does not serve the wire: {answer}") from answer
+    return answer
+
+
+def _append_args(write: Write) -> list[str | int]:
+    claim, terminal = write.claim, write.terminal
+    events = write.events[:-1] if terminal else write.events
+    return [
+        claim.id,
+        claim.token,
+        -1 if write.after is None else write.after,
+        claim.fingerprint if write.has_tokens else "",
+        encode(terminal) if terminal else "",
+        *map(encode, events),
+    ]
+
+
+def _receipt(answer: Sequence[int]) -> Receipt:
+    held, stopping, length = answer
+    return Receipt(bool(held), bool(stopping), int(length))
+
+
+def _ended(entry: str, fields: dict[str, str]) -> tuple[str, Generate | Probe | None, Terminal]:
+    terminal = _readable(fields["terminal"]) or verdict(fields["id"], "internal")
+    return entry, _readable(fields["request"]), terminal
+
+
+def _readable(text: str) -> Any:
+    """The message, or None when there is none or another version of the wire wrote it."""
+    try:
+        return decode(text) if text else None
+    except ProtocolError:
+        return None
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

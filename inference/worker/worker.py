@@ -1,0 +1,336 @@
+"""One worker: an asyncio loop that owns the wire, beside one thread that owns the device.
+
+The loop claims what the engine has room for, keeps the leases, writes what the engine says and carries stops
+to it. The device never waits for the wire: while Redis is away decoding goes on and its words gather here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Final
+
+from inference.wire.contract import Claim, Receipt, Wire, WireError, Write, tenant_of
+from inference.wire.protocol import Failed, Finished, Heartbeat, Progress
+from inference.wire.room import Room
+from inference.worker.device_thread import DeviceThread, Report, SteppedEngine
+from inference.worker.patience import Patience
+from inference.worker.running import Running
+
+HEARTBEAT_SECONDS: Final = 2.0
+HEARTBEAT_TTL: Final = 7.0
+COALESCE_SECONDS: Final = 0.025
+COALESCED_ROWS: Final = 8
+"""Past so many answers at once words gather for longer, in proportion to their number."""
+LONGEST_COALESCE: Final = 0.1
+POLL_SECONDS: Final = 1.0
+"""How often the queue is looked at when nobody says that something arrived: leases end without a word."""
+FAREWELL_SECONDS: Final = 3.0
+CANCEL_SECONDS: Final = 0.5
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WorkerConfig:
+    """Whom the worker serves: the queue of `base`, under its own `name`, with leases of `lease_seconds`.
+
+    A device that is in one step for `stall_seconds` has failed.
+    """
+
+    base: str
+    name: str
+    lease_seconds: float = 10.0
+    stall_seconds: float = 180.0
+
+
+class Worker:
+    """Serves `wire` with the engine that `make` gives, until `close` is called or the device fails."""
+
+    def __init__(self, wire: Wire, make: Callable[[], SteppedEngine], config: WorkerConfig) -> None:
+        self._wire = wire
+        self._config = config
+        self._device = DeviceThread(make, self._on_report, self._on_crash)
+        self._running: dict[str, Running] = {}
+        self._report: Report | None = None
+        self._loaded = asyncio.Event()
+        self._ending = asyncio.Event()
+        self._crash: BaseException | None = None
+        self._arrived = asyncio.Event()
+        self._dirty = asyncio.Event()
+        self._urgent = asyncio.Event()
+        self._beat_now = asyncio.Event()
+        self._renewed = time.monotonic()
+        self._patience = Patience(config.name)
+
+    async def run(self) -> int:
+        """Serve; returns 0 after `close`, 1 when the device or the worker itself failed."""
+        self._device.start()
+        tasks = [asyncio.create_task(each()) for each in self._duties()]
+        ending = asyncio.create_task(self._ending.wait())
+        done, _ = await asyncio.wait([ending, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        await _cancel({ending, *tasks})
+        for task in done - {ending}:
+            self._crash = self._crash or task.exception()
+        self._device.close()
+        await self._say_farewell()
+        if self._crash:
+            log.error("crashed worker=%s error=%r", self._config.name, self._crash, exc_info=self._crash)
+        return 1 if self._crash else 0
+
+    def close(self) -> None:
+        """Stop serving: what runs is released, for another worker to go on with at once."""
+        self._ending.set()
+
+    def _duties(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        return [
+            self._beat,
+            self._claim,
+            self._flush,
+            self._renew,
+            lambda: self._device.watch(self._config.stall_seconds),
+            self._hear_stops,
+            self._hear_arrivals,
+        ]
+
+    # what the device says
+
+    def _on_report(self, report: Report) -> None:
+        had_room, self._report = self._room(), report
+        for event in report.events:
+            running = self._running.get(event.id)
+            # Words of an earlier life of the same id, or of one that is no longer ours, are not written.
+            if running is None or report.handled < running.ticket or running.is_ended:
+                continue
+            running.take(event)
+            if running.is_urgent:
+                self._urgent.set()
+            if isinstance(event, Finished | Failed):
+                _log_end(event)
+            self._dirty.set()
+        if not self._loaded.is_set():
+            log.info("ready worker=%s fingerprint=%s", self._config.name, report.fingerprint)
+            self._loaded.set()
+            self._beat_now.set()
+        if self._room().exceeds(had_room):
+            self._arrived.set()
+
+    def _on_crash(self, error: BaseException) -> None:
+        self._crash = error
+        self._ending.set()
+
+    def _room(self) -> Room:
+        """How many requests the engine would take, less those sent to it since it said so; none beside a suspect."""
+        if self._report is None or any(running.is_alone for running in self._running.values()):
+            return Room()
+        handled = self._report.handled
+        return self._report.room.less(sum(running.ticket > handled for running in self._running.values()))
+
+    def _held(self) -> set[str]:
+        """The tenants that have a chat here."""
+        claims = (running.claim for running in self._running.values())
+        return {tenant_of(claim.request) for claim in claims if claim.queue_class == "chat"}
+
+    # what the wire says
+
+    async def _claim(self) -> None:
+        await self._loaded.wait()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._arrived.wait(), POLL_SECONDS)
+            self._arrived.clear()
+            await self._patience.do(self._claim_room)
+
+    async def _claim_room(self) -> None:
+        """Claim until the engine or the queue has no more. Own leases come first: they may just have ended."""
+        if time.monotonic() - self._renewed > self._config.lease_seconds / 2:
+            await self._renew_all()
+        config, claimed = self._config, True
+        while claimed and (room := self._room()):
+            claims = await self._wire.claim(
+                config.base, config.name, self._fingerprint(), room, config.lease_seconds, self._held()
+            )
+            for claim in claims:
+                await self._begin_alone(claim) if claim.is_alone else self._begin(claim)
+            claimed = 0 < room.total <= len(claims)
+
+    async def _begin_alone(self, claim: Claim) -> None:
+        """Run a suspect, and let others go on with all that runs here, so that nobody else is at fault.
+
+        What cannot be given back, because the wire is away, comes free when its lease ends.
+        """
+        with contextlib.suppress(WireError):
+            await self._write()
+        others = list(self._running.values())
+        for running in others:
+            self._device.abort(running.claim.id)
+        self._begin(claim)
+        for running in others:
+            with contextlib.suppress(WireError):
+                await self._wire.release(running.claim)
+            self._forget(running)
+
+    def _begin(self, claim: Claim) -> None:
+        if claim.id in self._running:
+            self._device.abort(claim.id)
+        is_newcomer = claim.queue_class == "chat" and tenant_of(claim.request) not in self._held()
+        ticket = self._device.add(claim.request, claim.resumed, claim.queue_class, is_newcomer)
+        running = Running(claim, ticket)
+        self._running[claim.id] = running
+        if claim.resumed is None:
+            running.take(Progress(claim.id, "claimed"))
+            self._dirty.set()
+        tokens = len(claim.resumed.token_ids) if claim.resumed else 0
+        log.info("claimed id=%s attempt=%d resumed_tokens=%d", claim.id, claim.attempts, tokens)
+
+    async def _renew(self) -> None:
+        while True:
+            if await self._patience.do(self._renew_all):
+                await asyncio.sleep(self._config.lease_seconds / 3)
+
+    async def _renew_all(self) -> None:
+        for running in list(self._running.values()):
+            self._heed(running, await self._wire.renew(running.claim))
+        self._renewed = time.monotonic()
+
+    async def _flush(self) -> None:
+        """Write what has gathered: what is urgent at once, all else together when its moment is over."""
+        while True:
+            await self._dirty.wait()
+            end = time.monotonic() + self._moment()
+            while (left := end - time.monotonic()) > 0:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._urgent.wait(), left)
+                    self._urgent.clear()
+                    await self._patience.do(lambda: self._write(only_urgent=True))
+            self._dirty.clear()
+            if not await self._patience.do(self._write):
+                self._dirty.set()
+
+    def _moment(self) -> float:
+        """Seconds in which words gather. With many readers each piece costs more than it is worth to any of them."""
+        return min(COALESCE_SECONDS * max(1.0, len(self._running) / COALESCED_ROWS), LONGEST_COALESCE)
+
+    async def _write(self, only_urgent: bool = False) -> None:
+        due = [running for running in self._running.values() if running.is_urgent or not only_urgent]
+        offered = [(running, write) for running in due if (write := running.write())]
+        receipts = await self._wire.append_all([write for _, write in offered])
+        for (running, write), receipt in zip(offered, receipts, strict=True):
+            self._heed(running, receipt)
+            if receipt and self._running.get(running.claim.id) is running:
+                self._accompany(running, write)
+                running.settle(receipt)
+                await self._conclude(running)
+
+    def _accompany(self, running: Running, write: Write) -> None:
+        """Let others in again beside a suspect that has grown or ended."""
+        if running.is_alone and (write.has_tokens or write.terminal):
+            running.is_alone = False
+            self._arrived.set()
+
+    async def _conclude(self, running: Running) -> None:
+        """Forget what is over; go back for what the wire has lost."""
+        if running.is_over:
+            self._forget(running)
+        elif running.is_broken:
+            log.warning("broken id=%s reason=%s", running.claim.id, "the wire lost entries; giving the request back")
+            self._forget(running)
+            self._device.abort(running.claim.id)
+            await self._wire.release(running.claim)
+        elif running.has_more:
+            self._dirty.set()
+
+    def _heed(self, running: Running, receipt: Receipt) -> None:
+        """Obey what a receipt says beside its length: the claim is lost, or a reader asked to stop."""
+        id = running.claim.id
+        if self._running.get(id) is not running:
+            return
+        if not receipt:
+            log.warning("lost id=%s reason=%s", id, "the lease ended and another worker took over")
+            self._forget(running)
+            self._device.abort(id)
+        elif receipt.stopping:
+            self._stop(id)
+
+    def _forget(self, running: Running) -> None:
+        if self._running.get(running.claim.id) is running:
+            del self._running[running.claim.id]
+
+    def _stop(self, id: str) -> None:
+        running = self._running.get(id)
+        if running and not running.is_stopping:
+            running.is_stopping = True
+            self._device.stop(id)
+
+    async def _hear_stops(self) -> None:
+        async for id in self._wire.stops():
+            self._stop(id)
+
+    async def _hear_arrivals(self) -> None:
+        async for _ in self._wire.arrivals(self._config.base):
+            self._arrived.set()
+
+    async def _beat(self) -> None:
+        while True:
+            await self._patience.do(lambda: self._wire.beat(self._heartbeat(), HEARTBEAT_TTL))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._beat_now.wait(), HEARTBEAT_SECONDS)
+            self._beat_now.clear()
+
+    def _heartbeat(self) -> Heartbeat:
+        told: dict[str, Any] = dict(self._report.residency) if self._report else {}
+        return Heartbeat(
+            worker=self._config.name,
+            base=self._config.base,
+            ready=self._report is not None,
+            fingerprint=self._fingerprint(),
+            time=time.time(),
+            **told,
+        )
+
+    def _fingerprint(self) -> str:
+        return self._report.fingerprint if self._report else ""
+
+    async def _say_farewell(self) -> None:
+        """Write what is known and give the rest back. A crash counts as an attempt of all that was running.
+
+        When the wire is away nothing can be given back: the leases end by themselves.
+        """
+        try:
+            async with asyncio.timeout(FAREWELL_SECONDS):
+                await self._write()
+                for running in list(self._running.values()):
+                    await self._wire.release(running.claim, crashed=self._crash is not None)
+                await self._wire.depart(self._config.base, self._config.name)
+        except (WireError, TimeoutError) as error:
+            log.warning(
+                "left without farewell worker=%s running=%d error=%r", self._config.name, len(self._running), error
+            )
+        log.info("left worker=%s released=%d", self._config.name, len(self._running))
+
+
+async def _cancel(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel until all are done: a call that waits for Redis may miss a cancellation in the moment in which it ends."""
+    while tasks:
+        for task in tasks:
+            task.cancel()
+        _, tasks = await asyncio.wait(tasks, timeout=CANCEL_SECONDS)
+
+
+def _log_end(event: Finished | Failed) -> None:
+    stats = event.stats
+    if isinstance(event, Failed):
+        log.warning("failed id=%s code=%s", event.id, event.code)
+    else:
+        log.info(
+            "finished id=%s reason=%s tokens=%d first_token_ms=%.0f total_ms=%.0f",
+            event.id,
+            event.reason,
+            stats.completion_tokens,
+            stats.first_token_ms,
+            stats.total_ms,
+        )

@@ -1,0 +1,223 @@
+"""What every kernel has to equal, on any device: on a CPU in Triton's interpreter, on a GPU compiled."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference.decoders.gpu.kernels import lora, norm, paged_attention, rope, slot_table, swiglu
+from inference.model.architecture import EMBEDDING, Architecture
+from inference.tile import TILE
+
+# Triton's interpreter multiplies bfloat16 as if it were whole numbers, so rounding is tested in float16 there.
+TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3, torch.bfloat16: 3e-2}
+
+NOWHERE = 1 << 28
+"""A block or an address at which there is no memory, so that who reads it does not get away with it."""
+
+
+def random(*shape: int, dtype: torch.dtype, device: str, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator).to(device, dtype)
+
+
+def whole(values: Any, device: str) -> Tensor:
+    return torch.tensor(values, dtype=torch.int32, device=device)
+
+
+def assert_near(one: Tensor, other: Tensor) -> None:
+    tolerance = TOLERANCE[one.dtype]
+    torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
+
+
+def check_norm(dtype: torch.dtype, device: str, has_update: bool) -> None:
+    hidden, update = (random(3, 72, dtype=dtype, device=device, seed=seed) for seed in (0, 1))
+    weight, twin_hidden = random(72, dtype=dtype, device=device, seed=2), hidden.clone()
+    given = update if has_update else None
+    normed = norm.add_rms_norm(hidden, given, weight, 1e-5)
+    assert_near(normed, norm.add_rms_norm_twin(twin_hidden, given, weight, 1e-5))
+    assert torch.equal(hidden, twin_hidden)
+
+
+def check_swiglu(dtype: torch.dtype, device: str) -> None:
+    gate_up = random(3, 2 * 1100, dtype=dtype, device=device)
+    assert_near(swiglu.swiglu(gate_up), swiglu.swiglu_twin(gate_up))
+
+
+def check_rope(dtype: torch.dtype, device: str) -> None:
+    heads, kv_heads, dim, rows = 4, 2, 24, 5
+    angles = torch.arange(64)[:, None] * torch.rand(dim // 2).repeat(2)
+    cos, sin = angles.cos().to(device, dtype), angles.sin().to(device, dtype)
+    qkv = random(rows, (heads + 2 * kv_heads) * dim, dtype=dtype, device=device)
+    positions, places = whole([0, 63, 7, 8, 0], device), whole([40, 3, 17, 0, -1], device)
+    caches = torch.full((4, 3, 16, kv_heads, dim), 7.0, dtype=dtype, device=device)
+    twin_qkv = qkv.clone()
+    rope.rotate_and_store(qkv, cos, sin, positions, places, caches[0], caches[1])
+    rope.rotate_and_store_twin(twin_qkv, cos, sin, positions, places, caches[2], caches[3])
+    queries = heads * dim
+    assert_near(qkv[:, :queries], twin_qkv[:, :queries])
+    assert_near(caches[0], caches[2])
+    assert torch.equal(caches[1], caches[3])
+    assert int((caches[1] != 7).any(-1).any(-1).sum()) == 4, "the padding row was written too"
+
+
+def check_decode_attention(dtype: torch.dtype, device: str, window: int | None) -> None:
+    """Contexts around the edges of steps and splits; what lies past a context is not a number."""
+    contexts = [1, 17, 64, 65, 0, paged_attention.SPLIT, paged_attention.SPLIT + 70]
+    splits = -(-max(contexts) // paged_attention.SPLIT)
+    _check_attention(dtype, device, window, 1, [each - 1 for each in contexts], contexts, splits)
+
+
+def check_splits(dtype: torch.dtype, device: str) -> None:
+    """Short contexts give the same bits in a pass of their own as beside a long one."""
+    kv_heads, dim, contexts = 2, 24, [1, 64, 65, paged_attention.SPLIT]
+    caches = random(2, 4 * paged_attention.SPLIT // 16, 16, kv_heads, dim, dtype=dtype, device=device)
+    tables = torch.arange(len(caches[0]), device=device, dtype=torch.int32).view(4, -1)
+    qkv, outs = random(4, 8 * dim, dtype=dtype, device=device, seed=1), []
+    for splits in (1, 2):
+        place = whole([each - 1 for each in contexts], device), whole(contexts, device)
+        outs.append(torch.zeros((4, 4 * dim), dtype=dtype, device=device))
+        segments = paged_attention.Segments(0, 1, *place, tables, splits)
+        paged_attention.attend(qkv, caches[0], caches[1], segments, None, outs[-1])
+    assert torch.equal(*outs)
+
+
+def check_tile_attention(dtype: torch.dtype, device: str, window: int | None) -> None:
+    """A first tile, a later one, a last one that is partly padding, and one that is nothing but padding.
+
+    The last still says where some tile began once, as padding does when memory is used again.
+    """
+    _check_attention(dtype, device, window, TILE, [0, 96, 64, 96], [32, 128, 70, 0])
+
+
+def _check_attention(
+    dtype: torch.dtype,
+    device: str,
+    window: int | None,
+    length: int,
+    starts: list[int],
+    contexts: list[int],
+    splits: int = 1,
+) -> None:
+    heads, kv_heads, dim, block_size = 6, 2, 24, 16
+    width = -(-max(contexts) // block_size)
+    tables = torch.randperm(len(contexts) * width, generator=torch.Generator().manual_seed(3)).view(-1, width)
+    caches = random(2, tables.numel(), block_size, kv_heads, dim, dtype=dtype, device=device)
+    for table, context in zip(tables, contexts, strict=True):
+        for position in range(context, width * block_size):
+            caches[:, table[position // block_size], position % block_size] = float("nan")
+        if not context:
+            table.fill_(NOWHERE)
+    segments = paged_attention.Segments(
+        2, length, whole(starts, device), whole(contexts, device), tables.to(device, torch.int32), splits
+    )
+    rows = 2 + len(contexts) * length
+    qkv = random(rows, (heads + 2 * kv_heads) * dim, dtype=dtype, device=device, seed=1)
+    out, expected = (torch.full((rows, heads * dim), 7.0, dtype=dtype, device=device) for _ in range(2))
+    paged_attention.attend(qkv, caches[0], caches[1], segments, window, out)
+    paged_attention.attend_twin(qkv, caches[0], caches[1], segments, window, expected)
+    written = torch.ones(rows, dtype=torch.bool)
+    for index, (start, context) in enumerate(zip(starts, contexts, strict=True)):
+        # What a padding row of a tile sees is nobody's.
+        first = 2 + index * length
+        written[first + max(context - start, 0) : first + length] = False
+        if not context:
+            assert not out[first : first + length].any()
+    assert_near(out[written], expected[written])
+    assert torch.isfinite(out).all()
+    assert (out[:2] == 7).all(), "rows before the first segment are none of its business"
+
+
+SHAPE = Architecture(
+    vocab_size=11,
+    hidden_size=536,
+    intermediate_size=200,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=36,
+    norm_eps=1e-5,
+    max_position=64,
+)
+
+
+def make_pairs(
+    dtype: torch.dtype, device: str, columns: range, is_int8: bool = False
+) -> dict[int, dict[int, slot_table.Pair]]:
+    """Adapters of several ranks in slots 0, 1 and 3, the last with magnitudes; slot 2 is empty.
+
+    The one in slot 1 leaves out every other target.
+    """
+    plans = {0: (8, columns), 1: (16, columns[::2]), 3: (64, columns)}
+    return {
+        slot: {column: _pair(rank, column, dtype, device, is_int8, slot == 3) for column in own}
+        for slot, (rank, own) in plans.items()
+    }
+
+
+def _pair(rank: int, column: int, dtype: torch.dtype, device: str, is_int8: bool, has_scale: bool) -> slot_table.Pair:
+    target = list(slot_table.INDEX)[column]
+    (width_in, width_out), layers = SHAPE.target_shape(target), SHAPE.target_layers(target)
+    a = random(layers, rank, width_in, dtype=dtype, device=device, seed=rank + column) / width_in**0.5
+    b = random(layers, rank, width_out, dtype=dtype, device=device, seed=100 + rank + column) / rank**0.5
+    unit = None
+    if is_int8:
+        a, b, unit = slot_table.quantize(a, b)
+    scale = random(layers, width_out, dtype=torch.float32, device=device, seed=rank) if has_scale else None
+    return slot_table.Pair(a.transpose(1, 2).contiguous() if target == EMBEDDING else a, b, unit, scale)
+
+
+def make_table(
+    pairs: dict[int, dict[int, slot_table.Pair]], device: str, is_int8: bool = False
+) -> slot_table.SlotTable:
+    """The table of `pairs`. What lies before its first row would be an adapter too, and its addresses lead nowhere."""
+    whole_table = slot_table.empty_table(6, 64, device, is_int8)
+    names = ("a", "b", "unit", "scale")
+    for name in names:
+        getattr(whole_table, name)[0] = slot_table.entry(NOWHERE, 8 if name in "ab" else 0)
+    table = replace(whole_table, **{name: getattr(whole_table, name)[1:] for name in names})
+    for slot, targets in pairs.items():
+        for column, pair in targets.items():
+            table.a[slot, column] = slot_table.entry(pair.a.data_ptr(), pair.rank)
+            table.b[slot, column] = slot_table.entry(pair.b.data_ptr(), pair.rank)
+            for addresses, part in ((table.unit, pair.unit), (table.scale, pair.scale)):
+                addresses[slot, column] = 0 if part is None else part.data_ptr()
+    return table
+
+
+def check_lora(dtype: torch.dtype, device: str, name: str, is_int8: bool = False) -> None:
+    """A tile of an adapter and one of the base, then decode rows of all slots, of an empty one and of the base."""
+    group = slot_table.groups(SHAPE)[name]
+    pairs = make_pairs(dtype, device, range(group.first, group.first + group.count), is_int8)
+    table = make_table(pairs, device, is_int8)
+    slots = whole([3] * TILE + [-1] * TILE + [3, -1, 0, 1, 2, 0] * 3, device)
+    rows = random(len(slots), group.width_in, dtype=dtype, device=device)
+    base = random(len(slots), sum(group.widths), dtype=dtype, device=device, seed=1)
+    out, expected, layer = base.clone(), base.clone(), 0 if name == "head" else SHAPE.num_layers - 1
+    for part, length in ((slice(0, 2 * TILE), TILE), (slice(2 * TILE, None), 1)):
+        planes = lora.empty_planes(rows[part], table, group)
+        lora.shrink(planes, rows[part], slots[part], table, group, layer, length)
+        lora.expand(out[part], planes, slots[part], table, group, layer, length)
+    lora.add_lora_twin(expected, rows, slots, pairs, group, layer)
+    _assert_updated(out, expected, base, slots)
+
+
+def check_embedding(dtype: torch.dtype, device: str, is_int8: bool = False) -> None:
+    group = slot_table.groups(SHAPE)["embedding"]
+    pairs = make_pairs(dtype, device, range(group.first, group.first + 1), is_int8)
+    slots, token_ids = whole([3, -1, 0, 1, 2], device), whole([4, 3, 10, 0, 5], device)
+    base = random(5, SHAPE.hidden_size, dtype=dtype, device=device)
+    out, expected = base.clone(), base.clone()
+    lora.add_embedding(out, token_ids, slots, make_table(pairs, device, is_int8), group)
+    lora.add_lora_twin(expected, token_ids, slots, pairs, group, 0)
+    _assert_updated(out, expected, base, slots)
+
+
+def _assert_updated(out: Tensor, expected: Tensor, base: Tensor, slots: Tensor) -> None:
+    assert_near(out, expected)
+    is_base = (slots == -1) | (slots == 2)
+    assert torch.equal(out[is_base], base[is_base])
+    assert not any(torch.equal(out[row], base[row]) for row in range(len(slots)) if not is_base[row])

@@ -1,0 +1,77 @@
+"""The decoder for a GPU against the decoder of `inference.decoders.torch.decoder`, in Triton's interpreter."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="the kernels need the package triton")
+
+from inference.decoders.gpu import decoder, step
+from inference.decoders.gpu.reach import Reach
+from inference.model.linear import PlainLinear
+from inference.tile import TILE
+from tests.inference.decoders.gpu.worlds import (
+    BASE_CHUNKS,
+    MODELS,
+    World,
+    by_kernels,
+    by_torch,
+    make_passes,
+    make_world,
+    tokens,
+)
+from tests.inference.passes import Chunk
+
+pytestmark = pytest.mark.skipif(
+    torch.cuda.is_available(), reason="the kernels are compiled here; test_on_a_device.py tests them"
+)
+
+
+@pytest.fixture(scope="module")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, World]:
+    return {kind: make_world(tmp_path_factory.mktemp(kind), kind) for kind in MODELS}
+
+
+def test_padding_leaves_no_keys_and_values(worlds: dict[str, World]) -> None:
+    passes, _ = make_passes(worlds["llama"], "cpu")
+    # Three tiles are padded to four, one decode row to sixteen.
+    passes.run(Chunk(passes.sequence(-1), tokens(70, 1)), Chunk(passes.sequence(-1), tokens(1, 2), False))
+    for each in passes.cache.keys + passes.cache.values:
+        assert each.isfinite().all(-1).all(-1).sum() == 70 + 1
+
+
+@pytest.mark.parametrize("kind", MODELS)
+def test_mixed_adapters_and_the_base_equal_the_torch_decoder(worlds: dict[str, World], kind: str) -> None:
+    for one, other in zip(by_kernels(worlds[kind], "cpu"), by_torch(worlds[kind]), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+def test_leaving_out_the_kernels_of_what_nobody_changes_changes_no_bit(
+    worlds: dict[str, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    passes, slots = make_passes(worlds["llama"], "cpu")
+    sequences = [passes.sequence(slot) for slot in slots[:2]]
+    passes.run(*(Chunk(each, tokens(9, 1)) for each in sequences))
+    batch, _ = passes.batch(*(Chunk(each, tokens(1, 2), False) for each in sequences))
+    least = passes.decoder.forward(batch, passes.cache, passes.lora).clone()
+    monkeypatch.setattr(passes.decoder.bank, "reach", lambda slots: Reach.EVERYTHING)
+    assert torch.equal(least, passes.decoder.forward(batch, passes.cache, passes.lora))
+
+
+def test_every_product_of_the_base_has_one_panel_of_rows_where_asked(
+    worlds: dict[str, World], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Updates are left out, for they would take the interpreter long, so only the base's rows are compared."""
+    monkeypatch.setattr(step, "PANEL", TILE)
+    monkeypatch.setattr(decoder, "PANEL", TILE)
+    for half in ("shrink", "expand"):
+        monkeypatch.setattr(decoder, half, lambda *given: None)
+    heights: set[int] = set()
+    product = PlainLinear.__call__
+    monkeypatch.setattr(PlainLinear, "__call__", lambda self, rows: (heights.add(len(rows)), product(self, rows))[1])
+    fixed = by_kernels(worlds["llama"], "cpu", is_deterministic=True)
+    assert heights == {TILE}
+    for number, expected in enumerate(by_torch(worlds["llama"])):
+        if number in BASE_CHUNKS:
+            torch.testing.assert_close(fixed[number], expected, atol=1e-4, rtol=0)

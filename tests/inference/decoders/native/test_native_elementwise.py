@@ -1,0 +1,83 @@
+"""The compiled row functions of training against their twins in torch, which compute in float32."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from inference.decoders.native.elementwise import NativeElementwise, native_elementwise
+from inference.training.elementwise import TORCH, Elementwise, elementwise
+
+Run = Callable[[Elementwise, list[Tensor]], Tensor | tuple[Tensor, ...]]
+ROWS, WIDTH, HEADS, DIM, LENGTH = 150, 100, 3, 40, 21
+
+
+@pytest.fixture(scope="module")
+def native() -> NativeElementwise:
+    found = native_elementwise()
+    if found is None:
+        pytest.skip("this processor has no native functions")
+    return found
+
+
+def bf16(*shape: int) -> Tensor:
+    return torch.randn(shape).to(torch.bfloat16)
+
+
+def angles() -> Tensor:
+    """Numbers that agree in the two halves of a head, as those of angles do."""
+    return bf16(ROWS, 1, DIM // 2).repeat(1, 1, 2)
+
+
+def shares() -> Tensor:
+    return TORCH.softmax(torch.randn(4, 2 * LENGTH, LENGTH), 0.3).to(torch.bfloat16)
+
+
+FUNCTIONS: dict[str, tuple[Run, Callable[[], list[Tensor]]]] = {
+    "norm": (lambda on, x: on.norm(*x, 1e-5), lambda: [bf16(ROWS, WIDTH), bf16(WIDTH)]),
+    "norm_backward": (
+        lambda on, x: on.norm_backward(*x[:3], x[3].float().abs()),
+        lambda: [bf16(ROWS, WIDTH), bf16(ROWS, WIDTH), bf16(WIDTH), bf16(ROWS)],
+    ),
+    "gate": (lambda on, x: on.gate(*x), lambda: [bf16(ROWS, 2 * WIDTH)]),
+    "gate_backward": (lambda on, x: on.gate_backward(*x), lambda: [bf16(ROWS, WIDTH), bf16(ROWS, 2 * WIDTH)]),
+    "rotate": (
+        lambda on, x: on.rotate(x[0][:, : HEADS * DIM].unflatten(1, (HEADS, DIM)), *x[1:]),
+        lambda: [bf16(ROWS, 5 * DIM), angles(), angles()],
+    ),
+    "rotate back": (
+        lambda on, x: on.rotate(*x, is_back=True),
+        lambda: [bf16(ROWS, HEADS, DIM), angles(), angles()],
+    ),
+    "softmax": (lambda on, x: on.softmax(x[0].clone(), 0.3), lambda: [bf16(4, 2 * LENGTH, LENGTH)]),
+    "softmax_backward": (
+        lambda on, x: on.softmax_backward(x[0].clone(), x[1], 0.3),
+        lambda: [bf16(4, 2 * LENGTH, LENGTH), shares()],
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_compiled_function_equals_its_twin(native: NativeElementwise, name: str, threads: int) -> None:
+    torch.manual_seed(1)
+    run, make = FUNCTIONS[name]
+    given = make()
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        found = run(native, given)
+    finally:
+        torch.set_num_threads(before)
+    wanted = run(TORCH, [each.float() for each in given])
+    pairs = zip(found, wanted, strict=True) if isinstance(found, tuple) else [(found, wanted)]
+    for ours, truth in pairs:
+        torch.testing.assert_close(ours.float(), truth.float(), rtol=1e-2, atol=1e-3)  # type: ignore[union-attr]
+
+
+def test_only_bfloat16_on_a_cpu_is_compiled(native: NativeElementwise) -> None:
+    assert elementwise(bf16(2, 2)) is native
+    assert elementwise(torch.zeros(2, 2)) is TORCH

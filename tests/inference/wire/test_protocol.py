@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from inference.wire.protocol import (
+    AdapterRef,
+    Delta,
+    Failed,
+    Finished,
+    Generate,
+    Heartbeat,
+    Message,
+    Probe,
+    Progress,
+    ProtocolError,
+    Sampling,
+    Stats,
+    TokenLogprob,
+    decode,
+    encode,
+    is_terminal,
+)
+
+ADAPTER = AdapterRef("ab" * 32, "Text: {text}\nLabel:", ("text",))
+MESSAGES = [
+    Generate("g1", ADAPTER, inputs={"text": "{ü} \u2028"}, sampling=Sampling(seed=7, stop=("\n", "END"), logprobs=2)),
+    Generate("g2", messages=(Message("user", "hi"), Message("assistant", "ho")), tenant="t", created=1.5),
+    Generate("g3", prompt=""),
+    Probe("p1", ADAPTER),
+    Progress("g1", "loading"),
+    Delta("g1", "🙂", (1, 2), (TokenLogprob("a", 1, -0.5, (("a", -0.5), ("b", -1.0))),)),
+    Finished("g1", "done", Stats(prompt_tokens=3, seed=7)),
+    Failed("g1", "lost", "Send it again.", Stats(takeovers=1)),
+    Heartbeat("w", "base", True, on_device=("aa", "bb"), free_blocks=3),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: type(message).__name__)
+def test_a_message_comes_back_as_it_went(message):
+    assert decode(encode(message)) == message
+    assert decode(encode(message).encode()) == message
+
+
+def test_a_message_that_comes_back_is_hashable_where_it_was():
+    assert hash(decode(encode(MESSAGES[1]))) == hash(MESSAGES[1])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        "null",
+        '{"kind":"shutdown"}',
+        '{"kind":"stats"}',
+        '{"kind":"delta","id":"g1"}',
+        '{"kind":"delta","id":"g1","text":"a","colour":"red"}',
+        '{"kind":["delta"],"id":"g1","text":"a"}',
+        '{"kind":"finished","id":"g1","reason":"done","stats":{"unknown":1}}',
+        b"\xff",
+    ],
+)
+def test_what_the_wire_does_not_know_is_refused(text):
+    with pytest.raises(ProtocolError, match="unreadable message"):
+        decode(text)
+
+
+def test_a_terminal_event_without_stats_is_read():
+    assert decode('{"kind":"finished","id":"g1","reason":"stopped"}') == Finished("g1", "stopped")
+
+
+def test_only_the_two_ends_are_terminal():
+    assert [is_terminal(message) for message in MESSAGES[4:8]] == [False, False, True, True]
+
+
+def test_messages_cannot_be_changed():
+    with pytest.raises(AttributeError):
+        MESSAGES[2].id = "other"
+    assert replace(MESSAGES[2], id="other").id == "other"
