@@ -22,6 +22,11 @@ DECODERS: Final = ("auto", "native", "torch")
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
 
+def base_name(text: str) -> str:
+    """The name of the base model that `text` names, be it a hub id, a directory or a .gguf file."""
+    return text.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
+
+
 class ConfigError(ValueError):
     """A value of the environment that cannot be used."""
 
@@ -57,8 +62,8 @@ class EngineConfig:
 
     @property
     def base_key(self) -> str:
-        """The name of the base model in queue names: the last part of its path, in lower case."""
-        return self.base_model.rstrip("/").rsplit("/", 1)[-1].lower()
+        """The name of the base model in the names of queues."""
+        return base_name(self.base_model).lower()
 
     @property
     def adapters_dir(self) -> Path:

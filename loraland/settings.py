@@ -7,6 +7,7 @@ from pathlib import Path
 import dj_database_url
 from csp.constants import NONCE, NONE, SELF
 
+from inference.config import DEFAULT_BASE_MODEL, base_name
 from inference.wire.address import embedded_redis_url
 from loraland import environment
 
@@ -34,8 +35,8 @@ TRAINER_DEVICE = environment.text("TRAINER_DEVICE", "cpu")
 EMBEDDED_REDIS_URL = embedded_redis_url(VAR_DIR)
 REDIS_URL = environment.text("REDIS_URL", EMBEDDED_REDIS_URL)
 REDIS_IS_EMBEDDED = REDIS_URL == EMBEDDED_REDIS_URL
-BASE_MODEL = environment.text("BASE_MODEL", "SmolLM2-135M-Instruct")
-BASE_NAME = BASE_MODEL.rstrip("/").rsplit("/", 1)[-1]
+BASE_MODEL = environment.text("BASE_MODEL", DEFAULT_BASE_MODEL)
+BASE_NAME = base_name(BASE_MODEL)
 BASE_KEY = BASE_NAME.lower()
 MODELS_DIR = VAR_DIR / "models"
 ADAPTERS_DIR = VAR_DIR / "adapters"

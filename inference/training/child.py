@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from inference.config import EngineConfig, read_config
+from inference.config import EngineConfig, base_name, read_config
 from inference.fetch import FetchError, find_model
 from inference.server.protocol import (
     Train,
@@ -102,7 +102,7 @@ def _train(
 
     torch.set_num_threads(1)
     device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
-    name = Path(config.base_model).name
+    name = base_name(config.base_model)
     try:
         [done] = train_jobs([Job(recipe, folders.data, folders.out, folders.base, name, device)], report, is_wanted)
     except Cancelled:

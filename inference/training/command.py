@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from inference.config import DEFAULT_BASE_MODEL, read_config
+from inference.config import DEFAULT_BASE_MODEL, base_name, read_config
 from inference.fetch import FetchError, find_model
 from inference.tasks.card_score import has_score
 from inference.tasks.data import DataError
@@ -79,7 +79,7 @@ def _job(task: str, options: argparse.Namespace) -> Job:
         data=options.data or fetch(recipe, datasets_dir()),
         out=Path(options.out.replace("{task}", task)),
         base=find_model(config),
-        base_name=Path(config.base_model).name,
+        base_name=base_name(config.base_model),
         device=_device(options.device),
     )
 

@@ -9,6 +9,7 @@ from django.conf import settings
 
 from inference.adapters import config_file as adapter_json
 from inference.adapters.config import LoraConfig, check_config
+from inference.config import base_name
 from inference.reading import reading
 
 
@@ -29,4 +30,4 @@ def read_config(path: Path) -> tuple[dict[str, Any], LoraConfig | None, list[str
 def named_base(config: dict[str, Any]) -> str:
     """The last part of the base model's name in `config`: advisory, because the shapes decide."""
     name = config.get("base_model_name_or_path")
-    return name.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1][:200] if isinstance(name, str) else ""
+    return base_name(name)[:200] if isinstance(name, str) else ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.config import ConfigError, read_config
+from inference.config import ConfigError, base_name, read_config
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:
@@ -20,6 +20,20 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     assert config.var_dir.name == "var"
     assert config.redis_url == f"unix://{config.var_dir}/redis.sock"
     assert config.worker_name
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Mistral-7B-v0.1",
+        "mistralai/Mistral-7B-v0.1",
+        "/models/Mistral-7B-v0.1/",
+        "C:\\models\\Mistral-7B-v0.1",
+        "/models/Mistral-7B-v0.1.gguf",
+    ],
+)
+def test_a_base_has_one_name_however_it_is_given(text: str) -> None:
+    assert base_name(text) == "Mistral-7B-v0.1"
 
 
 def test_every_row_of_a_batch_may_have_an_adapter_of_its_own() -> None:

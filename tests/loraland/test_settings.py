@@ -9,17 +9,31 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from inference.config import read_config
+
 REPO = Path(__file__).parents[2]
 
 
-def options_of_the_database(tmp_path: Path, address: str) -> dict[str, Any]:
-    code = "import json; from loraland import settings; print(json.dumps(settings.DATABASES['default']['OPTIONS']))"
-    environ = {**os.environ, "VAR_DIR": str(tmp_path), "DATABASE_URL": address, "DATABASE_WAIT_SECONDS": "7"}
+def read(expression: str, tmp_path: Path, **variables: str) -> Any:
+    code = f"import json; from loraland import settings; print(json.dumps({expression}))"
+    environ = {**os.environ, "VAR_DIR": str(tmp_path), **variables}
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=REPO, env=environ, capture_output=True, text=True, check=True
     )
-    read: dict[str, Any] = json.loads(run.stdout)
-    return read
+    return json.loads(run.stdout)
+
+
+def options_of_the_database(tmp_path: Path, address: str) -> dict[str, Any]:
+    options: dict[str, Any] = read(
+        "settings.DATABASES['default']['OPTIONS']", tmp_path, DATABASE_URL=address, DATABASE_WAIT_SECONDS="7"
+    )
+    return options
+
+
+def test_a_base_in_a_gguf_file_has_the_name_of_its_folder_and_the_key_of_its_workers(tmp_path: Path) -> None:
+    file = "/models/Mistral-7B.gguf"
+    found = read("[settings.BASE_NAME, settings.BASE_KEY]", tmp_path, BASE_MODEL=file)
+    assert found == ["Mistral-7B", read_config({"BASE_MODEL": file}).base_key]
 
 
 def test_what_an_address_of_postgresql_asks_for_is_kept_beside_the_pool_and_the_bound_of_locks(tmp_path: Path) -> None:

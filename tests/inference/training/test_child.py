@@ -221,7 +221,7 @@ def test_the_server_that_is_told_to_end_keeps_a_checkpoint_and_gives_the_job_bac
 ) -> None:
     queue.submit(redis, replace(job, recipe=recipe(steps=100_000)))
     environment = {**os.environ, "REDIS_URL": f"{redis_url}?db=8", "WORKER_NAME": "trainer"}
-    code = f"import sys; from inference.training import serve; sys.exit(serve.main((sys.executable, '-c', {PROMPT!r})))"
+    code = f"import sys; from inference.server import serve; sys.exit(serve.main((sys.executable, '-c', {PROMPT!r})))"
     server = subprocess.Popen([sys.executable, "-c", code], cwd=REPO, env=environment)
     while not any(isinstance(event, TrainingProgress) and event.step for _, event in queue.events(redis, "t")):
         assert server.poll() is None
