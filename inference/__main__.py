@@ -10,7 +10,7 @@ import sys
 
 from inference.config import ConfigError, EngineConfig, read_config
 from inference.model.torch_environment import prepare_torch
-from inference.wire.streams import RedisWire
+from inference.wire.redis_wire import RedisWire
 from inference.worker.device_thread import SteppedEngine
 from inference.worker.worker import Worker, WorkerConfig
 

@@ -8,7 +8,7 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest, JsonResponse
 
-from inference.wire.streams import WireError
+from inference.wire.contract import WireError
 from loraland.edge.insiders import is_internal
 from loraland.inference_client import readiness
 from loraland.storage import probe

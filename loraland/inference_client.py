@@ -13,8 +13,9 @@ from asgiref.sync import async_to_sync
 from django.conf import settings
 from redis.asyncio import BlockingConnectionPool, Redis
 
+from inference.wire.contract import Wire
 from inference.wire.protocol import Heartbeat, Probe
-from inference.wire.streams import RedisWire, Wire
+from inference.wire.redis_wire import RedisWire
 
 CANCEL_AGAIN_SECONDS: Final = 0.1
 
@@ -114,7 +115,7 @@ async def submit_probe(probe: Probe) -> None:
     """Send `probe` to the workers, from synchronous code (Celery, commands, the admin, the recorder's thread).
 
     It has a connection of its own, since it may run in any loop, even in one that goes on using its wire. Raises
-    `inference.wire.streams.WireError` (a full queue, no Redis); the reconciler sees to a probe that was lost.
+    `inference.wire.contract.WireError` (a full queue, no Redis); the reconciler sees to a probe that was lost.
     """
     async with _own_wire() as wire:
         await wire.submit(probe, settings.BASE_KEY, "evaluation", settings.QUEUE_LIMIT)

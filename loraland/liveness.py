@@ -18,7 +18,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from inference.server import queue as training_queue
-from inference.wire.streams import WireError
+from inference.wire.contract import WireError
 from loraland import inference_client
 from loraland.watch import SECONDS_A_LOOK, Silent, Unwell
 

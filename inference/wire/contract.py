@@ -1,6 +1,6 @@
 """The contract of the wire between the site and the workers: what may be asked of it, whatever carries it.
 
-`inference.wire.redis_wire` keeps this contract over Redis Streams and `inference.wire.memory_wire` inside one process.
+`inference.wire.redis_wire` keeps this contract over Redis Streams, and for tests a twin inside one process.
 An answer's stream holds entries numbered ``1-0, 2-0, …``; the number of its last entry is its length, so that
 an append which is repeated after a broken connection can be recognised and writes nothing twice.
 """

@@ -13,8 +13,8 @@ from typing import Any, Final
 
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 
+from inference.wire.contract import WireError
 from inference.wire.protocol import Delta, Event, Failed, Finished, TokenLogprob
-from inference.wire.streams import WireError
 from loraland.api.authentication import visitor_of
 from loraland.api.bodies import Head, Shape
 from loraland.api.errors import UNAVAILABLE, ApiError, of_failure

@@ -10,9 +10,9 @@ from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
 from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
+from inference.wire.contract import WireError
 from inference.wire.failures import meaning_of
 from inference.wire.protocol import Failed
-from inference.wire.streams import WireError
 from loraland import outage
 from loraland.generations.refusal import Refused
 

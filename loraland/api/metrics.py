@@ -14,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from redis.exceptions import RedisError
 
-from inference.wire.streams import WireError
+from inference.wire.contract import WireError
 from loraland.api.worker_metrics import worker_metrics
 from loraland.catalogue.models import AdapterVersion
 from loraland.edge.insiders import REFUSAL, ais_insider

@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 from django.http import HttpRequest
 
+from inference.wire.contract import position_of
 from inference.wire.protocol import Delta
-from inference.wire.streams import position_of
 from loraland.api.answering import Reader, Response, told
 from loraland.api.authentication import visitor_of
 from loraland.api.bodies import Head, Shape

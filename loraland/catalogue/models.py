@@ -12,8 +12,8 @@ from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
 
+from inference.wire.contract import WireError
 from inference.wire.protocol import AdapterRef, Failed, Probe, Terminal
-from inference.wire.streams import WireError
 from loraland import inference_client
 from loraland.catalogue import proofs, store
 from loraland.catalogue.status import ON_THE_WAY, VersionStatus

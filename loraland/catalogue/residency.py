@@ -8,8 +8,8 @@ from typing import Literal
 
 from django.db.models import F
 
+from inference.wire.contract import WireError
 from inference.wire.protocol import Heartbeat
-from inference.wire.streams import WireError
 from loraland import inference_client
 from loraland.catalogue.models import AdapterVersion
 

@@ -8,9 +8,9 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Final
 
+from inference.wire.contract import WireError
 from inference.wire.failures import FAILURES
 from inference.wire.protocol import Delta, Failed, Sampling, is_terminal
-from inference.wire.streams import WireError
 from loraland.evals.questions import SEED, Plan, Question
 from loraland.generations.models import Generation
 from loraland.generations.reading import START, events

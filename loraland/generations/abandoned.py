@@ -27,7 +27,7 @@ class Abandoned:
         self._from = time.monotonic() + settings.UNREAD_SECONDS
 
     async def end(self) -> None:
-        """Raises `redis.RedisError` and `inference.wire.streams.WireError`."""
+        """Raises `redis.RedisError` and `inference.wire.contract.WireError`."""
         if time.monotonic() >= self._from:
             await end_unread()
 

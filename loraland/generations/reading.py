@@ -11,8 +11,8 @@ from uuid import UUID
 from channels.db import aclose_old_connections
 from django.utils import timezone
 
+from inference.wire.contract import WireError, position_of
 from inference.wire.protocol import Delta, Event, is_terminal
-from inference.wire.streams import WireError, position_of
 from loraland import outage
 from loraland.generations.models import Generation
 from loraland.generations.outcomes import outcomes
@@ -54,7 +54,7 @@ async def events(generation: Generation, after: str = START) -> AsyncGenerator[R
 
     Once the stream has gone, the row tells one `Delta` with the whole text and the terminal event, both under
     the cursor `START`: a reader who has text already begins it anew there. The caller checks who may read.
-    Raises `inference.wire.streams.WireError` when Redis goes while the answer is under way: read again from there.
+    Raises `inference.wire.contract.WireError` when Redis goes while the answer is under way: read again from there.
     """
     async with readers().reading(generation.wire_id, _is_new(generation)), aclosing(_live(generation, after)) as live:
         async for after, event in live:

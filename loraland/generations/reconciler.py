@@ -14,8 +14,8 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
 
+from inference.wire.contract import WireError
 from inference.wire.protocol import Failed, is_terminal
-from inference.wire.streams import WireError
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.abandoned import Abandoned
 from loraland.generations.models import Generation

@@ -14,8 +14,8 @@ from django.conf import settings
 from django.db import transaction
 from redis.exceptions import RedisError
 
+from inference.wire.contract import WireError
 from inference.wire.protocol import Delta, Event, Terminal
-from inference.wire.streams import WireError
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations import metrics
 from loraland.generations.models import Generation

@@ -13,8 +13,8 @@ from django.conf import settings
 from django.db import connection, transaction
 from redis.exceptions import RedisError
 
+from inference.wire.contract import QueueFull, ShareTaken, WireError
 from inference.wire.protocol import Failed, Generate, Message, QueueClass, Sampling, encode
-from inference.wire.streams import QueueFull, ShareTaken, WireError
 from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.status import ANSWERING

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from asgiref.sync import sync_to_async
 
+from inference.wire.contract import WireError
 from inference.wire.protocol import Delta, Event, Failed, Progress, Terminal
-from inference.wire.streams import WireError
 from loraland import inference_client, outage
 from loraland.generations import reading
 from loraland.generations.models import Generation

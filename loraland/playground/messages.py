@@ -9,8 +9,8 @@ from typing import Any, Final
 from uuid import UUID
 
 from inference.adapters.storable import is_storable
+from inference.wire.contract import position_of
 from inference.wire.protocol import Sampling
-from inference.wire.streams import position_of
 from loraland.playground import sampling
 
 MAX_BYTES: Final = 64 * 1024

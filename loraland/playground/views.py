@@ -16,7 +16,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from django_htmx.http import HttpResponseClientRedirect
 
 from inference.adapters.storable import is_storable
-from inference.wire.streams import WireError
+from inference.wire.contract import WireError
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import BASE
 from loraland.generations.models import Generation

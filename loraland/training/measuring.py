@@ -10,7 +10,7 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 
 from inference.tasks.data import DataError, read_split
-from inference.wire.streams import WireError
+from inference.wire.contract import WireError
 from loraland import inference_client
 from loraland.evals.asking import Answered, CannotMeasure, ask_engine
 from loraland.evals.bakeoff import Trial, hold

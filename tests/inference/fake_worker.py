@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from inference.wire.streams import RedisWire
+from inference.wire.redis_wire import RedisWire
 from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.fake_engine import FakeEngine
 

@@ -14,7 +14,7 @@ from django.conf import settings as site_settings
 from django.db import connections
 from django.utils import timezone
 
-from inference.wire.streams import Wire
+from inference.wire.contract import Wire
 from loraland import inference_client
 from loraland.catalogue.models import Adapter, AdapterVersion
 from tests.loraland.adapter_files import SMOLLM2

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from inference.wire.contract import Claim, Wire
 from inference.wire.protocol import Delta, Event, Finished, Generate, Heartbeat, Probe, Stats, is_terminal
-from inference.wire.streams import Claim, Room, Wire
+from inference.wire.room import Room
 
 Script = Callable[[Generate | Probe], Sequence[Event]]
 FINGERPRINT = "scripted-1"

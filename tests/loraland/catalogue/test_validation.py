@@ -16,8 +16,8 @@ from django.conf import settings as site_settings
 
 from inference.adapters.config import CHECKED, HARMLESS, UNSUPPORTED, USED
 from inference.adapters.identity import adapter_digest
+from inference.wire.contract import WireError
 from inference.wire.protocol import Finished, Probe, Stats
-from inference.wire.streams import WireError
 from loraland import inference_client
 from loraland.catalogue import store
 from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible

@@ -9,7 +9,6 @@ import pytest
 from django.conf import settings as site_settings
 
 from inference.wire.protocol import Delta, Event, Failed, Finished, Message
-from inference.wire.streams import MemoryWire
 from loraland import inference_client
 from loraland.generations import reading
 from loraland.generations.models import Generation
@@ -17,6 +16,7 @@ from loraland.generations.recorder import Recorder
 from loraland.generations.start import start
 from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor
+from tests.inference.wire.memory_wire import MemoryWire
 from tests.loraland.scripted_worker import ScriptedWorker, echo
 
 pytestmark = pytest.mark.django_db(transaction=True)

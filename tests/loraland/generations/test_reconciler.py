@@ -7,7 +7,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
 
 from inference.wire.protocol import Message, Probe
-from inference.wire.streams import Room
+from inference.wire.room import Room
 from loraland import inference_client
 from loraland.generations import reconciler
 from loraland.generations.models import Generation

@@ -9,7 +9,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from inference.wire.protocol import Delta, Failed, Finished, Generate, Message, Probe, Stats
-from inference.wire.streams import Room
+from inference.wire.room import Room
 from loraland import inference_client
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations import metrics, reconciler, recorder

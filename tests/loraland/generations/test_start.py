@@ -10,7 +10,7 @@ from django.conf import settings as site_settings
 from django.contrib.auth.models import User
 
 from inference.wire.protocol import AdapterRef, Generate, Message, Sampling
-from inference.wire.streams import Room
+from inference.wire.room import Room
 from loraland.generations.limits import check_size
 from loraland.generations.models import Generation
 from loraland.generations.start import Refused, start

@@ -1,4 +1,4 @@
-"""The wire inside one process: the twin of `inference.wire.redis_wire` that tests use where no Redis is needed.
+"""The wire inside one process: the twin of `inference.wire.redis_wire` where no Redis is needed.
 
 It keeps the same contract with plain dictionaries; one event loop, no persistence.
 """
@@ -24,7 +24,6 @@ from inference.wire.contract import (
     tenant_of,
     verdict,
 )
-from inference.wire.memory_line import MemoryLine, Waiting
 from inference.wire.protocol import (
     CLASSES,
     Event,
@@ -39,6 +38,7 @@ from inference.wire.protocol import (
     is_terminal,
 )
 from inference.wire.room import Room
+from tests.inference.wire.memory_line import MemoryLine, Waiting
 
 
 @dataclass
