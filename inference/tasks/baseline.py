@@ -16,15 +16,15 @@ from inference.tasks.metrics import METRICS, Tally, score
 from inference.tasks.recipe import Recipe
 from inference.tasks.template import fill, opening
 
-STYLES: Final = (
-    "template",
-    "plain instruction",
-    "instruction",
-    "four examples",
-    "instruction and four examples",
-    "chat of four examples",
-)
-"""The adapter's own prompt and a plain request, each without and with examples, as text and as a chat."""
+STYLES: Final = {
+    "template": "with the adapter's own prompt",
+    "plain instruction": "with a plain instruction before the question",
+    "instruction": "with a plain instruction in its chat format",
+    "four examples": "with four worked examples before the question",
+    "instruction and four examples": "with a plain instruction and four worked examples",
+    "chat of four examples": "in a chat that shows four worked examples",
+}
+"""The adapter's own prompt and a plain request, each without and with examples, as text and as a chat; in words."""
 SHOTS: Final = 4
 BASE_TOKENS: Final = 24
 """The base may spend this many tokens at least, for it says more than a label."""

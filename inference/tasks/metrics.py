@@ -1,4 +1,4 @@
-"""Scores of an answer against its target, as pure functions.
+"""Scores of an answer against its target, as pure functions, and the words for them. More is better in every one.
 
 Every metric gives a row a `Tally`: what it earned and what it could have earned. A score is the sum of the one
 over the sum of the other, so that means and micro F1 are computed, and resampled, in the same way.
@@ -29,7 +29,23 @@ class Tally:
     possible: float = 1.0
 
 
-Metric = Callable[[str, str], Tally]
+@dataclass(frozen=True)
+class Words:
+    """A metric for people: its name, and what a score by it means."""
+
+    name: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Metric(Words):
+    """Scores an answer against its target: `metric(answer, target)`. Where `is_whole` a row earns all or nothing."""
+
+    tally: Callable[[str, str], Tally]
+    is_whole: bool = False
+
+    def __call__(self, answer: str, target: str) -> Tally:
+        return self.tally(answer, target)
 
 
 def score(tallies: Iterable[Tally]) -> float:
@@ -98,13 +114,30 @@ def longest_common_subsequence(first: list[str], second: list[str]) -> int:
     return len(second) - flat.bit_count()
 
 
-METRICS: Final[dict[str, Metric]] = {
-    "accuracy": accuracy,
-    "exact_match": exact_match,
-    "f1_json": f1_json,
-    "mae": mae,
-    "rouge_l": rouge_l,
+METRICS: Final = {
+    "accuracy": Metric(
+        "accuracy", "the share of test rows whose answer is exactly the right label", accuracy, is_whole=True
+    ),
+    "exact_match": Metric(
+        "exact match", "the share of test rows whose answer is exactly the expected text", exact_match, is_whole=True
+    ),
+    "f1_json": Metric(
+        "F1 of fields", "how many fields and values of the expected JSON the answer has, and how few too many", f1_json
+    ),
+    "mae": Metric(
+        "closeness", "100 less the mean distance from the right number, in parts of the scale; no number earns 0", mae
+    ),
+    "rouge_l": Metric(
+        "ROUGE-L", "how much of the expected text's words appear in the answer in the same order (F1)", rouge_l
+    ),
 }
+PUBLISHED: Final = {"humaneval": Words("HumanEval", "the share of programming problems whose tests the answer passes")}
+"""Metrics of scores that were published elsewhere and that nothing here computes."""
+
+
+def words_of(metric: str) -> Words:
+    """The words for any metric; one that is not known here is called as it calls itself."""
+    return METRICS.get(metric) or PUBLISHED.get(metric) or Words(metric.replace("_", " "), "")
 
 
 def _final(text: str, target: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from peft import PeftModel
 
-from inference.tasks import baseline
+from inference.tasks import baseline, verdict
 from inference.tasks.bootstrap import interval, paired_interval
 from inference.tasks.data import Row, Split
 from inference.tasks.metrics import METRICS, Tally, score
@@ -41,9 +41,8 @@ class Verdict:
     base_styles: dict[str, float]
 
     @property
-    def verdict(self) -> Literal["gain", "no clear gain"]:
-        """A gain is clear when both intervals lie above 0."""
-        return "gain" if min(self.gain[0], self.gain_over_constant[0]) > 0 else "no clear gain"
+    def verdict(self) -> verdict.Verdict:
+        return verdict.verdict_of(self.gain, self.gain_over_constant)
 
     def on_card(self) -> dict[str, Any]:
         """What a card says of it."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from inference.adapters.storable import is_storable
+from inference.tasks.verdict import CLEAR, VERDICTS
 from loraland.catalogue.template import TemplateError, check_examples, check_fields
 
 NAME: Final = "card.toml"
@@ -56,8 +57,6 @@ TABLES: Final[dict[str, dict[str, tuple[type, ...]]]] = {
     },
 }
 """The tables of a card, their keys and the types of each; every key may be left out."""
-
-GAINS: Final = ("gain", "no clear gain")
 
 
 class CardError(ValueError):
@@ -142,8 +141,8 @@ def _tables(data: dict[str, Any]) -> list[str]:
             elif not _is(_simple(value), keys[key]):
                 wanted = " or ".join(kind.__name__ for kind in keys[key])
                 reasons.append(f"{key} in [{table}] of {NAME} is {value!r}; it must be of type {wanted}.")
-    if isinstance(score := data.get("score", {}), dict) and score.get("gain", GAINS[0]) not in GAINS:
-        reasons.append(f"gain in [score] of {NAME} is {score['gain']!r}; write {' or '.join(map(repr, GAINS))}.")
+    if isinstance(score := data.get("score", {}), dict) and score.get("gain", CLEAR) not in VERDICTS:
+        reasons.append(f"gain in [score] of {NAME} is {score['gain']!r}; write {' or '.join(map(repr, VERDICTS))}.")
     return reasons
 
 

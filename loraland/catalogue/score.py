@@ -5,30 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
-METRICS: Final = {
-    "accuracy": ("accuracy", "the share of test rows whose answer is exactly the right label"),
-    "exact_match": ("exact match", "the share of test rows whose answer is exactly the expected text"),
-    "mae": ("closeness", "100 less the mean distance from the right number, in parts of the scale; no number earns 0"),
-    "rouge_l": ("ROUGE-L", "how much of the expected text's words appear in the answer in the same order (F1)"),
-    "f1_json": ("F1 of fields", "how many fields and values of the expected JSON the answer has, and how few too many"),
-    "humaneval": ("HumanEval", "the share of programming problems whose tests the answer passes"),
-}
-
-
-BASE_ASKED: Final = {
-    "template": "with the adapter's own prompt",
-    "plain instruction": "with a plain instruction before the question",
-    "instruction": "with a plain instruction in its chat format",
-    "four examples": "with four worked examples before the question",
-    "instruction and four examples": "with a plain instruction and four worked examples",
-    "chat of four examples": "in a chat that shows four worked examples",
-}
-"""How a base was prompted when it was measured, in words."""
-
-
-UNCLEAR: Final = "no clear gain"
+from inference.tasks.baseline import STYLES
+from inference.tasks.metrics import words_of
+from inference.tasks.verdict import UNCLEAR, VERDICTS
 
 
 @dataclass(frozen=True)
@@ -70,16 +51,16 @@ class Score:
 
     @property
     def metric_name(self) -> str:
-        return METRICS[self.metric][0] if self.metric in METRICS else self.metric.replace("_", " ")
+        return words_of(self.metric).name
 
     @property
     def metric_meaning(self) -> str:
-        return METRICS[self.metric][1] if self.metric in METRICS else ""
+        return words_of(self.metric).meaning
 
     @property
     def base_asked(self) -> str:
         """How the base was asked, in words; empty where that is not known."""
-        return BASE_ASKED.get(self.base_prompt, "")
+        return STYLES.get(self.base_prompt, "")
 
     @property
     def bar(self) -> tuple[float, float]:
@@ -113,7 +94,7 @@ def score_of(data: Mapping[str, Any]) -> Score | None:
         split=str(data.get("split", "")),
         base_prompt=str(data.get("base_prompt", "")),
         is_clear=is_clear,
-        remark="" if is_clear else str(data.get("remark") or UNCLEAR),
+        remark="" if is_clear else str(data.get("remark") or VERDICTS[UNCLEAR]),
     )
 
 

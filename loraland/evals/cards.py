@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid5
 
+from inference.tasks.verdict import UNCLEAR, VERDICTS
 from loraland.catalogue import card as cards
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.score import UNCLEAR
 from loraland.catalogue.submission import digest_in
 from loraland.evals.counting import Comparison
 from loraland.evals.models import Run
@@ -66,7 +66,7 @@ def score_of(compared: Comparison) -> dict[str, Any]:
     said = {"metric": tuned.metric, **rounded, "n": tuned.n, "split": tuned.split, "base_prompt": base.prompt}
     if tuned.verdict:
         said["gain"] = tuned.verdict
-    return {**said, "remark": compared.remark} if compared.remark not in ("", UNCLEAR) else said
+    return {**said, "remark": compared.remark} if compared.remark not in ("", VERDICTS[UNCLEAR]) else said
 
 
 def show_score(compared: Comparison) -> None:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 from uuid import UUID
 
-from loraland.catalogue.score import UNCLEAR
+from inference.tasks.verdict import remark_of
 from loraland.evals.models import Run
-
-LONGEST_ANSWER: Final = 40
-"""A constant answer of more characters is not quoted in a line."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +36,6 @@ class Comparison:
         """What stands beside the gain where it is not clear, in a few words; empty for a clear one."""
         surely = self.gain_interval[0] if self.gain_interval else 0.0
         return remark_of(self.tuned.verdict, self.gain, surely, self.constant.answer if self.constant else None)
-
-
-def remark_of(verdict: str, gain: float, surely: float, constant: str | None) -> str:
-    """What to say of a `gain` over the base, at least `surely`, by its `verdict`; empty for a clear one.
-
-    `constant` is the best constant answer: None where none was measured, empty where its words are not known.
-    """
-    if verdict == "gain":
-        return ""
-    if gain < 0:
-        return "lower than the base"
-    if surely <= 0 or constant is None:
-        return UNCLEAR
-    always = f"always answering “{constant}”" if 0 < len(constant) <= LONGEST_ANSWER else "one answer to every row"
-    return f"{always} gets as much"
 
 
 def comparisons(runs: Iterable[Run] | None = None) -> list[Comparison]:

@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 
 from inference.tasks.bootstrap import interval
 from inference.tasks.metrics import Tally
+from inference.tasks.verdict import CLEAR, VERDICTS
 from loraland.catalogue.categories import Category, category_of, position
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.score import Mark, Score
@@ -21,8 +22,6 @@ from loraland.evals.task_facts import TaskFacts, facts_of
 MAX_WORDS: Final = 12
 FEWEST_ROWS: Final = 100
 """Test rows from which on a gain enters the averages: with these a share is known to about ten points."""
-CLEAR: Final = "gain"
-VERDICTS: Final = {"gain": "clear gain", "no clear gain": "no clear gain"}
 COLUMNS: Final = {"task": "Task", "base": "Base", "tuned": "Fine-tuned", "gain": "Gain", "rows": "Rows"}
 """What the board can be sorted by. Words start from A, numbers from the largest; a minus in front turns it round."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from inference.tasks.bootstrap import interval, paired_interval
 from inference.tasks.metrics import METRICS, score
+from inference.tasks.verdict import verdict_of
 from loraland.evals.asking import Answered, Ask
 from loraland.evals.cards import show_score
 from loraland.evals.counting import Comparison
@@ -23,6 +24,8 @@ CONCURRENCY: Final = 64
 """Questions that wait in the queue at once."""
 IDENTITY: Final = ("task", "subject", "digest", "base", "prompt", "split", "rows_digest", "seed", "source")
 """What makes two runs the same measurement."""
+RIVALS: Final = ("base", "constant")
+"""Whom an adapter must beat."""
 
 
 def open_run(plan: Plan, again: bool = False) -> Run:
@@ -102,19 +105,15 @@ def finish(run: Run) -> None:
     run.score = score(tallies)
     run.low, run.high = interval(tallies)
     if run.subject == Run.Subject.ADAPTER:
-        run.gains = {each: found for each in ("base", "constant") if (found := _gain(run, each))}
-        run.verdict = _verdict(run.gains)
+        run.gains = {rival: gain for rival in RIVALS if (gain := _gain(run, rival))}
+        if len(run.gains) == len(RIVALS):
+            run.verdict = verdict_of(*((gain["low"], gain["high"]) for gain in run.gains.values()))
     run.finished = timezone.now()
     run.save()
     if run.split == Run.Split.TEST:
-        base, constant = (_measured(run, each) for each in ("base", "constant"))
+        base, constant = (Run.objects.filter(pk=run.gains.get(rival, {}).get("run")).first() for rival in RIVALS)
         if base is not None:
             show_score(Comparison(run, base, constant))
-
-
-def _measured(run: Run, subject: str) -> Run | None:
-    """The run of `subject` that the gain of `run` was worked out against."""
-    return Run.objects.filter(pk=run.gains.get(subject, {}).get("run")).first()
 
 
 def _gain(run: Run, subject: str) -> dict[str, Any]:
@@ -125,10 +124,3 @@ def _gain(run: Run, subject: str) -> dict[str, Any]:
         return {}
     low, high = paired_interval(run.tallies(), other.tallies())
     return {"run": str(other.pk), "low": low, "high": high}
-
-
-def _verdict(gains: Mapping[str, Mapping[str, Any]]) -> str:
-    """A gain is clear when it is over both; unknown until both were measured."""
-    if {"base", "constant"} - gains.keys():
-        return ""
-    return "gain" if min(found["low"] for found in gains.values()) > 0 else "no clear gain"

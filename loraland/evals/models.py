@@ -11,9 +11,9 @@ from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
+from inference.tasks.baseline import STYLES
 from inference.tasks.metrics import Tally
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.score import BASE_ASKED
 
 
 class RunFinished(Exception):
@@ -113,7 +113,7 @@ class Run(models.Model):
         """How it was asked, in words; empty where there was nothing to ask."""
         if self.subject == self.Subject.ADAPTER:
             return "with its own prompt"
-        return BASE_ASKED.get(self.prompt, "") if self.subject != self.Subject.CONSTANT else ""
+        return STYLES.get(self.prompt, "") if self.subject != self.Subject.CONSTANT else ""
 
     @property
     def points(self) -> float:

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from loraland.catalogue.score import METRICS
-from loraland.evals.counting import remark_of
+from inference.tasks.metrics import METRICS
+from inference.tasks.verdict import CLEAR, VERDICTS, remark_of
 from loraland.evals.leaderboard import FEWEST_ROWS
 from loraland.evals.results import read_file
 from loraland.evals.task_facts import facts_of
@@ -33,7 +33,7 @@ def table(directory: Path) -> str:
     if not rows:
         return "Nothing is measured yet."
     counted = [row for row in rows if row["n"] >= FEWEST_ROWS]
-    clear = [row["gain"] for row in counted if row["verdict"] == "gain"]
+    clear = [row["gain"] for row in counted if row["verdict"] == CLEAR]
     return "\n".join([*lines, "", _sum(clear, [row["gain"] for row in counted])])
 
 
@@ -62,12 +62,12 @@ def _rows(directory: Path) -> Iterable[dict[str, Any]]:
 def _line(row: dict[str, Any]) -> str:
     cells = (
         f"{facts_of(row['task']).title} (`{row['adapter']}`)",
-        METRICS[row["metric"]][0],
+        METRICS[row["metric"]].name,
         hundredfold(row["against"]),
         f"**{hundredfold(row['score'])}**{_interval(row)}",
         signed(100 * row["gain"]),
         str(row["n"]),
-        row["remark"] or "clear gain",
+        row["remark"] or VERDICTS[CLEAR],
     )
     return f"| {' | '.join(cells)} |"
 

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
+from inference.tasks.verdict import VERDICTS
 from loraland.evals import leaderboard, tables
 from loraland.evals.counting import answers_to_show, counting
 from loraland.evals.models import Run, RunQuerySet, Sample
@@ -39,7 +40,7 @@ def board(request: HttpRequest) -> HttpResponse:
     else:
         page = {
             "categories": categories,
-            "verdicts": leaderboard.VERDICTS,
+            "verdicts": VERDICTS,
             "fewest_rows": leaderboard.FEWEST_ROWS,
             "average_all": leaderboard.average(every),
             "average_clear": leaderboard.average(entry for entry in every if entry.is_clear),

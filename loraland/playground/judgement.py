@@ -7,16 +7,13 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Final, Literal
 
-from inference.tasks import metrics
+from inference.tasks.metrics import METRICS, Tally
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.score import METRICS as NAMES
 
 MOST_CHARS: Final = 4000
 """Longer texts are not judged: comparing words takes the product of their numbers."""
 MOST_MARKED: Final = 300
 """Words on either side, up to which those that differ are marked."""
-WHOLE: Final = {"accuracy", "exact_match"}
-"""Metrics that give all or nothing."""
 
 
 @dataclass(frozen=True)
@@ -49,19 +46,19 @@ class Judgement:
 
     @property
     def words(self) -> str:
-        if self.metric in WHOLE:
+        if METRICS[self.metric].is_whole:
             return "As expected" if self.points == 100 else "Not as expected"
-        return f"{self.points} of 100 by {NAMES[self.metric][0]}"
+        return f"{self.points} of 100 by {METRICS[self.metric].name}"
 
     @property
     def meaning(self) -> str:
-        return NAMES[self.metric][1]
+        return METRICS[self.metric].meaning
 
 
 def metric_of(version: AdapterVersion | None) -> str:
     """The metric that `version` was measured by; exact match where it was not."""
     metric = str(version.score.get("metric", "")) if version else ""
-    return metric if metric in metrics.METRICS else "exact_match"
+    return metric if metric in METRICS else "exact_match"
 
 
 def judge(answer: str, expectation: Expectation | None) -> Judgement | None:
@@ -69,14 +66,14 @@ def judge(answer: str, expectation: Expectation | None) -> Judgement | None:
     if expectation is None or not expectation.words or max(len(answer), len(expectation.words)) > MOST_CHARS:
         return None
     try:
-        tally = metrics.METRICS[expectation.metric](answer, expectation.words)
+        tally = METRICS[expectation.metric](answer, expectation.words)
     except ValueError:  # closeness to what is no number
         return None
     points = _points(tally)
     return Judgement(expectation.metric, points, () if points == 100 else _pieces(answer, expectation.words))
 
 
-def _points(tally: metrics.Tally) -> int:
+def _points(tally: Tally) -> int:
     """Rounded, but 100 is for full marks alone, and 0 for nothing."""
     share = tally.earned / tally.possible if tally.possible else 1.0
     return round(100 * share) if share in (0.0, 1.0) else min(99, max(1, round(100 * share)))

@@ -17,7 +17,6 @@ from loraland.catalogue import slug as slugs
 from loraland.catalogue.base_shapes import TARGETS
 from loraland.catalogue.categories import CATEGORIES
 from loraland.catalogue.models import Adapter
-from loraland.catalogue.score import METRICS as MEANINGS
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples, placeholders
 from loraland.evals.models import DataSet
 from loraland.training import presets
@@ -39,7 +38,7 @@ class TrainingForm(ModelForm):
     """All of a training's choices, with a proposal from the rows of `data`, or those of a training before."""
 
     metric = forms.ChoiceField(
-        choices=[(name, MEANINGS[name][0]) for name in METRICS], widget=forms.RadioSelect, label="Score"
+        choices=[(name, metric.name) for name, metric in METRICS.items()], widget=forms.RadioSelect, label="Score"
     )
     category = forms.ChoiceField(choices=[(each.name, each.name) for each in CATEGORIES])
     target_modules = forms.MultipleChoiceField(

@@ -9,8 +9,8 @@ from typing import Any, Final
 from django.conf import settings
 from django.urls import reverse
 
+from inference.tasks.metrics import METRICS
 from inference.tasks.recipe import Schedule
-from loraland.catalogue.score import METRICS as MEANINGS
 from loraland.evals.forecast import forecast
 from loraland.training import presets
 from loraland.training.forms import TrainingForm
@@ -41,7 +41,7 @@ def context_of(form: TrainingForm) -> dict[str, Any]:
         "num_train": len(form.parts.learnt),
         "num_validation": len(form.parts.train) - len(form.parts.learnt),
         "num_test": len(form.parts.test),
-        "metrics": [(radio, MEANINGS[radio.data["value"]][1]) for radio in form["metric"]],
+        "metrics": [(radio, METRICS[radio.data["value"]].meaning) for radio in form["metric"]],
         "placeholders": [f"{{{name}}}" for name in data.fields],
         "numbers": [form[name] for name in NUMBERS],
         "tickets": tickets(form),

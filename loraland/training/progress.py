@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from django.utils import timezone
 
+from inference.tasks.metrics import METRICS
 from loraland.catalogue.categories import category_of
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.score import METRICS, Score
+from loraland.catalogue.score import Score
 from loraland.evals.counting import Comparison, comparisons
 from loraland.evals.leaderboard import score_of_runs
 from loraland.evals.models import Run
@@ -42,7 +43,7 @@ def context_of(training: Training) -> dict[str, Any]:
     return {
         "training": training,
         "prompt": pieces(training.template, {name: f"{{{name}}}" for name in training.recipe.field_names}),
-        "metric_name": METRICS[training.metric][0],
+        "metric_name": METRICS[training.metric].name,
         "category": category_of(training.category),
         "version": version,
         "is_published": version is not None and version.status == AdapterVersion.Status.PUBLISHED,
