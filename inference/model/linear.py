@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn import functional
 
 GROUP: Final = 32
-"""Inputs that share a step in 4 bits."""
+"""Inputs that share a scale in 4 bits."""
 TINY: Final = 1e-7
-"""The least step: above zero, by which nothing can be divided, and a number in float16."""
+"""The least scale: above zero, by which nothing can be divided, and a number in float16."""
 
 
 class Linear(Protocol):
@@ -31,9 +31,9 @@ class PlainLinear:
 
 
 class Int8Linear:
-    """The same with each output's weights as int8 and each row as whole numbers of 15 bits, each under a scale.
+    """The same with each output's weights as int8 and each row as integers of 15 bits, each under a scale.
 
-    Products are sums of whole numbers, exact in any order, so a row's bits depend on nothing but the row. Eight bits
+    Products are sums of integers, exact in any order, so a row's bits depend on nothing but the row. Eight bits
     for the rows too cost up to 4 points of a task's score.
     """
 
@@ -51,9 +51,9 @@ class Int8Linear:
 
 
 class Int4Linear:
-    """The same in 4 bits: groups of `GROUP` inputs of an output share a step and a least value, as in GGUF's Q4_1.
+    """The same in 4 bits: groups of `GROUP` inputs of an output share a scale and a minimum, as in GGUF's Q4_1.
 
-    `weight` uint8 [out, in / 2] holds two inputs a byte, the even one low; `steps` and `leasts` are float16
+    `weight` uint8 [out, in / 2] holds two inputs a byte, the even one low; `scales` and `mins` are float16
     [out, in / GROUP]. Weights that were in such groups before come back as they were.
     """
 
@@ -62,20 +62,20 @@ class Int4Linear:
         if into % GROUP:
             raise ValueError(f"4 bits come in groups of {GROUP} inputs, and this linear has {into}; choose 8 bits")
         groups = weight.to(torch.float32).reshape(out, into // GROUP, GROUP)
-        self.leasts = groups.amin(dim=2).to(torch.float16)
-        self.steps = ((groups.amax(dim=2) - self.leasts) / 15).clamp(min=TINY).to(torch.float16)
-        levels = ((groups - self.leasts[..., None].float()) / self.steps[..., None].float()).round().clamp(0, 15)
+        self.mins = groups.amin(dim=2).to(torch.float16)
+        self.scales = ((groups.amax(dim=2) - self.mins) / 15).clamp(min=TINY).to(torch.float16)
+        levels = ((groups - self.mins[..., None].float()) / self.scales[..., None].float()).round().clamp(0, 15)
         levels = levels.to(torch.uint8).reshape(out, into)
         self.weight = levels[:, ::2] | levels[:, 1::2] << 4
 
     def __call__(self, rows: Tensor) -> Tensor:
-        return functional.linear(rows, self.expanded(rows.dtype))
+        return functional.linear(rows, self.dequantized(rows.dtype))
 
-    def expanded(self, dtype: torch.dtype) -> Tensor:
+    def dequantized(self, dtype: torch.dtype) -> Tensor:
         """The weight [out, in] that products see."""
         levels = torch.stack((self.weight & 15, self.weight >> 4), dim=2).to(torch.float32)
-        steps, leasts = self.steps[..., None].float(), self.leasts[..., None].float()
-        groups = levels.reshape(*self.steps.shape, GROUP) * steps + leasts
+        scales, mins = self.scales[..., None].float(), self.mins[..., None].float()
+        groups = levels.reshape(*self.scales.shape, GROUP) * scales + mins
         return groups.reshape(len(self.weight), -1).to(dtype)
 
 

@@ -29,7 +29,7 @@ class Rotary:
         return self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
 
 
-def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def apply_rope(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn `heads` [n, heads, head_dim] by the angles of their rows."""
     first, second = heads.chunk(2, dim=-1)
     return heads * cos + torch.cat((-second, first), dim=-1) * sin

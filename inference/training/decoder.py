@@ -20,7 +20,7 @@ from inference.model.rotary import Rotary
 from inference.model.weights import DecoderWeights, LayerWeights
 from inference.training.adapter import Adapter
 from inference.training.mixed import MixedBatch, Rectangle
-from inference.training.operators import Place, adapted_linear, answer_loss, attend, rms_norm, rotate, swiglu
+from inference.training.operators import Place, adapted_linear, answer_loss, attend, rms_norm, rope, swiglu
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class TrainingDecoder:
         rows = self._norm(hidden, layer.attention_norm)
         qkv = self._linear(("q_proj", "k_proj", "v_proj"), index, layer.qkv, rows, run)
         turned, values = torch.split(qkv, [self._width + self._kv_width, self._kv_width], dim=-1)
-        turned = rotate(self._heads(turned), run.cos, run.sin)
+        turned = rope(self._heads(turned), run.cos, run.sin)
         queries, keys = torch.split(turned, [self.architecture.num_heads, self.architecture.num_kv_heads], dim=1)
         attended = [self._attend(queries, keys, self._heads(values), each) for each in run.batch.rectangles]
         return self._linear(("o_proj",), index, layer.o, torch.cat(attended), run)

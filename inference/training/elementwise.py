@@ -12,33 +12,33 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.decoders.native.elementwise import native_elementwise
-from inference.model import rotary
+from inference.model.rotary import apply_rope
 
 
 class Elementwise(Protocol):
     """Each function has a twin for its gradient. Rows may be of any type; sums and exponentials are in float32."""
 
-    def norm(self, rows: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    def rms_norm(self, rows: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         """Rows [n, width] scaled to unit mean square, then by `weight` [width]; and what they were scaled by, [n]."""
         ...
 
-    def norm_backward(self, grad: Tensor, rows: Tensor, weight: Tensor, inverse: Tensor) -> Tensor: ...
+    def rms_norm_backward(self, grad: Tensor, rows: Tensor, weight: Tensor, inverse: Tensor) -> Tensor: ...
 
-    def gate(self, gate_up: Tensor) -> Tensor:
+    def swiglu(self, gate_up: Tensor) -> Tensor:
         """silu(gate) * up [n, inner] of `gate_up` [n, 2 * inner] (SwiGLU; Shazeer, 2020)."""
         ...
 
-    def gate_backward(self, grad: Tensor, gate_up: Tensor) -> Tensor: ...
+    def swiglu_backward(self, grad: Tensor, gate_up: Tensor) -> Tensor: ...
 
-    def rotate(self, heads: Tensor, cos: Tensor, sin: Tensor, is_back: bool = False) -> Tensor:
-        """`heads` [n, heads, dim] turned by the angles [n, 1, dim] of their rows, or back."""
+    def rope(self, heads: Tensor, cos: Tensor, sin: Tensor, is_back: bool = False) -> Tensor:
+        """`heads` [n, heads, dim] rotated by the angles [n, 1, dim] of their rows, or back."""
         ...
 
     def softmax(self, scores: Tensor, scale: float) -> Tensor:
         """Probabilities of `scale` times `scores` [m, k * length, length], in place; row r sees r % length + 1."""
         ...
 
-    def softmax_backward(self, grad: Tensor, shares: Tensor, scale: float) -> Tensor:
+    def softmax_backward(self, grad: Tensor, probabilities: Tensor, scale: float) -> Tensor:
         """The gradient of the scores from that of their probabilities, in place."""
         ...
 
@@ -46,37 +46,37 @@ class Elementwise(Protocol):
 class TorchElementwise:
     """The truth, for every type and device."""
 
-    def norm(self, rows: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    def rms_norm(self, rows: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         wide = rows.to(torch.float32)
         inverse = torch.rsqrt(wide.pow(2).mean(-1) + eps)
         return weight * (wide * inverse[:, None]).to(rows.dtype), inverse
 
-    def norm_backward(self, grad: Tensor, rows: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    def rms_norm_backward(self, grad: Tensor, rows: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
         normed, slope = rows * inverse[:, None], (grad * weight).to(torch.float32)
         along = (slope * normed).mean(-1, keepdim=True)
         return ((slope - normed * along) * inverse[:, None]).to(grad.dtype)
 
-    def gate(self, gate_up: Tensor) -> Tensor:
+    def swiglu(self, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
         return functional.silu(gate) * up
 
-    def gate_backward(self, grad: Tensor, gate_up: Tensor) -> Tensor:
+    def swiglu_backward(self, grad: Tensor, gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
-        share = torch.sigmoid(gate)
-        return torch.cat((grad * up * share * (1 + gate * (1 - share)), grad * gate * share), dim=-1)
+        sigmoid = torch.sigmoid(gate)
+        return torch.cat((grad * up * sigmoid * (1 + gate * (1 - sigmoid)), grad * gate * sigmoid), dim=-1)
 
-    def rotate(self, heads: Tensor, cos: Tensor, sin: Tensor, is_back: bool = False) -> Tensor:
-        return rotary.rotate(heads, cos, -sin if is_back else sin)
+    def rope(self, heads: Tensor, cos: Tensor, sin: Tensor, is_back: bool = False) -> Tensor:
+        return apply_rope(heads, cos, -sin if is_back else sin)
 
     def softmax(self, scores: Tensor, scale: float) -> Tensor:
         rows, length = scores.shape[-2:]
         hidden = torch.ones(length, length, dtype=torch.bool, device=scores.device).triu(1).repeat(rows // length, 1)
-        shares = torch.softmax(scores.masked_fill(hidden, float("-inf")).to(torch.float32) * scale, dim=-1)
-        return scores.copy_(shares)
+        probabilities = torch.softmax(scores.masked_fill(hidden, float("-inf")).to(torch.float32) * scale, dim=-1)
+        return scores.copy_(probabilities)
 
-    def softmax_backward(self, grad: Tensor, shares: Tensor, scale: float) -> Tensor:
-        along = (grad * shares).sum(-1, keepdim=True)
-        return grad.sub_(along).mul_(shares).mul_(scale)
+    def softmax_backward(self, grad: Tensor, probabilities: Tensor, scale: float) -> Tensor:
+        along = (grad * probabilities).sum(-1, keepdim=True)
+        return grad.sub_(along).mul_(probabilities).mul_(scale)
 
 
 def elementwise(rows: Tensor) -> Elementwise:

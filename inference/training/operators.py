@@ -65,7 +65,7 @@ class AdaptedLinear(torch.autograd.Function):
             grads += [grad_shrunk.T @ rows[place.rows], (grad_out.T @ shrunk) * place.scaling]
             if grad_rows is not None:
                 grad_rows[place.rows].addmm_(grad_shrunk, a)
-        return grad_rows, None, None, *(each.to(torch.float32) for each in grads)
+        return grad_rows, None, None, *(factor.to(torch.float32) for factor in grads)
 
 
 class RmsNorm(torch.autograd.Function):
@@ -73,27 +73,27 @@ class RmsNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, eps: float) -> Tensor:
-        out, inverse = elementwise(rows).norm(rows, weight, eps)
+        out, inverse = elementwise(rows).rms_norm(rows, weight, eps)
         ctx.save_for_backward(rows, weight, inverse)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return elementwise(grad).norm_backward(grad, *ctx.saved_tensors), None, None
+        return elementwise(grad).rms_norm_backward(grad, *ctx.saved_tensors), None, None
 
 
-class Rotate(torch.autograd.Function):
-    """`heads` [n, heads, head_dim] turned by the angles of their rows; gradients are turned back."""
+class Rope(torch.autograd.Function):
+    """`heads` [n, heads, head_dim] rotated by the angles of their rows (RoPE); gradients are rotated back."""
 
     @staticmethod
     def forward(ctx: Any, heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return elementwise(heads).rotate(heads, cos, sin)
+        return elementwise(heads).rope(heads, cos, sin)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         cos, sin = ctx.saved_tensors
-        return elementwise(grad).rotate(grad, cos, sin, is_back=True), None, None
+        return elementwise(grad).rope(grad, cos, sin, is_back=True), None, None
 
 
 class Attend(torch.autograd.Function):
@@ -105,15 +105,15 @@ class Attend(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         ctx.scale = queries.shape[-1] ** -0.5
-        shares = elementwise(queries).softmax(queries @ keys.transpose(1, 2), ctx.scale)
-        ctx.save_for_backward(queries, keys, values, shares)
-        return shares @ values
+        probabilities = elementwise(queries).softmax(queries @ keys.transpose(1, 2), ctx.scale)
+        ctx.save_for_backward(queries, keys, values, probabilities)
+        return probabilities @ values
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, ...]:
-        queries, keys, values, shares = ctx.saved_tensors
-        to_scores = elementwise(grad).softmax_backward(grad @ values.transpose(1, 2), shares, ctx.scale)
-        return to_scores @ keys, to_scores.transpose(1, 2) @ queries, shares.transpose(1, 2) @ grad
+        queries, keys, values, probabilities = ctx.saved_tensors
+        to_scores = elementwise(grad).softmax_backward(grad @ values.transpose(1, 2), probabilities, ctx.scale)
+        return to_scores @ keys, to_scores.transpose(1, 2) @ queries, probabilities.transpose(1, 2) @ grad
 
 
 class SwiGlu(torch.autograd.Function):
@@ -122,11 +122,11 @@ class SwiGlu(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
         ctx.save_for_backward(gate_up)
-        return elementwise(gate_up).gate(gate_up)
+        return elementwise(gate_up).swiglu(gate_up)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return elementwise(grad).gate_backward(grad, *ctx.saved_tensors)
+        return elementwise(grad).swiglu_backward(grad, *ctx.saved_tensors)
 
 
 class AnswerLoss(torch.autograd.Function):
@@ -157,7 +157,7 @@ class AnswerLoss(torch.autograd.Function):
 
 adapted_linear: Callable[..., Tensor] = AdaptedLinear.apply
 rms_norm: Callable[..., Tensor] = RmsNorm.apply
-rotate: Callable[..., Tensor] = Rotate.apply
+rope: Callable[..., Tensor] = Rope.apply
 attend: Callable[..., Tensor] = Attend.apply
 swiglu: Callable[..., Tensor] = SwiGlu.apply
 answer_loss: Callable[..., Tensor] = AnswerLoss.apply

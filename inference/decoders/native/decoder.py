@@ -142,7 +142,7 @@ class NativeDecoder:
         rows, width = logits.shape
         indices, are_finite = torch.empty(rows, dtype=torch.int64), torch.empty(rows, dtype=torch.bool)
         pointers = indices.data_ptr(), are_finite.data_ptr()
-        self._library.native_find_best(self._handle, logits.data_ptr(), rows, logits.stride(0), width, *pointers)
+        self._library.native_argmax(self._handle, logits.data_ptr(), rows, logits.stride(0), width, *pointers)
         return indices.tolist(), are_finite.tolist()
 
     def _layers_of(self, cache: KVCache) -> tuple[ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_void_p]]:
@@ -187,10 +187,9 @@ class NativeDecoder:
 
     def _linear(self, linear: Linear) -> LinearView:
         packed = pack(linear)
-        scales, steps, leasts = (
-            None if each is None else self._keep(each) for each in (packed.scales, packed.steps, packed.leasts)
-        )
-        return LinearView(self._keep(packed.weight), scales, steps, leasts, packed.bits, packed.out, packed.into)
+        parts = (packed.weight, packed.scales, packed.group_scales, packed.group_mins)
+        addresses = (None if part is None else self._keep(part) for part in parts)
+        return LinearView(*addresses, packed.bits, packed.out, packed.into)
 
     def _keep(self, tensor: Tensor) -> int:
         """The address of a tensor's memory, which stays as long as the decoder."""

@@ -17,11 +17,11 @@ from torch import Tensor
 from inference.decoders.native.build import BuildError, library_path
 
 _SIGNATURES: Final[dict[str, list[type]]] = {
-    "norm": [c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_float],
-    "norm_backward": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64],
-    "gate": [c_void_p, c_void_p, c_int64, c_int64],
-    "gate_backward": [c_void_p, c_void_p, c_void_p, c_int64, c_int64],
-    "rotate": [c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_float],
+    "rms_norm": [c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_float],
+    "rms_norm_backward": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64],
+    "swiglu": [c_void_p, c_void_p, c_int64, c_int64],
+    "swiglu_backward": [c_void_p, c_void_p, c_void_p, c_int64, c_int64],
+    "rope": [c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_float],
     "softmax": [c_void_p, c_int64, c_int64, c_float],
     "softmax_backward": [c_void_p, c_void_p, c_int64, c_int64, c_float],
 }
@@ -47,57 +47,57 @@ class NativeElementwise:
         self._library = opened
         self._pool = ThreadPoolExecutor(thread_name_prefix="training")
 
-    def norm(self, rows: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    def rms_norm(self, rows: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         rows, out, inverse = rows.contiguous(), torch.empty(rows.shape, dtype=rows.dtype), torch.empty(len(rows))
         width = rows.shape[1]
 
         def run(part: slice) -> None:
-            pointers = (each.data_ptr() for each in (rows[part], weight, out[part], inverse[part]))
-            self._library.training_norm(*pointers, len(rows[part]), width, eps)
+            pointers = _pointers(rows[part], weight, out[part], inverse[part])
+            self._library.training_rms_norm(*pointers, len(rows[part]), width, eps)
 
         self._share(len(rows), run)
         return out, inverse
 
-    def norm_backward(self, grad: Tensor, rows: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
+    def rms_norm_backward(self, grad: Tensor, rows: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
         grad, rows, out = grad.contiguous(), rows.contiguous(), torch.empty(rows.shape, dtype=rows.dtype)
 
         def run(part: slice) -> None:
-            parts = (grad[part], rows[part], weight, inverse[part], out[part])
-            self._library.training_norm_backward(*(each.data_ptr() for each in parts), len(rows[part]), rows.shape[1])
+            pointers = _pointers(grad[part], rows[part], weight, inverse[part], out[part])
+            self._library.training_rms_norm_backward(*pointers, len(rows[part]), rows.shape[1])
 
         self._share(len(rows), run)
         return out
 
-    def gate(self, gate_up: Tensor) -> Tensor:
+    def swiglu(self, gate_up: Tensor) -> Tensor:
         gate_up, inner = gate_up.contiguous(), gate_up.shape[1] // 2
         out = gate_up.new_empty(len(gate_up), inner)
 
         def run(part: slice) -> None:
-            self._library.training_gate(gate_up[part].data_ptr(), out[part].data_ptr(), len(out[part]), inner)
+            self._library.training_swiglu(*_pointers(gate_up[part], out[part]), len(out[part]), inner)
 
         self._share(len(out), run)
         return out
 
-    def gate_backward(self, grad: Tensor, gate_up: Tensor) -> Tensor:
+    def swiglu_backward(self, grad: Tensor, gate_up: Tensor) -> Tensor:
         grad, gate_up = grad.contiguous(), gate_up.contiguous()
         out = torch.empty_like(gate_up)
 
         def run(part: slice) -> None:
-            pointers = (each[part].data_ptr() for each in (grad, gate_up, out))
-            self._library.training_gate_backward(*pointers, len(out[part]), grad.shape[1])
+            pointers = _pointers(grad[part], gate_up[part], out[part])
+            self._library.training_swiglu_backward(*pointers, len(out[part]), grad.shape[1])
 
         self._share(len(out), run)
         return out
 
-    def rotate(self, heads: Tensor, cos: Tensor, sin: Tensor, is_back: bool = False) -> Tensor:
+    def rope(self, heads: Tensor, cos: Tensor, sin: Tensor, is_back: bool = False) -> Tensor:
         if heads.stride()[1:] != (heads.shape[2], 1):
             heads = heads.contiguous()
         out = heads.new_empty(heads.shape)
 
         def run(part: slice) -> None:
-            rows, parts = heads[part], (each[part].data_ptr() for each in (cos, sin, out))
-            shape = (len(rows), heads.shape[1], heads.shape[2], -1.0 if is_back else 1.0)
-            self._library.training_rotate(rows.data_ptr(), heads.stride(0), *parts, *shape)
+            shape = (len(heads[part]), heads.shape[1], heads.shape[2], -1.0 if is_back else 1.0)
+            pointer, *others = _pointers(heads[part], cos[part], sin[part], out[part])
+            self._library.training_rope(pointer, heads.stride(0), *others, *shape)
 
         self._share(len(heads), run)
         return out
@@ -110,14 +110,12 @@ class NativeElementwise:
         self._share(len(scores), run, grain=1)
         return scores
 
-    def softmax_backward(self, grad: Tensor, shares: Tensor, scale: float) -> Tensor:
+    def softmax_backward(self, grad: Tensor, probabilities: Tensor, scale: float) -> Tensor:
         grad = grad.contiguous()
 
         def run(part: slice) -> None:
-            some, rows = grad[part], grad[part].shape[0] * grad.shape[1]
-            self._library.training_softmax_backward(
-                some.data_ptr(), shares[part].data_ptr(), rows, grad.shape[2], scale
-            )
+            pointers, rows = _pointers(grad[part], probabilities[part]), len(grad[part]) * grad.shape[1]
+            self._library.training_softmax_backward(*pointers, rows, grad.shape[2], scale)
 
         self._share(len(grad), run, grain=1)
         return grad
@@ -131,3 +129,7 @@ class NativeElementwise:
         run(slices[0])
         for other in others:
             other.result()
+
+
+def _pointers(*tensors: Tensor) -> list[int]:
+    return [tensor.data_ptr() for tensor in tensors]

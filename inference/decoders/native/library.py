@@ -15,7 +15,7 @@ DEPTH: Final = 64
 """Inputs of a matrix tile of int8."""
 MAX_IN: Final = 32768
 UNITS: Final = ("amx", "avx512_bf16", "avx512_f32")
-"""Where products are computed, in the order of `Unit` in linear.h: on the matrix unit, or on the vector unit from pairs
+"""Where products are computed, in the order of `Unit` in units.h: on the matrix unit, or on the vector unit from pairs
 of bfloat16, or there from float32."""
 
 
@@ -23,8 +23,8 @@ class LinearView(Structure):
     _fields_ = [
         ("weight", c_void_p),
         ("scales", c_void_p),
-        ("steps", c_void_p),
-        ("leasts", c_void_p),
+        ("group_scales", c_void_p),
+        ("group_mins", c_void_p),
         ("bits", c_int64),
         ("out", c_int64),
         ("into", c_int64),
@@ -98,8 +98,8 @@ def open_library(path: Path) -> ctypes.CDLL:
     library.native_best_unit.argtypes, library.native_best_unit.restype = [], c_int
     library.native_unit.argtypes, library.native_unit.restype = [c_void_p], c_int
     library.native_forward.argtypes, library.native_forward.restype = [c_void_p, POINTER(PassView)], c_int
-    library.native_find_best.argtypes = [c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p]
-    library.native_find_best.restype = None
+    library.native_argmax.argtypes = [c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p]
+    library.native_argmax.restype = None
     library.native_destroy.argtypes, library.native_destroy.restype = [c_void_p], None
     return library
 

@@ -21,16 +21,16 @@ class Packed:
     out: int
     into: int
     scales: Tensor | None = None
-    steps: Tensor | None = None
-    leasts: Tensor | None = None
+    group_scales: Tensor | None = None
+    group_mins: Tensor | None = None
 
 
 def pack(linear: Linear) -> Packed:
     """Pack a plain bfloat16, an int8 or an int4 linear."""
     if isinstance(linear, Int4Linear):
         weight, into = _padded(linear.weight), linear.weight.shape[1] * 2
-        steps, leasts = (_by_block(_padded(each)) for each in (linear.steps, linear.leasts))
-        return Packed(_by_block(weight), 4, len(weight), into, steps=steps, leasts=leasts)
+        scales, mins = (_by_block(_padded(of_groups)) for of_groups in (linear.scales, linear.mins))
+        return Packed(_by_block(weight), 4, len(weight), into, group_scales=scales, group_mins=mins)
     assert isinstance(linear, Int8Linear | PlainLinear), "the native decoder packs bfloat16, int8 and int4"
     weight = _padded(linear.weight)
     out, into = weight.shape

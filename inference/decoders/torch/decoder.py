@@ -18,7 +18,7 @@ from inference.decoders.torch.lora import LoraPlan, LoraPlanner
 from inference.decoders.torch.norm import rms_norm
 from inference.decoders.torch.panels import DECODE_PANEL, Layout, by_panel, lay_out
 from inference.model.architecture import HEAD, Architecture
-from inference.model.rotary import Rotary, rotate
+from inference.model.rotary import Rotary, apply_rope
 from inference.model.weights import DecoderWeights, LayerWeights
 
 
@@ -77,9 +77,9 @@ class Decoder:
             self._heads(self._adapt(f"{name}_proj", index, rows, part, run))
             for name, part in zip("qkv", projected, strict=True)
         )
-        keys = rotate(keys, run.cos, run.sin)[run.layout.places]
+        keys = apply_rope(keys, run.cos, run.sin)[run.layout.places]
         run.cache.write(index, run.attention.writes, keys, values[run.layout.places])
-        attended = attend(rotate(queries, run.cos, run.sin), run.cache, index, run.attention)
+        attended = attend(apply_rope(queries, run.cos, run.sin), run.cache, index, run.attention)
         return self._adapt("o_proj", index, attended, by_panel(layer.o, attended, run.panels), run)
 
     def _mlp(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:

@@ -24,9 +24,9 @@ def test_a_quantised_linear_is_near_its_own(kind: type[Int8Linear | Int4Linear],
 def test_weights_that_were_in_four_bits_come_back_as_they_were() -> None:
     levels = torch.randint(0, 16, (8, 4, GROUP), generator=torch.Generator().manual_seed(3)).float()
     levels[..., 0], levels[..., 1] = 0, 15
-    steps, leasts = draw(8, 4, 1).abs().half().float(), draw(8, 4, 1, seed=2).half().float()
-    weight = (levels * steps + leasts).reshape(8, -1)
-    again = Int4Linear(weight).expanded(torch.float32)
+    scales, mins = draw(8, 4, 1).abs().half().float(), draw(8, 4, 1, seed=2).half().float()
+    weight = (levels * scales + mins).reshape(8, -1)
+    again = Int4Linear(weight).dequantized(torch.float32)
     torch.testing.assert_close(again, weight, atol=2e-3, rtol=0)
 
 

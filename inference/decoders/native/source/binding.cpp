@@ -15,9 +15,9 @@ int native_unit(const void* decoder) { return static_cast<const Decoder*>(decode
 
 int native_forward(void* decoder, const PassView* pass) { return static_cast<Decoder*>(decoder)->forward(*pass); }
 
-void native_find_best(
+void native_argmax(
     void* decoder, const float* logits, int64_t rows, int64_t stride, int64_t width, int64_t* indices, bool* are_finite) {
-    static_cast<Decoder*>(decoder)->find_best(logits, rows, stride, width, indices, are_finite);
+    static_cast<Decoder*>(decoder)->argmax(logits, rows, stride, width, indices, are_finite);
 }
 
 void native_destroy(void* decoder) { delete static_cast<Decoder*>(decoder); }

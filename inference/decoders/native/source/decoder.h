@@ -9,7 +9,7 @@
 #include <vector>
 
 #include "lora.h"
-#include "matrix_attention.h"
+#include "amx_attention.h"
 #include "threads.h"
 
 namespace native {
@@ -32,21 +32,21 @@ class Decoder {
     bool forward(const PassView& pass) {
         pool_.wake();
         prepare(pass);
-        bool is_whole = panels_.size() > 1 ? run_panels(pass) : run_together(pass);
-        if (is_whole && pass.num_samples) predict(pass);
+        bool is_whole = panels_.size() > 1 ? run_panels(pass) : run_panel(pass);
+        if (is_whole && pass.num_samples) compute_logits(pass);
         pool_.rest();
         return is_whole;
     }
 
     // For each row of logits the index of the largest, the first of equals, and whether all are finite.
-    void find_best(const float* logits, int64_t rows, int64_t stride, int64_t width, int64_t* indices, bool* are_finite) {
+    void argmax(const float* logits, int64_t rows, int64_t stride, int64_t width, int64_t* indices, bool* are_finite) {
         pool_.wake();
-        pool_.run(rows, [&](int64_t row) { indices[row] = best_of(logits + row * stride, width, are_finite + row); });
+        pool_.run(rows, [&](int64_t row) { indices[row] = native::argmax(logits + row * stride, width, are_finite + row); });
         pool_.rest();
     }
 
   private:
-    static constexpr int64_t WIDEST = 10;      // blocks of outputs in a task
+    static constexpr int64_t MAX_BLOCKS = 10;  // of outputs in a task
     static constexpr int64_t PANEL_ROWS = 48;  // rows that are worth reading all weights by one thread
 
     // Rows of one adapter, which are worked on together.
@@ -54,22 +54,22 @@ class Decoder {
         int64_t adapter, begin, end;
     };
 
-    // Rows [begin, end), whose chunks are [first_chunk, last_chunk). `is_fused`: no adapter comes between the gates and what
-    // they let pass.
+    // Rows [begin, end), whose chunks are [first_chunk, last_chunk). `is_fused`: no adapter comes between gate_up and
+    // SwiGLU, so that they are one job.
     struct Panel {
         int64_t begin, end, first_chunk, last_chunk;
         bool is_fused;
     };
 
     // How the tasks of a job are done: by all threads, or one after the other by the one that asks.
-    struct Together {
+    struct Parallel {
         Pool& pool;
         template <class Function>
         void operator()(int64_t count, const Function& function) const {
             pool.run(count, function);
         }
     };
-    struct Alone {
+    struct Serial {
         template <class Function>
         void operator()(int64_t count, const Function& function) const {
             for (int64_t task = 0; task < count; task++) function(task);
@@ -88,7 +88,7 @@ class Decoder {
         for (auto [buffer, width] : {std::pair{&hidden_, model_.hidden}, {&normed_, model_.hidden}, {&qkv_, qkv_width_},
                                      {&attended_, queries_}, {&added_, model_.hidden}, {&gate_up_, 2 * model_.inner}, {&inner_, model_.inner}})
             buffer->resize(std::max<size_t>(buffer->size(), pass.rows * width));
-        quantised_.resize(std::max<size_t>(quantised_.size(), tiles * 32 * std::max({model_.hidden, queries_, model_.inner})));
+        quantized_.resize(std::max<size_t>(quantized_.size(), tiles * 32 * std::max({model_.hidden, queries_, model_.inner})));
         scales_.resize(std::max<size_t>(scales_.size(), pass.rows));
     }
 
@@ -97,7 +97,7 @@ class Decoder {
         spans_.clear();
         for (int64_t row = 0; row < pass.rows; row++) {
             const int64_t* table = pass.tables + pass.table_starts[row];
-            bool follows = unit_ == MATRICES && row && spans_.back().table == table && spans_.back().count < 16 &&
+            bool follows = unit_ == AMX && row && spans_.back().table == table && spans_.back().count < 16 &&
                            pass.positions[row] == pass.positions[row - 1] + 1;
             if (!follows) spans_.push_back({row, 0, pass.positions[row], table, model_.window});
             spans_.back().count++;
@@ -124,8 +124,8 @@ class Decoder {
         return pass.rings && layer <= model_.num_layers * 3 / 4 && __atomic_load_n(pass.rings, __ATOMIC_RELAXED) > pass.heard;
     }
 
-    bool run_together(const PassView& pass) {
-        Together run{pool_};
+    bool run_panel(const PassView& pass) {
+        Parallel run{pool_};
         embed(pass, panels_[0], run);
         for (int64_t layer = 0; layer < model_.num_layers; layer++) {
             if (is_rung(pass, layer)) return false;
@@ -143,9 +143,9 @@ class Decoder {
             if (layer >= 0) attend(pass, layer);
             pool_.run(panels_.size(), [&](int64_t index) {
                 const Panel& panel = panels_[index];
-                if (layer < 0) embed(pass, panel, Alone{});
-                if (layer >= 0) end_layer(pass, layer, panel, Alone{});
-                if (layer + 1 < model_.num_layers) begin_layer(pass, layer + 1, panel, Alone{});
+                if (layer < 0) embed(pass, panel, Serial{});
+                if (layer >= 0) end_layer(pass, layer, panel, Serial{});
+                if (layer + 1 < model_.num_layers) begin_layer(pass, layer + 1, panel, Serial{});
             });
         }
         return true;
@@ -158,8 +158,8 @@ class Decoder {
                 int64_t row = order_[place], width = model_.hidden;
                 std::memcpy(hidden_.data() + row * width, model_.embedding + pass.token_ids[row] * width, width * sizeof(bf16));
                 const PairView* pair = pair_of(pass, row, EMBEDDING);
-                if (pair) adapt_embedding(*pair, pass.token_ids[row], hidden_.data() + row * width, width);
-                normalise(row, model_.layers[0].attention_norm);
+                if (pair) add_lora_embedding(*pair, pass.token_ids[row], hidden_.data() + row * width, width);
+                rms_norm(row, model_.layers[0].attention_norm);
             }
         });
     }
@@ -167,7 +167,7 @@ class Decoder {
     template <class Run>
     void begin_layer(const PassView& pass, int64_t layer, const Panel& panel, const Run& run) {
         apply(model_.layers[layer].qkv, normed_.data(), panel, qkv_.data(), run);
-        by_chunk(panel, run, [&](const Chunk& chunk) { place_keys(pass, layer, chunk); });
+        by_chunk(panel, run, [&](const Chunk& chunk) { rope_and_store(pass, layer, chunk); });
     }
 
     template <class Run>
@@ -176,29 +176,29 @@ class Decoder {
         const bf16* next_norm = layer + 1 < model_.num_layers ? model_.layers[layer + 1].attention_norm : model_.norm;
         apply(weights.o, attended_.data(), panel, added_.data(), run);
         by_chunk(panel, run, [&](const Chunk& chunk) {
-            adapt_rows(pass, O, layer, chunk, attended_.data(), queries_, added_.data(), model_.hidden, 0);
-            for (int64_t place = chunk.begin; place < chunk.end; place++) add_and_normalise(order_[place], weights.mlp_norm);
+            add_lora_rows(pass, O, layer, chunk, attended_.data(), queries_, added_.data(), model_.hidden, 0);
+            for (int64_t place = chunk.begin; place < chunk.end; place++) add_rms_norm(order_[place], weights.mlp_norm);
         });
         if (panel.is_fused) {
-            apply_gates(weights.gate_up, panel, run);
+            apply_swiglu(weights.gate_up, panel, run);
         } else {
             apply(weights.gate_up, normed_.data(), panel, gate_up_.data(), run);
             by_chunk(panel, run, [&](const Chunk& chunk) { activate(pass, layer, chunk); });
         }
         apply(weights.down, inner_.data(), panel, added_.data(), run);
         by_chunk(panel, run, [&](const Chunk& chunk) {
-            adapt_rows(pass, DOWN, layer, chunk, inner_.data(), model_.inner, added_.data(), model_.hidden, 0);
-            for (int64_t place = chunk.begin; place < chunk.end; place++) add_and_normalise(order_[place], next_norm);
+            add_lora_rows(pass, DOWN, layer, chunk, inner_.data(), model_.inner, added_.data(), model_.hidden, 0);
+            for (int64_t place = chunk.begin; place < chunk.end; place++) add_rms_norm(order_[place], next_norm);
         });
     }
 
     // Logits of the sampled rows, which the last layer has left normalised.
-    void predict(const PassView& pass) {
+    void compute_logits(const PassView& pass) {
         int64_t width = model_.hidden;
         sampled_.resize(std::max<size_t>(sampled_.size(), pass.num_samples * width));
         for (int64_t at = 0; at < pass.num_samples; at++)
             std::memcpy(sampled_.data() + at * width, normed_.data() + pass.sample_rows[at] * width, width * sizeof(bf16));
-        Together run{pool_};
+        Parallel run{pool_};
         Rows rows = rows_of(model_.head, sampled_.data(), 0, pass.num_samples, run);
         by_blocks(model_.head.out / BLOCK, run, [&](int64_t begin, int64_t end) {
             multiply(rows, model_.head, begin, end, {nullptr, pass.logits, model_.vocab}, unit_);
@@ -207,7 +207,7 @@ class Decoder {
             const PairView* pair = pair_of(pass, pass.sample_rows[at], HEAD);
             const bf16* row = sampled_.data() + at * width;
             float* logits = pass.logits + at * model_.vocab;
-            if (pair) adapt(*pair, 0, &row, &logits, 1, width, model_.vocab);
+            if (pair) add_lora(*pair, 0, &row, &logits, 1, width, model_.vocab);
         });
     }
 
@@ -227,9 +227,9 @@ class Decoder {
         });
     }
 
-    // Gates and what they let pass, of the same columns by the same thread, so that neither leaves its cache.
+    // gate_up and SwiGLU fused: of the same columns by the same thread, so that what is between stays in its cache.
     template <class Run>
-    void apply_gates(const LinearView& linear, const Panel& panel, const Run& run) {
+    void apply_swiglu(const LinearView& linear, const Panel& panel, const Run& run) {
         Rows rows = rows_of(linear, normed_.data(), panel.begin, panel.end, run);
         int64_t blocks = model_.inner / BLOCK;
         by_blocks(blocks, run, [&](int64_t begin, int64_t end) {
@@ -241,7 +241,7 @@ class Decoder {
             multiply(rows, linear, blocks + begin, blocks + end, Out{scratch.data(), nullptr, 2 * width}.from(width - (blocks + begin) * BLOCK), unit_);
             for (int64_t row = 0; row < rows.count; row++) {
                 const bf16* gates = scratch.data() + row * 2 * width;
-                let_pass(gates, gates + width, width, inner_.data() + (panel.begin + row) * model_.inner + begin * BLOCK);
+                swiglu(gates, gates + width, width, inner_.data() + (panel.begin + row) * model_.inner + begin * BLOCK);
             }
         });
     }
@@ -250,7 +250,7 @@ class Decoder {
     // a row is read from the cache.
     template <class Run, class Function>
     void by_blocks(int64_t blocks, const Run& run, const Function& function) {
-        int64_t rounds = (blocks + WIDEST * num_threads_ - 1) / (WIDEST * num_threads_);
+        int64_t rounds = (blocks + MAX_BLOCKS * num_threads_ - 1) / (MAX_BLOCKS * num_threads_);
         int64_t step = (blocks + rounds * num_threads_ - 1) / (rounds * num_threads_);
         step += step % 2;
         run((blocks + step - 1) / step, [&](int64_t task) { function(task * step, std::min(blocks, (task + 1) * step)); });
@@ -262,14 +262,14 @@ class Decoder {
         int64_t width = linear.in, count = end - begin;
         data += begin * width;
         if (linear.bits != 8) return {data, count, width * 2};
-        int8_t* quantised = quantised_.data() + begin / 16 * 32 * std::max({model_.hidden, queries_, model_.inner});
+        int8_t* quantized = quantized_.data() + begin / 16 * 32 * std::max({model_.hidden, queries_, model_.inner});
         run((count + CHUNK - 1) / CHUNK, [&](int64_t task) {
             for (int64_t row = task * CHUNK; row < std::min(count, (task + 1) * CHUNK); row++) {
-                int8_t* high = quantised + (row / 16 * 32 + row % 16) * width;
-                scales_[begin + row] = quantise(data + row * width, high, high + 16 * width, width);
+                int8_t* high = quantized + (row / 16 * 32 + row % 16) * width;
+                scales_[begin + row] = quantize(data + row * width, high, high + 16 * width, width);
             }
         });
-        return {quantised, count, width, scales_.data() + begin};
+        return {quantized, count, width, scales_.data() + begin};
     }
 
     template <class Run, class Function>
@@ -278,7 +278,7 @@ class Decoder {
     }
 
     // Add the adapter's update of `target` to columns from `to` on of the chunk's rows in `outs`.
-    void adapt_rows(const PassView& pass, Target target, int64_t layer, const Chunk& chunk, const bf16* rows, int64_t stride, bf16* outs,
+    void add_lora_rows(const PassView& pass, Target target, int64_t layer, const Chunk& chunk, const bf16* rows, int64_t stride, bf16* outs,
                     int64_t width, int64_t to) {
         const PairView* pair = pair_of(pass, order_[chunk.begin], target);
         if (!pair) return;
@@ -289,7 +289,7 @@ class Decoder {
             outputs[place - chunk.begin] = outs + order_[place] * width + to;
         }
         auto [in, out] = shape_of(target);
-        adapt(*pair, layer, inputs, outputs, chunk.end - chunk.begin, in, out);
+        add_lora(*pair, layer, inputs, outputs, chunk.end - chunk.begin, in, out);
     }
 
     std::pair<int64_t, int64_t> shape_of(Target target) const {
@@ -303,21 +303,21 @@ class Decoder {
         }
     }
 
-    void place_keys(const PassView& pass, int64_t layer, const Chunk& chunk) {
+    void rope_and_store(const PassView& pass, int64_t layer, const Chunk& chunk) {
         const bf16* rows = normed_.data();
-        adapt_rows(pass, Q, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, 0);
-        adapt_rows(pass, K, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, queries_);
-        adapt_rows(pass, V, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, queries_ + keys_);
+        add_lora_rows(pass, Q, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, 0);
+        add_lora_rows(pass, K, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, queries_);
+        add_lora_rows(pass, V, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, queries_ + keys_);
         for (int64_t place = chunk.begin; place < chunk.end; place++) {
             int64_t row = order_[place];
             bf16* parts = qkv_.data() + row * qkv_width_;
-            for (int64_t at = 0; at < queries_ + keys_; at += model_.head_dim) rotate(parts + at, pass.positions[row]);
+            for (int64_t at = 0; at < queries_ + keys_; at += model_.head_dim) rope(parts + at, pass.positions[row]);
             write_cache(cache_, pass.keys[layer], pass.values[layer], pass.cache_slots[row], parts + queries_, parts + queries_ + keys_);
         }
     }
 
-    // Turn one head [head_dim] by the angles of its position, its halves being the two coordinates.
-    void rotate(bf16* head, int64_t position) const {
+    // Rotary embedding of one head [head_dim] in place, its halves being the two coordinates.
+    void rope(bf16* head, int64_t position) const {
         int64_t half = model_.head_dim / 2;
         const float* cos = model_.cos + position * model_.head_dim;
         const float* sin = model_.sin + position * model_.head_dim;
@@ -341,37 +341,37 @@ class Decoder {
         int64_t group = model_.num_heads / model_.num_kv_heads, at = kv_head * group * model_.head_dim;
         const bf16* queries = qkv_.data() + span.row * qkv_width_ + at;
         bf16* out = attended_.data() + span.row * queries_ + at;
-        static thread_local MatrixAttention matrices;
-        static thread_local HeadAttention vectors;
-        if (unit_ == MATRICES)
-            matrices.attend(cache_, span, group, {queries, qkv_width_}, pass.keys[layer], pass.values[layer], kv_head, {out, queries_});
+        static thread_local AmxAttention amx;
+        static thread_local Avx512Attention avx512;
+        if (unit_ == AMX)
+            amx.attend(cache_, span, group, {queries, qkv_width_}, pass.keys[layer], pass.values[layer], kv_head, {out, queries_});
         else
-            vectors.attend(cache_, group, queries, pass.keys[layer], pass.values[layer], kv_head, span.seen_by(0), out);
+            avx512.attend(cache_, group, queries, pass.keys[layer], pass.values[layer], kv_head, span.seen_by(0), out);
     }
 
     void activate(const PassView& pass, int64_t layer, const Chunk& chunk) {
         const bf16* rows = normed_.data();
-        adapt_rows(pass, GATE, layer, chunk, rows, model_.hidden, gate_up_.data(), 2 * model_.inner, 0);
-        adapt_rows(pass, UP, layer, chunk, rows, model_.hidden, gate_up_.data(), 2 * model_.inner, model_.inner);
+        add_lora_rows(pass, GATE, layer, chunk, rows, model_.hidden, gate_up_.data(), 2 * model_.inner, 0);
+        add_lora_rows(pass, UP, layer, chunk, rows, model_.hidden, gate_up_.data(), 2 * model_.inner, model_.inner);
         for (int64_t place = chunk.begin; place < chunk.end; place++) {
             const bf16* gate = gate_up_.data() + order_[place] * 2 * model_.inner;
-            let_pass(gate, gate + model_.inner, model_.inner, inner_.data() + order_[place] * model_.inner);
+            swiglu(gate, gate + model_.inner, model_.inner, inner_.data() + order_[place] * model_.inner);
         }
     }
 
-    static void let_pass(const bf16* gates, const bf16* ups, int64_t width, bf16* out) {
+    static void swiglu(const bf16* gates, const bf16* ups, int64_t width, bf16* out) {
         for (int64_t at = 0; at < width; at += 16) store(out + at, _mm512_mul_ps(silu(load(gates + at)), load(ups + at)));
     }
 
-    void add_and_normalise(int64_t row, const bf16* weight) {
+    void add_rms_norm(int64_t row, const bf16* weight) {
         bf16* hidden = hidden_.data() + row * model_.hidden;
         const bf16* added = added_.data() + row * model_.hidden;
         for (int64_t at = 0; at < model_.hidden; at += 16) store(hidden + at, _mm512_add_ps(load(hidden + at), load(added + at)));
-        normalise(row, weight);
+        rms_norm(row, weight);
     }
 
-    // Root-mean-square norm of a row of the residual stream into `normed_`.
-    void normalise(int64_t row, const bf16* weight) {
+    // RMSNorm of a row of the residual stream into `normed_`.
+    void rms_norm(int64_t row, const bf16* weight) {
         const bf16* hidden = hidden_.data() + row * model_.hidden;
         bf16* normed = normed_.data() + row * model_.hidden;
         __m512 squares = _mm512_setzero_ps();
@@ -391,7 +391,7 @@ class Decoder {
     std::vector<Chunk> chunks_;
     std::vector<Panel> panels_;
     std::vector<Span> spans_;
-    Buffer<int8_t> quantised_;
+    Buffer<int8_t> quantized_;
     Buffer<float> scales_;
     Buffer<bf16> hidden_, normed_, qkv_, attended_, added_, gate_up_, inner_, sampled_;
     Pool pool_;

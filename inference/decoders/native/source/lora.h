@@ -32,13 +32,13 @@ inline void shrink(const bf16* const* rows, int64_t count, const bf16* a, int64_
 
 // Add to `outs` (bfloat16, or float32) the sums, rounded to bfloat16, times b [rank / 2][out][2].
 template <class Number>
-void expand_rank(
+void expand(
     Number* const* outs, int64_t count, const bf16 (*sums)[MAX_RANK], const bf16* b, int64_t rank, int64_t out, const float* scale) {
     for (int64_t column = 0; column < out; column += 16)
         for (int64_t row = 0; row < count; row++) {
             __m512 total = _mm512_setzero_ps();
             for (int64_t at = 0; at < rank; at += 2)
-                total = _mm512_dpbf16_ps(total, spread_pair(sums[row] + at), load_pairs(b + at * out + column * 2));
+                total = _mm512_dpbf16_ps(total, broadcast_pair(sums[row] + at), load_pairs(b + at * out + column * 2));
             total = _mm512_add_ps(load(outs[row] + column), total);
             if (scale) total = _mm512_mul_ps(total, _mm512_loadu_ps(scale + column));
             store(outs[row] + column, total);
@@ -47,7 +47,7 @@ void expand_rank(
 
 // Add the update of `pair` in `layer` to the rows `outs` [count][out], whose inputs are `rows` [count][in].
 template <class Number>
-void adapt(
+void add_lora(
     const PairView& pair, int64_t layer, const bf16* const* rows, Number* const* outs, int64_t count, int64_t in, int64_t out) {
     if (!pair.rank) return;
     float sums[CHUNK][MAX_RANK];
@@ -56,14 +56,14 @@ void adapt(
     for (int64_t row = 0; row < count; row++)
         for (int64_t at = 0; at < pair.rank; at++) rounded[row][at] = to_bf16(sums[row][at]);
     const float* scale = pair.scale ? pair.scale + layer * out : nullptr;
-    expand_rank(outs, count, rounded, pair.b + layer * pair.rank * out, pair.rank, out, scale);
+    expand(outs, count, rounded, pair.b + layer * pair.rank * out, pair.rank, out, scale);
 }
 
 // The same for an embedding: `sums` are looked up, not computed.
-inline void adapt_embedding(const PairView& pair, int64_t token_id, bf16* embedded, int64_t hidden) {
+inline void add_lora_embedding(const PairView& pair, int64_t token_id, bf16* embedded, int64_t hidden) {
     bf16 sums[1][MAX_RANK];
     std::memcpy(sums[0], pair.a + token_id * pair.rank, pair.rank * sizeof(bf16));
-    expand_rank(&embedded, 1, sums, pair.b, pair.rank, hidden, pair.scale);
+    expand(&embedded, 1, sums, pair.b, pair.rank, hidden, pair.scale);
 }
 
 }  // namespace native

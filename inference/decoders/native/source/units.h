@@ -1,4 +1,4 @@
-// The units of a processor that multiply, and what the matrix unit wants to be told.
+// The units of a processor that multiply, and how tiles are configured.
 #pragma once
 #include <cstdint>
 
@@ -9,11 +9,12 @@
 
 namespace native {
 
-// Where products are computed: on the matrix unit, or on the vector unit from pairs of bfloat16 or from single float32.
-enum Unit : int { MATRICES, PAIRS, SINGLES };
+// Where products are computed: on the matrix unit, or on the vector unit from pairs of bfloat16 or from float32.
+// Python has their names in this order, in library.py.
+enum Unit : int { AMX, AVX512_BF16, AVX512_F32 };
 
-// The matrix unit wants the system's leave, once a process.
-inline bool ask_for_matrix_unit() {
+// Linux permits AMX to a process that asks.
+inline bool request_amx() {
     constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XTILE_DATA = 18;
     return __builtin_cpu_supports("amx-bf16") && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILE_DATA) == 0;
 }
@@ -26,8 +27,8 @@ inline bool has_avx512_fp16() {
 
 // The fastest unit of this processor. Intel's vector units multiply pairs of bfloat16 at half the rate of float32.
 inline Unit best_unit() {
-    if (ask_for_matrix_unit()) return MATRICES;
-    return __builtin_cpu_is("intel") && has_avx512_fp16() ? SINGLES : PAIRS;
+    if (request_amx()) return AMX;
+    return __builtin_cpu_is("intel") && has_avx512_fp16() ? AVX512_F32 : AVX512_BF16;
 }
 
 // How many rows of how many bytes each of the eight tiles has.
@@ -41,11 +42,11 @@ struct alignas(64) TileConfig {
         bytes[tile] = static_cast<uint16_t>(width);
     }
     void load() const {
-        settle();
+        compiler_barrier();
         _tile_loadconfig(this);
     }
     // The compiler is not told what tiles are loaded from: whatever was written before has to be in memory now.
-    static void settle() { asm volatile("" ::: "memory"); }
+    static void compiler_barrier() { asm volatile("" ::: "memory"); }
 };
 
 }  // namespace native

@@ -45,7 +45,7 @@ inline void store(bf16* to, __m512 values) {
 inline __m512bh load_pairs(const void* from) { return reinterpret_cast<__m512bh>(_mm512_loadu_si512(from)); }
 
 // The pair at `from` in every lane.
-inline __m512bh spread_pair(const void* from) {
+inline __m512bh broadcast_pair(const void* from) {
     int pair;
     __builtin_memcpy(&pair, from, 4);
     return reinterpret_cast<__m512bh>(_mm512_set1_epi32(pair));
@@ -79,21 +79,21 @@ inline __m512 exponential(__m512 x) {
 }
 
 // The index of the largest of `width` numbers, the first of equals. Of numbers that are not all finite it means nothing.
-inline int64_t best_of(const float* numbers, int64_t width, bool* is_finite) {
+inline int64_t argmax(const float* numbers, int64_t width, bool* is_finite) {
     const __m512 infinity = _mm512_set1_ps(__builtin_inff());
-    __m512 most = _mm512_sub_ps(_mm512_setzero_ps(), infinity);
+    __m512 largest = _mm512_sub_ps(_mm512_setzero_ps(), infinity);
     __m512i places = _mm512_setzero_si512(), here = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     __mmask16 odd = 0;
     for (int64_t at = 0; at < width; at += 16, here = _mm512_add_epi32(here, _mm512_set1_epi32(16))) {
         __mmask16 known = static_cast<__mmask16>(width - at < 16 ? (1 << (width - at)) - 1 : 0xffff);
         __m512 values = _mm512_maskz_loadu_ps(known, numbers + at);
-        __mmask16 larger = _mm512_mask_cmp_ps_mask(known, values, most, _CMP_GT_OQ);
-        most = _mm512_mask_mov_ps(most, larger, values);
+        __mmask16 larger = _mm512_mask_cmp_ps_mask(known, values, largest, _CMP_GT_OQ);
+        largest = _mm512_mask_mov_ps(largest, larger, values);
         places = _mm512_mask_mov_epi32(places, larger, here);
         odd |= _mm512_cmp_ps_mask(_mm512_abs_ps(values), infinity, _CMP_NLT_UQ);  // which a NaN is too
     }
     *is_finite = !odd;
-    __mmask16 equal = _mm512_cmp_ps_mask(most, _mm512_set1_ps(_mm512_reduce_max_ps(most)), _CMP_EQ_OQ);
+    __mmask16 equal = _mm512_cmp_ps_mask(largest, _mm512_set1_ps(_mm512_reduce_max_ps(largest)), _CMP_EQ_OQ);
     return odd ? 0 : _mm512_mask_reduce_min_epi32(equal, places);
 }
 

@@ -12,9 +12,9 @@ enum Target { Q, K, V, O, GATE, UP, DOWN, EMBEDDING, HEAD, NUM_TARGETS };
 // A linear [out, in] in the order in which it is read, so that 64 bytes hold a few inputs of 16 outputs.
 struct LinearView {
     const void* weight;    // 16 bits: bfloat16 [out / 16][in / 2][16][2]; 8: int8 [out / 16][in / 4][16][4]; 4: bytes [out / 16][in / 2][16]
-    const float* scales;   // 8 bits: [out]
-    const uint16_t* steps;   // 4 bits: float16 [out / 16][in / 32][16], and so
-    const uint16_t* leasts;
+    const float* scales;           // 8 bits: one an output, [out]
+    const uint16_t* group_scales;  // 4 bits: one a group of 32 inputs, float16 [out / 16][in / 32][16]; so are
+    const uint16_t* group_mins;    // the minima: a weight is its level times the scale plus the minimum
     int64_t bits, out, in;
 };
 

@@ -32,30 +32,30 @@ def angles() -> Tensor:
     return bf16(ROWS, 1, DIM // 2).repeat(1, 1, 2)
 
 
-def shares() -> Tensor:
+def probabilities() -> Tensor:
     return TORCH.softmax(torch.randn(4, 2 * LENGTH, LENGTH), 0.3).to(torch.bfloat16)
 
 
 FUNCTIONS: dict[str, tuple[Run, Callable[[], list[Tensor]]]] = {
-    "norm": (lambda on, x: on.norm(*x, 1e-5), lambda: [bf16(ROWS, WIDTH), bf16(WIDTH)]),
-    "norm_backward": (
-        lambda on, x: on.norm_backward(*x[:3], x[3].float().abs()),
+    "rms_norm": (lambda on, x: on.rms_norm(*x, 1e-5), lambda: [bf16(ROWS, WIDTH), bf16(WIDTH)]),
+    "rms_norm_backward": (
+        lambda on, x: on.rms_norm_backward(*x[:3], x[3].float().abs()),
         lambda: [bf16(ROWS, WIDTH), bf16(ROWS, WIDTH), bf16(WIDTH), bf16(ROWS)],
     ),
-    "gate": (lambda on, x: on.gate(*x), lambda: [bf16(ROWS, 2 * WIDTH)]),
-    "gate_backward": (lambda on, x: on.gate_backward(*x), lambda: [bf16(ROWS, WIDTH), bf16(ROWS, 2 * WIDTH)]),
-    "rotate": (
-        lambda on, x: on.rotate(x[0][:, : HEADS * DIM].unflatten(1, (HEADS, DIM)), *x[1:]),
+    "swiglu": (lambda on, x: on.swiglu(*x), lambda: [bf16(ROWS, 2 * WIDTH)]),
+    "swiglu_backward": (lambda on, x: on.swiglu_backward(*x), lambda: [bf16(ROWS, WIDTH), bf16(ROWS, 2 * WIDTH)]),
+    "rope": (
+        lambda on, x: on.rope(x[0][:, : HEADS * DIM].unflatten(1, (HEADS, DIM)), *x[1:]),
         lambda: [bf16(ROWS, 5 * DIM), angles(), angles()],
     ),
-    "rotate back": (
-        lambda on, x: on.rotate(*x, is_back=True),
+    "rope back": (
+        lambda on, x: on.rope(*x, is_back=True),
         lambda: [bf16(ROWS, HEADS, DIM), angles(), angles()],
     ),
     "softmax": (lambda on, x: on.softmax(x[0].clone(), 0.3), lambda: [bf16(4, 2 * LENGTH, LENGTH)]),
     "softmax_backward": (
         lambda on, x: on.softmax_backward(x[0].clone(), x[1], 0.3),
-        lambda: [bf16(4, 2 * LENGTH, LENGTH), shares()],
+        lambda: [bf16(4, 2 * LENGTH, LENGTH), probabilities()],
     ),
 }
 

@@ -1,4 +1,4 @@
-// Attention on the matrix unit: up to sixteen rows of one sequence that share a key head, or the heads of one row. Sums run
+// Attention on the matrix unit: up to sixteen rows of one sequence that share a KV head, or the heads of one row. Sums run
 // over positions in order, sixteen at a time from position 0 of a block, each row's in a row of a tile of its own, so a
 // row's bits are the same alone and beside others.
 #pragma once
@@ -20,14 +20,14 @@ struct Span {
     Span only(int64_t index) const { return {row + index, 1, position + index, table, window}; }
 };
 
-// Queries, or answers: [rows, heads, head_dim] with so many numbers from a row to the next.
+// Queries, or outputs: [rows, heads, head_dim] with so many numbers from a row to the next.
 template <class Number>
 struct Heads {
     Number* data;
     int64_t stride;
 };
 
-class MatrixAttention {
+class AmxAttention {
   public:
     // The `group` heads of every row of `span`, from the first row's first head in `queries` on.
     void attend(const CacheShape& shape, const Span& span, int64_t group, Heads<const bf16> queries, const bf16* keys, const bf16* values,
@@ -73,9 +73,9 @@ class MatrixAttention {
         float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)), totals[16];
         int64_t width = end_ - begin_;
         for (int64_t index = 0; index < height; index++)
-            totals[index] = soften(scores_.data() + index * width, weights_.data() + index * width, begin_, end_, seen_in_strip(index), scale);
-        TileConfig::settle();
-        for (int64_t column = 0; column < shape_.head_dim; column += 64) gather(column, height, totals, out);
+            totals[index] = softmax(scores_.data() + index * width, weights_.data() + index * width, begin_, end_, seen_in_strip(index), scale);
+        TileConfig::compiler_barrier();
+        for (int64_t column = 0; column < shape_.head_dim; column += 64) sum_values(column, height, totals, out);
     }
 
     Context seen_in_strip(int64_t index) const { return span_.seen_by(span_.count > 1 ? index : 0); }
@@ -84,8 +84,8 @@ class MatrixAttention {
         int64_t width = end_ - begin_, size = shape_.block_size;
         for (int64_t at = begin_; at < end_; at += 16) {
             const bf16* corner = keys_ + block_of(at) + at % size * 2;
-            fetch_positions(shape_, group_of(at));
-            if (at + size < end_) fetch_positions(shape_, keys_ + block_of(at + size) + at % size * shape_.head_dim);
+            prefetch_positions(shape_, group_of(at));
+            if (at + size < end_) prefetch_positions(shape_, keys_ + block_of(at + size) + at % size * shape_.head_dim);
             _tile_zero(0);
             for (int64_t depth = 0; depth < shape_.head_dim; depth += 32) {
                 _tile_loadd(4, queries.data + depth, queries.stride * sizeof(bf16));
@@ -96,8 +96,8 @@ class MatrixAttention {
         }
     }
 
-    // Columns [column, column + 64) of the answers, or as many as there are: 32 or 64.
-    void gather(int64_t column, int64_t height, const float* totals, Heads<bf16> out) {
+    // Columns [column, column + 64) of the outputs, or as many as there are: 32 or 64.
+    void sum_values(int64_t column, int64_t height, const float* totals, Heads<bf16> out) {
         bool is_wide = column + 64 <= shape_.head_dim;
         int64_t width = end_ - begin_, stride = shape_.head_dim * 2 * sizeof(bf16);
         _tile_zero(0);
@@ -105,7 +105,7 @@ class MatrixAttention {
         if (is_wide) _tile_zero(2);
         if (is_wide) _tile_zero(3);
         for (int64_t at = begin_; at < end_; at += 16) {
-            const bf16* corner = (span_.count == 1 && is_edge(at) ? known_of(at) : group_of(at)) + column * 2;
+            const bf16* corner = (span_.count == 1 && is_edge(at) ? masked_group_of(at) : group_of(at)) + column * 2;
             _tile_loadd(5, weights_.data() + at - begin_, width * sizeof(bf16));
             _tile_loadd(7, corner, stride);
             _tile_dpbf16ps(0, 5, 7);
@@ -150,17 +150,17 @@ class MatrixAttention {
     }
 
     // A copy of the values of sixteen positions with zeros for what a row that is alone does not see.
-    const bf16* known_of(int64_t at) {
-        known_.resize(16 * shape_.head_dim);
+    const bf16* masked_group_of(int64_t at) {
+        masked_.resize(16 * shape_.head_dim);
         const bf16* group = group_of(at);
         __mmask16 seen = visible(at, span_.seen_by(0));
         for (int64_t pair = 0; pair < 8; pair++) {
             __mmask32 even = seen >> 2 * pair & 1 ? 0x55555555 : 0, odd = seen >> 2 * pair & 2 ? 0xaaaaaaaa : 0;
             for (int64_t place = pair * shape_.head_dim * 2; place < (pair + 1) * shape_.head_dim * 2; place += 32)
-                _mm512_storeu_si512(known_.data() + place, _mm512_maskz_loadu_epi16(even | odd, group + place));
+                _mm512_storeu_si512(masked_.data() + place, _mm512_maskz_loadu_epi16(even | odd, group + place));
         }
-        TileConfig::settle();
-        return known_.data();
+        TileConfig::compiler_barrier();
+        return masked_.data();
     }
 
     CacheShape shape_{};
@@ -168,7 +168,7 @@ class MatrixAttention {
     const bf16 *keys_ = nullptr, *values_ = nullptr;
     int64_t begin_ = 0, end_ = 0;
     Buffer<float> scores_;
-    Buffer<bf16> weights_, known_;
+    Buffer<bf16> weights_, masked_;
 };
 
 }  // namespace native
