@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from loraland.catalogue.categories import Category, category_of, position
+from loraland.catalogue.finder import Finder, searchable
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.score import Score, score_of
 from loraland.paper.published import BASE, Published, published
 
 ORDERS: Final = {"gain": "Largest gain", "kind": "Kind of work", "name": "Name", "newest": "Newest", "size": "Smallest"}
-ORDER: Final = "gain"
-"""How the catalogue opens: what fine-tuning did most for comes first."""
-MAX_WORDS: Final = 12
 
 
 @dataclass(frozen=True)
@@ -36,37 +32,15 @@ class Card:
 
     @property
     def text(self) -> str:
-        """What a search looks through, in lower case."""
         adapter = self.adapter
         words = (adapter.name, adapter.slug, adapter.summary, adapter.base, self.category.name)
-        return " ".join((*words, str(adapter.dataset.get("name", "")))).replace("_", " ").casefold()
+        return searchable(*words, str(adapter.dataset.get("name", "")))
 
 
-@dataclass(frozen=True)
-class Query:
-    """What the visitor asks for. Unknown categories and orders count as none."""
+class Query(Finder):
+    """What the visitor asks of the catalogue."""
 
-    words: str = ""
-    category: str = ""
-    order: str = ORDER
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any], keys: Iterable[str]) -> Query:
-        """Read the parameters `q`, `category` and `sort` of an address; `keys` are the categories there are."""
-        words = " ".join(str(data.get("q", "")).split()[:MAX_WORDS])[:120]
-        category, order = str(data.get("category", "")), str(data.get("sort", ""))
-        return cls(words, category if category in set(keys) else "", order if order in ORDERS else ORDER)
-
-    @property
-    def is_filtered(self) -> bool:
-        return bool(self.words or self.category)
-
-    @property
-    def address(self) -> str:
-        """The query as the shortest query string, empty or with its question mark."""
-        pairs = {"q": self.words, "category": self.category, "sort": self.order if self.order != ORDER else ""}
-        given = {key: value for key, value in pairs.items() if value}
-        return f"?{urlencode(given)}" if given else ""
+    orders = ORDERS
 
 
 def all_cards() -> list[Card]:
@@ -77,17 +51,8 @@ def all_cards() -> list[Card]:
 
 def select(cards: Iterable[Card], query: Query) -> list[Card]:
     """Those `cards` that have every word of `query` and its category, in its order; unserved ones come last."""
-    words = query.words.casefold().replace("_", " ").split()
-    found = [card for card in cards if _matches(card, words, query.category)]
-    return sorted(sorted(found, key=_SORTS[query.order]), key=lambda card: not card.is_served)
-
-
-def count_by_category(cards: Iterable[Card]) -> list[tuple[Category, int]]:
-    """The categories that `cards` have, in their order; all categories without a colour of their own are one."""
-    kinds = [card.category for card in cards]
-    counts = Counter(kind.key for kind in kinds)
-    named = {kind.key: kind if kind.key != "other" else category_of("") for kind in kinds}
-    return [(kind, counts[kind.key]) for kind in sorted(named.values(), key=position)]
+    found = sorted(filter(query.matches, cards), key=_SORTS[query.order])
+    return sorted(found, key=lambda card: not card.is_served)
 
 
 def best(cards: Iterable[Card]) -> Card | None:
@@ -106,21 +71,13 @@ class Offer:
 
     @property
     def text(self) -> str:
-        """What a search looks through, in lower case."""
-        words = (self.entry.name, self.entry.repository, self.category.name, BASE)
-        return " ".join(words).replace("_", " ").casefold()
+        return searchable(self.entry.name, self.entry.repository, self.category.name, BASE)
 
 
 def offers(cards: Iterable[Card], query: Query) -> list[Offer]:
     """The published adapters that are not among `cards` and have every word of `query` and its category."""
     here = {card.adapter.slug for card in cards}
-    every = [_offer(entry) for entry in published() if entry.slug not in here]
-    words = query.words.casefold().replace("_", " ").split()
-    return [
-        offer
-        for offer in every
-        if query.category in ("", offer.category.key) and all(word in offer.text for word in words)
-    ]
+    return [offer for entry in published() if entry.slug not in here and query.matches(offer := _offer(entry))]
 
 
 def _offer(entry: Published) -> Offer:
@@ -134,10 +91,6 @@ def _card(adapter: Adapter) -> Card:
     assert version is not None  # AdapterQuerySet.published lets no other through
     version.adapter = adapter  # known already: its emblem needs no second look
     return Card(adapter, version, category_of(adapter.category), score_of(version.score), adapter.is_served)
-
-
-def _matches(card: Card, words: list[str], category: str) -> bool:
-    return (not category or card.category.key == category) and all(word in card.text for word in words)
 
 
 def _gain(card: Card) -> float:

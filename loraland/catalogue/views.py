@@ -18,6 +18,7 @@ from django.views.decorators.http import require_safe
 
 from loraland.catalogue import listing, snippets
 from loraland.catalogue.categories import category_of
+from loraland.catalogue.finder import count_by_category
 from loraland.catalogue.models import Adapter
 from loraland.catalogue.residency import residency
 from loraland.catalogue.score import score_of
@@ -39,8 +40,7 @@ _TRAINING: Final = {
 def catalogue(request: HttpRequest) -> HttpResponse:
     """All published adapters, filtered and sorted by the address; htmx gets the results alone."""
     cards = listing.all_cards()
-    categories = listing.count_by_category(cards)
-    query = listing.Query.of(request.GET, [kind.key for kind, _ in categories])
+    query = listing.Query.of(request.GET, cards)
     shown = listing.select(cards, query)
     context: dict[str, Any] = {"cards": shown, "total": len(cards), "query": query}
     context["unhelped"] = [card for card in shown if card.gains_nothing]
@@ -50,7 +50,7 @@ def catalogue(request: HttpRequest) -> HttpResponse:
         response = render(request, "catalogue/results.html", context | {"is_part": True})
     else:
         page = {
-            "categories": categories,
+            "categories": count_by_category(cards),
             "versions": [card.version for card in cards],
             "orders": listing.ORDERS,
             "best": listing.best(cards),

@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from inference.tasks.bootstrap import interval
 from inference.tasks.metrics import Tally
-from inference.tasks.verdict import CLEAR, VERDICTS
-from loraland.catalogue.categories import Category, category_of, position
+from inference.tasks.verdict import CLEAR, UNCLEAR, VERDICTS
+from loraland.catalogue.categories import Category
+from loraland.catalogue.finder import Findable, Finder, searchable
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.score import Mark, Score
 from loraland.evals.counting import Comparison, answers_to_show, comparisons
 from loraland.evals.models import Run
 from loraland.evals.task_facts import TaskFacts, facts_of
 
-MAX_WORDS: Final = 12
 FEWEST_ROWS: Final = 100
 """Test rows from which on a gain enters the averages: with these a share is known to about ten points."""
 COLUMNS: Final = {"task": "Task", "base": "Base", "tuned": "Fine-tuned", "gain": "Gain", "rows": "Rows"}
@@ -58,58 +56,39 @@ class Entry:
 
     @property
     def text(self) -> str:
-        """What a search looks through, in lower case."""
         facts, run = self.facts, self.compared.tuned
         words = (facts.title, facts.name, facts.summary, facts.category.name, run.adapter, run.base, run.metric)
-        return " ".join(words).replace("_", " ").casefold()
+        return searchable(*words)
 
 
 @dataclass(frozen=True)
-class Query:
-    """What the visitor asks for. Unknown categories, verdicts and orders count as none."""
+class Query(Finder):
+    """What the visitor asks of the leaderboard. A minus in front of an order turns it round."""
 
-    words: str = ""
-    category: str = ""
     verdict: str = ""
-    order: str = "gain"
+
+    orders = frozenset((*COLUMNS, *(f"-{key}" for key in COLUMNS)))
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], keys: Iterable[str]) -> Query:
-        """Read the parameters `q`, `category`, `verdict` and `sort` of an address; `keys` are the categories."""
-        words = " ".join(str(data.get("q", "")).split()[:MAX_WORDS])[:120]
-        category, verdict, order = (str(data.get(name, "")) for name in ("category", "verdict", "sort"))
-        return cls(
-            words,
-            category if category in set(keys) else "",
-            verdict if verdict in VERDICTS else "",
-            order if order.removeprefix("-") in COLUMNS else "gain",
-        )
+    def of(cls, data: Mapping[str, Any], listed: Iterable[Findable]) -> Query:
+        """Read the parameter `verdict` as well; an unknown one counts as none."""
+        verdict = str(data.get("verdict", ""))
+        return replace(super().of(data, listed), verdict=verdict if verdict in VERDICTS else "")
 
     @property
-    def is_filtered(self) -> bool:
-        return bool(self.words or self.category or self.verdict)
-
-    @property
-    def address(self) -> str:
-        """The query as the shortest query string, empty or with its question mark."""
-        return self.sorted_by(self.order)
-
-    def sorted_by(self, order: str) -> str:
-        """The query string of the same entries in another order."""
-        pairs = {"q": self.words, "category": self.category, "verdict": self.verdict}
-        given = {key: value for key, value in {**pairs, "sort": "" if order == "gain" else order}.items() if value}
-        return f"?{urlencode(given)}" if given else ""
+    def filters(self) -> dict[str, str]:
+        return {**super().filters, "verdict": self.verdict}
 
     @property
     def headers(self) -> list[tuple[str, str, str, str]]:
         """Of each column its key, its label, where a click on it leads, and how the board is sorted by it now."""
         key, is_turned = self.order.removeprefix("-"), self.order.startswith("-")
         found = []
-        for each, label in COLUMNS.items():
-            turned = f"-{each}" if each == key and not is_turned else each
-            ascending = (each == "task") != is_turned
-            state = ("ascending" if ascending else "descending") if each == key else ""
-            found.append((each, label, self.sorted_by(turned), state))
+        for column, label in COLUMNS.items():
+            turned = f"-{column}" if column == key and not is_turned else column
+            ascending = (column == "task") != is_turned
+            state = ("ascending" if ascending else "descending") if column == key else ""
+            found.append((column, label, self.sorted_by(turned), state))
         return found
 
 
@@ -134,20 +113,13 @@ def entries() -> list[Entry]:
 
 def select(every: Iterable[Entry], query: Query) -> list[Entry]:
     """Those of `every` that have every word of `query`, its category and its verdict, in its order."""
-    words = query.words.casefold().replace("_", " ").split()
-    found = [entry for entry in every if _matches(entry, words, query)]
+    found = [
+        entry for entry in every if query.matches(entry) and query.verdict in ("", CLEAR if entry.is_clear else UNCLEAR)
+    ]
     key = query.order.removeprefix("-")
     starts_high = key != "task"
     by_name = sorted(found, key=lambda entry: entry.facts.title.casefold())
     return sorted(by_name, key=_SORTS[key], reverse=starts_high != query.order.startswith("-"))
-
-
-def count_by_category(every: Iterable[Entry]) -> list[tuple[Category, int]]:
-    """The categories that `every` has, in their order."""
-    kinds = [entry.category for entry in every]
-    counts = Counter(kind.key for kind in kinds)
-    named = {kind.key: kind if kind.key != "other" else category_of("") for kind in kinds}
-    return [(kind, counts[kind.key]) for kind in sorted(named.values(), key=position)]
 
 
 def average(chosen: Iterable[Entry]) -> Average | None:
@@ -190,14 +162,6 @@ def score_of_runs(compared: Comparison) -> Score:
 
 def _points(value: float | None) -> float | None:
     return None if value is None else 100 * value
-
-
-def _matches(entry: Entry, words: list[str], query: Query) -> bool:
-    return (
-        (not query.category or entry.category.key == query.category)
-        and (not query.verdict or entry.is_clear == (query.verdict == CLEAR))
-        and all(word in entry.text for word in words)
-    )
 
 
 _SORTS: Final[dict[str, Callable[[Entry], Any]]] = {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlencode
 
 from loraland.catalogue.categories import Category, category_of
+from loraland.catalogue.finder import query_string
 from loraland.catalogue.score import Mark, Score
 from loraland.evals.leaderboard import Entry
 from loraland.paper.table import MODELS, Cell, Task, table, tasks
@@ -39,14 +39,12 @@ class Query:
 
     @property
     def address(self) -> str:
-        """The query as the shortest query string, empty or with its question mark."""
-        pairs = {
-            "model": self.model if self.model != DEFAULT_MODEL else "",
-            "task": self.task,
-            "value": self.value if self.value != "tuned" else "",
-        }
-        given = {key: value for key, value in pairs.items() if value}
-        return f"?{urlencode(given)}" if given else ""
+        """The query string that asks for this."""
+        return query_string(
+            model=self.model if self.model != DEFAULT_MODEL else "",
+            task=self.task,
+            value=self.value if self.value != "tuned" else "",
+        )
 
 
 @dataclass(frozen=True)

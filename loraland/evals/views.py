@@ -15,6 +15,7 @@ from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
 from inference.tasks.verdict import VERDICTS
+from loraland.catalogue.finder import count_by_category
 from loraland.evals import leaderboard, tables
 from loraland.evals.counting import answers_to_show, counting
 from loraland.evals.models import Run, RunQuerySet, Sample
@@ -29,8 +30,7 @@ SHARES: Final = {"": "all", "missed": "not full marks", "right": "full marks"}
 def board(request: HttpRequest) -> HttpResponse:
     """All entries, filtered and sorted by the address; htmx gets the results alone."""
     every = leaderboard.entries()
-    categories = leaderboard.count_by_category(every)
-    query = leaderboard.Query.of(request.GET, [kind.key for kind, _ in categories])
+    query = leaderboard.Query.of(request.GET, every)
     shown = leaderboard.select(every, query)
     context: dict[str, Any] = {"entries": shown, "total": len(every), "query": query}
     context["has_reference"] = any(entry.compared.reference for entry in shown)
@@ -39,7 +39,7 @@ def board(request: HttpRequest) -> HttpResponse:
         response["HX-Replace-Url"] = reverse("leaderboard") + query.address
     else:
         page = {
-            "categories": categories,
+            "categories": count_by_category(every),
             "verdicts": VERDICTS,
             "fewest_rows": leaderboard.FEWEST_ROWS,
             "average_all": leaderboard.average(every),
@@ -112,5 +112,4 @@ def _readable(request: HttpRequest) -> RunQuerySet:
 
 def _asked(request: HttpRequest) -> list[leaderboard.Entry]:
     every = leaderboard.entries()
-    keys = [kind.key for kind, _ in leaderboard.count_by_category(every)]
-    return leaderboard.select(every, leaderboard.Query.of(request.GET, keys))
+    return leaderboard.select(every, leaderboard.Query.of(request.GET, every))
