@@ -11,24 +11,20 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from torch import Tensor
 
-from inference.adapters import config_file as adapter_json
-from inference.adapters.binding import Bound, bind, check_against
-from inference.adapters.config import LoraConfig, check_config
-from inference.adapters.config_file import ConfigRefused, read_config
-from inference.adapters.identity import HeaderError, adapter_digest, read_header
+from inference.adapters.binding import Parts
+from inference.adapters.config import LoraConfig
+from inference.adapters.examination import CONFIG, WEIGHTS, examine_files
+from inference.adapters.identity import HeaderError, adapter_digest
 from inference.adapters.packed_lora import pack_adapter
 from inference.adapters.weights import RANK_STEP, AdapterWeights, TargetWeights
 from inference.model.architecture import EMBEDDING, Architecture, module_name
 from inference.reading import reading
-
-CONFIG_FILE: Final = adapter_json.NAME
-WEIGHTS_FILE: Final = "adapter_model.safetensors"
 
 
 class AdapterRefused(ValueError):
@@ -73,10 +69,9 @@ def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> Hos
     Raises `AdapterRefused` for anything but a whole, finite LoRA or DoRA over modules of `base` of ranks up to
     `max_rank`.
     """
-    with reading("the adapter", _refused):
-        bound, config = _examine(directory, digest, base, max_rank)
-    with reading(WEIGHTS_FILE, _refused, RuntimeError):  # which torch raises for a device that fails or is full
-        tensors = _read_tensors(inside(directory, WEIGHTS_FILE), bound)
+    config, modules = _examine(directory, digest, base, max_rank)
+    with reading(WEIGHTS, _refused, RuntimeError):  # which torch raises for a device that fails or is full
+        tensors = _read_tensors(inside(directory, WEIGHTS), modules, base.architecture)
     return _build(digest, tensors, config, base)
 
 
@@ -84,22 +79,14 @@ def _refused(reason: str) -> AdapterRefused:
     return AdapterRefused([reason])
 
 
-def _examine(directory: Path, digest: str, base: Base, max_rank: int) -> tuple[Bound, LoraConfig]:
-    """The tensors of each module by their place in the file, and what the config says of them."""
-    raw, weights = _read_config(directory), inside(directory, WEIGHTS_FILE)
-    try:
-        header = read_header(weights)
-    except (HeaderError, OSError) as error:
-        raise AdapterRefused([f"{WEIGHTS_FILE}: {error}"]) from error
-    config, reasons = check_config(raw, max_rank)
-    bound, problems = bind(header, base.architecture)
-    reasons += problems
-    if config is not None:
-        reasons += check_against(config, bound, base.architecture)
-    if config is None or reasons:
-        raise AdapterRefused(reasons)
-    _check_digest(raw, weights, digest)
-    return bound, config
+def _examine(directory: Path, digest: str, base: Base, max_rank: int) -> tuple[LoraConfig, dict[str, Parts]]:
+    """What the config means, and the tensors of each module by their place in the file."""
+    weights = inside(directory, WEIGHTS)
+    found = examine_files(inside(directory, CONFIG), weights, base.architecture, max_rank)
+    if found.reasons or found.meaning is None:
+        raise AdapterRefused(found.reasons)
+    _check_digest(found.config, weights, digest)
+    return found.meaning, found.modules
 
 
 def _check_digest(config: dict[str, Any], weights: Path, digest: str) -> None:
@@ -109,13 +96,6 @@ def _check_digest(config: dict[str, Any], weights: Path, digest: str) -> None:
         is_right = False  # the header was sound a moment ago, so somebody is writing to the file
     if not is_right:
         raise AdapterRefused([f"the files are not the adapter {digest[:12]}…: they were changed since it was imported"])
-
-
-def _read_config(directory: Path) -> dict[str, Any]:
-    try:
-        return read_config(inside(directory, CONFIG_FILE))
-    except ConfigRefused as error:
-        raise AdapterRefused([str(error)]) from error
 
 
 def inside(directory: Path, name: str) -> Path:
@@ -130,21 +110,17 @@ _Tensors = dict[str, Tensor]
 """The parts of one module, in float32."""
 
 
-def _read_tensors(weights: Path, bound: Bound) -> dict[str, dict[int, _Tensors]]:
-    """All modules by target and layer; raises `AdapterRefused` for values that are not finite."""
+def _read_tensors(
+    weights: Path, modules: dict[str, Parts], architecture: Architecture
+) -> dict[str, dict[int, _Tensors]]:
+    """All `modules`, which are the base's, by target and layer."""
     read: dict[str, dict[int, _Tensors]] = defaultdict(dict)
-    reasons = []
-    try:
-        with safe_open(weights, framework="pt") as file:
-            for (target, layer), parts in bound.items():
-                tensors = {part: file.get_tensor(info.name).to(torch.float32) for part, info in parts.items()}
-                wrong = [part for part, tensor in tensors.items() if not torch.isfinite(tensor).all()]
-                reasons += [f"{parts[part].name} holds values that are not finite" for part in wrong]
-                read[target][layer] = tensors
-    except (SafetensorError, OSError) as error:
-        raise AdapterRefused([f"{WEIGHTS_FILE} cannot be read: {error}"]) from error
-    if reasons:
-        raise AdapterRefused(reasons)
+    with safe_open(weights, framework="pt") as file:
+        for module, parts in modules.items():
+            place = architecture.place(module)
+            assert place is not None, "what the examination lets through is of the base"
+            tensors = {part: file.get_tensor(info.name).to(torch.float32) for part, info in parts.items()}
+            read[place[0]][place[1]] = tensors
     return read
 
 

@@ -21,7 +21,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from inference.adapters.file import CONFIG_FILE, WEIGHTS_FILE, Base, HostAdapter, inside, read_adapter
+from inference.adapters.examination import CONFIG, WEIGHTS
+from inference.adapters.file import Base, HostAdapter, inside, read_adapter
 from inference.adapters.weights import AdapterWeights, TargetWeights
 
 FORMAT: Final = 2
@@ -54,8 +55,8 @@ def _name(base: Base) -> str:
 
 def _stamp(directory: Path, digest: str, base: Base) -> str:
     """Everything that the converted weights follow from; the original's files count by size and time."""
-    stats = [inside(directory, name).stat() for name in (CONFIG_FILE, WEIGHTS_FILE)]
-    files = [(each.st_size, each.st_mtime_ns) for each in stats]
+    stats = [inside(directory, name).stat() for name in (CONFIG, WEIGHTS)]
+    files = [(stat.st_size, stat.st_mtime_ns) for stat in stats]
     made_from = (FORMAT, digest, base.dtype, base.architecture, base.identity, base.is_nf4, base.is_packed, files)
     return hashlib.sha256(repr(made_from).encode()).hexdigest()
 

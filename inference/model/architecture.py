@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ EMBEDDING: Final = "embed_tokens"
 HEAD: Final = "lm_head"
 """What an adapter may change beside the layers: the table of tokens, and the linear to the vocabulary."""
 _ATTENTION: Final = frozenset(TARGETS[:4])
+_LAYER: Final = re.compile(r"model\.layers\.([0-9]{1,5})\.")
 
 
 class ArchitectureError(ValueError):
@@ -32,7 +34,10 @@ class Rope:
 
 @dataclass(frozen=True)
 class Architecture:
-    """The shape of a decoder. `sliding_window` counts tokens a row may look back to, itself included; None is all."""
+    """The shape of a decoder, and the name that sentences give it.
+
+    `sliding_window` counts tokens a row may look back to, itself included; None is all.
+    """
 
     vocab_size: int
     hidden_size: int
@@ -46,6 +51,7 @@ class Architecture:
     rope: Rope = field(default_factory=Rope)
     sliding_window: int | None = None
     tied_embeddings: bool = False
+    name: str = field(default="the base", repr=False, compare=False)
 
     def target_shape(self, target: str) -> tuple[int, int]:
         """(in features, out features) of `target`: one of `TARGETS`, `EMBEDDING` or `HEAD`."""
@@ -66,6 +72,14 @@ class Architecture:
         """How many modules of the base are a `target`: one in each layer, or the one embedding or head."""
         return 1 if target in (EMBEDDING, HEAD) else self.num_layers
 
+    def place(self, module: str) -> tuple[str, int] | None:
+        """The target and the layer whose `module_name` is `module`; None when this decoder has no such module."""
+        numbered = _LAYER.match(module)
+        layer = int(numbered[1]) if numbered else 0
+        named = (target for target in (*TARGETS, EMBEDDING, HEAD) if module_name(target, layer) == module)
+        target = next(named, None)
+        return (target, layer) if target and layer < self.target_layers(target) else None
+
 
 def module_path(target: str) -> str:
     """Where `target` lies in a layer, as checkpoints name it: ``self_attn.q_proj`` or ``mlp.up_proj``."""
@@ -80,14 +94,17 @@ def module_name(target: str, layer: int) -> str:
 
 
 def read_architecture(path: Path) -> Architecture:
-    """Read the config.json at `path`. Raises `ArchitectureError` for a model that the decoder does not compute."""
+    """Read the config.json at `path`; the model is named by its folder.
+
+    Raises `ArchitectureError` for a model that the decoder does not compute.
+    """
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArchitectureError(f"{path} is missing; a model directory holds a config.json") from error
     except ValueError as error:
         raise ArchitectureError(f"{path} is not JSON: {error}") from error
-    return parse_architecture(config)
+    return replace(parse_architecture(config), name=path.parent.name)
 
 
 def parse_architecture(config: dict[str, Any]) -> Architecture:

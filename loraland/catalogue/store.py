@@ -22,11 +22,12 @@ from uuid import uuid4
 from django.conf import settings
 
 from inference.adapters import config_file as adapter_json
+from inference.adapters import examination
 from inference.adapters.config import check_config
 from inference.adapters.identity import HeaderError, adapter_digest
 
-CONFIG: Final = adapter_json.NAME
-WEIGHTS: Final = "adapter_model.safetensors"
+CONFIG: Final = examination.CONFIG
+WEIGHTS: Final = examination.WEIGHTS
 FILES: Final = (CONFIG, WEIGHTS)
 CARD: Final = "card.toml"
 """What may lie beside them in quarantine, and goes no further."""
@@ -143,10 +144,11 @@ def drop_older(seconds: float, named: Collection[str]) -> None:
     if not settings.QUARANTINE_DIR.is_dir():
         return
     before = time.time() - seconds
-    for each in settings.QUARANTINE_DIR.iterdir():
+    for directory in settings.QUARANTINE_DIR.iterdir():
         with suppress(FileNotFoundError):  # another process has dropped it meanwhile
-            if _TOKEN.fullmatch(each.name) and each.name not in named and each.stat().st_mtime < before:
-                drop(each.name)
+            is_left = _TOKEN.fullmatch(directory.name) and directory.name not in named
+            if is_left and directory.stat().st_mtime < before:
+                drop(directory.name)
 
 
 def remove(digest: str) -> None:

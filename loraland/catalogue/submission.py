@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.db import transaction
 
+from inference.adapters.config import check_config
+from inference.adapters.config_file import ConfigRefused, read_config
 from inference.adapters.identity import HeaderError, adapter_digest
 from inference.reading import reading
 from loraland.catalogue import store
+from loraland.catalogue.bases import named_base
 from loraland.catalogue.card import Card
 from loraland.catalogue.models import Adapter, AdapterVersion
-from loraland.catalogue.peft_config import named_base, read_config
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -37,14 +39,21 @@ class Submission:
 
 def digest_in(directory: Path) -> str:
     """The digest of the adapter in `directory`; empty when it is too damaged to have one. Raises OSError."""
-    config, _, reasons = read_config(directory / store.CONFIG)
-    if reasons:
-        return ""
+    config = _config_in(directory)
     try:
         with reading(store.WEIGHTS, HeaderError):
-            return adapter_digest(config, directory / store.WEIGHTS)
+            reasons = check_config(config, settings.MAX_RANK)[1]
+            return "" if reasons else adapter_digest(config, directory / store.WEIGHTS)
     except HeaderError:
         return ""
+
+
+def _config_in(directory: Path) -> dict[str, Any]:
+    """Empty when nobody can read it."""
+    try:
+        return read_config(directory / store.CONFIG)
+    except ConfigRefused:
+        return {}
 
 
 def find(slug: str, digest: str) -> AdapterVersion | None:
@@ -61,8 +70,7 @@ def submit(token: str, slug: str, card: Card, *, user: User | None = None, publi
     digest = digest_in(store.quarantined(token))
     twins = tuple(_twins(slug, digest))
     if existing := find(slug, digest):
-        config, _, _ = read_config(store.quarantined(token) / store.CONFIG)
-        was_repaired = store.keep(token, digest, config)  # the row may have outlived the disk
+        was_repaired = store.keep(token, digest, _config_in(store.quarantined(token)))  # the row may outlive the disk
         store.drop(token)
         return Submission(existing, False, was_repaired, twins)
     with transaction.atomic():
@@ -90,13 +98,12 @@ def _twins(slug: str, digest: str) -> Iterable[AdapterVersion]:
 
 
 def _about(card: Card, token: str) -> dict[str, object]:
-    config, _, _ = read_config(store.quarantined(token) / store.CONFIG)
     return {
         "name": card.name,
         "category": card.category,
         "summary": card.summary,
         "description": card.description,
-        "base": card.base or named_base(config) or settings.BASE_NAME,
+        "base": card.base or named_base(_config_in(store.quarantined(token))) or settings.BASE_NAME,
         "license": card.license,
         "author": card.author,
         "dataset": card.dataset,

@@ -13,29 +13,23 @@ from typing import Any
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from inference.adapters.config import LoraConfig
-from inference.adapters.identity import TensorInfo, adapter_digest, part_of
-from inference.reading import reading
+from inference.adapters.examination import Examination, examine_files
+from inference.adapters.identity import adapter_digest
+from inference.model.architecture import Architecture
 from loraland.catalogue import store
-from loraland.catalogue.base_shapes import served_shapes, shapes_of
+from loraland.catalogue.bases import known_base, named_base, served_base
 from loraland.catalogue.models import Adapter, AdapterVersion
-from loraland.catalogue.peft_config import named_base, read_config
-from loraland.catalogue.tensors import Binding, bind, non_finite, read_tensors
 
 
 @dataclass(frozen=True)
-class Examination:
-    """What the two files say. With any `reasons` the rest may be empty; `fits` is whether the served base takes it."""
+class Examined:
+    """What the site knows of two files. With any `reasons` the rest is empty; `fits`: the served base takes them."""
 
     reasons: list[str]
     fits: bool = True
     digest: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     """The values of an `AdapterVersion` that are read from the files."""
-
-
-class _Unreadable(ValueError):
-    pass
 
 
 def examine(version: AdapterVersion) -> None:
@@ -47,7 +41,7 @@ def examine(version: AdapterVersion) -> None:
     if not directory.is_dir():
         return version.reject(["The uploaded files are gone; upload them again."])
     try:
-        found = examine_files(directory, version.adapter.base)
+        found = examine_upload(directory, version.adapter.base)
         if reasons := found.reasons or _conflicts(version, found):
             return version.reject(reasons)
         if not _adopt(version, found):
@@ -57,62 +51,44 @@ def examine(version: AdapterVersion) -> None:
     return version.probe() if found.fits else version.list_unserved()
 
 
-def examine_files(directory: Path, base: str) -> Examination:
-    """Examine the adapter in `directory`, which is said to be made for `base` (the shapes decide).
-
-    Whatever is wrong with its files is a reason. Raises OSError and MemoryError, which are not about them.
-    """
-    try:
-        with reading("The adapter", _Unreadable):
-            return _examine_files(directory, base)
-    except _Unreadable as error:
-        return Examination([str(error)])
-
-
-def _examine_files(directory: Path, base: str) -> Examination:
-    config, meaning, reasons = read_config(directory / store.CONFIG)
-    weights = directory / store.WEIGHTS
-    header, damage = read_tensors(weights)
-    if damage:
-        return Examination([*reasons, *damage])
-    binding, fits = _bind(header, meaning, base)
-    reasons += [*binding.faults.sentences(), *binding.misfits.sentences()]
-    if binding.misfits.sentences() and base.lower() == settings.BASE_KEY != named_base(config).lower():
-        reasons.append(f"adapter_config.json names the base {named_base(config) or '(none)'}, not {base}.")
-    if broken := non_finite(weights, header):
-        reasons.append(f"{len(broken)} tensors hold NaN or infinity, {ascii(broken[0])[:200]} among them.")
+def examine_upload(directory: Path, base: str) -> Examined:
+    """Examine the adapter in `directory`, made for the base named `base`; empty if nobody knows. Raises OSError."""
+    found, fits = _examine(directory, base)
+    reasons = list(found.reasons)
+    if not found.fits and base.lower() == settings.BASE_KEY != named_base(found.config).lower():
+        reasons.append(f"adapter_config.json names the base {named_base(found.config) or '(none)'}, not {base}.")
     if reasons:
-        return Examination(reasons)
-    return Examination([], fits, adapter_digest(config, weights), _facts(config, header, binding, weights))
+        return Examined(reasons)
+    weights = directory / store.WEIGHTS
+    return Examined([], fits, adapter_digest(found.config, weights), _facts(found, weights))
 
 
-def _bind(header: dict[str, TensorInfo], meaning: LoraConfig | None, base: str) -> tuple[Binding, bool]:
-    """The binding to the base that is served, or to `base` if it is another one and only its shapes may fit."""
-    served = served_shapes()
-    binding = bind(header, meaning, served)
-    is_other = bool(base) and base.lower() != settings.BASE_KEY
-    if is_other and (served is None or binding.misfits.sentences()):
-        return bind(header, meaning, shapes_of(base)), False
-    return binding, True
+def _examine(directory: Path, base: str) -> tuple[Examination, bool]:
+    """As an adapter of the base that is served, or of `base` if it is another one and only its shapes may fit."""
+    served, is_other = served_base(), base.lower() not in ("", settings.BASE_KEY)
+    found = _examine_for(directory, served)
+    if is_other and (served is None or not found.fits):
+        return _examine_for(directory, known_base(base)), False
+    return found, True
 
 
-def _facts(config: dict[str, Any], header: dict[str, TensorInfo], binding: Binding, weights: Path) -> dict[str, Any]:
+def _examine_for(directory: Path, base: Architecture | None) -> Examination:
+    return examine_files(directory / store.CONFIG, directory / store.WEIGHTS, base, settings.MAX_RANK)
+
+
+def _facts(found: Examination, weights: Path) -> dict[str, Any]:
+    trained = [tensor for parts in found.modules.values() for part, tensor in parts.items() if part != "base"]
     return {
-        "config": config,
-        "rank": config["r"],
-        "lora_alpha": config["lora_alpha"],
-        "target_modules": binding.targets,
-        "num_parameters": sum(math.prod(tensor.shape) for tensor in header.values() if _is_trained(tensor)),
+        "config": found.config,
+        "rank": found.config["r"],
+        "lora_alpha": found.config["lora_alpha"],
+        "target_modules": sorted({module.rpartition(".")[2] for module in found.modules}),
+        "num_parameters": sum(math.prod(tensor.shape) for tensor in trained),
         "size_bytes": weights.stat().st_size,
     }
 
 
-def _is_trained(tensor: TensorInfo) -> bool:
-    """PEFT saves the base's own table beside a LoRA on it."""
-    return (part_of(tensor.name) or ("", ""))[1] != "base"
-
-
-def _conflicts(version: AdapterVersion, found: Examination) -> list[str]:
+def _conflicts(version: AdapterVersion, found: Examined) -> list[str]:
     """An adapter belongs to one base; its versions cannot be for two."""
     adapter = version.adapter
     if not found.fits or adapter.is_served:
@@ -126,7 +102,7 @@ def _conflicts(version: AdapterVersion, found: Examination) -> list[str]:
     ]
 
 
-def _adopt(version: AdapterVersion, found: Examination) -> bool:
+def _adopt(version: AdapterVersion, found: Examined) -> bool:
     """Store the files by digest and the facts in the row; false when the adapter has this digest already.
 
     The quarantine goes last: whatever breaks this off, the next attempt finds the files again.
@@ -146,7 +122,7 @@ def _adopt(version: AdapterVersion, found: Examination) -> bool:
     return is_kept
 
 
-def _save(version: AdapterVersion, found: Examination) -> None:
+def _save(version: AdapterVersion, found: Examined) -> None:
     values = {**found.facts, "digest": found.digest, "reasons": [], "quarantine": "", "examinations": 0}
     for name, value in values.items():
         setattr(version, name, value)

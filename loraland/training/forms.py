@@ -11,10 +11,10 @@ from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.utils.text import slugify
 
+from inference.model.architecture import TARGETS
 from inference.tasks.metrics import METRICS
 from inference.tasks.recipe import tasks
 from loraland.catalogue import slug as slugs
-from loraland.catalogue.base_shapes import TARGETS
 from loraland.catalogue.categories import CATEGORIES
 from loraland.catalogue.models import Adapter
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples, placeholders

@@ -76,7 +76,7 @@ def test_a_sound_adapter_is_loaded_with_its_scaling_in_b(sound: Path, store: Pat
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [
-        ("use_dora", True, "layers.0.q_proj has no lora_magnitude_vector, but use_dora is set"),
+        ("use_dora", True, "use_dora is set, but lora_magnitude_vector is missing: model.layers.0.self_attn.q_proj"),
         ("ensure_weight_tying", True, "ensure_weight_tying"),
         ("modules_to_save", ["lm_head"], "modules_to_save"),
         ("bias", "all", 'bias is "all"'),
@@ -95,8 +95,12 @@ def test_a_sound_adapter_is_loaded_with_its_scaling_in_b(sound: Path, store: Pat
         ("r", "8", 'r is "8"'),
         ("r", True, "r is true"),
         ("r", 65, "r is 65; it must be a whole number from 1 to 64"),
-        ("r", 16, "has rank 8 but adapter_config.json says 16"),
-        ("rank_pattern", {"q_proj": 4}, "layers.0.q_proj has rank 8 but adapter_config.json says 4"),
+        ("r", 16, "The rank is 8 but adapter_config.json says 16: model.layers.0.self_attn.q_proj"),
+        (
+            "rank_pattern",
+            {"q_proj": 4},
+            "The rank is 8 but adapter_config.json says 4: model.layers.0.self_attn.q_proj",
+        ),
         ("rank_pattern", {"q_proj": 128}, "must hold numbers from 1 to 64"),
         ("rank_pattern", {f"layers.{n}.q_proj": 8 for n in range(30_000)}, "30000 keys; at most 2000 are read"),
         ("rank_pattern", ["q_proj"], "must be an object of module names and numbers"),
@@ -107,8 +111,8 @@ def test_a_sound_adapter_is_loaded_with_its_scaling_in_b(sound: Path, store: Pat
         ("lora_alpha", None, "lora_alpha is null"),
         ("lora_alpha", 10**400, "it must be a positive number"),
         ("target_modules", [1, {}], "must list the modules"),
-        ("alpha_pattern", {"q_proj": 4, "self_attn.q_proj": 8}, "two keys of rank_pattern or alpha_pattern"),
-        ("target_modules", ["q_proj", "v_proj", "k_proj"], "target_modules asks for k_proj"),
+        ("alpha_pattern", {"q_proj": 4, "self_attn.q_proj": 8}, "Two keys of rank_pattern or alpha_pattern"),
+        ("target_modules", ["q_proj", "v_proj", "k_proj"], "target_modules names modules without any tensor: k_proj"),
     ],
 )
 def test_a_config_that_cannot_be_served_is_refused(
@@ -131,34 +135,43 @@ NOT_FINITE = torch.zeros(8, 64).index_fill_(0, torch.tensor([3]), float("nan"))
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (replace(Q0.format("A"), torch.zeros(8, 65)), "lora_A has shape [8, 65]; the base needs [rank, 64]"),
-        (replace(Q0.format("B"), torch.zeros(63, 8)), "lora_B has shape [63, 8]; the base needs [64, rank]"),
-        (replace(Q0.format("A"), torch.zeros(8)), "lora_A has shape [8]"),
-        (replace(Q0.format("B"), torch.zeros(64, 4)), "lora_A has rank 8 but lora_B 4"),
-        (replace(Q0.format("A"), NOT_FINITE), "not finite"),
-        (replace(Q0.format("B"), torch.full((64, 8), torch.inf)), "not finite"),
-        (lambda tensors: tensors.pop(Q0.format("B")), "layers.0.q_proj has no lora_B"),
-        (lambda tensors: tensors.pop(Q0.format("A")), "layers.0.q_proj has no lora_A"),
-        (rename(Q0.format("A"), Q0.format("A").replace("q_proj", "z_proj")), "binds to no module"),
-        (rename(Q0.format("A"), Q0.format("A").replace("layers.0", "layers.3")), "binds to no module"),
-        (replace("base_model.model.lm_head.lora_A.weight", torch.zeros(8, 64)), "lm_head has no lora_B"),
-        (replace("base_model.model.model.embed_tokens.lora_embedding_B", torch.zeros(64, 8)), "embed_tokens has no"),
+        (replace(Q0.format("A"), torch.zeros(8, 65)), "lora_A has 65 inputs where "),
+        (replace(Q0.format("B"), torch.zeros(63, 8)), "lora_B has 63 outputs where "),
+        (replace(Q0.format("A"), torch.zeros(8)), "lora_A is 8 and lora_B is 64×8, but both must be matrices"),
+        (replace(Q0.format("B"), torch.zeros(64, 4)), "lora_A has rank 8 but lora_B has rank 4"),
+        (replace(Q0.format("A"), NOT_FINITE), "These tensors hold NaN or infinity: "),
+        (replace(Q0.format("B"), torch.full((64, 8), torch.inf)), "These tensors hold NaN or infinity: "),
+        (lambda tensors: tensors.pop(Q0.format("B")), "lora_B is missing: model.layers.0.self_attn.q_proj"),
+        (lambda tensors: tensors.pop(Q0.format("A")), "lora_A is missing: model.layers.0.self_attn.q_proj"),
+        (rename(Q0.format("A"), Q0.format("A").replace("q_proj", "z_proj")), "has no such module: model.layers."),
+        (rename(Q0.format("A"), Q0.format("A").replace("layers.0", "layers.3")), "has no such module: model.layers."),
+        (replace("base_model.model.lm_head.lora_A.weight", torch.zeros(8, 64)), "lora_B is missing: lm_head"),
+        (
+            replace("base_model.model.model.embed_tokens.lora_embedding_B", torch.zeros(64, 8)),
+            "lora_A is missing: model.embed_tokens",
+        ),
         (replace("base_model.model.model.embed_tokens.lora_A.weight", torch.zeros(8, 64)), "train a LoRA on them"),
-        (replace("base_model.model.lm_head.weight", torch.zeros(131, 64)), "modules_to_save"),
-        (rename(Q0.format("A"), Q0.format("A").replace("layers.0", f"layers.{'9' * 400}")), "binds to no module"),
+        (replace("base_model.model.lm_head.weight", torch.zeros(131, 64)), "train a LoRA on them"),
+        (
+            rename(Q0.format("A"), Q0.format("A").replace("layers.0", f"layers.{'9' * 400}")),
+            "has no such module: model.layers.",
+        ),
         (
             replace(Q0.format("A").replace("lora_A.weight", "lora_magnitude_vector"), torch.zeros(64)),
-            "without use_dora",
+            "DoRA magnitudes come without use_dora",
         ),
         (
             replace(Q0.format("A").replace("lora_A.weight", "lora_magnitude_vector"), torch.zeros(65)),
-            "lora_magnitude_vector has shape [65]; the base needs [64]",
+            "lora_magnitude_vector is 65, not one number for each output",
         ),
-        (replace(Q0.format("A").replace("lora_A", "lora_A.default"), torch.zeros(8, 64)), "comes twice"),
-        (lambda tensors: tensors.clear(), "holds no tensors"),
+        (
+            replace(Q0.format("A").replace("lora_A", "lora_A.default"), torch.zeros(8, 64)),
+            "Two tensors have the same name",
+        ),
+        (lambda tensors: tensors.clear(), "No module of the base is changed: 0 tensors"),
         (
             lambda tensors: [tensors.pop(Q0.format(side).replace("layers.0", "layers.2")) for side in "AB"],
-            "q_proj has no tensors in layers 2",
+            "q_proj has no tensors in these layers of ",
         ),
     ],
 )
@@ -173,7 +186,7 @@ def test_a_refusal_lists_every_reason(sound: Path, store: Path, adapters: Adapte
         adapters,
         damage(sound, store, {"use_qalora": True, "bias": "all"}, replace(Q0.format("A"), torch.zeros(8, 65))),
     )
-    assert all(named in reasons for named in ("QA-LoRA", "bias", "[8, 65]"))
+    assert all(named in reasons for named in ("QA-LoRA", "bias", "65 inputs"))
 
 
 @pytest.fixture(scope="module")
@@ -211,13 +224,19 @@ HEAD, TABLE = "base_model.model.lm_head.{}", "base_model.model.model.embed_token
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        (lambda tensors: tensors.pop(HEAD.format("lora_magnitude_vector")), "lm_head has no lora_magnitude_vector"),
+        (
+            lambda tensors: tensors.pop(HEAD.format("lora_magnitude_vector")),
+            "lora_magnitude_vector is missing: lm_head",
+        ),
         (
             lambda tensors: tensors[TABLE.format("base_layer.weight")].add_(1),
             "embed_tokens.base_layer is not the base's own",
         ),
-        (replace(TABLE.format("base_layer.weight"), torch.zeros(132, 64)), "a base of shape [132, 64]"),
-        (lambda tensors: tensors[TABLE.format("lora_magnitude_vector")].fill_(torch.nan), "not finite"),
+        (replace(TABLE.format("base_layer.weight"), torch.zeros(132, 64)), "A base of 132×64 comes with it"),
+        (
+            lambda tensors: tensors[TABLE.format("lora_magnitude_vector")].fill_(torch.nan),
+            "These tensors hold NaN or infinity: ",
+        ),
     ],
 )
 def test_a_dora_or_a_table_that_does_not_fit_the_base_is_refused(

@@ -15,15 +15,16 @@ import pytest
 from django.conf import settings as site_settings
 
 from inference.adapters.config import CHECKED, HARMLESS, UNSUPPORTED, USED
-from inference.adapters.identity import adapter_digest
+from inference.adapters.finite import non_finite
+from inference.adapters.identity import adapter_digest, read_header
+from inference.config import base_name
 from inference.wire.contract import WireError
 from inference.wire.protocol import Finished, Probe, Stats
 from loraland import inference_client
 from loraland.catalogue import store
 from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
 from loraland.catalogue.tasks import validate_version
-from loraland.catalogue.tensors import non_finite, read_tensors
-from loraland.catalogue.validation import examine_files
+from loraland.catalogue.validation import examine_upload
 from loraland.catalogue.versions import EXAMINATION_LEASE, MOST_EXAMINATIONS
 from tests.loraland.adapter_files import (
     SMOLLM2,
@@ -118,16 +119,16 @@ WEIGHTS: dict[str, tuple[bytes | Tensors, str]] = {
     "wrong outputs": (changed(f"{V}.lora_B.weight", "F32", (576, 2)), "lora_B has 576 outputs where"),
     "A transposed": (changed(A_Q, "F32", (576, 2)), "lora_A has rank 576 but lora_B has rank 2"),
     "A flattened": (changed(A_Q, "F32", (1152,)), "both must be matrices"),
-    "A without B": (without(f"{Q}.lora_B.weight"), "lora_B is missing beside its other half"),
+    "A without B": (without(f"{Q}.lora_B.weight"), "lora_B is missing: model.layers.0.self_attn.q_proj"),
     "another rank than r": (lora_tensors(rank=4), "The rank is 4 but adapter_config.json says 2"),
-    "a rank past the limit": (lora_tensors(rank=65), "this site serves ranks from 1 to 64"),
+    "a rank past the limit": (lora_tensors(rank=65), "The rank is 65 but adapter_config.json says 2"),
     "one module twice": (
         lora_tensors() | {A_Q.replace(".weight", ".default.weight"): lora_tensors()[A_Q]},
         "same name without PEFT's prefix",
     ),
     "a DoRA magnitude": (changed(f"{Q}.lora_magnitude_vector", "F32", (576,)), "magnitudes come without use_dora"),
     "a trained lm_head": (changed("base_model.model.lm_head.weight", "F32", (2, 2)), "train a LoRA on them"),
-    "half an embedding": (changed(f"{TABLE}.lora_embedding_A", "F32", (2, 49152)), "lora_B is missing beside"),
+    "half an embedding": (changed(f"{TABLE}.lora_embedding_A", "F32", (2, 49152)), "lora_B is missing: "),
     "an embedding as a linear": (changed(f"{TABLE}.lora_A.weight", "F32", (2, 49152)), "train a LoRA on them"),
     "a trained bias": (changed(f"{Q}.bias", "F32", (576,)), "Biases cannot be changed"),
     "a tensor of another kind": (changed(f"{Q}.weight", "F32", (2, 2)), "Not a LoRA matrix"),
@@ -215,7 +216,7 @@ def test_every_reason_is_told_and_nothing_of_a_rejected_upload_stays(
 
 def test_many_tensors_with_one_fault_make_one_sentence(adapter_store: Path, tmp_path: Path) -> None:
     tensors = lora_tensors(layers=range(40, 50))
-    (reason,) = examine_files(write_adapter(tmp_path, tensors=tensors), "SmolLM2-135M-Instruct").reasons
+    (reason,) = examine_upload(write_adapter(tmp_path, tensors=tensors), "SmolLM2-135M-Instruct").reasons
     assert reason.startswith("SmolLM2-135M-Instruct has no such module: model.layers.40.self_attn.q_proj")
     assert reason.endswith("and 17 more.")
 
@@ -248,7 +249,16 @@ def test_the_scan_finds_a_single_bad_number_and_no_other(dtype: str, tmp_path: P
     tensors = {name: (dtype, (100_000,), number_bytes(values, dtype)) for name, values in (("a", sound), ("b", bad))}
     path = tmp_path / "adapter_model.safetensors"
     path.write_bytes(safetensors_bytes(tensors))
-    assert non_finite(path, read_tensors(path)[0]) == ["b"]
+    assert non_finite(path, read_header(path)) == ["b"]
+
+
+def test_a_number_that_float32_does_not_hold_counts_as_infinity(tmp_path: Path) -> None:
+    numbers = {"largest": 3.4e38, "larger": 3.5e38, "far larger": -1e300}
+    path = tmp_path / "adapter_model.safetensors"
+    path.write_bytes(
+        safetensors_bytes({name: ("F64", (1,), number_bytes([number], "F64")) for name, number in numbers.items()})
+    )
+    assert non_finite(path, read_header(path)) == ["larger", "far larger"]
 
 
 def test_a_hostile_regular_expression_is_never_evaluated(examined: Examined, tmp_path: Path) -> None:
@@ -308,7 +318,7 @@ def test_a_magnitude_or_a_head_of_a_wrong_shape_is_rejected(
     }
     tensors = lora_tensors(targets=("q_proj",)) | zeros(**(shapes | {name: shape}))
     config = lora_config(target_modules=["q_proj", "lm_head"], use_dora=True)
-    reasons = examine_files(write_adapter(tmp_path, config=config, tensors=tensors), "SmolLM2-135M-Instruct").reasons
+    reasons = examine_upload(write_adapter(tmp_path, config=config, tensors=tensors), "SmolLM2-135M-Instruct").reasons
     assert len(reasons) == 1
     assert reason in reasons[0]
 
@@ -423,7 +433,7 @@ def test_what_nobody_foresaw_is_a_reason_with_a_traceback_in_the_log(
     def stumble(*args: object) -> None:
         raise KeyError("a case that nobody thought of")
 
-    monkeypatch.setattr("loraland.catalogue.validation.bind", stumble)
+    monkeypatch.setattr("inference.adapters.examination.bind", stumble)
     version = examined(write_adapter(tmp_path))
     assert version.status == version.Status.REJECTED
     assert version.reasons == [
@@ -491,6 +501,15 @@ def test_a_version_that_no_worker_has_proven_cannot_be_published(examined: Exami
         examined(write_adapter(tmp_path)).publish()
 
 
+MISTRAL = SMOLLM2 | {
+    "hidden_size": 4096,
+    "intermediate_size": 14336,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 32,
+    "num_key_value_heads": 8,
+}
+
+
 def mistral(directory: Path) -> Path:
     """An adapter of Mistral-7B-v0.1: 4096 wide, 8 of 32 heads for keys and values."""
     tensors = {}
@@ -523,8 +542,7 @@ def test_a_listed_adapter_is_examined_and_proven_when_its_base_is_served(
     settings.BASE_KEY = "mistral-7b-v0.1"
     config = settings.MODELS_DIR / settings.BASE_NAME / "config.json"
     config.parent.mkdir()
-    sizes = {"hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8, "num_hidden_layers": 32}
-    config.write_text(json.dumps(SMOLLM2 | sizes | {"intermediate_size": 14336}))
+    config.write_text(json.dumps(MISTRAL))
     monkeypatch.setattr(validate_version, "delay", validate_version)
     (version,) = AdapterVersion.objects.awaiting_verdict()
     version.resubmit()
@@ -545,3 +563,16 @@ def test_shapes_decide_and_the_name_of_the_base_does_not(examined: Examined, pro
     version = proven(examined(write_adapter(tmp_path, config=config), base=""))
     assert version.status == version.Status.PUBLISHED
     assert Adapter.objects.get().base == "SmolLM2-135M-Instruct"
+
+
+def test_a_base_from_a_gguf_file_has_its_shapes_checked(examined: Examined, tmp_path: Path, settings: Any) -> None:
+    settings.BASE_MODEL = str(tmp_path / "Mistral-7B-v0.1.gguf")
+    settings.BASE_NAME = base_name(settings.BASE_MODEL)
+    settings.BASE_KEY = settings.BASE_NAME.lower()
+    Path(settings.BASE_MODEL).write_bytes(b"GGUF")
+    converted = settings.MODELS_DIR / "Mistral-7B-v0.1"
+    converted.mkdir()
+    (converted / "config.json").write_text(json.dumps(MISTRAL))
+    refused = examined(write_adapter(tmp_path / "1"), base="Mistral-7B-v0.1")
+    assert refused.reasons[0].startswith("lora_A has 576 inputs where Mistral-7B-v0.1 has 4096: ")
+    assert examined(mistral(tmp_path / "2"), base="Mistral-7B-v0.1").status == refused.Status.VALIDATING

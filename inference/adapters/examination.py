@@ -1,0 +1,94 @@
+"""The examination of an adapter's two files: what they say, or every reason to refuse them, in sentences.
+
+No torch is needed, so the site asks before it keeps an upload and the worker before it reads a number to compute with.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from inference.adapters import config_file
+from inference.adapters.binding import Findings, Parts, bind
+from inference.adapters.config import LoraConfig, check_config
+from inference.adapters.finite import non_finite
+from inference.adapters.identity import HeaderError, TensorInfo, read_header
+from inference.model.architecture import Architecture
+from inference.reading import reading
+
+CONFIG: Final = config_file.NAME
+WEIGHTS: Final = "adapter_model.safetensors"
+
+_FOREIGN: Final = (
+    (b"PK\x03\x04", "a PyTorch pickle (a zip archive)"),
+    (b"\x80", "a Python pickle"),
+    (b"GGUF", "a GGUF file"),
+    (b"\x89HDF", "an HDF5 file"),
+)
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What the files say. With any `reasons` the rest may be empty; `fits` is whether none of them is the base's."""
+
+    reasons: list[str]
+    fits: bool = True
+    config: dict[str, Any] = field(default_factory=dict)
+    meaning: LoraConfig | None = None
+    modules: dict[str, Parts] = field(default_factory=dict)
+    """By their names in checkpoints."""
+
+
+class _Unreadable(ValueError):
+    pass
+
+
+def examine_files(config: Path, weights: Path, architecture: Architecture | None, max_rank: int) -> Examination:
+    """Examine the adapter in two files, for a base of `architecture` where that is known.
+
+    Raises OSError and MemoryError, which tell of this machine.
+    """
+    try:
+        with reading("The adapter", _Unreadable):
+            return _examine(config, weights, architecture, max_rank)
+    except _Unreadable as error:
+        return Examination([str(error)])
+
+
+def _examine(config_path: Path, weights: Path, architecture: Architecture | None, max_rank: int) -> Examination:
+    config, meaning, reasons = _read_config(config_path, max_rank)
+    try:
+        header = _read_header(weights)
+    except HeaderError as error:
+        return Examination([*reasons, f"{WEIGHTS} is {error}."])
+    binding, values = bind(header, meaning, architecture), Findings()
+    for name in non_finite(weights, header):
+        values.add("These tensors hold NaN or infinity", name)
+    misfits = binding.misfits.sentences()
+    reasons = [*reasons, *binding.faults.sentences(), *misfits, *values.sentences()]
+    return Examination(reasons, not misfits, config, meaning, binding.modules)
+
+
+def _read_config(path: Path, max_rank: int) -> tuple[dict[str, Any], LoraConfig | None, list[str]]:
+    try:
+        config = config_file.read_config(path)
+    except config_file.ConfigRefused as error:
+        return {}, None, [str(error)]
+    return config, *check_config(config, max_rank)
+
+
+def _read_header(path: Path) -> dict[str, TensorInfo]:
+    """The header of the file at `path`. Raises `HeaderError`, which says what the file is instead."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    # A length may begin like a pickle does.
+    is_header = len(head) == 9 and head[8:] == b"{" and struct.unpack("<Q", head[:8])[0] < path.stat().st_size
+    for magic, kind in () if is_header else _FOREIGN:
+        if head.startswith(magic):
+            raise HeaderError(f"{kind} under another name; save it as safetensors")
+    try:
+        return read_header(path)
+    except HeaderError as error:
+        raise HeaderError(f"damaged: {str(error)[:500]}") from error

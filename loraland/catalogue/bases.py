@@ -1,0 +1,36 @@
+"""Which base an adapter is for: the one that its config names, and the shapes that this machine knows of a base."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from inference.config import base_name
+from inference.model.architecture import Architecture, ArchitectureError, read_architecture
+
+
+def named_base(config: dict[str, Any]) -> str:
+    """The base model's name in `config`: advisory, because the shapes decide."""
+    name = config.get("base_model_name_or_path")
+    return base_name(name)[:200] if isinstance(name, str) else ""
+
+
+def served_base() -> Architecture | None:
+    """The base that this site serves; None while its config.json is not on this machine."""
+    return _read(Path(settings.BASE_MODEL).expanduser()) or known_base(settings.BASE_NAME)
+
+
+def known_base(name: str) -> Architecture | None:
+    """The base model `name`; None when it is not among the models of this machine, or none that is served here."""
+    return _read(settings.MODELS_DIR / name) if name and Path(name).name == name else None
+
+
+def _read(directory: Path) -> Architecture | None:
+    if not (directory / "config.json").is_file():
+        return None
+    try:
+        return read_architecture(directory / "config.json")
+    except ArchitectureError:
+        return None
