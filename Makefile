@@ -7,7 +7,7 @@ ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test check chaos bench bench-gpu bakeoff admin format clean
+.PHONY: run test test-fast check chaos bench bench-gpu bakeoff admin format clean
 
 run: $(VENV)/.run
 	@$(BIN)/python -m loraland
@@ -18,6 +18,9 @@ test: $(VENV)/.dev
 	    echo "Once more on PostgreSQL: the site's tests"; \
 	    bin/with-postgres $(BIN)/python -m pytest tests/loraland -q -m "not slow"; \
 	fi
+
+test-fast: $(VENV)/.dev
+	$(BIN)/python -m pytest -q -m "not slow and not e2e and not gpu" $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .

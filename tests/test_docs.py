@@ -1,4 +1,4 @@
-"""What the README says must be what the code does."""
+"""What the documents say must be what the code does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 REPO = Path(__file__).parents[1]
-README = (REPO / "README.md").read_text()
+SETTINGS = (REPO / "docs" / "settings.md").read_text()
+DECISIONS = sorted((REPO / "docs" / "decisions").glob("[!R]*.md"))
+DOCUMENTS = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs").rglob("*.md"))]
+STATUS = re.compile(r".+\n\n\d{4}-\d\d-\d\d · Status: (in force|overtaken by “.+”)")
 READERS = {
     "loraland/settings.py": r"environment\.\w+\(\s*\"([A-Z_]+)\"",
     "inference/config.py": r"env\.\w+\(\s*\"([A-Z_]+)\"",
@@ -16,7 +21,7 @@ READERS = {
 
 
 def documented() -> set[str]:
-    rows = [line.split("|")[1] for line in README.splitlines() if line.startswith("| `")]
+    rows = [line.split("|")[1] for line in SETTINGS.splitlines() if line.startswith("| `")]
     return {name for row in rows for name in re.findall(r"`([A-Z_]+)`", row)}
 
 
@@ -41,12 +46,35 @@ def test_no_other_module_of_the_site_or_the_worker_reads_the_environment() -> No
     assert offenders == {"loraland/environment.py"}
 
 
-def test_every_command_and_file_that_the_readme_names_exists() -> None:
-    targets = set(re.findall(r"make (\w+)", README))
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(REPO)))
+def test_every_command_and_file_that_a_document_names_exists(document: Path) -> None:
+    text = document.read_text()
     makefile = (REPO / "Makefile").read_text()
-    assert {target for target in targets if f"\n{target}:" not in makefile} == set()
-    links = re.findall(r"\]\((?!http)([^)]+)\)", README)
-    assert [link for link in links if not (REPO / link).exists()] == []
+    assert {target for target in re.findall(r"make ([a-z-]+)`", text) if f"\n{target}:" not in makefile} == set()
+    links = re.findall(r"\]\((?!http|#)([^)#]+)", text)
+    assert [link for link in links if not (document.parent / link).exists()] == []
+    paths = re.findall(r"`((?:inference|loraland|tests|bin|docs)/[\w./-]+)`", text)
+    assert [path for path in paths if not (REPO / path).exists()] == []
+
+
+@pytest.mark.parametrize("document", DECISIONS, ids=lambda path: path.stem)
+def test_every_decision_says_when_it_was_made_and_whether_it_is_in_force(document: Path) -> None:
+    entries = document.read_text().split("\n## ")[1:]
+    assert entries
+    assert [entry for entry in entries if not STATUS.match(entry)] == []
+
+
+def test_what_overtook_a_decision_is_a_decision_too() -> None:
+    text = "\n".join(document.read_text() for document in DECISIONS)
+    titles = set(re.findall(r"^## (.+)$", text, re.MULTILINE))
+    statuses = re.findall(r"^\d.+ · (Status: .+)$", text, re.MULTILINE)
+    named = {title for status in statuses for title in re.findall("“([^”]{20,})”", status)}
+    assert named <= titles
+
+
+def test_every_file_of_decisions_is_in_their_index() -> None:
+    index = (REPO / "docs/decisions/README.md").read_text()
+    assert set(re.findall(r"\]\((\w[\w-]*\.md)\)", index)) == {document.name for document in DECISIONS}
 
 
 def test_the_changelog_begins_with_the_version_of_the_package() -> None:

@@ -1,4 +1,4 @@
-"""The table of results in the README, made of the files in `results/`: nobody types a score."""
+"""The tables of results in README and docs/results.md, made of the files in `results/`: nobody types a score."""
 
 from __future__ import annotations
 
@@ -16,19 +16,21 @@ from loraland.evals.templatetags.figures import hundredfold, signed
 
 START: Final = "<!-- results -->"
 END: Final = "<!-- /results -->"
+PLACES: Final = {"README.md": 10, "docs/results.md": 1000}
+"""The files with a table, and how many rows it has at most."""
 
 
 class ReadmeError(ValueError):
-    """A README without a place for the table; the message is a sentence."""
+    """A file without a place for the table; the message is a sentence."""
 
 
-def table(directory: Path) -> str:
-    """The table of every adapter that the files in `directory` tell of, the largest gain first."""
+def table(directory: Path, most: int) -> str:
+    """The adapters that the files in `directory` tell of, the largest gain first; of more than `most` some, evenly down."""
     rows = sorted(_rows(directory), key=lambda row: -row["gain"])
     lines = [
         "| task | metric | base | fine-tuned (95 % interval) | gain | rows | verdict |",
         "|---|---|--:|--:|--:|--:|---|",
-        *map(_line, rows),
+        *map(_line, _evenly(rows, most)),
     ]
     if not rows:
         return "Nothing is measured yet."
@@ -38,11 +40,11 @@ def table(directory: Path) -> str:
 
 
 def put(text: str, table: str) -> str:
-    """`text` of a README with `table` between its marks. Raises `ReadmeError`."""
+    """`text` of a file with `table` between its marks. Raises `ReadmeError`."""
     before, start, rest = text.partition(START)
     _, end, after = rest.partition(END)
     if not start or not end:
-        raise ReadmeError(f"The README has no {START} with {END} after it; write them where the table belongs.")
+        raise ReadmeError(f"The file has no {START} with {END} after it; write them where the table belongs.")
     return f"{before}{START}\n{table}\n{END}{after}"
 
 
@@ -57,6 +59,13 @@ def _rows(directory: Path) -> Iterable[dict[str, Any]]:
                 gain, surely = run["score"] - base["score"], run["gains"]["base"].get("low", 0.0)
                 remark = remark_of(run["verdict"], gain, surely, always)
                 yield {**run, "task": path.stem, "against": base["score"], "gain": gain, "remark": remark}
+
+
+def _evenly(rows: list[dict[str, Any]], most: int) -> list[dict[str, Any]]:
+    count = min(most, len(rows))
+    return (
+        rows if count == len(rows) else [rows[round(place * (len(rows) - 1) / (count - 1))] for place in range(count)]
+    )
 
 
 def _line(row: dict[str, Any]) -> str:

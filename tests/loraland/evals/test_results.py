@@ -17,7 +17,7 @@ from loraland.catalogue.card import read_card
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.submission import digest_in
 from loraland.evals.models import Run, RunQuerySet, Sample
-from loraland.evals.readme import ReadmeError, put, table
+from loraland.evals.readme import PLACES, ReadmeError, put, table
 from loraland.evals.results import RUN_FIELDS, read_file
 
 Measured = Callable[..., Run]
@@ -173,15 +173,24 @@ def test_every_shipped_adapter_has_results_of_exactly_its_weights() -> None:
     assert shipped.items() <= {run["adapter"]: run["digest"] for run in runs if run["subject"] == "adapter"}.items()
 
 
-def test_the_table_in_the_readme_is_the_one_that_the_results_make() -> None:
-    text = (site_settings.REPO_DIR / "README.md").read_text()
-    assert put(text, table(site_settings.RESULTS_DIR)) == text
+@pytest.mark.parametrize(("name", "most"), PLACES.items())
+def test_the_table_in_a_document_is_the_one_that_the_results_make(name: str, most: int) -> None:
+    text = (site_settings.REPO_DIR / name).read_text()
+    assert put(text, table(site_settings.RESULTS_DIR, most)) == text
+
+
+def test_a_short_table_goes_evenly_down_the_list_and_averages_all_of_it(tmp_path: Path) -> None:
+    for number, task in enumerate(("gsm8k", "mmlu", "boolq", "snli", "dbpedia")):
+        write_runs(tmp_path, task, tuned=0.1 + number / 10, verdict="gain", rows=300)
+    lines = table(tmp_path, 3).splitlines()
+    assert [line.split("`")[1] for line in lines[2:-2]] == ["dbpedia", "boolq", "gsm8k"]
+    assert lines[-1] == "5 clear gains, +28.0 points on average; all 5 measured: +28.0."
 
 
 def test_the_table_shows_gains_from_the_largest_and_says_where_there_is_none(tmp_path: Path) -> None:
     for task, tuned, verdict, rows in (("gsm8k", 0.03, "no clear gain", 300), ("dbpedia", 0.9, "gain", 100)):
         write_runs(tmp_path, task, tuned=tuned, verdict=verdict, rows=rows)
-    lines = table(tmp_path).splitlines()
+    lines = table(tmp_path, 32).splitlines()
     assert lines[2] == "| Encyclopedia topics (`dbpedia`) | accuracy | 2.0 | **90.0** | +88.0 | 100 | clear gain |"
     assert lines[3].endswith("| +1.0 | 300 | no clear gain |")
     assert lines[-1] == "1 clear gains, +88.0 points on average; all 2 measured: +44.5."
@@ -190,7 +199,7 @@ def test_the_table_shows_gains_from_the_largest_and_says_where_there_is_none(tmp
 def test_a_gain_over_too_few_rows_is_in_the_table_and_not_in_the_averages(tmp_path: Path) -> None:
     write_runs(tmp_path, "dbpedia", tuned=0.9, verdict="gain", rows=300)
     write_runs(tmp_path, "viggo", tuned=0.3, verdict="no clear gain", rows=16)
-    lines = table(tmp_path).splitlines()
+    lines = table(tmp_path, 32).splitlines()
     assert "| 16 | no clear gain |" in lines[3]
     assert lines[-1] == "1 clear gains, +88.0 points on average; all 1 measured: +88.0."
 
@@ -202,6 +211,6 @@ def write_runs(directory: Path, task: str, *, tuned: float, verdict: str, rows: 
     (directory / f"{task}.json").write_text(json.dumps({"task": task, "runs": [base, run]}))
 
 
-def test_a_readme_without_a_place_for_the_table_is_refused() -> None:
+def test_a_document_without_a_place_for_the_table_is_refused() -> None:
     with pytest.raises(ReadmeError, match="has no <!-- results -->"):
         put("# A project\n", "table")
