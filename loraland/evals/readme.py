@@ -25,7 +25,7 @@ class ReadmeError(ValueError):
 
 
 def table(directory: Path, most: int) -> str:
-    """The adapters that the files in `directory` tell of, the largest gain first; of more than `most` some, evenly down."""
+    """What the files in `directory` tell of adapters, the largest gain first; of more than `most` some, evenly down."""
     rows = sorted(_rows(directory), key=lambda row: -row["gain"])
     lines = [
         "| task | metric | base | fine-tuned (95 % interval) | gain | rows | verdict |",
