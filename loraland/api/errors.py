@@ -14,7 +14,7 @@ from inference.wire.contract import WireError
 from inference.wire.failures import meaning_of
 from inference.wire.protocol import Failed
 from loraland import outage
-from loraland.generations.refusal import Refused
+from loraland.refusal import Refused
 
 logger = logging.getLogger(__name__)
 

@@ -14,10 +14,10 @@ from inference.wire.protocol import Delta, Failed, Sampling, is_terminal
 from loraland.evals.questions import SEED, Plan, Question
 from loraland.generations.models import Generation
 from loraland.generations.reading import START, events
-from loraland.generations.refusal import Refused
 from loraland.generations.start import start
 from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor
+from loraland.refusal import Refused
 
 EVALUATOR: Final = Visitor(None, "", "evaluation", is_staff=True)
 """One tenant for all runs: whatever is measured takes one visitor's share of the device. Drafts are measured too."""

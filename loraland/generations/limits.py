@@ -12,9 +12,9 @@ from inference.adapters.storable import is_storable
 from inference.wire.protocol import Message, Sampling
 from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
-from loraland.generations.refusal import Refused
 from loraland.generations.visitor import SESSIONS_PER_ADDRESS, Visitor
 from loraland.inference_client import redis
+from loraland.refusal import Refused
 
 HOUR: Final = 3600
 

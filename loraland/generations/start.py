@@ -21,9 +21,9 @@ from loraland.catalogue.status import ANSWERING
 from loraland.generations import readers
 from loraland.generations.limits import check_inputs, check_size, check_stops, clamp, spend_quota
 from loraland.generations.models import Generation
-from loraland.generations.refusal import Refused, refused_in_an_outage
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import wire
+from loraland.refusal import Refused, refused_in_an_outage
 
 __all__ = ("Refused", "start")
 

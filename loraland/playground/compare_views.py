@@ -15,7 +15,6 @@ from inference.wire.protocol import Sampling
 from loraland.catalogue.models import Adapter
 from loraland.catalogue.slug import BASE
 from loraland.catalogue.versions import Reader
-from loraland.generations.refusal import Refused
 from loraland.generations.visitor import visitor_of
 from loraland.playground import comparisons, pages
 from loraland.playground.comparisons import Competitor
@@ -24,6 +23,7 @@ from loraland.playground.messages import MAX_COLUMNS, MIN_COLUMNS, Prompt
 from loraland.playground.models import Comparison
 from loraland.playground.pages import ColumnView
 from loraland.playground.sampling import defaults
+from loraland.refusal import Refused
 
 
 @never_cache

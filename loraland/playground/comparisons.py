@@ -15,13 +15,13 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import BASE
 from loraland.catalogue.versions import Reader
 from loraland.generations.models import Generation
-from loraland.generations.refusal import Refused
 from loraland.generations.visitor import Visitor
 from loraland.playground import sampling
 from loraland.playground.conversations import Question, not_found
 from loraland.playground.judgement import Expectation, metric_of
 from loraland.playground.messages import COLUMN, Compare, Prompt
 from loraland.playground.models import Column, Comparison
+from loraland.refusal import Refused
 
 Competitor = AdapterVersion | None
 """A version of an adapter, or None for the base model."""

@@ -16,7 +16,6 @@ from channels.generic.websocket import AsyncJsonWebsocketConsumer
 from loraland import outage
 from loraland.generations import reading
 from loraland.generations.models import Generation
-from loraland.generations.refusal import Refused, refused_in_an_outage
 from loraland.generations.start import start
 from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor, visitor_of
@@ -38,6 +37,7 @@ from loraland.playground.messages import (
     parse,
 )
 from loraland.playground.models import Column
+from loraland.refusal import Refused, refused_in_an_outage
 
 logger = logging.getLogger(__name__)
 

@@ -13,11 +13,11 @@ from inference.wire.protocol import Message, Sampling
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import BASE
 from loraland.generations.models import Generation
-from loraland.generations.refusal import Refused
 from loraland.generations.visitor import Visitor
 from loraland.playground import sampling
 from loraland.playground.messages import Prompt, Regenerate, Start
 from loraland.playground.models import Answer, Conversation, Turn
+from loraland.refusal import Refused
 
 TITLE_CHARS: Final = 60
 

@@ -20,7 +20,6 @@ from inference.wire.contract import WireError
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import BASE
 from loraland.generations.models import Generation
-from loraland.generations.refusal import Refused
 from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor, visitor_of
 from loraland.playground import conversations, pages
@@ -28,6 +27,7 @@ from loraland.playground.answers import style_of
 from loraland.playground.composer import composer_of, example_prompt
 from loraland.playground.models import Conversation
 from loraland.playground.sampling import defaults
+from loraland.refusal import Refused
 
 
 @never_cache

@@ -19,8 +19,8 @@ from loraland.api.models import ApiKey
 from loraland.catalogue.models import AdapterVersion
 from loraland.evals.models import Run
 from loraland.generations.models import Generation
-from loraland.generations.refusal import Refused
 from loraland.generations.start import start
+from loraland.refusal import Refused
 from tests.loraland.playground.page import Browser
 from tests.loraland.scripted_worker import ScriptedWorker
 

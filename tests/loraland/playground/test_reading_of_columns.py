@@ -6,9 +6,9 @@ import pytest
 
 from inference.wire.protocol import Message
 from loraland.catalogue.models import Adapter, AdapterVersion
-from loraland.generations.refusal import Refused
 from loraland.playground.comparisons import expected_of, filled, lead_of, reading, shared
 from loraland.playground.messages import Prompt
+from loraland.refusal import Refused
 
 
 def version(slug: str, template: str, *fields: str) -> AdapterVersion:
