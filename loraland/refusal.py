@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from django.http import Http404
+
 from loraland import outage
 
 
@@ -24,6 +26,15 @@ class Refused(Exception):
         self.status = status
         self.retry_after = retry_after
         self.param = param
+
+
+@contextmanager
+def refused_is_not_found() -> Iterator[None]:
+    """Let a page that is refused what it should show be one that is not there."""
+    try:
+        yield
+    except Refused as refusal:
+        raise Http404(refusal.sentence) from refusal
 
 
 def unwritable() -> Refused:

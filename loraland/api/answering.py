@@ -11,15 +11,17 @@ from contextlib import aclosing
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 
 from inference.wire.contract import WireError
 from inference.wire.protocol import Delta, Event, Failed, Finished, TokenLogprob
 from loraland.api.authentication import visitor_of
 from loraland.api.bodies import Head, Shape
+from loraland.api.entries import offered
 from loraland.api.errors import UNAVAILABLE, ApiError, of_failure
-from loraland.api.naming import find
 from loraland.api.schemas import ChatCompletion, Completion
+from loraland.catalogue.composition import named
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.generations.start import start
@@ -56,7 +58,7 @@ async def answer(
 ) -> HttpResponse | StreamingHttpResponse:
     """Answer one call. Raises `ApiError` and `Refused` for what cannot be answered."""
     visitor = visitor_of(request)
-    version = await find(asked.model, visitor)
+    version = await sync_to_async(named)(asked.model, offered(visitor))
     generation = await start(visitor, Generation.Source.API, version, **asked.source(), sampling=asked.sampling())
     digest = version.digest if version else ""
     created = int(generation.created.timestamp())

@@ -68,7 +68,8 @@ def of_failure(failure: Failed) -> ApiError:
 
 
 def of_refusal(refusal: Refused) -> ApiError:
-    return ApiError(refusal.status, refusal.code, refusal.sentence, refusal.param, refusal.retry_after)
+    code = "model_not_found" if refusal.code == "adapter_not_found" else refusal.code
+    return ApiError(refusal.status, code, refusal.sentence, refusal.param, refusal.retry_after)
 
 
 def of_outage() -> ApiError:

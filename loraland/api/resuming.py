@@ -12,7 +12,8 @@ from loraland.api.answering import Reader, Response, told
 from loraland.api.authentication import visitor_of
 from loraland.api.bodies import Head, Shape
 from loraland.api.errors import ApiError
-from loraland.api.naming import name_of
+from loraland.catalogue.composition import sum_of
+from loraland.catalogue.slug import BASE
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.inference_client import wire
@@ -60,4 +61,7 @@ async def _length(generation: Generation, after: str) -> int:
 def _head(generation: Generation) -> Head:
     digest = (generation.request["adapter"] or {}).get("digest", "")
     created = int(generation.created.timestamp())
-    return Head(generation.wire_id, name_of(generation), created, digest, generation.components)
+    name = str(generation.adapter_version or BASE)
+    if generation.components:
+        name = sum_of((part["weight"], part["model"]) for part in generation.components)
+    return Head(generation.wire_id, name, created, digest, generation.components)

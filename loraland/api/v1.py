@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 
-from loraland.api import errors, naming
+from loraland.api import entries, errors
 from loraland.api.answering import Response, answer
 from loraland.api.authentication import KeyHolder, visitor_of
 from loraland.api.bodies import Chat, Plain
@@ -20,12 +21,12 @@ errors.install(api)
 
 @api.get("/models", url_name="models")
 async def models(request: HttpRequest) -> dict[str, Any]:
-    return {"object": "list", "data": await naming.listing(visitor_of(request))}
+    return {"object": "list", "data": await entries.listing(visitor_of(request))}
 
 
 @api.get("/models/{path:name}", url_name="model")
 async def model(request: HttpRequest, name: str) -> dict[str, Any]:
-    return await naming.entry(name, visitor_of(request))
+    return await sync_to_async(entries.entry)(name, visitor_of(request))
 
 
 @api.post("/chat/completions", url_name="chat_completions", response=None)

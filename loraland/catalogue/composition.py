@@ -1,8 +1,10 @@
-"""Several adapters that answer together, each with a weight: their versions, and why they could not."""
+"""Who is meant by a name: the base, one version of an adapter, or several that answer together, each with a weight."""
 
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -12,9 +14,13 @@ from django.conf import settings
 from inference.adapters.identity import composed_digest
 from inference.wire.protocol import AdapterRef, Component
 from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.slug import BASE
+from loraland.catalogue.versions import AdapterVersionQuerySet
+from loraland.refusal import Refused
 
 MAX_PARTS: Final = 8
 MAX_WEIGHT: Final = 100.0
+_WEIGHT: Final = re.compile(r"-?\d{1,3}(\.\d{1,6})?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -24,7 +30,7 @@ class Composition:
     parts: tuple[tuple[AdapterVersion, float], ...]
 
     def __str__(self) -> str:
-        return "+".join(f"{weight:g}*{version}" for version, weight in self.parts)
+        return sum_of((weight, str(version)) for version, weight in self.parts)
 
     @cached_property
     def digest(self) -> str:
@@ -59,8 +65,6 @@ class Composition:
     @property
     def problem(self) -> str:
         """Why these cannot answer together, in a sentence; empty when they can."""
-        if len(self.parts) > MAX_PARTS:
-            return f"{len(self.parts)} adapters are added up; name at most {MAX_PARTS}."
         if len({version.digest for version in self.versions}) < len(self.parts):
             return "An adapter is named twice; name it once, with the sum of its weights."
         for version, weight in self.parts:
@@ -71,3 +75,40 @@ class Composition:
         if self.rank > settings.MAX_RANK:
             return f"The ranks of these adapters add up to {self.rank}; at most {settings.MAX_RANK} is served."
         return ""
+
+
+def named(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion | Composition | None:
+    """What `name` means among `versions`: ``base``, a name of `AdapterVersion.objects.named`, or a weighted sum of
+    such as ``slug+0.5*other@digest-prefix``. None is the base. Raises `Refused`.
+    """
+    if name == BASE:
+        return None
+    terms = [_term(term) for term in name.split("+")]
+    if len(terms) > MAX_PARTS:
+        raise _meaningless(f"{len(terms)} adapters are added up; name at most {MAX_PARTS}.")
+    if any(of == BASE for of, _ in terms):
+        raise _meaningless("The base is part of every answer and has no weight; add adapters only.")
+    parts = tuple((versions.named(of), weight) for of, weight in terms)
+    if len(parts) == 1 and parts[0][1] == 1:
+        return parts[0][0]
+    composition = Composition(parts)
+    if composition.problem:
+        raise _meaningless(composition.problem)
+    return composition
+
+
+def sum_of(terms: Iterable[tuple[float, str]]) -> str:
+    """The name of a sum, of weights and names, as `named` reads it."""
+    return "+".join(f"{weight:.6f}".rstrip("0").rstrip(".") + f"*{name}" for weight, name in terms)
+
+
+def _term(text: str) -> tuple[str, float]:
+    """A name and its weight, 1 where there is none before a star."""
+    before, star, name = text.partition("*")
+    if star and not _WEIGHT.fullmatch(before):
+        raise _meaningless(f"{before[:40]!r} is no weight; write a number such as 0.5 or -1 before the *.")
+    return (name, float(before)) if star else (text, 1.0)
+
+
+def _meaningless(sentence: str) -> Refused:
+    return Refused("invalid_model", sentence, 400, param="model")

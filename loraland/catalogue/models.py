@@ -16,7 +16,7 @@ from inference.wire.contract import WireError
 from inference.wire.protocol import AdapterRef, Failed, Probe, Terminal
 from loraland import inference_client
 from loraland.catalogue import proofs, store
-from loraland.catalogue.status import ON_THE_WAY, VersionStatus
+from loraland.catalogue.status import ANSWERING, ON_THE_WAY, VersionStatus
 from loraland.catalogue.versions import AdapterVersionQuerySet
 
 MOST_REASONS: Final = 30
@@ -156,6 +156,14 @@ class AdapterVersion(models.Model):
         """Whether the public has never seen it, nor will without its owner: `drafts` for one with its adapter."""
         will_be_seen = self.publish_when_ready and self.status in ON_THE_WAY
         return self.published_at is None and self.adapter.published_id != self.pk and not will_be_seen
+
+    @property
+    def is_answering(self) -> bool:
+        """Whether it may answer: `answering` for one with its adapter. One that a later one has replaced may still be
+        compared with it, until the adapter is withdrawn; a ready one may be measured before it is shown.
+        """
+        is_withdrawn = self.status == self.Status.RETIRED and self.adapter.published_id is None
+        return self.status in ANSWERING and not is_withdrawn
 
     @property
     def effective_scale(self) -> float:

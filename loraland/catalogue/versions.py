@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -10,9 +11,13 @@ from django.db import models
 from django.utils import timezone
 
 from loraland.catalogue.status import ANSWERING, ON_THE_WAY, VersionStatus
+from loraland.refusal import Refused
 
 if TYPE_CHECKING:
     from loraland.catalogue.models import AdapterVersion
+
+NAME: Final = re.compile(r"[-\w]{1,80}(@[0-9a-f]{6,64})?", re.ASCII)
+"""An adapter's slug, or ``slug@prefix`` for the version whose digest begins so."""
 
 EXAMINATION_LEASE: Final = timedelta(minutes=2)
 """An examination that has not ended after this long is taken to be lost and done again."""
@@ -38,8 +43,33 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
         return self if reader.is_staff else self.exclude(is_draft())
 
     def answering(self) -> AdapterVersionQuerySet:
-        """Versions that answer to their digest; one that a later one has replaced can still be compared with it."""
-        return self.filter(status__in=ANSWERING)
+        """Versions that may answer to their digest, as `AdapterVersion.is_answering` says."""
+        return self.filter(status__in=ANSWERING).exclude(status=VersionStatus.RETIRED, adapter__published=None)
+
+    def served(self) -> AdapterVersionQuerySet:
+        """Versions made for the base that this site serves."""
+        return self.filter(adapter__base__iexact=settings.BASE_NAME)
+
+    def shown(self) -> AdapterVersionQuerySet:
+        """The one version of each adapter that stands for it in the catalogue."""
+        return self.select_related("adapter__published").filter(pk=models.F("adapter__published"))
+
+    def named(self, name: str) -> AdapterVersion:
+        """The one version called `name`, with its adapter; a slug alone means the one that is shown. Raises `Refused`.
+
+        Only adapters that show a version have a name. Those made for another base have one too: pages show them
+        greyed out, and `generations.start` refuses them by that reason. Who wants none of them asks the `served`.
+        """
+        slug, _, prefix = (name if NAME.fullmatch(name) else "").partition("@")
+        versions = self.select_related("adapter__published").filter(adapter__slug=slug)
+        older = versions.answering().filter(digest__startswith=prefix, adapter__published__isnull=False)
+        found = list((older if prefix else versions.shown())[:2])
+        if len(found) > 1:
+            sentence = f"More than one version is called {name!r}; give more of its digest."
+            raise Refused("adapter_not_found", sentence, 404, param="model")
+        if not found:
+            raise unknown(name)
+        return found[0]
 
     def claim(self, pk: int) -> AdapterVersion | None:
         """Take the examination of version `pk`; None when another process has it or it is done.
@@ -75,6 +105,12 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
         is_due = models.Q(proof_due__lte=now)
         unproven = (is_due | (models.Q(proof_due=None) & (~models.Q(probe_id="") | halted))) & served
         return self.select_related("adapter").filter((unexamined & models.Q(changed__lt=stale)) | unproven)
+
+
+def unknown(name: str) -> Refused:
+    """What is told of a name that means nothing to who asks: it never was, is hidden, or has been withdrawn."""
+    sentence = f"No adapter called {name[:160]!r} is published; choose another."
+    return Refused("adapter_not_found", sentence, 404, param="model")
 
 
 def is_draft() -> models.Q:

@@ -17,7 +17,7 @@ from inference.wire.contract import QueueFull, ShareTaken, WireError
 from inference.wire.protocol import Failed, Generate, Message, QueueClass, Sampling, encode
 from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.status import ANSWERING
+from loraland.catalogue.versions import unknown
 from loraland.generations import readers
 from loraland.generations.limits import check_inputs, check_size, check_stops, clamp, spend_quota
 from loraland.generations.models import Generation
@@ -53,8 +53,9 @@ async def start(
     turns = tuple(messages) if messages is not None else None
     check_size(turns, prompt, inputs)
     check_stops(sampling)
-    check_seen(visitor, version)
-    check_served(version)
+    for each in version.versions if isinstance(version, Composition) else [version] if version else []:
+        check_seen(visitor, each)
+        check_served(each)
     check_inputs(version, inputs, turns is not None)
     request = Generate(
         id=uuid4().hex,
@@ -77,34 +78,20 @@ async def start(
     return generation
 
 
-def check_seen(visitor: Visitor, version: AdapterVersion | Composition | None) -> None:
+def check_seen(visitor: Visitor, version: AdapterVersion) -> None:
     """Refuse a draft to all but staff, in the words for what is not there, should whoever asks have let it pass."""
-    versions = version.versions if isinstance(version, Composition) else (version,)
-    if not visitor.is_staff and any(each is not None and each.is_draft for each in versions):
-        sentence = f"No adapter called {str(version)!r} is published; choose another."
-        raise Refused("adapter_not_found", sentence, 404, param="model")
+    if version.is_draft and not visitor.is_staff:
+        raise unknown(str(version))
 
 
-def check_served(version: AdapterVersion | Composition | None) -> None:
+def check_served(version: AdapterVersion) -> None:
     """Refuse a version that is not ready, or was made for another base model than the one that runs here."""
-    if version is None:
-        return
-    if isinstance(version, Composition):
-        return _check_sum(version)
     if not version.adapter.is_served:
         sentence = f"{version.adapter.name} needs the base model {version.adapter.base}, which does not run here."
         raise Refused("adapter_not_served", sentence, 409, param="model")
-    is_withdrawn = version.status == AdapterVersion.Status.RETIRED and version.adapter.published_id is None
-    if version.status not in ANSWERING or is_withdrawn:
+    if not version.is_answering:
         sentence = f"{version} is {version.status} and does not answer; choose another version."
         raise Refused("adapter_not_served", sentence, 409, param="model")
-
-
-def _check_sum(composition: Composition) -> None:
-    if composition.problem:
-        raise Refused("invalid_request", composition.problem, 400, param="model")
-    for version in composition.versions:
-        check_served(version)
 
 
 def _running_limit(visitor: Visitor) -> int:

@@ -6,13 +6,13 @@ from dataclasses import replace
 from uuid import UUID
 
 from django.conf import settings
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from inference.wire.protocol import Sampling
-from loraland.catalogue.models import Adapter
+from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import BASE
 from loraland.catalogue.versions import Reader
 from loraland.generations.visitor import visitor_of
@@ -23,7 +23,7 @@ from loraland.playground.messages import MAX_COLUMNS, MIN_COLUMNS, Prompt
 from loraland.playground.models import Comparison
 from loraland.playground.pages import ColumnView
 from loraland.playground.sampling import defaults
-from loraland.refusal import Refused
+from loraland.refusal import refused_is_not_found
 
 
 @never_cache
@@ -40,10 +40,8 @@ def compare(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_GET
 def comparison(request: HttpRequest, id: UUID) -> HttpResponse:
-    try:
+    with refused_is_not_found():
         kept = comparisons.comparison_of(visitor_of(request), id)
-    except Refused as refusal:
-        raise Http404(refusal.sentence) from refusal
     columns = comparisons.columns_of(kept)
     shown = pages.asked_columns(columns, comparisons.expected_in(kept, columns))
     stored = {**kept.sampling, "stop": tuple(kept.sampling.get("stop", ()))}
@@ -77,12 +75,10 @@ def _page(
 
 
 def _competitors(names: list[str], reader: Reader) -> list[Competitor]:
-    try:
+    with refused_is_not_found():
         chosen = [comparisons.competitor(name, reader) for name in names[:MAX_COLUMNS]]
-    except Refused as refusal:
-        raise Http404(refusal.sentence) from refusal
-    if not chosen and (first := Adapter.objects.served().first()):
-        chosen = [comparisons.competitor(first.slug, reader)]
+    if not chosen and (first := AdapterVersion.objects.served().shown().order_by("adapter__name").first()):
+        chosen = [first]
     return chosen + [None] * (MIN_COLUMNS - len(chosen))
 
 

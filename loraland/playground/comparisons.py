@@ -11,7 +11,7 @@ from uuid import UUID
 from django.db import transaction
 
 from inference.wire.protocol import Message, Sampling
-from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.slug import BASE
 from loraland.catalogue.versions import Reader
 from loraland.generations.models import Generation
@@ -19,7 +19,7 @@ from loraland.generations.visitor import Visitor
 from loraland.playground import sampling
 from loraland.playground.conversations import Question, not_found
 from loraland.playground.judgement import Expectation, metric_of
-from loraland.playground.messages import COLUMN, Compare, Prompt
+from loraland.playground.messages import Compare, Prompt
 from loraland.playground.models import Column, Comparison
 from loraland.refusal import Refused
 
@@ -37,15 +37,7 @@ class Reading:
 
 def competitor(name: str, reader: Reader) -> Competitor:
     """What `reader` means by `name`: ``base``, ``slug`` or ``slug@digest-prefix``. Raises `Refused`."""
-    if name == BASE:
-        return None
-    slug, _, prefix = (name if COLUMN.fullmatch(name) else "").partition("@")
-    adapter = Adapter.objects.published().filter(slug=slug).first()
-    version = (_older(adapter, prefix, reader) if prefix else adapter.published) if adapter else None
-    if adapter is None or version is None:
-        raise Refused("adapter_not_found", f"No adapter called {name[:160]!r} is published; change that column.", 404)
-    version.adapter = adapter
-    return version
+    return None if name == BASE else AdapterVersion.objects.seen_by(reader).named(name)
 
 
 def name_of(version: Competitor) -> str:
@@ -189,11 +181,6 @@ def attach(column: Column, generation: Generation | None, refusal: str = "") -> 
     """Write down what became of asking `column`."""
     column.generation, column.refusal = generation, refusal
     column.save(update_fields=["generation", "refusal"])
-
-
-def _older(adapter: Adapter, prefix: str, reader: Reader) -> AdapterVersion | None:
-    found = list(adapter.versions.answering().seen_by(reader).filter(digest__startswith=prefix)[:2])
-    return found[0] if len(found) == 1 else None
 
 
 def _name(version: Competitor) -> str:

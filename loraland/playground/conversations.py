@@ -10,7 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from inference.wire.protocol import Message, Sampling
-from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.slug import BASE
 from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
@@ -44,11 +44,16 @@ class Asked:
 def ask(visitor: Visitor, message: Start) -> Asked:
     """Raises `Refused` for a conversation that is not the visitor's, and for an adapter that is not published."""
     conversation = conversation_of(visitor, message.conversation) if message.conversation else None
-    version = _version(conversation.adapter if conversation else _adapter(message.adapter))
+    version = _version(conversation) if conversation else partner(message.adapter)
     prompt = fitted(version, message.prompt)
     history = _history(conversation.turns.all()) if conversation else []
     question = Question(version, _request(prompt, history), message.sampling or sampling.defaults(version))
     return Asked(question, prompt, conversation)
+
+
+def partner(slug: str) -> AdapterVersion | None:
+    """Who answers in a new chat: None is the base. Raises `Refused`."""
+    return None if slug in ("", BASE) else AdapterVersion.objects.shown().named(slug)
 
 
 def ask_again(visitor: Visitor, message: Regenerate) -> Asked:
@@ -61,7 +66,7 @@ def ask_again(visitor: Visitor, message: Regenerate) -> Asked:
     conversation = conversation_of(visitor, turn.conversation_id)
     if turn.answers.filter(generation__in=Generation.objects.unfinished()).exists():
         raise Refused("too_many_running", "This turn is still being answered; stop that answer first.", 409)
-    version = _version(conversation.adapter)
+    version = _version(conversation)
     prompt = Prompt(turn.text, turn.inputs)
     history = _history(conversation.turns.filter(id__lt=turn.id))
     chosen = sampling.refreshed(message.sampling or sampling.defaults(version))
@@ -113,16 +118,9 @@ def _begin(visitor: Visitor, asked: Asked) -> Conversation:
     return conversation
 
 
-def _adapter(slug: str) -> Adapter | None:
-    if slug in ("", BASE):
-        return None
-    if (adapter := Adapter.objects.published().filter(slug=slug).first()) is None:
-        raise Refused("adapter_not_found", f"No adapter called {slug!r} is published; choose another.", 404)
-    return adapter
-
-
-def _version(adapter: Adapter | None) -> AdapterVersion | None:
-    if adapter is None:
+def _version(conversation: Conversation) -> AdapterVersion | None:
+    """What answers here now: a chat stays with its adapter, which may have another version by now, or none."""
+    if (adapter := conversation.adapter) is None:
         return None
     if adapter.published is None:
         raise Refused("adapter_not_found", f"{adapter.name} is no longer published; choose another adapter.", 410)

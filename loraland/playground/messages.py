@@ -11,6 +11,7 @@ from uuid import UUID
 from inference.adapters.storable import is_storable
 from inference.wire.contract import position_of
 from inference.wire.protocol import Sampling
+from loraland.catalogue.versions import NAME
 from loraland.playground import sampling
 
 MAX_BYTES: Final = 64 * 1024
@@ -18,8 +19,6 @@ MAX_COLUMNS: Final = 4
 MIN_COLUMNS: Final = 2
 
 _REFERENCE: Final = re.compile(r"[\w.-]{1,64}")
-COLUMN: Final = re.compile(r"base|[-\w]{1,80}(@[0-9a-f]{6,64})?")
-"""What a column may be called: the base, a slug, or one of a version."""
 
 
 class BadMessage(ValueError):
@@ -141,7 +140,7 @@ def _compare(content: dict[str, Any]) -> Compare:
     columns = content.get("columns")
     if not isinstance(columns, list) or not MIN_COLUMNS <= len(columns) <= MAX_COLUMNS:
         raise ValueError(f"A comparison has {MIN_COLUMNS} to {MAX_COLUMNS} columns.")
-    if not all(isinstance(column, str) and COLUMN.fullmatch(column) for column in columns):
+    if not all(isinstance(column, str) and NAME.fullmatch(column) for column in columns):
         raise ValueError("A column is an adapter's slug, slug@digest, or base.")
     return Compare(
         request=_match(content, "request", _REFERENCE),

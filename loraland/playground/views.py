@@ -8,7 +8,7 @@ from uuid import UUID
 from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import transaction
-from django.http import Http404, HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
@@ -17,8 +17,7 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from inference.adapters.storable import is_storable
 from inference.wire.contract import WireError
-from loraland.catalogue.models import Adapter, AdapterVersion
-from loraland.catalogue.slug import BASE
+from loraland.catalogue.models import AdapterVersion
 from loraland.generations.models import Generation
 from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor, visitor_of
@@ -27,7 +26,7 @@ from loraland.playground.answers import style_of
 from loraland.playground.composer import composer_of, example_prompt
 from loraland.playground.models import Conversation
 from loraland.playground.sampling import defaults
-from loraland.refusal import Refused
+from loraland.refusal import refused_is_not_found
 
 
 @never_cache
@@ -35,7 +34,8 @@ from loraland.refusal import Refused
 def chat(request: HttpRequest) -> HttpResponse:
     """A new chat with an adapter or with the base. An example in the address fills the fields and sends nothing."""
     slug = request.GET.get("adapter", "")
-    version = None if slug in ("", BASE) else _published(slug)
+    with refused_is_not_found():
+        version = conversations.partner(slug)
     prompt = example_prompt(version, request.GET.get("example", ""))
     composer = composer_of(version, defaults(version), prompt)
     is_closed = version is not None and not version.adapter.is_served
@@ -135,19 +135,9 @@ def _page(request: HttpRequest, version: AdapterVersion | None, **more: object) 
     }
 
 
-def _published(slug: str) -> AdapterVersion:
-    adapter = Adapter.objects.published().filter(slug=slug).first()
-    if adapter is None or adapter.published is None:
-        raise Http404(f"No adapter called {slug!r} is published.")
-    adapter.published.adapter = adapter
-    return adapter.published
-
-
 def _kept(visitor: Visitor, id: UUID) -> Conversation:
-    try:
+    with refused_is_not_found():
         return conversations.conversation_of(visitor, id)
-    except Refused as refusal:
-        raise Http404(refusal.sentence) from refusal
 
 
 def _forget(kept: Conversation) -> None:

@@ -219,7 +219,7 @@ def test_the_command_measures_what_has_a_recipe_and_tells(
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["--adapters", "cooking"], "There is no adapter 'cooking' here; there are tweet_emotion"),
+        (["--adapters", "cooking"], "'cooking' is published; choose another. There are tweet_emotion"),
         (["--tasks", "cooking"], "there is no recipe for the task 'cooking'"),
         (["--tasks", "viggo"], "there is no data for viggo"),
         (["--reference"], "needs REFERENCE_URL"),

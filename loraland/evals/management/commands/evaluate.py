@@ -18,11 +18,12 @@ from tqdm import tqdm
 from inference.tasks.data import DataError, read_split
 from inference.tasks.recipe import RecipeError, load_recipe
 from loraland import inference_client
-from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.models import AdapterVersion
 from loraland.evals.asking import CannotMeasure
 from loraland.evals.bakeoff import Trial, fitting, hold, task_of
 from loraland.evals.models import Run
 from loraland.evals.task_facts import recipe_of
+from loraland.refusal import Refused
 
 
 class Command(BaseCommand):
@@ -92,17 +93,13 @@ def chosen_adapters(tasks: Sequence[str], slugs: Sequence[str]) -> dict[str, lis
 
     Raises `CommandError` for a name that is not there.
     """
-    served = {adapter.slug: adapter for adapter in Adapter.objects.served()}
-    if unknown := [slug for slug in slugs if slug not in served]:
-        raise CommandError(f"There is no adapter {unknown[0]!r} here; there are {', '.join(served) or 'none'}.")
-    named = [served[slug] for slug in slugs] or [each for each in served.values() if recipe_of(task_of(each))]
-    wanted = dict.fromkeys(tasks or map(task_of, named))
+    shown = AdapterVersion.objects.served().shown().order_by("adapter__name")
+    try:
+        chosen = [shown.named(slug) for slug in slugs]
+    except Refused as refused:
+        slugs_here = ", ".join(version.adapter.slug for version in shown)
+        raise CommandError(f"{refused} There are {slugs_here or 'none'}.") from refused
+    chosen = chosen or [version for version in shown if recipe_of(task_of(version.adapter))]
+    wanted = dict.fromkeys(tasks or [task_of(version.adapter) for version in chosen])
     for_all = bool(tasks and slugs)
-    return {task: [_version(each) for each in named if for_all or task_of(each) == task] for task in wanted}
-
-
-def _version(adapter: Adapter) -> AdapterVersion:
-    version = adapter.published
-    assert version is not None  # AdapterQuerySet.served lets no other through
-    version.adapter = adapter
-    return version
+    return {task: [each for each in chosen if for_all or task_of(each.adapter) == task] for task in wanted}

@@ -1,0 +1,72 @@
+"""The models that a program may name, as OpenAI's clients read them: the base, the adapters and their versions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.conf import settings
+
+from loraland.catalogue.composition import Composition, named
+from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.slug import BASE
+from loraland.catalogue.versions import AdapterVersionQuerySet
+from loraland.generations.visitor import Visitor
+
+
+def offered(visitor: Visitor) -> AdapterVersionQuerySet:
+    """The versions of which a program hears. What is made for another base is none of its models."""
+    return AdapterVersion.objects.seen_by(visitor).served()
+
+
+async def listing(visitor: Visitor) -> list[dict[str, Any]]:
+    """The base, each adapter, and by its digest each version that answers."""
+    entries = [_base()]
+    versions = offered(visitor).answering().filter(adapter__published__isnull=False).select_related("adapter")
+    async for version in versions.order_by("adapter__slug", "-created"):
+        if version.adapter.published_id == version.pk:
+            entries.append(_of(version, version.adapter.slug))
+        entries.append(_of(version, str(version)))
+    return entries
+
+
+def entry(name: str, visitor: Visitor) -> dict[str, Any]:
+    """The entry of one name, or of a sum. Raises `Refused` as `named` does."""
+    version = named(name, offered(visitor))
+    if isinstance(version, Composition):
+        return _of_sum(version, name)
+    return _of(version, name) if version else _base()
+
+
+def _base() -> dict[str, Any]:
+    return _entry(BASE, 0, settings.BASE_NAME, {"base": settings.BASE_NAME})
+
+
+def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
+    adapter = version.adapter
+    about = {
+        "base": adapter.base,
+        "adapter": adapter.slug,
+        "name": adapter.name,
+        "category": adapter.category,
+        "summary": adapter.summary,
+        "digest": version.digest,
+        "rank": version.rank,
+        "fields": list(version.field_names),
+    }
+    return _entry(name, int(version.created.timestamp()), adapter.author or "loraland", about)
+
+
+def _of_sum(composition: Composition, name: str) -> dict[str, Any]:
+    about = {
+        "base": settings.BASE_NAME,
+        "components": composition.record,
+        "digest": composition.digest,
+        "rank": composition.rank,
+        "fields": list(composition.field_names),
+    }
+    newest = max(version.created for version in composition.versions)
+    return _entry(name, int(newest.timestamp()), "loraland", about)
+
+
+def _entry(name: str, created: int, owner: str, about: dict[str, Any]) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": created, "owned_by": owner, "loraland": about}

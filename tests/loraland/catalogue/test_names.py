@@ -1,0 +1,107 @@
+"""Who is meant by a name: one version, a sum, the base, or nobody, in the same words for whatever is not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from django.contrib.auth.models import AnonymousUser
+
+from loraland.catalogue.composition import Composition, named, sum_of
+from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.refusal import Refused
+
+Publish = Callable[..., AdapterVersion]
+
+
+@pytest.fixture
+def shown(publish: Publish) -> AdapterVersion:
+    return publish("emotion", "a")
+
+
+def test_a_slug_means_the_version_that_is_shown(shown: AdapterVersion, publish: Publish) -> None:
+    publish("emotion", "b", status="retired")
+    assert AdapterVersion.objects.named("emotion") == shown
+
+
+def test_the_beginning_of_a_digest_means_that_version(shown: AdapterVersion, publish: Publish) -> None:
+    older = publish("emotion", "b", status="retired")
+    assert AdapterVersion.objects.named("emotion@bbbbbb") == older
+    assert AdapterVersion.objects.named(f"emotion@{shown.digest}") == shown
+
+
+def test_a_beginning_that_two_versions_share_asks_for_more_of_it(shown: AdapterVersion, publish: Publish) -> None:
+    publish("emotion", "aaaaaab" + "b" * 57, status="ready")
+    with pytest.raises(Refused, match="give more of its digest"):
+        AdapterVersion.objects.named("emotion@aaaaaa")
+
+
+@pytest.mark.parametrize(
+    "name", ["", "nobody", "emotion@", "emotion@aaaaa", "emotion@zzzzzz", "emotion@cccccc", "émotion", "emo\0tion", "@"]
+)
+def test_what_names_nobody_is_refused_in_one_sentence(shown: AdapterVersion, name: str) -> None:
+    with pytest.raises(Refused) as refused:
+        AdapterVersion.objects.named(name)
+    assert (refused.value.code, refused.value.status) == ("adapter_not_found", 404)
+    assert refused.value.sentence == f"No adapter called {name!r} is published; choose another."
+
+
+@pytest.mark.parametrize("status", ["uploaded", "validating", "rejected", "listed"])
+def test_a_version_that_does_not_answer_has_no_name(shown: AdapterVersion, publish: Publish, status: str) -> None:
+    publish("emotion", "b", status=status)
+    with pytest.raises(Refused):
+        AdapterVersion.objects.named("emotion@bbbbbb")
+
+
+def test_an_adapter_that_was_withdrawn_has_no_name(shown: AdapterVersion) -> None:
+    shown.retire()
+    for name in ("emotion", "emotion@aaaaaa"):
+        with pytest.raises(Refused):
+            AdapterVersion.objects.named(name)
+
+
+def test_a_draft_has_no_name_but_for_staff(shown: AdapterVersion, publish: Publish) -> None:
+    draft = publish("emotion", "b", status="ready", publish_when_ready=False)
+    assert AdapterVersion.objects.named("emotion@bbbbbb") == draft
+    with pytest.raises(Refused):
+        AdapterVersion.objects.seen_by(AnonymousUser()).named("emotion@bbbbbb")
+
+
+def test_an_adapter_of_another_base_has_a_name_where_pages_show_it_greyed_out(publish: Publish) -> None:
+    other = publish("elsewhere", base="Mistral-7B-v0.1")
+    assert AdapterVersion.objects.named("elsewhere") == other
+    with pytest.raises(Refused):
+        AdapterVersion.objects.served().named("elsewhere")
+
+
+def test_an_adapter_that_shows_an_older_version_means_that_one(shown: AdapterVersion, publish: Publish) -> None:
+    publish("emotion", "b", status="ready")
+    Adapter.objects.update(published=shown)
+    assert AdapterVersion.objects.shown().named("emotion") == shown
+    with pytest.raises(Refused):
+        AdapterVersion.objects.shown().named("emotion@bbbbbb")
+
+
+def test_which_versions_answer_is_the_same_for_one_as_for_the_database(publish: Publish) -> None:
+    for number, status in enumerate(AdapterVersion.Status):
+        publish(f"a{number}", "a", status=status)
+        publish(f"a{number}", "b")
+        publish(f"b{number}", "a", status=status)
+        Adapter.objects.filter(slug=f"b{number}").update(published=None)
+    every = AdapterVersion.objects.select_related("adapter")
+    answering = {version.pk for version in every if version.is_answering}
+    assert answering == set(AdapterVersion.objects.answering().values_list("pk", flat=True))
+    assert 0 < len(answering) < len(every)
+
+
+def test_a_sum_is_written_as_it_is_read(shown: AdapterVersion, publish: Publish) -> None:
+    topic = publish("topic", "b", rank=8)
+    read = named("emotion+-12.345678*topic", AdapterVersion.objects.all())
+    assert read == Composition(((shown, 1.0), (topic, -12.345678)))
+    assert str(read) == "1*emotion@aaaaaaaaaaaa+-12.345678*topic@bbbbbbbbbbbb"
+    assert named(str(read), AdapterVersion.objects.all()) == read
+    assert sum_of([(0.5, "topic"), (2.0, "emotion")]) == "0.5*topic+2*emotion"
+
+
+def test_the_base_is_no_version() -> None:
+    assert named("base", AdapterVersion.objects.none()) is None
