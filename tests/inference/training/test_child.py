@@ -252,7 +252,7 @@ def test_the_server_and_the_checks_of_its_child_load_no_torch() -> None:
 SPARE = """
 import os
 from concurrent.futures import ThreadPoolExecutor
-from inference.training.spare_time import AUTOGROUP, take_spare_time
+from inference.server.spare_time import AUTOGROUP, take_spare_time
 
 take_spare_time()
 policy = ThreadPoolExecutor().submit(os.sched_getscheduler, 0).result()
