@@ -178,7 +178,7 @@ class Answer:
             fingerprint=self.fingerprint,
             dropped_turns=self.dropped_turns,
             takeovers=0 if self.resume is None else 1,
-            cached_tokens=self.sequence.num_cached,
+            cached_tokens=self.sequence.num_cached_tokens,
             logit_delta=self.logit_delta,
         )
 

@@ -60,7 +60,7 @@ class Engine:
     @property
     def room(self) -> Room:
         """How many requests it would take now, a bounded look-ahead included."""
-        return self.scheduler.room
+        return self.scheduler.capacity
 
     def add(self, request: Request, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None:
         """Take a request, or go on with one that another worker has begun. A refusal is an event of the next step."""
@@ -99,7 +99,7 @@ class Engine:
             self._announce(plan)
             if plan.works:
                 plan = self.speculation.extend(plan)
-                self.bell.begin(may_break_off=not plan.is_for_guests)
+                self.bell.begin(may_break_off=not plan.is_for_first_tokens)
                 outcome = self.machine.runner.run(plan, self._draws(plan))
                 self.scheduler.advance(plan)
                 self.speculation.settle(plan, outcome.choices)
@@ -120,7 +120,7 @@ class Engine:
             waiting=len(self.scheduler.waiting),
             free_blocks=self.scheduler.pool.num_free,
             total_blocks=self.scheduler.pool.num_blocks,
-            named_blocks=self.scheduler.pool.num_named,
+            named_blocks=self.scheduler.pool.num_cached,
             drafted_tokens=self.speculation.num_drafted,
             accepted_tokens=self.speculation.num_accepted,
             context_length=self.machine.context_length,
@@ -195,7 +195,7 @@ class Engine:
         """Give every answer its tokens, and end those that have got their last."""
         for id in outcome.spoiled:
             self.speculation.stop(id)
-            self.scheduler.restart(self._answers[id].sequence)
+            self.scheduler.preempt(self._answers[id].sequence)
         for id, choices in outcome.choices.items():
             answer = self._answers[id]
             finite = choices if choices[-1].is_finite else choices[:-1]

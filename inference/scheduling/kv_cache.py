@@ -1,6 +1,6 @@
-"""Who uses which block of the key-value cache. Counts and lists only: the tensors live with the layers.
+"""Who uses which block of the key-value cache. Counts and lists only: the tensors live with the decoders.
 
-A block may have a name that says what it holds (see `inference.scheduling.prefix_cache`). A named block is found again
+A block may have a hash that says what it holds (see `inference.scheduling.prefix_cache`). Such a cached block is found
 while others use it, and also when nobody does, until its place is wanted: least recently used first.
 """
 
@@ -19,22 +19,22 @@ class BlockPool:
         self.num_blocks = num_blocks
         self.block_size = block_size
         self._empty = list(range(num_blocks - 1, -1, -1))
-        self._idle: OrderedDict[int, None] = OrderedDict()
-        self._num_users = [0] * num_blocks
-        self._names: dict[int, bytes] = {}
-        self._named: dict[bytes, int] = {}
-        self._namings = [0] * num_blocks
-        self._num_namings = 0
+        self._evictable: OrderedDict[int, None] = OrderedDict()
+        self._ref_counts = [0] * num_blocks
+        self._hashes: dict[int, bytes] = {}
+        self._cached: dict[bytes, int] = {}
+        self._versions = [0] * num_blocks
+        self._newest_version = 0
 
     @property
     def num_free(self) -> int:
-        """Blocks that nobody uses, those that are kept for their names included."""
-        return len(self._empty) + len(self._idle)
+        """Blocks that nobody uses, cached ones included."""
+        return len(self._empty) + len(self._evictable)
 
     @property
-    def num_named(self) -> int:
-        """Blocks that can be found by name."""
-        return len(self._named)
+    def num_cached(self) -> int:
+        """Blocks that can be found by their hashes."""
+        return len(self._cached)
 
     def blocks_for(self, num_tokens: int) -> int:
         """How many blocks hold `num_tokens` tokens."""
@@ -43,66 +43,62 @@ class BlockPool:
     def can_allocate(self, count: int, shared: tuple[int, ...] = (), returned: Iterable[tuple[int, ...]] = ()) -> bool:
         """Whether `count` blocks are free beside those of `shared`, or would be once `returned` were given back."""
         given = Counter(block for blocks in returned for block in blocks)
-        num_free = self.num_free + sum(self._num_users[block] == users for block, users in given.items())
-        return count + sum(self._num_users[block] == given[block] for block in shared) <= num_free
+        num_free = self.num_free + sum(self._ref_counts[block] == refs for block, refs in given.items())
+        return count + sum(self._ref_counts[block] == given[block] for block in shared) <= num_free
 
     def allocate(self, count: int) -> tuple[int, ...]:
         """Take `count` blocks. Ask `can_allocate` first: to ask for more than are free is a defect."""
         assert self.can_allocate(count), f"{count} blocks wanted, {self.num_free} free"
         blocks = tuple(self._empty.pop() if self._empty else self._evict() for _ in range(count))
         for block in blocks:
-            self._num_users[block] = 1
+            self._ref_counts[block] = 1
         return blocks
 
     def free(self, blocks: tuple[int, ...]) -> None:
-        """Give `blocks` back, once for each `allocate` or `share`; of a sequence the last block is forgotten first."""
+        """Give `blocks` back, once for each `allocate` or `share`; of a sequence the last block is evicted first."""
         for block in reversed(blocks):
-            assert self._num_users[block] > 0, f"block {block} freed twice"
-            self._num_users[block] -= 1
-            if not self._num_users[block]:
-                self._put_aside(block)
+            assert self._ref_counts[block] > 0, f"block {block} freed twice"
+            self._ref_counts[block] -= 1
+            if not self._ref_counts[block] and block in self._hashes:
+                self._evictable[block] = None
+            elif not self._ref_counts[block]:
+                self._empty.append(block)
 
-    def find(self, names: Iterable[bytes]) -> tuple[int, ...]:
-        """The blocks of the first of `names`, as far as every one of them is found."""
+    def find(self, hashes: Iterable[bytes]) -> tuple[int, ...]:
+        """The blocks of the first of `hashes`, as far as every one of them is cached."""
         blocks: list[int] = []
-        for name in names:
-            if name not in self._named:
+        for block_hash in hashes:
+            if block_hash not in self._cached:
                 break
-            blocks.append(self._named[name])
+            blocks.append(self._cached[block_hash])
         return tuple(blocks)
 
     def share(self, blocks: tuple[int, ...]) -> None:
         """Use `blocks` that were found. What they hold must not be written any more."""
         for block in blocks:
-            self._idle.pop(block, None)
-            self._num_users[block] += 1
+            self._evictable.pop(block, None)
+            self._ref_counts[block] += 1
 
-    def name(self, block: int, name: bytes) -> None:
-        """Let `block`, which is in use, be found as `name`, unless another one is."""
-        assert self._num_users[block], f"block {block} holds nothing"
-        if name not in self._named and block not in self._names:
-            self._named[name], self._names[block] = block, name
-            self._num_namings += 1
-            self._namings[block] = self._num_namings
+    def register(self, block: int, block_hash: bytes) -> None:
+        """Let `block`, which is in use, be found by `block_hash`, unless another one is."""
+        assert self._ref_counts[block], f"block {block} holds nothing"
+        if block_hash not in self._cached and block not in self._hashes:
+            self._cached[block_hash], self._hashes[block] = block, block_hash
+            self._newest_version += 1
+            self._versions[block] = self._newest_version
 
-    def naming(self, block: int) -> int:
-        """When the named `block` got its name, counted in namings: another number whenever it has been evicted."""
-        return self._namings[block]
+    def version(self, block: int) -> int:
+        """Which registration gave the cached `block` its content: another number whenever it has been evicted."""
+        return self._versions[block]
 
     def forget(self) -> None:
-        """Take all names away; blocks in use stay with their users."""
-        self._named.clear()
-        self._names.clear()
-        self._empty += self._idle
-        self._idle.clear()
-
-    def _put_aside(self, block: int) -> None:
-        if block in self._names:
-            self._idle[block] = None
-        else:
-            self._empty.append(block)
+        """Let no block be found any more; those in use stay with their users."""
+        self._cached.clear()
+        self._hashes.clear()
+        self._empty += self._evictable
+        self._evictable.clear()
 
     def _evict(self) -> int:
-        block, _ = self._idle.popitem(last=False)
-        del self._named[self._names.pop(block)]
+        block, _ = self._evictable.popitem(last=False)
+        del self._cached[self._hashes.pop(block)]
         return block

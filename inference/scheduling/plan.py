@@ -27,15 +27,15 @@ class Work:
 class Plan:
     """One pass: decode rows and tiles, and the sequences that start or start again with it.
 
-    `copies` are blocks of the cache, from and to, to be copied in order before it. `is_for_guests` says that it is the
-    short one of those who wait for their tenant's first word.
+    `copies` are blocks of the cache, from and to, to be copied in order before it. `is_for_first_tokens` says that it
+    is the short one of those who wait for the first token that their tenant gets.
     """
 
     decodes: tuple[Work, ...] = ()
     tiles: tuple[Work, ...] = ()
     admitted: tuple[Sequence, ...] = ()
     copies: tuple[tuple[int, int], ...] = ()
-    is_for_guests: bool = False
+    is_for_first_tokens: bool = False
 
     @property
     def works(self) -> tuple[Work, ...]:

@@ -1,11 +1,11 @@
 """Keys and values of prompts that begin alike are computed once: full blocks are found again by what they hold.
 
-A block's name is a hash over the adapter's digest and all tokens up to the block's end, so that nothing is ever
+A block's hash is taken over the adapter's digest and all tokens up to the block's end, so that nothing is ever
 shared between adapters, or between prompts that differ anywhere before. A block that is found holds the bits that
 would have been computed. This asks for care, since a token's keys differ in their last bits between a row of a
 prefill tile and a decode row:
 
-- Tokens of a prompt are computed in tiles, so only blocks that lie wholly in a prompt get a name. The answer of one
+- Tokens of a prompt are computed in tiles, so only blocks that lie wholly in a prompt are cached. The answer of one
   turn is a part of the prompt in the next one, and is computed again.
 - Reading goes on at the start of a tile.
 
@@ -15,7 +15,7 @@ as its tokens are the same. Another owner's is not, for the time it takes would 
 
 How many tokens of a prompt were known is told to its owner, so it must not tell of others: those count that prompts
 of the same owner began with, as if it had been alone. Who has blocks of others to thank reads them all the same, which
-a clock can see; with `is_shared` False the owner is a part of every name, and nothing is found but one's own.
+a clock can see; with `is_shared` False the owner is a part of every hash, and nothing is found but one's own.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NOTES_PER_BLOCK: Final = 4
 
 
 class PrefixCache:
-    """Names the blocks of `pool` and finds them for new sequences. `tile` is the length of a prefill tile in tokens."""
+    """Hashes the blocks of `pool` and finds them for new sequences. A prefill tile has `tile` tokens."""
 
     def __init__(
         self,
@@ -57,17 +57,17 @@ class PrefixCache:
         rows are uniform, half a tile."""
         if not self.is_on:
             return ()
-        longest = min(self._num_nameable(sequence), sequence.num_tokens - 1) // self.pool.block_size
-        found = self.pool.find(self._names(sequence, longest))
+        longest = min(self._num_cacheable(sequence), sequence.num_tokens - 1) // self.pool.block_size
+        found = self.pool.find(self._hashes(sequence, longest))
         return found[: len(found) // self._stride * self._stride]
 
-    def fits(self, sequence: Sequence, spare: int, returned: Iterable[tuple[int, ...]] = ()) -> bool:
+    def can_allocate(self, sequence: Sequence, spare: int, returned: Iterable[tuple[int, ...]] = ()) -> bool:
         """Whether there are blocks for all tokens of `sequence`, and `spare` more, once `returned` are given back."""
         found = self.find(sequence)
         return self.pool.can_allocate(self.pool.blocks_for(sequence.num_tokens) - len(found) + spare, found, returned)
 
-    def begin(self, sequence: Sequence) -> None:
-        """Give `sequence` blocks for all its tokens, and count as computed what is found. Ask `fits` first."""
+    def allocate(self, sequence: Sequence) -> None:
+        """Give `sequence` blocks for all its tokens, and count as computed what is found. Ask `can_allocate` first."""
         found = self.find(sequence)
         self.pool.share(found)
         alike, count = self._alike(sequence, len(found))
@@ -77,7 +77,7 @@ class PrefixCache:
         self._skip_to(sequence, len(found), count)
         if count:
             # The block may have been taken for another already: whoever writes to it does so after the copies, and a
-            # block that is copied to has no name by which it could be copied from.
+            # block that is copied to has no hash by which it could be copied from.
             self._copies.append((alike, own[0]))
 
     def take_copies(self) -> tuple[tuple[int, int], ...]:
@@ -95,31 +95,31 @@ class PrefixCache:
             sequence.block_table = table[:start] + found[start:] + table[len(found) :]
             self._skip_to(sequence, len(found))
 
-    def keep(self, sequence: Sequence) -> None:
+    def register(self, sequence: Sequence) -> None:
         """Let the blocks that `sequence` has filled be found by others."""
         if not self.is_on:
             return
-        num_tokens = min(sequence.num_computed, self._num_nameable(sequence))
+        num_tokens = min(sequence.num_computed, self._num_cacheable(sequence))
         num_full = num_tokens // self.pool.block_size
-        if num_full > sequence.num_kept:
-            names = self._names(sequence, num_full)
-            for index in range(sequence.num_kept, num_full):
-                self.pool.name(sequence.block_table[index], names[index])
+        if num_full > sequence.num_registered:
+            hashes = self._hashes(sequence, num_full)
+            for index in range(sequence.num_registered, num_full):
+                self.pool.register(sequence.block_table[index], hashes[index])
                 if self.rows_are_uniform:
                     self._remember(sequence, index)
-            sequence.num_kept = num_full
-        if not sequence.is_prefilling and sequence.num_noted < sequence.num_kept:
+            sequence.num_registered = num_full
+        if not sequence.is_prefilling and sequence.num_noted < sequence.num_registered:
             self._note(sequence)
 
-    def end(self, sequence: Sequence) -> None:
-        """Take back the blocks of `sequence`; those with names stay findable."""
-        self.keep(sequence)
+    def free(self, sequence: Sequence) -> None:
+        """Take back the blocks of `sequence`; those that are cached stay findable."""
+        self.register(sequence)
         self.pool.free(sequence.block_table)
-        sequence.block_table, sequence.num_kept, sequence.num_noted = (), 0, 0
+        sequence.block_table, sequence.num_registered, sequence.num_noted = (), 0, 0
 
     def _skip_to(self, sequence: Sequence, num_blocks: int, more: int = 0) -> None:
-        """Count `num_blocks` blocks that were found as computed and as named, and `more` tokens as computed."""
-        sequence.num_kept = num_blocks
+        """Count `num_blocks` blocks that were found as computed and as registered, and `more` tokens as computed."""
+        sequence.num_registered = num_blocks
         sequence.num_computed = num_blocks * self.pool.block_size + more
 
     def _note(self, sequence: Sequence) -> None:
@@ -127,18 +127,18 @@ class PrefixCache:
 
         Only once its prompt is read to the end: where one that is given up got to depends on what others left here.
         """
-        blocks = self.pool.find(self._names(sequence, sequence.num_kept))
+        blocks = self.pool.find(self._hashes(sequence, sequence.num_registered))
         self._count_own(sequence, blocks, is_beside=True)
         for block in blocks:
-            self._notes[sequence.owner, block] = self.pool.naming(block)
+            self._notes[sequence.owner, block] = self.pool.version(block)
             self._notes.move_to_end((sequence.owner, block))
         while len(self._notes) > NOTES_PER_BLOCK * self.pool.num_blocks:
             self._notes.popitem(last=False)
-        sequence.num_noted, sequence.is_counted = sequence.num_kept, True
+        sequence.num_noted, sequence.is_counted = sequence.num_registered, True
 
     def _is_own(self, sequence: Sequence, block: int) -> bool:
-        """Whether the owner of `sequence` has read what the named `block` holds since it got its name."""
-        return self._notes.get((sequence.owner, block)) == self.pool.naming(block)
+        """Whether the owner of `sequence` has read what the cached `block` holds since it was registered."""
+        return self._notes.get((sequence.owner, block)) == self.pool.version(block)
 
     def _count_own(self, sequence: Sequence, found: Iterable[int], is_beside: bool = False) -> None:
         """Count the tokens of the prompt that its owner's prompts began with before: those that would have been found
@@ -151,9 +151,9 @@ class PrefixCache:
         own = min(own, (sequence.num_prompt - 1) // size) // self._stride * self._stride
         block, count = (-1, 0) if is_beside else self._alike(sequence, own)
         count = count if count and self._is_own(sequence, block) else 0
-        sequence.num_cached = max(sequence.num_cached, min(own * size + count, sequence.num_prompt))
+        sequence.num_cached_tokens = max(sequence.num_cached_tokens, min(own * size + count, sequence.num_prompt))
 
-    def _num_nameable(self, sequence: Sequence) -> int:
+    def _num_cacheable(self, sequence: Sequence) -> int:
         """The first tokens of `sequence` whose keys any sequence with the same tokens would compute alike."""
         return sequence.num_tokens if self.rows_are_uniform else sequence.num_prompt
 
@@ -161,8 +161,8 @@ class PrefixCache:
         """A block that begins as that of `sequence` after the first `num_found` does, and with how many tokens."""
         if not self._newest:
             return -1, 0
-        name, tokens = self._newest.get((sequence.owner, self._before(sequence, num_found)), (b"", []))
-        blocks = self.pool.find([name])
+        block_hash, tokens = self._newest.get((sequence.owner, self._parent(sequence, num_found)), (b"", []))
+        blocks = self.pool.find([block_hash])
         if not blocks:
             return -1, 0
         own = self._tokens(sequence, num_found)[: sequence.num_tokens - 1 - num_found * self.pool.block_size]
@@ -171,24 +171,24 @@ class PrefixCache:
 
     def _remember(self, sequence: Sequence, index: int) -> None:
         """Note the block at `index` as the last computed after those before it; a pool has as many notes as blocks."""
-        place = sequence.owner, self._before(sequence, index)
-        self._newest[place] = sequence.block_names[index], self._tokens(sequence, index)
+        place = sequence.owner, self._parent(sequence, index)
+        self._newest[place] = sequence.block_hashes[index], self._tokens(sequence, index)
         self._newest.move_to_end(place)
         if len(self._newest) > self.pool.num_blocks:
             self._newest.popitem(last=False)
 
-    def _names(self, sequence: Sequence, count: int) -> list[bytes]:
-        """The names of the first `count` blocks, each a hash that covers those before it."""
-        names = sequence.block_names
-        while len(names) < count:
-            tokens = array("I", self._tokens(sequence, len(names)))
-            names.append(hashlib.sha256(self._before(sequence, len(names)) + tokens.tobytes()).digest())
-        return names[:count]
+    def _hashes(self, sequence: Sequence, count: int) -> list[bytes]:
+        """The hashes of the first `count` blocks, each of which covers those before it."""
+        hashes = sequence.block_hashes
+        while len(hashes) < count:
+            tokens = array("I", self._tokens(sequence, len(hashes)))
+            hashes.append(hashlib.sha256(self._parent(sequence, len(hashes)) + tokens.tobytes()).digest())
+        return hashes[:count]
 
-    def _before(self, sequence: Sequence, index: int) -> bytes:
-        """The name of the block before the one at `index`, which was given; for the first what all must share."""
+    def _parent(self, sequence: Sequence, index: int) -> bytes:
+        """The hash of the block before the one at `index`, which is known; for the first what all must share."""
         if index:
-            return sequence.block_names[index - 1]
+            return sequence.block_hashes[index - 1]
         root = sequence.digest if self.is_shared else f"{sequence.digest} {sequence.owner}"
         return hashlib.sha256(root.encode()).digest()
 

@@ -1,10 +1,10 @@
 """Whose turn it is: chat before evaluation, and within a class whoever has been served least.
 
-Pure Python. It orders sequences and says who must give way to whom; the scheduler knows whether there is place.
+Pure Python. It orders sequences and says who may displace whom; the scheduler knows whether there is place.
 
-- Evaluation goes first once `PATIENCE` chats have started past it while none of it ran, so it never starves.
+- Evaluation goes first once `EVALUATION_PATIENCE` chats have started past it while none of it ran, so it never starves.
 - Chat displaces running evaluation, and a tenant's first chat displaces one of a tenant that runs several. What is
-  displaced is computed again later. A sequence gives way at most `MAX_DISPLACED` times.
+  displaced is computed again later. A sequence is displaced at most `MAX_DISPLACED` times.
 """
 
 from __future__ import annotations
@@ -13,16 +13,13 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
-from inference.scheduling.sequence import Sequence, State
+from inference.scheduling.sequence import Sequence
+from inference.wire.contract import EVALUATION_PATIENCE
 from inference.wire.fairness import ENTRY_COST, Fairness
 from inference.wire.protocol import CLASSES
 
-PATIENCE: Final = 16
-"""Chats that may start while evaluation waits and none of it runs."""
 MAX_DISPLACED: Final = 2
-"""How often one sequence gives way to others."""
-
-_Rank = tuple[int, float, float, int]
+"""How often one sequence is displaced."""
 
 
 class Priority:
@@ -46,7 +43,7 @@ class Priority:
         if sequence.num_charged is None:
             self.fairness.charge(sequence.tenant, sequence.digest, sequence.num_prompt, 0)
             sequence.num_charged = len(sequence.output_ids)
-        is_passing = _is_chat(sequence) and any(_is_ready(each) and not _is_chat(each) for each in waiting)
+        is_passing = sequence.is_chat and any(other.is_ready and not other.is_chat for other in waiting)
         self._num_passed = self._num_passed + 1 if is_passing else 0
 
     def charge(self, sequence: Sequence) -> None:
@@ -59,44 +56,36 @@ class Priority:
 
     def next(self, waiting: Iterable[Sequence], running: Iterable[Sequence]) -> Sequence | None:
         """Who of `waiting` should start first, if any is ready."""
-        ready = [each for each in waiting if _is_ready(each)]
-        if self._num_passed >= PATIENCE and all(map(_is_chat, running)):
-            ready = [each for each in ready if not _is_chat(each)] or ready
-        return min(ready, key=self.rank, default=None)
+        ready = [sequence for sequence in waiting if sequence.is_ready]
+        if self._num_passed >= EVALUATION_PATIENCE and all(runner.is_chat for runner in running):
+            ready = [sequence for sequence in ready if not sequence.is_chat] or ready
+        return min(ready, key=self.key, default=None)
 
     def sorted(self, sequences: Iterable[Sequence]) -> list[Sequence]:
-        """`sequences`, whoever is first entitled to be served first, the last to give way."""
-        return sorted(sequences, key=lambda each: (*self.rank(each)[:2], each.arrival))
+        """`sequences`, first who is entitled to be served first, last who is to be preempted first."""
+        return sorted(sequences, key=lambda sequence: (*self.key(sequence)[:2], sequence.arrival))
 
-    def displaced_by(self, sequence: Sequence, running: Collection[Sequence]) -> list[Sequence]:
-        """Who of `running` must give way when there is no place for `sequence`, the first to go first."""
-        if not _is_chat(sequence):
+    def displaceable(self, sequence: Sequence, running: Collection[Sequence]) -> list[Sequence]:
+        """Who of `running` may be displaced when there is no place for `sequence`, the first to go first."""
+        if not sequence.is_chat:
             return []
-        rows = Counter(each.tenant for each in running if _is_chat(each))
-        is_guest = not rows[sequence.tenant]
-        lesser = []
-        for each in reversed(self.sorted(running)):
-            if each.num_displaced == MAX_DISPLACED:
+        rows = Counter(runner.tenant for runner in running if runner.is_chat)
+        has_no_row = not rows[sequence.tenant]
+        displaceable = []
+        for runner in reversed(self.sorted(running)):
+            if runner.num_displaced == MAX_DISPLACED:
                 continue
-            if not _is_chat(each) or (is_guest and rows[each.tenant] > 1):
-                rows[each.tenant] -= _is_chat(each)
-                lesser.append(each)
-        return lesser
+            if not runner.is_chat or (has_no_row and rows[runner.tenant] > 1):
+                rows[runner.tenant] -= runner.is_chat
+                displaceable.append(runner)
+        return displaceable
 
     def is_level(self, sequence: Sequence, other: Sequence) -> bool:
         """Whether `sequence` comes after `other`, of another tenant, only for what its tenant paid to enter."""
-        (own_class, own, *_), (its_class, its, *_) = self.rank(sequence), self.rank(other)
+        (own_class, own, *_), (its_class, its, *_) = self.key(sequence), self.key(other)
         return sequence.tenant != other.tenant and own_class == its_class and own <= its + ENTRY_COST
 
-    def rank(self, sequence: Sequence) -> _Rank:
-        """The key of the order: class, counters of tenant and adapter, age."""
+    def key(self, sequence: Sequence) -> tuple[int, float, float, int]:
+        """What sequences are ordered by: class, counters of tenant and adapter, age."""
         tenant, adapter = self.fairness.served(sequence.tenant, sequence.digest)
         return CLASSES.index(sequence.queue_class), tenant, adapter, sequence.arrival
-
-
-def _is_chat(sequence: Sequence) -> bool:
-    return sequence.queue_class == "chat"
-
-
-def _is_ready(sequence: Sequence) -> bool:
-    return sequence.state is State.WAITING

@@ -1,13 +1,14 @@
 """Who computes what in the next pass: continuous batching over blocks, rows and adapter slots.
 
-Pure Python. Decode rows come first, then newcomers start in order of `inference.scheduling.priority`, then tiles of
-prompts are read within a budget of tokens. What a row computes never depends on these choices, so they are free to
-serve throughput and fairness:
+Pure Python. Decode rows come first, then waiting sequences start in order of `inference.scheduling.priority`, then
+tiles of prompts are read within a budget of tokens. What a row computes never depends on these choices, so they are
+free to serve throughput and fairness:
 
-- Blocks: when they run out the least entitled runner loses its own, and is computed again later: its prompt in
-  tiles, its generated tokens as decode rows, exactly as after a takeover from another worker.
+- Blocks: when they run out the least entitled runner is preempted, and computed again later: its prompt in tiles,
+  its generated tokens as decode rows, exactly as after a takeover from another worker.
 - Slots: a request waits while every device slot holds another adapter in use (`inference.scheduling.slot_turns`).
-- Whoever is entitled to start and finds no place may displace others, as `inference.scheduling.priority` says.
+- Whoever is entitled to start and finds no place may displace others, who are preempted too, as
+  `inference.scheduling.priority` says.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Collection, Iterable, Mapping
 from itertools import zip_longest
+from operator import attrgetter
 from typing import Final
 
 from inference.scheduling.kv_cache import BlockPool
@@ -30,8 +32,8 @@ from inference.wire.room import Room
 
 LOOK_AHEAD: Final = 8
 """Requests to hold beyond those that can run, so that adapters load while others decode."""
-GUESTS: Final = 8
-"""Tenants beyond those that have a request here of whom one may come in when there is no other room."""
+NEWCOMERS: Final = 8
+"""Tenants with no request here of whom each may send one when there is no other capacity."""
 BLOCKS_PER_REQUEST: Final = 4
 """A guess at what a request needs, used only to decide how many to accept."""
 
@@ -64,24 +66,23 @@ class Scheduler:
         self.traffic = Traffic()
         self._turns = SlotTurns(slots, self.traffic.loads)
         self._arrivals = 0
-        self._is_hosting = False
+        self._was_for_first_tokens = False
         self._admitted: list[Sequence] = []
 
     @property
-    def room(self) -> Room:
+    def capacity(self) -> Room:
         """How many more requests to accept now: those that could run, and a bounded look-ahead.
 
         Half of the slots' turns are kept for those whom fairness lets in beyond `total`.
         """
-        turns = self._turns.room(self.waiting)
+        turns = self._turns.capacity(self.waiting)
         places = self._places(self.running, self.waiting, self.pool.num_free)
-        total = max(0, min(places, turns - self._turns.room(()) // 2))
-        lesser = [each for each in self.running if each.queue_class != "chat"]
-        chats = [each for each in self.running if each.queue_class == "chat"]
-        num_free = self.pool.num_free + sum(len(each.block_table) for each in lesser)
-        places = self._places(chats, [each for each in self.waiting if each.queue_class == "chat"], num_free)
+        total = max(0, min(places, turns - self._turns.capacity(()) // 2))
+        num_free = self.pool.num_free + sum(len(runner.block_table) for runner in self.running if not runner.is_chat)
+        chats = [runner for runner in self.running if runner.is_chat]
+        places = self._places(chats, [sequence for sequence in self.waiting if sequence.is_chat], num_free)
         chat = max(0, min(places, turns) - total)
-        return Room(total, chat, max(0, min(places + GUESTS, GUESTS, turns - total - chat)))
+        return Room(total, chat, max(0, min(places + NEWCOMERS, NEWCOMERS, turns - total - chat)))
 
     def _places(self, running: Collection[Sequence], waiting: Collection[Sequence], num_free: int) -> int:
         """Rows and look-ahead that `running` and `waiting` leave, with `num_free` blocks."""
@@ -119,55 +120,54 @@ class Scheduler:
             self.priority.charge(sequence)
         self._reserve()
         self._admit()
-        self._catch_up()
-        guests = self._guests()
-        copies = self.prefixes.take_copies()
-        admitted = tuple(each for each in self._admitted if each.state is not State.FINISHED)
-        self._admitted = []
-        if guests:
-            tiles = self._tiles(guests, self.prefill_tokens)
-            return Plan((), tuple(tiles), admitted, copies, is_for_guests=True)
-        decodes, budget = self._decodes(self.prefill_tokens)
-        return Plan(tuple(decodes), tuple(self._tiles(self.running, budget)), admitted, copies)
-
-    def _catch_up(self) -> None:
-        """Skip what others have read meanwhile. A sequence that was begun elsewhere may leave its whole prompt behind
-        here, and is past it for all of this pass: whoever is asked after this is asked once."""
+        # A sequence that was begun elsewhere may leave its whole prompt behind here, and is past it for all of this
+        # pass: whoever is asked after this is asked once.
         for sequence in self.running:
             if sequence.is_prefilling:
                 self.prefixes.catch_up(sequence)
+        urgent = self._urgent()
+        copies = self.prefixes.take_copies()
+        admitted = tuple(sequence for sequence in self._admitted if sequence.state is not State.FINISHED)
+        self._admitted = []
+        if urgent:
+            tiles = self._tiles(urgent, self.prefill_tokens)
+            return Plan((), tuple(tiles), admitted, copies, is_for_first_tokens=True)
+        decodes, budget = self._decodes(self.prefill_tokens)
+        return Plan(tuple(decodes), tuple(self._tiles(self.running, budget)), admitted, copies)
 
-    def _guests(self) -> list[Sequence]:
-        """Chats whose tenant waits for a first word while others are answered: their prompts get a pass to themselves,
-        which is short. Every other pass at most, so that nobody's answer stands still."""
-        answered = {each.tenant for each in self.running if not each.is_prefilling}
-        guests = [
-            each
-            for each in self.running
-            if each.is_prefilling and each.queue_class == CLASSES[0] and each.tenant not in answered
-        ]
-        self._is_hosting = bool(answered and guests) and not self._is_hosting
-        return guests if self._is_hosting else []
+    def _urgent(self) -> list[Sequence]:
+        """Chats whose tenant waits for its first token while others are answered: their prompts get a pass to
+        themselves, which is short. Every other pass at most, so that nobody's answer stands still."""
+        answered = {sequence.tenant for sequence in self.running if not sequence.is_prefilling}
+        reading = [sequence for sequence in self.running if sequence.is_prefilling and sequence.is_chat]
+        urgent = [chat for chat in reading if chat.tenant not in answered]
+        self._was_for_first_tokens = bool(answered and urgent) and not self._was_for_first_tokens
+        return urgent if self._was_for_first_tokens else []
 
     def advance(self, plan: Plan) -> None:
         """Count the tokens of a pass that has run as computed. To be called before its samples are appended."""
         for work in plan.works:
             work.sequence.num_computed = work.start + work.length
-            self.prefixes.keep(work.sequence)
+            self.prefixes.register(work.sequence)
 
-    def restart(self, sequence: Sequence) -> None:
-        """Compute a running sequence again from its beginning."""
-        self._preempt(sequence)
+    def preempt(self, sequence: Sequence) -> None:
+        """Take all that a running sequence holds; it waits, and is computed again from its beginning."""
+        self._release(sequence)
+        sequence.num_computed = 0
+        sequence.state = State.WAITING
+        self.running.remove(sequence)
+        self._turns.enter(sequence)
+        self.priority.enter(sequence)
+        insort(self.waiting, sequence, key=attrgetter("arrival"))
 
     def _reserve(self) -> None:
-        """Give every runner blocks for all its tokens; when none are left the least entitled loses its own."""
-        size = self.pool.block_size
-        growing = [each for each in self.running if each.num_tokens > len(each.block_table) * size]
+        """Give every runner blocks for all its tokens; when none are left the least entitled is preempted."""
+        growing = [sequence for sequence in self.running if self._num_missing(sequence)]
         is_short = not self.pool.can_allocate(sum(map(self._num_missing, growing)))
         order = self.priority.sorted(self.running) if is_short else growing
         for sequence in list(order):
             while sequence in order and not self.pool.can_allocate(self._num_missing(sequence)):
-                self._preempt(order.pop())
+                self.preempt(order.pop())
                 self.traffic.preempted += 1
             if sequence in order:
                 sequence.block_table += self.pool.allocate(self._num_missing(sequence))
@@ -190,7 +190,7 @@ class Scheduler:
     def _tiles(self, sequences: Iterable[Sequence], budget: int) -> list[Work]:
         """Tiles of prompts as far as `budget` goes: one of the oldest, so that none is put off for ever, then chat
         before evaluation, and in a class one of each tenant in turn."""
-        reading = [each for each in sequences if each.is_prefilling]
+        reading = [sequence for sequence in sequences if sequence.is_prefilling]
         if not reading:
             return []
         chosen, lines = read_tiles(reading[0], 1), dict[tuple[str, str], list[Work]]()
@@ -203,7 +203,7 @@ class Scheduler:
         return sorted(chosen[: budget // TILE], key=lambda work: (work.sequence.arrival, work.start))
 
     def _admit(self) -> None:
-        """Start waiting sequences in order of priority, as rows, blocks and slots allow, or others give way.
+        """Start waiting sequences in order of priority, as rows, blocks and slots allow, or others are displaced.
 
         Those who start are noted for the next plan, which may be that of a later call: an adapter may find no room.
         """
@@ -213,82 +213,70 @@ class Scheduler:
             victims = self._victims(sequence)
             if victims is None:
                 # Nobody takes what it waits for; but another tenant may take what others give.
-                candidates = [each for each in candidates if self.priority.is_level(each, sequence)]
+                candidates = [other for other in candidates if self.priority.is_level(other, sequence)]
                 is_full = True
                 continue
             if is_full and not victims:
                 continue
             if not self._may_take_slot(sequence, victims):
-                victims += self._victims_of_a_slot(sequence, victims)
+                victims += self._users_of_a_slot(sequence, victims)
             if not self._may_take_slot(sequence, victims):
                 continue
             for victim in victims:
                 victim.num_displaced += 1
                 self.traffic.displaced += 1
-                self._preempt(victim)
+                self.preempt(victim)
             if self._start(sequence):
                 self._admitted.append(sequence)
 
     def _victims(self, sequence: Sequence) -> list[Sequence] | None:
-        """Who must give way for `sequence` to have a row and blocks; None when there is no place even so."""
+        """Whom to displace for `sequence` to have a row and blocks; None when there is no place even so."""
         victims: list[Sequence] = []
-        lesser = None
+        displaceable = None
         while not self._fits(sequence, victims):
-            lesser = self.priority.displaced_by(sequence, self.running) if lesser is None else lesser
-            if not lesser:
+            if displaceable is None:
+                displaceable = self.priority.displaceable(sequence, self.running)
+            if not displaceable:
                 return None
-            victims.append(lesser.pop(0))
+            victims.append(displaceable.pop(0))
         return victims
 
     def _fits(self, sequence: Sequence, victims: Collection[Sequence]) -> bool:
         """Whether there are a row and blocks for the sequence, and one block to grow for each that runs already."""
         num_running = len(self.running) - len(victims)
-        returned = [each.block_table for each in victims]
-        return num_running < self.max_rows and self.prefixes.fits(sequence, num_running, returned)
+        returned = [victim.block_table for victim in victims]
+        return num_running < self.max_rows and self.prefixes.can_allocate(sequence, num_running, returned)
 
     def _may_take_slot(self, sequence: Sequence, victims: Collection[Sequence]) -> bool:
-        """Whether a slot is there for the sequence, and its turn at it, once `victims` have given way."""
-        in_use = {each.digest for each in self.running if each.digest and each not in victims}
+        """Whether a slot is there for the sequence, and its turn at it, once `victims` are preempted."""
+        in_use = {runner.digest for runner in self.running if runner.digest and runner not in victims}
         return self._turns.may_take(sequence, self.waiting, in_use)
 
-    def _victims_of_a_slot(self, sequence: Sequence, victims: Collection[Sequence]) -> list[Sequence]:
-        """Beside `victims`, the fewest who share a slot and must all give way for it; nobody if there is none."""
-        lesser = self.priority.displaced_by(sequence, self.running)
-        groups: dict[str, list[Sequence]] = {}
-        for each in self.running:
-            if each.digest not in ("", sequence.digest) and each not in victims:
-                groups.setdefault(each.digest, []).append(each)
-        free = [group for group in groups.values() if all(each in lesser for each in group)]
+    def _users_of_a_slot(self, sequence: Sequence, victims: Collection[Sequence]) -> list[Sequence]:
+        """Beside `victims`, the fewest who share a slot and may all be displaced; nobody if there are none."""
+        displaceable = self.priority.displaceable(sequence, self.running)
+        users: dict[str, list[Sequence]] = {}
+        for runner in self.running:
+            if runner.digest not in ("", sequence.digest) and runner not in victims:
+                users.setdefault(runner.digest, []).append(runner)
+        free = [group for group in users.values() if all(user in displaceable for user in group)]
         return min(free, key=len, default=[])
 
     def _start(self, sequence: Sequence) -> bool:
         """Let the sequence run, unless its slot has to wait for a copy."""
-        in_use = {each.digest for each in self.running if each.digest}
+        in_use = {runner.digest for runner in self.running if runner.digest}
         self.starting = sequence
         has_slot = self._turns.take(sequence, self.waiting, in_use)
         self.starting = None
         if not has_slot:
             return False
-        self.prefixes.begin(sequence)
+        self.prefixes.allocate(sequence)
         sequence.state = State.RUNNING
         self.waiting.remove(sequence)
         self.priority.start(sequence, self.waiting)
-        insort(self.running, sequence, key=_age)
+        insort(self.running, sequence, key=attrgetter("arrival"))
         return True
 
-    def _preempt(self, sequence: Sequence) -> None:
-        self._release(sequence)
-        sequence.num_computed = 0
-        sequence.state = State.WAITING
-        self.running.remove(sequence)
-        self._turns.enter(sequence)
-        self.priority.enter(sequence)
-        insort(self.waiting, sequence, key=_age)
-
     def _release(self, sequence: Sequence) -> None:
-        self.prefixes.end(sequence)
+        self.prefixes.free(sequence)
         self._turns.release(sequence)
-
-
-def _age(sequence: Sequence) -> int:
-    return sequence.arrival

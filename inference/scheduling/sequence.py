@@ -1,6 +1,6 @@
 """One request as the scheduler sees it: tokens, how many of them are in the cache, and where.
 
-It knows neither text nor tensors. A sequence that lost its blocks, and one taken over from another worker,
+It knows neither text nor tensors. A sequence that was preempted, and one taken over from another worker,
 are the same thing here: output tokens that are known but not computed yet.
 """
 
@@ -28,11 +28,11 @@ class Sequence:
     `num_computed` counts the tokens whose keys and values lie in the blocks of `block_table`. `digest` is
     empty for the base, and `slot` is -1 while no device slot is held. `arrival` orders sequences by age.
     `tenant` is who has turns, `owner` who asked: the tenant itself unless several share its turns.
-    `num_cached` tokens of the prompt were known from others of its owner, which is final once `is_counted`. The
-    prefix cache notes in `block_names`, `num_kept` and `num_noted` what the first blocks are called, how many of
+    `num_cached_tokens` of the prompt were known from others of its owner, which is final once `is_counted`. The
+    prefix cache notes in `block_hashes`, `num_registered` and `num_noted` what the first blocks hold, how many of
     them others can find, and how many the owner is known to have read.
     The counts from `num_passed` on belong to those who decide whose turn it is: how many rode past it to a slot,
-    how often it gave way, of how many generated tokens its tenant has been charged (None: not even of the
+    how often it was displaced, of how many generated tokens its tenant has been charged (None: not even of the
     prompt), and how often slots had changed hands when it came.
     """
 
@@ -51,17 +51,27 @@ class Sequence:
     block_table: tuple[int, ...] = ()
     slot: int = -1
     num_passed: int = 0
-    num_cached: int = 0
-    num_kept: int = 0
+    num_cached_tokens: int = 0
+    num_registered: int = 0
     num_noted: int = 0
     is_counted: bool = False
-    block_names: list[bytes] = field(default_factory=list)
+    block_hashes: list[bytes] = field(default_factory=list)
     num_displaced: int = 0
     num_charged: int | None = None
     first_turn: int = 0
 
     def __post_init__(self) -> None:
         self.owner = self.owner or self.tenant
+
+    @property
+    def is_chat(self) -> bool:
+        """Whether somebody waits for it at a page."""
+        return self.queue_class == "chat"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it could start."""
+        return self.state is State.WAITING
 
     @property
     def num_prompt(self) -> int:

@@ -1,7 +1,7 @@
 """Whose turn it is at the device's adapter slots: nobody waits while they change hands more than four times over.
 
 Pure Python, over what the scheduler says is running. A request enters when at most `PATIENCE` older ones wait for
-each slot (`SlotTurns.room`), so in order of age it would have its slot in time; whoever is younger may go first
+each slot (`SlotTurns.capacity`), so in order of age it would have its slot in time; whoever is younger may go first
 only while that leaves every older one its turn. And at most `PATIENCE` younger requests may ride a slot that is
 in use past one that waits for a slot; then all of them wait until a slot has drained.
 """
@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection
+from operator import attrgetter
 from typing import Final, Protocol
 
-from inference.scheduling.sequence import Sequence, State
+from inference.scheduling.sequence import Sequence
 
 PATIENCE: Final = 4
 
@@ -43,9 +44,9 @@ class SlotTurns:
         self.num_turns = 0
         self._loads = loads
 
-    def room(self, waiting: Collection[Sequence]) -> int:
+    def capacity(self, waiting: Collection[Sequence]) -> int:
         """How many more requests may come in and still have their turn in time."""
-        return PATIENCE * self.slots.num_slots - sum(bool(each.digest) for each in waiting)
+        return PATIENCE * self.slots.num_slots - sum(bool(sequence.digest) for sequence in waiting)
 
     def enter(self, sequence: Sequence) -> None:
         """`sequence` begins to wait."""
@@ -56,14 +57,14 @@ class SlotTurns:
         if not sequence.digest:
             return True
         if sequence.digest in in_use:
-            return all(each.num_passed < PATIENCE for each in self._passed(sequence, waiting, in_use))
+            return all(passed.num_passed < PATIENCE for passed in self._passed(sequence, waiting, in_use))
         return self.slots.fits({*in_use, sequence.digest}) and self.has_turn(sequence, waiting)
 
     def has_turn(self, sequence: Sequence, waiting: Collection[Sequence]) -> bool:
         """Whether every older one who waits could still have its turn in time behind `sequence`."""
-        line = sorted((each for each in waiting if each.digest), key=lambda each: each.arrival)
-        older = [(place, each) for place, each in enumerate(line) if each.arrival < sequence.arrival]
-        return all(self._spare(each) > place + 1 for place, each in older if each.state is State.WAITING)
+        line = sorted((other for other in waiting if other.digest), key=attrgetter("arrival"))
+        older = [(place, other) for place, other in enumerate(line) if other.arrival < sequence.arrival]
+        return all(self._spare(other) > place + 1 for place, other in older if other.is_ready)
 
     def take(self, sequence: Sequence, waiting: Collection[Sequence], in_use: Collection[str]) -> bool:
         """Pin a slot for `sequence`, which `may_take` one; false while its adapter, or another, is on its way there."""
@@ -76,8 +77,8 @@ class SlotTurns:
             self.num_turns += 1
         if slot is None:
             return False
-        for each in self._passed(sequence, waiting, in_use) if sequence.digest in in_use else ():
-            each.num_passed += 1
+        for passed in self._passed(sequence, waiting, in_use) if sequence.digest in in_use else ():
+            passed.num_passed += 1
         sequence.slot = slot
         return True
 
@@ -93,6 +94,6 @@ class SlotTurns:
 
     def _passed(self, sequence: Sequence, waiting: Collection[Sequence], in_use: Collection[str]) -> list[Sequence]:
         """The older ones that wait because what others use leaves no room for their adapter."""
-        older = [each for each in waiting if each.digest and each.arrival < sequence.arrival]
-        idle = [each for each in older if each.state is State.WAITING and each.digest not in in_use]
-        return [each for each in idle if not self.slots.fits({*in_use, each.digest})]
+        older = [other for other in waiting if other.digest and other.arrival < sequence.arrival]
+        idle = [other for other in older if other.is_ready and other.digest not in in_use]
+        return [other for other in idle if not self.slots.fits({*in_use, other.digest})]

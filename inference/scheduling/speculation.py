@@ -16,7 +16,7 @@ from typing import Final
 from inference.scheduling.kv_cache import BlockPool
 from inference.scheduling.plan import Plan, Work
 
-GRAMS: Final = (3, 2, 1)
+NGRAM_SIZES: Final = (3, 2, 1)
 """How many of the newest tokens are looked for: the more the better. A wrong guess costs a fiftieth of a pass."""
 FIRST_DRAFT: Final = 4
 LONGEST_DRAFT: Final = 15
@@ -27,7 +27,7 @@ ROWS: Final = 24
 """Rows of a pass beyond which drafts cost more than they bring: a full batch does not guess."""
 
 
-class Lookup:
+class PromptLookup:
     """The guesses for one sequence. It drafts more after each success, less after each failure, and then pauses."""
 
     def __init__(self) -> None:
@@ -35,16 +35,19 @@ class Lookup:
         self._followers: dict[tuple[int, ...], int] = {}
         self._length = FIRST_DRAFT
         self._pause = FIRST_PAUSE
-        self._resting = 0
+        self._paused = 0
 
     def draft(self, prompt_ids: Sequence[int], output_ids: Sequence[int], most: int) -> tuple[int, ...]:
         """Up to `most` tokens that may follow the prompt and the answer so far."""
-        if self._resting:
-            self._resting -= 1
+        if self._paused:
+            self._paused -= 1
             return ()
         self._read(prompt_ids, output_ids)
-        start = self._find()
-        return self._copy(start, min(self._length, most)) if start else ()
+        ends = (self._followers.get(tuple(self._tokens[-size:]), 0) for size in NGRAM_SIZES)
+        start = next((end for end in ends if end), 0)
+        # Past the newest token a draft goes on with its own beginning, as a loop does.
+        period = len(self._tokens) - start
+        return tuple(self._tokens[start + n % period] for n in range(min(self._length, most))) if start else ()
 
     def settle(self, num_drafted: int, num_accepted: int) -> None:
         """Learn how many of the drafted tokens were right."""
@@ -55,32 +58,23 @@ class Lookup:
         elif self._length > 1:
             self._length //= 2
         else:
-            self._resting, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
+            self._paused, self._pause = self._pause, min(2 * self._pause, LONGEST_PAUSE)
 
     def stop(self) -> None:
         """Draft nothing any more."""
         self._length = 0
 
     def _read(self, prompt_ids: Sequence[int], output_ids: Sequence[int]) -> None:
-        """Note what follows each group of tokens, the last time counting, for all but the newest group."""
+        """Note what follows each n-gram, the last time counting, for all but the newest."""
         tokens = self._tokens
         first_new = len(tokens)
         if not tokens:
             tokens += prompt_ids
         tokens += output_ids[len(tokens) - len(prompt_ids) :]
         for end in range(max(1, first_new), len(tokens)):
-            for size in GRAMS:
+            for size in NGRAM_SIZES:
                 if end >= size:
                     self._followers[tuple(tokens[end - size : end])] = end
-
-    def _find(self) -> int:
-        """Where that lies which followed the newest tokens when they stood there before; 0 when they are new."""
-        return next((at for size in GRAMS if (at := self._followers.get(tuple(self._tokens[-size:]), 0))), 0)
-
-    def _copy(self, start: int, length: int) -> tuple[int, ...]:
-        """`length` tokens from `start` on; past the newest token it goes on with its own beginning, as a loop does."""
-        period = len(self._tokens) - start
-        return tuple(self._tokens[start + n % period] for n in range(length))
 
 
 class Speculation:
@@ -91,7 +85,7 @@ class Speculation:
         self.num_drafted = 0
         self.num_accepted = 0
         self._pool = pool
-        self._lookups: defaultdict[str, Lookup] = defaultdict(Lookup)
+        self._lookups: defaultdict[str, PromptLookup] = defaultdict(PromptLookup)
 
     def extend(self, plan: Plan) -> Plan:
         """`plan` with drafts behind the newest tokens, the rows that are left shared evenly among those who guess."""

@@ -22,7 +22,8 @@ class TrafficReport:
 
 @dataclass
 class Traffic:
-    """Counts since the start: `loads` of each adapter onto the device, who lost its blocks, and who gave way."""
+    """Counts since the start: `loads` of each adapter onto the device, how often blocks ran out and somebody
+    was preempted, and how often somebody was displaced."""
 
     loads: Counter[str] = field(default_factory=Counter)
     preempted: int = 0

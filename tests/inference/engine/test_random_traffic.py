@@ -99,7 +99,7 @@ class Traffic:
                 assert record.finished.reason == whole.finished.reason
         assert_nothing_held(self.engine)
         self.forget()
-        assert self.engine.scheduler.pool.num_named == 0
+        assert self.engine.scheduler.pool.num_cached == 0
         assert_nothing_held(self.engine)
 
 

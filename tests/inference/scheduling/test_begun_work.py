@@ -119,7 +119,7 @@ def test_a_prompt_of_whole_blocks_that_a_neighbour_has_read_is_not_read_again(ro
 
 
 def test_turns_that_passed_while_it_ran_do_not_hurry_others_when_it_waits_again() -> None:
-    """An evaluation that gave way is not owed the slots of all the time in which it had one."""
+    """An evaluation that was displaced is not owed the slots of all the time in which it had one."""
     scheduler = Scheduler(BlockPool(64, BLOCK), CountingSlots(2), 3, 256)
 
     def add(id: str, digest: str, limit: int = 1000, queue_class: QueueClass = "chat") -> Sequence:

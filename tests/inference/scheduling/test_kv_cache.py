@@ -50,11 +50,11 @@ def test_no_block_has_two_owners_and_none_is_lost(counts: list[int]) -> None:
     assert sorted(pool.allocate(12)) == list(range(12))
 
 
-def test_a_named_block_is_found_until_its_place_is_wanted() -> None:
+def test_a_cached_block_is_found_until_its_place_is_wanted() -> None:
     pool = BlockPool(3, 32)
     first, second = pool.allocate(2)
-    pool.name(first, b"first")
-    pool.name(second, b"second")
+    pool.register(first, b"first")
+    pool.register(second, b"second")
     pool.free((first, second))
     assert pool.num_free == 3
     assert pool.find([b"first", b"second", b"third"]) == (first, second)
@@ -67,8 +67,8 @@ def test_a_named_block_is_found_until_its_place_is_wanted() -> None:
 def test_what_was_used_last_is_forgotten_last() -> None:
     pool = BlockPool(2, 32)
     old, young = pool.allocate(2)
-    pool.name(old, b"old")
-    pool.name(young, b"young")
+    pool.register(old, b"old")
+    pool.register(young, b"young")
     pool.free((old,))
     pool.free((young,))
     pool.share(pool.find([b"old"]))
@@ -80,7 +80,7 @@ def test_what_was_used_last_is_forgotten_last() -> None:
 def test_a_shared_block_is_free_when_the_last_of_its_users_has_gone() -> None:
     pool = BlockPool(2, 32)
     (block,) = pool.allocate(1)
-    pool.name(block, b"it")
+    pool.register(block, b"it")
     pool.share((block,))
     pool.free((block,))
     assert pool.num_free == 1
@@ -94,20 +94,20 @@ def test_a_shared_block_is_free_when_the_last_of_its_users_has_gone() -> None:
 def test_blocks_that_are_to_be_shared_cannot_be_taken_as_well() -> None:
     pool = BlockPool(3, 32)
     (block,) = pool.allocate(1)
-    pool.name(block, b"it")
+    pool.register(block, b"it")
     assert pool.can_allocate(2, shared=(block,))
     pool.free((block,))
     assert pool.can_allocate(2, shared=(block,))
     assert not pool.can_allocate(3, shared=(block,))
 
 
-def test_one_name_has_one_block_and_names_can_be_taken_away() -> None:
+def test_one_hash_has_one_block_and_all_can_be_forgotten() -> None:
     pool = BlockPool(2, 32)
     first, second = pool.allocate(2)
-    pool.name(first, b"it")
-    pool.name(second, b"it")
-    assert (pool.find([b"it"]), pool.num_named) == ((first,), 1)
+    pool.register(first, b"it")
+    pool.register(second, b"it")
+    assert (pool.find([b"it"]), pool.num_cached) == ((first,), 1)
     pool.free((first, second))
     pool.forget()
-    assert (pool.find([b"it"]), pool.num_named) == ((), 0)
+    assert (pool.find([b"it"]), pool.num_cached) == ((), 0)
     assert sorted(pool.allocate(2)) == [0, 1]

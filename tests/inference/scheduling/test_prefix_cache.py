@@ -135,7 +135,7 @@ def test_known_blocks_make_way_for_new_ones(make: MakeEngine) -> None:
     assert engine.residency().free_blocks == 16
 
 
-def test_all_names_can_be_taken_away(make: MakeEngine) -> None:
+def test_all_blocks_can_be_forgotten(make: MakeEngine) -> None:
     engine = make()
     answer(engine, TEMPLATE + "A cat.")
     assert engine.residency().named_blocks == 4
@@ -181,7 +181,7 @@ def ask(engine: Engine, tenant: str, prompt: str) -> tuple[int, int]:
     plan = engine.scheduler.schedule()
     [sequence] = engine.scheduler.running
     start = min(work.start for work in plan.works)
-    engine.scheduler.restart(sequence)
+    engine.scheduler.preempt(sequence)
     return drain(engine)["it"].finished.stats.cached_tokens, start
 
 
@@ -251,7 +251,7 @@ def test_an_answer_that_is_computed_anew_does_not_count_its_own_beginning(make: 
     for _ in range(5):
         engine.step()
     [sequence] = engine.scheduler.running
-    engine.scheduler.restart(sequence)
+    engine.scheduler.preempt(sequence)
     assert drain(engine)["it"].finished.stats.cached_tokens == 0
 
 
@@ -272,7 +272,7 @@ def test_who_must_begin_anew_finds_its_beginning_again(make: MakeEngine) -> None
     engine.step()
     [sequence] = engine.scheduler.running
     assert sequence.num_computed == 40 + 32
-    engine.scheduler.restart(sequence)
+    engine.scheduler.preempt(sequence)
     assert drain(engine)["it"].token_ids == expected
 
 
@@ -281,10 +281,10 @@ def test_uniform_rows_let_an_answer_be_found_too() -> None:
         pool = BlockPool(16, 16)
         cache = PrefixCache(pool, 32, rows_are_uniform=is_uniform)
         first = Sequence("a", tuple(range(40)), 100, output_ids=list(range(40, 100)))
-        cache.begin(first)
+        cache.allocate(first)
         first.state, first.num_computed = State.RUNNING, 99
-        cache.end(first)
+        cache.free(first)
         second = Sequence("b", tuple(range(140)), 100)
-        cache.begin(second)
+        cache.allocate(second)
         assert second.num_computed == known
         assert second.block_table[: known // 16] == cache.find(second)

@@ -1,4 +1,4 @@
-"""Whose turn it is: shares of tenants, chat and evaluation, and who gives way to whom. Counted, never timed."""
+"""Whose turn it is: shares of tenants, chat and evaluation, and who displaces whom. Counted, never timed."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from inference.scheduling.kv_cache import BlockPool
 from inference.scheduling.plan import Plan
-from inference.scheduling.priority import MAX_DISPLACED, PATIENCE
-from inference.scheduling.scheduler import GUESTS, LOOK_AHEAD, Scheduler
+from inference.scheduling.priority import MAX_DISPLACED
+from inference.scheduling.scheduler import LOOK_AHEAD, NEWCOMERS, Scheduler
 from inference.scheduling.sequence import Sequence, State
+from inference.wire.contract import EVALUATION_PATIENCE
 from inference.wire.fairness import ENTRY_COST, INPUT_COST, OUTPUT_COST
 from inference.wire.protocol import QueueClass
 from inference.wire.room import Room
@@ -137,7 +138,7 @@ def test_a_tenant_that_has_a_row_waits_for_its_next_one():
     assert house.running == {"flood": 3, "late": 1}
 
 
-def test_nobody_with_a_single_row_gives_way():
+def test_nobody_with_a_single_row_is_displaced():
     house = House(max_rows=3)
     for tenant in "abc":
         house.add(tenant, limit=50)
@@ -148,19 +149,19 @@ def test_nobody_with_a_single_row_gives_way():
     assert house.running == {"a": 1, "b": 1, "c": 1}
 
 
-def test_no_sequence_gives_way_for_ever():
+def test_no_sequence_is_displaced_for_ever():
     house = House(max_rows=2)
     flood = [house.add("flood", limit=40), house.add("flood", limit=40)]
     for number in range(200):
         if sum(each.tenant != "flood" for each in house.scheduler.waiting) < 2:
-            house.add(f"guest-{number}", limit=3)
+            house.add(f"newcomer-{number}", limit=3)
         house.step()
         assert all(each.num_displaced <= MAX_DISPLACED for each in flood)
     assert {each.state for each in flood} == {State.FINISHED}
     assert sum(each.num_displaced for each in flood) > 0
 
 
-def test_what_gave_way_goes_on_with_the_tokens_it_had_and_is_charged_once():
+def test_what_was_displaced_goes_on_with_the_tokens_it_had_and_is_charged_once():
     house = House(max_rows=2)
     flood = [house.add("flood", prompt=40, limit=30) for _ in range(2)]
     for _ in range(5):
@@ -212,28 +213,28 @@ def test_evaluation_is_not_starved_by_chats_that_never_end_coming():
         for _ in range(6 - len(house.scheduler.waiting)):
             house.add("c", limit=5)
         chats += sum(each.tenant == "c" for each in house.step().admitted)
-        assert chats < 3 * (MAX_DISPLACED + 1) * (PATIENCE + 30)
+        assert chats < 3 * (MAX_DISPLACED + 1) * (EVALUATION_PATIENCE + 30)
 
 
-def test_room_for_chat_does_not_see_evaluation():
+def test_capacity_for_chat_does_not_see_evaluation():
     house = House(max_rows=4)
     for _ in range(4 + LOOK_AHEAD):
         house.add("e", limit=50, queue_class="evaluation")
     house.step()
-    assert house.scheduler.room == Room(0, 4 + LOOK_AHEAD, GUESTS)
+    assert house.scheduler.capacity == Room(0, 4 + LOOK_AHEAD, NEWCOMERS)
 
 
-def test_a_flood_leaves_room_for_guests_and_they_are_bounded():
+def test_a_flood_leaves_capacity_for_newcomers_and_they_are_bounded():
     house = House(max_rows=4)
     for _ in range(4 + LOOK_AHEAD):
         house.add("flood", limit=50)
     house.step()
-    assert house.scheduler.room == Room(0, 0, GUESTS)
+    assert house.scheduler.capacity == Room(0, 0, NEWCOMERS)
     number = 0
-    while house.scheduler.room:
-        house.add(f"guest-{number}", limit=50)
+    while house.scheduler.capacity:
+        house.add(f"newcomer-{number}", limit=50)
         number += 1
-    assert number == GUESTS
+    assert number == NEWCOMERS
 
 
 def test_a_long_prompt_of_one_tenant_does_not_hold_up_anothers_short_one():
@@ -257,7 +258,7 @@ def test_of_those_who_read_the_oldest_is_never_put_off():
 
 
 @pytest.mark.parametrize("taken", range(9))
-def test_room_is_taken_from_the_widest_kind_first(taken):
+def test_capacity_is_taken_from_the_widest_kind_first(taken):
     left = Room(3, 2, 4).less(taken)
     assert (left.total, left.chat, left.guests) == (
         max(0, 3 - taken),

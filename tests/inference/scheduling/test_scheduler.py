@@ -6,7 +6,7 @@ import pytest
 
 from inference.scheduling.kv_cache import BlockPool
 from inference.scheduling.plan import Plan
-from inference.scheduling.scheduler import GUESTS, LOOK_AHEAD, Scheduler
+from inference.scheduling.scheduler import LOOK_AHEAD, NEWCOMERS, Scheduler
 from inference.scheduling.sequence import Sequence, State
 from inference.scheduling.slot_turns import PATIENCE
 from inference.tile import TILE
@@ -239,14 +239,14 @@ def test_at_most_four_younger_requests_ride_past_one_that_waits_for_a_slot() -> 
 
 
 def test_with_more_adapters_than_slots_nobody_waits_for_more_than_four_slot_turns() -> None:
-    """Traffic never ends for adapters that hold the slots; whoever is let in by `room` still gets one in time."""
+    """Traffic never ends for adapters that hold the slots; whoever is let in by `capacity` still gets one in time."""
     scheduler = make(num_slots=2, max_rows=6, num_blocks=1000)
     slots = scheduler.slots
     assert isinstance(slots, CountingSlots)
     entered: dict[str, int] = {}
     waits: list[float] = []
     for number in range(600):
-        if scheduler.room:
+        if scheduler.capacity:
             popular = number % 3
             id = f"{number}"
             add(scheduler, id, digest=f"{number % 11}" if not popular else "AB"[number % 2], limit=1 + number * 7 % 12)
@@ -258,18 +258,18 @@ def test_with_more_adapters_than_slots_nobody_waits_for_more_than_four_slot_turn
     assert max(waits) <= 4
 
 
-def test_room_is_bounded_by_rows_look_ahead_and_slots() -> None:
+def test_capacity_is_bounded_by_rows_look_ahead_and_slots() -> None:
     scheduler = make(max_rows=4, num_slots=16)
-    assert scheduler.room == Room(4 + LOOK_AHEAD, 0, GUESTS)
+    assert scheduler.capacity == Room(4 + LOOK_AHEAD, 0, NEWCOMERS)
     add(scheduler, "a")
-    assert scheduler.room.total == 4 + LOOK_AHEAD - 1
+    assert scheduler.capacity.total == 4 + LOOK_AHEAD - 1
     step(scheduler)
-    assert scheduler.room.total == 4 + LOOK_AHEAD - 1
+    assert scheduler.capacity.total == 4 + LOOK_AHEAD - 1
     few = make(max_rows=64, num_slots=1, num_blocks=1000)
-    assert few.room.total + few.room.chat + few.room.guests == PATIENCE
+    assert few.capacity.total + few.capacity.chat + few.capacity.guests == PATIENCE
     for name in "ABCD":
         add(few, name, digest=name)
-    assert not few.room
+    assert not few.capacity
 
 
 def test_a_finished_sequence_holds_nothing_wherever_it_was() -> None:

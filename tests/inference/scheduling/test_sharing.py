@@ -100,7 +100,7 @@ async def test_two_hundred_queued_delay_anothers_request_by_a_few_admissions(tmp
     engine.close()
 
 
-async def test_who_gives_way_answers_as_if_it_had_not(tmp_path):
+async def test_who_is_displaced_answers_as_if_it_had_not_been(tmp_path):
     wire, engine = MemoryWire(), make_engine(tmp_path)
     worker = Worker(wire, lambda: engine, WorkerConfig(BASE, "w"))
     task = asyncio.create_task(worker.run())

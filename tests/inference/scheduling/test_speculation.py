@@ -11,7 +11,7 @@ from inference.engine.engine import Engine
 from inference.scheduling.kv_cache import BlockPool
 from inference.scheduling.plan import Plan, Work
 from inference.scheduling.sequence import Sequence, State
-from inference.scheduling.speculation import LONGEST_DRAFT, ROWS, Lookup, Speculation
+from inference.scheduling.speculation import LONGEST_DRAFT, ROWS, PromptLookup, Speculation
 from inference.wire.contract import Resume
 from inference.wire.protocol import Generate, Sampling
 from tests.inference.engines import (
@@ -29,34 +29,34 @@ MakeEngine = Callable[..., Engine]
 
 
 def test_what_followed_the_newest_tokens_before_is_drafted() -> None:
-    assert Lookup().draft([1, 2, 3, 4, 5, 6, 7, 1, 2, 3], [], most=9) == (4, 5, 6, 7)
-    assert Lookup().draft([1, 2, 3, 4, 5, 6], [1, 2, 3], most=1) == (4,)
+    assert PromptLookup().draft([1, 2, 3, 4, 5, 6, 7, 1, 2, 3], [], most=9) == (4, 5, 6, 7)
+    assert PromptLookup().draft([1, 2, 3, 4, 5, 6], [1, 2, 3], most=1) == (4,)
 
 
 def test_the_last_time_counts_and_more_tokens_count_more() -> None:
-    assert Lookup().draft([1, 2, 7, 8, 1, 2, 9, 9, 1, 2], [], most=2) == (9, 9)
-    assert Lookup().draft([3, 1, 2, 7, 7, 4, 1, 2, 9, 9, 3, 1, 2], [], most=2) == (7, 7)
+    assert PromptLookup().draft([1, 2, 7, 8, 1, 2, 9, 9, 1, 2], [], most=2) == (9, 9)
+    assert PromptLookup().draft([3, 1, 2, 7, 7, 4, 1, 2, 9, 9, 3, 1, 2], [], most=2) == (7, 7)
 
 
 def test_new_tokens_are_followed_by_no_draft() -> None:
-    assert Lookup().draft([1, 2, 3, 4], [5], most=9) == ()
-    assert Lookup().draft([1], [], most=9) == ()
+    assert PromptLookup().draft([1, 2, 3, 4], [5], most=9) == ()
+    assert PromptLookup().draft([1], [], most=9) == ()
 
 
 def test_a_loop_is_drafted_on_and_on() -> None:
-    lookup = Lookup()
+    lookup = PromptLookup()
     for _ in range(4):
         lookup.settle(LONGEST_DRAFT, LONGEST_DRAFT)
     assert lookup.draft([9, 9, 1, 2, 3, 1, 2, 3], [], most=7) == (1, 2, 3, 1, 2, 3, 1)
 
 
 def test_an_answer_that_grows_is_read_on() -> None:
-    lookup = Lookup()
+    lookup = PromptLookup()
     assert lookup.draft([1, 2, 3], [4], most=2) == ()
     assert lookup.draft([1, 2, 3], [4, 8, 3, 4], most=2) == (8, 3)
 
 
-def drafts(lookup: Lookup, is_right: bool, times: int) -> list[int]:
+def drafts(lookup: PromptLookup, is_right: bool, times: int) -> list[int]:
     lengths = []
     for _ in range(times):
         draft = lookup.draft([1, 2, 3] * 10, [], most=100)
@@ -67,7 +67,7 @@ def drafts(lookup: Lookup, is_right: bool, times: int) -> list[int]:
 
 
 def test_success_makes_drafts_longer_and_failure_makes_them_rare() -> None:
-    lookup = Lookup()
+    lookup = PromptLookup()
     assert drafts(lookup, True, 5) == [4, 8, 15, 15, 15]
     assert drafts(lookup, False, 4) == [15, 7, 3, 1]
     assert drafts(lookup, False, 12) == [0, 1, 0, 0, 1, 0, 0, 0, 0, 1, 0, 0]
@@ -77,7 +77,7 @@ def test_success_makes_drafts_longer_and_failure_makes_them_rare() -> None:
 
 
 def test_half_a_success_drafts_as_much_as_was_right_and_one_more() -> None:
-    lookup = Lookup()
+    lookup = PromptLookup()
     lookup.settle(8, 3)
     assert len(lookup.draft([1, 2, 3] * 10, [], most=100)) == 4
 
@@ -237,8 +237,8 @@ def test_a_guess_that_cannot_be_computed_harms_nobody(make: MakeEngine, monkeypa
 
     monkeypatch.setattr(decoder(engine), "forward", overflow)
     restarts = []
-    restart = engine.scheduler.restart
-    monkeypatch.setattr(engine.scheduler, "restart", lambda each: (restarts.append(each.id), restart(each)))
+    preempt = engine.scheduler.preempt
+    monkeypatch.setattr(engine.scheduler, "preempt", lambda it: (restarts.append(it.id), preempt(it)))
     assert answer(engine, ask("it")).token_ids == expected.token_ids
     assert spoiled
     assert restarts == ["it"]
