@@ -32,8 +32,8 @@ class KVCache:
 
     def copy(self, source: int, target: int) -> None:
         """Put what block `source` holds into block `target`."""
-        for each in (*self.keys, *self.values):
-            each[target] = each[source]
+        for blocks in (*self.keys, *self.values):
+            blocks[target] = blocks[source]
 
     def write(self, layer: int, writes: Writes, keys: Tensor, values: Tensor) -> None:
         """Put `keys` and `values` [rows, kv heads, head_dim] where `writes` says.

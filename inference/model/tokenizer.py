@@ -43,7 +43,7 @@ class Tokenizer:
         settings = _read_json(directory / "tokenizer_config.json")
         self._controls = _control_tokens(path)
         self._is_byte_level = "ByteLevel" in json.dumps(json.loads(path.read_text("utf-8"))["decoder"])
-        self._pattern = "|".join(re.escape(each) for each in sorted(self._controls, key=len, reverse=True))
+        self._pattern = "|".join(re.escape(control) for control in sorted(self._controls, key=len, reverse=True))
         self._names = {key: _content(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
         self._template = _chat_template(directory, settings)
         self._opening = self._find_opening()
@@ -85,7 +85,7 @@ class Tokenizer:
         A base without one gets the bare contents with a blank line between them, and goes on writing.
         Raises `TokenizerError` when the template refuses the conversation.
         """
-        turns = [{"role": each.role, "content": self.guard(each.content)} for each in messages]
+        turns = [{"role": message.role, "content": self.guard(message.content)} for message in messages]
         if self._template is None:
             return self.begin(self.encode_guarded("\n\n".join(turn["content"] for turn in turns)))
         try:
@@ -96,7 +96,7 @@ class Tokenizer:
 
     def decode(self, token_ids: list[int] | tuple[int, ...]) -> str:
         """The text of `token_ids` without control tokens; broken bytes become U+FFFD."""
-        return b"".join(self.token_bytes(each) for each in token_ids).decode("utf-8", errors="replace")
+        return b"".join(self.token_bytes(token_id) for token_id in token_ids).decode("utf-8", errors="replace")
 
     def text(self, token_id: int) -> str:
         """The text of one token, control tokens by their name."""
@@ -110,7 +110,11 @@ class Tokenizer:
         if token is None or token in self._controls:
             return b""
         if self._is_byte_level:
-            return bytes(_BYTES[each] for each in token) if all(each in _BYTES for each in token) else token.encode()
+            return (
+                bytes(_BYTES[character] for character in token)
+                if all(character in _BYTES for character in token)
+                else token.encode()
+            )
         byte = _BYTE_TOKEN.fullmatch(token)
         return bytes.fromhex(byte.group(1)) if byte else token.replace("▁", " ").encode()
 
@@ -137,7 +141,7 @@ class Tokenizer:
 
     def _find_opening(self) -> list[int]:
         """What the tokenizer itself puts before a text."""
-        bare, whole = (self._tokenizer.encode("a", add_special_tokens=each).ids for each in (False, True))
+        bare, whole = (self._tokenizer.encode("a", add_special_tokens=is_special).ids for is_special in (False, True))
         return whole[: next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)]
 
     def _find_eos(self, directory: Path) -> frozenset[int]:
@@ -146,7 +150,7 @@ class Tokenizer:
         for name in ("config.json", "generation_config.json"):
             found = _read_json(directory / name).get("eos_token_id")
             ids += found if isinstance(found, list) else [found]
-        return frozenset(each for each in ids if isinstance(each, int))
+        return frozenset(id for id in ids if isinstance(id, int))
 
 
 class Detokenizer:

@@ -65,7 +65,7 @@ class TrainingDecoder:
         turned, values = torch.split(qkv, [self._width + self._kv_width, self._kv_width], dim=-1)
         turned = rope(self._heads(turned), run.cos, run.sin)
         queries, keys = torch.split(turned, [self.architecture.num_heads, self.architecture.num_kv_heads], dim=1)
-        attended = [self._attend(queries, keys, self._heads(values), each) for each in run.batch.rectangles]
+        attended = [self._attend(queries, keys, self._heads(values), rectangle) for rectangle in run.batch.rectangles]
         return self._linear(("o_proj",), index, layer.o, torch.cat(attended), run)
 
     def _mlp(self, index: int, layer: LayerWeights, hidden: Tensor, run: _Pass) -> Tensor:
@@ -75,7 +75,7 @@ class TrainingDecoder:
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, part: Rectangle) -> Tensor:
         """Causal attention within each example of `part`; padding lies on the right, where no token looks."""
-        queries, keys, values = (self._by_key_head(each[part.rows], part) for each in (queries, keys, values))
+        queries, keys, values = (self._by_key_head(heads[part.rows], part) for heads in (queries, keys, values))
         attended = attend(queries, keys, values)
         heads = attended.view(part.examples, self.architecture.num_heads, part.length, -1)
         return heads.transpose(1, 2).reshape(-1, self._width)
@@ -117,14 +117,14 @@ def _fast_to_multiply(weights: DecoderWeights) -> DecoderWeights:
         return weights
     layers = tuple(
         LayerWeights(
-            each.attention_norm,
-            _widened(each.qkv),
-            _widened(each.o),
-            each.mlp_norm,
-            _widened(each.gate_up),
-            _widened(each.down),
+            layer.attention_norm,
+            _widened(layer.qkv),
+            _widened(layer.o),
+            layer.mlp_norm,
+            _widened(layer.gate_up),
+            _widened(layer.down),
         )
-        for each in weights.layers
+        for layer in weights.layers
     )
     return replace(weights, layers=layers, head=_widened(weights.head))
 

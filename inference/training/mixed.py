@@ -61,7 +61,7 @@ def lay_end_to_end(batches: Sequence[Batch]) -> MixedBatch:
         start = rectangles[-1].rows.stop
     return MixedBatch(
         token_ids=torch.cat([batch.token_ids.flatten() for batch in batches]),
-        positions=torch.cat([torch.arange(each.length).repeat(each.examples) for each in rectangles]),
+        positions=torch.cat([torch.arange(rectangle.length).repeat(rectangle.examples) for rectangle in rectangles]),
         next_ids=torch.cat([_next(batch.labels).flatten() for batch in batches]),
         rectangles=tuple(rectangles),
     )

@@ -98,7 +98,7 @@ def decode_shape(rows: int, context: int, block_size: int, is_deterministic: boo
 
 def _bucket(count: int, buckets: tuple[int, ...], beyond: int) -> int:
     """The next of `buckets`, and past the last a multiple of `beyond`."""
-    return next((each for each in buckets if count <= each), round_up(count, beyond))
+    return next((size for size in buckets if count <= size), round_up(count, beyond))
 
 
 def _shape(decode_rows: int, num_tiles: int, num_samples: int, context: int, block_size: int) -> StepShape:
@@ -125,7 +125,7 @@ class Staging:
         if self._sent is not None:
             self._sent.synchronize()
         self._wipe()
-        columns = [each.tolist() for each in (batch.token_ids, batch.positions, batch.cache_slots)]
+        columns = [column.tolist() for column in (batch.token_ids, batch.positions, batch.cache_slots)]
         slots = batch.adapter_slots.tolist()
         rows = [0] * len(slots)
         decodes = sorted(batch.decodes, key=lambda segment: slots[segment.start])

@@ -69,8 +69,8 @@ def check(scheduler: Scheduler, plan: Plan) -> None:
     assert plan.works or not plan.copies, "copies are made before a pass: one that computes nothing makes none"
     assert all(work.start >= work.sequence.num_prompt for work in plan.decodes)
     assert all(work.start + work.length <= work.sequence.num_prompt for work in plan.tiles)
-    users = Counter(block for each in scheduler.running for block in each.block_table)
-    reached = {each.id: each.num_computed for each in scheduler.running}
+    users = Counter(block for runner in scheduler.running for block in runner.block_table)
+    reached = {runner.id: runner.num_computed for runner in scheduler.running}
     for work in plan.works:
         sequence = work.sequence
         assert sequence.state is State.RUNNING

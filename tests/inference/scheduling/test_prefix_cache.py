@@ -102,10 +102,10 @@ def test_what_was_said_is_read_again_in_the_next_turn_unless_rows_are_uniform(
     prompt_ids = engine.machine.tokenizer.encode("x" * 40)
     for cached_tokens in (0, known):
         records = []
-        for each in (engine, plain):
-            each.machine.tokenizer.encode = lambda text, ids=prompt_ids: ids  # type: ignore[method-assign]
-            each.add(Generate("it", prompt="what was said", sampling=sampling))
-            records.append(drain(each)["it"])
+        for asked in (engine, plain):
+            asked.machine.tokenizer.encode = lambda text, ids=prompt_ids: ids  # type: ignore[method-assign]
+            asked.add(Generate("it", prompt="what was said", sampling=sampling))
+            records.append(drain(asked)["it"])
         assert records[0].token_ids == records[1].token_ids
         assert records[0].finished.stats.cached_tokens == cached_tokens
         prompt_ids = [*prompt_ids, *records[0].token_ids, 2, 3]
@@ -165,7 +165,9 @@ def both_ways(make: MakeEngine, prompts: list[str], known: str = "known", **chan
             engine.add(Generate(f"{n}", prompt=prompt, sampling=Sampling(max_tokens=3, ignore_eos=True)))
         answers.append(drain(engine))
     found, plain = answers
-    assert {id: each.token_ids for id, each in found.items()} == {id: each.token_ids for id, each in plain.items()}
+    assert {id: record.token_ids for id, record in found.items()} == {
+        id: record.token_ids for id, record in plain.items()
+    }
     return found
 
 

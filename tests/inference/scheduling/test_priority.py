@@ -45,18 +45,18 @@ class House:
 
     def step(self) -> Plan:
         plan = step(self.scheduler)
-        for each in plan.admitted:
-            if each not in self._seen:
-                self._seen[each] = 0
-                self.served[each.tenant] += INPUT_COST * each.num_prompt
-        for each, seen in self._seen.items():
-            self.served[each.tenant] += OUTPUT_COST * (len(each.output_ids) - seen)
-            self._seen[each] = len(each.output_ids)
+        for sequence in plan.admitted:
+            if sequence not in self._seen:
+                self._seen[sequence] = 0
+                self.served[sequence.tenant] += INPUT_COST * sequence.num_prompt
+        for sequence, seen in self._seen.items():
+            self.served[sequence.tenant] += OUTPUT_COST * (len(sequence.output_ids) - seen)
+            self._seen[sequence] = len(sequence.output_ids)
         return plan
 
     @property
     def running(self) -> Counter[str]:
-        return Counter(each.tenant for each in self.scheduler.running)
+        return Counter(sequence.tenant for sequence in self.scheduler.running)
 
 
 sizes = st.tuples(st.integers(1, 100), st.integers(1, 60))
@@ -71,7 +71,7 @@ def test_two_tenants_that_always_wait_never_differ_by_more_than_the_bound(first,
     full_batch = max_rows * max(prompt + limit for prompt, limit in first + second)
     bound = 2 * max(INPUT_COST * longest, OUTPUT_COST * full_batch) + ENTRY_COST
     for number in range(150):
-        waiting = Counter(each.tenant for each in house.scheduler.waiting)
+        waiting = Counter(sequence.tenant for sequence in house.scheduler.waiting)
         for tenant, shape in shapes.items():
             for _ in range(max_rows + 1 - waiting[tenant]):
                 house.add(tenant, *shape[number % len(shape)])
@@ -82,7 +82,7 @@ def test_two_tenants_that_always_wait_never_differ_by_more_than_the_bound(first,
 def test_tenants_are_served_by_weight():
     house = House(weights={"key": 3.0})
     for _ in range(600):
-        waiting = Counter(each.tenant for each in house.scheduler.waiting)
+        waiting = Counter(sequence.tenant for sequence in house.scheduler.waiting)
         for tenant in ("key:1", "user:1"):
             for _ in range(5 - waiting[tenant]):
                 house.add(tenant)
@@ -100,7 +100,7 @@ def test_a_lone_tenant_has_every_row_while_it_has_requests(shapes, max_rows):
         before = set(house.scheduler.running)
         num_live = len(before) + len(house.scheduler.waiting)
         assert len(before | set(house.step().admitted)) == min(max_rows, num_live)
-        assert all(each.num_displaced == 0 for each in house.scheduler.running)
+        assert all(runner.num_displaced == 0 for runner in house.scheduler.running)
 
 
 @pytest.mark.parametrize("num_before", [5, 200])
@@ -153,12 +153,12 @@ def test_no_sequence_is_displaced_for_ever():
     house = House(max_rows=2)
     flood = [house.add("flood", limit=40), house.add("flood", limit=40)]
     for number in range(200):
-        if sum(each.tenant != "flood" for each in house.scheduler.waiting) < 2:
+        if sum(sequence.tenant != "flood" for sequence in house.scheduler.waiting) < 2:
             house.add(f"newcomer-{number}", limit=3)
         house.step()
-        assert all(each.num_displaced <= MAX_DISPLACED for each in flood)
-    assert {each.state for each in flood} == {State.FINISHED}
-    assert sum(each.num_displaced for each in flood) > 0
+        assert all(sequence.num_displaced <= MAX_DISPLACED for sequence in flood)
+    assert {sequence.state for sequence in flood} == {State.FINISHED}
+    assert sum(sequence.num_displaced for sequence in flood) > 0
 
 
 def test_what_was_displaced_goes_on_with_the_tokens_it_had_and_is_charged_once():
@@ -166,10 +166,10 @@ def test_what_was_displaced_goes_on_with_the_tokens_it_had_and_is_charged_once()
     flood = [house.add("flood", prompt=40, limit=30) for _ in range(2)]
     for _ in range(5):
         house.step()
-    tokens = {each: list(each.output_ids) for each in flood}
+    tokens = {sequence: list(sequence.output_ids) for sequence in flood}
     house.add("late", prompt=5, limit=3)
     house.step()
-    [victim] = [each for each in flood if each.state is State.WAITING]
+    [victim] = [sequence for sequence in flood if sequence.state is State.WAITING]
     assert (victim.num_computed, victim.block_table, victim.num_displaced) == (0, (), 1)
     while house.scheduler.running or house.scheduler.waiting:
         house.step()
@@ -199,20 +199,20 @@ def test_evaluation_gives_its_place_to_chat(resource, house):
     chat = house.add("a", prompt=40, digest="C", limit=3)
     house.step()
     assert chat.state is State.RUNNING
-    assert sum(each.state is State.RUNNING for each in own) == 1
+    assert sum(sequence.state is State.RUNNING for sequence in own) == 1
     while house.scheduler.running or house.scheduler.waiting:
         house.step()
-    assert [len(each.output_ids) for each in own] == [50, 50]
+    assert [len(sequence.output_ids) for sequence in own] == [50, 50]
 
 
 def test_evaluation_is_not_starved_by_chats_that_never_end_coming():
     house = House(max_rows=2)
     evaluations = [house.add("e", limit=30, queue_class="evaluation") for _ in range(3)]
     chats = 0
-    while any(each.state is not State.FINISHED for each in evaluations):
+    while any(evaluation.state is not State.FINISHED for evaluation in evaluations):
         for _ in range(6 - len(house.scheduler.waiting)):
             house.add("c", limit=5)
-        chats += sum(each.tenant == "c" for each in house.step().admitted)
+        chats += sum(sequence.tenant == "c" for sequence in house.step().admitted)
         assert chats < 3 * (MAX_DISPLACED + 1) * (EVALUATION_PATIENCE + 30)
 
 

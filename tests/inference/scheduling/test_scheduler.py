@@ -28,7 +28,7 @@ class CountingSlots:
         return 0 if digest in self.pins else None
 
     def fits(self, digests: Collection[str]) -> bool:
-        return sum(2 if each.startswith("wide") else 1 for each in digests) <= self.num_slots
+        return sum(2 if digest.startswith("wide") else 1 for digest in digests) <= self.num_slots
 
     def acquire(self, digest: str) -> int | None:
         if not self.fits({*self.pins, digest}):
@@ -154,7 +154,7 @@ def test_a_big_request_is_not_overtaken_for_ever_by_small_ones() -> None:
     add(scheduler, "big", prompt=100)
     add(scheduler, "small", prompt=1)
     step(scheduler)
-    assert [each.id for each in scheduler.waiting] == ["big", "small"]
+    assert [sequence.id for sequence in scheduler.waiting] == ["big", "small"]
 
 
 def test_a_request_waits_while_all_slots_are_in_use_and_the_base_does_not() -> None:
@@ -176,9 +176,9 @@ def test_a_wide_adapter_waits_for_room_and_is_not_passed_for_ever() -> None:
     riders = [add(scheduler, f"rider-{index}", digest="A", limit=1000) for index in range(PATIENCE + 1)]
     step(scheduler)
     assert wide.state is State.WAITING
-    assert [each.state is State.RUNNING for each in riders] == [True] * PATIENCE + [False]
-    for each in list(scheduler.running):
-        scheduler.finish(each)
+    assert [rider.state is State.RUNNING for rider in riders] == [True] * PATIENCE + [False]
+    for sequence in list(scheduler.running):
+        scheduler.finish(sequence)
     step(scheduler)
     assert wide.state is State.RUNNING
 
@@ -231,9 +231,9 @@ def test_at_most_four_younger_requests_ride_past_one_that_waits_for_a_slot() -> 
     patient = add(scheduler, "patient", digest="B")
     riders = [add(scheduler, f"rider-{n}", digest="A", limit=30) for n in range(10)]
     step(scheduler)
-    assert sum(each.state is State.RUNNING for each in riders) == PATIENCE
+    assert sum(rider.state is State.RUNNING for rider in riders) == PATIENCE
     while patient.state is not State.RUNNING:
-        assert sum(each.state is State.WAITING for each in riders) == 10 - PATIENCE
+        assert sum(rider.state is State.WAITING for rider in riders) == 10 - PATIENCE
         step(scheduler)
     assert patient.num_passed == PATIENCE
 

@@ -72,7 +72,7 @@ async def end_of(wire: MemoryWire, id: str) -> list[Event]:
 async def started(engine: Telling, count: int) -> None:
     async with asyncio.timeout(60):
         while True:
-            if sum(isinstance(each, Finished) for each in engine.told) >= count:
+            if sum(isinstance(event, Finished) for event in engine.told) >= count:
                 return
             await asyncio.sleep(0.002)
 
@@ -80,7 +80,7 @@ async def started(engine: Telling, count: int) -> None:
 def admitted_before(told: list[Event], asked: int, id: str) -> list[str]:
     """Who got a first token while `id` waited for its own, having been asked for when `asked` events had been told."""
     firsts = {event.id: place for place, event in reversed(list(enumerate(told))) if isinstance(event, Delta)}
-    return [each for each, place in firsts.items() if asked <= place < firsts[id]]
+    return [other for other, place in firsts.items() if asked <= place < firsts[id]]
 
 
 @pytest.mark.parametrize("queue_class", CLASSES)

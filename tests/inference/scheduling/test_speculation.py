@@ -152,7 +152,7 @@ def test_an_answer_that_repeats_itself_takes_fewer_passes(make: MakeEngine) -> N
     engine, plain = make(), make(speculation=False)
     record = answer(engine, ask("a", ignore_eos=False, min_tokens=0))
     assert record.token_ids == expected_answer(engine.machine.tokenizer.encode("abc"), "", 100, HABIT)
-    records = [answer(each, ask("b")) for each in (engine, plain)]
+    records = [answer(asked, ask("b")) for asked in (engine, plain)]
     assert records[0].token_ids == records[1].token_ids
     assert len(records[0].token_ids) == 100
     residency = engine.residency()
@@ -202,7 +202,7 @@ def test_a_row_behind_a_draft_is_chosen_as_if_the_draft_had_been_said(make: Make
 def test_guesses_change_no_token_whatever_is_asked(make: MakeEngine, sampling: dict[str, Any]) -> None:
     engine, plain = make(), make(speculation=False)
     for n in range(6):
-        guessed, expected = (answer(each, ask("it", "abc" * n + "d", **sampling)) for each in (engine, plain))
+        guessed, expected = (answer(asked, ask("it", "abc" * n + "d", **sampling)) for asked in (engine, plain))
         assert guessed.token_ids == expected.token_ids
         assert guessed.text == expected.text
         assert guessed.logprobs == expected.logprobs

@@ -41,7 +41,7 @@ class Group:
 
 def groups(architecture: Architecture) -> dict[str, Group]:
     """The products of a decoder by the names of its linears, and the embedding."""
-    shapes = {name: [architecture.target_shape(each) for each in targets] for name, targets in MEMBERS.items()}
+    shapes = {name: [architecture.target_shape(target) for target in targets] for name, targets in MEMBERS.items()}
     return {
         name: Group(INDEX[targets[0]], len(targets), shapes[name][0][0], tuple(out for _, out in shapes[name]))
         for name, targets in MEMBERS.items()
@@ -100,12 +100,12 @@ def empty_table(num_slots: int, max_rank: int, device: torch.device | str, is_in
 
 def quantize(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`a` and `b` in int8, each rank's row by its largest element, and the unit of their products."""
-    units = [each.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127 for each in (a, b)]
-    whole = [(each.float() / unit).round().to(torch.int8) for each, unit in zip((a, b), units, strict=True)]
+    units = [matrix.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127 for matrix in (a, b)]
+    whole = [(matrix.float() / unit).round().to(torch.int8) for matrix, unit in zip((a, b), units, strict=True)]
     return whole[0], whole[1], (units[0] * units[1]).squeeze(-1)
 
 
 def bucket(rank: int) -> int:
     """The rank that `rank` is padded to."""
     last = BUCKETS[-1]
-    return next((each for each in BUCKETS if rank <= each), -(-rank // last) * last)
+    return next((size for size in BUCKETS if rank <= size), -(-rank // last) * last)

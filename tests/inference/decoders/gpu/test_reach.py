@@ -27,9 +27,9 @@ def test_the_least_that_has_all_targets() -> None:
 
 def test_what_is_left_out_is_what_nobody_changes() -> None:
     products = ("embedding", "qkv", "o", "gate_up", "down", "head")
-    assert [Reach.NOTHING.covers(each) for each in products] == [False] * 6
-    assert [each for each in products if Reach.QKV.covers(each)] == ["qkv"]
-    assert all(Reach.EVERYTHING.covers(each) for each in products)
+    assert [Reach.NOTHING.covers(product) for product in products] == [False] * 6
+    assert [product for product in products if Reach.QKV.covers(product)] == ["qkv"]
+    assert all(Reach.EVERYTHING.covers(product) for product in products)
 
 
 def test_the_adapters_of_a_pass_reach_as_far_as_the_furthest_and_a_slot_forgets() -> None:

@@ -72,7 +72,7 @@ def test_passes_with_tiles_have_fewer_for_each_number_of_tiles() -> None:
             rows = tuple(Segment(tiles * TILE + n, 1, (n,), 1) for n in range(decodes))
             shapes.add(shape_of(batch(rows, prompt, [-1] * (decodes + tiles * TILE), decodes + tiles), 32, False))
     assert len(shapes) == 9 * 4
-    assert {(each.decode_rows, each.num_tiles) for each in shapes} >= {(0, 1), (16, 6), (32, 12), (64, 32)}
+    assert {(shape.decode_rows, shape.num_tiles) for shape in shapes} >= {(0, 1), (16, 6), (32, 12), (64, 32)}
 
 
 def test_a_tile_of_which_more_than_one_row_is_sampled_has_room_for_all() -> None:
@@ -85,8 +85,8 @@ def test_a_padded_tile_has_no_context_no_adapter_and_no_place() -> None:
     tiles = tuple(Segment(n * TILE, TILE, (n,), TILE) for n in range(5))
     prompts = batch((), tiles, [2] * 5 * TILE)
     staging = Staging(shape_of(prompts, 32, False), CPU)
-    for each in (replace(prompts, tiles=tiles + tiles[:1]), prompts):
-        staging.fill(each)
+    for given in (replace(prompts, tiles=tiles + tiles[:1]), prompts):
+        staging.fill(given)
     assert staging.step.tiles.contexts.tolist() == [TILE] * 5 + [0]
     assert (staging.step.slots[5 * TILE :] == -1).all()
     assert (staging.step.places[5 * TILE :] == -1).all()

@@ -72,7 +72,7 @@ def test_a_compiled_function_equals_its_twin(native: NativeElementwise, name: st
         found = run(native, given)
     finally:
         torch.set_num_threads(before)
-    wanted = run(TORCH, [each.float() for each in given])
+    wanted = run(TORCH, [tensor.float() for tensor in given])
     pairs = zip(found, wanted, strict=True) if isinstance(found, tuple) else [(found, wanted)]
     for ours, truth in pairs:
         torch.testing.assert_close(ours.float(), truth.float(), rtol=1e-2, atol=1e-3)  # type: ignore[union-attr]

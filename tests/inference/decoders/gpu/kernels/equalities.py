@@ -68,7 +68,7 @@ def check_decode_attention(dtype: torch.dtype, device: str, window: int | None) 
     """Contexts around the edges of steps and splits; what lies past a context is not a number."""
     contexts = [1, 17, 64, 65, 0, paged_attention.SPLIT, paged_attention.SPLIT + 70]
     splits = -(-max(contexts) // paged_attention.SPLIT)
-    _check_attention(dtype, device, window, 1, [each - 1 for each in contexts], contexts, splits)
+    _check_attention(dtype, device, window, 1, [context - 1 for context in contexts], contexts, splits)
 
 
 def check_splits(dtype: torch.dtype, device: str) -> None:
@@ -78,7 +78,7 @@ def check_splits(dtype: torch.dtype, device: str) -> None:
     tables = torch.arange(len(caches[0]), device=device, dtype=torch.int32).view(4, -1)
     qkv, outs = random(4, 8 * dim, dtype=dtype, device=device, seed=1), []
     for splits in (1, 2):
-        place = whole([each - 1 for each in contexts], device), whole(contexts, device)
+        place = whole([context - 1 for context in contexts], device), whole(contexts, device)
         outs.append(torch.zeros((4, 4 * dim), dtype=dtype, device=device))
         segments = paged_attention.Segments(0, 1, *place, tables, splits)
         paged_attention.attend(qkv, caches[0], caches[1], segments, None, outs[-1])
