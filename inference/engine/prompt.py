@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from bisect import bisect_left
 from dataclasses import dataclass
 
 from inference.model.tokenizer import Tokenizer, TokenizerError
+from inference.tasks.template import pieces
 from inference.wire.protocol import Generate, Message
 
 ROLES = ("system", "user", "assistant")
@@ -56,12 +56,11 @@ def build_prompt(request: Generate, tokenizer: Tokenizer, context_length: int) -
 
 
 def fill(template: str, values: dict[str, str], tokenizer: Tokenizer) -> list[int]:
-    """Token ids of `template` with each ``{field}`` replaced, in one pass: a value is never read as a template."""
-    pattern = "|".join(re.escape(f"{{{name}}}") for name in values)
-    if not pattern:
+    """Token ids of `template` with the places of `values` filled, in one pass: a value is never read as a template."""
+    if not values:
         return tokenizer.begin(tokenizer.encode(template))
-    filled = re.sub(pattern, lambda match: tokenizer.guard(values[match.group()[1:-1]]), template)
-    return tokenizer.begin(tokenizer.encode_guarded(filled))
+    parts = (tokenizer.guard(values[piece]) if is_field else piece for piece, is_field in pieces(template, values))
+    return tokenizer.begin(tokenizer.encode_guarded("".join(parts)))
 
 
 def _encode(request: Generate, tokenizer: Tokenizer, context_length: int) -> Prompt:

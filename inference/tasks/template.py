@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from typing import Final
 
-_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_][A-Za-z0-9_]*)\}")
+FIELD: Final = re.compile(r"[A-Za-z_]\w{0,59}", re.ASCII)
+"""The name of a field."""
+_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_]\w{0,59})\}", re.ASCII)
 
 
 class TemplateError(ValueError):
     """A template and the fields it is given that do not fit each other."""
 
 
+def pieces(template: str, fields: Container[str] | None = None) -> Iterator[tuple[str, bool]]:
+    """`template` in order: text that stands as it is, and the names of fields, which come with True.
+
+    With `fields`, a placeholder of any other name is text.
+    """
+    for index, piece in enumerate(_PLACEHOLDER.split(template)):
+        if index % 2 and (fields is None or piece in fields):
+            yield piece, True
+        elif piece:
+            yield f"{{{piece}}}" if index % 2 else piece, False
+
+
 def placeholders(template: str) -> tuple[str, ...]:
     """The names of the fields in `template`, each once, in order of first use."""
-    return tuple(dict.fromkeys(_PLACEHOLDER.findall(template)))
+    return tuple(dict.fromkeys(piece for piece, is_field in pieces(template) if is_field))
 
 
 def fill(template: str, inputs: Mapping[str, str]) -> str:
@@ -30,12 +44,18 @@ def fill(template: str, inputs: Mapping[str, str]) -> str:
         raise TemplateError(
             f"the template needs the fields {_names(expected)}; missing: {_names(missing)}, unknown: {_names(unknown)}"
         )
-    return _PLACEHOLDER.sub(lambda match: inputs[match.group(1)], template)
+    return "".join(text for text, _ in filled(template, inputs))
+
+
+def filled(template: str, inputs: Mapping[str, str]) -> list[tuple[str, bool]]:
+    """`template` in order with `inputs` in their places: text, and whether it is one of them."""
+    return [(inputs[piece] if is_field else piece, is_field) for piece, is_field in pieces(template, inputs)]
 
 
 def opening(template: str) -> str:
     """The text of `template` before its first placeholder."""
-    return _PLACEHOLDER.split(template, maxsplit=1)[0]
+    piece, is_field = next(pieces(template), ("", False))
+    return "" if is_field else piece
 
 
 def _names(names: tuple[str, ...] | list[str]) -> str:

@@ -1,23 +1,21 @@
 """An adapter's prompt template, its fields and its example inputs: what a person may write, and why not.
 
-A placeholder is a literal ``{name}``; nothing else in a template has a meaning.
+What a place in a template is, `inference.tasks.template` says.
 """
 
 from __future__ import annotations
 
 import json
-import re
+from collections.abc import Collection
 from typing import Any, Final
 
 from inference.adapters.storable import is_storable
+from inference.tasks.template import FIELD, placeholders
 
 MAX_FIELDS: Final = 12
 MAX_EXAMPLES: Final = 20
 MAX_TEMPLATE_CHARS: Final = 20_000
 MAX_ROWS: Final = 30
-
-_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_]\w{0,59})\}", re.ASCII)
-_NAME: Final = re.compile(r"[A-Za-z_]\w{0,59}", re.ASCII)
 
 
 class TemplateError(ValueError):
@@ -26,11 +24,6 @@ class TemplateError(ValueError):
     def __init__(self, reasons: list[str]) -> None:
         super().__init__(" ".join(reasons))
         self.reasons = reasons
-
-
-def placeholders(template: str) -> list[str]:
-    """The names of the placeholders in `template`, in the order in which they appear first."""
-    return list(dict.fromkeys(_PLACEHOLDER.findall(template)))
 
 
 def label_of(name: str) -> str:
@@ -101,9 +94,9 @@ def _as_example(row: Any, names: set[str]) -> Any:
     return {"inputs": inputs, "expected": "" if "expected" in names else row.get("expected", "")}
 
 
-def _field_problems(field: dict[str, Any], found: list[str]) -> list[str]:
+def _field_problems(field: dict[str, Any], found: Collection[str]) -> list[str]:
     name, rows = field.get("name"), field.get("rows", 3)
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    if not isinstance(name, str) or not FIELD.fullmatch(name):
         return [f"{name!r} is not a field name; use letters, digits and underscores."]
     reasons = []
     if name not in found:

@@ -6,7 +6,6 @@ The work has bounds: of bytes, of lines and their length, of rows, and of reason
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import IO, Final
@@ -15,6 +14,7 @@ from django.conf import settings
 
 from inference.adapters.storable import is_storable
 from inference.tasks.data import DataError, Row, read_row
+from inference.tasks.template import FIELD
 from loraland.catalogue.template import MAX_FIELDS
 
 FEWEST_ROWS: Final = 20
@@ -25,7 +25,6 @@ MOST_ROWS: Final = 200_000
 MOST_LINES: Final = 2 * MOST_ROWS
 MOST_BYTES_A_CHARACTER: Final = 12
 """A pair of escapes in JSON; a line may hold as many characters of input and of target as can be asked."""
-_NAME: Final = re.compile(r"[A-Za-z_]\w{0,59}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -135,5 +134,5 @@ def _read(line: bytes, where: str, fields: list[str] | None) -> Row:
 def _check_fields(row: Row, where: str) -> None:
     if not 1 <= len(row.inputs) <= MAX_FIELDS:
         raise DataError(f"{where} has {len(row.inputs)} fields; a prompt takes from 1 to {MAX_FIELDS}")
-    if bad := [name[:80] for name in row.inputs if not _NAME.fullmatch(name)]:
+    if bad := [name[:80] for name in row.inputs if not FIELD.fullmatch(name)]:
         raise DataError(f"{where} has the field {bad[0]!r}; name fields with letters, digits and underscores")

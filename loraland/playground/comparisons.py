@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -10,6 +9,7 @@ from uuid import UUID
 
 from django.db import transaction
 
+from inference.tasks.template import pieces
 from inference.wire.protocol import Message, Sampling
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.slug import BASE
@@ -79,8 +79,8 @@ def filled(version: AdapterVersion | None, inputs: dict[str, str]) -> str:
     """The template with its placeholders replaced, in one pass: a value that looks like one stays as it is."""
     if version is None:
         return ""
-    names = "|".join(map(re.escape, version.field_names))
-    return re.sub(rf"\{{({names})\}}", lambda found: inputs.get(found[1], ""), version.template)
+    parts = pieces(version.template, version.field_names)
+    return "".join(inputs.get(piece, "") if is_field else piece for piece, is_field in parts)
 
 
 def expected_of(version: Competitor, inputs: dict[str, str] | None) -> str:

@@ -14,10 +14,11 @@ from django.utils.text import slugify
 from inference.model.architecture import TARGETS
 from inference.tasks.metrics import METRICS
 from inference.tasks.recipe import tasks
+from inference.tasks.template import placeholders
 from loraland.catalogue import slug as slugs
 from loraland.catalogue.categories import CATEGORIES
 from loraland.catalogue.models import Adapter
-from loraland.catalogue.template import TemplateError, fields_of, parse_examples, placeholders
+from loraland.catalogue.template import TemplateError, fields_of, parse_examples
 from loraland.evals.models import DataSet
 from loraland.training import presets
 from loraland.training.models import Training

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +10,7 @@ from django.urls import reverse
 
 from inference.tasks.metrics import METRICS
 from inference.tasks.recipe import Schedule
+from inference.tasks.template import filled
 from loraland.evals.forecast import forecast
 from loraland.training import presets
 from loraland.training.forms import TrainingForm
@@ -55,7 +55,7 @@ def preview_of(form: TrainingForm) -> dict[str, Any]:
     template, schedule = _value(form, "template"), schedule_of(form)
     longest = schedule.max_length - len(template) // 3
     return {
-        "pieces": pieces(template, form.parts.train[0].inputs),
+        "pieces": filled(template, form.parts.train[0].inputs),
         "answer": form.parts.train[0].target,
         "time": duration(presets.seconds(schedule, form.parts.train, template, ms_a_token())),
         "passes": schedule.steps * schedule.batch / max(1, len(form.parts.learnt)),
@@ -68,13 +68,6 @@ def schedule_of(form: TrainingForm) -> Schedule:
     """The schedule that the form asks for; a number that is wrong counts as the proposed one."""
     steps, batch, max_length = (int(_value(form, name)) for name in ("steps", "batch", "max_length"))
     return Schedule(steps, batch, max_length=max_length)
-
-
-def pieces(template: str, inputs: dict[str, str]) -> list[tuple[str, bool]]:
-    """The prompt of a row in pieces: its text, and whether the piece is one of the inputs."""
-    names = "|".join(map(re.escape, inputs))
-    split = re.split(rf"\{{({names})\}}", template)
-    return [(inputs[piece] if index % 2 else piece, index % 2 == 1) for index, piece in enumerate(split) if piece]
 
 
 def tickets(form: TrainingForm) -> list[Ticket]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from django.utils import timezone
 
 from inference.tasks.metrics import METRICS
+from inference.tasks.template import filled
 from loraland.catalogue.categories import category_of
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.score import Score
@@ -16,7 +17,6 @@ from loraland.evals.leaderboard import score_of_runs
 from loraland.evals.models import Run
 from loraland.training.chart import chart
 from loraland.training.models import Training
-from loraland.training.planning import pieces
 from loraland.training.presets import duration
 
 STAGES: Final = (
@@ -42,7 +42,7 @@ def context_of(training: Training) -> dict[str, Any]:
     compared = comparison_of(training)
     return {
         "training": training,
-        "prompt": pieces(training.template, {name: f"{{{name}}}" for name in training.recipe.field_names}),
+        "prompt": filled(training.template, {name: f"{{{name}}}" for name in training.recipe.field_names}),
         "metric_name": METRICS[training.metric].name,
         "category": category_of(training.category),
         "version": version,

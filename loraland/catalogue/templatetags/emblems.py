@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -10,6 +9,7 @@ from django import template
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString, mark_safe
 
+from inference.tasks.template import filled
 from loraland.catalogue.categories import PLAIN, Category, category_of
 from loraland.catalogue.emblem import draw, draw_plain
 from loraland.catalogue.emblem import emblem as plan
@@ -75,9 +75,7 @@ def category_class(category: Category | str) -> str:
 @register.filter
 def template_parts(version: AdapterVersion) -> list[tuple[str, bool]]:
     """The template of `version` in pieces: its text, and whether the piece is one of its fields."""
-    names = "|".join(re.escape(name) for name in version.field_names)
-    pieces = re.split(rf"(\{{(?:{names})\}})", version.template) if names else [version.template]
-    return [(piece, index % 2 == 1) for index, piece in enumerate(pieces) if piece]
+    return filled(version.template, {name: f"{{{name}}}" for name in version.field_names})
 
 
 @register.filter

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.tasks.template import TemplateError, fill, opening, placeholders
+from inference.tasks.template import TemplateError, fill, opening, pieces, placeholders
 
 
 def test_fields_are_put_where_the_template_names_them() -> None:
@@ -17,6 +17,17 @@ def test_fields_are_put_where_the_template_names_them() -> None:
 
 def test_a_value_that_looks_like_a_placeholder_stays_as_it_is() -> None:
     assert fill("{a} and {b}", {"a": "{b}", "b": "x"}) == "{b} and x"
+
+
+def test_a_template_comes_in_pieces_in_order() -> None:
+    template = "{a}, {b}{a} {0}."
+    assert list(pieces(template)) == [("a", True), (", ", False), ("b", True), ("a", True), (" {0}.", False)]
+    assert "".join(text for text, _ in pieces(template, fields=())) == template
+    assert [text for text, is_field in pieces(template, fields=("b",)) if is_field] == ["b"]
+
+
+def test_the_opening_ends_where_a_field_stands() -> None:
+    assert (opening("{a} b"), opening("a b"), opening("")) == ("", "a b", "")
 
 
 def test_other_braces_are_text() -> None:
