@@ -29,7 +29,11 @@ def _lines(table: Mapping[str, Any]) -> str:
 def toml_value(value: Any) -> str:
     """`value` in TOML; JSON's texts and numbers are also TOML's, but for the control character DEL."""
     if isinstance(value, Mapping):
-        return "{ " + ", ".join(f"{toml_value(key)} = {toml_value(each)}" for key, each in value.items()) + " }"
+        return "{ " + ", ".join(f"{_key(key)} = {toml_value(entry)}" for key, entry in value.items()) + " }"
     if isinstance(value, list | tuple):
         return "[" + ", ".join(map(toml_value, value)) + "]"
     return json.dumps(value, ensure_ascii=False, allow_nan=False).replace("\x7f", "\\u007F")
+
+
+def _key(key: str) -> str:
+    return key if key.isascii() and key.isidentifier() else toml_value(key)

@@ -14,12 +14,11 @@ from tqdm import tqdm
 
 from inference.config import DEFAULT_BASE_MODEL, base_name, read_config
 from inference.fetch import FetchError, find_model
-from inference.tasks.card_score import has_score
+from inference.tasks.card import CARD, has_score
 from inference.tasks.data import DataError
 from inference.tasks.fetch import datasets_dir, fetch
 from inference.tasks.recipe import RecipeError, load_recipe, tasks
 from inference.training import qlora
-from inference.training.card import CARD
 from inference.training.loop import Step
 from inference.training.run import Job, report, score, train_jobs
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import json
 import os
 import platform
@@ -21,11 +20,10 @@ from transformers import AutoTokenizer
 from inference.model.architecture import read_architecture
 from inference.model.weights import load_weights
 from inference.tasks.baseline import STYLES
-from inference.tasks.card_score import write_score
+from inference.tasks.card import CARD, card_of, write_card, write_score
 from inference.tasks.data import read_split
 from inference.tasks.recipe import Recipe
 from inference.training.adapter import CPU, Adapter, save_adapter
-from inference.training.card import CARD, Making, write_card
 from inference.training.checkpoint import EVERY, LONGEST_SECONDS, read_checkpoint, remove_checkpoint, write_checkpoint
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import Encoded, encode_all
@@ -140,12 +138,7 @@ def finish(job: Job, learner: Learner[Any]) -> Trained:
     learner.adapter.round()
     save_adapter(learner.adapter, job.base_name, job.out)
     trained = Trained(job, learner.num_rows, learner.seconds / 60)
-    write_card(job.out, job.recipe, _making(trained))
+    card = card_of(job.recipe, job.base_name, trained.rows, trained.minutes, device_name(job.device))
+    write_card(job.out, card)
     remove_checkpoint(job.out)
     return trained
-
-
-def _making(trained: Trained) -> Making:
-    today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
-    job = trained.job
-    return Making(job.base_name, trained.rows, trained.minutes, device_name(job.device), today)

@@ -10,6 +10,7 @@ from peft import PeftModel
 
 from inference.tasks import baseline, verdict
 from inference.tasks.bootstrap import interval, paired_interval
+from inference.tasks.card import ScoreTable, score_table
 from inference.tasks.data import Row, Split
 from inference.tasks.metrics import METRICS, Tally, score
 from inference.tasks.recipe import Recipe
@@ -44,11 +45,10 @@ class Verdict:
     def verdict(self) -> verdict.Verdict:
         return verdict.verdict_of(self.gain, self.gain_over_constant)
 
-    def on_card(self) -> dict[str, Any]:
+    def on_card(self) -> ScoreTable:
         """What a card says of it."""
-        rounded = {name: round(getattr(self, name), 4) for name in ("base", "tuned", "low", "high")}
-        told = {"n": self.n, "split": self.split, "base_prompt": self.base_prompt, "gain": self.verdict}
-        return {"metric": self.metric, **rounded, **told}
+        told = {name: getattr(self, name) for name in ("metric", "base", "tuned", "low", "high", "n", "split")}
+        return score_table(**told, base_prompt=self.base_prompt, gain=self.verdict)
 
 
 def judge(

@@ -12,15 +12,16 @@ from dataclasses import dataclass
 from typing import IO, Final
 
 from inference.reading import reading
+from inference.tasks.card import CARD
 from loraland.catalogue import card, store
 
 MAX_DIRECTORY_BYTES: Final = 64 * 1024
 CHUNK_BYTES: Final = 1024 * 1024
 METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_ENTRIES: Final = 64
-READ: Final = (*store.FILES, card.NAME)
+READ: Final = (*store.FILES, CARD)
 WANTED: Final = f"{store.CONFIG} and {store.WEIGHTS}"
-ALLOWED: Final = f"{WANTED}, with {card.NAME} and what training leaves beside them, at its top or in one folder"
+ALLOWED: Final = f"{WANTED}, with {CARD} and what training leaves beside them, at its top or in one folder"
 
 _COMPANION: Final = re.compile(
     r"(README\.md|LICENSE(\.txt)?|\.gitattributes|\.DS_Store|training_args\.bin|trainer_state\.json|chat_template\.jinja"
@@ -116,8 +117,8 @@ def _problems(entries: list[zipfile.ZipInfo], home: str) -> list[str]:
     reasons = [reason for entry in wanted if (reason := _problem(entry, home))]
     reasons += [f"The .zip holds {name} twice." for name in READ if names.count(name) > 1]
     reasons += [f"The .zip lacks {name} {where}." for name in store.FILES if name not in names]
-    if any(entry.filename == f"{home}{card.NAME}" and entry.file_size > card.MAX_CARD_BYTES for entry in wanted):
-        reasons.append(f"{card.NAME} is larger than {card.MAX_CARD_BYTES // 1024} KB.")
+    if any(entry.filename == f"{home}{CARD}" and entry.file_size > card.MAX_CARD_BYTES for entry in wanted):
+        reasons.append(f"{CARD} is larger than {card.MAX_CARD_BYTES // 1024} KB.")
     total = sum(entry.file_size for entry in wanted)
     if total > store.max_bytes():
         reasons.append(

@@ -13,9 +13,9 @@ from django.core.files.uploadedfile import UploadedFile
 from django.core.validators import RegexValidator
 from django.utils.text import slugify
 
+from inference.tasks.card import CARD, TEXTS, Card
 from loraland.catalogue import card, store
 from loraland.catalogue.archive import ArchiveRefused, Contents, read_archive
-from loraland.catalogue.card import TEXTS, Card
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import refusal
 from loraland.catalogue.submission import Submission, submit
@@ -120,7 +120,7 @@ class UploadForm(PromptForm):
     archive = forms.FileField(
         required=False,
         label="or one .zip of the two",
-        help_text=f"A {card.NAME} in it fills what you leave empty below; a score is measured here.",
+        help_text=f"A {CARD} in it fills what you leave empty below; a score is measured here.",
     )
 
     adapter = forms.ModelChoiceField(
@@ -264,7 +264,7 @@ class UploadForm(PromptForm):
 
     def _fill_from_card(self) -> None:
         """Let the card say what the form leaves empty; the texts of an adapter that is here stay its own."""
-        path = store.quarantined(self.token) / card.NAME if self.token else None
+        path = store.quarantined(self.token) / CARD if self.token else None
         if path is None or not path.exists():
             return
         try:

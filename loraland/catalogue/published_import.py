@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from inference.reading import reading
+from inference.tasks.card import Card
 from loraland.catalogue import hub, store
-from loraland.catalogue.card import Card
 from loraland.catalogue.model_card import template_of
 from loraland.catalogue.submission import Submission, submit
 from loraland.catalogue.template import TemplateError, fields_of

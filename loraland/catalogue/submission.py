@@ -14,9 +14,9 @@ from inference.adapters.config import check_config
 from inference.adapters.config_file import ConfigRefused, read_config
 from inference.adapters.identity import HeaderError, adapter_digest
 from inference.reading import reading
+from inference.tasks.card import Card
 from loraland.catalogue import store
 from loraland.catalogue.bases import named_base
-from loraland.catalogue.card import Card
 from loraland.catalogue.models import Adapter, AdapterVersion
 
 if TYPE_CHECKING:

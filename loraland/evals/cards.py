@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 from uuid import UUID, uuid5
 
+from inference.tasks.card import CARD, ScoreTable, score_table
 from inference.tasks.verdict import UNCLEAR, VERDICTS
-from loraland.catalogue import card as cards
+from loraland.catalogue.card import read_card
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.submission import digest_in
 from loraland.evals.counting import Comparison
@@ -22,7 +23,7 @@ def runs_of_card(directory: Path) -> list[Run]:
 
     None for a card without a score. Raises `loraland.catalogue.card.CardError`.
     """
-    card = cards.read_card(directory / cards.NAME)
+    card = read_card(directory / CARD)
     score, digest = card.score, digest_in(directory)
     if not {"base", "tuned", "n", "metric"} <= score.keys():
         return []
@@ -58,15 +59,21 @@ def runs_of_card(directory: Path) -> list[Run]:
     return [base, tuned]
 
 
-def score_of(compared: Comparison) -> dict[str, Any]:
+def score_of(compared: Comparison) -> ScoreTable:
     """What a card says of finished runs on the same rows, from 0 to 1."""
     tuned, base = compared.tuned, compared.base
-    figures = {"base": base.score, "tuned": tuned.score, "low": tuned.low, "high": tuned.high}
-    rounded = {name: round(value, 4) for name, value in figures.items() if value is not None}
-    said = {"metric": tuned.metric, **rounded, "n": tuned.n, "split": tuned.split, "base_prompt": base.prompt}
-    if tuned.verdict:
-        said["gain"] = tuned.verdict
-    return {**said, "remark": compared.remark} if compared.remark not in ("", VERDICTS[UNCLEAR]) else said
+    return score_table(
+        metric=tuned.metric,
+        base=base.score,
+        tuned=tuned.score,
+        low=tuned.low,
+        high=tuned.high,
+        n=tuned.n,
+        split=tuned.split,
+        base_prompt=base.prompt,
+        gain=tuned.verdict,
+        remark="" if compared.remark == VERDICTS[UNCLEAR] else compared.remark,
+    )
 
 
 def show_score(compared: Comparison) -> None:

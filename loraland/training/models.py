@@ -13,8 +13,8 @@ from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
+from inference.tasks.card import Card, card_of
 from inference.tasks.recipe import ExampleInput, Field, Lora, Recipe, Schedule, Source
-from loraland.catalogue.card import Card
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.template import fields_of
 from loraland.evals.models import DataSet, Run
@@ -155,7 +155,7 @@ class Training(models.Model):
             metric=self.metric,
             max_answer=self.max_answer,
             fields=tuple(Field(**field) for field in self.form_fields),
-            dataset=Source(self.data.name, "", ""),
+            dataset=Source(self.slug, f"{self.data.name}, uploaded here", ""),
             labels=tuple(self.labels),
             many_lines=self.many_lines,
             examples=tuple(ExampleInput(each["inputs"], each["expected"]) for each in self.examples),
@@ -168,30 +168,7 @@ class Training(models.Model):
     @property
     def card(self) -> Card:
         """What the catalogue will tell of it."""
-        making = {
-            "steps": self.steps,
-            "batch": self.batch,
-            "learning_rate": self.learning_rate,
-            "rank": self.rank,
-            "lora_alpha": 2 * self.rank,
-            "target_modules": self.target_modules,
-            "max_length": self.max_length,
-            "seed": self.seed,
-            "minutes": round(self.minutes or 0.0, 1),
-            "date": timezone.now().date().isoformat(),
-        }
-        return Card(
-            name=self.name,
-            category=self.category,
-            summary=self.summary,
-            base=self.base,
-            author=self.owner,
-            dataset={"name": self.slug, "source": f"{self.data.name}, uploaded here", "train_rows": self.rows},
-            template=self.template,
-            fields=self.form_fields,
-            examples=self.examples,
-            training=making,
-        )
+        return card_of(self.recipe, self.base, self.rows, self.minutes or 0.0)
 
     @property
     def form_fields(self) -> list[dict[str, Any]]:

@@ -18,12 +18,12 @@ from transformers import AutoTokenizer
 
 from inference.model.architecture import read_architecture
 from inference.model.weights import load_weights
+from inference.tasks.card import card_of, card_text
 from inference.tasks.data import read_rows
 from inference.tasks.recipe import Schedule, load_recipe
 from inference.training import loop, run
 from inference.training.__main__ import main
 from inference.training.adapter import Adapter
-from inference.training.card import Making, card_text
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import encode_all
 from inference.training.loop import Learner, train
@@ -128,7 +128,7 @@ def test_a_checkpoint_is_kept_after_a_while_however_slow_the_steps(
 
 def test_a_card_keeps_what_a_template_says_to_the_letter() -> None:
     recipe = replace(RECIPE, template='Split at \\n, not at "\\":\n{tweet}\nMood:')
-    card = tomllib.loads(card_text(recipe, Making("tiny", 1, 1.0, "a laptop", "2026-01-01")))
+    card = tomllib.loads(card_text(card_of(recipe, "tiny", 1, 1.0, "a laptop")))
     assert card["prompt"]["template"] == recipe.template
 
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from inference.tasks.card import Card
 from inference.wire.protocol import Failed, Finished, Probe, Stats
 from loraland import inference_client
 from loraland.catalogue import store
-from loraland.catalogue.card import Card
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.submission import submit
 from loraland.catalogue.validation import examine

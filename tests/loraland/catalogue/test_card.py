@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from django.conf import settings
 
+from inference.tasks.card import card_text
 from loraland.catalogue.card import MAX_CARD_BYTES, MAX_DOTS, CardError, read_card
 
 
@@ -53,3 +55,10 @@ def test_a_card_full_of_the_longest_keys_is_read_in_one_go(tmp_path: Path) -> No
 def test_a_card_of_the_largest_size_is_refused_in_one_go(tmp_path: Path, pump: str) -> None:
     with pytest.raises(CardError):
         read_card(card(tmp_path, (pump * MAX_CARD_BYTES)[: MAX_CARD_BYTES - 1]))
+
+
+@pytest.mark.parametrize(
+    "path", sorted(settings.DEMO_ADAPTERS_DIR.glob("*/card.toml")), ids=lambda path: path.parent.name
+)
+def test_a_shipped_card_is_written_as_it_was_read(path: Path) -> None:
+    assert card_text(read_card(path)) == path.read_text(encoding="utf-8")

@@ -13,10 +13,11 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
+from inference.tasks.card import Card
 from inference.wire.protocol import Finished, Probe, Stats
 from loraland import inference_client
 from loraland.catalogue import hub, store
-from loraland.catalogue.card import Card, CardError, read_card
+from loraland.catalogue.card import CardError, read_card
 from loraland.catalogue.hub import HubError, Listing
 from loraland.catalogue.models import Adapter, AdapterVersion
 from tests.loraland.adapter_files import lora_tensors, write_adapter
@@ -220,6 +221,7 @@ def test_the_command_waits_for_the_verdict(
         ("tuned = 0.81", "tuned = nan", "cannot be kept"),
         ("n = 600", "n = true", "must be of type int"),
         ('gain = "gain"', 'gain = "huge"', "write 'gain' or 'no clear gain'"),
+        ('gain = "gain"', "gain = []", "write 'gain' or 'no clear gain'"),
         ("steps = 150", "epochs = 3", "unknown key 'epochs'"),
         ("Tweet: {text}", "Tweet: {tweet}", "no place for the field text"),
         ("rows = 2", "rows = 0", "use a whole number from 1 to 30"),

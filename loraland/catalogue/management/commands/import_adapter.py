@@ -16,6 +16,7 @@ from django.core.validators import validate_slug
 from django.db import InterfaceError, OperationalError, connection
 
 from inference.reading import reading
+from inference.tasks.card import CARD, Card
 from loraland.catalogue import card as cards
 from loraland.catalogue import hub, store
 from loraland.catalogue import slug as slugs
@@ -91,7 +92,7 @@ class Command(BaseCommand):
                 raise FileNotFoundError(f"{source} lacks {name}; PEFT's save_pretrained writes it.")
         return directory
 
-    def _card(self, directory: Path, slug: str, entry: Published | None) -> cards.Card:
+    def _card(self, directory: Path, slug: str, entry: Published | None) -> Card:
         """What is known of the adapter in `directory`; the prompt on the command line wins over any other."""
         if entry is not None:
             return card_of(entry, self.template or shown_template(entry, directory))
@@ -133,12 +134,12 @@ def _text_of(template: Path | None) -> str:
         raise CommandError(f"The prompt in {template} cannot be read: {error}.") from error
 
 
-def _card_of(directory: Path, slug: str) -> cards.Card:
-    path = directory / cards.NAME
-    return cards.read_card(path) if path.is_file() else cards.Card(name=label_of(slug.replace("-", "_")))
+def _card_of(directory: Path, slug: str) -> Card:
+    path = directory / CARD
+    return cards.read_card(path) if path.is_file() else Card(name=label_of(slug.replace("-", "_")))
 
 
-def _version_of(directory: Path, slug: str, card: cards.Card) -> AdapterVersion:
+def _version_of(directory: Path, slug: str, card: Card) -> AdapterVersion:
     """The version of `slug` with the files in `directory`, examined and on its way to a proof if it is a new one."""
     digest = digest_in(directory)
     if (existing := find(slug, digest)) and store.kept(digest).exists():

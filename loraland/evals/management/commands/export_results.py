@@ -11,8 +11,8 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
-from inference.tasks.card_score import write_score
-from loraland.catalogue.card import NAME, CardError
+from inference.tasks.card import CARD, write_score
+from loraland.catalogue.card import CardError
 from loraland.catalogue.submission import digest_in
 from loraland.evals.cards import runs_of_card, score_of
 from loraland.evals.counting import comparisons, counting, drawn_answers
@@ -47,7 +47,7 @@ class Command(BaseCommand):
 def _of_cards(directories: Iterable[Path], results: Path) -> list[Run]:
     """The runs on the cards of adapters for whose weights there are none in `results`."""
     try:
-        found = [runs_of_card(directory) for directory in directories if (directory / NAME).is_file()]
+        found = [runs_of_card(directory) for directory in directories if (directory / CARD).is_file()]
     except CardError as error:
         raise CommandError(" ".join(error.reasons)) from error
     return [run for runs in found if runs and not _is_known(runs[-1], results) for run in runs]
@@ -65,6 +65,6 @@ def _write_cards() -> None:
     """Let the cards of the shipped adapters say what was measured here."""
     for found in comparisons():
         directory = settings.DEMO_ADAPTERS_DIR / found.tuned.adapter
-        is_ours = found.tuned.source == Run.Source.ENGINE and (directory / NAME).is_file()
+        is_ours = found.tuned.source == Run.Source.ENGINE and (directory / CARD).is_file()
         if is_ours and digest_in(directory) == found.tuned.digest:
-            write_score(directory / NAME, score_of(found))
+            write_score(directory / CARD, score_of(found))
