@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 from django.http import Http404
 
+from inference.wire.failures import FailureCode
 from loraland import outage
 
 
@@ -18,7 +19,7 @@ class Refused(Exception):
     """
 
     def __init__(
-        self, code: str, sentence: str, status: int, retry_after: int | None = None, param: str | None = None
+        self, code: FailureCode, sentence: str, status: int, retry_after: int | None = None, param: str | None = None
     ) -> None:
         super().__init__(sentence)
         self.code = code

@@ -14,6 +14,7 @@ from inference.engine.sampler import Choice, Draw, derived_seed
 from inference.model.tokenizer import Detokenizer, Tokenizer
 from inference.scheduling.sequence import Sequence
 from inference.wire.contract import Resume
+from inference.wire.failures import FailureCode
 from inference.wire.protocol import (
     Component,
     Delta,
@@ -156,7 +157,7 @@ class Answer:
         """The terminal entry of an answer that ended well."""
         return Finished(self.id, reason, self.stats())
 
-    def failed(self, code: str, sentence: str) -> Failed:
+    def failed(self, code: FailureCode, sentence: str) -> Failed:
         """The terminal entry of an answer that cannot go on."""
         return Failed(self.id, code, sentence, self.stats())
 

@@ -24,10 +24,11 @@ from inference.scheduling.plan import Plan
 from inference.scheduling.sequence import Sequence, State
 from inference.scheduling.speculation import Speculation
 from inference.wire.contract import Resume
+from inference.wire.failures import FailureCode
 from inference.wire.protocol import Event, Failed, Generate, Probe, Progress, QueueClass, Request, Stats
 from inference.wire.room import Room
 
-_NO_MEMORY: Final = (
+_NO_MEMORY: Final[tuple[FailureCode, str]] = (
     "out_of_memory",
     "The device has no memory left for this request; shorten it, or try again when there is less traffic.",
 )
@@ -236,7 +237,7 @@ class Engine:
         self._events.append(answer.finished(answer.reason))
         self._free(answer)
 
-    def _fail(self, answer: Answer, code: str, sentence: str) -> None:
+    def _fail(self, answer: Answer, code: FailureCode, sentence: str) -> None:
         self._events.append(answer.failed(code, sentence))
         self._free(answer)
 
@@ -248,7 +249,7 @@ class Engine:
         del self._answers[answer.id]
 
 
-def _explain(loaded: Loaded) -> tuple[str, str]:
+def _explain(loaded: Loaded) -> tuple[FailureCode, str]:
     """The code and the sentence for an adapter that could not be loaded."""
     if isinstance(loaded.error, AdapterRefused):
         return "adapter_refused", f"The adapter was refused: {loaded.error}."

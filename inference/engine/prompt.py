@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from inference.model.tokenizer import Tokenizer, TokenizerError
 from inference.tasks.template import pieces
+from inference.wire.failures import FailureCode
 from inference.wire.protocol import Generate, Message
 
 ROLES = ("system", "user", "assistant")
@@ -15,9 +16,9 @@ ANSWER_SHARE = 4
 
 
 class PromptError(Exception):
-    """A request that cannot be put into tokens. `code` is one of `inference.wire.failures`, the text one sentence."""
+    """A request that cannot be put into tokens; the text is one sentence."""
 
-    def __init__(self, code: str, sentence: str) -> None:
+    def __init__(self, code: FailureCode, sentence: str) -> None:
         super().__init__(sentence)
         self.code = code
 

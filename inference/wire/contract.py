@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 from inference.wire.digits import whole
+from inference.wire.failures import FailureCode
 from inference.wire.protocol import (
     Delta,
     Event,
@@ -278,12 +279,12 @@ def resume_of(events: Sequence[Event]) -> Resume | None:
     return Resume(token_ids, sum(len(delta.text) for delta in deltas)) if token_ids else None
 
 
-def verdict(id: str, doom: str) -> Terminal:
-    """The terminal event of a request that nobody will answer, by the name of its doom."""
-    return Finished(id, "stopped") if doom == "stopped" else Failed(id, doom, _SENTENCES[doom])
+def terminal_of(id: str, end: Literal["stopped"] | FailureCode) -> Terminal:
+    """The terminal event of a request that no worker will answer any more."""
+    return Finished(id, "stopped") if end == "stopped" else Failed(id, end, _SENTENCES[end])
 
 
-_SENTENCES: Final[dict[str, str]] = {
+_SENTENCES: Final[dict[FailureCode, str]] = {
     "worker_lost": "Five workers ended while they answered nothing but this. Change the prompt or try again later.",
     "fingerprint_changed": "The worker that began this answer has gone and no other computes alike. Send it again.",
     "invalid_request": "This request was written by another version of the site. Reload the page and send it again.",

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from inference.wire.failures import FailureCode
+
 QueueClass = Literal["chat", "evaluation"]
 Reason = Literal["done", "length", "stopped"]
 """Why an answer ended: its own end or a stop string, `max_tokens` or the context, or a reader's stop."""
@@ -170,11 +172,11 @@ class Finished:
 class Failed:
     """The terminal entry of an answer that could not be given.
 
-    `code` is for programs (see `inference.wire.failures`), `error` one sentence that says what to do next.
+    `code` is for programs, `error` one sentence that says what to do next.
     """
 
     id: str
-    code: str
+    code: FailureCode
     error: str
     stats: Stats = field(default_factory=Stats)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
@@ -31,8 +31,9 @@ from inference.wire.contract import (
     check_id,
     resume_of,
     tenant_of,
-    verdict,
+    terminal_of,
 )
+from inference.wire.failures import FailureCode
 from inference.wire.protocol import (
     CLASSES,
     Event,
@@ -185,22 +186,21 @@ class RedisWire:
         return [claim for claim in claims if claim]
 
     async def _open(self, taken: list[Any], token: str, fingerprint: str, lease: float) -> Claim | None:
-        """The claim on one request that the script took, or None after ending one that is doomed."""
-        id, text, attempts, doom, length, queue = taken
+        """The claim on one request that the script took, or None after ending one that nobody can answer."""
+        id, text, attempts, outcome, length, queue = taken
         request, streamed = _readable(text), list[Event]()
         try:
             raw = await _answer(self._client.xrange(stream_key(id))) if length else []
             streamed = [event for _, event in read_entries(raw)]
         except ProtocolError:
             request = None
-        is_alone, doom = doom == "alone", "" if doom == "alone" else doom
-        doom = doom or ("" if request else "invalid_request")
         queue_class: QueueClass = queue.rpartition(":")[2]
-        resumed = resume_of(streamed)
+        resumed, is_alone = resume_of(streamed), outcome == "alone"
         claim = Claim(id, request, token, attempts, resumed, length, fingerprint, lease, queue_class, is_alone)
-        if not doom:
+        if request and outcome in ("", "alone"):
             return claim
-        await self.finish(claim, verdict(id, doom))
+        end: Literal["stopped"] | FailureCode = "invalid_request" if outcome in ("", "alone") else outcome
+        await self.finish(claim, terminal_of(id, end))
         return None
 
     async def renew(self, claim: Claim) -> Receipt:
@@ -300,7 +300,7 @@ def _receipt(answer: Sequence[int]) -> Receipt:
 
 
 def _ended(entry: str, fields: dict[str, str]) -> tuple[str, Generate | Probe | None, Terminal]:
-    terminal = _readable(fields["terminal"]) or verdict(fields["id"], "internal")
+    terminal = _readable(fields["terminal"]) or terminal_of(fields["id"], "internal")
     return entry, _readable(fields["request"]), terminal
 
 

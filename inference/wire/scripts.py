@@ -134,7 +134,8 @@ CLAIM: Final = (
 -- ARGV: worker, fingerprint, lease in ms, token, strikes of a suspect, leases that an orphan waits, chats that
 -- evaluation waits, then the room: total, chat, guests; then as JSON the weights of tenants, and the tenants that are
 -- no guests; then how many more strikes a suspect has alone.
--- Returns {id, request, attempts, doom or '' or 'alone', length, queue} of each.
+-- Returns {id, request, attempts, outcome, length, queue} of each: the outcome is '' to serve it, 'alone' to serve it
+-- beside nothing else, or how it ends.
 local worker, fingerprint, lease, token = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local patience, total, chats, guests = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local weights, chat, evaluation = cjson.decode(ARGV[11]), KEYS[2], KEYS[3]
@@ -145,7 +146,7 @@ local function hold(tenant)
 end
 for _, tenant in ipairs(cjson.decode(ARGV[12])) do hold(tenant) end
 
-local function take(queue, id, doom)
+local function take(queue, id, outcome)
   local claim = claim_of(id)
   local tenant = redis.call('HGET', claim, 'tenant') or ''
   leave(queue, tenant, id)
@@ -155,11 +156,11 @@ local function take(queue, id, doom)
   redis.call('HINCRBY', claim, 'strikes', 1)
   local attempts, request = redis.call('HINCRBY', claim, 'attempts', 1), redis.call('HGET', claim, 'request')
   redis.call('ZADD', line_of(queue), time + lease, id)
-  taken[#taken + 1] = {id, request, attempts, doom, redis.call('XLEN', stream_of(id)), queue}
+  taken[#taken + 1] = {id, request, attempts, outcome, redis.call('XLEN', stream_of(id)), queue}
   if queue == chat then hold(tenant) end
 end
 
-local function judge(id, deadline)
+local function outcome_of(id, deadline)
   local claim = redis.call('HMGET', claim_of(id), 'stop', 'strikes', 'fingerprint')
   local strikes = tonumber(claim[2] or 0) - tonumber(ARGV[5])
   if claim[1] then return 'stopped' end
@@ -174,10 +175,10 @@ local expired, suspects = {[chat] = {}, [evaluation] = {}}, {}
 for _, queue in ipairs({chat, evaluation}) do
   local ended = redis.call('ZRANGEBYSCORE', line_of(queue), '-inf', time, 'WITHSCORES')
   for i = 1, #ended, 2 do
-    local doom = judge(ended[i], tonumber(ended[i + 1]))
-    if doom == '' then table.insert(expired[queue], ended[i])
-    elseif doom == 'alone' then table.insert(suspects, {queue, ended[i]})
-    elseif doom ~= 'other' then take(queue, ended[i], doom) end
+    local outcome = outcome_of(ended[i], tonumber(ended[i + 1]))
+    if outcome == '' then table.insert(expired[queue], ended[i])
+    elseif outcome == 'alone' then table.insert(suspects, {queue, ended[i]})
+    elseif outcome ~= 'other' then take(queue, ended[i], outcome) end
   end
 end
 if suspects[1] and total + chats + guests > 0 then

@@ -11,7 +11,7 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from inference.wire.contract import WireError
-from inference.wire.failures import meaning_of
+from inference.wire.failures import Fault, meaning_of
 from inference.wire.protocol import Failed
 from loraland import outage
 from loraland.refusal import Refused
@@ -21,6 +21,14 @@ logger = logging.getLogger(__name__)
 PATH: Final = "/v1/"
 """Where programs ask, and are told errors in the shape of this module."""
 TYPES: Final = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
+STATUSES: Final[dict[Fault, int]] = {
+    "text": 400,
+    "request": 400,
+    "choice": 404,
+    "adapter": 422,
+    "page": 404,
+    "service": 500,
+}
 UNAVAILABLE: Final = "The answering service cannot be reached; try again in a moment."
 
 
@@ -50,26 +58,16 @@ class ApiError(Exception):
         return response
 
 
-def status_of(code: str) -> int:
-    """The HTTP status of an answer that failed; what may succeed later is 503."""
-    meaning = meaning_of(code)
-    if meaning.fault == "adapter":
-        return 404 if code == "adapter_not_found" else 422
-    if meaning.fault == "request":
-        return 400
-    return 503 if meaning.passes else 500
-
-
 def of_failure(failure: Failed) -> ApiError:
-    """The error that tells why an accepted request has no answer."""
-    status = status_of(failure.code)
-    code = "context_length_exceeded" if failure.code == "prompt_too_long" else failure.code
+    """The error that tells why an accepted request has no answer; what may succeed later is 503."""
+    meaning = meaning_of(failure.code)
+    status = 503 if meaning.passes else STATUSES[meaning.fault]
+    code = "context_length_exceeded" if meaning.fault == "text" else failure.code
     return ApiError(status, code, failure.error, retry_after=5 if status == 503 else None)
 
 
 def of_refusal(refusal: Refused) -> ApiError:
-    code = "model_not_found" if refusal.code == "adapter_not_found" else refusal.code
-    return ApiError(refusal.status, code, refusal.sentence, refusal.param, refusal.retry_after)
+    return ApiError(refusal.status, refusal.code, refusal.sentence, refusal.param, refusal.retry_after)
 
 
 def of_outage() -> ApiError:

@@ -20,8 +20,8 @@ MOST_DOUBLINGS: Final = 16
 
 def is_verdict(failure: Failed, digest: str) -> bool:
     """Whether `failure` is the adapter's own. A worker that does not see files which are here says nothing of them."""
-    is_elsewhere = failure.code == "adapter_not_found" and store.kept(digest).exists()
-    return meaning_of(failure.code).fault == "adapter" and not is_elsewhere
+    fault = meaning_of(failure.code).fault
+    return fault == "adapter" or (fault == "choice" and not store.kept(digest).exists())
 
 
 def next_due(num_ended: int) -> datetime:

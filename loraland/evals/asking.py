@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from inference.wire.contract import WireError
-from inference.wire.failures import FAILURES
+from inference.wire.failures import FailureCode, meaning_of
 from inference.wire.protocol import Delta, Failed, Sampling, is_terminal
 from loraland.evals.questions import SEED, Plan, Question
 from loraland.generations.models import Generation
@@ -23,8 +23,6 @@ EVALUATOR: Final = Visitor(None, "", "evaluation", is_staff=True)
 """One tenant for all runs: whatever is measured takes one visitor's share of the device. Drafts are measured too."""
 TRIES: Final = 5
 LONGEST_PAUSE_SECONDS: Final = 10
-LASTING: Final = frozenset({"prompt_too_long", "input_too_long"})
-"""Failures of the question itself: it has no answer, and earns nothing. Any other ends the run, lest it lie."""
 
 
 class CannotMeasure(Exception):
@@ -101,9 +99,11 @@ async def _follow(generation: Generation) -> Answered:
     raise _AskAgain("The stream ended without an outcome.")
 
 
-def _failed(code: str, sentence: str) -> Answered:
-    if code in FAILURES and FAILURES[code].passes:
+def _failed(code: FailureCode, sentence: str) -> Answered:
+    """A question that is too long has no answer, and earns nothing. What else lasts ends the run, lest it lie."""
+    meaning = meaning_of(code)
+    if meaning.passes:
         raise _AskAgain(sentence)
-    if code in LASTING:
+    if meaning.fault == "text":
         return Answered("", error=sentence)
     raise CannotMeasure(sentence)

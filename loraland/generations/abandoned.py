@@ -8,11 +8,12 @@ from uuid import UUID
 
 from django.conf import settings
 
+from inference.wire.failures import FailureCode
 from loraland.generations import readers
 from loraland.generations.models import Generation
 from loraland.generations.stop import stop
 
-CODE: Final = "unread"
+CODE: Final[FailureCode] = "unread"
 """The error code of an answer that was stopped because nobody read it."""
 
 

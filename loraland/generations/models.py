@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from inference.wire.failures import FailureCode
 from inference.wire.protocol import Failed, Finished, Stats, Terminal
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Generation(models.Model):
         """The one event that ended it, as the wire told it."""
         stats = Stats(**self.stats)
         if self.status == self.Status.ERROR:
-            return Failed(self.wire_id, self.error_code, self.error, stats)
+            return Failed(self.wire_id, cast(FailureCode, self.error_code), self.error, stats)
         return Finished(self.wire_id, self.status, stats)  # type: ignore[arg-type]
 
     def record(self, terminal: Terminal, text: str = "") -> bool:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from django.template.loader import render_to_string
 
-from inference.wire.failures import Fault, meaning_of
+from inference.wire.failures import FailureCode, Fault, meaning_of
 from inference.wire.protocol import Failed, Stats, Terminal
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.models import Generation
@@ -38,17 +38,14 @@ EDIT: Final = Remedy("edit", "Edit the text")
 CHOOSE: Final = Remedy("choose", "Choose another adapter")
 RELOAD: Final = Remedy("reload", "Reload the page")
 
-BY_FAULT: Final[dict[Fault, Remedy]] = {"request": EDIT, "adapter": CHOOSE, "service": RETRY}
-REFUSALS: Final = {
-    "input_too_long": EDIT,
-    "inputs_required": EDIT,
-    "bad_message": EDIT,
-    "too_large": EDIT,
-    "adapter_not_served": CHOOSE,
-    "not_found": RELOAD,
-    "no_session": RELOAD,
+REMEDIES: Final[dict[Fault, Remedy]] = {
+    "text": EDIT,
+    "request": EDIT,
+    "choice": CHOOSE,
+    "adapter": CHOOSE,
+    "page": RELOAD,
+    "service": RETRY,
 }
-"""The remedies of what the site itself refuses, before anything reaches a worker."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +99,9 @@ class AnswerView:
         return render_to_string("playground/_foot.html", {"answer": self})
 
 
-def remedy_of(code: str) -> Remedy:
+def remedy_of(code: FailureCode) -> Remedy:
     """What a visitor can do about a failure or a refusal."""
-    return REFUSALS.get(code) or BY_FAULT[meaning_of(code).fault]
+    return REMEDIES[meaning_of(code).fault]
 
 
 def style_of(version: AdapterVersion | None) -> Style:

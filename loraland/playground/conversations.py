@@ -123,7 +123,7 @@ def _version(conversation: Conversation) -> AdapterVersion | None:
     if (adapter := conversation.adapter) is None:
         return None
     if adapter.published is None:
-        raise Refused("adapter_not_found", f"{adapter.name} is no longer published; choose another adapter.", 410)
+        raise Refused("model_not_found", f"{adapter.name} is no longer published; choose another adapter.", 410)
     adapter.published.adapter = adapter
     return adapter.published
 

@@ -179,7 +179,7 @@ async def test_whatever_door_forgets_to_look_a_draft_answers_to_staff_alone(read
         return await asking
     with pytest.raises(Refused, match="is published") as refused:
         await asking
-    assert (refused.value.code, await Generation.objects.acount()) == ("adapter_not_found", 0)
+    assert (refused.value.code, await Generation.objects.acount()) == ("model_not_found", 0)
 
 
 def test_the_rule_is_the_same_for_one_version_as_for_the_database(db, publish):

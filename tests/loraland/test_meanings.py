@@ -11,9 +11,20 @@ from loraland.playground.answers import CHOOSE, EDIT, RELOAD, RETRY, remedy_of
 
 SEEN = {
     "prompt_too_long": (400, EDIT),
+    "input_too_long": (400, EDIT),
     "invalid_request": (400, EDIT),
+    "inputs_required": (400, EDIT),
+    "bad_message": (400, EDIT),
     "adapter_not_found": (404, CHOOSE),
+    "adapter_not_served": (404, CHOOSE),
+    "model_not_found": (404, CHOOSE),
+    "invalid_model": (404, CHOOSE),
     "adapter_refused": (422, CHOOSE),
+    "no_session": (404, RELOAD),
+    "not_found": (404, RELOAD),
+    "unread": (404, RELOAD),
+    "too_many_running": (503, RETRY),
+    "quota": (503, RETRY),
     "out_of_memory": (503, RETRY),
     "queue_full": (503, RETRY),
     "worker_lost": (503, RETRY),
@@ -30,11 +41,3 @@ def test_a_failure_has_its_status_and_its_button(code):
     error = of_failure(Failed("a", code, "So it is."))
     assert (error.status, remedy_of(code)) == SEEN[code]
     assert (error.retry_after is not None) == (error.status == 503), "what passes says when to come back"
-
-
-def test_what_the_site_refuses_itself_has_a_button_of_its_own():
-    assert [remedy_of(code) for code in ("input_too_long", "no_session", "adapter_not_served")] == [
-        EDIT,
-        RELOAD,
-        CHOOSE,
-    ]

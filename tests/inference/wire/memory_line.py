@@ -6,6 +6,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from inference.wire.contract import (
     ALONE_ATTEMPTS,
@@ -92,16 +93,16 @@ class MemoryLine(dict[str, Waiting]):
         fresh = [each for each in self.of(base, queue_class) if each.deadline is None]
         return sum(tenant_of(each.request) == tenant for each in fresh) if tenant else 0
 
-    def doomed(self, base: str, fingerprint: str, lease: float) -> list[tuple[Waiting, str]]:
-        """Those whom no worker will answer any more, and why."""
-        waiting = [each for queue_class in CLASSES for each in self.of(base, queue_class)]
-        judged = [(each, self._judge(each, fingerprint, lease)) for each in waiting]
-        return [(each, doom) for each, doom in judged if doom not in ("", "other", "alone")]
+    def unanswerable(self, base: str, fingerprint: str, lease: float) -> list[tuple[Waiting, Any]]:
+        """Those whom no worker will answer any more, and how they end."""
+        every = [waiting for queue_class in CLASSES for waiting in self.of(base, queue_class)]
+        outcomes = [(waiting, self._outcome(waiting, fingerprint, lease)) for waiting in every]
+        return [(waiting, outcome) for waiting, outcome in outcomes if outcome not in ("", "other", "alone")]
 
     def suspect(self, base: str, fingerprint: str, lease: float) -> Waiting | None:
         """The first of those who may only be taken alone."""
         waiting = (each for queue_class in CLASSES for each in self.of(base, queue_class))
-        return next((each for each in waiting if self._judge(each, fingerprint, lease) == "alone"), None)
+        return next((each for each in waiting if self._outcome(each, fingerprint, lease) == "alone"), None)
 
     def next(self, base: str, fingerprint: str, lease: float, is_chat_only: bool) -> Waiting | None:
         """Chat if there is any, unless it is evaluation's turn."""
@@ -123,10 +124,10 @@ class MemoryLine(dict[str, Waiting]):
         return [waiting for tenant, waiting in guests.items() if tenant not in hosts]
 
     def _free(self, base: str, queue_class: QueueClass, fingerprint: str, lease: float) -> list[Waiting]:
-        return [each for each in self.of(base, queue_class) if not self._judge(each, fingerprint, lease)]
+        return [each for each in self.of(base, queue_class) if not self._outcome(each, fingerprint, lease)]
 
-    def _judge(self, waiting: Waiting, fingerprint: str, lease: float) -> str:
-        """What becomes of a request that nobody owns: its doom, "other" to leave it, or to take it "alone" or ""."""
+    def _outcome(self, waiting: Waiting, fingerprint: str, lease: float) -> str:
+        """What becomes of a request that nobody owns: how it ends, "other" to leave it, or to take it "alone" or ""."""
         if waiting.deadline is None:
             return ""
         if waiting.stopping:

@@ -22,7 +22,7 @@ from inference.wire.contract import (
     position_of,
     resume_of,
     tenant_of,
-    verdict,
+    terminal_of,
 )
 from inference.wire.protocol import (
     CLASSES,
@@ -172,9 +172,9 @@ class MemoryWire:
         lease_seconds: float,
         held: Collection[str] = (),
     ) -> list[Claim]:
-        for waiting, doom in self._requests.doomed(base, fingerprint, lease_seconds):
+        for waiting, outcome in self._requests.unanswerable(base, fingerprint, lease_seconds):
             claim = self._take(waiting, fingerprint, lease_seconds)
-            await self.finish(claim, verdict(claim.id, doom))
+            await self.finish(claim, terminal_of(claim.id, outcome))
         suspect = self._requests.suspect(base, fingerprint, lease_seconds)
         if suspect and room:
             return [replace(self._take(suspect, fingerprint, lease_seconds), is_alone=True)]

@@ -42,7 +42,7 @@ def test_a_beginning_that_two_versions_share_asks_for_more_of_it(shown: AdapterV
 def test_what_names_nobody_is_refused_in_one_sentence(shown: AdapterVersion, name: str) -> None:
     with pytest.raises(Refused) as refused:
         AdapterVersion.objects.named(name)
-    assert (refused.value.code, refused.value.status) == ("adapter_not_found", 404)
+    assert (refused.value.code, refused.value.status) == ("model_not_found", 404)
     assert refused.value.sentence == f"No adapter called {name!r} is published; choose another."
 
 

@@ -147,7 +147,7 @@ async def test_its_address_brings_a_comparison_back(site_wire, answering, anna, 
 async def test_an_unknown_column_starts_nothing(site_wire, anna, topic):
     async with anna.page() as page:
         refused, _ = await compare(page, "topic", "nobody", inputs=BRIDGE)
-    assert (refused["type"], refused["code"]) == ("refused", "adapter_not_found")
+    assert (refused["type"], refused["code"]) == ("refused", "model_not_found")
     assert await Generation.objects.acount() == 0
 
 

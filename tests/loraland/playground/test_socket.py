@@ -287,7 +287,7 @@ async def test_another_visitors_conversation_cannot_be_continued(site_wire, anna
 async def test_an_unknown_adapter_is_refused_with_a_way_on(site_wire, anna):
     async with anna.page() as page:
         refused = await start(page, adapter="nobody")
-    assert (refused["code"], refused["act"]) == ("adapter_not_found", "choose")
+    assert (refused["code"], refused["act"]) == ("model_not_found", "choose")
 
 
 @pytest.mark.parametrize(
