@@ -19,6 +19,13 @@ ODD: Final[list[Any]] = [
 ]
 BYTES: Final = [b"\0", b"\xff", b"\xff\xfe", b"\xed\xa0\x80", b"[", b"{", b'"', b"\n", b"\r", b"PK\x05\x06", b"=", b";"]
 RECORDS: Final = (b"PK\x01\x02", b"PK\x03\x04", b"PK\x05\x06")
+RENAMINGS: Final = (
+    *(("layers.0", "layers.1"), ("layers.0", "layers.30"), ("layers.0", "layers.00"), ("layers.", "transformer.h.")),
+    *(("q_proj", "k_proj"), ("q_proj", "odd"), ("v_proj", "down_proj"), ("self_attn", "mlp"), ("lora_A", "lora_B")),
+    *(("base_model.model.", ""), ("base_model.model.model.", ""), (".weight", ".default.weight"), (".weight", ".bias")),
+    *(("lora_A.weight", "lora_magnitude_vector"), ("lora_A", "modules_to_save"), ("lm_head", "model.embed_tokens")),
+    *(("lora_embedding_A", "lora_A.weight"), ("base_layer", "lora_A"), ("weight", "\0"), ("lora", "é" * 300)),
+)
 ENCODINGS: Final = ("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32")
 
 
@@ -87,6 +94,32 @@ def weights_like(draw: DrawFn, weights: bytes) -> bytes:
     header = draw(json_like([json.loads(weights[8 : 8 + length])], ENCODINGS))
     claimed = draw(st.sampled_from([len(header)] * 6 + [0, 1, 2**31, 2**63]))
     return struct.pack("<Q", claimed) + header + weights[8 + length :]
+
+
+@st.composite
+def tensors_like(draw: DrawFn, tensors: dict[str, tuple[str, tuple[int, ...]]]) -> dict[str, tuple[str, list[int]]]:
+    """Types and shapes by name as in `tensors`, with names, sizes and types changed, tensors out and twice."""
+    damaged = {name: (dtype, list(shape)) for name, (dtype, shape) in tensors.items()}
+    for _ in range(draw(st.integers(1, 3))):
+        if not damaged:
+            break
+        name = draw(st.sampled_from(sorted(damaged)))
+        dtype, shape = damaged[name]
+        change = draw(st.sampled_from(["name", "name", "all names", "shape", "dtype", "out", "again"]))
+        old, new = draw(st.sampled_from(RENAMINGS))
+        if change == "name":
+            damaged[name.replace(old, new)] = damaged.pop(name)
+        elif change == "all names":
+            damaged = {name.replace(old, new): tensor for name, tensor in damaged.items()}
+        elif change == "shape":
+            damaged[name] = dtype, draw(st.sampled_from([shape[::-1], shape[:-1], [*shape, 1], [1, *shape[1:]], [0]]))
+        elif change == "dtype":
+            damaged[name] = draw(st.sampled_from(["F64", "F32", "F16", "BF16"])), shape
+        elif change == "again":
+            damaged[name.replace(old, new)] = damaged[name]
+        else:
+            del damaged[name]
+    return damaged
 
 
 @st.composite
