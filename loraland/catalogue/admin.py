@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -19,7 +20,7 @@ from loraland.catalogue.forms import PromptForm, UploadForm
 from loraland.catalogue.hub import HubError
 from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
 from loraland.catalogue.published_import import fetch_published
-from loraland.catalogue.tasks import validate_version
+from loraland.catalogue.tasks import revalidate, validate_version
 from loraland.paper import published
 
 if TYPE_CHECKING:
@@ -207,17 +208,17 @@ class AdapterVersionAdmin(VersionAdminBase):
 
     @admin.action(description="Publish", permissions=["change"])
     def publish(self, request: HttpRequest, versions: QuerySet[AdapterVersion]) -> None:
-        self._take_step(request, versions, "publish", "Published.")
+        self._take_step(request, versions, AdapterVersion.publish, "Published.")
         for version in versions.filter(status=AdapterVersion.Status.PUBLISHED, template=""):
             messages.warning(request, f"{version} has no prompt: it chats freely. Its page here takes one.")
 
     @admin.action(description="Retire (answers under way finish)", permissions=["change"])
     def retire(self, request: HttpRequest, versions: QuerySet[AdapterVersion]) -> None:
-        self._take_step(request, versions, "retire", "Retired.")
+        self._take_step(request, versions, AdapterVersion.retire, "Retired.")
 
     @admin.action(description="Validate again", permissions=["change"])
     def validate_again(self, request: HttpRequest, versions: QuerySet[AdapterVersion]) -> None:
-        self._take_step(request, versions, "revalidate", "Sent to be validated again.")
+        self._take_step(request, versions, revalidate, "Sent to be validated again.")
 
     @admin.display(description="reasons")
     def all_reasons(self, version: AdapterVersion) -> SafeString | str:
@@ -243,11 +244,17 @@ class AdapterVersionAdmin(VersionAdminBase):
     def shown_examples(self, version: AdapterVersion) -> str:
         return "\n".join(json.dumps(example, ensure_ascii=False) for example in version.examples) or "none"
 
-    def _take_step(self, request: HttpRequest, versions: QuerySet[AdapterVersion], step: str, done: str) -> None:
+    def _take_step(
+        self,
+        request: HttpRequest,
+        versions: QuerySet[AdapterVersion],
+        step: Callable[[AdapterVersion], None],
+        done: str,
+    ) -> None:
         """Let each version take `step`, log it, and tell which could not and why."""
         for version in versions.select_related("adapter"):
             try:
-                getattr(version, step)()
+                step(version)
             except NotPossible as error:
                 messages.error(request, str(error))
             else:

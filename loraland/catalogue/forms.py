@@ -19,7 +19,6 @@ from loraland.catalogue.archive import ArchiveRefused, Contents, read_archive
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import refusal
 from loraland.catalogue.submission import Submission, submit
-from loraland.catalogue.tasks import LEFT_SECONDS
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples
 
 if TYPE_CHECKING:
@@ -249,7 +248,7 @@ class UploadForm(PromptForm):
     def _held(self) -> str:
         """The quarantine that this form names, if it is this person's, there yet, and no version's."""
         try:
-            user_id, token = signing.loads(self.data.get("held", ""), salt=HELD, max_age=LEFT_SECONDS)
+            user_id, token = signing.loads(self.data.get("held", ""), salt=HELD, max_age=store.LEFT_SECONDS)
         except (signing.BadSignature, TypeError, ValueError):
             return ""
         is_free = user_id == self.user_id and store.quarantined(token).is_dir()

@@ -187,26 +187,13 @@ class AdapterVersion(models.Model):
         except WireError:
             return  # awaiting_verdict still names this version, and the wire does not know its probe
 
-    def resubmit(self) -> None:
-        """Take the step again that was lost on the way: the examination of the files, or the proof."""
-        from loraland.catalogue.tasks import validate_version  # the task imports the models
-
-        if self.status == self.Status.LISTED:
-            self._change(status=self.Status.UPLOADED)
-        if self.status == self.Status.UPLOADED or not self.digest:
-            AdapterVersion.objects.filter(pk=self.pk, status=self.Status.UPLOADED).update(changed=timezone.now())
-            validate_version.delay(self.pk)
-        else:
-            self.probe()
-
-    def revalidate(self) -> None:
-        """Have the proof done again. A published version goes on answering meanwhile. Raises `NotPossible`."""
+    def reopen(self) -> None:
+        """Let its proof be asked for as if there had been none. Raises `NotPossible` when its files are gone."""
         if self.status == self.Status.REJECTED:
             if not self.digest or not store.kept(self.digest).exists():
                 raise NotPossible(f"The files of {self} were removed when it was rejected; upload them again.")
             self._change(status=self.Status.VALIDATING, reasons=[])
         self._change(num_proofs=0)
-        self.resubmit()
 
     def record_verdict(self, terminal: Terminal) -> None:
         """Take the outcome of a proof: ready (and published) or rejected. A verdict told twice changes nothing."""

@@ -32,6 +32,9 @@ FILES: Final = (CONFIG, WEIGHTS)
 CARD: Final = "card.toml"
 """What may lie beside them in quarantine, and goes no further."""
 
+LEFT_SECONDS: Final = 24 * 3600
+"""How old an upload must be before it counts as left behind."""
+
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _LOST: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EIO})

@@ -94,7 +94,7 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
         """Versions that need an examination or a worker's proof to go on.
 
         Those with a `probe_id` have been sent to the workers; when the wire no longer knows that id, and for those
-        without one, `resubmit` is due. Left out are versions made for another base than the one served now, and
+        without one, that step is due again. Left out are versions made for another base than the one served now, and
         those whose proof ended without a verdict until it is time to ask again.
         """
         status, now = VersionStatus, timezone.now()

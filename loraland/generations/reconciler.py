@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from inference.wire.contract import WireError
 from inference.wire.protocol import Failed, is_terminal
 from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.tasks import resubmit
 from loraland.generations.abandoned import Abandoned
 from loraland.generations.models import Generation
 from loraland.generations.recorder import pause, record
@@ -89,6 +90,6 @@ def _resubmit(version: AdapterVersion) -> None:
     why = "it is time" if version.proof_due else "what was sent before has been lost"
     logger.warning("Examining %s again: %s", version, why)
     try:
-        version.resubmit()
+        resubmit(version)
     finally:
         close_old_connections()

@@ -16,6 +16,7 @@ from inference.wire.protocol import Probe
 from loraland.catalogue import store
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.proofs import FIRST_PAUSE, LONGEST_PAUSE
+from loraland.catalogue.tasks import resubmit, revalidate
 from tests.loraland.adapter_files import write_adapter
 
 Examined = Callable[..., AdapterVersion]
@@ -36,7 +37,7 @@ def test_a_proof_that_says_nothing_of_the_adapter_is_asked_for_again_and_removes
     assert list(AdapterVersion.objects.awaiting_verdict()) == [], "it is not asked at once"
     pass_time(version)
     (due,) = AdapterVersion.objects.awaiting_verdict()
-    due.resubmit()
+    resubmit(due)
     assert [probe.adapter.digest for probe in probes] == [version.digest] * 2
     proven(due)
     assert (due.status, due.reasons, due.num_proofs) == (due.Status.PUBLISHED, [], 0)
@@ -57,7 +58,7 @@ def test_proofs_without_a_verdict_are_asked_for_ever_more_seldom(
         pauses.append((version.proof_due - before).total_seconds())
         pass_time(version)
         (version,) = AdapterVersion.objects.awaiting_verdict()
-        version.resubmit()
+        resubmit(version)
     assert pauses[0] == pytest.approx(FIRST_PAUSE.total_seconds(), abs=5)
     assert [round(later / earlier) for earlier, later in pairwise(pauses[:8])] == [2] * 7
     assert pauses[-1] == pytest.approx(LONGEST_PAUSE.total_seconds(), abs=5)
@@ -71,8 +72,8 @@ def test_of_two_that_ask_for_the_same_proof_one_does(
     version = refused(examined(write_adapter(tmp_path)), code="lost")
     pass_time(version)
     (one,), (other,) = AdapterVersion.objects.awaiting_verdict(), AdapterVersion.objects.awaiting_verdict()
-    one.resubmit()
-    other.resubmit()
+    resubmit(one)
+    resubmit(other)
     assert len(probes) == 2
     assert AdapterVersion.objects.get().probe_id == probes[-1].id
 
@@ -81,12 +82,12 @@ def test_a_published_version_that_could_not_be_proven_again_stays_and_is_asked_a
     examined: Examined, proven: Verdict, refused: Verdict, tmp_path: Path, probes: list[Probe]
 ) -> None:
     version = proven(examined(write_adapter(tmp_path)))
-    version.revalidate()
+    revalidate(version)
     refused(version, code="out_of_memory")
     assert version.status == version.Status.PUBLISHED
     pass_time(version)
     (due,) = AdapterVersion.objects.awaiting_verdict()
-    due.resubmit()
+    resubmit(due)
     assert proven(due).status == version.Status.PUBLISHED
     assert len(probes) == 3
 
@@ -95,7 +96,7 @@ def test_a_person_need_not_wait_for_the_next_proof(
     examined: Examined, refused: Verdict, tmp_path: Path, probes: list[Probe]
 ) -> None:
     version = refused(examined(write_adapter(tmp_path)), code="internal")
-    version.revalidate()
+    revalidate(version)
     assert (version.proof_due, version.num_proofs, len(probes)) == (None, 0, 2)
 
 
@@ -109,7 +110,7 @@ def test_files_that_only_the_worker_does_not_see_stay(
         pass_time(version)
         shutil.rmtree(adapter_store / version.digest)
         (version,) = AdapterVersion.objects.awaiting_verdict()
-        version.resubmit()
+        resubmit(version)
         assert refused(version, code="adapter_not_found").status == version.Status.REJECTED
 
 

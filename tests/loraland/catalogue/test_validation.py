@@ -23,7 +23,7 @@ from inference.wire.protocol import Finished, Probe, Stats
 from loraland import inference_client
 from loraland.catalogue import store
 from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
-from loraland.catalogue.tasks import validate_version
+from loraland.catalogue.tasks import resubmit, revalidate, validate_version
 from loraland.catalogue.validation import examine_upload
 from loraland.catalogue.versions import EXAMINATION_LEASE, MOST_EXAMINATIONS
 from tests.loraland.adapter_files import (
@@ -369,7 +369,7 @@ def test_a_refusal_of_the_worker_removes_the_files(
     assert version.reasons == ["Layer 3 does not load."]
     assert list(adapter_store.iterdir()) == []
     with pytest.raises(NotPossible, match="upload them again"):
-        version.revalidate()
+        revalidate(version)
 
 
 def test_a_rejected_digest_that_another_adapter_has_keeps_its_files(
@@ -392,7 +392,7 @@ def test_a_version_without_redis_waits_and_goes_on(
         patch.setattr(inference_client, "submit_probe", unreachable)
         version = examined(write_adapter(tmp_path))
     assert list(AdapterVersion.objects.awaiting_verdict()) == [version]
-    version.resubmit()
+    resubmit(version)
     assert [probe.id for probe in probes] == [version.probe_id]
     assert proven(version).status == version.Status.PUBLISHED
     assert list(AdapterVersion.objects.awaiting_verdict()) == []
@@ -408,7 +408,7 @@ def test_an_examination_that_was_lost_is_done_by_the_next(
     rows.update(status="validating", digest="", probe_id="", quarantine=token, changed=long_ago)
     (halted,) = AdapterVersion.objects.awaiting_verdict()
     monkeypatch.setattr(validate_version, "delay", validate_version)
-    halted.resubmit()
+    resubmit(halted)
     assert rows.get().digest == version.digest
 
 
@@ -487,11 +487,11 @@ def test_a_published_version_answers_on_while_it_is_proven_again(
     examined: Examined, proven: Verdict, refused: Verdict, tmp_path: Path
 ) -> None:
     version = proven(examined(write_adapter(tmp_path)))
-    version.revalidate()
+    revalidate(version)
     assert version.status == version.Status.PUBLISHED
     assert list(AdapterVersion.objects.awaiting_verdict()) == [version]
     assert proven(version, 2.0).status == version.Status.PUBLISHED
-    version.revalidate()
+    revalidate(version)
     assert refused(version).status == version.Status.REJECTED
     assert Adapter.objects.get().published is None
 
@@ -545,7 +545,7 @@ def test_a_listed_adapter_is_examined_and_proven_when_its_base_is_served(
     config.write_text(json.dumps(MISTRAL))
     monkeypatch.setattr(validate_version, "delay", validate_version)
     (version,) = AdapterVersion.objects.awaiting_verdict()
-    version.resubmit()
+    resubmit(version)
     version.refresh_from_db()
     assert proven(version).status == version.Status.PUBLISHED
     assert Adapter.objects.get().is_served
