@@ -23,10 +23,10 @@ from inference.engine.sampler import Draw, refusal
 from inference.scheduling.plan import Plan
 from inference.scheduling.sequence import Sequence, State
 from inference.scheduling.speculation import Speculation
+from inference.wire.capacity import Capacity
 from inference.wire.contract import Resume
 from inference.wire.failures import FailureCode
 from inference.wire.protocol import Event, Failed, Generate, Probe, Progress, QueueClass, Request, Stats
-from inference.wire.room import Room
 
 _NO_MEMORY: Final[tuple[FailureCode, str]] = (
     "out_of_memory",
@@ -59,7 +59,7 @@ class Engine:
         return bool(self._events or self._answers)
 
     @property
-    def room(self) -> Room:
+    def capacity(self) -> Capacity:
         """How many requests it would take now, a bounded look-ahead included."""
         return self.scheduler.capacity
 

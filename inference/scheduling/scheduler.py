@@ -27,8 +27,8 @@ from inference.scheduling.sequence import Sequence, State
 from inference.scheduling.slot_turns import Slots, SlotTurns
 from inference.scheduling.traffic import Traffic
 from inference.tile import TILE
+from inference.wire.capacity import Capacity
 from inference.wire.protocol import CLASSES
-from inference.wire.room import Room
 
 LOOK_AHEAD: Final = 8
 """Requests to hold beyond those that can run, so that adapters load while others decode."""
@@ -70,7 +70,7 @@ class Scheduler:
         self._admitted: list[Sequence] = []
 
     @property
-    def capacity(self) -> Room:
+    def capacity(self) -> Capacity:
         """How many more requests to accept now: those that could run, and a bounded look-ahead.
 
         Half of the slots' turns are kept for those whom fairness lets in beyond `total`.
@@ -82,7 +82,7 @@ class Scheduler:
         chats = [runner for runner in self.running if runner.is_chat]
         places = self._places(chats, [sequence for sequence in self.waiting if sequence.is_chat], num_free)
         chat = max(0, min(places, turns) - total)
-        return Room(total, chat, max(0, min(places + NEWCOMERS, NEWCOMERS, turns - total - chat)))
+        return Capacity(total, chat, max(0, min(places + NEWCOMERS, NEWCOMERS, turns - total - chat)))
 
     def _places(self, running: Collection[Sequence], waiting: Collection[Sequence], num_free: int) -> int:
         """Rows and look-ahead that `running` and `waiting` leave, with `num_free` blocks."""

@@ -63,7 +63,7 @@ class TrainingServer:
         try:
             training_queue.depart(self._redis, self._config.name)
         except RedisError as error:
-            log.warning("left without farewell server=%s error=%s", self._config.name, error)
+            log.warning("left without a word server=%s error=%s", self._config.name, error)
 
     def _turn(self) -> None:
         claim = training_queue.claim(self._redis, self._config.lease_seconds)

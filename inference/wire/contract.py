@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
+from inference.wire.capacity import Capacity
 from inference.wire.digits import whole
 from inference.wire.failures import FailureCode
 from inference.wire.protocol import (
@@ -26,7 +27,6 @@ from inference.wire.protocol import (
     Request,
     Terminal,
 )
-from inference.wire.room import Room
 
 SUSPECT_AFTER: Final = 2
 """A request is suspected once so many workers in a row ended before it had another token: it is then claimed alone."""
@@ -205,11 +205,11 @@ class Wire(Protocol):
         base: str,
         worker: str,
         fingerprint: str,
-        room: Room,
+        capacity: Capacity,
         lease_seconds: float,
-        held: Collection[str] = (),
+        present: Collection[str] = (),
     ) -> list[Claim]:
-        """Own as many requests as there is `room` for; its guests are of tenants that are not `held`.
+        """Own as many requests as there is `capacity` for; its newcomers are of tenants not yet `present`.
 
         Chat comes before evaluation, which is its turn after `EVALUATION_PATIENCE` chats; in a class those whose
         lease has ended before new ones; among these the tenant that has been served least, in order of arrival.

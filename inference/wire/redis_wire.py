@@ -17,6 +17,7 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import NoScriptError, RedisError
 
 from inference.wire import scripts as wire_scripts
+from inference.wire.capacity import Capacity
 from inference.wire.contract import (
     ALONE_ATTEMPTS,
     EVALUATION_PATIENCE,
@@ -52,7 +53,6 @@ from inference.wire.protocol import (
 from inference.wire.redis_finished import FINISHED, RECORDERS, FinishedReader
 from inference.wire.redis_messages import messages
 from inference.wire.redis_reader import LONGEST_BLOCK_MS, Reader, read_entries
-from inference.wire.room import Room
 
 STOPS: Final = "generation:stops"
 MAX_CONNECTIONS: Final = 64
@@ -149,7 +149,7 @@ class RedisWire:
             return []
         beats = await _answer(self._client.mget([heartbeat_key(base, name) for name in names]))
         # A worker of another version is of no use to this site: as good as not there.
-        return [beat for each in beats if each and (beat := _readable(each))]
+        return [heartbeat for text in beats if text and (heartbeat := _readable(text))]
 
     # the recorder
 
@@ -173,16 +173,16 @@ class RedisWire:
         base: str,
         worker: str,
         fingerprint: str,
-        room: Room,
+        capacity: Capacity,
         lease_seconds: float,
-        held: Collection[str] = (),
+        present: Collection[str] = (),
     ) -> list[Claim]:
         token = uuid.uuid4().hex
         args: list[str | int] = [worker, fingerprint, _ms(lease_seconds), token, SUSPECT_AFTER, ORPHAN_LEASES]
-        args += [EVALUATION_PATIENCE, room.total, room.chat, room.guests, self._weights, json.dumps(list(held))]
-        args += [ALONE_ATTEMPTS]
+        args += [EVALUATION_PATIENCE, capacity.total, capacity.chat, capacity.newcomers]
+        args += [self._weights, json.dumps(list(present)), ALONE_ATTEMPTS]
         taken = await _answer(self._claim([f"generation:fingerprints:{base}", *queue_keys(base)], args))
-        claims = [await self._open(each, token, fingerprint, lease_seconds) for each in taken]
+        claims = [await self._open(entry, token, fingerprint, lease_seconds) for entry in taken]
         return [claim for claim in claims if claim]
 
     async def _open(self, taken: list[Any], token: str, fingerprint: str, lease: float) -> Claim | None:

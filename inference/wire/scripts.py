@@ -132,19 +132,20 @@ CLAIM: Final = (
     + """
 -- KEYS: when each fingerprint was last alive; the queues of chat and of evaluation.
 -- ARGV: worker, fingerprint, lease in ms, token, strikes of a suspect, leases that an orphan waits, chats that
--- evaluation waits, then the room: total, chat, guests; then as JSON the weights of tenants, and the tenants that are
--- no guests; then how many more strikes a suspect has alone.
+-- evaluation waits, then the capacity: total, chat, newcomers; then as JSON the weights of tenants, and who of them is
+-- present; then how many more strikes a suspect has alone.
 -- Returns {id, request, attempts, outcome, length, queue} of each: the outcome is '' to serve it, 'alone' to serve it
 -- beside nothing else, or how it ends.
 local worker, fingerprint, lease, token = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local patience, total, chats, guests = tonumber(ARGV[7]), tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local patience, total = tonumber(ARGV[7]), tonumber(ARGV[8])
+local chats, newcomers = tonumber(ARGV[9]), tonumber(ARGV[10])
 local weights, chat, evaluation = cjson.decode(ARGV[11]), KEYS[2], KEYS[3]
-local time, taken, held, num_held = now(), {}, {}, 0
+local time, taken, present, num_present = now(), {}, {}, 0
 
-local function hold(tenant)
-  if not held[tenant] then held[tenant], num_held = true, num_held + 1 end
+local function note(tenant)
+  if not present[tenant] then present[tenant], num_present = true, num_present + 1 end
 end
-for _, tenant in ipairs(cjson.decode(ARGV[12])) do hold(tenant) end
+for _, tenant in ipairs(cjson.decode(ARGV[12])) do note(tenant) end
 
 local function take(queue, id, outcome)
   local claim = claim_of(id)
@@ -157,7 +158,7 @@ local function take(queue, id, outcome)
   local attempts, request = redis.call('HINCRBY', claim, 'attempts', 1), redis.call('HGET', claim, 'request')
   redis.call('ZADD', line_of(queue), time + lease, id)
   taken[#taken + 1] = {id, request, attempts, outcome, redis.call('XLEN', stream_of(id)), queue}
-  if queue == chat then hold(tenant) end
+  if queue == chat then note(tenant) end
 end
 
 local function outcome_of(id, deadline)
@@ -181,7 +182,7 @@ for _, queue in ipairs({chat, evaluation}) do
     elseif outcome ~= 'other' then take(queue, ended[i], outcome) end
   end
 end
-if suspects[1] and total + chats + guests > 0 then
+if suspects[1] and total + chats + newcomers > 0 then
   take(suspects[1][1], suspects[1][2], 'alone')
   return taken
 end
@@ -204,15 +205,15 @@ for turn = 1, total + chats do
   passed = queue == chat and other and passed + 1 or 0
 end
 
-local function welcome(tenant, id)
-  if guests == 0 or held[tenant] then return end
+local function admit(tenant, id)
+  if newcomers == 0 or present[tenant] then return end
   take(chat, id, '')
-  guests = guests - 1
+  newcomers = newcomers - 1
 end
-if guests > 0 then
-  for _, id in ipairs(expired[chat]) do welcome(redis.call('HGET', claim_of(id), 'tenant') or '', id) end
-  for _, each in ipairs(redis.call('ZRANGE', tenants_of(chat), 0, num_held + guests)) do
-    welcome(tenant_of(each), first_of(chat, tenant_of(each)))
+if newcomers > 0 then
+  for _, id in ipairs(expired[chat]) do admit(redis.call('HGET', claim_of(id), 'tenant') or '', id) end
+  for _, seat in ipairs(redis.call('ZRANGE', tenants_of(chat), 0, num_present + newcomers)) do
+    admit(tenant_of(seat), first_of(chat, tenant_of(seat)))
   end
 end
 if #taken > 0 then redis.call('HSET', turns_of(chat), 'passed', passed) remember(chat) end

@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
+from inference.wire.capacity import Capacity
 from inference.wire.contract import Resume
 from inference.wire.protocol import Event, QueueClass, Request
-from inference.wire.room import Room
 
 RESIDENCY_SECONDS: Final = 0.5
 """How often a busy engine is asked what it holds; asking at every step would cost more than it tells. One that has
@@ -38,7 +38,7 @@ class SteppedEngine(Protocol):
     def has_work(self) -> bool: ...
 
     @property
-    def room(self) -> Room: ...
+    def capacity(self) -> Capacity: ...
 
     def add(self, request: Request, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None: ...
 
@@ -61,7 +61,7 @@ class Report:
     """
 
     events: tuple[Event, ...]
-    room: Room
+    capacity: Capacity
     handled: int
     fingerprint: str
     residency: Mapping[str, Any]
@@ -168,7 +168,7 @@ class DeviceThread:
     def _report(self, engine: SteppedEngine, events: list[Event]) -> None:
         if not engine.has_work or time.monotonic() - self._asked > RESIDENCY_SECONDS:
             self._residency, self._asked = asdict(engine.residency()), time.monotonic()
-        report = Report(tuple(events), engine.room, self._handled, engine.fingerprint, self._residency)
+        report = Report(tuple(events), engine.capacity, self._handled, engine.fingerprint, self._residency)
         self._tell(self._on_report, report)
 
     def _tell(self, callback: Callable[[Any], None], news: Any) -> None:

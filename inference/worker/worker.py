@@ -14,11 +14,11 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
+from inference.wire.capacity import Capacity
 from inference.wire.contract import Claim, Receipt, Wire, WireError, Write, tenant_of
 from inference.wire.protocol import Failed, Finished, Heartbeat, Progress
-from inference.wire.room import Room
 from inference.worker.device_thread import DeviceThread, Report, SteppedEngine
-from inference.worker.patience import Patience
+from inference.worker.retry import Retry
 from inference.worker.running import Running
 
 HEARTBEAT_SECONDS: Final = 2.0
@@ -29,7 +29,7 @@ COALESCED_ROWS: Final = 8
 LONGEST_COALESCE: Final = 0.1
 POLL_SECONDS: Final = 1.0
 """How often the queue is looked at when nobody says that something arrived: leases end without a word."""
-FAREWELL_SECONDS: Final = 3.0
+SHUTDOWN_SECONDS: Final = 3.0
 CANCEL_SECONDS: Final = 0.5
 
 log = logging.getLogger(__name__)
@@ -65,19 +65,19 @@ class Worker:
         self._urgent = asyncio.Event()
         self._beat_now = asyncio.Event()
         self._renewed = time.monotonic()
-        self._patience = Patience(config.name)
+        self._retry = Retry(config.name)
 
     async def run(self) -> int:
         """Serve; returns 0 after `close`, 1 when the device or the worker itself failed."""
         self._device.start()
-        tasks = [asyncio.create_task(each()) for each in self._duties()]
+        tasks = [asyncio.create_task(duty()) for duty in self._duties()]
         ending = asyncio.create_task(self._ending.wait())
         done, _ = await asyncio.wait([ending, *tasks], return_when=asyncio.FIRST_COMPLETED)
         await _cancel({ending, *tasks})
         for task in done - {ending}:
             self._crash = self._crash or task.exception()
         self._device.close()
-        await self._say_farewell()
+        await self._shut_down()
         if self._crash:
             log.error("crashed worker=%s error=%r", self._config.name, self._crash, exc_info=self._crash)
         return 1 if self._crash else 0
@@ -93,14 +93,14 @@ class Worker:
             self._flush,
             self._renew,
             lambda: self._device.watch(self._config.stall_seconds),
-            self._hear_stops,
-            self._hear_arrivals,
+            self._follow_stops,
+            self._follow_arrivals,
         ]
 
     # what the device says
 
     def _on_report(self, report: Report) -> None:
-        had_room, self._report = self._room(), report
+        had, self._report = self._capacity(), report
         for event in report.events:
             running = self._running.get(event.id)
             # Words of an earlier life of the same id, or of one that is no longer ours, are not written.
@@ -116,21 +116,21 @@ class Worker:
             log.info("ready worker=%s fingerprint=%s", self._config.name, report.fingerprint)
             self._loaded.set()
             self._beat_now.set()
-        if self._room().exceeds(had_room):
+        if self._capacity().exceeds(had):
             self._arrived.set()
 
     def _on_crash(self, error: BaseException) -> None:
         self._crash = error
         self._ending.set()
 
-    def _room(self) -> Room:
+    def _capacity(self) -> Capacity:
         """How many requests the engine would take, less those sent to it since it said so; none beside a suspect."""
         if self._report is None or any(running.is_alone for running in self._running.values()):
-            return Room()
+            return Capacity()
         handled = self._report.handled
-        return self._report.room.less(sum(running.ticket > handled for running in self._running.values()))
+        return self._report.capacity.less(sum(running.ticket > handled for running in self._running.values()))
 
-    def _held(self) -> set[str]:
+    def _present(self) -> set[str]:
         """The tenants that have a chat here."""
         claims = (running.claim for running in self._running.values())
         return {tenant_of(claim.request) for claim in claims if claim.queue_class == "chat"}
@@ -143,20 +143,20 @@ class Worker:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._arrived.wait(), POLL_SECONDS)
             self._arrived.clear()
-            await self._patience.do(self._claim_room)
+            await self._retry.attempt(self._claim_all)
 
-    async def _claim_room(self) -> None:
+    async def _claim_all(self) -> None:
         """Claim until the engine or the queue has no more. Own leases come first: they may just have ended."""
         if time.monotonic() - self._renewed > self._config.lease_seconds / 2:
             await self._renew_all()
         config, claimed = self._config, True
-        while claimed and (room := self._room()):
+        while claimed and (capacity := self._capacity()):
             claims = await self._wire.claim(
-                config.base, config.name, self._fingerprint(), room, config.lease_seconds, self._held()
+                config.base, config.name, self._fingerprint(), capacity, config.lease_seconds, self._present()
             )
             for claim in claims:
                 await self._begin_alone(claim) if claim.is_alone else self._begin(claim)
-            claimed = 0 < room.total <= len(claims)
+            claimed = 0 < capacity.total <= len(claims)
 
     async def _begin_alone(self, claim: Claim) -> None:
         """Run a suspect, and let others go on with all that runs here, so that nobody else is at fault.
@@ -177,7 +177,7 @@ class Worker:
     def _begin(self, claim: Claim) -> None:
         if claim.id in self._running:
             self._device.abort(claim.id)
-        is_newcomer = claim.queue_class == "chat" and tenant_of(claim.request) not in self._held()
+        is_newcomer = claim.queue_class == "chat" and tenant_of(claim.request) not in self._present()
         ticket = self._device.add(claim.request, claim.resumed, claim.queue_class, is_newcomer)
         running = Running(claim, ticket)
         self._running[claim.id] = running
@@ -189,29 +189,29 @@ class Worker:
 
     async def _renew(self) -> None:
         while True:
-            if await self._patience.do(self._renew_all):
+            if await self._retry.attempt(self._renew_all):
                 await asyncio.sleep(self._config.lease_seconds / 3)
 
     async def _renew_all(self) -> None:
         for running in list(self._running.values()):
-            self._heed(running, await self._wire.renew(running.claim))
+            self._apply(running, await self._wire.renew(running.claim))
         self._renewed = time.monotonic()
 
     async def _flush(self) -> None:
         """Write what has gathered: what is urgent at once, all else together when its moment is over."""
         while True:
             await self._dirty.wait()
-            end = time.monotonic() + self._moment()
+            end = time.monotonic() + self._coalesce_seconds()
             while (left := end - time.monotonic()) > 0:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._urgent.wait(), left)
                     self._urgent.clear()
-                    await self._patience.do(lambda: self._write(only_urgent=True))
+                    await self._retry.attempt(lambda: self._write(only_urgent=True))
             self._dirty.clear()
-            if not await self._patience.do(self._write):
+            if not await self._retry.attempt(self._write):
                 self._dirty.set()
 
-    def _moment(self) -> float:
+    def _coalesce_seconds(self) -> float:
         """Seconds in which words gather. With many readers each piece costs more than it is worth to any of them."""
         return min(COALESCE_SECONDS * max(1.0, len(self._running) / COALESCED_ROWS), LONGEST_COALESCE)
 
@@ -220,19 +220,19 @@ class Worker:
         offered = [(running, write) for running in due if (write := running.write())]
         receipts = await self._wire.append_all([write for _, write in offered])
         for (running, write), receipt in zip(offered, receipts, strict=True):
-            self._heed(running, receipt)
+            self._apply(running, receipt)
             if receipt and self._running.get(running.claim.id) is running:
-                self._accompany(running, write)
+                self._let_others_in(running, write)
                 running.settle(receipt)
-                await self._conclude(running)
+                await self._settle(running)
 
-    def _accompany(self, running: Running, write: Write) -> None:
+    def _let_others_in(self, running: Running, write: Write) -> None:
         """Let others in again beside a suspect that has grown or ended."""
         if running.is_alone and (write.has_tokens or write.terminal):
             running.is_alone = False
             self._arrived.set()
 
-    async def _conclude(self, running: Running) -> None:
+    async def _settle(self, running: Running) -> None:
         """Forget what is over; go back for what the wire has lost."""
         if running.is_over:
             self._forget(running)
@@ -244,8 +244,8 @@ class Worker:
         elif running.has_more:
             self._dirty.set()
 
-    def _heed(self, running: Running, receipt: Receipt) -> None:
-        """Obey what a receipt says beside its length: the claim is lost, or a reader asked to stop."""
+    def _apply(self, running: Running, receipt: Receipt) -> None:
+        """Do what a receipt says beside its length: the claim is lost, or a reader asked to stop."""
         id = running.claim.id
         if self._running.get(id) is not running:
             return
@@ -266,17 +266,17 @@ class Worker:
             running.is_stopping = True
             self._device.stop(id)
 
-    async def _hear_stops(self) -> None:
+    async def _follow_stops(self) -> None:
         async for id in self._wire.stops():
             self._stop(id)
 
-    async def _hear_arrivals(self) -> None:
+    async def _follow_arrivals(self) -> None:
         async for _ in self._wire.arrivals(self._config.base):
             self._arrived.set()
 
     async def _beat(self) -> None:
         while True:
-            await self._patience.do(lambda: self._wire.beat(self._heartbeat(), HEARTBEAT_TTL))
+            await self._retry.attempt(lambda: self._wire.beat(self._heartbeat(), HEARTBEAT_TTL))
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._beat_now.wait(), HEARTBEAT_SECONDS)
             self._beat_now.clear()
@@ -295,20 +295,20 @@ class Worker:
     def _fingerprint(self) -> str:
         return self._report.fingerprint if self._report else ""
 
-    async def _say_farewell(self) -> None:
+    async def _shut_down(self) -> None:
         """Write what is known and give the rest back. A crash counts as an attempt of all that was running.
 
         When the wire is away nothing can be given back: the leases end by themselves.
         """
         try:
-            async with asyncio.timeout(FAREWELL_SECONDS):
+            async with asyncio.timeout(SHUTDOWN_SECONDS):
                 await self._write()
                 for running in list(self._running.values()):
                     await self._wire.release(running.claim, crashed=self._crash is not None)
                 await self._wire.depart(self._config.base, self._config.name)
         except (WireError, TimeoutError) as error:
             log.warning(
-                "left without farewell worker=%s running=%d error=%r", self._config.name, len(self._running), error
+                "left without a word worker=%s running=%d error=%r", self._config.name, len(self._running), error
             )
         log.info("left worker=%s released=%d", self._config.name, len(self._running))
 

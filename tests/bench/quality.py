@@ -107,7 +107,7 @@ def _answers(engine: Engine, recipe: Recipe, digest: str, rows: Sequence[Row]) -
     ][::-1]
     texts = [""] * len(rows)
     while waiting or engine.has_work:
-        while waiting and engine.room:
+        while waiting and engine.capacity:
             engine.add(waiting.pop())
         for event in engine.step():
             if isinstance(event, Failed):

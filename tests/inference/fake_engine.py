@@ -8,9 +8,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+from inference.wire.capacity import Capacity
 from inference.wire.contract import Resume
 from inference.wire.protocol import Delta, Event, Finished, Generate, Probe, QueueClass, Stats
-from inference.wire.room import Room
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class FakeResidency:
 class FakeEngine:
     """Decodes all its requests together, `step_seconds` a step. A prompt of "explode" raises in its first step."""
 
-    def __init__(self, fingerprint: str = "fake", room: int = 8, step_seconds: float = 0.001) -> None:
+    def __init__(self, fingerprint: str = "fake", capacity: int = 8, step_seconds: float = 0.001) -> None:
         self.fingerprint = fingerprint
-        self._room = room
+        self._capacity = capacity
         self._step_seconds = step_seconds
         self._running: dict[str, tuple[Generate | Probe, int]] = {}
         self._stopped: set[str] = set()
@@ -35,8 +35,8 @@ class FakeEngine:
         return bool(self._running)
 
     @property
-    def room(self) -> Room:
-        return Room(self._room - len(self._running))
+    def capacity(self) -> Capacity:
+        return Capacity(self._capacity - len(self._running))
 
     def add(self, request: Generate | Probe, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None:
         assert request.id not in self._running, f"request {request.id} is here already"

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 
+from inference.wire.capacity import Capacity
 from inference.wire.contract import Claim, Wire
 from inference.wire.protocol import Delta, Event, Finished, Generate, Heartbeat, Probe, Stats, is_terminal
-from inference.wire.room import Room
 
 Script = Callable[[Generate | Probe], Sequence[Event]]
 FINGERPRINT = "scripted-1"
@@ -54,7 +54,7 @@ class ScriptedWorker:
 
     async def step(self) -> bool:
         """Answer what waits now; False when nothing did."""
-        claims = await self._wire.claim(self._base, "scripted", FINGERPRINT, Room(64), 30)
+        claims = await self._wire.claim(self._base, "scripted", FINGERPRINT, Capacity(64), 30)
         await asyncio.gather(*map(self._answer, claims))
         return bool(claims)
 

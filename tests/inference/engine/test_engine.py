@@ -228,7 +228,7 @@ def test_more_adapters_than_slots_is_normal_traffic(engine: Engine) -> None:
     requests = [ask(f"{n}", f"p{n}", f"adapter-{n * 5 % 9}", max_tokens=5 + n % 9) for n in range(60)]
     waiting, records, passed = list(requests), Records(), []
     while waiting or engine.has_work:
-        while waiting and engine.room.total:
+        while waiting and engine.capacity.total:
             engine.add(waiting.pop(0))
         records.take(engine.step())
         passed += [each.num_passed for each in engine.scheduler.waiting]
@@ -239,13 +239,13 @@ def test_more_adapters_than_slots_is_normal_traffic(engine: Engine) -> None:
 
 
 def test_room_shrinks_and_comes_back(engine: Engine) -> None:
-    room, count = engine.room, 0
-    while engine.room.total:
+    capacity, count = engine.capacity, 0
+    while engine.capacity.total:
         engine.add(ask(f"{count}"))
         count += 1
     assert count == 8 + LOOK_AHEAD
     drain(engine)
-    assert engine.room == room
+    assert engine.capacity == capacity
 
 
 @pytest.mark.parametrize(

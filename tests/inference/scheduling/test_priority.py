@@ -13,10 +13,10 @@ from inference.scheduling.plan import Plan
 from inference.scheduling.priority import MAX_DISPLACED
 from inference.scheduling.scheduler import LOOK_AHEAD, NEWCOMERS, Scheduler
 from inference.scheduling.sequence import Sequence, State
+from inference.wire.capacity import Capacity
 from inference.wire.contract import EVALUATION_PATIENCE
 from inference.wire.fairness import ENTRY_COST, INPUT_COST, OUTPUT_COST
 from inference.wire.protocol import QueueClass
-from inference.wire.room import Room
 from tests.inference.scheduling.test_scheduler import CountingSlots, step
 
 
@@ -221,7 +221,7 @@ def test_capacity_for_chat_does_not_see_evaluation():
     for _ in range(4 + LOOK_AHEAD):
         house.add("e", limit=50, queue_class="evaluation")
     house.step()
-    assert house.scheduler.capacity == Room(0, 4 + LOOK_AHEAD, NEWCOMERS)
+    assert house.scheduler.capacity == Capacity(0, 4 + LOOK_AHEAD, NEWCOMERS)
 
 
 def test_a_flood_leaves_capacity_for_newcomers_and_they_are_bounded():
@@ -229,7 +229,7 @@ def test_a_flood_leaves_capacity_for_newcomers_and_they_are_bounded():
     for _ in range(4 + LOOK_AHEAD):
         house.add("flood", limit=50)
     house.step()
-    assert house.scheduler.capacity == Room(0, 0, NEWCOMERS)
+    assert house.scheduler.capacity == Capacity(0, 0, NEWCOMERS)
     number = 0
     while house.scheduler.capacity:
         house.add(f"newcomer-{number}", limit=50)
@@ -259,8 +259,8 @@ def test_of_those_who_read_the_oldest_is_never_put_off():
 
 @pytest.mark.parametrize("taken", range(9))
 def test_capacity_is_taken_from_the_widest_kind_first(taken):
-    left = Room(3, 2, 4).less(taken)
-    assert (left.total, left.chat, left.guests) == (
+    left = Capacity(3, 2, 4).less(taken)
+    assert (left.total, left.chat, left.newcomers) == (
         max(0, 3 - taken),
         min(2, max(0, 5 - taken)),
         min(4, max(0, 9 - taken)),

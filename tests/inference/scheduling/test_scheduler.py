@@ -10,7 +10,7 @@ from inference.scheduling.scheduler import LOOK_AHEAD, NEWCOMERS, Scheduler
 from inference.scheduling.sequence import Sequence, State
 from inference.scheduling.slot_turns import PATIENCE
 from inference.tile import TILE
-from inference.wire.room import Room
+from inference.wire.capacity import Capacity
 
 
 class CountingSlots:
@@ -260,13 +260,13 @@ def test_with_more_adapters_than_slots_nobody_waits_for_more_than_four_slot_turn
 
 def test_capacity_is_bounded_by_rows_look_ahead_and_slots() -> None:
     scheduler = make(max_rows=4, num_slots=16)
-    assert scheduler.capacity == Room(4 + LOOK_AHEAD, 0, NEWCOMERS)
+    assert scheduler.capacity == Capacity(4 + LOOK_AHEAD, 0, NEWCOMERS)
     add(scheduler, "a")
     assert scheduler.capacity.total == 4 + LOOK_AHEAD - 1
     step(scheduler)
     assert scheduler.capacity.total == 4 + LOOK_AHEAD - 1
     few = make(max_rows=64, num_slots=1, num_blocks=1000)
-    assert few.capacity.total + few.capacity.chat + few.capacity.guests == PATIENCE
+    assert few.capacity.total + few.capacity.chat + few.capacity.newcomers == PATIENCE
     for name in "ABCD":
         add(few, name, digest=name)
     assert not few.capacity

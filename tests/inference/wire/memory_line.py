@@ -116,12 +116,12 @@ class MemoryLine(dict[str, Waiting]):
         self._passed[base] = 0
         return others[0]
 
-    def guests(self, base: str, fingerprint: str, lease: float, hosts: Collection[str]) -> list[Waiting]:
-        """The first chat of each tenant that is not among `hosts`."""
-        guests: dict[str, Waiting] = {}
+    def newcomers(self, base: str, fingerprint: str, lease: float, present: Collection[str]) -> list[Waiting]:
+        """The first chat of each tenant that is not yet `present`."""
+        firsts: dict[str, Waiting] = {}
         for waiting in self._free(base, "chat", fingerprint, lease):
-            guests.setdefault(tenant_of(waiting.request), waiting)
-        return [waiting for tenant, waiting in guests.items() if tenant not in hosts]
+            firsts.setdefault(tenant_of(waiting.request), waiting)
+        return [waiting for tenant, waiting in firsts.items() if tenant not in present]
 
     def _free(self, base: str, queue_class: QueueClass, fingerprint: str, lease: float) -> list[Waiting]:
         return [each for each in self.of(base, queue_class) if not self._outcome(each, fingerprint, lease)]

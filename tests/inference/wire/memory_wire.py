@@ -11,6 +11,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from inference.wire.capacity import Capacity
 from inference.wire.contract import (
     RETRY_MS,
     Claim,
@@ -37,7 +38,6 @@ from inference.wire.protocol import (
     Terminal,
     is_terminal,
 )
-from inference.wire.room import Room
 from tests.inference.wire.memory_line import MemoryLine, Waiting
 
 
@@ -168,25 +168,25 @@ class MemoryWire:
         base: str,
         worker: str,
         fingerprint: str,
-        room: Room,
+        capacity: Capacity,
         lease_seconds: float,
-        held: Collection[str] = (),
+        present: Collection[str] = (),
     ) -> list[Claim]:
         for waiting, outcome in self._requests.unanswerable(base, fingerprint, lease_seconds):
             claim = self._take(waiting, fingerprint, lease_seconds)
             await self.finish(claim, terminal_of(claim.id, outcome))
         suspect = self._requests.suspect(base, fingerprint, lease_seconds)
-        if suspect and room:
+        if suspect and capacity:
             return [replace(self._take(suspect, fingerprint, lease_seconds), is_alone=True)]
         claims: list[Claim] = []
-        for turn in range(room.total + room.chat):
-            first = self._requests.next(base, fingerprint, lease_seconds, is_chat_only=turn >= room.total)
+        for turn in range(capacity.total + capacity.chat):
+            first = self._requests.next(base, fingerprint, lease_seconds, is_chat_only=turn >= capacity.total)
             if first is None:
                 break
             claims.append(self._take(first, fingerprint, lease_seconds))
-        hosts = {*held, *(tenant_of(claim.request) for claim in claims if claim.queue_class == "chat")}
-        for guest in self._requests.guests(base, fingerprint, lease_seconds, hosts)[: room.guests]:
-            claims.append(self._take(guest, fingerprint, lease_seconds))
+        present = {*present, *(tenant_of(claim.request) for claim in claims if claim.queue_class == "chat")}
+        for first in self._requests.newcomers(base, fingerprint, lease_seconds, present)[: capacity.newcomers]:
+            claims.append(self._take(first, fingerprint, lease_seconds))
         return claims
 
     def _take(self, waiting: Waiting, fingerprint: str, lease: float) -> Claim:

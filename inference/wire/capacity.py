@@ -1,0 +1,29 @@
+"""How many more requests a worker would accept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """`total` requests of any class; then `chat` more of class chat, which may displace evaluation; then
+    `newcomers` more of class chat, one of each tenant that has none here, so that nobody's long queue hides another's
+    first.
+    """
+
+    total: int = 0
+    chat: int = 0
+    newcomers: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.total or self.chat or self.newcomers)
+
+    def exceeds(self, other: Capacity) -> bool:
+        """Whether there is more of some kind than in `other`."""
+        return self.total > other.total or self.chat > other.chat or self.newcomers > other.newcomers
+
+    def less(self, taken: int) -> Capacity:
+        """What is left after `taken` requests."""
+        total, chat = max(0, self.total - taken), max(0, self.chat - max(0, taken - self.total))
+        return Capacity(total, chat, max(0, self.newcomers - max(0, taken - self.total - self.chat)))
