@@ -34,6 +34,7 @@ AT_RUN_TIME: dict[str, int] = {}
 """How many expressions of a module are made at run time, where no test can see them."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", RUN_AWAY)
 def test_the_measure_finds_what_runs_away(which: str) -> None:
     assert worst_growth(*RUN_AWAY[which])[0] > MOST_GROWTH
@@ -44,12 +45,14 @@ def test_the_measure_lets_pass_what_is_sound(which: str) -> None:
     assert worst_growth(*SOUND[which])[0] <= MOST_GROWTH
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("found", [each for each in FOUND if each.pattern is not None], ids=lambda each: each.place)
 def test_the_work_of_an_expression_grows_no_faster_than_its_text(found: Found) -> None:
     growth, text = worst_growth(found.pattern, found.flags, found.is_anchored)
     assert growth <= MOST_GROWTH, f"{found.place}: {found.pattern!r} backtracks on {text}"
 
 
+@pytest.mark.slow
 def test_an_expression_made_at_run_time_is_known_by_name() -> None:
     made = [found.place.rpartition(":")[0] for found in FOUND if found.pattern is None]
     assert {place: made.count(place) for place in made} == AT_RUN_TIME

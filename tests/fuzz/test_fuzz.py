@@ -30,6 +30,7 @@ def test_what_was_found_before_is_refused_or_taken(target: str, name: str) -> No
     TARGETS[target](CORPUS[target][name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(data=st.data())

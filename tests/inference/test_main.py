@@ -33,6 +33,7 @@ def test_a_bad_variable_ends_it_with_a_sentence(tmp_path):
     assert "DTYPE=float8 is not known; choose bfloat16, float16 or float32" in said
 
 
+@pytest.mark.slow
 def test_a_missing_model_ends_it_for_the_process_manager_to_see(tmp_path, redis_server: RedisServer):
     process = start(tmp_path, REDIS_URL=redis_server.url, BASE_MODEL=str(tmp_path / "nothing"))
     _, said = process.communicate(timeout=120)

@@ -11,7 +11,11 @@ import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
+from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.models import ContentType
 from django.db import connections
+from django.db.models import Model
+from django.db.models.signals import post_migrate
 from django.utils import timezone
 
 from inference.wire.contract import Wire
@@ -19,6 +23,26 @@ from loraland import inference_client
 from loraland.catalogue.models import Adapter, AdapterVersion
 from tests.loraland.adapter_files import SMOLLM2
 from tests.loraland.scripted_worker import Script, ScriptedWorker, echo
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_permissions() -> None:
+    """Permissions are made by `grant`: Django would make all of them anew whenever the tables are emptied, after every
+    test that commits, and that takes longer than most of these."""
+    post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
+
+
+@pytest.fixture
+def grant(db: None) -> Callable[..., None]:
+    """`grant(user, Adapter, "view", "change")` gives a member of staff these permissions."""
+
+    def give(user: User, model: type[Model], *verbs: str) -> None:
+        kind = ContentType.objects.get_for_model(model)
+        for verb in verbs:
+            codename = f"{verb}_{model._meta.model_name}"
+            user.user_permissions.add(Permission.objects.get_or_create(codename=codename, content_type=kind)[0])
+
+    return give
 
 
 @pytest_asyncio.fixture

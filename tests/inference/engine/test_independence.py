@@ -19,6 +19,8 @@ from inference.wire.protocol import AdapterRef, Generate, Probe, Sampling
 from tests.inference.conftest import make_adapter, make_model
 from tests.inference.engines import VOCAB, Record, Records, assert_nothing_held, drain, make_config, make_tokenizer
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "a prompt of more than two tiles, so that chunks and tiles of it can be told apart: yes"
 LENGTH = 40
 

@@ -56,6 +56,7 @@ def test_a_program_that_computes_has_set_all_before_it_loads_torch(command: list
     assert {name: found.get(name) for name in SETTINGS} == SETTINGS
 
 
+@pytest.mark.slow
 def test_waiting_threads_of_openmp_read_what_was_set() -> None:
     """Another OpenMP than GNU's, as torch has on a Mac, knows none of it."""
     environ = without_settings() | {"OMP_DISPLAY_ENV": "verbose"}

@@ -139,6 +139,7 @@ def test_turns_that_passed_while_it_ran_do_not_hurry_others_when_it_waits_again(
     assert (late.state, begun.state) == (State.RUNNING, State.WAITING)
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 @given(
     st.lists(st.tuples(takeovers, st.sampled_from([0, 0, 0, 1, 2])), min_size=4, max_size=20),

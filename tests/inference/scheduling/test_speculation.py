@@ -182,6 +182,7 @@ def test_a_row_behind_a_draft_is_chosen_as_if_the_draft_had_been_said(make: Make
     drain(engine)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "sampling",
     [

@@ -34,6 +34,8 @@ from inference.training.qlora import (
 )
 from inference.training.run import Cancelled, Job
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[3]
 CPU = torch.device("cpu")
 RECIPE = with_qlora(load_recipe("tweet_emotion"))

@@ -19,6 +19,8 @@ from inference.wire.redis_wire import RedisWire
 from tests.inference.fake_engine import text_of
 from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[3]
 LEASE = 1.0
 Start = Callable[..., subprocess.Popen]

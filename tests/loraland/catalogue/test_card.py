@@ -40,6 +40,7 @@ def test_dots_in_a_text_are_welcome(tmp_path: Path) -> None:
     assert read_card(card(tmp_path, f'name = "A"\ndescription = """{dots}"""')).description == dots
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_card_full_of_the_longest_keys_is_read_in_one_go(tmp_path: Path) -> None:
     key = ".a" * (MAX_DOTS - 1) + " = 1\n"

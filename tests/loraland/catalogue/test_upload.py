@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 from django.urls import reverse
@@ -37,12 +37,11 @@ def _site(adapter_store: Path, probes: list[Probe], monkeypatch: pytest.MonkeyPa
 
 
 @pytest.fixture
-def owner(db: None, client: Client) -> Client:
+def owner(db: None, client: Client, grant: Callable[..., None]) -> Client:
     """A member of staff who may upload and look, but not change."""
     user = User.objects.create_user("owner", is_staff=True)
-    user.user_permissions.add(
-        *Permission.objects.filter(codename__in=["add_adapterversion", "view_adapterversion", "view_adapter"])
-    )
+    grant(user, AdapterVersion, "add", "view")
+    grant(user, Adapter, "view")
     client.force_login(user)
     return client
 
@@ -360,9 +359,9 @@ def test_the_same_weights_under_another_name_are_told_of(owner: Client) -> None:
 
 
 @pytest.fixture
-def mender(owner: Client) -> Client:
+def mender(owner: Client, grant: Callable[..., None]) -> Client:
     """The owner, who may change what is there."""
-    User.objects.get(username="owner").user_permissions.add(Permission.objects.get(codename="change_adapterversion"))
+    grant(User.objects.get(username="owner"), AdapterVersion, "change")
     return owner
 
 

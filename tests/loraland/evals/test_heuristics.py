@@ -22,6 +22,7 @@ def test_similarity_is_one_for_copies_and_nothing_for_strangers() -> None:
     assert heuristics([Row({"text": "the same words"}, "others")] * 3)["similarity_mean"] == 0.0
 
 
+@pytest.mark.slow
 def test_similarity_is_taken_on_the_beginnings_of_long_texts(monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = []
     monkeypatch.setattr("loraland.evals.heuristics.rouge_l", lambda *texts: lengths.append(texts) or rouge_l("a", "a"))

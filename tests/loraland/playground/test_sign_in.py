@@ -160,6 +160,7 @@ def test_who_waits_as_long_as_was_said_may_try_again(ada, clock):
     assert attempt(password=PASSWORD).status_code == 302
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 def test_attempts_at_one_time_are_counted_one_by_one(ada, hashed):
     codes = in_parallel(lambda at: attempt(address=f"192.0.2.{at}").status_code, 30)
@@ -207,6 +208,7 @@ def in_parallel(function: Callable[[int], Any], count: int) -> list[Any]:
         return list(threads.map(alone, range(count)))
 
 
+@pytest.mark.slow
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("known", [True, False])
 def test_thirty_attempts_at_one_time_hash_two_passwords_at_once(known, hashed, monkeypatch):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
+from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
@@ -159,7 +159,7 @@ def test_what_is_written_is_shown_as_the_first_row_would_be_learnt(owner: Client
 
 
 @pytest.mark.parametrize("path", ["add/?data={data}", "{pk}/change/", "{pk}/progress/"])
-def test_only_staff_with_the_permission_may_look(plan: Plan, path: str) -> None:
+def test_only_staff_with_the_permission_may_look(plan: Plan, path: str, grant: Callable[..., None]) -> None:
     training = plan()
     address = "/admin/training/training/" + path.format(pk=training.pk, data=training.data.pk)
     stranger, clerk = Client(), Client()
@@ -167,7 +167,7 @@ def test_only_staff_with_the_permission_may_look(plan: Plan, path: str) -> None:
     user = User.objects.create_user("clerk", is_staff=True)
     clerk.force_login(user)
     assert clerk.get(address).status_code == 403
-    user.user_permissions.set(Permission.objects.filter(codename__in=["view_training", "add_training"]))
+    grant(user, Training, "view", "add")
     assert clerk.get(address).status_code == 200
     assert clerk.post(f"/admin/training/training/{training.pk}/cancel/").status_code == 403
 

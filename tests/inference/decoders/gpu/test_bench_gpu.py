@@ -21,6 +21,7 @@ def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=REPO, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_without_a_gpu_it_refuses_with_a_sentence() -> None:
     run = bench()
     assert run.returncode == 1

@@ -23,9 +23,12 @@ from tests.inference.decoders.gpu.worlds import (
 )
 from tests.inference.passes import Chunk
 
-pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="the kernels are compiled here; test_on_a_device.py tests them"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        torch.cuda.is_available(), reason="the kernels are compiled here; test_on_a_device.py tests them"
+    ),
+]
 
 
 @pytest.fixture(scope="module")

@@ -128,6 +128,7 @@ def mixed(tiny_model: Path, store: Path, digests: list[str]) -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_twenty_five_adapters_their_sums_and_the_base_in_one_batch_equal_peft_alone(mixed: dict[str, Any]) -> None:
     torch.testing.assert_close(mixed["logits"], mixed["expected"], atol=1e-4, rtol=0)
     assert mixed["replies"] == mixed["expected"].argmax(-1).tolist()
@@ -219,6 +220,7 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Wide(load_decoder(directory, request.param), directory, store, digests)
 
 
+@pytest.mark.slow
 def test_an_adapters_rows_are_bitwise_the_same_in_any_company(wide: Wide) -> None:
     decoder, digests = wide.decoder, wide.digests
     slots = wide.slots()

@@ -89,6 +89,7 @@ def alone(decoder: Decoder, prompt: list[int], reply: list[int]) -> Tensor:
     return torch.cat(rows + [passes.run(Chunk(sequence, [token], False))[0] for token in reply])
 
 
+@pytest.mark.slow
 def test_a_row_is_bitwise_the_same_in_any_company(decoder: Decoder) -> None:
     lengths = [45, 1, 32, 64, 33, 7, 90, 20, 31, 50, 12, 77, 64, 5, 40, 3, 61, 28, 96]
     prompts = [tokens(length, seed) for seed, length in enumerate(lengths)]
@@ -104,6 +105,7 @@ def test_a_row_is_bitwise_the_same_in_any_company(decoder: Decoder) -> None:
         assert torch.equal(torch.cat(kept), alone(decoder, prompt, reply))
 
 
+@pytest.mark.slow
 def test_a_row_is_bitwise_the_same_with_any_chunk_size(decoder: Decoder) -> None:
     prompt, reply = tokens(90), tokens(6, 1)
     passes = Passes(decoder)
@@ -116,6 +118,7 @@ def test_a_row_is_bitwise_the_same_with_any_chunk_size(decoder: Decoder) -> None
     assert torch.equal(torch.cat(rows), alone(decoder, prompt, reply))
 
 
+@pytest.mark.slow
 def test_replayed_tokens_in_one_pass_give_the_bits_of_one_at_a_time(decoder: Decoder) -> None:
     prompt, reply = tokens(40), tokens(20, 1)
     passes = Passes(decoder)

@@ -9,9 +9,12 @@ pytest.importorskip("triton", reason="the kernels need the package triton")
 
 from tests.inference.decoders.gpu.kernels import equalities
 
-pytestmark = pytest.mark.skipif(
-    torch.cuda.is_available(), reason="the kernels are compiled here; test_on_a_device.py tests them"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        torch.cuda.is_available(), reason="the kernels are compiled here; test_on_a_device.py tests them"
+    ),
+]
 both = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["float32", "float16"])
 
 
