@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
-from uuid import UUID
 
 from django.template.loader import render_to_string
 
@@ -52,8 +51,8 @@ REMEDIES: Final[dict[Fault, Remedy]] = {
 class AnswerView:
     """One answer as the template `playground/_answer.html` and its parts show it. `html` is safe to insert."""
 
-    id: UUID
-    generation: Generation
+    generation: Generation | None
+    """None for one that was refused before it became one."""
     state: State
     text: str = ""
     html: str = ""
@@ -62,6 +61,10 @@ class AnswerView:
     error: str = ""
     remedy: Remedy = RETRY
     judgement: Judgement | None = None
+
+    @property
+    def id(self) -> str:
+        return str(self.generation.id) if self.generation else ""
 
     @property
     def is_running(self) -> bool:
@@ -73,7 +76,8 @@ class AnswerView:
 
     @property
     def temperature(self) -> float:
-        return float(self.generation.request.get("sampling", {}).get("temperature", 0))
+        request = self.generation.request if self.generation else {}
+        return float(request.get("sampling", {}).get("temperature", 0))
 
     @property
     def has_speed(self) -> bool:
@@ -118,7 +122,7 @@ def style_of(version: AdapterVersion | None) -> Style:
 def view_of(generation: Generation, expectation: Expectation | None = None) -> AnswerView:
     """The answer as its row knows it, and what it is worth against `expectation`."""
     if not generation.is_finished:
-        return AnswerView(generation.id, generation, "running")
+        return AnswerView(generation, "running")
     return ended(generation, generation.terminal(), generation.text, expectation)
 
 
@@ -126,17 +130,16 @@ def ended(generation: Generation, terminal: Terminal, text: str, expectation: Ex
     """The answer that ended in `terminal` with `text`. One that was stopped is not judged: it was not let end."""
     shown = render(text)
     if isinstance(terminal, Failed):
-        remedy = remedy_of(terminal.code)
-        stats, error = terminal.stats, terminal.error
-        return AnswerView(generation.id, generation, "failed", text, shown.html, shown.kind, stats, error, remedy)
+        error, remedy = terminal.error, remedy_of(terminal.code)
+        return AnswerView(generation, "failed", text, shown.html, shown.kind, terminal.stats, error, remedy)
     state, stats = terminal.reason, terminal.stats
     judged = judge(text, expectation) if state != "stopped" else None
-    return AnswerView(generation.id, generation, state, text, shown.html, shown.kind, stats, judgement=judged)
+    return AnswerView(generation, state, text, shown.html, shown.kind, stats, judgement=judged)
 
 
 def message_of(view: AnswerView, code: str = "") -> dict[str, Any]:
     """The message that tells a page of an answer's end."""
-    body = {"answer": str(view.id), "text": view.text, "html": view.html, "kind": view.kind}
+    body = {"answer": view.id, "text": view.text, "html": view.html, "kind": view.kind}
     body |= {"foot": view.foot(), "verdict": view.verdict()}
     if view.state == "failed":
         return {"type": "failed", "code": code, "error": view.error, **body}

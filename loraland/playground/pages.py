@@ -44,7 +44,6 @@ class ColumnView:
     note: str
     style: Style
     answer: AnswerView | None = None
-    refusal: str = ""
     fewer: str = ""
     """The address of the page without this column."""
 
@@ -114,29 +113,23 @@ def categories() -> list[str]:
 def empty_columns(competitors: Sequence[Competitor]) -> list[ColumnView]:
     """The columns before anything was asked."""
     lead = lead_of(competitors)
-    return [
-        ColumnView(position, name_of(version), version, reading(version, lead, None).note, style_of(version))
-        for position, version in enumerate(competitors)
-    ]
+    return [_column(position, version, lead) for position, version in enumerate(competitors)]
 
 
 def asked_columns(columns: Sequence[Column], expectation: Expectation | None) -> list[ColumnView]:
     """The columns of a comparison with what became of each."""
     lead = lead_of([column.version for column in columns])
-    return [_asked(column, lead, expectation) for column in columns]
+    return [_column(column.position, column.version, lead, _became(column, expectation)) for column in columns]
 
 
-def _asked(column: Column, lead: Competitor, expectation: Expectation | None) -> ColumnView:
-    version = column.version
-    return ColumnView(
-        position=column.position,
-        name=name_of(version),
-        version=version,
-        note=reading(version, lead, None).note,
-        style=style_of(version),
-        answer=view_of(column.generation, expectation) if column.generation else None,
-        refusal=column.refusal,
-    )
+def _column(position: int, version: Competitor, lead: Competitor, answer: AnswerView | None = None) -> ColumnView:
+    return ColumnView(position, name_of(version), version, reading(version, lead, None).note, style_of(version), answer)
+
+
+def _became(column: Column, expectation: Expectation | None) -> AnswerView | None:
+    if column.generation:
+        return view_of(column.generation, expectation)
+    return AnswerView(None, "failed", error=column.refusal) if column.refusal else None
 
 
 def column_options(reader: Reader) -> list[tuple[str, list[Option]]]:
