@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Final
 from uuid import UUID
 
@@ -101,73 +101,57 @@ def parse(content: Any) -> Message:
     """Read one message of the page. Raises `BadMessage`."""
     if not isinstance(content, dict):
         raise BadMessage("A message is a JSON object with a type.")
-    if not is_storable(content):
-        raise BadMessage("The text holds a NUL or half a character; remove it and send the rest.", _named(content))
-    kind = content.get("type")
-    if not isinstance(kind, str) or kind not in _READERS:
-        raise BadMessage(f"Unknown type {str(kind)[:40]!r}; known are {', '.join(sorted(_READERS))}.", _named(content))
-    keys, read = _READERS[kind]
-    if unknown := sorted(str(key)[:40] for key in content.keys() - keys - {"type"}):
-        raise BadMessage(f"A {kind} message has no {', '.join(unknown)}.", _named(content))
+    named = content.get("request")
+    request = named if isinstance(named, str) and _REFERENCE.fullmatch(named) else ""
     try:
-        return read(content)
+        return _read(content)
     except ValueError as error:
-        raise BadMessage(str(error), _named(content)) from error
+        raise BadMessage(str(error), request) from error
 
 
-def _named(content: dict[str, Any]) -> str:
-    request = content.get("request")
-    return request if isinstance(request, str) and _REFERENCE.fullmatch(request) else ""
+def _read(content: dict[str, Any]) -> Message:
+    if not is_storable(content):
+        raise ValueError("The text holds a NUL or half a character; remove it and send the rest.")
+    name = content.get("type")
+    if not isinstance(name, str) or name not in _KINDS:
+        raise ValueError(f"Unknown type {str(name)[:40]!r}; known are {', '.join(sorted(_KINDS))}.")
+    parts = [field.name for field in fields(_KINDS[name])]
+    known = {"type", *parts, *(("text", "inputs") if "prompt" in parts else ())} - {"prompt"}
+    if unknown := sorted(str(key)[:40] for key in content.keys() - known):
+        raise ValueError(f"A {name} message has no {', '.join(unknown)}.")
+    return _KINDS[name](**{part: _PARTS[part](content) for part in parts})
 
 
-def _start(content: dict[str, Any]) -> Start:
-    conversation = content.get("conversation")
-    return Start(
-        request=_match(content, "request", _REFERENCE),
-        conversation=None if conversation is None else _uuid(content, "conversation"),
-        adapter=_text(content, "adapter", 80),
-        prompt=_prompt(content),
-        sampling=sampling.parse(content.get("sampling")),
-    )
+def _request(content: dict[str, Any]) -> str:
+    value = content.get("request")
+    if not isinstance(value, str) or not _REFERENCE.fullmatch(value):
+        raise ValueError("request is missing or malformed.")
+    return value
 
 
-def _regenerate(content: dict[str, Any]) -> Regenerate:
-    chosen = sampling.parse(content.get("sampling"))
-    return Regenerate(_match(content, "request", _REFERENCE), _uuid(content, "answer"), chosen)
-
-
-def _compare(content: dict[str, Any]) -> Compare:
+def _columns(content: dict[str, Any]) -> tuple[str, ...]:
     columns = content.get("columns")
     if not isinstance(columns, list) or not MIN_COLUMNS <= len(columns) <= MAX_COLUMNS:
         raise ValueError(f"A comparison has {MIN_COLUMNS} to {MAX_COLUMNS} columns.")
     if not all(isinstance(column, str) and NAME.fullmatch(column) for column in columns):
         raise ValueError("A column is an adapter's slug, slug@digest, or base.")
-    return Compare(
-        request=_match(content, "request", _REFERENCE),
-        columns=tuple(columns),
-        prompt=_prompt(content),
-        sampling=sampling.parse(content.get("sampling")),
-    )
+    return tuple(columns)
 
 
-def _retry(content: dict[str, Any]) -> Retry:
+def _position(content: dict[str, Any]) -> int:
     position = content.get("position")
     if type(position) is not int or not 0 <= position < MAX_COLUMNS:
         raise ValueError(f"position is a whole number from 0 to {MAX_COLUMNS - 1}.")
-    return Retry(_match(content, "request", _REFERENCE), _uuid(content, "comparison"), position)
+    return position
 
 
-def _resume(content: dict[str, Any]) -> Resume:
+def _after(content: dict[str, Any]) -> str:
     after = _text(content, "after", 64)
     try:
         position_of(after)
     except ValueError:
         raise ValueError("after is a cursor such as 12-0: the last one that this page was told.") from None
-    return Resume(_uuid(content, "answer"), after)
-
-
-def _stop(content: dict[str, Any]) -> Stop:
-    return Stop(_uuid(content, "answer"))
+    return after
 
 
 def _prompt(content: dict[str, Any]) -> Prompt:
@@ -194,13 +178,6 @@ def _text(content: dict[str, Any], key: str, limit: int) -> str:
     return value
 
 
-def _match(content: dict[str, Any], key: str, pattern: re.Pattern[str]) -> str:
-    value = content.get(key)
-    if not isinstance(value, str) or not pattern.fullmatch(value):
-        raise ValueError(f"{key} is missing or malformed.")
-    return value
-
-
 def _uuid(content: dict[str, Any], key: str) -> UUID:
     value = content.get(key)
     try:
@@ -209,12 +186,25 @@ def _uuid(content: dict[str, Any], key: str) -> UUID:
         raise ValueError(f"{key} is not the id of anything here.") from None
 
 
-_READERS: Final[dict[str, tuple[set[str], Callable[[dict[str, Any]], Message]]]] = {
-    "ping": (set(), lambda content: Ping()),
-    "start": ({"request", "conversation", "adapter", "text", "inputs", "sampling"}, _start),
-    "regenerate": ({"request", "answer", "sampling"}, _regenerate),
-    "compare": ({"request", "columns", "text", "inputs", "sampling"}, _compare),
-    "retry": ({"request", "comparison", "position"}, _retry),
-    "resume": ({"answer", "after"}, _resume),
-    "stop": ({"answer"}, _stop),
+_KINDS: Final[dict[str, type[Message]]] = {
+    "ping": Ping,
+    "start": Start,
+    "regenerate": Regenerate,
+    "compare": Compare,
+    "retry": Retry,
+    "resume": Resume,
+    "stop": Stop,
 }
+_PARTS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
+    "request": _request,
+    "conversation": lambda content: None if content.get("conversation") is None else _uuid(content, "conversation"),
+    "adapter": lambda content: _text(content, "adapter", 80),
+    "prompt": _prompt,
+    "sampling": lambda content: sampling.parse(content.get("sampling")),
+    "answer": lambda content: _uuid(content, "answer"),
+    "columns": _columns,
+    "comparison": lambda content: _uuid(content, "comparison"),
+    "position": _position,
+    "after": _after,
+}
+"""How each part of a message is read; a prompt comes as its text or its inputs."""
