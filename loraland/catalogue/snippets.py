@@ -25,7 +25,7 @@ def curl(version: AdapterVersion, origin: str) -> str:
 def python(version: AdapterVersion, origin: str) -> str:
     """The same with the `openai` package; fields of a template travel in `extra_body`, in place of the messages."""
     body = _body(version)
-    asked = _inputs(body) if "inputs" in body else _messages(body)
+    asked = _inputs(body) if "inputs" in body else f"    messages={_literal(body['messages'])},\n"
     return (
         "import os\n\nfrom openai import OpenAI\n\n"
         f'client = OpenAI(base_url="{origin}/v1", api_key=os.environ["LORALAND_API_KEY"])\n'
@@ -44,10 +44,6 @@ def _body(version: AdapterVersion) -> dict[str, Any]:
         "messages": [{"role": "user", "content": text}],
         "max_tokens": MAX_TOKENS,
     }
-
-
-def _messages(body: dict[str, Any]) -> str:
-    return f"    messages={_literal(body['messages'])},\n"
 
 
 def _inputs(body: dict[str, Any]) -> str:

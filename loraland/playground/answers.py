@@ -143,17 +143,4 @@ def message_of(view: AnswerView, code: str = "") -> dict[str, Any]:
     body |= {"foot": view.foot(), "verdict": view.verdict()}
     if view.state == "failed":
         return {"type": "failed", "code": code, "error": view.error, **body}
-    return {"type": "finished", "reason": view.state, "stats": _figures(view), **body}
-
-
-def _figures(view: AnswerView) -> dict[str, Any]:
-    """The stats with their seed as text, since a browser's numbers end at 2^53."""
-    return {
-        "first_token_ms": round(view.stats.first_token_ms, 1),
-        "tokens_per_second": round(view.stats.tokens_per_second, 1),
-        "prompt_tokens": view.stats.prompt_tokens,
-        "completion_tokens": view.stats.completion_tokens,
-        "dropped_turns": view.stats.dropped_turns,
-        "digest": view.stats.digest,
-        "seed": view.seed,
-    }
+    return {"type": "finished", "reason": view.state, **body}

@@ -41,6 +41,11 @@ class Limit:
         """Seconds until its next window begins."""
         return self.seconds - int(time.time()) % self.seconds
 
+    def count(self) -> int:
+        """The attempts in this window, with one more."""
+        cache.add(self.key, 0, self.seconds)
+        return cache.incr(self.key)
+
 
 def limits(request: HttpRequest, name: str) -> tuple[Limit, ...]:
     """What an attempt to sign in as `name` counts under, whether or not anybody is called that."""
@@ -52,14 +57,14 @@ def limits(request: HttpRequest, name: str) -> tuple[Limit, ...]:
 
 def spend(counted: Iterable[Limit]) -> int:
     """Count one attempt under every limit: seconds to wait where one was used up before, else 0."""
-    return max((each.wait for each in counted if _count(each) > each.times), default=0)
+    return max((limit.wait for limit in counted if limit.count() > limit.times), default=0)
 
 
 def give_back(counted: Iterable[Limit]) -> None:
     """Take one attempt back, which was none: the password was right, or could not be looked at."""
-    for each in counted:
+    for limit in counted:
         with suppress(ValueError):  # its window is over
-            cache.decr(each.key)
+            cache.decr(limit.key)
 
 
 def remember(response: HttpResponseBase, name: str) -> None:
@@ -74,11 +79,6 @@ def remember(response: HttpResponseBase, name: str) -> None:
         httponly=True,
         samesite="Lax",
     )
-
-
-def _count(limit: Limit) -> int:
-    cache.add(limit.key, 0, limit.seconds)
-    return cache.incr(limit.key)
 
 
 def _device(request: HttpRequest, name: str) -> str:

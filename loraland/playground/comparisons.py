@@ -17,7 +17,7 @@ from loraland.catalogue.versions import Reader
 from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
 from loraland.playground import sampling
-from loraland.playground.conversations import Question, not_found
+from loraland.playground.conversations import Question, fitted, not_found
 from loraland.playground.judgement import Expectation, metric_of
 from loraland.playground.messages import Compare, Prompt
 from loraland.playground.models import Column, Comparison
@@ -86,7 +86,7 @@ def filled(version: AdapterVersion | None, inputs: dict[str, str]) -> str:
 def expected_of(version: Competitor, inputs: dict[str, str] | None) -> str:
     """The answer that the adapter's own example with exactly these inputs expects, or nothing."""
     examples = version.examples if version and inputs else []
-    return next((each.get("expected", "") for each in examples if each.get("inputs") == inputs), "")
+    return next((example.get("expected", "") for example in examples if example.get("inputs") == inputs), "")
 
 
 def expectation_of(generation: Generation) -> Expectation | None:
@@ -133,13 +133,10 @@ def keep(comparison: Comparison, columns: Sequence[Column]) -> None:
 
 def shared(lead: Competitor, prompt: Prompt) -> Prompt:
     """The prompt in the form that the columns ask for. Raises `Refused` where it has another one."""
-    if lead is None:
-        if prompt.inputs is not None:
-            raise Refused("invalid_request", "These columns have no fields; write the prompt as text.", 400)
-        return prompt
-    if prompt.inputs is None and len(lead.fields) == 1:
-        return Prompt(inputs={lead.field_names[0]: prompt.text})
-    if prompt.inputs is None or set(prompt.inputs) != set(lead.field_names):
+    prompt = fitted(lead, prompt)
+    if lead is None and prompt.inputs is not None:
+        raise Refused("invalid_request", "These columns have no fields; write the prompt as text.", 400)
+    if lead and set(prompt.inputs or {}) != set(lead.field_names):
         fields = ", ".join(lead.field_names)
         raise Refused("inputs_required", f"{lead.adapter.name} leads here: fill in its fields {fields}.", 400)
     return prompt
@@ -160,7 +157,7 @@ def columns_of(comparison: Comparison) -> list[Column]:
 def question(column: Column, columns: Sequence[Column]) -> Question:
     """What `column` is asked, beside the `columns` of its comparison."""
     comparison = column.comparison
-    lead = lead_of([each.version for each in columns])
+    lead = lead_of([beside.version for beside in columns])
     read = reading(column.version, lead, Prompt(comparison.text, comparison.inputs))
     stored = {**comparison.sampling, "stop": tuple(comparison.sampling.get("stop", ()))}
     return Question(column.version, read.request, Sampling(**stored))
@@ -169,7 +166,7 @@ def question(column: Column, columns: Sequence[Column]) -> Question:
 def retried(visitor: Visitor, id: UUID, position: int) -> tuple[Column, Question]:
     """A column to be asked once more. Raises `Refused` while it is still answering."""
     columns = columns_of(comparison_of(visitor, id))
-    column = next((each for each in columns if each.position == position), None)
+    column = next((column for column in columns if column.position == position), None)
     if column is None:
         raise not_found("column")
     if column.generation and not column.generation.is_finished:

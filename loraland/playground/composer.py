@@ -68,7 +68,8 @@ def composer_of(version: AdapterVersion | None, sampling: Sampling, prompt: Prom
     fields = _fields(version, inputs, text) if version and has_fields else (_free(version, inputs, text),)
     mode = "inputs" if has_fields else FREE
     note = _reads_alone(fields) if has_fields else ""
-    return Composer(mode, fields, _examples(version, mode), _choices(sampling), note)
+    choices = tuple(Choice(setting, f"{getattr(sampling, setting.name):g}") for setting in SETTINGS)
+    return Composer(mode, fields, _examples(version, mode), choices, note)
 
 
 def example_prompt(version: AdapterVersion | None, number: str) -> Prompt | None:
@@ -109,7 +110,7 @@ def _free(version: AdapterVersion | None, inputs: dict[str, str], text: str) -> 
 def _examples(version: AdapterVersion | None, mode: str) -> tuple[Example, ...]:
     if version is None:
         return tuple(Example(text, json.dumps({FREE: text})) for text in STARTERS)
-    return tuple(_example(each, mode) for each in version.examples if each.get("inputs"))
+    return tuple(_example(example, mode) for example in version.examples if example.get("inputs"))
 
 
 def _example(example: dict[str, Any], mode: str) -> Example:
@@ -117,7 +118,3 @@ def _example(example: dict[str, Any], mode: str) -> Example:
     data = inputs if mode == "inputs" else {FREE: "\n\n".join(inputs.values())}
     label = " · ".join(" ".join(value.split()) for value in inputs.values() if value.strip())
     return Example(label[:160], json.dumps(data, ensure_ascii=False), str(example.get("expected") or ""))
-
-
-def _choices(sampling: Sampling) -> tuple[Choice, ...]:
-    return tuple(Choice(setting, f"{getattr(sampling, setting.name):g}") for setting in SETTINGS)

@@ -141,7 +141,7 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
     async def _handle(self, message: Message) -> None:
         match message:
             case Start():
-                await self._start(message)
+                await self._ask(message.request, await _database(conversations.ask, self.visitor, message))
             case Regenerate():
                 await self._ask(message.request, await _database(conversations.ask_again, self.visitor, message))
             case Compare():
@@ -155,9 +155,6 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
                 await self._follow(await self._own(message.answer), message.after)
             case Stop():
                 await stop(await self._own(message.answer))
-
-    async def _start(self, message: Start) -> None:
-        await self._ask(message.request, await _database(conversations.ask, self.visitor, message))
 
     async def _ask(self, request: str, asked: Asked) -> None:
         self._check_room()

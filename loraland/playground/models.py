@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from django.conf import settings
-from django.db import models
+from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
 
@@ -35,6 +35,8 @@ class Owned(models.Model):
     updated = models.DateTimeField(auto_now=True)
 
     objects = OwnedQuerySet.as_manager()
+    holds: ClassVar[str]
+    """How a generation is asked whether its answer stands here."""
 
     class Meta:
         abstract = True
@@ -46,9 +48,19 @@ class Owned(models.Model):
         session_key = "" if visitor.user_id else visitor.session_key
         return cls(user_id=visitor.user_id, session_key=session_key, **values)
 
+    def forget(self) -> None:
+        """Delete it with its answers. The end of one that is still being stopped has no row to go to."""
+        answers = Generation.objects.filter(**{self.holds: self})
+        with transaction.atomic():
+            ids = list(answers.values_list("pk", flat=True))
+            self.delete()
+            Generation.objects.filter(pk__in=ids, answer=None, column=None).delete()
+
 
 class Conversation(Owned):
     """Turns with one adapter, or with the base model when `adapter` is empty."""
+
+    holds = "answer__turn__conversation"
 
     adapter = models.ForeignKey(Adapter, null=True, blank=True, on_delete=models.SET_NULL)
     title = models.CharField(max_length=120, blank=True)
@@ -84,6 +96,8 @@ class Answer(models.Model):
 
 class Comparison(Owned):
     """One prompt set before two to four columns."""
+
+    holds = "column__comparison"
 
     text = models.TextField(blank=True)
     inputs = models.JSONField(null=True, blank=True)

@@ -10,9 +10,7 @@ from django.db.models import Prefetch, Q, QuerySet
 
 from loraland.catalogue import listing
 from loraland.catalogue.models import Adapter, AdapterVersion
-from loraland.catalogue.score import Score
 from loraland.catalogue.versions import Reader
-from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
 from loraland.playground.answers import AnswerView, Style, style_of, view_of
 from loraland.playground.comparisons import Competitor, expectation_of, lead_of, name_of, reading
@@ -74,16 +72,13 @@ def turns_of(conversation: Conversation) -> list[TurnView]:
 
 
 def _turn(turn: Turn, labels: dict[str, str]) -> TurnView:
-    answers = tuple(_answer(answer.generation) for answer in turn.answers.all())
+    generations = [answer.generation for answer in turn.answers.all()]
+    answers = tuple(view_of(generation, expectation_of(generation)) for generation in generations)
     if turn.inputs is None:
         return TurnView(turn.pk, (("", turn.text),), answers)
     is_lone = len(turn.inputs) == 1
     said = tuple(("" if is_lone else labels.get(name, name), value) for name, value in turn.inputs.items())
     return TurnView(turn.pk, said, answers)
-
-
-def _answer(generation: Generation) -> AnswerView:
-    return view_of(generation, expectation_of(generation))
 
 
 def found_adapters(query: str, category: str) -> QuerySet[Adapter]:
@@ -98,12 +93,12 @@ def found_adapters(query: str, category: str) -> QuerySet[Adapter]:
 
 def specialists() -> list[Adapter]:
     """Whom to offer a newcomer: the adapters that gained most, the unmeasured last, none that gained nothing."""
-    cards = [card for card in listing.all_cards() if card.is_served and _may_help(card.score)]
+    cards = [
+        card
+        for card in listing.all_cards()
+        if card.is_served and (card.score is None or (card.score.is_clear and card.score.gain > 0))
+    ]
     return [card.adapter for card in listing.select(cards, listing.Query(order="gain"))][:OFFERED]
-
-
-def _may_help(score: Score | None) -> bool:
-    return score is None or (score.is_clear and score.gain > 0)
 
 
 def categories() -> list[str]:
@@ -144,8 +139,8 @@ def column_options(reader: Reader) -> list[tuple[str, list[Option]]]:
 
 def _options(adapter: Adapter) -> list[Option]:
     others = [
-        Option(f"{adapter.slug}@{each.short_digest}", f"{adapter.name} @{each.short_digest}")
-        for each in adapter.versions.all()
-        if each.pk != adapter.published_id
+        Option(f"{adapter.slug}@{version.short_digest}", f"{adapter.name} @{version.short_digest}")
+        for version in adapter.versions.all()
+        if version.pk != adapter.published_id
     ]
     return [Option(adapter.slug, adapter.name), *others]

@@ -53,7 +53,8 @@ def parse(content: Any) -> Sampling | None:
         return None
     if not isinstance(content, dict) or content.keys() - _KNOWN:
         raise ValueError(f"sampling is an object of {', '.join(sorted(_KNOWN))}.")
-    chosen: dict[str, Any] = {each.name: _number(each, content[each.name]) for each in SETTINGS if each.name in content}
+    given = [setting for setting in SETTINGS if setting.name in content]
+    chosen: dict[str, Any] = {setting.name: _number(setting, content[setting.name]) for setting in given}
     return replace(Sampling(), seed=_seed(content.get("seed")), **chosen)
 
 

@@ -9,10 +9,8 @@ from typing import Final
 from celery import shared_task
 from django.conf import settings
 from django.contrib.sessions.models import Session
-from django.db import transaction
 from django.utils import timezone
 
-from loraland.generations.models import Generation
 from loraland.playground.models import Comparison, Conversation
 
 BATCH: Final = 500
@@ -27,14 +25,5 @@ def forget_strangers() -> None:
     live = Session.objects.values("session_key")
     for kind in (Conversation, Comparison):
         left = kind.objects.filter(user=None, updated__lt=before).exclude(session_key__in=live)
-        for each in left.order_by("updated")[:BATCH]:
-            _forget(each)
-
-
-def _forget(left: Conversation | Comparison) -> None:
-    inside = "answer__turn__conversation" if isinstance(left, Conversation) else "column__comparison"
-    answers = Generation.objects.filter(**{inside: left})
-    with transaction.atomic():
-        ids = list(answers.values_list("pk", flat=True))
-        left.delete()
-        Generation.objects.filter(pk__in=ids, answer=None, column=None).delete()
+        for owned in left.order_by("updated")[:BATCH]:
+            owned.forget()

@@ -7,7 +7,6 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import transaction
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
@@ -98,7 +97,7 @@ async def delete(request: HttpRequest, id: UUID) -> HttpResponse:
     with suppress(WireError):
         async for generation in running:
             await stop(generation)
-    await sync_to_async(_forget)(kept)
+    await sync_to_async(kept.forget)()
     if request.POST.get("current") == str(id):
         return HttpResponseClientRedirect(reverse("chat"))
     return HttpResponse("") if request.htmx else redirect("chat")  # type: ignore[attr-defined]
@@ -138,12 +137,3 @@ def _page(request: HttpRequest, version: AdapterVersion | None, **more: object) 
 def _kept(visitor: Visitor, id: UUID) -> Conversation:
     with refused_is_not_found():
         return conversations.conversation_of(visitor, id)
-
-
-def _forget(kept: Conversation) -> None:
-    """An answer without a row is not recorded: the end of one that is still being stopped goes nowhere."""
-    answers = Generation.objects.filter(answer__turn__conversation=kept)
-    with transaction.atomic():
-        ids = list(answers.values_list("pk", flat=True))
-        kept.delete()
-        Generation.objects.filter(pk__in=ids).delete()

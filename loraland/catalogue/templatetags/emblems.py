@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 from django import template
 from django.utils.html import format_html, format_html_join
@@ -76,12 +75,6 @@ def category_class(category: Category | str) -> str:
 def template_parts(version: AdapterVersion) -> list[tuple[str, bool]]:
     """The template of `version` in pieces: its text, and whether the piece is one of its fields."""
     return filled(version.template, {name: f"{{{name}}}" for name in version.field_names})
-
-
-@register.filter
-def first_line(inputs: dict[str, Any]) -> str:
-    """The first of an example's inputs, as one line."""
-    return " ".join(str(next(iter(inputs.values()), "")).split())
 
 
 @register.filter
