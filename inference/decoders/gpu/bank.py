@@ -41,7 +41,7 @@ class PackedWeights(AdapterWeights):
     def __init__(self, weights: AdapterWeights, is_int8: bool = False, is_pinned: bool = False) -> None:
         pairs = {target: _pair(target, each, is_int8) for target, each in weights.items()}
         parts = [part for pair in pairs.values() for part in _parts(pair) if part is not None]
-        self.memory = torch.zeros(sum(_room(part) for part in parts), dtype=torch.uint8, pin_memory=is_pinned)
+        self.memory = torch.zeros(sum(_num_bytes(part) for part in parts), dtype=torch.uint8, pin_memory=is_pinned)
         self.places: dict[int, Place] = {}
         super().__init__(weights)
         end = 0
@@ -51,7 +51,7 @@ class PackedWeights(AdapterWeights):
             for part in _parts(pair):
                 offsets.append(None if part is None else end)
                 views.append(None if part is None else self._place(part, end))
-                end += 0 if part is None else _room(part)
+                end += 0 if part is None else _num_bytes(part)
             self.places[INDEX[target]] = Place(pair.rank, tuple(offsets))
             if not is_int8:
                 self[target] = _view(target, views)
@@ -66,10 +66,10 @@ def _pair(target: str, weights: TargetWeights, is_int8: bool) -> Pair:
     rank = bucket(weights.rank)
     a = functional.pad(weights.a.transpose(1, 2), (0, 0, 0, rank - weights.rank))
     b = functional.pad(weights.b, (0, 0, 0, rank - weights.rank))
-    unit: Tensor | None = None
+    rank_scales: Tensor | None = None
     if is_int8:
-        a, b, unit = quantize(a, b)
-    return Pair(a.transpose(1, 2) if target == EMBEDDING else a, b, unit, weights.scale)
+        a, b, rank_scales = quantize(a, b)
+    return Pair(a.transpose(1, 2) if target == EMBEDDING else a, b, rank_scales, weights.scale)
 
 
 def _view(target: str, parts: list[Tensor | None]) -> TargetWeights:
@@ -80,10 +80,10 @@ def _view(target: str, parts: list[Tensor | None]) -> TargetWeights:
 
 
 def _parts(pair: Pair) -> tuple[Tensor | None, ...]:
-    return pair.a, pair.b, pair.unit, pair.scale
+    return pair.a, pair.b, pair.rank_scales, pair.scale
 
 
-def _room(part: Tensor) -> int:
+def _num_bytes(part: Tensor) -> int:
     return -(-part.nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
@@ -148,5 +148,5 @@ class SlotBank:
             entries = [entry(address, place.rank) for address in addresses[:2]]
             rows[:, column] = torch.tensor(entries + addresses[2:])
         table = self.table
-        for kind, row in zip((table.a, table.b, table.unit, table.scale), rows, strict=True):
+        for kind, row in zip((table.a, table.b, table.rank_scales, table.scale), rows, strict=True):
             kind[slot].copy_(row, non_blocking=True)

@@ -19,15 +19,15 @@ from torch.nn import functional
 from inference.config import EngineConfig
 from inference.decoders.batch import Batch
 from inference.decoders.gpu.bank import SlotBank
-from inference.decoders.gpu.beside import beside
 from inference.decoders.gpu.graphs import Graphs, run_eagerly
-from inference.decoders.gpu.kernels.lora import add_embedding, empty_planes, expand, shrink
+from inference.decoders.gpu.kernels.lora import add_embedding, empty_buffer, expand, shrink
 from inference.decoders.gpu.kernels.norm import add_rms_norm
 from inference.decoders.gpu.kernels.paged_attention import attend
-from inference.decoders.gpu.kernels.rope import rotate_and_store
+from inference.decoders.gpu.kernels.rope import rope_and_store
 from inference.decoders.gpu.kernels.slot_table import groups
 from inference.decoders.gpu.kernels.swiglu import swiglu
 from inference.decoders.gpu.reach import Reach
+from inference.decoders.gpu.side_stream import overlap
 from inference.decoders.gpu.step import PANEL, Step, decode_shape, shape_of
 from inference.decoders.kv_tensors import KVCache
 from inference.decoders.torch.lora import LoraPlanner
@@ -94,7 +94,7 @@ class TritonDecoder:
             self._graphs = Graphs(self._sampled, cache)
             counts = range(1, self.max_rows + 1)
             shapes = {decode_shape(rows, 1, cache.block_size, self.is_deterministic) for rows in counts}
-            for shape in sorted(shapes, key=lambda each: each.decode_rows, reverse=True):
+            for shape in sorted(shapes, key=lambda shape: shape.decode_rows, reverse=True):
                 for reach in reversed(Reach):
                     self._graphs.prepare(replace(shape, reach=reach))
         assert self._graphs.cache is cache, "graphs write into the cache that they were captured with"
@@ -128,7 +128,7 @@ class TritonDecoder:
     def _attention(self, index: int, layer: LayerWeights, rows: Tensor, step: Step, cache: KVCache) -> Tensor:
         qkv = self._product("qkv", layer.qkv, index, rows, step)
         keys, values = cache.keys[index], cache.values[index]
-        rotate_and_store(qkv, self._rotary.cos, self._rotary.sin, step.positions, step.places, keys, values)
+        rope_and_store(qkv, self._rotary.cos, self._rotary.sin, step.positions, step.cache_slots, keys, values)
         attended = qkv.new_empty((len(qkv), self.architecture.num_heads * self.architecture.head_dim))
         for segments in (step.decodes, step.tiles):
             attend(qkv, keys, values, segments, self.architecture.sliding_window, attended)
@@ -147,16 +147,16 @@ class TritonDecoder:
         bounds = ((0, num_single, 1), (num_single, len(rows), TILE))
         runs = [(slice(start, end), length) for start, end, length in bounds if start < end]
         table, group = self.bank.table, self._groups[name]
-        planes = [empty_planes(rows[part], table, group) for part, _ in runs]
+        buffers = [empty_buffer(rows[part], table, group) for part, _ in runs]
 
         def shrink_all() -> None:
-            for (part, length), each in zip(runs, planes, strict=True):
-                shrink(each, rows[part], slots[part], table, group, index, length)
+            for (part, length), buffer in zip(runs, buffers, strict=True):
+                shrink(buffer, rows[part], slots[part], table, group, index, length)
 
-        with beside(self._side, shrink_all):
+        with overlap(self._side, shrink_all):
             out = base()
-        for (part, length), each in zip(runs, planes, strict=True):
-            expand(out[part], each, slots[part], table, group, index, length)
+        for (part, length), buffer in zip(runs, buffers, strict=True):
+            expand(out[part], buffer, slots[part], table, group, index, length)
         return out
 
     def _base(self, linear: Linear, rows: Tensor) -> Tensor:

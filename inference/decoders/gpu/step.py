@@ -56,7 +56,7 @@ class StepShape:
 
 @dataclass(frozen=True)
 class Step:
-    """A pass on the device. `token_ids`, `positions`, `places` in the cache and `slots` are int32 [rows].
+    """A pass on the device. `token_ids`, `positions`, `cache_slots` and `slots` are int32 [rows].
 
     `samples` int32 [samples] are the rows whose logits are wanted, in order, and after them any.
     """
@@ -64,7 +64,7 @@ class Step:
     shape: StepShape
     token_ids: Tensor
     positions: Tensor
-    places: Tensor
+    cache_slots: Tensor
     slots: Tensor
     decodes: Segments
     tiles: Segments

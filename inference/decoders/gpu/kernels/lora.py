@@ -34,35 +34,35 @@ itself; a tile goes through tensor cores, where it was the fastest."""
 
 def add_embedding(out: Tensor, token_ids: Tensor, slots: Tensor, table: SlotTable, group: Group) -> None:
     """Add the updates of the embeddings of `token_ids` int32 [n] to `out` [n, hidden] in place."""
-    planes = torch.empty((1, len(out), 1, table.max_rank), dtype=torch.float32, device=out.device)
+    buffer = torch.empty((1, len(out), 1, table.max_rank), dtype=torch.float32, device=out.device)
     ranks = triton.next_power_of_2(table.max_rank)
-    look_up[(len(out),)](token_ids, slots, table.a, planes, out, group.first, table.max_rank, ranks, table.is_int8)
-    expand(out, planes, slots, table, group, 0, 1)
+    look_up[(len(out),)](token_ids, slots, table.a, buffer, out, group.first, table.max_rank, ranks, table.is_int8)
+    expand(out, buffer, slots, table, group, 0, 1)
 
 
-def empty_planes(rows: Tensor, table: SlotTable, group: Group) -> Tensor:
+def empty_buffer(rows: Tensor, table: SlotTable, group: Group) -> Tensor:
     """Memory for what `shrink` makes of `rows`: float32 [pieces, rows, targets, max rank]."""
     shape = (triton.cdiv(group.width_in, CHUNK), len(rows), group.count, table.max_rank)
     return torch.empty(shape, dtype=torch.float32, device=rows.device)
 
 
 def shrink(
-    planes: Tensor, rows: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int
+    buffer: Tensor, rows: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int
 ) -> None:
-    """Write `rows` [n, width in] @ A to `planes`, in pieces that are still to be added.
+    """Write `rows` [n, width in] @ A to `buffer`, in pieces that are still to be added.
 
     `slots` are int32 [n]. Rows come in runs of `length` of one slot: 1 for decode rows, `TILE` for tiles. What no
     adapter asks for stays unwritten.
     """
     assert length in (1, TILE), "rows come alone or as tiles"
-    assert len(rows) == len(slots) == planes.shape[1], "each row has a slot and a place"
-    pieces = len(planes)
+    assert len(rows) == len(slots) == buffer.shape[1], "each row has a slot and a place"
+    pieces = len(buffer)
     kernel, sizes = (shrink_row, {}) if length == 1 else (shrink_tile, {"ROWS": length, "STEP": _STEP})
     kernel[(len(rows) // length, group.count * pieces)](
         rows,
         slots,
         table.a,
-        planes,
+        buffer,
         len(rows),
         layer,
         group.width_in,
@@ -77,19 +77,19 @@ def shrink(
     )
 
 
-def expand(out: Tensor, planes: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int) -> None:
-    """Add the sums of `planes`, rounded, times B to `out` [n, sum of widths], and scale what has magnitudes."""
-    assert len(out) == len(slots) == planes.shape[1], "each row has an update and a slot"
-    widths, pieces = (*group.widths, 0, 0)[:3], len(planes)
+def expand(out: Tensor, buffer: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int) -> None:
+    """Add the sums of `buffer`, rounded, times B to `out` [n, sum of widths], and scale what has magnitudes."""
+    assert len(out) == len(slots) == buffer.shape[1], "each row has an update and a slot"
+    widths, pieces = (*group.widths, 0, 0)[:3], len(buffer)
     blocks = [triton.cdiv(width, _COLUMNS[length]) for width in widths]
     own = {"PIECES_UP": triton.next_power_of_2(pieces)} if length == 1 else {"ROWS": length}
     kernel = expand_row if length == 1 else expand_tile
     kernel[(len(out) // length, sum(blocks))](
         out,
-        planes,
+        buffer,
         slots,
         table.b,
-        table.unit,
+        table.rank_scales,
         table.scale,
         len(out),
         layer,
@@ -125,6 +125,6 @@ def add_lora_twin(
                 shrunk = (
                     pair.a[0, rows[row]].float() if rows.dim() == 1 else rows[row].float() @ pair.a[layer].float().T
                 )
-                shrunk = shrunk if pair.unit is None else shrunk * pair.unit[layer]
+                shrunk = shrunk if pair.rank_scales is None else shrunk * pair.rank_scales[layer]
                 total = part.float() + shrunk.to(out.dtype).float() @ pair.b[layer].float()
                 part.copy_(total if pair.scale is None else total * pair.scale[layer])

@@ -77,7 +77,7 @@ def shrink_row(
     rows: tl.tensor,
     slots: tl.tensor,
     a_table: tl.tensor,
-    planes: tl.tensor,
+    buffer: tl.tensor,
     num_rows: tl.tensor,
     layer: tl.tensor,
     width: tl.tensor,
@@ -103,8 +103,8 @@ def shrink_row(
             # After the weights, which take longer: before the loop it would be waited for first.
             x = tl.load(rows + row * width + features, mask=features < width, other=0.0).to(tl.float32)
             product = tl.sum(weights.to(tl.float32) * x[None, :], axis=1)
-            plane = ((piece * num_rows + row) * COUNT + target) * MAX_RANK + ranks
-            tl.store(planes + plane, product, mask=ranks < rank)
+            sums = ((piece * num_rows + row) * COUNT + target) * MAX_RANK + ranks
+            tl.store(buffer + sums, product, mask=ranks < rank)
 
 
 @triton.jit(do_not_specialize=["layer", "num_rows"])
@@ -112,7 +112,7 @@ def shrink_tile(
     rows: tl.tensor,
     slots: tl.tensor,
     a_table: tl.tensor,
-    planes: tl.tensor,
+    buffer: tl.tensor,
     num_rows: tl.tensor,
     layer: tl.tensor,
     width: tl.tensor,
@@ -142,17 +142,17 @@ def shrink_tile(
                 a_inside = (ranks[None, :] < rank) & (features[:, None] < width)
                 weights = tl.load(a + ranks[None, :] * width + features[:, None], mask=a_inside, other=0)
                 product = tl.dot(x, weights.to(x.dtype), product, input_precision="ieee")
-            plane = ((piece * num_rows + row[:, None]) * COUNT + target) * MAX_RANK + ranks[None, :]
-            tl.store(planes + plane, product, mask=ranks[None, :] < rank)
+            sums = ((piece * num_rows + row[:, None]) * COUNT + target) * MAX_RANK + ranks[None, :]
+            tl.store(buffer + sums, product, mask=ranks[None, :] < rank)
 
 
 @triton.jit(do_not_specialize=["layer", "num_rows"])
 def expand_row(
     out: tl.tensor,
-    planes: tl.tensor,
+    buffer: tl.tensor,
     slots: tl.tensor,
     b_table: tl.tensor,
-    unit_table: tl.tensor,
+    rank_scale_table: tl.tensor,
     scale_table: tl.tensor,
     num_rows: tl.tensor,
     layer: tl.tensor,
@@ -178,7 +178,7 @@ def expand_row(
         kind = out.dtype.element_ty
         start = layer.to(tl.int64) * rank
         b = _part(address, start * width, tl.int8 if IS_INT8 else kind)
-        units = _part(tl.load(unit_table + place), start, tl.float32)
+        rank_scales = _part(tl.load(rank_scale_table + place), start, tl.float32)
         column = block * COLUMNS + tl.arange(0, COLUMNS)
         added = out + row * WIDTH + before + column
         # Asked for before the weights, as it is known where they lie.
@@ -190,11 +190,11 @@ def expand_row(
             ranks = r + tl.arange(0, _RANKS)
             b_inside = (ranks[:, None] < rank) & (column[None, :] < width)
             weights = tl.load(b + ranks[:, None] * width + column[None, :], mask=b_inside, other=0)
-            plane = ((piece[:, None] * num_rows + row) * COUNT + target) * MAX_RANK + ranks[None, :]
+            sums = ((piece[:, None] * num_rows + row) * COUNT + target) * MAX_RANK + ranks[None, :]
             inside = (piece[:, None] < PIECES) & (ranks[None, :] < rank)
-            shrunk = tl.sum(tl.load(planes + plane, mask=inside, other=0.0), axis=0)
+            shrunk = tl.sum(tl.load(buffer + sums, mask=inside, other=0.0), axis=0)
             if IS_INT8:
-                shrunk *= tl.load(units + ranks, mask=ranks < rank, other=0.0)
+                shrunk *= tl.load(rank_scales + ranks, mask=ranks < rank, other=0.0)
             update += tl.sum(shrunk.to(kind).to(tl.float32)[:, None] * weights.to(tl.float32), axis=0)
         _put(total + update, added, column, width, scales, layer)
 
@@ -202,10 +202,10 @@ def expand_row(
 @triton.jit(do_not_specialize=["layer", "num_rows"])
 def expand_tile(
     out: tl.tensor,
-    planes: tl.tensor,
+    buffer: tl.tensor,
     slots: tl.tensor,
     b_table: tl.tensor,
-    unit_table: tl.tensor,
+    rank_scale_table: tl.tensor,
     scale_table: tl.tensor,
     num_rows: tl.tensor,
     layer: tl.tensor,
@@ -231,7 +231,7 @@ def expand_tile(
         kind = out.dtype.element_ty
         start = layer.to(tl.int64) * rank
         b = _part(address, start * width, tl.int8 if IS_INT8 else kind)
-        units = _part(tl.load(unit_table + place), start, tl.float32)
+        rank_scales = _part(tl.load(rank_scale_table + place), start, tl.float32)
         row = (first + tl.arange(0, ROWS)).to(tl.int64)[:, None]
         column = block * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         added = out + row * WIDTH + before + column
@@ -242,10 +242,10 @@ def expand_tile(
             ranks = r + tl.arange(0, _RANKS)
             shrunk = tl.zeros((ROWS, _RANKS), tl.float32)
             for piece in range(PIECES):
-                plane = ((piece * num_rows + row) * COUNT + target) * MAX_RANK + ranks[None, :]
-                shrunk += tl.load(planes + plane, mask=ranks[None, :] < rank, other=0.0)
+                sums = ((piece * num_rows + row) * COUNT + target) * MAX_RANK + ranks[None, :]
+                shrunk += tl.load(buffer + sums, mask=ranks[None, :] < rank, other=0.0)
             if IS_INT8:
-                shrunk *= tl.load(units + ranks, mask=ranks < rank, other=0.0)[None, :]
+                shrunk *= tl.load(rank_scales + ranks, mask=ranks < rank, other=0.0)[None, :]
             b_inside = (ranks[:, None] < rank) & (column < width)
             weights = tl.load(b + ranks[:, None] * width + column, mask=b_inside, other=0)
             update = tl.dot(shrunk.to(kind), weights.to(kind), update, input_precision="ieee")
@@ -257,7 +257,7 @@ def look_up(
     token_ids: tl.tensor,
     slots: tl.tensor,
     a_table: tl.tensor,
-    planes: tl.tensor,
+    buffer: tl.tensor,
     out: tl.tensor,
     COLUMN: tl.constexpr,
     MAX_RANK: tl.constexpr,
@@ -272,4 +272,4 @@ def look_up(
         a = _part(address, start, tl.int8 if IS_INT8 else out.dtype.element_ty)
         ranks = tl.arange(0, RANKS)
         values = tl.load(a + ranks, mask=ranks < rank, other=0)
-        tl.store(planes + row * MAX_RANK + ranks, values.to(tl.float32), mask=ranks < rank)
+        tl.store(buffer + row * MAX_RANK + ranks, values.to(tl.float32), mask=ranks < rank)

@@ -93,8 +93,8 @@ def attend_twin(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, w
         seen_keys = keys[blocks].flatten(0, 1)[:context].float().repeat_interleave(heads // kv_heads, dim=1)
         seen_values = values[blocks].flatten(0, 1)[:context].float().repeat_interleave(heads // kv_heads, dim=1)
         queries = qkv[rows, : heads * dim].view(-1, heads, dim).float()
-        ahead = int(segments.starts[index]) + torch.arange(segments.length)[:, None] - torch.arange(context)[None, :]
-        is_seen = (ahead >= 0) & (ahead < (window or context + TILE))
+        distance = int(segments.starts[index]) + torch.arange(segments.length)[:, None] - torch.arange(context)[None, :]
+        is_seen = (distance >= 0) & (distance < (window or context + TILE))
         scores = torch.einsum("qhd,khd->hqk", queries, seen_keys) / math.sqrt(dim)
         weights = scores.masked_fill(~is_seen.to(scores.device), -math.inf).softmax(-1).nan_to_num(0.0)
         out[rows] = torch.einsum("hqk,khd->qhd", weights, seen_values).flatten(1).to(out.dtype)
@@ -122,8 +122,8 @@ def _scratch(out: Tensor, count: int, splits: int, heads: int, dim: int) -> tupl
     """Of every split of every decode row: the unscaled sum, its largest score, its sum of weights."""
     rows = count * splits * heads
     memory = torch.empty(rows * (dim + 2), dtype=torch.float32, device=out.device)
-    sums, tops, totals = torch.split(memory, [rows * dim, rows, rows])
-    return sums, tops, totals
+    sums, maxima, totals = torch.split(memory, [rows * dim, rows, rows])
+    return sums, maxima, totals
 
 
 @triton.jit(do_not_specialize=["first_row", "table_width", "window"])
@@ -131,7 +131,7 @@ def _attend(
     qkv: tl.tensor,
     out: tl.tensor,
     sums: tl.tensor,
-    tops: tl.tensor,
+    maxima: tl.tensor,
     totals: tl.tensor,
     keys: tl.tensor,
     values: tl.tensor,
@@ -172,9 +172,9 @@ def _attend(
         low = tl.maximum(low, split * SPLIT)
         high = tl.minimum(high, (split + 1) * SPLIT)
 
-    top = tl.full((QUERIES,), float("-inf"), tl.float32)
+    maximum = tl.full((QUERIES,), float("-inf"), tl.float32)
     total = tl.zeros((QUERIES,), tl.float32)
-    mix = tl.zeros((QUERIES, BLOCK_DIM), tl.float32)
+    output = tl.zeros((QUERIES, BLOCK_DIM), tl.float32)
     for at in range(low, high, KEYS):
         column = at + tl.arange(0, KEYS)
         is_written = column < context
@@ -183,40 +183,40 @@ def _attend(
         place = (token * (HEADS // GROUP) + kv_head) * DIM
         k = tl.load(keys + place[None, :] + dims[:, None], mask=is_written[None, :] & (dims[:, None] < DIM), other=0.0)
         scores = tl.dot(q, k, input_precision="ieee") * scale
-        ahead = position[:, None] - column[None, :]
-        is_seen = (ahead >= 0) & is_written[None, :]
+        distance = position[:, None] - column[None, :]
+        is_seen = (distance >= 0) & is_written[None, :]
         if window > 0:
-            is_seen = is_seen & (ahead < window)
+            is_seen = is_seen & (distance < window)
         scores = tl.where(is_seen, scores, float("-inf"))
-        new_top = tl.maximum(top, tl.max(scores, axis=1))
+        new_maximum = tl.maximum(maximum, tl.max(scores, axis=1))
         # A row that has seen nothing yet has no largest score to subtract.
-        shift = tl.where(new_top == float("-inf"), 0.0, new_top)
+        shift = tl.where(new_maximum == float("-inf"), 0.0, new_maximum)
         weights = tl.exp2(scores - shift[:, None])
-        fade = tl.exp2(top - shift)
+        rescale = tl.exp2(maximum - shift)
         v = tl.load(
             values + place[:, None] + dims[None, :], mask=is_written[:, None] & (dims[None, :] < DIM), other=0.0
         )
-        total = total * fade + tl.sum(weights, axis=1)
-        mix = tl.dot(weights.to(v.dtype), v, mix * fade[:, None], input_precision="ieee")
-        top = new_top
+        total = total * rescale + tl.sum(weights, axis=1)
+        output = tl.dot(weights.to(v.dtype), v, output * rescale[:, None], input_precision="ieee")
+        maximum = new_maximum
 
     if SPLIT > 0:
         if low < high:
             part = (segment.to(tl.int64) * tl.num_programs(2) + split) * HEADS + head
-            tl.store(sums + part[:, None] * BLOCK_DIM + dims[None, :], mix, mask=is_query[:, None])
-            tl.store(tops + part, top, mask=is_query)
+            tl.store(sums + part[:, None] * BLOCK_DIM + dims[None, :], output, mask=is_query[:, None])
+            tl.store(maxima + part, maximum, mask=is_query)
             tl.store(totals + part, total, mask=is_query)
     else:
-        mix = mix / tl.where(total == 0.0, 1.0, total)[:, None]
+        output = output / tl.where(total == 0.0, 1.0, total)[:, None]
         target = out + (row[:, None] * HEADS + head[:, None]) * DIM + dims[None, :]
-        tl.store(target, mix.to(out.dtype.element_ty), mask=is_query[:, None] & (dims[None, :] < DIM))
+        tl.store(target, output.to(out.dtype.element_ty), mask=is_query[:, None] & (dims[None, :] < DIM))
 
 
 @triton.jit(do_not_specialize=["first_row", "num_splits", "window"])
 def _merge(
     out: tl.tensor,
     sums: tl.tensor,
-    tops: tl.tensor,
+    maxima: tl.tensor,
     totals: tl.tensor,
     starts: tl.tensor,
     contexts: tl.tensor,
@@ -234,17 +234,17 @@ def _merge(
     first = 0
     if window > 0:
         first = tl.maximum(tl.load(starts + segment) - window + 1, 0) // SPLIT
-    top = float("-inf")
+    maximum = float("-inf")
     total = 0.0
-    mix = tl.zeros((BLOCK_DIM,), tl.float32)
+    output = tl.zeros((BLOCK_DIM,), tl.float32)
     for split in range(first, (context + SPLIT - 1) // SPLIT):
         part = (segment.to(tl.int64) * num_splits + split) * HEADS + head
-        split_top = tl.load(tops + part)
-        new_top = tl.maximum(top, split_top)
-        fade, weight = tl.exp2(top - new_top), tl.exp2(split_top - new_top)
-        total = total * fade + tl.load(totals + part) * weight
-        mix = mix * fade + tl.load(sums + part * BLOCK_DIM + dims) * weight
-        top = new_top
-    mix = mix / tl.where(total == 0.0, 1.0, total)
+        split_maximum = tl.load(maxima + part)
+        new_maximum = tl.maximum(maximum, split_maximum)
+        rescale, weight = tl.exp2(maximum - new_maximum), tl.exp2(split_maximum - new_maximum)
+        total = total * rescale + tl.load(totals + part) * weight
+        output = output * rescale + tl.load(sums + part * BLOCK_DIM + dims) * weight
+        maximum = new_maximum
+    output = output / tl.where(total == 0.0, 1.0, total)
     row = (first_row + segment).to(tl.int64)
-    tl.store(out + (row * HEADS + head) * DIM + dims, mix.to(out.dtype.element_ty), mask=dims < DIM)
+    tl.store(out + (row * HEADS + head) * DIM + dims, output.to(out.dtype.element_ty), mask=dims < DIM)

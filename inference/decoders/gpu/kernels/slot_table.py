@@ -52,14 +52,14 @@ def groups(architecture: Architecture) -> dict[str, Group]:
 class Pair:
     """An adapter's matrices for one target: `a` [layers, rank, in], `b` [layers, rank, out], scaling folded into `b`.
 
-    The embedding's `a` is [1, vocab, rank], since it is looked up. In int8 both are whole numbers, and `unit` float32
-    [layers, rank] is what a rank's products are worth. With `scale` float32 [layers, out] the sum of the base and
-    the update is multiplied by it.
+    The embedding's `a` is [1, vocab, rank], since it is looked up. In int8 both are integers, and a rank's products
+    are multiplied by its `rank_scales` float32 [layers, rank]. With `scale` float32 [layers, out] the sum of the base
+    and the update is multiplied by it (DoRA).
     """
 
     a: Tensor
     b: Tensor
-    unit: Tensor | None = None
+    rank_scales: Tensor | None = None
     scale: Tensor | None = None
 
     @property
@@ -79,13 +79,13 @@ def entry(address: int, rank: int) -> int:
 class SlotTable:
     """What the kernels know of the slots, for each and each column of `INDEX`, 0 where it has nothing there.
 
-    All are int64 [slots, columns]: `a` and `b` as `entry` says, with no rank above `max_rank`, `unit` and `scale`
-    addresses.
+    All are int64 [slots, columns]: `a` and `b` as `entry` says, with no rank above `max_rank`, `rank_scales`
+    and `scale` addresses.
     """
 
     a: Tensor
     b: Tensor
-    unit: Tensor
+    rank_scales: Tensor
     scale: Tensor
     max_rank: int
     is_int8: bool
@@ -94,15 +94,15 @@ class SlotTable:
 def empty_table(num_slots: int, max_rank: int, device: torch.device | str, is_int8: bool = False) -> SlotTable:
     """A table of slots without adapters."""
     shape = (num_slots, len(INDEX))
-    a, b, unit, scale = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(4))
-    return SlotTable(a, b, unit, scale, bucket(max_rank), is_int8)
+    a, b, rank_scales, scale = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(4))
+    return SlotTable(a, b, rank_scales, scale, bucket(max_rank), is_int8)
 
 
 def quantize(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`a` and `b` in int8, each rank's row by its largest element, and the unit of their products."""
-    units = [matrix.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127 for matrix in (a, b)]
-    whole = [(matrix.float() / unit).round().to(torch.int8) for matrix, unit in zip((a, b), units, strict=True)]
-    return whole[0], whole[1], (units[0] * units[1]).squeeze(-1)
+    """`a` and `b` in int8, each rank's row by its largest element, and the scales of the ranks' products."""
+    scales = [matrix.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127 for matrix in (a, b)]
+    whole = [(matrix.float() / scale).round().to(torch.int8) for matrix, scale in zip((a, b), scales, strict=True)]
+    return whole[0], whole[1], (scales[0] * scales[1]).squeeze(-1)
 
 
 def bucket(rank: int) -> int:

@@ -19,7 +19,7 @@ KERNELS = {
     "expand_tile",
     "look_up",
     "_merge",
-    "_rotate_and_store",
+    "_rope_and_store",
     "shrink_row",
     "shrink_tile",
     "_swiglu",

@@ -37,15 +37,15 @@ def test_decode_rows_are_sorted_by_slot_and_tiles_follow() -> None:
     step, places = staging.step, [2, 0, 1, 16, 17]
     assert step.samples[:5].tolist() == places
     assert step.token_ids[places].tolist() == [100, 101, 102, 103, 104]
-    assert step.places[places].tolist() == [200, 201, 202, 203, 204]
+    assert step.cache_slots[places].tolist() == [200, 201, 202, 203, 204]
     assert step.positions[places].tolist() == [16, 8, 0, 32, 33]
     assert step.slots.tolist() == [-1, 0, 2] + [-1] * 13 + [1] * TILE
     assert step.decodes.contexts[:4].tolist() == [9, 1, 17, 0]
     assert step.decodes.tables[2, :2].tolist() == [4, 5]
     assert (step.tiles.first, step.tiles.starts.tolist(), step.tiles.contexts.tolist()) == (16, [32], [34])
     assert step.tiles.tables[0, :2].tolist() == [8, 9]
-    padding = [row for row in range(len(step.places)) if row not in places]
-    assert (step.places[padding] == -1).all()
+    padding = [row for row in range(len(step.cache_slots)) if row not in places]
+    assert (step.cache_slots[padding] == -1).all()
 
 
 def test_nothing_of_the_last_pass_is_left_in_the_next() -> None:
@@ -54,7 +54,7 @@ def test_nothing_of_the_last_pass_is_left_in_the_next() -> None:
     staging.fill(batch(tuple(Segment(n, 1, (n,), 5) for n in range(4)), (), [3, 2, 1, 0]))
     staging.fill(batch((Segment(0, 1, (9,), 2),), (), [1]))
     assert staging.step.slots.tolist() == [1, -1, -1, -1]
-    assert staging.step.places.tolist() == [200, -1, -1, -1]
+    assert staging.step.cache_slots.tolist() == [200, -1, -1, -1]
     assert staging.step.decodes.contexts.tolist() == [2, 0, 0, 0]
 
 
@@ -89,7 +89,7 @@ def test_a_padded_tile_has_no_context_no_adapter_and_no_place() -> None:
         staging.fill(given)
     assert staging.step.tiles.contexts.tolist() == [TILE] * 5 + [0]
     assert (staging.step.slots[5 * TILE :] == -1).all()
-    assert (staging.step.places[5 * TILE :] == -1).all()
+    assert (staging.step.cache_slots[5 * TILE :] == -1).all()
 
 
 def test_fixed_panels_round_every_kind_of_row_up() -> None:

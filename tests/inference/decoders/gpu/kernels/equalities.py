@@ -52,11 +52,11 @@ def check_rope(dtype: torch.dtype, device: str) -> None:
     angles = torch.arange(64)[:, None] * torch.rand(dim // 2).repeat(2)
     cos, sin = angles.cos().to(device, dtype), angles.sin().to(device, dtype)
     qkv = random(rows, (heads + 2 * kv_heads) * dim, dtype=dtype, device=device)
-    positions, places = whole([0, 63, 7, 8, 0], device), whole([40, 3, 17, 0, -1], device)
+    positions, cache_slots = whole([0, 63, 7, 8, 0], device), whole([40, 3, 17, 0, -1], device)
     caches = torch.full((4, 3, 16, kv_heads, dim), 7.0, dtype=dtype, device=device)
     twin_qkv = qkv.clone()
-    rope.rotate_and_store(qkv, cos, sin, positions, places, caches[0], caches[1])
-    rope.rotate_and_store_twin(twin_qkv, cos, sin, positions, places, caches[2], caches[3])
+    rope.rope_and_store(qkv, cos, sin, positions, cache_slots, caches[0], caches[1])
+    rope.rope_and_store_twin(twin_qkv, cos, sin, positions, cache_slots, caches[2], caches[3])
     queries = heads * dim
     assert_near(qkv[:, :queries], twin_qkv[:, :queries])
     assert_near(caches[0], caches[2])
@@ -163,11 +163,11 @@ def _pair(rank: int, column: int, dtype: torch.dtype, device: str, is_int8: bool
     (width_in, width_out), layers = SHAPE.target_shape(target), SHAPE.target_layers(target)
     a = random(layers, rank, width_in, dtype=dtype, device=device, seed=rank + column) / width_in**0.5
     b = random(layers, rank, width_out, dtype=dtype, device=device, seed=100 + rank + column) / rank**0.5
-    unit = None
+    rank_scales = None
     if is_int8:
-        a, b, unit = slot_table.quantize(a, b)
+        a, b, rank_scales = slot_table.quantize(a, b)
     scale = random(layers, width_out, dtype=torch.float32, device=device, seed=rank) if has_scale else None
-    return slot_table.Pair(a.transpose(1, 2).contiguous() if target == EMBEDDING else a, b, unit, scale)
+    return slot_table.Pair(a.transpose(1, 2).contiguous() if target == EMBEDDING else a, b, rank_scales, scale)
 
 
 def make_table(
@@ -175,7 +175,7 @@ def make_table(
 ) -> slot_table.SlotTable:
     """The table of `pairs`. What lies before its first row would be an adapter too, and its addresses lead nowhere."""
     whole_table = slot_table.empty_table(6, 64, device, is_int8)
-    names = ("a", "b", "unit", "scale")
+    names = ("a", "b", "rank_scales", "scale")
     for name in names:
         getattr(whole_table, name)[0] = slot_table.entry(NOWHERE, 8 if name in "ab" else 0)
     table = replace(whole_table, **{name: getattr(whole_table, name)[1:] for name in names})
@@ -183,7 +183,7 @@ def make_table(
         for column, pair in targets.items():
             table.a[slot, column] = slot_table.entry(pair.a.data_ptr(), pair.rank)
             table.b[slot, column] = slot_table.entry(pair.b.data_ptr(), pair.rank)
-            for addresses, part in ((table.unit, pair.unit), (table.scale, pair.scale)):
+            for addresses, part in ((table.rank_scales, pair.rank_scales), (table.scale, pair.scale)):
                 addresses[slot, column] = 0 if part is None else part.data_ptr()
     return table
 
@@ -198,9 +198,9 @@ def check_lora(dtype: torch.dtype, device: str, name: str, is_int8: bool = False
     base = random(len(slots), sum(group.widths), dtype=dtype, device=device, seed=1)
     out, expected, layer = base.clone(), base.clone(), 0 if name == "head" else SHAPE.num_layers - 1
     for part, length in ((slice(0, 2 * TILE), TILE), (slice(2 * TILE, None), 1)):
-        planes = lora.empty_planes(rows[part], table, group)
-        lora.shrink(planes, rows[part], slots[part], table, group, layer, length)
-        lora.expand(out[part], planes, slots[part], table, group, layer, length)
+        buffer = lora.empty_buffer(rows[part], table, group)
+        lora.shrink(buffer, rows[part], slots[part], table, group, layer, length)
+        lora.expand(out[part], buffer, slots[part], table, group, layer, length)
     lora.add_lora_twin(expected, rows, slots, pairs, group, layer)
     _assert_updated(out, expected, base, slots)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from inference.decoders.gpu.beside import beside
+from inference.decoders.gpu.side_stream import overlap
 
 
 class Device:
@@ -45,7 +45,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Device:
 
 
 def test_work_begins_after_what_was_there_and_ends_before_what_follows(device: Device) -> None:
-    with beside(device.side, lambda: device.launch("work")):
+    with overlap(device.side, lambda: device.launch("work")):
         device.launch("product")
     device.launch("sum")
     assert device.order == [
@@ -58,13 +58,13 @@ def test_work_begins_after_what_was_there_and_ends_before_what_follows(device: D
 
 
 def test_a_body_that_fails_waits_too(device: Device) -> None:
-    with pytest.raises(MemoryError), beside(device.side, lambda: device.launch("work")):
+    with pytest.raises(MemoryError), overlap(device.side, lambda: device.launch("work")):
         raise MemoryError
     assert device.order[-1] == "main waits for side"
 
 
 def test_without_a_second_stream_one_follows_the_other() -> None:
     order: list[str] = []
-    with beside(None, lambda: order.append("work")):
+    with overlap(None, lambda: order.append("work")):
         order.append("product")
     assert order == ["work", "product"]

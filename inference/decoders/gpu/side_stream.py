@@ -9,7 +9,7 @@ import torch
 
 
 @contextmanager
-def beside(stream: torch.cuda.Stream | None, work: Callable[[], None]) -> Iterator[None]:
+def overlap(stream: torch.cuda.Stream | None, work: Callable[[], None]) -> Iterator[None]:
     """Let `work` run on `stream` while what the body launches runs on the current one, which waits for it at the end.
 
     `work` begins when what was launched before has ended. It must write to nothing but memory that was allocated
