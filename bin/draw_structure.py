@@ -88,6 +88,7 @@ def _floors(repo: Path) -> dict[str, list[list[str]]]:
     return {
         contract["containers"][0]: [[room.strip() for room in floor.split("|")] for floor in contract["layers"]]
         for contract in layers
+        if contract["containers"][0] in TITLES
     }
 
 
