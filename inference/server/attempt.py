@@ -29,7 +29,7 @@ from inference.server.protocol import (
 )
 from inference.server.queue import TrainingClaim
 from inference.server.spare_time import Share, processor_seconds
-from inference.wire.protocol import ProtocolError
+from inference.wire.codec import ProtocolError
 
 MAX_ATTEMPTS: Final = 3
 """A training whose child, or whose server, died so often without coming further than before is given up."""

@@ -1,15 +1,14 @@
 """What the site and the training server say to each other, as frozen dataclasses; see `inference.server.queue`.
 
-Both houses import this module: standard library only. A message is one JSON object whose ``kind`` names its class.
+Both houses import this module.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any, Final, TypeGuard
+from typing import Final, TypeGuard
 
-from inference.wire.protocol import ProtocolError
+from inference.wire.codec import Codec
 
 
 @dataclass(frozen=True)
@@ -67,23 +66,10 @@ class TrainingCancelled:
 TrainingEnd = Trained | TrainingFailed | TrainingCancelled
 TrainingEvent = TrainingProgress | TrainingEnd
 
-_KINDS: Final[dict[str, Any]] = {
-    cls.__name__.lower(): cls for cls in (Train, TrainingProgress, Trained, TrainingFailed, TrainingCancelled)
-}
-
-
-def encode(message: Train | TrainingEvent) -> str:
-    """Write `message` as one JSON object on one line. Raises ValueError for a number that is not finite."""
-    return json.dumps({"kind": type(message).__name__.lower(), **vars(message)}, allow_nan=False)
-
-
-def decode(text: str | bytes) -> Any:
-    """Read a message back, in the class that its ``kind`` names. Raises `ProtocolError` for what this is not."""
-    try:
-        data = json.loads(text)
-        return _KINDS[data.pop("kind")](**data)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ProtocolError(f"unreadable message {str(text)[:80]!r}: {error}") from error
+_CODEC: Final = Codec[Train | TrainingEvent](
+    Train, TrainingProgress, Trained, TrainingFailed, TrainingCancelled, allow_nan=False
+)
+encode, decode = _CODEC.encode, _CODEC.decode
 
 
 def is_end(event: TrainingEvent) -> TypeGuard[TrainingEnd]:

@@ -3,12 +3,11 @@
 `training:queue` is a sorted set of ids by the moment from which they may be claimed: that of their submission, and
 while somebody holds them that of their lease's end. `training:<id>` is the stream of a training's events, kept for
 `TTL_SECONDS` after its end, `training:<id>:job` the job itself, `training:cancel:<id>` its owner's wish to end it.
-Times are the server's own, in milliseconds. Every function raises redis's own errors while Redis is away.
+Leases are those of `inference.wire.lease`. Every function raises redis's own errors while Redis is away.
 """
 
 from __future__ import annotations
 
-import re
 import uuid
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -25,13 +24,12 @@ from inference.server.protocol import (
     decode,
     encode,
 )
-from inference.wire.protocol import ProtocolError
+from inference.wire.codec import ProtocolError
+from inference.wire.lease import LEASE, check_id, milliseconds
 from inference.wire.redis_reader import read_streams
 
 SERVERS: Final = "training:servers"
 TTL_SECONDS: Final = 7 * 24 * 3600
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_RESERVED: Final = frozenset({"queue", "servers"})
 
 Held = Literal["held", "cancelled", "hurried", "lost"]
 
@@ -57,7 +55,7 @@ class TrainingClaim:
 
 def submit(redis: Redis, train: Train) -> None:
     """Queue a training. The same id again changes nothing. Raises ValueError for an id that cannot be a key."""
-    _call(redis, _SUBMIT, check_id(train.id), encode(train))
+    _call(redis, _SUBMIT, check_id(train.id, "training"), encode(train))
 
 
 def events(redis: Redis, id: str, after: str = "0-0", block_ms: int | None = None) -> list[tuple[str, TrainingEvent]]:
@@ -107,7 +105,7 @@ def servers(redis: Redis) -> list[str]:
 def claim(redis: Redis, lease_seconds: float) -> TrainingClaim | None:
     """Own the training that waits longest, None when none does, or none that can be read: that one ends."""
     token = uuid.uuid4().hex
-    taken = _call(redis, _CLAIM, token, _ms(lease_seconds))
+    taken = _call(redis, _CLAIM, token, milliseconds(lease_seconds))
     if not taken:
         return None
     try:
@@ -121,7 +119,7 @@ def claim(redis: Redis, lease_seconds: float) -> TrainingClaim | None:
 def renew(redis: Redis, claim: TrainingClaim, lease_seconds: float) -> Held:
     """Begin the lease anew, and learn whether the owner wants to end or to hurry it, or another server has it."""
     answers: tuple[Held, ...] = ("lost", "held", "cancelled", "hurried")
-    return answers[int(_call(redis, _RENEW, claim.train.id, claim.token, _ms(lease_seconds)))]
+    return answers[int(_call(redis, _RENEW, claim.train.id, claim.token, milliseconds(lease_seconds)))]
 
 
 def tell(redis: Redis, claim: TrainingClaim, progress: TrainingProgress) -> bool:
@@ -156,15 +154,8 @@ def depart(redis: Redis, server: str) -> None:
     redis.zrem(SERVERS, server)
 
 
-def check_id(id: str) -> str:
-    """`id` itself; raises ValueError when it cannot be part of a key."""
-    if not _ID.fullmatch(id) or id in _RESERVED:
-        raise ValueError(f"training id {id[:80]!r} is not 1 to 64 letters, digits, hyphens or underscores")
-    return id
-
-
 def stream_key(id: str) -> str:
-    return f"training:{check_id(id)}"
+    return f"training:{check_id(id, 'training')}"
 
 
 def _job_key(id: str) -> str:
@@ -184,22 +175,14 @@ def _text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
 _PRELUDE: Final = (
     f"local TTL = {TTL_SECONDS}"
+    + LEASE
     + """
 local QUEUE = 'training:queue'
-local function now()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
 local function stream(id) return 'training:' .. id end
 local function job(id) return 'training:' .. id .. ':job' end
 local function flag(id) return 'training:cancel:' .. id end
-local function is_owner(id, token) return redis.call('HGET', job(id), 'token') == token end
 local function finish(id, event)
   redis.call('XADD', stream(id), '*', 'event', event)
   redis.call('EXPIRE', stream(id), TTL)
@@ -229,7 +212,7 @@ _CLAIM: Final = """
 local token, lease = ARGV[1], tonumber(ARGV[2])
 local id = redis.call('ZRANGEBYSCORE', QUEUE, '-inf', now(), 'LIMIT', 0, 1)[1]
 if not id then return false end
-redis.call('ZADD', QUEUE, now() + lease, id)
+begin_lease(QUEUE, id, lease)
 redis.call('HSET', job(id), 'token', token)
 local attempts = redis.call('HINCRBY', job(id), 'attempts', 1)
 redis.call('HDEL', job(id), 'share')
@@ -239,8 +222,8 @@ return {id, redis.call('HGET', job(id), 'train'), attempts, redis.call('HGET', j
 
 _RENEW: Final = """
 local id, token, lease = ARGV[1], ARGV[2], tonumber(ARGV[3])
-if not is_owner(id, token) then return 0 end
-redis.call('ZADD', QUEUE, now() + lease, id)
+if not is_owner(job(id), token) then return 0 end
+begin_lease(QUEUE, id, lease)
 if redis.call('EXISTS', flag(id)) == 1 then return 2 end
 return 1 + 2 * redis.call('HEXISTS', job(id), 'urgent')
 """
@@ -253,13 +236,13 @@ return redis.call('HSET', job(id), 'urgent', 1)
 
 _SHARE: Final = """
 local id, token, share = ARGV[1], ARGV[2], ARGV[3]
-if not is_owner(id, token) then return 0 end
+if not is_owner(job(id), token) then return 0 end
 return redis.call('HSET', job(id), 'share', share)
 """
 
 _TELL: Final = """
 local id, token, event, step = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
-if not is_owner(id, token) then return 0 end
+if not is_owner(job(id), token) then return 0 end
 redis.call('XADD', stream(id), '*', 'event', event)
 if step > tonumber(redis.call('HGET', job(id), 'step')) then
   redis.call('HSET', job(id), 'step', step, 'attempts', 1)
@@ -269,14 +252,14 @@ return 1
 
 _FINISH: Final = """
 local id, token, event = ARGV[1], ARGV[2], ARGV[3]
-if not is_owner(id, token) then return 0 end
+if not is_owner(job(id), token) then return 0 end
 finish(id, event)
 return 1
 """
 
 _RELEASE: Final = """
 local id, token, crashed = ARGV[1], ARGV[2], ARGV[3]
-if not is_owner(id, token) then return 0 end
+if not is_owner(job(id), token) then return 0 end
 if crashed == '0' then redis.call('HINCRBY', job(id), 'attempts', -1) end
 redis.call('HDEL', job(id), 'token')
 return redis.call('ZADD', QUEUE, redis.call('HGET', job(id), 'submitted'), id)

@@ -7,7 +7,6 @@ an append which is repeated after a broken connection can be recognised and writ
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Collection, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
@@ -40,9 +39,6 @@ EVALUATION_PATIENCE: Final = 16
 """Chats that may be claimed while evaluation waits; then it is its turn."""
 RETRY_MS: Final = 60_000
 """A finished entry that a recorder read but did not commit is given out again after this time."""
-
-_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_RESERVED: Final = frozenset({"finished", "stops", "queue", "fingerprints"})
 
 
 Position = tuple[int, int]
@@ -249,13 +245,6 @@ class Wire(Protocol):
 
     async def aclose(self) -> None:
         """Let go of connections and end every iterator that waits."""
-
-
-def check_id(id: str) -> str:
-    """`id` itself; raises ValueError when it cannot be part of a key."""
-    if not _ID.fullmatch(id) or id in _RESERVED:
-        raise ValueError(f"generation id {id[:80]!r} is not 1 to 64 letters, digits, hyphens or underscores")
-    return id
 
 
 def tenant_of(request: Request) -> str:

@@ -13,15 +13,13 @@ from typing import Final
 
 from inference.wire.contract import CLAIM_COST
 from inference.wire.fairness import ENTRY_COST, INPUT_COST, OUTPUT_COST
+from inference.wire.lease import LEASE
 
 LINES: Final = (
     f"local CLAIM_COST, ENTRY_COST = {CLAIM_COST}, {ENTRY_COST}\n"
     f"local INPUT_COST, OUTPUT_COST = {INPUT_COST}, {OUTPUT_COST}"
+    + LEASE
     + """
-local function now()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
-end
 local function stream_of(id) return 'generation:' .. id end
 local function claim_of(id) return 'generation:' .. id .. ':claim' end
 

@@ -1,15 +1,14 @@
 """The wire: every message between the site and a worker, as frozen dataclasses.
 
-Both houses import this module, so it knows neither Django nor torch. A message is one JSON object whose
-``kind`` names its class; `encode` writes it and `decode` reads it back, refusing what it does not know.
+Both houses import this module, so it knows neither Django nor torch.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
+from inference.wire.codec import Codec
 from inference.wire.failures import FailureCode
 
 QueueClass = Literal["chat", "evaluation"]
@@ -18,10 +17,6 @@ Reason = Literal["done", "length", "stopped"]
 
 CLASSES: Final[tuple[QueueClass, ...]] = ("chat", "evaluation")
 """The classes of request in order of priority."""
-
-
-class ProtocolError(ValueError):
-    """A message that this version of the wire cannot read."""
 
 
 @dataclass(frozen=True)
@@ -220,56 +215,10 @@ class Heartbeat:
     """How often a request gave way to one of more urgent a class or of a tenant that had none."""
 
 
-_NESTED: Final[dict[str, Any]] = {
-    "adapter": AdapterRef,
-    "sampling": Sampling,
-    "stats": Stats,
-}
-_LISTS: Final[dict[str, Any]] = {"messages": Message, "logprobs": TokenLogprob, "components": Component}
-_KINDS: Final[dict[str, Any]] = {
-    cls.__name__.lower(): cls for cls in (Generate, Probe, Progress, Delta, Finished, Failed, Heartbeat)
-}
-
-
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), default=vars)
-"""What is no JSON value is a message inside a message: its fields."""
-
-
-def encode(message: Request | Event | Heartbeat) -> str:
-    """Write `message` as one JSON object."""
-    return _ENCODER.encode({"kind": type(message).__name__.lower(), **vars(message)})
-
-
-def decode(text: str | bytes) -> Any:
-    """Read a message back, in the class that its ``kind`` names.
-
-    Raises `ProtocolError` for text that is not JSON, for an unknown kind and for missing or unknown fields.
-    """
-    try:
-        data = json.loads(text)
-        return _build(_KINDS[data.pop("kind")], data)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ProtocolError(f"unreadable message {str(text)[:80]!r}: {error}") from error
+_CODEC: Final = Codec[Request | Event | Heartbeat](Generate, Probe, Progress, Delta, Finished, Failed, Heartbeat)
+encode, decode = _CODEC.encode, _CODEC.decode
 
 
 def is_terminal(event: Event) -> bool:
     """Whether `event` ends its stream."""
     return isinstance(event, Finished | Failed)
-
-
-def _build(cls: Any, data: dict[str, Any]) -> Any:
-    """Make a `cls` of plain JSON values; unknown keys raise TypeError in its constructor."""
-    return cls(**{key: _value(cls, key, value) for key, value in data.items()})
-
-
-def _value(cls: Any, key: str, value: Any) -> Any:
-    if isinstance(value, dict) and key in _NESTED:
-        return _build(_NESTED[key], value)
-    if isinstance(value, list):
-        item = _LISTS.get(key) if cls is not Sampling else None
-        return tuple(_build(item, each) if item else _tuple(each) for each in value)
-    return value
-
-
-def _tuple(value: Any) -> Any:
-    return tuple(_tuple(each) for each in value) if isinstance(value, list) else value

@@ -18,8 +18,9 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError, RedisError, TimeoutError
 
+from inference.wire.codec import ProtocolError
 from inference.wire.contract import Position, WireError, position_of
-from inference.wire.protocol import Event, ProtocolError, decode, is_terminal
+from inference.wire.protocol import Event, decode, is_terminal
 
 LONGEST_BLOCK_MS: Final = 3000
 """Shorter than any client's socket timeout, so that a silent wire is not mistaken for a broken one."""

@@ -18,6 +18,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from inference.wire import scripts as wire_scripts
 from inference.wire.capacity import Capacity
+from inference.wire.codec import ProtocolError
 from inference.wire.contract import (
     ALONE_ATTEMPTS,
     EVALUATION_PATIENCE,
@@ -29,12 +30,12 @@ from inference.wire.contract import (
     ShareTaken,
     WireError,
     Write,
-    check_id,
     resume_of,
     tenant_of,
     terminal_of,
 )
 from inference.wire.failures import FailureCode
+from inference.wire.lease import check_id, milliseconds
 from inference.wire.protocol import (
     CLASSES,
     Event,
@@ -43,7 +44,6 @@ from inference.wire.protocol import (
     Generate,
     Heartbeat,
     Probe,
-    ProtocolError,
     QueueClass,
     Request,
     Terminal,
@@ -178,7 +178,7 @@ class RedisWire:
         present: Collection[str] = (),
     ) -> list[Claim]:
         token = uuid.uuid4().hex
-        args: list[str | int] = [worker, fingerprint, _ms(lease_seconds), token, SUSPECT_AFTER, ORPHAN_LEASES]
+        args: list[str | int] = [worker, fingerprint, milliseconds(lease_seconds), token, SUSPECT_AFTER, ORPHAN_LEASES]
         args += [EVALUATION_PATIENCE, capacity.total, capacity.chat, capacity.newcomers]
         args += [self._weights, json.dumps(list(present)), ALONE_ATTEMPTS]
         taken = await _answer(self._claim([f"generation:fingerprints:{base}", *queue_keys(base)], args))
@@ -204,7 +204,7 @@ class RedisWire:
         return None
 
     async def renew(self, claim: Claim) -> Receipt:
-        return _receipt(await _answer(self._renew([], [claim.id, claim.token, _ms(claim.lease_seconds)])))
+        return _receipt(await _answer(self._renew([], [claim.id, claim.token, milliseconds(claim.lease_seconds)])))
 
     async def append(self, claim: Claim, events: Sequence[Event], after: int | None = None) -> Receipt:
         return (await self.append_all([Write(claim, tuple(events), after)]))[0]
@@ -244,7 +244,7 @@ class RedisWire:
     async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
         base, worker = heartbeat.base, heartbeat.worker
         keys = [heartbeat_key(base, worker), f"worker:{base}", f"generation:fingerprints:{base}"]
-        await _answer(self._beat(keys, [encode(heartbeat), worker, heartbeat.fingerprint, _ms(ttl_seconds)]))
+        await _answer(self._beat(keys, [encode(heartbeat), worker, heartbeat.fingerprint, milliseconds(ttl_seconds)]))
 
     async def depart(self, base: str, worker: str) -> None:
         await _answer(self._client.delete(heartbeat_key(base, worker)))
@@ -310,7 +310,3 @@ def _readable(text: str) -> Any:
         return decode(text) if text else None
     except ProtocolError:
         return None
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

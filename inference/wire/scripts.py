@@ -1,7 +1,6 @@
 """The wire's transactions, in Lua for Redis 6.2 or later: whatever must happen together or not at all.
 
-Times are the server's own, in milliseconds, so that no two machines need agree on a clock. Lines and counters are
-those of `inference.wire.lines`.
+Lines and counters are those of `inference.wire.lines`, leases those of `inference.wire.lease`.
 """
 
 from __future__ import annotations
@@ -156,7 +155,7 @@ local function take(queue, id, outcome)
   redis.call('HSET', claim, 'token', token, 'worker', worker)
   redis.call('HINCRBY', claim, 'strikes', 1)
   local attempts, request = redis.call('HINCRBY', claim, 'attempts', 1), redis.call('HGET', claim, 'request')
-  redis.call('ZADD', line_of(queue), time + lease, id)
+  begin_lease(line_of(queue), id, lease)
   taken[#taken + 1] = {id, request, attempts, outcome, redis.call('XLEN', stream_of(id)), queue}
   if queue == chat then note(tenant) end
 end
@@ -225,10 +224,9 @@ RENEW: Final = (
     _PRELUDE
     + """
 -- ARGV: id, token, lease in ms. Returns a receipt.
-local id = ARGV[1]
-local claim = redis.call('HMGET', claim_of(id), 'token', 'queue')
-if claim[1] ~= ARGV[2] then return {0, 0, 0} end
-redis.call('ZADD', line_of(claim[2]), now() + ARGV[3], id)
+local id, claim = ARGV[1], claim_of(ARGV[1])
+if not is_owner(claim, ARGV[2]) then return {0, 0, 0} end
+begin_lease(line_of(redis.call('HGET', claim, 'queue')), id, ARGV[3])
 return receipt(id)
 """
 )
@@ -240,7 +238,7 @@ APPEND: Final = (
 -- Returns a receipt. Entries are numbered from 1, so one that is there already is known by its number. An answer that
 -- grows has no strikes: what it makes of its worker, it did not make of it at once.
 local id, after, terminal = ARGV[1], tonumber(ARGV[3]), ARGV[5]
-if redis.call('HGET', claim_of(id), 'token') ~= ARGV[2] then return {0, 0, 0} end
+if not is_owner(claim_of(id), ARGV[2]) then return {0, 0, 0} end
 local length = redis.call('XLEN', stream_of(id))
 if after < 0 then after = length end
 if after > length then return receipt(id) end
@@ -259,16 +257,16 @@ RELEASE: Final = (
     _PRELUDE
     + """
 -- ARGV: id, token, 1 if the attempt counts.
-local id = ARGV[1]
-local claim = redis.call('HMGET', claim_of(id), 'token', 'queue', 'strikes')
-if claim[1] ~= ARGV[2] then return 0 end
-redis.call('HDEL', claim_of(id), 'token', 'worker')
+local id, claim = ARGV[1], claim_of(ARGV[1])
+if not is_owner(claim, ARGV[2]) then return 0 end
+local queue, strikes = unpack(redis.call('HMGET', claim, 'queue', 'strikes'))
+redis.call('HDEL', claim, 'token', 'worker')
 if ARGV[3] == '0' then
-  redis.call('HINCRBY', claim_of(id), 'attempts', -1)
-  redis.call('HSET', claim_of(id), 'strikes', math.max(0, tonumber(claim[3] or 0) - 1))
+  redis.call('HINCRBY', claim, 'attempts', -1)
+  redis.call('HSET', claim, 'strikes', math.max(0, tonumber(strikes or 0) - 1))
 end
-redis.call('ZADD', line_of(claim[2]), now(), id)
-redis.call('PUBLISH', claim[2], id)
+begin_lease(line_of(queue), id, 0)
+redis.call('PUBLISH', queue, id)
 return 1
 """
 )

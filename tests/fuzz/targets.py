@@ -20,7 +20,8 @@ from pydantic import ValidationError
 
 from inference.adapters import config_file as adapter_json
 from inference.adapters.storable import is_storable
-from inference.wire.protocol import Generate, ProtocolError, decode, encode
+from inference.wire.codec import ProtocolError
+from inference.wire.protocol import Generate, decode, encode
 from loraland.api.schemas import ChatCompletion, Completion
 from loraland.catalogue import store
 from loraland.catalogue.archive import ArchiveRefused, read_archive

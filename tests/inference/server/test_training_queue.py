@@ -20,7 +20,7 @@ from inference.server.protocol import (
     encode,
     is_end,
 )
-from inference.wire.protocol import ProtocolError
+from inference.wire.codec import ProtocolError
 
 LEASE = 30.0
 SHORT = 0.05

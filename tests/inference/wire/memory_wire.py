@@ -19,12 +19,12 @@ from inference.wire.contract import (
     Receipt,
     ShareTaken,
     Write,
-    check_id,
     position_of,
     resume_of,
     tenant_of,
     terminal_of,
 )
+from inference.wire.lease import check_id
 from inference.wire.protocol import (
     CLASSES,
     Event,

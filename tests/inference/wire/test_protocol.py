@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import pytest
 
+from inference.wire.codec import ProtocolError
 from inference.wire.protocol import (
     AdapterRef,
+    Component,
     Delta,
     Failed,
     Finished,
@@ -14,7 +16,6 @@ from inference.wire.protocol import (
     Message,
     Probe,
     Progress,
-    ProtocolError,
     Sampling,
     Stats,
     TokenLogprob,
@@ -29,6 +30,7 @@ MESSAGES = [
     Generate("g2", messages=(Message("user", "hi"), Message("assistant", "ho")), tenant="t", created=1.5),
     Generate("g3", prompt=""),
     Probe("p1", ADAPTER),
+    Probe("p2", AdapterRef("cd" * 32, components=(Component("ab" * 32, 0.5), Component("ef" * 32, -1.0)))),
     Progress("g1", "loading"),
     Delta("g1", "🙂", (1, 2), (TokenLogprob("a", 1, -0.5, (("a", -0.5), ("b", -1.0))),)),
     Finished("g1", "done", Stats(prompt_tokens=3, seed=7)),
@@ -73,7 +75,7 @@ def test_a_terminal_event_without_stats_is_read():
 
 
 def test_only_the_two_ends_are_terminal():
-    assert [is_terminal(message) for message in MESSAGES[4:8]] == [False, False, True, True]
+    assert [is_terminal(message) for message in MESSAGES[5:9]] == [False, False, True, True]
 
 
 def test_messages_cannot_be_changed():
