@@ -16,11 +16,11 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from loraland.catalogue import store
-from loraland.catalogue.forms import PromptForm, UploadForm
-from loraland.catalogue.hub import HubError
 from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
-from loraland.catalogue.published_import import fetch_published
 from loraland.catalogue.tasks import revalidate, validate_version
+from loraland.catalogue.upload.forms import PromptForm, UploadForm
+from loraland.catalogue.upload.hub import HubError
+from loraland.catalogue.upload.published_import import fetch_published
 from loraland.paper import published
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from django.utils import timezone
 
 from loraland.catalogue import store
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.validation import examine
+from loraland.catalogue.upload.validation import examine
 
 Status = AdapterVersion.Status
 

@@ -11,7 +11,7 @@ from inference.tasks.card import CARD, ScoreTable, score_table
 from inference.tasks.verdict import UNCLEAR, VERDICTS
 from loraland.catalogue.card import read_card
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.submission import digest_in
+from loraland.catalogue.upload.submission import digest_in
 from loraland.evals.counting import Comparison
 from loraland.evals.models import Run
 

@@ -6,8 +6,8 @@ from django.db import transaction
 
 from loraland.catalogue import store
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.submission import submit
 from loraland.catalogue.tasks import validate_version
+from loraland.catalogue.upload.submission import submit
 from loraland.training.models import Training
 
 Status = AdapterVersion.Status

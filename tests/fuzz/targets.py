@@ -24,10 +24,10 @@ from inference.wire.codec import ProtocolError
 from inference.wire.protocol import Generate, decode, encode
 from loraland.api.schemas import ChatCompletion, Completion
 from loraland.catalogue import store
-from loraland.catalogue.archive import ArchiveRefused, read_archive
 from loraland.catalogue.card import CardError, read_card
 from loraland.catalogue.template import TemplateError, check_examples, check_fields, fields_of, parse_examples
-from loraland.catalogue.validation import examine_upload
+from loraland.catalogue.upload.archive import ArchiveRefused, read_archive
+from loraland.catalogue.upload.validation import examine_upload
 from loraland.evals.jsonl import examine, lines_of
 from loraland.playground.markdown import render
 from loraland.playground.messages import BadMessage, parse

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from inference.adapters.file import AdapterRefused
 from inference.adapters.store import AdapterStore
-from loraland.catalogue.validation import examine_upload
+from loraland.catalogue.upload.validation import examine_upload
 from tests.fuzz.damage import ENCODINGS, bytes_like, json_like, tensors_like, weights_like
 from tests.loraland.adapter_files import number_bytes
 

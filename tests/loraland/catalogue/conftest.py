@@ -12,8 +12,8 @@ from inference.wire.protocol import Failed, Finished, Probe, Stats
 from loraland import inference_client
 from loraland.catalogue import store
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.submission import submit
-from loraland.catalogue.validation import examine
+from loraland.catalogue.upload.submission import submit
+from loraland.catalogue.upload.validation import examine
 
 
 @pytest.fixture

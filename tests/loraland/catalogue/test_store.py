@@ -15,9 +15,10 @@ from django.conf import settings as site_settings
 
 from inference.adapters import config_file as adapter_json
 from inference.tasks.card import Card
-from loraland.catalogue import store, validation
+from loraland.catalogue import store
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.submission import submit
+from loraland.catalogue.upload import validation
+from loraland.catalogue.upload.submission import submit
 from tests.loraland.adapter_files import lora_config, write_adapter
 
 Examined = Callable[..., AdapterVersion]

@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 
 from loraland.catalogue.card import read_card
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.submission import digest_in
+from loraland.catalogue.upload.submission import digest_in
 from loraland.evals.models import Run, RunQuerySet, Sample
 from loraland.evals.readme import PLACES, ReadmeError, put, table
 from loraland.evals.results import RUN_FIELDS, read_file

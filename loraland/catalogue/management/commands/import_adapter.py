@@ -18,13 +18,14 @@ from django.db import InterfaceError, OperationalError, connection
 from inference.reading import reading
 from inference.tasks.card import CARD, Card
 from loraland.catalogue import card as cards
-from loraland.catalogue import hub, store
 from loraland.catalogue import slug as slugs
+from loraland.catalogue import store
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.published_import import card_of, shown_template
-from loraland.catalogue.submission import digest_in, find, submit
 from loraland.catalogue.template import TemplateError, fields_of, label_of
-from loraland.catalogue.validation import examine
+from loraland.catalogue.upload import hub
+from loraland.catalogue.upload.published_import import card_of, shown_template
+from loraland.catalogue.upload.submission import digest_in, find, submit
+from loraland.catalogue.upload.validation import examine
 from loraland.paper.published import Published
 from loraland.paper.published import find as find_published
 

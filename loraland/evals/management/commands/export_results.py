@@ -13,7 +13,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from inference.tasks.card import CARD, write_score
 from loraland.catalogue.card import CardError
-from loraland.catalogue.submission import digest_in
+from loraland.catalogue.upload.submission import digest_in
 from loraland.evals.cards import runs_of_card, score_of
 from loraland.evals.counting import comparisons, counting, drawn_answers
 from loraland.evals.models import Run

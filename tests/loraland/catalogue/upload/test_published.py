@@ -13,10 +13,10 @@ from django.core.management import CommandError, call_command
 from django.test import Client
 
 from inference.wire.protocol import Probe
-from loraland.catalogue import hub
-from loraland.catalogue.hub import HubError, Listing
-from loraland.catalogue.model_card import template_of
 from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.upload import hub
+from loraland.catalogue.upload.hub import HubError, Listing
+from loraland.catalogue.upload.model_card import template_of
 from loraland.paper.published import find, published
 from loraland.paper.table import tasks
 from tests.loraland.adapter_files import write_adapter

@@ -16,10 +16,11 @@ from django.db import connection
 from inference.tasks.card import Card
 from inference.wire.protocol import Finished, Probe, Stats
 from loraland import inference_client
-from loraland.catalogue import hub, store
+from loraland.catalogue import store
 from loraland.catalogue.card import CardError, read_card
-from loraland.catalogue.hub import HubError, Listing
 from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.upload import hub
+from loraland.catalogue.upload.hub import HubError, Listing
 from tests.loraland.adapter_files import lora_tensors, write_adapter
 
 CARD = '''

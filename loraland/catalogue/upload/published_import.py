@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from inference.reading import reading
 from inference.tasks.card import Card
-from loraland.catalogue import hub, store
-from loraland.catalogue.model_card import template_of
-from loraland.catalogue.submission import Submission, submit
+from loraland.catalogue import store
 from loraland.catalogue.template import TemplateError, fields_of
+from loraland.catalogue.upload import hub
+from loraland.catalogue.upload.model_card import template_of
+from loraland.catalogue.upload.submission import Submission, submit
 from loraland.paper import published
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 def fetch_published(entry: Published, template: str = "", user: User | None = None) -> Submission:
     """Fetch `entry` and submit it with `template`, or with the prompt that its README shows.
 
-    Raises `loraland.catalogue.hub.HubError` when it cannot be fetched or no prompt is known for it, and
+    Raises `loraland.catalogue.upload.hub.HubError` when it cannot be fetched or no prompt is known for it, and
     `loraland.catalogue.store.TooLarge`.
     """
     with reading(entry.repository, hub.HubError, store.TooLarge), tempfile.TemporaryDirectory() as folder:
@@ -34,7 +35,7 @@ def fetch_published(entry: Published, template: str = "", user: User | None = No
 
 
 def card_of(entry: Published, template: str) -> Card:
-    """What the catalogue tells of `entry`. Raises `loraland.catalogue.hub.HubError` for a template without a field."""
+    """What the catalogue tells of `entry`. Raises `hub.HubError` for a template without a field."""
     try:
         fields = fields_of(template)
     except TemplateError as error:

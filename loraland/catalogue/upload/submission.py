@@ -16,8 +16,8 @@ from inference.adapters.identity import HeaderError, adapter_digest
 from inference.reading import reading
 from inference.tasks.card import Card
 from loraland.catalogue import store
-from loraland.catalogue.bases import named_base
 from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.upload.bases import named_base
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from loraland.catalogue.model_card import template_of
+from loraland.catalogue.upload.model_card import template_of
 
 SAMPLE = "Sample input:\n### Question: Who?\n\n### Answer:"
 

@@ -17,8 +17,8 @@ from inference.adapters.examination import Examination, examine_files
 from inference.adapters.identity import adapter_digest
 from inference.model.architecture import Architecture
 from loraland.catalogue import store
-from loraland.catalogue.bases import known_base, named_base, served_base
 from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.upload.bases import known_base, named_base, served_base
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from django.utils.text import slugify
 
 from inference.tasks.card import CARD, TEXTS, Card
 from loraland.catalogue import card, store
-from loraland.catalogue.archive import ArchiveRefused, Contents, read_archive
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import refusal
-from loraland.catalogue.submission import Submission, submit
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples
+from loraland.catalogue.upload.archive import ArchiveRefused, Contents, read_archive
+from loraland.catalogue.upload.submission import Submission, submit
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

@@ -24,7 +24,7 @@ from loraland import inference_client
 from loraland.catalogue import store
 from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
 from loraland.catalogue.tasks import resubmit, revalidate, validate_version
-from loraland.catalogue.validation import examine_upload
+from loraland.catalogue.upload.validation import examine_upload
 from loraland.catalogue.versions import EXAMINATION_LEASE, MOST_EXAMINATIONS
 from tests.loraland.adapter_files import (
     SMOLLM2,
