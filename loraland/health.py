@@ -10,7 +10,7 @@ from django.http import HttpRequest, JsonResponse
 
 from inference.wire.contract import WireError
 from loraland.edge.insiders import is_internal
-from loraland.inference_client import readiness
+from loraland.inference_client import live_workers
 from loraland.storage import probe
 
 
@@ -35,14 +35,15 @@ async def ready(request: HttpRequest) -> JsonResponse:
 async def _workers() -> dict[str, Any]:
     """What the heartbeats tell. A worker that is alive but still loads the base is counted, and not ready."""
     try:
-        state = await readiness()
+        workers = await live_workers()
     except WireError:
         return {"redis": False, "worker": False, "workers": 0, "self_check": ""}
+    ready = next((worker for worker in workers if worker.ready), None)
     return {
         "redis": True,
-        "worker": state.is_ready,
-        "workers": state.workers,
-        "self_check": state.self_check,
-        "context_length": state.context_length,
-        "fingerprint": state.fingerprint,
+        "worker": ready is not None,
+        "workers": len(workers),
+        "self_check": ready.self_check if ready else "",
+        "context_length": ready.context_length if ready else 0,
+        "fingerprint": ready.fingerprint if ready else "",
     }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
@@ -22,22 +21,6 @@ CANCEL_AGAIN_SECONDS: Final = 0.1
 _clients: WeakKeyDictionary[asyncio.AbstractEventLoop, Redis] = WeakKeyDictionary()
 _wires: WeakKeyDictionary[asyncio.AbstractEventLoop, RedisWire] = WeakKeyDictionary()
 _plugged: list[Wire] = []
-
-
-@dataclass(frozen=True)
-class Readiness:
-    """What the workers' heartbeats say about the base model that this site serves."""
-
-    base: str
-    workers: int
-    ready: int
-    self_check: str
-    context_length: int
-    fingerprint: str
-
-    @property
-    def is_ready(self) -> bool:
-        return self.ready > 0
 
 
 def redis() -> Redis:
@@ -93,21 +76,6 @@ def plugged(wire: Wire) -> Iterator[Wire]:
 async def live_workers() -> list[Heartbeat]:
     """The heartbeats of the workers that serve this site's base model, ready or still loading."""
     return await wire().heartbeats(settings.BASE_KEY)
-
-
-async def readiness() -> Readiness:
-    """Whether a live worker has the base model loaded, and what it found when it checked itself."""
-    workers = await live_workers()
-    ready = [worker for worker in workers if worker.ready]
-    best = ready[0] if ready else None
-    return Readiness(
-        base=settings.BASE_NAME,
-        workers=len(workers),
-        ready=len(ready),
-        self_check=best.self_check if best else "",
-        context_length=best.context_length if best else 0,
-        fingerprint=best.fingerprint if best else "",
-    )
 
 
 @async_to_sync

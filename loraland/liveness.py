@@ -47,10 +47,10 @@ async def worker(name: str = "") -> None:
             alive = await inference_client.live_workers()
     except (WireError, TimeoutError) as error:
         raise Unwell(f"Redis does not answer ({error})") from error
-    meant = [each for each in alive if name in {"", each.worker}]
+    meant = [heartbeat for heartbeat in alive if name in {"", heartbeat.worker}]
     if not meant:
         raise Silent(f"{name or 'none'} is not among the {len(alive)} alive")
-    if not any(each.ready for each in meant):
+    if not any(heartbeat.ready for heartbeat in meant):
         raise Unwell(f"{name or 'none'} is not ready among {len(alive)} alive")
 
 

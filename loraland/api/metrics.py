@@ -5,7 +5,8 @@ However many adapters there are, those beyond the `SHOWN` busiest are told toget
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from typing import Final
 
 from django.conf import settings
@@ -54,48 +55,34 @@ async def metrics(request: HttpRequest) -> HttpResponse:
         return HttpResponse("# Redis cannot be reached\n", status=503, content_type="text/plain")
     shown = busiest(counted, SHOWN)
     told = folded(counted, shown)
-    slugs = await _slugs(shown)
+    versions = AdapterVersion.objects.filter(adapter__slug__in=shown).values_list("digest", "adapter__slug")
+    slugs = {digest: slug async for digest, slug in versions}
+    waiting = GaugeMetricFamily("loraland_queue_length", "Requests that no worker has claimed yet.", queued)
     registry = CollectorRegistry()
-    registry.register(Snapshot([*_counters(told), *_times(told), *_gauges(queued), *worker_metrics(workers, slugs)]))
+    registry.register(Snapshot([*_counters(told), *_times(told), waiting, *worker_metrics(workers, slugs)]))
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
-
-
-async def _slugs(shown: Collection[str]) -> dict[str, str]:
-    """The slugs of the `shown` adapters by the digests of their versions."""
-    versions = AdapterVersion.objects.filter(adapter__slug__in=shown)
-    return {digest: slug async for digest, slug in versions.values_list("digest", "adapter__slug")}
 
 
 def _counters(counted: list[Count]) -> Iterator[Metric]:
     answers = CounterMetricFamily("loraland_answers", "Recorded answers.", labels=("adapter", "source", "outcome"))
-    for each in counted:
-        if each.name == "answers":
-            answers.add_metric((each.adapter, *each.label.split(":")), each.value)
-    yield answers
-    for name, documentation in COUNTERS.items():
-        family = CounterMetricFamily(f"loraland_{name}", documentation, labels=("adapter",))
-        for each in counted:
-            if each.name == name:
-                family.add_metric((each.adapter,), each.value)
-        yield family
+    families = {
+        name: CounterMetricFamily(f"loraland_{name}", documentation, labels=("adapter",))
+        for name, documentation in COUNTERS.items()
+    }
+    for number in counted:
+        if number.name == "answers":
+            answers.add_metric((number.adapter, *number.label.split(":")), number.value)
+        elif number.name in families:
+            families[number.name].add_metric((number.adapter,), number.value)
+    yield from (answers, *families.values())
 
 
 def _times(counted: list[Count]) -> Iterator[Metric]:
     for name, documentation in TIMES.items():
         family = HistogramMetricFamily(f"loraland_{name}_seconds", documentation, labels=("adapter",))
-        filled = {(each.adapter, each.label): each.value for each in counted if each.name == name}
-        for each in counted:
-            if each.name == f"{name}_sum":
-                family.add_metric((each.adapter,), list(_cumulative(each.adapter, filled)), each.value)
+        filled = {(number.adapter, number.label): number.value for number in counted if number.name == name}
+        for number in counted:
+            if number.name == f"{name}_sum":
+                running = accumulate(filled.get((number.adapter, bucket), 0.0) for bucket in BUCKETS)
+                family.add_metric((number.adapter,), list(zip(BUCKETS, running, strict=True)), number.value)
         yield family
-
-
-def _cumulative(adapter: str, filled: dict[tuple[str, str], float]) -> Iterator[tuple[str, float]]:
-    running = 0.0
-    for bucket in BUCKETS:
-        running += filled.get((adapter, bucket), 0.0)
-        yield bucket, running
-
-
-def _gauges(queued: int) -> Iterator[Metric]:
-    yield GaugeMetricFamily("loraland_queue_length", "Requests that no worker has claimed yet.", queued)

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
-
-from django.db.models import F
 
 from inference.wire.contract import WireError
 from inference.wire.protocol import Heartbeat
@@ -36,14 +33,11 @@ async def residency() -> Residency:
         workers = await inference_client.live_workers()
     except WireError:
         return Residency("unreachable")
-    return await _summed(workers)
-
-
-async def _summed(workers: Sequence[Heartbeat]) -> Residency:
     digests = {digest for worker in workers for digest in worker.on_device}
-    shown = AdapterVersion.objects.filter(digest__in=digests, pk=F("adapter__published")).select_related("adapter")
+    shown = AdapterVersion.objects.shown().filter(digest__in=digests)
+    loaded: State = "ready" if any(worker.ready for worker in workers) else "loading"
     return Residency(
-        state=_state(workers),
+        state=loaded if workers else "starting",
         workers=len(workers),
         running=sum(worker.running for worker in workers),
         waiting=sum(worker.waiting for worker in workers),
@@ -51,9 +45,3 @@ async def _summed(workers: Sequence[Heartbeat]) -> Residency:
         heartbeats=tuple(workers),
         versions=tuple([version async for version in shown.order_by("adapter__name")]),
     )
-
-
-def _state(workers: Sequence[Heartbeat]) -> State:
-    if any(worker.ready for worker in workers):
-        return "ready"
-    return "loading" if workers else "starting"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,28 +70,22 @@ def _timed(name: str, adapter: str, milliseconds: float) -> dict[str, float]:
 async def counts() -> list[Count]:
     """Every number so far. Raises `redis.RedisError`."""
     fields = await redis().hgetall(KEY)
-    return list(_parsed({str(field): str(value) for field, value in fields.items()}))
+    parts = ((str(field).split("|"), float(value)) for field, value in fields.items())
+    return [Count(name, adapter, label, value) for (name, adapter, label), value in parts]
 
 
 def busiest(counted: Iterable[Count], most: int) -> list[str]:
     """The adapters with the most answers, at most `most` of them."""
-    answers: dict[str, float] = {}
-    for each in counted:
-        if each.name == "answers":
-            answers[each.adapter] = answers.get(each.adapter, 0.0) + each.value
+    answers: defaultdict[str, float] = defaultdict(float)
+    for number in counted:
+        if number.name == "answers":
+            answers[number.adapter] += number.value
     return sorted(answers, key=lambda adapter: (-answers[adapter], adapter))[:most]
 
 
 def folded(counted: Iterable[Count], shown: Collection[str]) -> list[Count]:
     """The same numbers, those of adapters that are not `shown` added up under `OTHER`."""
-    sums: dict[tuple[str, str, str], float] = {}
-    for each in counted:
-        key = (each.name, each.adapter if each.adapter in shown else OTHER, each.label)
-        sums[key] = sums.get(key, 0.0) + each.value
+    sums: defaultdict[tuple[str, str, str], float] = defaultdict(float)
+    for number in counted:
+        sums[number.name, number.adapter if number.adapter in shown else OTHER, number.label] += number.value
     return [Count(*key, value) for key, value in sums.items()]
-
-
-def _parsed(fields: dict[str, str]) -> Iterator[Count]:
-    for field, value in fields.items():
-        name, adapter, label = field.split("|")
-        yield Count(name, adapter, label, float(value))

@@ -107,7 +107,7 @@ def measure_in_a_loop(training: Training) -> None:
 async def measure(training: Training, seconds: float = SLICE_SECONDS) -> None:
     """Go on with the measurement of the draft for about `seconds`; record its result once all rows are answered."""
     try:
-        if not (await inference_client.readiness()).is_ready:
+        if not any(worker.ready for worker in await inference_client.live_workers()):
             await sync_to_async(training.change)(note=NO_WORKER)
             return
     except WireError as error:
