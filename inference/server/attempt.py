@@ -146,7 +146,7 @@ class Attempt:
                 self._tell(event)
 
     def _attend(self) -> None:
-        """Keep the claim, and heed who wants the training to end."""
+        """Keep the claim, and end the child for whoever wants the training to end."""
         if time.monotonic() >= self._renewal:
             held = self._ask(lambda: training_queue.renew(self._redis, self._claim, self._lease_seconds))
             self._renewal = time.monotonic() + min(RENEW_SECONDS, self._lease_seconds / 3)

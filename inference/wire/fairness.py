@@ -71,7 +71,7 @@ class VirtualCounters:
 
     def _lift(self) -> None:
         """Raise the floor: to the lowest who waits, and when nobody does, to the one who waited last."""
-        self.floor = max(self.floor, min((self[each] for each in self._waiting), default=self[self._last]))
+        self.floor = max(self.floor, min((self[party] for party in self._waiting), default=self[self._last]))
         self._served = {
             party: served for party, served in self._served.items() if served > self.floor or party in self._waiting
         }

@@ -99,7 +99,7 @@ class Reader:
             self._subscriptions.pop(key, None)
 
     def _all(self) -> list[Subscription]:
-        return [each for subscriptions in self._subscriptions.values() for each in subscriptions]
+        return [reader for readers in self._subscriptions.values() for reader in readers]
 
     async def _start(self) -> None:
         """Have the task read the new subscription too: begin it, or end the read in which it waits."""
@@ -161,7 +161,7 @@ class Reader:
             subscription.entries.put_nowait(WireError(sentence))
 
     def _starts(self) -> dict[str, Position]:
-        return {key: min(each.position for each in every) for key, every in self._subscriptions.items()}
+        return {key: min(reader.position for reader in readers) for key, readers in self._subscriptions.items()}
 
     def _cursors(self) -> dict[str, str]:
         return {key: f"{first}-{second}" for key, (first, second) in self._starts().items()}

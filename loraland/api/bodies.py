@@ -82,8 +82,8 @@ class Chat:
         if not self._with_logprobs:
             return None
         content = [
-            _token(each.token, each.logprob) | {"top_logprobs": [_token(*other) for other in each.top]}
-            for each in logprobs
+            _token(token.token, token.logprob) | {"top_logprobs": [_token(*other) for other in token.top]}
+            for token in logprobs
         ]
         return {"content": content, "refusal": None}
 
@@ -119,13 +119,13 @@ class Plain:
         if not self._with_logprobs:
             return None
         offsets = []
-        for each in logprobs:
+        for token in logprobs:
             offsets.append(at)
-            at += len(each.token)
+            at += len(token.token)
         return {
-            "tokens": [each.token for each in logprobs],
-            "token_logprobs": [each.logprob for each in logprobs],
-            "top_logprobs": [dict(each.top) | {each.token: each.logprob} for each in logprobs],
+            "tokens": [token.token for token in logprobs],
+            "token_logprobs": [token.logprob for token in logprobs],
+            "top_logprobs": [dict(token.top) | {token.token: token.logprob} for token in logprobs],
             "text_offset": offsets,
         }
 

@@ -136,7 +136,9 @@ class ChatCompletion(Common):
 
     def source(self) -> dict[str, Any]:
         """What is asked, as `generations.start` takes it."""
-        return {"messages": [each.to_wire() for each in self.messages]} if self.messages else {"inputs": self.inputs}
+        return (
+            {"messages": [message.to_wire() for message in self.messages]} if self.messages else {"inputs": self.inputs}
+        )
 
 
 class Completion(Common):

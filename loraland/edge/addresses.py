@@ -21,7 +21,7 @@ def address_of(text: str) -> Ip | None:
 def is_among(text: str, networks: Iterable[Network]) -> bool:
     """Whether `text` writes an address of one of `networks`."""
     ip = address_of(text)
-    return ip is not None and any(ip in each for each in networks)
+    return ip is not None and any(ip in block for block in networks)
 
 
 def network(text: str) -> str:

@@ -74,8 +74,8 @@ def _scheme(scope: Scope) -> str:
 
 def _told(scope: Scope, name: bytes) -> Iterator[str]:
     """The entries of all headers called `name`, in the order in which the hops added them."""
-    for each, value in scope["headers"]:
-        if each == name:
+    for header, value in scope["headers"]:
+        if header == name:
             yield from (entry.strip() for entry in value.decode("latin-1").split(","))
 
 

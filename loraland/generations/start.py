@@ -53,9 +53,9 @@ async def start(
     turns = tuple(messages) if messages is not None else None
     check_size(turns, prompt, inputs)
     check_stops(sampling)
-    for each in version.versions if isinstance(version, Composition) else [version] if version else []:
-        check_seen(visitor, each)
-        check_served(each)
+    for asked in version.versions if isinstance(version, Composition) else [version] if version else []:
+        check_seen(visitor, asked)
+        check_served(asked)
     check_inputs(version, inputs, turns is not None)
     request = Generate(
         id=uuid4().hex,

@@ -193,7 +193,7 @@ export class AnswerSocket extends EventTarget {
   }
 }
 
-// Cursors are "milliseconds-number"; both parts may be longer than a float holds exactly.
+// Cursors are "12-0", the number of an entry in its answer; both parts may be longer than a float holds exactly.
 function compare(one, other) {
   const [a, b] = [one, other].map((cursor) => cursor.split("-").map(BigInt));
   for (let at = 0; at < 2; at += 1) if (a[at] !== b[at]) return a[at] < b[at] ? -1 : 1;
