@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 
-from inference.config import ConfigError, EngineConfig, read_config
+from inference.config import ConfigError, EngineConfig, read_config, start_logging
 from inference.model.torch_environment import prepare_torch
 from inference.wire.redis_wire import RedisWire
 from inference.worker.device_thread import SteppedEngine
@@ -24,8 +24,8 @@ def main() -> int:
     """Serve until SIGTERM or SIGINT: 0 then, 1 after a crash, 2 when the environment cannot be used."""
     prepare_torch()
     sys.setswitchinterval(TURN_SECONDS)
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
+        start_logging()
         config = read_config()
     except ConfigError as error:
         logging.error("refused config error=%s", error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -18,6 +19,7 @@ DTYPES: Final = ("bfloat16", "float16", "float32")
 ADAPTER_QUANTIZATIONS: Final = ("none", "int8")
 QUANTIZATIONS: Final = ("none", "int8", "int4", "nf4")
 PREFIX_CACHES: Final = ("on", "tenant", "off")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 DECODERS: Final = ("auto", "native", "torch")
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
@@ -74,6 +76,12 @@ class EngineConfig:
     def models_dir(self) -> Path:
         """Where fetched base models lie."""
         return self.var_dir / "models"
+
+
+def start_logging(environ: Mapping[str, str] = os.environ) -> None:
+    """Log to stderr from LOG_LEVEL on. Raises `ConfigError`."""
+    level = _Environment(environ).choice("LOG_LEVEL", LOG_LEVELS, "info")
+    logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
 def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:

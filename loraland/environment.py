@@ -32,6 +32,13 @@ def number(name: str, default: int, low: int, high: int) -> int:
         raise ImproperlyConfigured(f"{name}={error}") from error
 
 
+def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
+    value = text(name, default).lower()
+    if value not in choices:
+        raise ImproperlyConfigured(f"{name}={value!r} is not known; choose {', '.join(choices[:-1])} or {choices[-1]}")
+    return value
+
+
 def words(name: str, default: str) -> list[str]:
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import dj_database_url
 from csp.constants import NONCE, NONE, SELF
 
-from inference.config import DEFAULT_BASE_MODEL, base_name
+from inference.config import DEFAULT_BASE_MODEL, LOG_LEVELS, base_name
 from inference.wire.address import embedded_redis_url
 from loraland import environment
 
@@ -220,6 +220,7 @@ CELERY_TASK_ACKS_LATE = True
 CELERY_TASK_SERIALIZER = "json"
 CELERY_ACCEPT_CONTENT = ["json"]
 CELERY_TASK_TIME_LIMIT = 600
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_WORKER_CONCURRENCY = environment.number("CELERY_WORKER_CONCURRENCY", 1, 1, 64)
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 1800}
@@ -249,7 +250,9 @@ REFERENCE_URL = environment.text("REFERENCE_URL", "")
 REFERENCE_KEY = environment.text("REFERENCE_KEY", "")
 REFERENCE_MODEL = environment.text("REFERENCE_MODEL", "")
 
-LOG_LEVEL = environment.text("LOG_LEVEL", "INFO").upper()
+LOG_LEVEL = environment.choice("LOG_LEVEL", "info", LOG_LEVELS)
+# uvicorn tells of every visitor and Celery of every job, and Django's lowest level shows what a template was given.
+FRAMEWORKS_LOG_LEVEL = {"debug": "info", "info": "warning"}.get(LOG_LEVEL, LOG_LEVEL)
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
@@ -263,5 +266,6 @@ LOGGING = {
         "brief": {"()": "loraland.logs.Brief"},
     },
     "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line", "filters": ["faults", "brief"]}},
-    "root": {"handlers": ["console"], "level": LOG_LEVEL},
+    "loggers": {name: {"level": FRAMEWORKS_LOG_LEVEL.upper()} for name in ("django", "celery")},
+    "root": {"handlers": ["console"], "level": LOG_LEVEL.upper()},
 }

@@ -16,7 +16,7 @@ from typing import Final
 
 from redis import Redis, RedisError
 
-from inference.config import ConfigError, read_config
+from inference.config import ConfigError, read_config, start_logging
 from inference.server import queue as training_queue
 from inference.server.attempt import MAX_ATTEMPTS, RETRY_SECONDS, Attempt, Child, given_up
 from inference.server.queue import TrainingClaim
@@ -92,8 +92,8 @@ class TrainingServer:
 
 def main(command: Sequence[str] = WORK) -> int:
     """Serve until SIGTERM or SIGINT: 0 then, 2 when the environment cannot be used."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
+        start_logging()
         config = read_config()
     except ConfigError as error:
         log.error("refused config error=%s", error)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from inference.config import EngineConfig, base_name, read_config
+from inference.config import EngineConfig, base_name, read_config, start_logging
 from inference.fetch import FetchError, find_model
 from inference.server.protocol import (
     Train,
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 def main() -> int:
     """Train what the input asks for; 0 when an end was told. The `Share` of the processor is the one argument."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    start_logging()
     if sys.argv[1:] != ["full"]:
         take_spare_time()
     tell, unwanted = _teller(), threading.Event()

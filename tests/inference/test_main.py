@@ -26,11 +26,25 @@ def start(tmp_path: Path, **env: str) -> subprocess.Popen:
     )
 
 
-def test_a_bad_variable_ends_it_with_a_sentence(tmp_path):
-    process = start(tmp_path, DTYPE="float8")
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("DTYPE", "float8", "DTYPE=float8 is not known; choose bfloat16, float16 or float32"),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL=loud is not known; choose debug, info, warning or error"),
+    ],
+)
+def test_a_bad_variable_ends_it_with_a_sentence(tmp_path, name, value, sentence):
+    process = start(tmp_path, **{name: value})
     _, said = process.communicate(timeout=60)
     assert process.returncode == 2
-    assert "DTYPE=float8 is not known; choose bfloat16, float16 or float32" in said
+    assert sentence in said
+
+
+def test_the_level_of_its_logs_is_that_of_the_environment(tmp_path, redis_server: RedisServer):
+    process = start(tmp_path, REDIS_URL=redis_server.url, BASE_MODEL=str(tmp_path / "nothing"), LOG_LEVEL="WARNING")
+    _, said = process.communicate(timeout=120)
+    assert "crashed worker=w" in said
+    assert " INFO " not in said
 
 
 @pytest.mark.slow

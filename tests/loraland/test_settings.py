@@ -9,7 +9,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
 from inference.config import read_config
+from loraland import environment
 
 REPO = Path(__file__).parents[2]
 
@@ -45,3 +49,30 @@ def test_what_an_address_of_postgresql_asks_for_is_kept_beside_the_pool_and_the_
 
 def test_an_address_that_asks_for_nothing_has_the_bound_of_locks(tmp_path: Path) -> None:
     assert options_of_the_database(tmp_path, "postgres://u:p@host/name")["options"] == "-c lock_timeout=7s"
+
+
+@pytest.mark.parametrize(
+    ("given", "ours", "of_frameworks"),
+    [
+        ("", "INFO", "WARNING"),
+        ("debug", "DEBUG", "INFO"),
+        ("Warning", "WARNING", "WARNING"),
+        ("error", "ERROR", "ERROR"),
+    ],
+)
+def test_one_level_holds_for_all_logs_and_frameworks_are_a_step_quieter(
+    tmp_path: Path, given: str, ours: str, of_frameworks: str
+) -> None:
+    """Celery's lines of every job, uvicorn's of every visitor; and with `debug` no words of a prompt."""
+    levels = (
+        "[settings.LOGGING['root']['level'], *(settings.LOGGING['loggers'][name]['level'] for name in "
+        "('django', 'celery')), settings.FRAMEWORKS_LOG_LEVEL.upper()]"
+    )
+    told = read(levels, tmp_path, LOG_LEVEL=given)
+    assert told == [ours, of_frameworks, of_frameworks, of_frameworks]
+
+
+def test_a_level_that_there_is_not_is_refused_with_those_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LOG_LEVEL", "critical")
+    with pytest.raises(ImproperlyConfigured, match="LOG_LEVEL='critical' is not known; choose debug or info"):
+        environment.choice("LOG_LEVEL", "info", ("debug", "info"))
