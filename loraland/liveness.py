@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Awaitable, Callable
-from http.client import HTTPException
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from typing import Final, TypeVar
 
 from django.conf import settings
@@ -35,9 +34,19 @@ def sign_of(service: str, name: str = HOST) -> str:
     return f"{service}:{name}"
 
 
+async def redis() -> None:
+    """Look whether Redis is up and has loaded its data."""
+    try:
+        await asyncio.to_thread(_in_redis, Redis.ping)
+    except Unwell as error:
+        raise Silent(str(error)) from error
+
+
 async def web(name: str = "") -> None:
-    """Ask /healthz as the proxy in front would. Whatever it answers shows that the process is alive."""
-    await asyncio.to_thread(_ask)
+    """Ask /healthz. Whatever it answers shows that the process is alive."""
+    status, _ = await asyncio.to_thread(ask, "/healthz")
+    if status != HTTPStatus.OK:
+        raise Unwell(f"port {settings.PORT} answers {status}")
 
 
 async def worker(name: str = "") -> None:
@@ -81,17 +90,19 @@ SERVICES: Final[dict[str, Callable[[str], Awaitable[None]]]] = {
 """How to look whether one of each kind does its work; raises `loraland.watch.Unwell` with what is missing."""
 
 
-def _ask() -> None:
+def ask(path: str) -> tuple[int, bytes]:
+    """What the web process of this host answers there, asked as the proxy in front would. Raises `Silent`."""
     host = next((host for host in settings.ALLOWED_HOSTS if host != "*"), "localhost").lstrip(".")
     headers = {"Host": host, "X-Forwarded-Proto": "https" if settings.HTTPS else "http"}
-    request = urllib.request.Request(f"{address()}/healthz", headers=headers)
+    connection = HTTPConnection(address().removeprefix("http://"), timeout=SECONDS_A_LOOK)
     try:
-        with urllib.request.urlopen(request, timeout=SECONDS_A_LOOK):
-            return
-    except urllib.error.HTTPError as error:
-        raise Unwell(f"port {settings.PORT} answers {error.code}") from error
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        return response.status, response.read()
     except (OSError, HTTPException) as error:
         raise Silent(f"port {settings.PORT} does not answer ({error})") from error
+    finally:
+        connection.close()
 
 
 def address() -> str:

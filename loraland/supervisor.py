@@ -9,20 +9,20 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from loraland.child import STOP_SECONDS, Child
+from loraland.logs import LogFiles
 from loraland.watch import Watch
 
 FIRST_DELAY: Final = 0.5
 LONGEST_DELAY: Final = 10.0
 STABLE_SECONDS: Final = 30.0
 TRACEBACK_SECONDS: Final = 5.0
-FAULTHANDLER: Final = {"PYTHONFAULTHANDLER": "1"}
-"""Lets Python's children write on SIGABRT where each of their threads is, even when none of them gets to Python."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,13 @@ class Service:
 
 
 class Supervisor:
-    """Keeps services running until `stop` is called."""
+    """Keeps services running until `end` is called. What they write goes to `logs`, what becomes of them to `say`."""
 
-    def __init__(self, say: Callable[[str], None]) -> None:
+    def __init__(self, say: Callable[[str], None], logs: LogFiles) -> None:
         self._say = say
+        self._logs = logs
+        self.early_ends: Counter[str] = Counter()
+        """How often in a row each service has ended soon after its start."""
         self._stopping = asyncio.Event()
         self._keepers: dict[str, asyncio.Task[None]] = {}
         self._children: dict[str, Child] = {}
@@ -48,12 +51,9 @@ class Supervisor:
         """Start `service`, and start it again whenever it ends or falls silent before its time."""
         self._keepers[service.name] = asyncio.create_task(self._keep(service), name=service.name)
 
-    def stop(self) -> None:
+    async def end(self) -> None:
+        """End every service, the last one started first."""
         self._stopping.set()
-
-    async def wait(self) -> None:
-        """Wait for `stop`, then end every service, the last one started first."""
-        await self._stopping.wait()
         for name in reversed(self._keepers):
             await self._end(name)
 
@@ -64,19 +64,17 @@ class Supervisor:
             outcome = await self._run(service)
             if self._stopping.is_set():
                 return
-            delay = FIRST_DELAY if time.monotonic() - started > STABLE_SECONDS else min(2 * delay, LONGEST_DELAY)
-            self._say(f"{service.name} {outcome}; starting it again in {delay:g} s")
+            is_early = time.monotonic() - started <= STABLE_SECONDS
+            delay = min(2 * delay, LONGEST_DELAY) if is_early else FIRST_DELAY
+            self.early_ends[service.name] = self.early_ends[service.name] + 1 if is_early else 0
+            self._say(f"{service.name} {outcome}; starting it again in {delay:g} s{self._logs.see(service.name)}")
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), delay)
 
     async def _run(self, service: Service) -> str:
         """Run `service` to its end; what became of it."""
         try:
-            child = await Child.start(
-                service.command,
-                FAULTHANDLER | service.environment,
-                lambda line: self._say(f"{service.name:>8} | {line}"),
-            )
+            child = await Child.start(service.command, service.environment, self._logs.open(service.name))
         except OSError as error:
             return f"could not be started ({error})"
         self._children[service.name] = child
@@ -98,7 +96,7 @@ class Supervisor:
                 break
             except Exception as error:
                 self._say(f"cannot see whether {service.name} answers: {error!r}")
-        self._say(f"{service.name} is ended, since it no longer answers: {missed}")
+        self._say(f"{service.name} is ended, since it no longer answers: {missed}{self._logs.see(service.name)}")
         await child.end(signal.SIGABRT, TRACEBACK_SECONDS)
 
     async def _end(self, name: str) -> None:

@@ -38,7 +38,8 @@ def main() -> int:
         with small_world(Path(directory)) as site:
             faults, verdict = asyncio.run(storm(site, options))
         if not verdict.is_clean:
-            print((Path(directory) / "site" / "site.log").read_text(errors="replace")[-8000:])
+            for log in sorted((Path(directory) / "site" / "log").glob("*.log")):
+                print(f"{log.name}:", log.read_text(errors="replace")[-4000:])
     for fault in (*verdict.lost, *verdict.doubled, *verdict.changed, *map(str, verdict.errors.items())):
         print(fault)
     print(f"{verdict.unread} answers that nobody was told of were stopped, {verdict.turned_away} requests turned away")

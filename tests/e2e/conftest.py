@@ -111,6 +111,8 @@ def site(model_dir: Path) -> Iterator[Site]:
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(60)
+        for log in sorted((var_dir / "log").glob("*.log")):
+            print(f"{log.name}:", log.read_text(errors="replace")[-4000:])
         shutil.rmtree(var_dir, ignore_errors=True)
 
 

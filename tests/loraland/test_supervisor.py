@@ -7,21 +7,32 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
 from pytest_django import Settings
 
 from loraland.__main__ import CannotStart, check_disk, check_port, main, services
+from loraland.logs import LogFiles
 from loraland.supervisor import Service, Supervisor
 from loraland.watch import Silent, Watch
 
 COUNT = "import os, sys, time; print('pid', os.getpid(), flush=True); time.sleep(60)"
 
 
-class Log(list[str]):
-    """What the supervisor said, with a way to wait for a line."""
+class Log:
+    """What the supervisor said, then what its children have written, with a way to wait for a line."""
+
+    def __init__(self, directory: Path) -> None:
+        self.said: list[str] = []
+        self.files = LogFiles(directory, self.said.append)
+        self.directory = directory
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.said
+        for path in sorted(self.directory.glob("*.log")):
+            yield from (f"{path.stem:>8} | {line}" for line in path.read_text(errors="replace").splitlines())
 
     async def until(self, part: str, count: int = 1) -> str:
         while True:
@@ -32,12 +43,18 @@ class Log(list[str]):
 
 
 @pytest.fixture
-async def supervised() -> AsyncIterator[tuple[Supervisor, Log]]:
-    log = Log()
-    supervisor = Supervisor(log.append)
+async def supervised(tmp_path: Path) -> AsyncIterator[tuple[Supervisor, Log]]:
+    log = Log(tmp_path / "log")
+    supervisor = Supervisor(log.said.append, log.files)
     yield supervisor, log
-    supervisor.stop()
-    await supervisor.wait()
+    await supervisor.end()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while True:
+        if condition():
+            return
+        await asyncio.sleep(0.02)
 
 
 def child(code: str, name: str = "child") -> Service:
@@ -55,19 +72,94 @@ async def test_a_child_that_is_killed_is_started_again(supervised: tuple[Supervi
     os.kill(first, signal.SIGKILL)
     second = pid_in(await log.until("pid", 2))
     assert second != first
-    assert "child ended with signal SIGKILL" in await log.until("ended")
+    told = [line for line in log.said if "child" in line]
+    assert told == [f"child ended with signal SIGKILL; starting it again in 1 s (see {log.directory}/child.log)"]
+
+
+async def test_a_crash_is_one_line_and_its_reason_is_in_the_log(supervised: tuple[Supervisor, Log]) -> None:
+    supervisor, log = supervised
+    supervisor.keep(child("raise RuntimeError('no such thing')"))
+    await log.until("| RuntimeError: no such thing")
+    assert "child ended with exit code 1; starting it again in 1 s" in await log.until("ended")
+    assert not any("RuntimeError" in line for line in log.said)
+
+
+async def test_services_that_end_soon_after_their_start_are_counted(supervised: tuple[Supervisor, Log]) -> None:
+    supervisor, log = supervised
+    supervisor.keep(child("", "brief"))
+    supervisor.keep(child(COUNT, "lasting"))
+    await log.until("brief ended", 2)
+    assert (supervisor.early_ends["brief"], supervisor.early_ends["lasting"]) == (2, 0)
+
+
+async def test_a_full_disk_ends_no_child(supervised: tuple[Supervisor, Log]) -> None:
+    supervisor, log = supervised
+    log.directory.mkdir()
+    (log.directory / "child.log").symlink_to("/dev/full")
+    went_on = log.directory / "went_on"
+    warn = "import logging; [logging.warning('x' * 5000) for _ in range(100)]; "
+    supervisor.keep(child(f"{warn} open({str(went_on)!r}, 'w'); " + COUNT))
+    await until(went_on.exists)
+    assert log.said == []
+
+
+async def test_a_log_that_cannot_be_opened_is_told_and_the_child_runs(
+    supervised: tuple[Supervisor, Log], capfd: pytest.CaptureFixture[str]
+) -> None:
+    supervisor, log = supervised
+    log.directory.write_text("no directory")
+    supervisor.keep(child(COUNT))
+    assert str(log.directory) in await log.until("child writes here, for its log cannot be written")
+    await until(lambda: "pid" in capfd.readouterr().out)
+
+
+async def test_without_a_directory_children_write_where_we_do(capfd: pytest.CaptureFixture[str]) -> None:
+    said: list[str] = []
+    supervisor = Supervisor(said.append, LogFiles(None, print))
+    supervisor.keep(child("import sys; print('out'); print('err', file=sys.stderr)"))
+    await until(lambda: bool(said))
+    await supervisor.end()
+    captured = capfd.readouterr()
+    assert captured.out.split()[:2] == ["out", "err"]
+    assert captured.err == ""
+    assert said[0] == "child ended with exit code 0; starting it again in 1 s"
+
+
+SUPERVISING = """
+import asyncio, sys
+from pathlib import Path
+from loraland.logs import LogFiles
+from loraland.supervisor import Service, Supervisor
+async def main():
+    supervisor = Supervisor(print, LogFiles(Path(sys.argv[1]), print))
+    supervisor.keep(Service("child", (sys.executable, "-c", sys.argv[2])))
+    await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells children of their parent's death")
+async def test_the_last_words_of_children_outlive_a_supervisor_that_is_killed(tmp_path: Path) -> None:
+    last_words = "import signal, sys; signal.signal(15, lambda *_: sys.exit('the last words')); "
+    log = Log(tmp_path)
+    command = (sys.executable, "-c", SUPERVISING, str(tmp_path), last_words + COUNT)
+    supervising = await asyncio.create_subprocess_exec(*command, cwd=Path(__file__).parents[2])
+    await log.until("| pid")
+    supervising.kill()
+    await supervising.wait()
+    await log.until("| the last words")
 
 
 async def test_stopping_ends_the_last_child_first_and_leaves_none(supervised: tuple[Supervisor, Log]) -> None:
     supervisor, log = supervised
-    polite = "import signal, sys, time; signal.signal(15, lambda *_: (print('bye', flush=True), sys.exit())); "
+    bye = "print('bye', time.monotonic(), flush=True)"
+    polite = f"import signal, sys, time; signal.signal(15, lambda *_: ({bye}, sys.exit())); "
     for name in ("first", "second"):
         supervisor.keep(child(polite + COUNT, name))
     pids = [pid_in(await log.until(f"{name:>8} | pid")) for name in ("first", "second")]
-    supervisor.stop()
-    await supervisor.wait()
-    goodbyes = [line.split("|")[0].strip() for line in log if "bye" in line]
-    assert goodbyes == ["second", "first"]
+    await supervisor.end()
+    goodbyes = {line.split("|")[0].strip(): float(line.rsplit(" ", 1)[1]) for line in log if "bye" in line}
+    assert sorted(goodbyes, key=goodbyes.__getitem__) == ["second", "first"]
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
@@ -77,11 +169,10 @@ async def test_a_child_that_stops_is_not_started_again_after_stop(supervised: tu
     supervisor, log = supervised
     supervisor.keep(child("print('once', flush=True)"))
     await log.until("once")
-    supervisor.stop()
-    await supervisor.wait()
-    said = len(log)
+    await supervisor.end()
+    said = len(list(log))
     await asyncio.sleep(0.1)
-    assert len(log) == said
+    assert len(list(log)) == said
 
 
 ORPHAN = """
@@ -124,18 +215,9 @@ async def test_a_child_that_hears_no_signal_is_killed_when_it_must_stop(
     supervisor, log = supervised
     supervisor.keep(child("import signal; signal.signal(15, signal.SIG_IGN); " + COUNT))
     pid = pid_in(await log.until("| pid"))
-    supervisor.stop()
-    await supervisor.wait()
+    await supervisor.end()
     assert "child did not stop within" in await log.until("did not stop")
     assert is_gone(pid)
-
-
-async def test_a_line_without_end_is_told_in_parts(supervised: tuple[Supervisor, Log]) -> None:
-    supervisor, log = supervised
-    supervisor.keep(child("import sys; sys.stdout.write('x' * 3_000_000 + '\\nafter it\\n')"))
-    await log.until("after it")
-    assert sum(line.count("x") for line in log if "| x" in line) >= 3_000_000
-    await log.until("after it", 2)
 
 
 async def test_a_command_that_cannot_be_started_is_tried_again(
@@ -245,7 +327,7 @@ async def test_a_look_that_fails_of_itself_is_told_and_ends_nobody(supervised: t
     service = child(COUNT)
     supervisor.keep(Service("child", service.command, watch=Watch(look, every=0.02, patience=1, grace=1)))
     await log.until("cannot see whether child answers: RuntimeError('a mistake of ours')", 5)
-    assert not any("ended" in line for line in log)
+    assert not any("ended" in line for line in log.said)
 
 
 def is_gone(pid: int) -> bool:

@@ -52,9 +52,12 @@ class Command(BaseCommand):
             imported = [self._import(source, slug, stack) for source in sources]
         versions = [version for version in imported if version is not None]
         if not no_wait:
-            self._wait([version for version in versions if version.status in PENDING])
+            self._wait([version for version in versions if version.status in PENDING], len(sources))
         if self.num_refused:
             raise CommandError(f"{self.num_refused} of {len(sources)} adapters were refused.")
+        if len(sources) > 1:
+            published = AdapterVersion.objects.filter(pk__in=[version.pk for version in versions], status="published")
+            self.stdout.write(f"{published.count()} of {len(sources)} are published.")
 
     def _import(self, source: str, slug: str, stack: ExitStack) -> AdapterVersion | None:
         """The version that `source` is now; None when it was refused, which has been told."""
@@ -102,14 +105,14 @@ class Command(BaseCommand):
             return card
         return replace(card, template=self.template, fields=fields_of(self.template), examples=[])
 
-    def _told(self, slug: str, version: AdapterVersion) -> AdapterVersion | None:
+    def _told(self, slug: str, version: AdapterVersion, count: str = "") -> AdapterVersion | None:
         if version.status == version.Status.REJECTED:
             self._refuse(slug, version.reasons)
             return None
-        self.stdout.write(f"{slug}: {version.short_digest} {version.get_status_display()}")
+        self.stdout.write(f"{slug}: {version.short_digest} {version.get_status_display()}{count}")
         return version
 
-    def _wait(self, versions: list[AdapterVersion]) -> None:
+    def _wait(self, versions: list[AdapterVersion], num_sources: int) -> None:
         if versions:
             self.stdout.write(f"Waiting for a worker to prove {len(versions)}; Ctrl-C leaves that to the site.")
         waiting = {version.pk: version for version in versions}
@@ -119,7 +122,7 @@ class Command(BaseCommand):
             ended = AdapterVersion.objects.filter(pk__in=waiting).exclude(status__in=PENDING)
             for version in ended.select_related("adapter"):
                 del waiting[version.pk]
-                self._told(version.adapter.slug, version)
+                self._told(version.adapter.slug, version, f" ({num_sources - len(waiting)} of {num_sources})")
 
     def _refuse(self, name: str, reasons: list[str]) -> None:
         self.num_refused += 1
