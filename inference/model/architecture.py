@@ -132,13 +132,7 @@ def _check_supported(config: dict[str, Any]) -> None:
     names = config.get("architectures") or ["none named"]
     if names[0] not in SUPPORTED:
         raise ArchitectureError(f"the architecture {names[0]} is not supported; supported are {', '.join(SUPPORTED)}")
-    required = (
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-    )
+    required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
     missing = [key for key in required if not isinstance(config.get(key), int)]
     if missing:
         raise ArchitectureError(f"the config.json lacks a whole number for {', '.join(missing)}")

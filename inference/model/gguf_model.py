@@ -89,7 +89,9 @@ def _tensors(reader: GGUFReader, config: dict[str, Any]) -> dict[str, Tensor]:
         values = torch.from_numpy(dequantize(tensor.data, tensor.tensor_type).copy())
         kind = tensor.name.split(".")[2] if tensor.name.startswith("blk.") else ""
         if kind in heads:
-            values = _deinterleave(values, heads[kind])
+            # Rows (0, n/2, 1, n/2 + 1, …) of each head back to (0, 1, 2, …).
+            pairs = values.view(heads[kind], values.shape[0] // heads[kind] // 2, 2, values.shape[1])
+            values = pairs.transpose(1, 2).reshape(values.shape)
         tensors[_name(tensor.name)] = values.to(torch.bfloat16).contiguous()
     return tensors
 
@@ -101,12 +103,6 @@ def _name(name: str) -> str:
     if len(parts) != 4 or parts[0] != "blk" or parts[2] not in _LAYER_NAMES or parts[3] != "weight":
         raise GgufError(f"the tensor {name!r} has no place in a Llama model")
     return f"model.layers.{parts[1]}.{_LAYER_NAMES[parts[2]]}.weight"
-
-
-def _deinterleave(weight: Tensor, heads: int) -> Tensor:
-    """Rows (0, n/2, 1, n/2 + 1, …) of each head back to (0, 1, 2, …)."""
-    pairs = weight.view(heads, weight.shape[0] // heads // 2, 2, weight.shape[1])
-    return pairs.transpose(1, 2).reshape(weight.shape)
 
 
 def _write_tokenizer(source: Path, fields: dict[str, Any], directory: Path) -> None:

@@ -40,13 +40,15 @@ class Tokenizer:
             raise TokenizerError(f"{directory} has no tokenizer.json; a model directory needs one")
         self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         self._tokenizer.encode_special_tokens = True  # control tokens in plain text are text
-        settings = _read_json(directory / "tokenizer_config.json")
-        self._controls = _control_tokens(path)
-        self._is_byte_level = "ByteLevel" in json.dumps(json.loads(path.read_text("utf-8"))["decoder"])
+        settings, own = _read_json(directory / "tokenizer_config.json"), _read_json(path)
+        self._controls = {token["content"]: token["id"] for token in own.get("added_tokens", []) if token["special"]}
+        self._is_byte_level = "ByteLevel" in json.dumps(own["decoder"])
         self._pattern = "|".join(re.escape(control) for control in sorted(self._controls, key=len, reverse=True))
         self._names = {key: _content(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
         self._template = _chat_template(directory, settings)
-        self._opening = self._find_opening()
+        # What the tokenizer itself puts before a text.
+        bare, whole = (self._tokenizer.encode("a", add_special_tokens=is_special).ids for is_special in (False, True))
+        self._opening = whole[: next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)]
         self.eos_ids = self._find_eos(directory)
         bos = self._controls.get(self._names["bos_token"])
         self._start = [bos] if bos in self._tokenizer.encode("").ids[:1] else []
@@ -110,11 +112,8 @@ class Tokenizer:
         if token is None or token in self._controls:
             return b""
         if self._is_byte_level:
-            return (
-                bytes(_BYTES[character] for character in token)
-                if all(character in _BYTES for character in token)
-                else token.encode()
-            )
+            is_spelt = all(character in _BYTES for character in token)
+            return bytes(_BYTES[character] for character in token) if is_spelt else token.encode()
         byte = _BYTE_TOKEN.fullmatch(token)
         return bytes.fromhex(byte.group(1)) if byte else token.replace("▁", " ").encode()
 
@@ -138,11 +137,6 @@ class Tokenizer:
             return iter([("", text)])
         parts = re.split(f"({self._pattern})", text)
         return zip(["", *parts[1::2]], parts[::2], strict=True)
-
-    def _find_opening(self) -> list[int]:
-        """What the tokenizer itself puts before a text."""
-        bare, whole = (self._tokenizer.encode("a", add_special_tokens=is_special).ids for is_special in (False, True))
-        return whole[: next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)]
 
     def _find_eos(self, directory: Path) -> frozenset[int]:
         """Every token that ends an answer, by the tokenizer, the model's and the generation's configuration."""
@@ -173,16 +167,10 @@ def _byte_alphabet() -> dict[str, int]:
     """The printable characters by which byte-level BPE writes the 256 bytes (Radford et al. 2019)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
-    pairs = [(chr(byte), byte) for byte in printable] + [(chr(256 + n), byte) for n, byte in enumerate(others)]
-    return dict(pairs)
+    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
 
 
 _BYTES: Final = _byte_alphabet()
-
-
-def _control_tokens(path: Path) -> dict[str, int]:
-    entries = json.loads(path.read_text("utf-8")).get("added_tokens", [])
-    return {entry["content"]: entry["id"] for entry in entries if entry["special"]}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -92,35 +92,27 @@ def load_weights(
 
     Raises `WeightsError` for a missing, damaged or misshapen tensor.
     """
-    reader = _Reader(Checkpoint(directory), architecture, dtype, torch.device(device), quantization)
-    return reader.decoder()
+    make_linear = _linear_maker(quantization, torch.device(device))
+    return _Reader(Checkpoint(directory), architecture, dtype, torch.device(device), make_linear).decoder()
 
 
+@dataclass(frozen=True)
 class _Reader:
-    def __init__(
-        self,
-        checkpoint: Checkpoint,
-        architecture: Architecture,
-        dtype: torch.dtype,
-        device: torch.device,
-        quantization: str,
-    ) -> None:
-        self.checkpoint, self.architecture = checkpoint, architecture
-        self.dtype, self.device = dtype, device
-        self.make_linear = _linear_maker(quantization, device)
+    checkpoint: Checkpoint
+    architecture: Architecture
+    dtype: torch.dtype
+    device: torch.device
+    make_linear: MakeLinear
 
     def decoder(self) -> DecoderWeights:
-        arch = self.architecture
-        embedding = self._tensor("model.embed_tokens.weight", (arch.vocab_size, arch.hidden_size))
+        arch, table = self.architecture, (self.architecture.vocab_size, self.architecture.hidden_size)
+        embedding = self._tensor("model.embed_tokens.weight", table)
         layers = tuple(self._layer(index) for index in range(arch.num_layers))
         norm = self._tensor("model.norm.weight", (arch.hidden_size,))
-        return DecoderWeights(embedding, layers, norm, self._head(embedding))
-
-    def _head(self, embedding: Tensor) -> Linear:
-        """The head has 8 bits at least: the most of the error of a 4-bit model would be its."""
-        shape = (self.architecture.vocab_size, self.architecture.hidden_size)
-        weight = embedding if self.architecture.tied_embeddings else self._tensor("lm_head.weight", shape)
-        return Int8Linear(weight) if self.make_linear in _ON_CPU.values() else PlainLinear(weight)
+        head = embedding if arch.tied_embeddings else self._tensor("lm_head.weight", table)
+        # The head has 8 bits at least: the most of the error of a 4-bit model would be its.
+        make_head = Int8Linear if self.make_linear in _ON_CPU.values() else PlainLinear
+        return DecoderWeights(embedding, layers, norm, make_head(head))
 
     def _layer(self, index: int) -> LayerWeights:
         prefix, hidden = f"model.layers.{index}", (self.architecture.hidden_size,)

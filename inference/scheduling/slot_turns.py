@@ -64,7 +64,9 @@ class SlotTurns:
         """Whether every older one who waits could still have its turn in time behind `sequence`."""
         line = sorted((other for other in waiting if other.digest), key=attrgetter("arrival"))
         older = [(place, other) for place, other in enumerate(line) if other.arrival < sequence.arrival]
-        return all(self._spare(other) > place + 1 for place, other in older if other.is_ready)
+        # How many turns may still pass until one that has waited from the first must have had its own.
+        spare = PATIENCE * self.slots.num_slots - self.num_turns
+        return all(spare + other.first_turn > place + 1 for place, other in older if other.is_ready)
 
     def take(self, sequence: Sequence, waiting: Collection[Sequence], in_use: Collection[str]) -> bool:
         """Pin a slot for `sequence`, which `may_take` one; false while its adapter, or another, is on its way there."""
@@ -87,10 +89,6 @@ class SlotTurns:
         if sequence.slot >= 0:
             self.slots.release(sequence.digest)
         sequence.slot = -1
-
-    def _spare(self, sequence: Sequence) -> int:
-        """How many turns may still pass until `sequence` must have had its own."""
-        return PATIENCE * self.slots.num_slots - (self.num_turns - sequence.first_turn)
 
     def _passed(self, sequence: Sequence, waiting: Collection[Sequence], in_use: Collection[str]) -> list[Sequence]:
         """The older ones that wait because what others use leaves no room for their adapter."""

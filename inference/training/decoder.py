@@ -75,13 +75,13 @@ class TrainingDecoder:
 
     def _attend(self, queries: Tensor, keys: Tensor, values: Tensor, part: Rectangle) -> Tensor:
         """Causal attention within each example of `part`; padding lies on the right, where no token looks."""
-        queries, keys, values = (self._by_key_head(heads[part.rows], part) for heads in (queries, keys, values))
+        queries, keys, values = (self._by_kv_head(heads[part.rows], part) for heads in (queries, keys, values))
         attended = attend(queries, keys, values)
         heads = attended.view(part.examples, self.architecture.num_heads, part.length, -1)
         return heads.transpose(1, 2).reshape(-1, self._width)
 
-    def _by_key_head(self, heads: Tensor, part: Rectangle) -> Tensor:
-        """`heads` [rows, heads, dim] of `part` as [examples * key heads, heads of a key head * length, dim]."""
+    def _by_kv_head(self, heads: Tensor, part: Rectangle) -> Tensor:
+        """`heads` [rows, heads, dim] of `part` as [examples * KV heads, heads of a KV head * length, dim]."""
         apart = heads.view(part.examples, part.length, -1, self.architecture.head_dim).transpose(1, 2)
         return apart.reshape(part.examples * self.architecture.num_kv_heads, -1, self.architecture.head_dim)
 

@@ -8,6 +8,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from inference.training.examples import IGNORED, Batch
 
@@ -62,11 +63,6 @@ def lay_end_to_end(batches: Sequence[Batch]) -> MixedBatch:
     return MixedBatch(
         token_ids=torch.cat([batch.token_ids.flatten() for batch in batches]),
         positions=torch.cat([torch.arange(rectangle.length).repeat(rectangle.examples) for rectangle in rectangles]),
-        next_ids=torch.cat([_next(batch.labels).flatten() for batch in batches]),
+        next_ids=torch.cat([functional.pad(batch.labels[:, 1:], (0, 1), value=IGNORED).flatten() for batch in batches]),
         rectangles=tuple(rectangles),
     )
-
-
-def _next(labels: Tensor) -> Tensor:
-    """What follows each token; nothing follows the last."""
-    return torch.cat((labels[:, 1:], torch.full_like(labels[:, :1], IGNORED)), dim=1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from ctypes import c_float, c_int64, c_void_p
 from functools import lru_cache
@@ -49,87 +49,67 @@ class NativeElementwise:
 
     def rms_norm(self, rows: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
         rows, out, inverse = rows.contiguous(), torch.empty(rows.shape, dtype=rows.dtype), torch.empty(len(rows))
-        width = rows.shape[1]
-
-        def run(part: slice) -> None:
-            pointers = _pointers(rows[part], weight, out[part], inverse[part])
-            self._library.training_rms_norm(*pointers, len(rows[part]), width, eps)
-
-        self._share(len(rows), run)
+        self._share("rms_norm", len(rows), (rows, weight.data_ptr(), out, inverse), (rows.shape[1], eps))
         return out, inverse
 
     def rms_norm_backward(self, grad: Tensor, rows: Tensor, weight: Tensor, inverse: Tensor) -> Tensor:
         grad, rows, out = grad.contiguous(), rows.contiguous(), torch.empty(rows.shape, dtype=rows.dtype)
-
-        def run(part: slice) -> None:
-            pointers = _pointers(grad[part], rows[part], weight, inverse[part], out[part])
-            self._library.training_rms_norm_backward(*pointers, len(rows[part]), rows.shape[1])
-
-        self._share(len(rows), run)
+        self._share("rms_norm_backward", len(rows), (grad, rows, weight.data_ptr(), inverse, out), (rows.shape[1],))
         return out
 
     def swiglu(self, gate_up: Tensor) -> Tensor:
         gate_up, inner = gate_up.contiguous(), gate_up.shape[1] // 2
         out = gate_up.new_empty(len(gate_up), inner)
-
-        def run(part: slice) -> None:
-            self._library.training_swiglu(*_pointers(gate_up[part], out[part]), len(out[part]), inner)
-
-        self._share(len(out), run)
+        self._share("swiglu", len(out), (gate_up, out), (inner,))
         return out
 
     def swiglu_backward(self, grad: Tensor, gate_up: Tensor) -> Tensor:
         grad, gate_up = grad.contiguous(), gate_up.contiguous()
         out = torch.empty_like(gate_up)
-
-        def run(part: slice) -> None:
-            pointers = _pointers(grad[part], gate_up[part], out[part])
-            self._library.training_swiglu_backward(*pointers, len(out[part]), grad.shape[1])
-
-        self._share(len(out), run)
+        self._share("swiglu_backward", len(out), (grad, gate_up, out), (grad.shape[1],))
         return out
 
     def rope(self, heads: Tensor, cos: Tensor, sin: Tensor, is_back: bool = False) -> Tensor:
         if heads.stride()[1:] != (heads.shape[2], 1):
             heads = heads.contiguous()
-        out = heads.new_empty(heads.shape)
-
-        def run(part: slice) -> None:
-            shape = (len(heads[part]), heads.shape[1], heads.shape[2], -1.0 if is_back else 1.0)
-            pointer, *others = _pointers(heads[part], cos[part], sin[part], out[part])
-            self._library.training_rope(pointer, heads.stride(0), *others, *shape)
-
-        self._share(len(heads), run)
+        out, sizes = heads.new_empty(heads.shape), (*heads.shape[1:], -1.0 if is_back else 1.0)
+        self._share("rope", len(heads), (heads, heads.stride(0), cos, sin, out), sizes)
         return out
 
     def softmax(self, scores: Tensor, scale: float) -> Tensor:
-        def run(part: slice) -> None:
-            rows = len(scores[part]) * scores.shape[1]
-            self._library.training_softmax(scores[part].data_ptr(), rows, scores.shape[2], scale)
-
-        self._share(len(scores), run, grain=1)
+        _, height, length = scores.shape
+        self._share("softmax", len(scores), (scores,), (length, scale), height, grain=1)
         return scores
 
     def softmax_backward(self, grad: Tensor, probabilities: Tensor, scale: float) -> Tensor:
         grad = grad.contiguous()
-
-        def run(part: slice) -> None:
-            pointers, rows = _pointers(grad[part], probabilities[part]), len(grad[part]) * grad.shape[1]
-            self._library.training_softmax_backward(*pointers, rows, grad.shape[2], scale)
-
-        self._share(len(grad), run, grain=1)
+        _, height, length = grad.shape
+        self._share("softmax_backward", len(grad), (grad, probabilities), (length, scale), height, grain=1)
         return grad
 
-    def _share(self, count: int, run: Callable[[slice], None], grain: int = 64) -> None:
-        """Call `run` on parts of `count` items, one for each of torch's threads, but none smaller than `grain`."""
-        parts = max(1, min(torch.get_num_threads(), count // grain))
-        ends = [count * number // parts for number in range(parts + 1)]
-        slices = [slice(start, end) for start, end in pairwise(ends)]
-        others = [self._pool.submit(run, part) for part in slices[1:]]
-        run(slices[0])
-        for other in others:
+    def _share(
+        self,
+        name: str,
+        count: int,
+        parts: Sequence[Tensor | int],
+        sizes: Sequence[int | float],
+        height: int = 1,
+        grain: int = 64,
+    ) -> None:
+        """Call the function on parts of `count` items, one for each of torch's threads, but none smaller than `grain`.
+
+        Of `parts` the tensors are cut, and numbers given as they are; then it is told how many rows there are, which
+        are `height` in an item, and `sizes`.
+        """
+        function = getattr(self._library, f"training_{name}")
+
+        def run(start: int, end: int) -> None:
+            pointers = (part[start:end].data_ptr() if isinstance(part, Tensor) else part for part in parts)
+            function(*pointers, (end - start) * height, *sizes)
+
+        num_parts = max(1, min(torch.get_num_threads(), count // grain))
+        first, *others = pairwise(count * number // num_parts for number in range(num_parts + 1))
+        running = [self._pool.submit(run, *bounds) for bounds in others]
+        run(*first)
+        for other in running:
             other.result()
-
-
-def _pointers(*tensors: Tensor) -> list[int]:
-    return [tensor.data_ptr() for tensor in tensors]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 from ctypes import POINTER, Structure, c_float, c_int, c_int64, c_void_p
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from inference.model import architecture
 
@@ -19,52 +19,30 @@ UNITS: Final = ("amx", "avx512_bf16", "avx512_f32")
 of bfloat16, or there from float32."""
 
 
+def _all(kind: Any, names: str) -> list[tuple[str, Any]]:
+    return [(name, kind) for name in names.split()]
+
+
 class LinearView(Structure):
-    _fields_ = [
-        ("weight", c_void_p),
-        ("scales", c_void_p),
-        ("group_scales", c_void_p),
-        ("group_mins", c_void_p),
-        ("bits", c_int64),
-        ("out", c_int64),
-        ("into", c_int64),
-    ]
+    _fields_ = [*_all(c_void_p, "weight scales group_scales group_mins"), *_all(c_int64, "bits out into")]
 
 
 class LayerView(Structure):
-    _fields_ = [
-        ("attention_norm", c_void_p),
-        ("mlp_norm", c_void_p),
-        ("qkv", LinearView),
-        ("o", LinearView),
-        ("gate_up", LinearView),
-        ("down", LinearView),
-    ]
+    _fields_ = [*_all(c_void_p, "attention_norm mlp_norm"), *_all(LinearView, "qkv o gate_up down")]
 
 
 class ModelView(Structure):
     _fields_ = [
-        ("hidden", c_int64),
-        ("num_layers", c_int64),
-        ("num_heads", c_int64),
-        ("num_kv_heads", c_int64),
-        ("head_dim", c_int64),
-        ("inner", c_int64),
-        ("vocab", c_int64),
-        ("block_size", c_int64),
-        ("window", c_int64),
+        *_all(c_int64, "hidden num_layers num_heads num_kv_heads head_dim inner vocab block_size window"),
         ("norm_eps", c_float),
-        ("embedding", c_void_p),
-        ("norm", c_void_p),
-        ("cos", c_void_p),
-        ("sin", c_void_p),
+        *_all(c_void_p, "embedding norm cos sin"),
         ("head", LinearView),
         ("layers", POINTER(LayerView)),
     ]
 
 
 class PairView(Structure):
-    _fields_ = [("a", c_void_p), ("b", c_void_p), ("scale", c_void_p), ("rank", c_int64)]
+    _fields_ = [*_all(c_void_p, "a b scale"), ("rank", c_int64)]
 
 
 class AdapterView(Structure):
@@ -73,20 +51,9 @@ class AdapterView(Structure):
 
 class PassView(Structure):
     _fields_ = [
-        ("rows", c_int64),
-        ("num_samples", c_int64),
-        ("token_ids", c_void_p),
-        ("positions", c_void_p),
-        ("cache_slots", c_void_p),
-        ("adapters", c_void_p),
-        ("table_starts", c_void_p),
-        ("tables", c_void_p),
-        ("sample_rows", c_void_p),
-        ("adapter_views", c_void_p),
-        ("keys", c_void_p),
-        ("values", c_void_p),
-        ("logits", c_void_p),
-        ("rings", c_void_p),
+        *_all(c_int64, "rows num_samples"),
+        *_all(c_void_p, "token_ids positions cache_slots adapters table_starts tables sample_rows adapter_views"),
+        *_all(c_void_p, "keys values logits rings"),
         ("heard", c_int64),
     ]
 

@@ -22,7 +22,7 @@ from inference.tile import TILE
 
 
 @dataclass(frozen=True)
-class Look:
+class AttentionCall:
     """Padded rows that attend together because their contexts have one shape.
 
     `rows` selects them among the padded rows: items times `queries` of them. `blocks` int64 [items, n] is what
@@ -37,21 +37,21 @@ class Look:
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """What every layer of one pass does alike: where to write, and who looks where."""
+    """What every layer of one pass does alike: where to write, and which calls of attention there are."""
 
     writes: Writes
-    looks: tuple[Look, ...]
+    calls: tuple[AttentionCall, ...]
 
 
 def plan_attention(batch: Batch, layout: Layout, architecture: Architecture, block_size: int) -> AttentionPlan:
-    """Work out, once a pass, where its keys go and what its rows look at."""
+    """Work out, once a pass, where its keys go and how its rows attend."""
     slots = batch.cache_slots
     writes = Writes(slots, slots[slots % block_size == 0] // block_size)
     planner = _Planner(architecture, block_size, batch.token_ids.device)
-    looks = planner.decodes(batch.decodes) + [
+    calls = planner.decodes(batch.decodes) + [
         planner.tile(segment, layout.tile(index)) for index, segment in enumerate(batch.tiles)
     ]
-    return AttentionPlan(writes, tuple(looks))
+    return AttentionPlan(writes, tuple(calls))
 
 
 def attend(queries: Tensor, cache: KVCache, layer: int, plan: AttentionPlan) -> Tensor:
@@ -60,23 +60,23 @@ def attend(queries: Tensor, cache: KVCache, layer: int, plan: AttentionPlan) -> 
     Padding rows that nobody looks for stay zero.
     """
     out = torch.zeros_like(queries)
-    for look in plan.looks:
-        out[look.rows] = _look(queries[look.rows], cache.keys[layer], cache.values[layer], look)
+    for call in plan.calls:
+        out[call.rows] = _attend(queries[call.rows], cache.keys[layer], cache.values[layer], call)
     return out.flatten(1)
 
 
-def _look(queries: Tensor, keys: Tensor, values: Tensor, look: Look) -> Tensor:
-    """The heads that share a key head become more queries of it, so that keys are not repeated in memory."""
-    items, (_, heads, dim), kv_heads = len(look.blocks), queries.shape, keys.shape[2]
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, call: AttentionCall) -> Tensor:
+    """The heads that share a KV head become more queries of it, so that keys are not repeated in memory."""
+    items, (_, heads, dim), kv_heads = len(call.blocks), queries.shape, keys.shape[2]
     group = heads // kv_heads
-    folded = queries.view(items, look.queries, kv_heads, group, dim).transpose(1, 2)
+    folded = queries.view(items, call.queries, kv_heads, group, dim).transpose(1, 2)
     attended = functional.scaled_dot_product_attention(
-        folded.reshape(items, kv_heads, look.queries * group, dim),
-        keys[look.blocks].flatten(1, 2).transpose(1, 2),
-        values[look.blocks].flatten(1, 2).transpose(1, 2),
-        attn_mask=look.mask,
+        folded.reshape(items, kv_heads, call.queries * group, dim),
+        keys[call.blocks].flatten(1, 2).transpose(1, 2),
+        values[call.blocks].flatten(1, 2).transpose(1, 2),
+        attn_mask=call.mask,
     )
-    return attended.view(items, kv_heads, look.queries, group, dim).transpose(1, 2).reshape(-1, heads, dim)
+    return attended.view(items, kv_heads, call.queries, group, dim).transpose(1, 2).reshape(-1, heads, dim)
 
 
 class _Planner:
@@ -85,28 +85,30 @@ class _Planner:
         self.group = architecture.num_heads // architecture.num_kv_heads
         self.block_size, self.device = block_size, device
 
-    def decodes(self, segments: tuple[Segment, ...]) -> list[Look]:
-        """One look for each padded length, which depends on a row's own position only."""
+    def decodes(self, segments: tuple[Segment, ...]) -> list[AttentionCall]:
+        """One call for each padded length, which depends on a row's own position only."""
         alike: dict[int, list[tuple[int, Segment, range]]] = defaultdict(list)
         for place, segment in enumerate(segments):
             span = self._span(segment.context - 1, segment.context)
             alike[len(span)].append((place, segment, span))
         return [self._decode(members) for members in alike.values()]
 
-    def _decode(self, members: list[tuple[int, Segment, range]]) -> Look:
+    def _decode(self, members: list[tuple[int, Segment, range]]) -> AttentionCall:
         tables = [self._table(segment, span) for _, segment, span in members]
         positions = self._tensor([[segment.context - 1] for _, segment, _ in members])
         starts = self._tensor([span.start for _, _, span in members])
         rows = self._tensor([place for place, _, _ in members])
-        return Look(rows, self._tensor(tables), self._mask(positions, starts, len(tables[0])), 1)
+        return AttentionCall(rows, self._tensor(tables), self._mask(positions, starts, len(tables[0])), 1)
 
-    def tile(self, segment: Segment, rows: slice) -> Look:
-        """The whole tile looks, also where the last one is partly padding."""
+    def tile(self, segment: Segment, rows: slice) -> AttentionCall:
+        """The whole tile attends, also where the last one is partly padding."""
         first = segment.context - segment.length
         span = self._span(first, first + TILE)
         positions = first + torch.arange(TILE, device=self.device)[None, :]
         table = self._table(segment, span)
-        return Look(rows, self._tensor([table]), self._mask(positions, self._tensor([span.start]), len(table)), TILE)
+        return AttentionCall(
+            rows, self._tensor([table]), self._mask(positions, self._tensor([span.start]), len(table)), TILE
+        )
 
     def _span(self, first_query: int, end: int) -> range:
         """The blocks that queries from position `first_query` to `end` may look at."""
@@ -120,10 +122,10 @@ class _Planner:
 
     def _mask(self, positions: Tensor, starts: Tensor, num_blocks: int) -> Tensor:
         columns = starts[:, None] * self.block_size + torch.arange(num_blocks * self.block_size, device=self.device)
-        ahead = positions[:, :, None] - columns[:, None, :]
-        seen = ahead >= 0
+        distance = positions[:, :, None] - columns[:, None, :]
+        seen = distance >= 0
         if self.window is not None:
-            seen &= ahead < self.window
+            seen &= distance < self.window
         return seen.repeat_interleave(self.group, dim=1).unsqueeze(1)
 
     def _tensor(self, values: list[int] | list[list[int]]) -> Tensor:

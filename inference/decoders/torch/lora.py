@@ -144,15 +144,12 @@ class LoraBank:
                 if target != HEAD:
                     tiles[target].append(TileGroup(layout.tile(index), weights))
         tiles[EMBEDDING] += self._row_by_row(EMBEDDING, decode_slots)
-        if self._adapts(HEAD):
+        if any(HEAD in weights for weights in self._slots.values()):
             tiles[HEAD] = self._row_by_row(HEAD, [slots[row] for row in batch.sample_rows.tolist()])
         return LoraPlan(self._last[1], tiles)
 
     def _weights(self, slot: int) -> AdapterWeights:
         return {} if slot < 0 else self._slots[slot]
-
-    def _adapts(self, target: str) -> bool:
-        return any(target in weights for weights in self._slots.values())
 
     def _row_by_row(self, target: str, slots: Sequence[int]) -> list[TileGroup]:
         """Rows of `slots` one by one: stacked pairs as wide as the vocabulary would be many times the adapter."""
@@ -167,11 +164,8 @@ class LoraBank:
                     alike[target, weights.rank, weights.scale is None].append((row, weights))
         groups: dict[str, list[DecodeGroup]] = defaultdict(list)
         for (target, *_), members in alike.items():
-            groups[target].append(self._group(members))
+            # A batched product of one item is another kernel than one of more, so a lone row comes twice.
+            members *= 2 if len(members) == 1 else 1
+            rows = torch.tensor([row for row, _ in members], dtype=torch.int64)
+            groups[target].append(DecodeGroup(rows, [weights for _, weights in members]))
         return groups
-
-    def _group(self, members: list[tuple[int, TargetWeights]]) -> DecodeGroup:
-        """A batched product of one item is another kernel than one of more, so a lone row comes twice."""
-        members = members * 2 if len(members) == 1 else members
-        rows = torch.tensor([row for row, _ in members], dtype=torch.int64)
-        return DecodeGroup(rows, [weights for _, weights in members])
