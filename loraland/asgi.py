@@ -17,7 +17,7 @@ django_application = get_asgi_application()
 from loraland.edge.origins import SameOrigin  # noqa: E402 - needs the apps loaded
 from loraland.edge.proxies import Proxies  # noqa: E402
 from loraland.gate import Gate  # noqa: E402
-from loraland.handlers import ApiHandler, Lanes, by_path  # noqa: E402
+from loraland.handlers import ApiHandler, SharedThreads, by_path  # noqa: E402
 from loraland.playground.farewell import Farewell  # noqa: E402
 from loraland.playground.routing import websocket_urlpatterns  # noqa: E402
 
@@ -25,7 +25,7 @@ application = Proxies(
     Gate(
         ProtocolTypeRouter(
             {
-                "http": by_path(Lanes(ApiHandler()), django_application),
+                "http": by_path(SharedThreads(ApiHandler()), django_application),
                 "websocket": SameOrigin(Farewell(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),
             }
         )

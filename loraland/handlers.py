@@ -18,7 +18,7 @@ from django.db import connection
 from loraland.api import errors
 from loraland.gate import Application, Receive, Scope, Send
 
-LANES: Final = 4
+THREADS: Final = 4
 """Threads in which the calls of programs speak with the database, in turn; half as many for those that only read."""
 
 
@@ -33,25 +33,25 @@ class ApiHandler(ASGIHandler):
             settings.MIDDLEWARE = listed
 
 
-class Lanes:
+class SharedThreads:
     """An application whose calls share a few threads and their connections.
 
     Django gives every call a thread, which opens a connection, reads the schema and is kept while the answer streams.
-    Calls that only read have lanes of their own: behind others that wait to write they would wait as well.
+    Calls that only read have threads of their own: behind others that wait to write they would wait as well.
     """
 
-    def __init__(self, application: Application, count: int = LANES) -> None:
+    def __init__(self, application: Application, count: int = THREADS) -> None:
         self._application = application
-        self._writing = _lanes("lane", count)
-        self._reading = _lanes("reading-lane", count // 2)
+        self._writing = _threads("api", count)
+        self._reading = _threads("api-reading", count // 2)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        lanes = self._reading if scope.get("method") in ("GET", "HEAD") else self._writing
-        async with ThreadSensitiveContext(executor=next(lanes)):
+        threads = self._reading if scope.get("method") in ("GET", "HEAD") else self._writing
+        async with ThreadSensitiveContext(executor=next(threads)):
             await self._application(scope, receive, send)
 
 
-def _lanes(name: str, count: int) -> Iterator[ThreadPoolExecutor]:
+def _threads(name: str, count: int) -> Iterator[ThreadPoolExecutor]:
     return cycle([ThreadPoolExecutor(1, f"{name}-{number}", _keep_connection) for number in range(count)])
 
 

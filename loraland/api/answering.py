@@ -24,8 +24,8 @@ from loraland.api.schemas import ChatCompletion, Completion
 from loraland.catalogue.composition import named
 from loraland.generations import reading
 from loraland.generations.models import Generation
+from loraland.generations.read_ahead import ReadAhead
 from loraland.generations.start import start
-from loraland.generations.steady import Steady
 from loraland.generations.stop import stop
 
 Response = HttpResponse | StreamingHttpResponse
@@ -92,15 +92,15 @@ async def whole(generation: Generation, head: Head, shape: Shape, reader: Reader
 
 async def streamed(generation: Generation, head: Head, shape: Shape, reader: Reader) -> StreamingHttpResponse:
     """The answer as server-sent events. Raises `ApiError` when it fails before anything was sent."""
-    steady = Steady(_followed(generation, reader))
+    events = ReadAhead(_followed(generation, reader))
     try:
-        first = await steady.next(PATIENCE_SECONDS)
+        first = await events.next(PATIENCE_SECONDS)
         if first and isinstance(first[1], Failed):
             raise of_failure(first[1])
     except BaseException:
-        await steady.aclose()
+        await events.aclose()
         raise
-    response = StreamingHttpResponse(_sse(steady, first, head, shape, reader), content_type="text/event-stream")
+    response = StreamingHttpResponse(_sse(events, first, head, shape, reader), content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
     return response
@@ -126,9 +126,11 @@ async def _followed(generation: Generation, reader: Reader) -> AsyncGenerator[To
         raise
 
 
-async def _sse(steady: Steady[Told], read: Told | None, head: Head, shape: Shape, reader: Reader) -> AsyncIterator[str]:
+async def _sse(
+    events: ReadAhead[Told], read: Told | None, head: Head, shape: Shape, reader: Reader
+) -> AsyncIterator[str]:
     with_usage = reader.with_usage
-    async with aclosing(steady):
+    async with aclosing(events):
         if (opening := shape.opening(head)) and reader.after == reading.START:
             yield _data(opening, with_usage)
         try:
@@ -143,7 +145,7 @@ async def _sse(steady: Steady[Told], read: Told | None, head: Head, shape: Shape
                     at += len(event.text)
                 else:
                     break
-                read = await steady.next(KEEP_ALIVE_SECONDS)
+                read = await events.next(KEEP_ALIVE_SECONDS)
             for line in _ending(event, head, shape, with_usage):
                 yield line
         except WireError:

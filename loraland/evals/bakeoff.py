@@ -41,7 +41,7 @@ class Trial:
         return validated + tested * (1 + len(self.versions) + self.with_reference)
 
 
-async def hold(trial: Trial, on_row: Callable[[], None], on_run: Callable[[Run], None]) -> None:
+async def carry_out(trial: Trial, on_row: Callable[[], None], on_run: Callable[[Run], None]) -> None:
     """Measure what is not measured yet. `on_row` is told of every row, `on_run` of every run that is whole.
 
     Raises `CannotMeasure`; another call goes on where this one stopped.

@@ -16,8 +16,8 @@ from inference.wire.protocol import Delta, Event, is_terminal
 from loraland import outage
 from loraland.generations.models import Generation
 from loraland.generations.outcomes import outcomes
+from loraland.generations.read_ahead import ReadAhead
 from loraland.generations.readers import readers
-from loraland.generations.steady import Steady
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import wire
 
@@ -67,7 +67,7 @@ async def events(generation: Generation, after: str = START) -> AsyncGenerator[R
 
 async def _live(generation: Generation, after: str) -> AsyncGenerator[Read]:
     """Events from the wire; ends early when the row says that the answer is over and the stream is silent."""
-    async with aclosing(Steady(wire().events(generation.wire_id, after))) as stream:
+    async with aclosing(ReadAhead(wire().events(generation.wire_id, after))) as stream:
         try:
             is_over = await _is_over(generation)
             while not is_over:

@@ -13,7 +13,7 @@ from inference.tasks.data import DataError, read_split
 from inference.wire.contract import WireError
 from loraland import inference_client
 from loraland.evals.asking import Answered, CannotMeasure, ask_engine
-from loraland.evals.bakeoff import Trial, hold
+from loraland.evals.bakeoff import Trial, carry_out
 from loraland.evals.models import Run
 from loraland.evals.questions import Plan, Question
 from loraland.training.models import Training
@@ -118,7 +118,7 @@ async def measure(training: Training, seconds: float = SLICE_SECONDS) -> None:
         trial = await sync_to_async(trial_of)(training, turn)
     except (DataError, OSError) as error:
         return await sync_to_async(training.end)(Training.State.FAILED, f"Its rows cannot be read: {error}.")
-    await _hold(training, trial, seconds)
+    await _carry_out(training, trial, seconds)
 
 
 def trial_of(training: Training, turn: Slice) -> Trial:
@@ -132,11 +132,11 @@ def trial_of(training: Training, turn: Slice) -> Trial:
     return Trial(recipe, split, [version], limit=MOST_TEST_ROWS, ask=turn.ask)
 
 
-async def _hold(training: Training, trial: Trial, seconds: float) -> None:
+async def _carry_out(training: Training, trial: Trial, seconds: float) -> None:
     progress = Progress(training, trial.rows)
     try:
         async with asyncio.timeout(seconds + PATIENCE_SECONDS), progress:
-            await hold(trial, progress.count, lambda run: None)
+            await carry_out(trial, progress.count, lambda run: None)
     except TimeIsUp:
         await sync_to_async(training.change)(note="", setbacks=0)
     except TimeoutError:

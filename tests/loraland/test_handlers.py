@@ -11,7 +11,7 @@ from asgiref.testing import ApplicationCommunicator
 from django.db import close_old_connections, connection
 
 from loraland.asgi import application
-from loraland.handlers import LANES, Lanes
+from loraland.handlers import THREADS, SharedThreads
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -47,9 +47,9 @@ async def test_calls_of_programs_share_a_few_threads_and_their_connections():
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await sync_to_async(look)()
 
-    lanes = Lanes(application)
-    for _ in range(5 * LANES):
-        await lanes({}, None, None)
-    assert len({thread for thread, _ in seen}) == LANES
+    threads = SharedThreads(application)
+    for _ in range(5 * THREADS):
+        await threads({}, None, None)
+    assert len({thread for thread, _ in seen}) == THREADS
     if connection.vendor == "sqlite":
-        assert len(seen) == LANES
+        assert len(seen) == THREADS

@@ -26,7 +26,7 @@ from loraland.api.models import ApiKey
 from loraland.gate import UPLOADS, Gate
 from loraland.generations.models import Generation
 from loraland.generations.recorder import Recorder
-from loraland.handlers import ApiHandler, Lanes, by_path
+from loraland.handlers import ApiHandler, SharedThreads, by_path
 from loraland.outage import is_outage
 from loraland.playground import consumers
 from loraland.playground.farewell import SIGNED_OUT, UNAVAILABLE
@@ -113,7 +113,7 @@ async def store(site_wire: Any, transactional_db: None, tmp_path: Path, monkeypa
 async def api(store: Store) -> AsyncIterator[httpx.AsyncClient]:
     """A program with a key, at a server whose threads have opened no database yet."""
     _, secret = await sync_to_async(ApiKey.objects.issue)("tests")
-    server = Server(Gate(by_path(Lanes(ApiHandler()), get_asgi_application())))
+    server = Server(Gate(by_path(SharedThreads(ApiHandler()), get_asgi_application())))
     headers = {"Authorization": f"Bearer {secret}"}
     async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=30) as client:
         yield client
@@ -268,7 +268,7 @@ async def test_a_full_disk_is_told_and_nothing_is_lost(site_wire, transactional_
     settings.VAR_DIR = small_disk
     with own_database(small_disk, monkeypatch):
         _, secret = await sync_to_async(ApiKey.objects.issue)("tests")
-        server = Server(by_path(Lanes(ApiHandler()), get_asgi_application()))
+        server = Server(by_path(SharedThreads(ApiHandler()), get_asgi_application()))
         headers = {"Authorization": f"Bearer {secret}"}
         async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=30) as api:
             assert "disk" not in (await api.get("/readyz")).json()["missing"]

@@ -18,7 +18,7 @@ from inference.wire.protocol import Delta, Event, Failed, Finished, Generate, St
 from loraland.catalogue.models import AdapterVersion
 from loraland.evals import asking, questions
 from loraland.evals.asking import Answered, CannotMeasure, ask_engine
-from loraland.evals.bakeoff import Trial, fitting, hold
+from loraland.evals.bakeoff import Trial, carry_out, fitting
 from loraland.evals.measuring import measure, open_run
 from loraland.evals.models import Run, Sample
 from loraland.evals.questions import Plan, Question
@@ -73,7 +73,7 @@ async def test_a_trial_scores_the_adapter_against_the_bases_best_prompt_and_the_
         seen += 1
 
     trial = Trial(RECIPE, SPLIT, [adapter])
-    await hold(trial, count, told.append)
+    await carry_out(trial, count, told.append)
     assert seen == trial.rows == len(worker.seen)
     constant, *styles, base, tuned = told
     assert {request.sampling.stop for request in worker.seen} == {("\n\nTweet:",), ()}
@@ -135,11 +135,11 @@ async def test_a_run_that_was_left_off_asks_only_what_it_lacks(adapter):
 
 async def test_what_is_measured_is_not_asked_again_unless_that_is_wished(answering, adapter):
     worker = answering(able)
-    await hold(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
+    await carry_out(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
     count, runs = len(worker.seen), await Run.objects.acount()
-    await hold(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
+    await carry_out(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
     assert (len(worker.seen), await Run.objects.acount()) == (count, runs)
-    await hold(Trial(RECIPE, SPLIT, [adapter], again=True), nothing, nothing)
+    await carry_out(Trial(RECIPE, SPLIT, [adapter], again=True), nothing, nothing)
     assert (len(worker.seen), await Run.objects.acount()) == (2 * count, 2 * runs)
 
 
@@ -159,9 +159,9 @@ async def test_an_adapter_whose_prompt_was_mended_is_measured_anew(adapter):
 
 async def test_what_was_imported_without_its_answers_is_measured_here(answering, adapter):
     answering(able)
-    await hold(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
+    await carry_out(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
     await Sample.objects.filter(run__subject="base").adelete()
-    await hold(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
+    await carry_out(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
     assert await Run.objects.filter(subject="base", split="test").acount() == 2
     assert await Run.objects.filter(subject="adapter").acount() == 1
 
@@ -182,7 +182,7 @@ async def test_a_failure_that_may_pass_is_asked_again(answering, adapter, monkey
 
 async def test_a_question_that_cannot_be_answered_earns_nothing_and_says_why(answering, adapter):
     answering(lambda request: [Failed(request.id, "prompt_too_long", "The prompt has 9000 tokens.")])
-    await hold(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
+    await carry_out(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
     run = await Run.objects.aget(subject="adapter")
     sample = await run.samples.afirst()
     assert (run.score, sample.error, run.verdict) == (0.0, "The prompt has 9000 tokens.", "no clear gain")
@@ -192,7 +192,7 @@ async def test_a_question_that_cannot_be_answered_earns_nothing_and_says_why(ans
 async def test_a_failure_that_is_not_the_questions_own_ends_the_measuring_with_its_reason(answering, adapter, code):
     answering(lambda request: [Failed(request.id, code, "Its shapes do not fit.")])
     with pytest.raises(CannotMeasure, match="Its shapes do not fit"):
-        await hold(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
+        await carry_out(Trial(RECIPE, SPLIT, [adapter]), nothing, nothing)
     assert not await Run.objects.filter(finished__isnull=False).exclude(subject="constant").aexists()
 
 

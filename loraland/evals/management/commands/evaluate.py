@@ -20,7 +20,7 @@ from inference.tasks.recipe import RecipeError, load_recipe
 from loraland import inference_client
 from loraland.catalogue.models import AdapterVersion
 from loraland.evals.asking import CannotMeasure
-from loraland.evals.bakeoff import Trial, fitting, hold, task_of
+from loraland.evals.bakeoff import Trial, carry_out, fitting, task_of
 from loraland.evals.models import Run
 from loraland.evals.task_facts import recipe_of
 from loraland.refusal import Refused
@@ -43,18 +43,18 @@ class Command(BaseCommand):
                 self._trial(task, versions, data, **options)
                 for task, versions in chosen_adapters(tasks, adapters).items()
             ]
-            asyncio.run(self._hold(trials))
+            asyncio.run(self._carry_out(trials))
 
     def _trial(self, task: str, versions: Sequence[AdapterVersion], data: Path, **options: Any) -> Trial:
         recipe = load_recipe(task)
         split = read_split(data, task, recipe.field_names)
         return Trial(recipe, split, fitting(recipe, versions), options["limit"], options["again"], options["reference"])
 
-    async def _hold(self, trials: Sequence[Trial]) -> None:
+    async def _carry_out(self, trials: Sequence[Trial]) -> None:
         async with rows_of(sum(trial.rows for trial in trials)) as bar:
             for trial in trials:
                 bar.set_description(trial.recipe.task)
-                await hold(trial, bar.update, lambda run: bar.write(line_of(run)))
+                await carry_out(trial, bar.update, lambda run: bar.write(line_of(run)))
 
 
 def add_choice(parser: ArgumentParser) -> None:

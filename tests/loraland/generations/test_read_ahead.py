@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator
 
 import pytest
 
-from loraland.generations.steady import Steady
+from loraland.generations.read_ahead import ReadAhead
 
 
 async def items(gate: asyncio.Event, ended: list[str]) -> AsyncGenerator[int]:
@@ -21,19 +21,19 @@ async def items(gate: asyncio.Event, ended: list[str]) -> AsyncGenerator[int]:
 
 async def test_a_slice_without_an_item_loses_none():
     gate, ended = asyncio.Event(), []
-    steady = Steady(items(gate, ended))
-    assert [await steady.next(5), await steady.next(0.01)] == [1, None]
+    ahead = ReadAhead(items(gate, ended))
+    assert [await ahead.next(5), await ahead.next(0.01)] == [1, None]
     gate.set()
-    assert await steady.next(5) == 2
+    assert await ahead.next(5) == 2
     with pytest.raises(StopAsyncIteration):
-        await steady.next(5)
+        await ahead.next(5)
 
 
 async def test_leaving_early_closes_what_is_read():
     ended: list[str] = []
-    steady = Steady(items(asyncio.Event(), ended))
-    await steady.next(5)
-    await steady.aclose()
+    ahead = ReadAhead(items(asyncio.Event(), ended))
+    await ahead.next(5)
+    await ahead.aclose()
     assert ended == ["closed"]
 
 
@@ -42,7 +42,7 @@ async def test_what_reading_raises_reaches_the_reader():
         yield 1
         raise ValueError("torn")
 
-    steady = Steady(broken())
-    assert await steady.next(5) == 1
+    ahead = ReadAhead(broken())
+    assert await ahead.next(5) == 1
     with pytest.raises(ValueError, match="torn"):
-        await steady.next(5)
+        await ahead.next(5)

@@ -13,14 +13,14 @@ from loraland.inference_client import cancel
 Item = TypeVar("Item")
 
 
-class Steady(Generic[Item]):
+class ReadAhead(Generic[Item]):
     """Reads `items` ahead in one task of its own, so that nobody who waits interrupts the reading."""
 
     def __init__(self, items: AsyncIterator[Item]) -> None:
         self._items = items
         self._read: deque[Item] = deque()
         self._news = asyncio.Event()
-        self._reading = asyncio.create_task(self._read_on(), name="steady reader")
+        self._reading = asyncio.create_task(self._read_on(), name="read ahead")
 
     async def next(self, seconds: float) -> Item | None:
         """The next item, or None when none has come within `seconds`.
