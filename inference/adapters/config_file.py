@@ -20,10 +20,6 @@ class ConfigRefused(ValueError):
     """An adapter_config.json that is no object of plain values; the message is a sentence."""
 
 
-class _Duplicate(ValueError):
-    pass
-
-
 def read_config(path: Path) -> dict[str, Any]:
     """The object in the file at `path`, of which no more is read than may be. Raises `ConfigRefused` and OSError."""
     with path.open("rb") as file:
@@ -51,8 +47,8 @@ def config_bytes(config: dict[str, Any]) -> bytes:
 def _object(raw: bytes) -> Any:
     try:
         return json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except _Duplicate as error:
-        raise ConfigRefused(f"{NAME} {error}.") from error
+    except ConfigRefused:
+        raise
     except (ValueError, RecursionError) as error:
         raise ConfigRefused(f"{NAME} is not JSON ({str(error)[:200]}); upload the file that PEFT saved.") from error
 
@@ -60,7 +56,7 @@ def _object(raw: bytes) -> Any:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     entries = dict(pairs)
     if len(entries) != len(pairs):
-        raise _Duplicate("names a key twice in one object; it could be read in two ways")
+        raise ConfigRefused(f"{NAME} names a key twice in one object; it could be read in two ways.")
     return entries
 
 

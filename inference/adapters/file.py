@@ -70,13 +70,10 @@ def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> Hos
     `max_rank`.
     """
     config, modules = _examine(directory, digest, base, max_rank)
-    with reading(WEIGHTS, _refused, RuntimeError):  # which torch raises for a device that fails or is full
+    # RuntimeError is what torch raises for a device that fails or is full.
+    with reading(WEIGHTS, lambda reason: AdapterRefused([reason]), RuntimeError):
         tensors = _read_tensors(inside(directory, WEIGHTS), modules, base.architecture)
     return _build(digest, tensors, config, base)
-
-
-def _refused(reason: str) -> AdapterRefused:
-    return AdapterRefused([reason])
 
 
 def _examine(directory: Path, digest: str, base: Base, max_rank: int) -> tuple[LoraConfig, dict[str, Parts]]:

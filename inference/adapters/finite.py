@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -31,17 +30,10 @@ def non_finite(path: Path, header: dict[str, TensorInfo]) -> list[str]:
         found = []
         for tensor in header.values():
             file.seek(start + tensor.begin)
-            chunks = (file.read(size) for size in _chunk_sizes(tensor.end - tensor.begin))
-            if not all(_is_finite(chunk, tensor.dtype) for chunk in chunks):
+            lefts = range(tensor.end - tensor.begin, 0, -CHUNK_BYTES)
+            if not all(_is_finite(file.read(min(left, CHUNK_BYTES)), tensor.dtype) for left in lefts):
                 found.append(tensor.name)
     return found
-
-
-def _chunk_sizes(size: int) -> Iterator[int]:
-    whole, rest = divmod(size, CHUNK_BYTES)
-    yield from [CHUNK_BYTES] * whole
-    if rest:
-        yield rest
 
 
 def _is_finite(chunk: bytes, dtype: str) -> bool:

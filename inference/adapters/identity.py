@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from inference.adapters.storable import is_storable
 from inference.reading import reading
 
 MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
@@ -155,7 +156,7 @@ def _entries(raw: bytes) -> list[tuple[str, Any]]:
 
 def _tensor(name: str, entry: Any) -> TensorInfo:
     shown = _short(name)
-    if len(name) > MAX_NAME_CHARS or not _is_text(name):
+    if len(name) > MAX_NAME_CHARS or not is_storable(name):
         raise HeaderError(f"the name {shown} is no text of at most {MAX_NAME_CHARS} characters")
     fields = dict(entry) if _is_object(entry) else {}
     if len(fields) != 3 or len(entry) != 3 or fields.keys() != {"dtype", "shape", "data_offsets"}:
@@ -179,15 +180,6 @@ def _is_object(entry: Any) -> bool:
 
 def _is_metadata(entry: Any) -> bool:
     return _is_object(entry) and all(isinstance(value, str) for _, value in entry)
-
-
-def _is_text(name: str) -> bool:
-    """Whether `name` has no half characters."""
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _short(value: Any) -> str:

@@ -97,7 +97,7 @@ class AdapterCache:
         """
         if kept := self.find(digest):
             return kept
-        parts = [(self.load(each.digest), each.weight) for each in components]
+        parts = [(self.load(component.digest), component.weight) for component in components]
         adapter = compose(digest, parts, self._max_rank) if parts else self._load(digest)
         adapter = replace(adapter, weights=self._prepare(adapter.weights))
         with self._lock:

@@ -168,7 +168,7 @@ class AdapterVersionAdmin(VersionAdminBase):
         if submission.was_repaired:
             messages.warning(request, "The stored files were damaged; they were repaired from this upload.")
         if submission.twins:
-            named = ", ".join(f"{each.adapter.name} ({each}, {each.get_status_display()})" for each in submission.twins)
+            named = ", ".join(f"{twin.adapter.name} ({twin}, {twin.get_status_display()})" for twin in submission.twins)
             messages.warning(request, f"Other names have exactly these weights already: {named}.")
         if form.ignored:
             messages.info(
@@ -222,7 +222,7 @@ class AdapterVersionAdmin(VersionAdminBase):
 
     @admin.display(description="reasons")
     def all_reasons(self, version: AdapterVersion) -> SafeString | str:
-        return format_html_join(SafeString("<br>"), "{}", ([each] for each in version.reasons)) or "none"
+        return format_html_join(SafeString("<br>"), "{}", ([reason] for reason in version.reasons)) or "none"
 
     @admin.display(description="size", ordering="size_bytes")
     def megabytes(self, version: AdapterVersion) -> str:

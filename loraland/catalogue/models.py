@@ -238,7 +238,7 @@ class AdapterVersion(models.Model):
 
         What was answered stays as it was; an answer under way goes on with the prompt that it was asked with.
         """
-        reads_otherwise = (template, [each["name"] for each in fields]) != (self.template, [*self.field_names])
+        reads_otherwise = (template, [field["name"] for field in fields]) != (self.template, [*self.field_names])
         values: dict[str, Any] = {"template": template, "fields": fields, "examples": examples}
         self._change(**values, **({"score": {}} if reads_otherwise else {}))
         return reads_otherwise

@@ -16,7 +16,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 from django.conf import settings
@@ -25,6 +25,7 @@ from inference.adapters import config_file as adapter_json
 from inference.adapters import examination
 from inference.adapters.config import check_config
 from inference.adapters.identity import HeaderError, adapter_digest
+from inference.reading import reading
 
 CONFIG: Final = examination.CONFIG
 WEIGHTS: Final = examination.WEIGHTS
@@ -86,17 +87,17 @@ def kept(digest: str) -> Path:
     return settings.ADAPTERS_DIR / digest
 
 
-def keep(token: str, digest: str, config: dict[str, Any]) -> bool:
+def keep(token: str, digest: str) -> bool:
     """Make sure that sound files of `digest` are stored: those that are, else the quarantined ones `token`.
 
-    `config` is what was read in quarantine. Whether damaged files had to give way. The quarantine stays until `drop`,
-    so that a crash in between loses nothing. Raises OSError, which leaves nothing half.
+    Whether damaged files had to give way. The quarantine stays until `drop`, so that a crash in between loses nothing.
+    Raises OSError, which leaves nothing half.
     """
     if is_sound(digest):
         return False
     target = kept(digest)
     was_there = target.exists()
-    incoming = _prepare(token, target, config)
+    incoming = _prepare(token, target)
     try:
         if was_there:
             log.warning("the stored files of %s were damaged; an upload of the same weights repairs them", digest[:12])
@@ -109,19 +110,25 @@ def keep(token: str, digest: str, config: dict[str, Any]) -> bool:
     return was_there
 
 
+def digest_in(directory: Path) -> str:
+    """The digest of the adapter in `directory`; empty when it is too damaged to have one. Raises OSError."""
+    try:
+        with reading(WEIGHTS, HeaderError, adapter_json.ConfigRefused):
+            config = adapter_json.read_config(directory / CONFIG)
+            reasons = check_config(config, settings.MAX_RANK)[1]
+            return "" if reasons else adapter_digest(config, directory / WEIGHTS)
+    except (adapter_json.ConfigRefused, HeaderError):
+        return ""
+
+
 def is_sound(digest: str) -> bool:
     """Whether the stored files of `digest` are what it names, and such as a worker loads."""
-    directory = kept(digest)
     try:
-        config = adapter_json.read_config(directory / CONFIG)
-        is_right = adapter_digest(config, directory / WEIGHTS) == digest
-    except (adapter_json.ConfigRefused, HeaderError):
-        return False
+        return digest_in(kept(digest)) == digest
     except OSError as error:
         if error.errno not in _LOST:
             raise
         return False
-    return is_right and not check_config(config, settings.MAX_RANK)[1]
 
 
 @contextmanager
@@ -167,13 +174,13 @@ def _set_aside(directory: Path) -> None:
     shutil.rmtree(away)
 
 
-def _prepare(token: str, target: Path, config: dict[str, Any]) -> Path:
+def _prepare(token: str, target: Path) -> Path:
     """A hidden folder beside `target` with the files that are to lie there."""
     incoming = target.with_name(f".{token}.incoming")
     shutil.rmtree(incoming, ignore_errors=True)
     try:
         incoming.mkdir(mode=0o755, parents=True)
-        raw = adapter_json.config_bytes(config)
+        raw = adapter_json.config_bytes(adapter_json.read_config(quarantined(token) / CONFIG))
         _write(incoming / CONFIG, [raw], len(raw))
         (incoming / CONFIG).chmod(0o644)
         _link(quarantined(token) / WEIGHTS, incoming / WEIGHTS)

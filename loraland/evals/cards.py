@@ -9,9 +9,9 @@ from uuid import UUID, uuid5
 
 from inference.tasks.card import CARD, ScoreTable, score_table
 from inference.tasks.verdict import UNCLEAR, VERDICTS
+from loraland.catalogue import store
 from loraland.catalogue.card import read_card
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.upload.submission import digest_in
 from loraland.evals.counting import Comparison
 from loraland.evals.models import Run
 
@@ -24,7 +24,7 @@ def runs_of_card(directory: Path) -> list[Run]:
     None for a card without a score. Raises `loraland.catalogue.card.CardError`.
     """
     card = read_card(directory / CARD)
-    score, digest = card.score, digest_in(directory)
+    score, digest = card.score, store.digest_in(directory)
     if not {"base", "tuned", "n", "metric"} <= score.keys():
         return []
     common: dict[str, Any] = {

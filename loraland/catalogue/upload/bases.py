@@ -7,6 +7,8 @@ from typing import Any
 
 from django.conf import settings
 
+from inference.adapters.config_file import ConfigRefused, read_config
+from inference.adapters.examination import CONFIG
 from inference.config import base_name
 from inference.model.architecture import Architecture, ArchitectureError, read_architecture
 
@@ -15,6 +17,14 @@ def named_base(config: dict[str, Any]) -> str:
     """The base model's name in `config`: advisory, because the shapes decide."""
     name = config.get("base_model_name_or_path")
     return base_name(name)[:200] if isinstance(name, str) else ""
+
+
+def base_named_in(directory: Path) -> str:
+    """The base that the adapter in `directory` names; empty where nobody can read its config."""
+    try:
+        return named_base(read_config(directory / CONFIG))
+    except ConfigRefused:
+        return ""
 
 
 def served_base() -> Architecture | None:

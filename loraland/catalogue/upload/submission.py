@@ -4,20 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.db import transaction
 
-from inference.adapters.config import check_config
-from inference.adapters.config_file import ConfigRefused, read_config
-from inference.adapters.identity import HeaderError, adapter_digest
-from inference.reading import reading
 from inference.tasks.card import Card
 from loraland.catalogue import store
 from loraland.catalogue.models import Adapter, AdapterVersion
-from loraland.catalogue.upload.bases import named_base
+from loraland.catalogue.upload.bases import base_named_in
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -37,25 +32,6 @@ class Submission:
     """Versions of other adapters with the same weights."""
 
 
-def digest_in(directory: Path) -> str:
-    """The digest of the adapter in `directory`; empty when it is too damaged to have one. Raises OSError."""
-    config = _config_in(directory)
-    try:
-        with reading(store.WEIGHTS, HeaderError):
-            reasons = check_config(config, settings.MAX_RANK)[1]
-            return "" if reasons else adapter_digest(config, directory / store.WEIGHTS)
-    except HeaderError:
-        return ""
-
-
-def _config_in(directory: Path) -> dict[str, Any]:
-    """Empty when nobody can read it."""
-    try:
-        return read_config(directory / store.CONFIG)
-    except ConfigRefused:
-        return {}
-
-
 def find(slug: str, digest: str) -> AdapterVersion | None:
     """The version of the adapter `slug` with this digest that need not be submitted again."""
     versions = AdapterVersion.objects.filter(adapter__slug=slug, digest=digest).exclude(digest="")
@@ -67,10 +43,10 @@ def submit(token: str, slug: str, card: Card, *, user: User | None = None, publi
 
     An adapter that exists keeps its name and texts. A rejected version of the same digest gives way.
     """
-    digest = digest_in(store.quarantined(token))
+    digest = store.digest_in(store.quarantined(token))
     twins = tuple(_twins(slug, digest))
     if existing := find(slug, digest):
-        was_repaired = store.keep(token, digest, _config_in(store.quarantined(token)))  # the row may outlive the disk
+        was_repaired = store.keep(token, digest)  # the row may have outlived the disk
         store.drop(token)
         return Submission(existing, False, was_repaired, twins)
     with transaction.atomic():
@@ -103,7 +79,7 @@ def _about(card: Card, token: str) -> dict[str, object]:
         "category": card.category,
         "summary": card.summary,
         "description": card.description,
-        "base": card.base or named_base(_config_in(store.quarantined(token))) or settings.BASE_NAME,
+        "base": card.base or base_named_in(store.quarantined(token)) or settings.BASE_NAME,
         "license": card.license,
         "author": card.author,
         "dataset": card.dataset,

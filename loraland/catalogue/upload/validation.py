@@ -110,7 +110,7 @@ def _adopt(version: AdapterVersion, found: Examined) -> bool:
     token = version.quarantine
     with store.alone():
         if token:
-            store.keep(token, found.digest, found.facts["config"])
+            store.keep(token, found.digest)
         try:
             with transaction.atomic():
                 _save(version, found)

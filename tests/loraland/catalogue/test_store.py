@@ -128,7 +128,7 @@ def test_two_uploads_that_reach_the_store_at_once_are_both_well(
     real = store.is_sound
     monkeypatch.setattr(store, "is_sound", lambda digest: next(answers, None) is None and real(digest))
     monkeypatch.setattr(store, "_set_aside", lambda directory: None)  # the rival's files came behind the first look
-    store.keep(rival, digest, lora_config())
+    store.keep(rival, digest)
     assert files(store.kept(digest)) == before
     assert [path.name for path in store.kept(digest).parent.iterdir()] == [digest]
 
@@ -138,13 +138,13 @@ def test_a_row_comes_to_refer_to_files_while_nobody_may_remove_them(
 ) -> None:
     seen = []
 
-    def keep(token: str, digest: str, config: dict[str, Any]) -> bool:
+    def keep(token: str, digest: str) -> bool:
         directory = os.open(site_settings.ADAPTERS_DIR, os.O_RDONLY)
         with pytest.raises(BlockingIOError):
             fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         os.close(directory)
         seen.append(digest)
-        return real(token, digest, config)
+        return real(token, digest)
 
     real = store.keep
     monkeypatch.setattr(store, "keep", keep)

@@ -13,9 +13,9 @@ import pytest
 from django.conf import settings as site_settings
 from django.core.management import CommandError, call_command
 
+from loraland.catalogue import store
 from loraland.catalogue.card import read_card
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.upload.submission import digest_in
 from loraland.evals.models import Run, RunQuerySet, Sample
 from loraland.evals.readme import PLACES, ReadmeError, put, table
 from loraland.evals.results import RUN_FIELDS, read_file
@@ -146,7 +146,7 @@ def test_a_card_says_what_was_measured_here_once_that_is_exported(
 ) -> None:
     before = read_card(viggo / "card.toml")
     measured("viggo", "base", 0.25, metric="rouge_l", prompt="plain instruction")
-    measured("viggo", score=0.5, low=0.4, high=0.6, metric="rouge_l", digest=digest_in(viggo))
+    measured("viggo", score=0.5, low=0.4, high=0.6, metric="rouge_l", digest=store.digest_in(viggo))
     call_command("export_results", tmp_path / "results")
     after = read_card(viggo / "card.toml")
     assert (after.score["base"], after.score["tuned"], after.score["base_prompt"]) == (0.25, 0.5, "plain instruction")
@@ -159,7 +159,7 @@ def test_cards_stand_in_only_for_weights_that_were_never_measured(
     call_command("export_results", tmp_path, "--cards", viggo)
     assert [run["source"] for run in read_file(tmp_path / "viggo.json")["runs"]] == ["training", "training"]
     measured("viggo", "base", 0.25)
-    measured("viggo", score=0.5, digest=digest_in(viggo))
+    measured("viggo", score=0.5, digest=store.digest_in(viggo))
     call_command("export_results", tmp_path)
     call_command("export_results", tmp_path, "--cards", viggo)
     assert {run["source"] for run in read_file(tmp_path / "viggo.json")["runs"]} == {"engine"}
@@ -167,7 +167,9 @@ def test_cards_stand_in_only_for_weights_that_were_never_measured(
 
 def test_every_shipped_adapter_has_results_of_exactly_its_weights() -> None:
     """After training, run `manage.py export_results --cards adapters/*` and `manage.py write_readme`."""
-    shipped = {path.parent.name: digest_in(path.parent) for path in site_settings.DEMO_ADAPTERS_DIR.glob("*/card.toml")}
+    shipped = {
+        path.parent.name: store.digest_in(path.parent) for path in site_settings.DEMO_ADAPTERS_DIR.glob("*/card.toml")
+    }
     files = [read_file(path) for path in site_settings.RESULTS_DIR.glob("*.json")]
     runs = [run for file in files for run in file.get("runs", ())]
     assert shipped.items() <= {run["adapter"]: run["digest"] for run in runs if run["subject"] == "adapter"}.items()

@@ -24,7 +24,7 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.template import TemplateError, fields_of, label_of
 from loraland.catalogue.upload import hub
 from loraland.catalogue.upload.published_import import card_of, shown_template
-from loraland.catalogue.upload.submission import digest_in, find, submit
+from loraland.catalogue.upload.submission import find, submit
 from loraland.catalogue.upload.validation import examine
 from loraland.paper.published import Published
 from loraland.paper.published import find as find_published
@@ -145,7 +145,7 @@ def _card_of(directory: Path, slug: str) -> Card:
 
 def _version_of(directory: Path, slug: str, card: Card) -> AdapterVersion:
     """The version of `slug` with the files in `directory`, examined and on its way to a proof if it is a new one."""
-    digest = digest_in(directory)
+    digest = store.digest_in(directory)
     if (existing := find(slug, digest)) and store.kept(digest).exists():
         return existing
     submission = submit(store.receive_directory(directory), slug, card)

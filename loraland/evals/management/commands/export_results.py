@@ -12,8 +12,8 @@ from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
 from inference.tasks.card import CARD, write_score
+from loraland.catalogue import store
 from loraland.catalogue.card import CardError
-from loraland.catalogue.upload.submission import digest_in
 from loraland.evals.cards import runs_of_card, score_of
 from loraland.evals.counting import comparisons, counting, drawn_answers
 from loraland.evals.models import Run
@@ -66,5 +66,5 @@ def _write_cards() -> None:
     for found in comparisons():
         directory = settings.DEMO_ADAPTERS_DIR / found.tuned.adapter
         is_ours = found.tuned.source == Run.Source.ENGINE and (directory / CARD).is_file()
-        if is_ours and digest_in(directory) == found.tuned.digest:
+        if is_ours and store.digest_in(directory) == found.tuned.digest:
             write_score(directory / CARD, score_of(found))

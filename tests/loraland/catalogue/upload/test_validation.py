@@ -98,6 +98,7 @@ WEIGHTS: dict[str, tuple[bytes | Tensors, str]] = {
     "a type that is a list": (header(**{A_Q: FIRST | {"dtype": ["F32"]}}), "has type ['F32']"),
     "a type that is an object": (header(**{A_Q: FIRST | {"dtype": {"F32": 1}}}), "has type [('F32', 1)]"),
     "a name with half a character": (header(**{"\ud800": FIRST}), "the name '\\ud800' is no text"),
+    "a name with a NUL": (header(**{"a\0": FIRST}), "the name 'a\\x00' is no text"),
     "a name of half a megabyte": (header(**{"a" * 500_000: FIRST}), "at most 512 characters"),
     "a shape of 80,000 sizes": (header(**{A_Q: FIRST | {"shape": [2**47] * 80_000}}), "at most 8 sizes"),
     "a header in UTF-16": (raw_header("{}".encode("utf-16")), "the header is not JSON"),
