@@ -125,34 +125,27 @@ class Staging:
         if self._sent is not None:
             self._sent.synchronize()
         self._wipe()
-        columns = [column.tolist() for column in (batch.token_ids, batch.positions, batch.cache_slots)]
-        slots = batch.adapter_slots.tolist()
-        rows = [0] * len(slots)
+        tensors = (batch.token_ids, batch.positions, batch.cache_slots, batch.adapter_slots)
+        columns = [tensor.tolist() for tensor in tensors]
+        slots, rows = columns[3], [0] * len(columns[3])
         decodes = sorted(batch.decodes, key=lambda segment: slots[segment.start])
         for index, segment in enumerate(decodes):
-            self._segment(segment, index, index, 4, columns, slots, rows)
+            self._segment(segment, index, index, 4, columns, rows)
         for index, segment in enumerate(batch.tiles):
             first = self.shape.decode_rows + index * TILE
             self._parts[3][first : first + TILE] = slots[segment.start]
-            self._segment(segment, index, first, 7, columns, slots, rows)
+            self._segment(segment, index, first, 7, columns, rows)
         samples = batch.sample_rows.tolist()
         self._parts[10][: len(samples)] = [rows[row] for row in samples]
         self._send()
 
     def _segment(
-        self,
-        segment: Segment,
-        index: int,
-        first: int,
-        part: int,
-        columns: list[list[int]],
-        slots: list[int],
-        rows: list[int],
+        self, segment: Segment, index: int, first: int, part: int, columns: list[list[int]], rows: list[int]
     ) -> None:
         """Write one segment, number `index` of its kind, whose parts begin at `part`, to the rows from `first` on."""
         source = slice(segment.start, segment.start + segment.length)
         target = slice(first, first + segment.length)
-        for number, column in enumerate((*columns, slots)):
+        for number, column in enumerate(columns):
             self._parts[number][target] = column[source]
         rows[source] = range(first, first + segment.length)
         starts, contexts, tables = self._parts[part : part + 3]

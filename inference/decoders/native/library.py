@@ -69,8 +69,3 @@ def open_library(path: Path) -> ctypes.CDLL:
     library.native_argmax.restype = None
     library.native_destroy.argtypes, library.native_destroy.restype = [c_void_p], None
     return library
-
-
-def best_unit(library: ctypes.CDLL) -> str:
-    """The one of `UNITS` on which this processor is fastest."""
-    return UNITS[library.native_best_unit()]
