@@ -44,9 +44,8 @@ def comparison(request: HttpRequest, id: UUID) -> HttpResponse:
         kept = comparisons.comparison_of(visitor_of(request), id)
     columns = comparisons.columns_of(kept)
     shown = pages.asked_columns(columns, comparisons.expected_in(kept, columns))
-    stored = {**kept.sampling, "stop": tuple(kept.sampling.get("stop", ()))}
     prompt = Prompt(kept.text, kept.inputs)
-    return _page(request, [each.version for each in columns], shown, Sampling(**stored), prompt, kept)
+    return _page(request, [column.version for column in columns], shown, kept.chosen, prompt, kept)
 
 
 def _page(
@@ -60,7 +59,10 @@ def _page(
     lead = comparisons.lead_of(competitors)
     names = [column.name for column in columns]
     context = {
-        "columns": [replace(each, fewer=_address(_without(names, each.position))) for each in columns],
+        "columns": [
+            replace(column, fewer=_address(names[: column.position] + names[column.position + 1 :]))
+            for column in columns
+        ],
         "lead": lead,
         "composer": composer_of(lead, sampling, prompt),
         "comparison": kept,
@@ -89,10 +91,6 @@ def _next(names: list[str]) -> str:
     slugs = {name.split("@")[0] for name in names}
     other = Adapter.objects.served().exclude(slug__in=slugs).first()
     return other.slug if other else BASE
-
-
-def _without(names: list[str], position: int) -> list[str]:
-    return names[:position] + names[position + 1 :]
 
 
 def _address(names: list[str]) -> str:

@@ -10,14 +10,14 @@ from uuid import UUID
 from django.db import transaction
 
 from inference.tasks.template import pieces
-from inference.wire.protocol import Message, Sampling
+from inference.wire.protocol import Message
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.slug import BASE
 from loraland.catalogue.versions import Reader
 from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
 from loraland.playground import sampling
-from loraland.playground.conversations import Question, fitted, not_found
+from loraland.playground.conversations import CompletionRequest, fitted, not_found
 from loraland.playground.judgement import Expectation, metric_of
 from loraland.playground.messages import Compare, Prompt
 from loraland.playground.models import Column, Comparison
@@ -29,9 +29,9 @@ Competitor = AdapterVersion | None
 
 @dataclass(frozen=True)
 class Reading:
-    """How one column reads the shared prompt: the request's words, and a note that says so on the page."""
+    """How one column reads the shared prompt: the words of the request, and a note that says so on the page."""
 
-    request: dict[str, Any]
+    content: dict[str, Any]
     note: str
 
 
@@ -154,16 +154,15 @@ def columns_of(comparison: Comparison) -> list[Column]:
     return list(comparison.columns.select_related("version__adapter", "generation__adapter_version__adapter"))
 
 
-def question(column: Column, columns: Sequence[Column]) -> Question:
+def completion(column: Column, columns: Sequence[Column]) -> CompletionRequest:
     """What `column` is asked, beside the `columns` of its comparison."""
     comparison = column.comparison
     lead = lead_of([beside.version for beside in columns])
     read = reading(column.version, lead, Prompt(comparison.text, comparison.inputs))
-    stored = {**comparison.sampling, "stop": tuple(comparison.sampling.get("stop", ()))}
-    return Question(column.version, read.request, Sampling(**stored))
+    return CompletionRequest(column.version, read.content, comparison.chosen)
 
 
-def retried(visitor: Visitor, id: UUID, position: int) -> tuple[Column, Question]:
+def retried(visitor: Visitor, id: UUID, position: int) -> tuple[Column, CompletionRequest]:
     """A column to be asked once more. Raises `Refused` while it is still answering."""
     columns = columns_of(comparison_of(visitor, id))
     column = next((column for column in columns if column.position == position), None)
@@ -171,7 +170,7 @@ def retried(visitor: Visitor, id: UUID, position: int) -> tuple[Column, Question
         raise not_found("column")
     if column.generation and not column.generation.is_finished:
         raise Refused("too_many_running", "This column is still answering; stop it first.", 409)
-    return column, question(column, columns)
+    return column, completion(column, columns)
 
 
 def attach(column: Column, generation: Generation | None, refusal: str = "") -> None:

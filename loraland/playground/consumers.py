@@ -19,9 +19,9 @@ from loraland.generations.models import Generation
 from loraland.generations.start import start
 from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor, visitor_of
-from loraland.playground import comparisons, conversations, following, sessions
+from loraland.playground import comparisons, conversations, sessions, telling
 from loraland.playground.answers import remedy_of
-from loraland.playground.conversations import Asked, Question, not_found
+from loraland.playground.conversations import Asked, CompletionRequest, not_found
 from loraland.playground.farewell import SIGNED_OUT, TOO_MANY, TOO_SLOW, UNAVAILABLE
 from loraland.playground.messages import (
     MAX_BYTES,
@@ -52,7 +52,7 @@ class Gone(Exception):
 
 
 class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # untyped upstream
-    """One page's socket; `messages` holds what it may say, docs of the messages told are in `following`."""
+    """One page's socket; `messages` holds what it may say, `telling` tells what becomes of its answers."""
 
     sockets: Counter[str] = Counter()
 
@@ -147,10 +147,10 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
             case Compare():
                 await self._compare(message)
             case Retry():
-                column, question = await _database(
+                column, completion = await _database(
                     comparisons.retried, self.visitor, message.comparison, message.position
                 )
-                await self._ask_column(message.request, column, question)
+                await self._ask_column(message.request, column, completion)
             case Resume():
                 await self._follow(await self._own(message.answer), message.after)
             case Stop():
@@ -158,7 +158,7 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
 
     async def _ask(self, request: str, asked: Asked) -> None:
         self._check_room()
-        generation = await self._generate(Generation.Source.CHAT, asked.question)
+        generation = await self._generate(Generation.Source.CHAT, asked.completion)
         answer = await _database(conversations.record, self.visitor, asked, generation)
         conversation = str(answer.turn.conversation_id)
         await self._started(generation, request=request, conversation=conversation, turn=answer.turn_id)
@@ -189,24 +189,24 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
     async def _asked(self, column: Column, columns: Sequence[Column]) -> Refused | None:
         """Why `column`, which is not written down yet, cannot be asked; None where it answers."""
         try:
-            column.generation = await self._generate(Generation.Source.COMPARE, comparisons.question(column, columns))
+            column.generation = await self._generate(Generation.Source.COMPARE, comparisons.completion(column, columns))
         except Refused as refusal:
             column.refusal = refusal.sentence
             return refusal
         return None
 
-    async def _ask_column(self, request: str, column: Column, question: Question) -> None:
+    async def _ask_column(self, request: str, column: Column, completion: CompletionRequest) -> None:
         self._check_room()
         try:
-            generation = await self._generate(Generation.Source.COMPARE, question)
+            generation = await self._generate(Generation.Source.COMPARE, completion)
         except Refused as refusal:
             await _database(comparisons.attach, column, None, refusal.sentence)
             raise
         await _database(comparisons.attach, column, generation)
         await self._started(generation, request=request, **_place(column))
 
-    async def _generate(self, source: Generation.Source, question: Question) -> Generation:
-        return await start(self.visitor, source, question.version, **question.request, sampling=question.sampling)
+    async def _generate(self, source: Generation.Source, completion: CompletionRequest) -> Generation:
+        return await start(self.visitor, source, completion.version, **completion.content, sampling=completion.sampling)
 
     async def _started(self, generation: Generation, **about: Any) -> None:
         await self.tell({"type": "started", "answer": str(generation.id), **about})
@@ -238,7 +238,7 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
     async def _tell_answer(self, generation: Generation, after: str) -> None:
         """Follow to the end; whatever breaks in between, the page is told to resume from where it is."""
         try:
-            await following.follow(generation, after, self.tell)
+            await telling.follow(generation, after, self.tell)
         except Gone:
             return
         except Exception as error:

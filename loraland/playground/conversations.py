@@ -1,4 +1,4 @@
-"""The way from a visitor's message to a question for the workers, and from its answer back into the conversation."""
+"""The way from a visitor's message to a request for the workers, and from its answer back into the conversation."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ TITLE_CHARS: Final = 60
 
 
 @dataclass(frozen=True)
-class Question:
-    """What one generation is asked: `request` is the part of `generations.start` that carries the words."""
+class CompletionRequest:
+    """What one generation is asked: `content` is the part of `generations.start` that carries the words."""
 
     version: AdapterVersion | None
-    request: dict[str, Any]
+    content: dict[str, Any]
     sampling: Sampling
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A question and where its answer belongs: `turn` is set when it is asked again."""
+    """A request and where its answer belongs: `turn` is set when it is asked again."""
 
-    question: Question
+    completion: CompletionRequest
     prompt: Prompt
     conversation: Conversation | None = None
     turn: Turn | None = None
@@ -47,8 +47,8 @@ def ask(visitor: Visitor, message: Start) -> Asked:
     version = _version(conversation) if conversation else partner(message.adapter)
     prompt = fitted(version, message.prompt)
     history = _history(conversation.turns.all()) if conversation else []
-    question = Question(version, _request(prompt, history), message.sampling or sampling.defaults(version))
-    return Asked(question, prompt, conversation)
+    completion = CompletionRequest(version, _content(prompt, history), message.sampling or sampling.defaults(version))
+    return Asked(completion, prompt, conversation)
 
 
 def partner(slug: str) -> AdapterVersion | None:
@@ -57,7 +57,7 @@ def partner(slug: str) -> AdapterVersion | None:
 
 
 def ask_again(visitor: Visitor, message: Regenerate) -> Asked:
-    """The question of an answer once more, so chosen that it may come out differently."""
+    """The request of an answer once more, so chosen that it may come out differently."""
     mine = Generation.objects.of(visitor)
     answer = Answer.objects.filter(generation__in=mine, generation=message.answer).select_related("turn").first()
     if answer is None:
@@ -70,7 +70,7 @@ def ask_again(visitor: Visitor, message: Regenerate) -> Asked:
     prompt = Prompt(turn.text, turn.inputs)
     history = _history(conversation.turns.filter(id__lt=turn.id))
     chosen = sampling.refreshed(message.sampling or sampling.defaults(version))
-    return Asked(Question(version, _request(prompt, history), chosen), prompt, conversation, turn)
+    return Asked(CompletionRequest(version, _content(prompt, history), chosen), prompt, conversation, turn)
 
 
 def record(visitor: Visitor, asked: Asked, generation: Generation) -> Answer:
@@ -111,7 +111,7 @@ def not_found(noun: str) -> Refused:
 
 
 def _begin(visitor: Visitor, asked: Asked) -> Conversation:
-    version = asked.question.version
+    version = asked.completion.version
     adapter_id = version.adapter_id if version else None
     conversation = Conversation.owned(visitor, adapter_id=adapter_id, title=title_of(asked.prompt))
     conversation.save(force_insert=True)
@@ -128,7 +128,7 @@ def _version(conversation: Conversation) -> AdapterVersion | None:
     return adapter.published
 
 
-def _request(prompt: Prompt, history: list[Message]) -> dict[str, Any]:
+def _content(prompt: Prompt, history: list[Message]) -> dict[str, Any]:
     if prompt.inputs is not None:
         return {"inputs": prompt.inputs}
     return {"messages": [*history, Message("user", prompt.text)]}

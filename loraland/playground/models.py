@@ -10,6 +10,7 @@ from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
 
+from inference.wire.protocol import Sampling
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.generations.models import Generation
 
@@ -109,6 +110,11 @@ class Comparison(Owned):
 
     def get_absolute_url(self) -> str:
         return reverse("comparison", args=[self.pk])
+
+    @property
+    def chosen(self) -> Sampling:
+        """Its sampling as the wire knows it, which JSON has without tuples."""
+        return Sampling(**{**self.sampling, "stop": tuple(self.sampling.get("stop", ()))})
 
 
 class Column(models.Model):

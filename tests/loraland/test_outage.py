@@ -236,7 +236,7 @@ async def test_an_answer_is_told_unjudged_where_nobody_can_say_what_was_expected
         raise OperationalError("the server closed the connection")
 
     answering()
-    monkeypatch.setattr("loraland.playground.following.expectation_of", unknown)
+    monkeypatch.setattr("loraland.playground.telling.expectation_of", unknown)
     visitor = await Browser().visit()
     async with visitor.page() as page:
         await page.say(type="start", request="r", conversation=None, adapter="", text="one two three")

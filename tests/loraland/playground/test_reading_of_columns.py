@@ -31,31 +31,31 @@ def test_the_first_column_with_fields_leads():
 
 
 def test_the_lead_reads_its_own_template():
-    assert reading(TOPIC, TOPIC, PROMPT).request == {"inputs": PROMPT.inputs}
+    assert reading(TOPIC, TOPIC, PROMPT).content == {"inputs": PROMPT.inputs}
 
 
 def test_fields_of_the_same_name_are_shared():
-    assert reading(TITLE, TOPIC, PROMPT).request == {"inputs": {"title": "Dawn"}}
+    assert reading(TITLE, TOPIC, PROMPT).content == {"inputs": {"title": "Dawn"}}
 
 
 def test_the_base_reads_the_same_words_as_the_lead():
     read = reading(None, TOPIC, PROMPT)
-    assert read.request == {"messages": [Message("user", WORDS)]}
+    assert read.content == {"messages": [Message("user", WORDS)]}
     assert "Topic’s filled-in template" in read.note
 
 
 def test_a_template_of_one_other_field_takes_the_whole_prompt():
-    assert reading(TWEET, TOPIC, PROMPT).request == {"inputs": {"tweet": WORDS}}
-    assert reading(TWEET, TITLE, Prompt(inputs={"title": "Dawn"})).request == {"inputs": {"tweet": "Dawn"}}
+    assert reading(TWEET, TOPIC, PROMPT).content == {"inputs": {"tweet": WORDS}}
+    assert reading(TWEET, TITLE, Prompt(inputs={"title": "Dawn"})).content == {"inputs": {"tweet": "Dawn"}}
 
 
 def test_a_template_of_other_fields_gets_the_words_as_they_are():
-    assert reading(PAIR, TOPIC, PROMPT).request == {"prompt": WORDS}
+    assert reading(PAIR, TOPIC, PROMPT).content == {"prompt": WORDS}
 
 
 def test_without_a_lead_all_read_the_text():
-    assert reading(None, None, Prompt(text="Hello")).request == {"messages": [Message("user", "Hello")]}
-    assert reading(CHATTY, None, Prompt(text="Hello")).request == {"messages": [Message("user", "Hello")]}
+    assert reading(None, None, Prompt(text="Hello")).content == {"messages": [Message("user", "Hello")]}
+    assert reading(CHATTY, None, Prompt(text="Hello")).content == {"messages": [Message("user", "Hello")]}
 
 
 def test_a_value_that_looks_like_a_field_is_left_alone():
