@@ -179,7 +179,7 @@ def _sessions(scope: Scope) -> list[str]:
     """The keys of sessions in the request's cookies: of several headers pages read all, and sockets the last."""
     told = [value.decode("latin-1") for name, value in scope["headers"] if name == b"cookie"]
     cookies = map(parse_cookie, dict.fromkeys((",".join(told), *told)))
-    return [each[settings.SESSION_COOKIE_NAME] for each in cookies if settings.SESSION_COOKIE_NAME in each]
+    return [cookie[settings.SESSION_COOKIE_NAME] for cookie in cookies if settings.SESSION_COOKIE_NAME in cookie]
 
 
 async def refuse(scope: Scope, refusal: Refusal, send: Send) -> None:

@@ -82,6 +82,6 @@ def has_room() -> bool:
     if connection.vendor == "sqlite":
         directories.add(Path(connection.settings_dict["NAME"]).parent)
     try:
-        return all(shutil.disk_usage(each).free >= ROOM_MB * 2**20 for each in directories)
+        return all(shutil.disk_usage(directory).free >= ROOM_MB * 2**20 for directory in directories)
     except OSError:
         return False

@@ -22,12 +22,12 @@ def worker_metrics(workers: Sequence[Heartbeat], slugs: Mapping[str, str]) -> It
 
 def _sums(workers: Sequence[Heartbeat]) -> Iterator[Metric]:
     values = {
-        "loraland_workers_ready": ("Workers with the base model loaded.", sum(each.ready for each in workers)),
-        "loraland_running": ("Answers being generated.", sum(each.running for each in workers)),
-        "loraland_waiting": ("Claimed requests that wait for a start.", sum(each.waiting for each in workers)),
-        "loraland_free_blocks": ("Free blocks of the KV caches.", sum(each.free_blocks for each in workers)),
-        "loraland_named_blocks": ("Blocks with beginnings of prompts.", sum(each.named_blocks for each in workers)),
-        "loraland_total_blocks": ("Blocks of the KV caches.", sum(each.total_blocks for each in workers)),
+        "loraland_workers_ready": ("Workers with the base model loaded.", sum(worker.ready for worker in workers)),
+        "loraland_running": ("Answers being generated.", sum(worker.running for worker in workers)),
+        "loraland_waiting": ("Claimed requests that wait for a start.", sum(worker.waiting for worker in workers)),
+        "loraland_free_blocks": ("Free blocks of the KV caches.", sum(worker.free_blocks for worker in workers)),
+        "loraland_named_blocks": ("Blocks with beginnings of prompts.", sum(worker.named_blocks for worker in workers)),
+        "loraland_total_blocks": ("Blocks of the KV caches.", sum(worker.total_blocks for worker in workers)),
     }
     for name, (documentation, value) in values.items():
         yield GaugeMetricFamily(name, documentation, value)
@@ -44,12 +44,12 @@ def _changes(workers: Sequence[Heartbeat]) -> Iterator[Metric]:
     guesses = CounterMetricFamily(
         "loraland_guessed_tokens", "Tokens that were guessed and checked.", labels=("worker", "outcome")
     )
-    for each in workers:
-        guesses.add_metric((each.worker, "right"), each.accepted_tokens)
-        guesses.add_metric((each.worker, "wrong"), each.drafted_tokens - each.accepted_tokens)
-        reloads.add_metric((each.worker,), each.reloads)
-        preemptions.add_metric((each.worker, "blocks"), each.preempted)
-        preemptions.add_metric((each.worker, "priority"), each.displaced)
+    for worker in workers:
+        guesses.add_metric((worker.worker, "right"), worker.accepted_tokens)
+        guesses.add_metric((worker.worker, "wrong"), worker.drafted_tokens - worker.accepted_tokens)
+        reloads.add_metric((worker.worker,), worker.reloads)
+        preemptions.add_metric((worker.worker, "blocks"), worker.preempted)
+        preemptions.add_metric((worker.worker, "priority"), worker.displaced)
     yield from (reloads, preemptions, guesses)
 
 

@@ -9,7 +9,7 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import get_object_or_404, render
+from django.shortcuts import render
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils.cache import get_conditional_response, patch_vary_headers
@@ -19,10 +19,11 @@ from django.views.decorators.http import require_safe
 from loraland.catalogue import listing, snippets
 from loraland.catalogue.categories import category_of
 from loraland.catalogue.finder import count_by_category
-from loraland.catalogue.models import Adapter
+from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.residency import residency
 from loraland.catalogue.score import score_of
 from loraland.edge.insiders import ais_insider
+from loraland.refusal import refused_is_not_found
 
 _SHOWN: Final = ("published", "listed", "ready", "retired")
 """States of the versions that an adapter's page lists."""
@@ -66,9 +67,9 @@ def catalogue(request: HttpRequest) -> HttpResponse:
 @require_safe
 def adapter(request: HttpRequest, slug: str) -> HttpResponse:
     """One published adapter: what it is worth, examples to try, how it was made, how to call it."""
-    shown = get_object_or_404(Adapter.objects.published(), slug=slug)
-    version = shown.published
-    assert version is not None  # AdapterQuerySet.published lets no other through
+    with refused_is_not_found():
+        version = AdapterVersion.objects.shown().named(slug)
+    shown = version.adapter
     origin = f"{request.scheme}://{request.get_host()}"
     context = {
         "adapter": shown,

@@ -66,4 +66,4 @@ def published() -> tuple[Published, ...]:
 
 def find(repository: str) -> Published | None:
     """The published adapter with this hub id."""
-    return next((each for each in published() if each.repository == repository), None)
+    return next((entry for entry in published() if entry.repository == repository), None)

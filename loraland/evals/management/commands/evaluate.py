@@ -102,4 +102,4 @@ def chosen_adapters(tasks: Sequence[str], slugs: Sequence[str]) -> dict[str, lis
     chosen = chosen or [version for version in shown if recipe_of(task_of(version.adapter))]
     wanted = dict.fromkeys(tasks or [task_of(version.adapter) for version in chosen])
     for_all = bool(tasks and slugs)
-    return {task: [each for each in chosen if for_all or task_of(each.adapter) == task] for task in wanted}
+    return {task: [version for version in chosen if for_all or task_of(version.adapter) == task] for task in wanted}
