@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, Final, Literal
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -16,7 +17,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
 from redis.exceptions import NoScriptError, RedisError
 
-from inference.wire import scripts as wire_scripts
+from inference.wire import scripts
 from inference.wire.capacity import Capacity
 from inference.wire.codec import ProtocolError
 from inference.wire.contract import (
@@ -71,16 +72,7 @@ class RedisWire:
         self._weights = json.dumps(dict(weights or {}))
         self._reader = Reader(client)
         self._finished = FinishedReader(client)
-        self._submit = client.register_script(wire_scripts.SUBMIT)
-        self._stop = client.register_script(wire_scripts.STOP)
-        self._fail = client.register_script(wire_scripts.FAIL)
-        self._place = client.register_script(wire_scripts.PLACE)
-        self._waiting = client.register_script(wire_scripts.WAITING)
-        self._claim = client.register_script(wire_scripts.CLAIM)
-        self._renew = client.register_script(wire_scripts.RENEW)
-        self._append = client.register_script(wire_scripts.APPEND)
-        self._release = client.register_script(wire_scripts.RELEASE)
-        self._beat = client.register_script(wire_scripts.BEAT)
+        self._script = cache(client.register_script)
 
     @classmethod
     def connect(cls, url: str, weights: Mapping[str, float] | None = None) -> RedisWire:
@@ -98,6 +90,9 @@ class RedisWire:
         )
         return cls(Redis.from_pool(pool), weights)
 
+    async def _call(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
+        return await _answer(self._script(script)(keys, arguments))
+
     async def aclose(self) -> None:
         await self._reader.aclose()
         await self._client.aclose()
@@ -113,15 +108,15 @@ class RedisWire:
     async def submit(self, request: Request, base: str, queue_class: QueueClass, limit: int) -> None:
         args: list[str | int] = [check_id(request.id), encode(request), limit, tenant_of(request)]
         counted = queue_keys(base)[: CLASSES.index(queue_class) + 1]
-        if refused := await _answer(self._submit([queue_key(base, queue_class), *counted], args)):
+        if refused := await self._call(scripts.SUBMIT, [queue_key(base, queue_class), *counted], args):
             waiting, own = refused
             raise ShareTaken(own, waiting, limit) if waiting < limit else QueueFull(waiting, limit)
 
     async def stop(self, id: str) -> None:
-        await _answer(self._stop([], [check_id(id), encode(Finished(id, "stopped"))]))
+        await self._call(scripts.STOP, [], [check_id(id), encode(Finished(id, "stopped"))])
 
     async def place(self, id: str) -> int | None:
-        place = await _answer(self._place([], [check_id(id), *CLASSES]))
+        place = await self._call(scripts.PLACE, [], [check_id(id), *CLASSES])
         return None if place < 0 else int(place)
 
     def events(self, id: str, after: str = "0-0") -> AsyncIterator[tuple[str, Event]]:
@@ -138,10 +133,10 @@ class RedisWire:
         return bool(await _answer(self._client.exists(stream_key(id), f"{stream_key(id)}:claim")))
 
     async def fail(self, id: str, failure: Failed) -> bool:
-        return bool(await _answer(self._fail([], [check_id(id), encode(failure)])))
+        return bool(await self._call(scripts.FAIL, [], [check_id(id), encode(failure)]))
 
     async def queue_length(self, base: str) -> int:
-        return int(await _answer(self._waiting(queue_keys(base), [])))
+        return int(await self._call(scripts.WAITING, queue_keys(base), []))
 
     async def heartbeats(self, base: str) -> list[Heartbeat]:
         names: list[str] = sorted(await _answer(self._client.zrange(f"worker:{base}", 0, -1)))
@@ -181,7 +176,7 @@ class RedisWire:
         args: list[str | int] = [worker, fingerprint, milliseconds(lease_seconds), token, SUSPECT_AFTER, ORPHAN_LEASES]
         args += [EVALUATION_PATIENCE, capacity.total, capacity.chat, capacity.newcomers]
         args += [self._weights, json.dumps(list(present)), ALONE_ATTEMPTS]
-        taken = await _answer(self._claim([f"generation:fingerprints:{base}", *queue_keys(base)], args))
+        taken = await self._call(scripts.CLAIM, [f"generation:fingerprints:{base}", *queue_keys(base)], args)
         claims = [await self._open(entry, token, fingerprint, lease_seconds) for entry in taken]
         return [claim for claim in claims if claim]
 
@@ -204,7 +199,7 @@ class RedisWire:
         return None
 
     async def renew(self, claim: Claim) -> Receipt:
-        return _receipt(await _answer(self._renew([], [claim.id, claim.token, milliseconds(claim.lease_seconds)])))
+        return _receipt(await self._call(scripts.RENEW, [], [claim.id, claim.token, milliseconds(claim.lease_seconds)]))
 
     async def append(self, claim: Claim, events: Sequence[Event], after: int | None = None) -> Receipt:
         return (await self.append_all([Write(claim, tuple(events), after)]))[0]
@@ -218,22 +213,22 @@ class RedisWire:
         answers = await _answer(self._append_each(writes))
         missing = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if missing:
-            await _answer(self._client.script_load(wire_scripts.APPEND))
+            await _answer(self._client.script_load(scripts.APPEND))
             again = await _answer(self._append_each([writes[number] for number in missing]))
             for number, answer in zip(missing, again, strict=True):
                 answers[number] = answer
-        return [_receipt(_sound(answer)) for answer in answers]
+        return [_receipt(answer) for answer in answers]
 
     async def _append_each(self, writes: Sequence[Write]) -> list[Any]:
         """What Redis answers to each write, or its error. redis-py's own way would ask first, before every pass,
         whether the script is there."""
         pipe = self._client.pipeline(transaction=False)
         for write in writes:
-            pipe.evalsha(self._append.sha, 0, *_append_args(write))
+            pipe.evalsha(self._script(scripts.APPEND).sha, 0, *_append_args(write))
         return list(await pipe.execute(raise_on_error=False))
 
     async def release(self, claim: Claim, crashed: bool = False) -> None:
-        await _answer(self._release([], [claim.id, claim.token, int(crashed)]))
+        await self._call(scripts.RELEASE, [], [claim.id, claim.token, int(crashed)])
 
     def stops(self) -> AsyncIterator[str]:
         return messages(self._client, STOPS)
@@ -242,9 +237,9 @@ class RedisWire:
         return messages(self._client, *queue_keys(base))
 
     async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
-        base, worker = heartbeat.base, heartbeat.worker
+        base, worker, ttl = heartbeat.base, heartbeat.worker, milliseconds(ttl_seconds)
         keys = [heartbeat_key(base, worker), f"worker:{base}", f"generation:fingerprints:{base}"]
-        await _answer(self._beat(keys, [encode(heartbeat), worker, heartbeat.fingerprint, milliseconds(ttl_seconds)]))
+        await self._call(scripts.BEAT, keys, [encode(heartbeat), worker, heartbeat.fingerprint, ttl])
 
     async def depart(self, base: str, worker: str) -> None:
         await _answer(self._client.delete(heartbeat_key(base, worker)))
@@ -274,13 +269,6 @@ async def _answer(awaited: Awaitable[Any]) -> Any:
         raise WireError(f"Redis does not serve the wire: {error}") from error
 
 
-def _sound(answer: Any) -> Any:
-    """An answer of a pipeline; one that is an error as a `WireError`."""
-    if isinstance(answer, Exception):
-        raise WireError(f"Redis does not serve the wire: {answer}") from answer
-    return answer
-
-
 def _append_args(write: Write) -> list[str | int]:
     claim, terminal = write.claim, write.terminal
     events = write.events[:-1] if terminal else write.events
@@ -294,7 +282,10 @@ def _append_args(write: Write) -> list[str | int]:
     ]
 
 
-def _receipt(answer: Sequence[int]) -> Receipt:
+def _receipt(answer: Any) -> Receipt:
+    """What a transaction says of the claim; an error of a pipeline as a `WireError`."""
+    if isinstance(answer, Exception):
+        raise WireError(f"Redis does not serve the wire: {answer}") from answer
     held, stopping, length = answer
     return Receipt(bool(held), bool(stopping), int(length))
 

@@ -1,7 +1,7 @@
 """One worker: an asyncio loop that owns the wire, beside one thread that owns the device.
 
-The loop claims what the engine has room for, keeps the leases, writes what the engine says and carries stops
-to it. The device never waits for the wire: while Redis is away decoding goes on and its words gather here.
+The loop claims what the engine has room for, keeps the leases and carries stops to it; what the engine says is
+written by an `Outbox`. The device never waits for the wire: while Redis is away decoding goes on and its words gather.
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ from inference.wire.capacity import Capacity
 from inference.wire.contract import Claim, Receipt, Wire, WireError, Write, tenant_of
 from inference.wire.protocol import Failed, Finished, Heartbeat, Progress
 from inference.worker.device_thread import DeviceThread, Report, SteppedEngine
+from inference.worker.outbox import Outbox
 from inference.worker.retry import Retry
 from inference.worker.running import Running
 
 HEARTBEAT_SECONDS: Final = 2.0
 HEARTBEAT_TTL: Final = 7.0
-COALESCE_SECONDS: Final = 0.025
-COALESCED_ROWS: Final = 8
-"""Past so many answers at once words gather for longer, in proportion to their number."""
-LONGEST_COALESCE: Final = 0.1
 POLL_SECONDS: Final = 1.0
 """How often the queue is looked at when nobody says that something arrived: leases end without a word."""
 SHUTDOWN_SECONDS: Final = 3.0
@@ -61,11 +58,10 @@ class Worker:
         self._ending = asyncio.Event()
         self._crash: BaseException | None = None
         self._arrived = asyncio.Event()
-        self._dirty = asyncio.Event()
-        self._urgent = asyncio.Event()
         self._beat_now = asyncio.Event()
         self._renewed = time.monotonic()
         self._retry = Retry(config.name)
+        self._outbox = Outbox(wire, self._running, self._retry, self._settle)
 
     async def run(self) -> int:
         """Serve; returns 0 after `close`, 1 when the device or the worker itself failed."""
@@ -90,7 +86,7 @@ class Worker:
         return [
             self._beat,
             self._claim,
-            self._flush,
+            self._outbox.flush,
             self._renew,
             lambda: self._device.watch(self._config.stall_seconds),
             self._follow_stops,
@@ -107,11 +103,9 @@ class Worker:
             if running is None or report.handled < running.ticket or running.is_ended:
                 continue
             running.take(event)
-            if running.is_urgent:
-                self._urgent.set()
+            self._outbox.mark(running)
             if isinstance(event, Finished | Failed):
                 _log_end(event)
-            self._dirty.set()
         if not self._loaded.is_set():
             log.info("ready worker=%s fingerprint=%s", self._config.name, report.fingerprint)
             self._loaded.set()
@@ -164,7 +158,7 @@ class Worker:
         What cannot be given back, because the wire is away, comes free when its lease ends.
         """
         with contextlib.suppress(WireError):
-            await self._write()
+            await self._outbox.write()
         others = list(self._running.values())
         for running in others:
             self._device.abort(running.claim.id)
@@ -183,7 +177,7 @@ class Worker:
         self._running[claim.id] = running
         if claim.resumed is None:
             running.take(Progress(claim.id, "claimed"))
-            self._dirty.set()
+            self._outbox.mark(running)
         tokens = len(claim.resumed.token_ids) if claim.resumed else 0
         log.info("claimed id=%s attempt=%d resumed_tokens=%d", claim.id, claim.attempts, tokens)
 
@@ -197,43 +191,16 @@ class Worker:
             self._apply(running, await self._wire.renew(running.claim))
         self._renewed = time.monotonic()
 
-    async def _flush(self) -> None:
-        """Write what has gathered: what is urgent at once, all else together when its moment is over."""
-        while True:
-            await self._dirty.wait()
-            end = time.monotonic() + self._coalesce_seconds()
-            while (left := end - time.monotonic()) > 0:
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._urgent.wait(), left)
-                    self._urgent.clear()
-                    await self._retry.attempt(lambda: self._write(only_urgent=True))
-            self._dirty.clear()
-            if not await self._retry.attempt(self._write):
-                self._dirty.set()
-
-    def _coalesce_seconds(self) -> float:
-        """Seconds in which words gather. With many readers each piece costs more than it is worth to any of them."""
-        return min(COALESCE_SECONDS * max(1.0, len(self._running) / COALESCED_ROWS), LONGEST_COALESCE)
-
-    async def _write(self, only_urgent: bool = False) -> None:
-        due = [running for running in self._running.values() if running.is_urgent or not only_urgent]
-        offered = [(running, write) for running in due if (write := running.write())]
-        receipts = await self._wire.append_all([write for _, write in offered])
-        for (running, write), receipt in zip(offered, receipts, strict=True):
-            self._apply(running, receipt)
-            if receipt and self._running.get(running.claim.id) is running:
-                self._let_others_in(running, write)
-                running.settle(receipt)
-                await self._settle(running)
-
-    def _let_others_in(self, running: Running, write: Write) -> None:
-        """Let others in again beside a suspect that has grown or ended."""
+    async def _settle(self, running: Running, write: Write, receipt: Receipt) -> None:
+        """Forget what is over, write on what is not, and go back for what the wire has lost."""
+        self._apply(running, receipt)
+        if not receipt or self._running.get(running.claim.id) is not running:
+            return
         if running.is_alone and (write.has_tokens or write.terminal):
+            # A suspect that has grown or ended: others may run beside it again.
             running.is_alone = False
             self._arrived.set()
-
-    async def _settle(self, running: Running) -> None:
-        """Forget what is over; go back for what the wire has lost."""
+        running.settle(receipt)
         if running.is_over:
             self._forget(running)
         elif running.is_broken:
@@ -242,7 +209,7 @@ class Worker:
             self._device.abort(running.claim.id)
             await self._wire.release(running.claim)
         elif running.has_more:
-            self._dirty.set()
+            self._outbox.mark(running)
 
     def _apply(self, running: Running, receipt: Receipt) -> None:
         """Do what a receipt says beside its length: the claim is lost, or a reader asked to stop."""
@@ -302,7 +269,7 @@ class Worker:
         """
         try:
             async with asyncio.timeout(SHUTDOWN_SECONDS):
-                await self._write()
+                await self._outbox.write()
                 for running in list(self._running.values()):
                     await self._wire.release(running.claim, crashed=self._crash is not None)
                 await self._wire.depart(self._config.base, self._config.name)
