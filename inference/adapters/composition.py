@@ -13,7 +13,7 @@ import torch
 from inference.adapters.file import AdapterRefused, HostAdapter
 from inference.adapters.identity import composed_digest
 from inference.adapters.packed_lora import unpack
-from inference.adapters.weights import RANK_STEP, AdapterWeights, TargetWeights
+from inference.adapters.weights import RANK_STEP, TargetWeights
 
 
 def compose(digest: str, parts: list[tuple[HostAdapter, float]], max_rank: int) -> HostAdapter:
@@ -36,7 +36,7 @@ def compose(digest: str, parts: list[tuple[HostAdapter, float]], max_rank: int) 
     weights = {target: _add_up(target, parts) for target in sorted({key for part, _ in parts for key in part.weights})}
     if not all(torch.isfinite(pair.b).all() for pair in weights.values()):
         raise AdapterRefused(["the adapters' values overflow once multiplied by their weights; choose smaller ones"])
-    return HostAdapter(digest, weights, rank, _num_bytes(weights))
+    return HostAdapter(digest, weights, rank, sum(pair.num_bytes for pair in weights.values()))
 
 
 def _add_up(target: str, parts: list[tuple[HostAdapter, float]]) -> TargetWeights:
@@ -47,7 +47,3 @@ def _add_up(target: str, parts: list[tuple[HostAdapter, float]]) -> TargetWeight
     padding = math.ceil(a.shape[2] / RANK_STEP) * RANK_STEP - a.shape[2]
     a = torch.nn.functional.pad(a, (0, padding))
     return TargetWeights(a.contiguous(), torch.nn.functional.pad(b, (0, 0, 0, padding)).contiguous())
-
-
-def _num_bytes(weights: AdapterWeights) -> int:
-    return sum(pair.num_bytes for pair in weights.values())

@@ -116,7 +116,9 @@ def check_config(config: dict[str, Any], max_rank: int) -> tuple[LoraConfig | No
     The meaning is None when the numbers make no sense; reasons may come beside a meaning too.
     """
     reasons = [*_kind(config), *_features(config)]
-    wrong = [*_numbers(config, max_rank), *_targets(config), *_patterns(config, max_rank)]
+    ranks = _pattern(config, "rank_pattern", lambda value: _is_rank(value, max_rank), f"numbers from 1 to {max_rank}")
+    alphas = _pattern(config, "alpha_pattern", _is_scale, "positive numbers")
+    wrong = [*_numbers(config, max_rank), *_targets(config), *ranks, *alphas]
     return (None if wrong else _meaning(config)), reasons + wrong
 
 
@@ -190,11 +192,6 @@ def _targets(config: dict[str, Any]) -> list[str]:
     if not isinstance(targets, list) or not targets or not all(isinstance(name, str) and name for name in targets):
         return [f"target_modules is {_show(targets)}; it must list the modules that were trained."]
     return []
-
-
-def _patterns(config: dict[str, Any], max_rank: int) -> list[str]:
-    ranks = _pattern(config, "rank_pattern", lambda value: _is_rank(value, max_rank), f"numbers from 1 to {max_rank}")
-    return ranks + _pattern(config, "alpha_pattern", _is_scale, "positive numbers")
 
 
 def _pattern(config: dict[str, Any], key: str, is_right: Callable[[Any], bool], wanted: str) -> list[str]:

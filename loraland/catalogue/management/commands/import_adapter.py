@@ -74,12 +74,10 @@ class Command(BaseCommand):
                 version = _version_of(directory, slug, card)
         except ValidationError:
             self._refuse(source, [f"{slug!r} is no slug; give one of letters, digits, - and _ with --slug."])
-        except cards.CardError as error:
+        except (cards.CardError, TemplateError) as error:
             self._refuse(slug, error.reasons)
         except (hub.HubError, store.TooLarge, OSError) as error:
             self._refuse(slug, [str(error)])
-        except TemplateError as error:
-            self._refuse(slug, error.reasons)
         else:
             return self._told(slug, version)
         return None
