@@ -101,13 +101,6 @@ def stops(recipe: Recipe) -> tuple[str, ...]:
     return (f"\n\n{head}",) if head else ()
 
 
-def is_whole(text: str, recipe: Recipe) -> bool:
-    """Whether `read_answer` has all that it will look at, so that the base need not go on."""
-    if recipe.metric == "f1_json":
-        return "}" in text
-    return not recipe.many_lines and "\n" in text.lstrip()
-
-
 def best_constant(rows: Sequence[Row], recipe: Recipe) -> str:
     """The one answer that does best on `rows` of the training part: the commonest, or the median of numbers."""
     targets = [row.target for row in rows]

@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from inference.config import DEFAULT_BASE_MODEL, base_name, read_config
+from inference.engine.machine import MachineError
 from inference.fetch import FetchError, find_model
 from inference.tasks.card import CARD, has_score
 from inference.tasks.data import DataError
@@ -20,7 +21,8 @@ from inference.tasks.fetch import datasets_dir, fetch
 from inference.tasks.recipe import RecipeError, load_recipe, tasks
 from inference.training import qlora
 from inference.training.loop import Step
-from inference.training.run import Job, report, score, train_jobs
+from inference.training.run import Job, train_jobs
+from inference.training.scoring import score_jobs
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,10 +37,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         missing = [job for job in jobs if options.again or not (job.out / CARD).exists()]
         for start in range(0, len(missing), options.together):
             _train(missing[start : start + options.together], options.qlora)
-        for job in jobs:
-            if options.score != "none" and (job in missing or not has_score(job.out / CARD)):
-                print(report(job.recipe.task, score(job, options.score)), flush=True)
-    except (DataError, RecipeError, FetchError, OSError, FloatingPointError, ValueError) as error:
+        unscored = [job for job in jobs if job in missing or not has_score(job.out / CARD)]
+        if unscored and options.score != "none":
+            for job, measured in score_jobs(unscored, options.score):
+                print(measured.as_line(job.recipe.task), flush=True)
+    except (FetchError, MachineError, OSError, FloatingPointError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -51,9 +54,9 @@ def _train(jobs: Sequence[Job], with_qlora: bool) -> None:
 
         def show(step: Step) -> None:
             newest[step.task] = step
-            bar.set_postfix({task: f"{each.loss:.3f}" for task, each in newest.items()}, refresh=False)
+            bar.set_postfix({task: f"{step.loss:.3f}" for task, step in newest.items()}, refresh=False)
             # The first may be far from step 1, where a checkpoint was gone on from.
-            bar.update(sum(each.number for each in newest.values()) - bar.n)
+            bar.update(sum(step.number for step in newest.values()) - bar.n)
 
         if with_qlora:
             qlora.train_qlora(jobs[0], show)
@@ -104,9 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
     parser.add_argument("--together", type=int, default=1, metavar="N", help="train so many in one pass over the base")
     parser.add_argument("--qlora", action="store_true", help="for a base of billions of weights: in NF4, on a GPU")
-    parser.add_argument(
-        "--score", default="test", choices=["test", "validation", "none"], help="the rows to score on, through PEFT"
-    )
+    parser.add_argument("--score", default="test", choices=["test", "validation", "none"], help="the rows to score on")
     parser.add_argument("--steps", type=int, help="instead of the recipe's")
     parser.add_argument("--seed", type=int, help="instead of the recipe's")
     parser.add_argument("--again", action="store_true", help="train adapters that are there already, too")

@@ -1,26 +1,21 @@
-"""Tasks from rows to cards: train some together, save, score, write down."""
+"""Tasks from rows to cards: train some together, save, write down."""
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import os
 import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from peft import PeftModel
-from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from inference.model.architecture import read_architecture
 from inference.model.weights import load_weights
-from inference.tasks.baseline import STYLES
-from inference.tasks.card import CARD, card_of, write_card, write_score
+from inference.tasks.card import card_of, write_card
 from inference.tasks.data import read_split
 from inference.tasks.recipe import Recipe
 from inference.training.adapter import CPU, Adapter, save_adapter
@@ -28,8 +23,6 @@ from inference.training.checkpoint import EVERY, LONGEST_SECONDS, read_checkpoin
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import Encoded, encode_all
 from inference.training.loop import Learner, Step, train
-from inference.training.model import load_base
-from inference.training.scoring import Verdict, judge
 
 
 class Cancelled(Exception):
@@ -90,25 +83,6 @@ def train_jobs(
 
     train(decoder, learners, on_pass)
     return [finish(job, learner) for job, learner in zip(jobs, learners, strict=True)]
-
-
-def score(job: Job, part: Literal["test", "validation"]) -> Verdict:
-    """Score the adapter of `job` on one `part` of its data through PEFT, with a progress bar, and tell its card."""
-    recipe = job.recipe
-    split = read_split(job.data, recipe.task, recipe.field_names)
-    model, tokenizer = load_base(job.base, job.device)
-    tuned = PeftModel.from_pretrained(model, job.out)
-    rows = len(split.test if part == "test" else split.validation)
-    total = 2 * rows + len(STYLES) * len(split.validation)
-    with tqdm(total=total, desc=f"{recipe.task}, scoring", unit="answer") as bar:
-        verdict = judge(tuned, tokenizer, split, recipe, part, bar.update)
-    write_score(job.out / CARD, verdict.on_card())
-    return verdict
-
-
-def report(task: str, verdict: Verdict) -> str:
-    """The verdict as one line of JSON."""
-    return json.dumps({"task": task, "verdict": verdict.verdict, **dataclasses.asdict(verdict)})
 
 
 def device_name(device: torch.device) -> str:

@@ -1,27 +1,41 @@
-"""How good an adapter is: its answers, the base's best and the best constant, on the same rows."""
+"""How good adapters are: their answers, the base's best and the best constant, on the same rows, by the engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Final, Literal
 
-from peft import PeftModel
+import torch
+from tqdm import tqdm
 
-from inference.tasks import baseline, verdict
+from inference.adapters.config_file import NAME, read_config
+from inference.adapters.identity import adapter_digest
+from inference.config import read_config as read_environment
+from inference.engine.engine import Engine
+from inference.tasks import baseline
 from inference.tasks.bootstrap import interval, paired_interval
-from inference.tasks.card import ScoreTable, score_table
-from inference.tasks.data import Row, Split
-from inference.tasks.metrics import METRICS, Tally, score
+from inference.tasks.card import CARD, ScoreTable, score_table, write_score
+from inference.tasks.data import Row, Split, read_split
+from inference.tasks.metrics import Tally, score
 from inference.tasks.recipe import Recipe
 from inference.tasks.template import fill
-from inference.training.answers import answers
+from inference.tasks.verdict import Verdict, verdict_of
+from inference.training.run import Job
+from inference.wire.protocol import AdapterRef, Delta, Failed, Generate, Message, Sampling, is_terminal
 
-OnRows = Callable[[int], None]
+Part = Literal["test", "validation"]
+_WITHOUT_ANSWER: Final = "prompt_too_long"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Measured:
     """Scores of one task, each 0 to 1; `low` and `high` are the 95 % interval of `tuned`.
 
     `gain` and `gain_over_constant` are 95 % intervals of the paired differences to the base and to `constant`.
@@ -42,32 +56,73 @@ class Verdict:
     base_styles: dict[str, float]
 
     @property
-    def verdict(self) -> verdict.Verdict:
-        return verdict.verdict_of(self.gain, self.gain_over_constant)
+    def verdict(self) -> Verdict:
+        return verdict_of(self.gain, self.gain_over_constant)
 
     def on_card(self) -> ScoreTable:
         """What a card says of it."""
         told = {name: getattr(self, name) for name in ("metric", "base", "tuned", "low", "high", "n", "split")}
         return score_table(**told, base_prompt=self.base_prompt, gain=self.verdict)
 
+    def as_line(self, task: str) -> str:
+        """One line of JSON."""
+        return json.dumps({"task": task, "verdict": self.verdict, **dataclasses.asdict(self)})
 
-def judge(
-    model: PeftModel, tokenizer: Any, split: Split, recipe: Recipe, part: Literal["test", "validation"], on_rows: OnRows
-) -> Verdict:
-    """Score the adapter in `model` and what it must beat on one `part` of the data."""
-    rows = split.test if part == "test" else split.validation
-    tuned = tuned_tallies(model, tokenizer, rows, recipe, on_rows)
-    with model.disable_adapter():
-        styles = {
-            style: base_tallies(style, model, tokenizer, split.validation, split, recipe, on_rows)
-            for style in baseline.STYLES
-        }
-        style = baseline.best_style(styles)
-        base = base_tallies(style, model, tokenizer, rows, split, recipe, on_rows)
-    constant = baseline.best_constant(split.train, recipe)
-    flat = baseline.tallies([constant] * len(rows), rows, recipe)
+
+def score_jobs(jobs: Sequence[Job], part: Part) -> Iterator[tuple[Job, Measured]]:
+    """Score the adapters of `jobs`, which have one base, on one `part` of their data, and tell their cards."""
+    with serving(jobs) as (engine, adapters):
+        for job, adapter in zip(jobs, adapters, strict=True):
+            split = read_split(job.data, job.recipe.task, job.recipe.field_names)
+            total = 2 * len(getattr(split, part)) + len(baseline.STYLES) * len(split.validation)
+            with tqdm(total=total, desc=f"{job.recipe.task}, scoring", unit="answer") as bar:
+                measured = measure(engine, adapter, split, job.recipe, part, bar.update)
+            write_score(job.out / CARD, measured.on_card())
+            yield job, measured
+
+
+@contextmanager
+def serving(jobs: Sequence[Job]) -> Iterator[tuple[Engine, list[AdapterRef]]]:
+    """An engine over the base of `jobs`, in whose store their adapters lie."""
+    with tempfile.TemporaryDirectory(prefix="loraland-scoring-") as folder:
+        config = dataclasses.replace(
+            read_environment(),
+            var_dir=Path(folder),
+            base_model=str(jobs[0].base),
+            device=jobs[0].device.type,
+            max_rank=max(job.recipe.lora.rank for job in jobs),
+        )
+        config.adapters_dir.mkdir()
+        adapters = [AdapterRef(put_into_store(job.out, config.adapters_dir)) for job in jobs]
+        engine, threads = Engine(config), torch.get_num_threads()
+        if engine.machine.is_native:  # it has threads of its own, and torch's would spin beside them
+            torch.set_num_threads(1)
+        try:
+            yield engine, adapters
+        finally:
+            engine.close()
+            torch.set_num_threads(threads)
+
+
+def put_into_store(adapter: Path, store: Path) -> str:
+    """Copy the folder `adapter` into `store`, under its digest, which is returned."""
+    digest = adapter_digest(read_config(adapter / NAME), adapter / "adapter_model.safetensors")
+    shutil.copytree(adapter, store / digest, dirs_exist_ok=True)
+    return digest
+
+
+def measure(
+    engine: Engine, adapter: AdapterRef, split: Split, recipe: Recipe, part: Part, on_row: Callable[[], object]
+) -> Measured:
+    """Score `adapter` and what it must beat on one `part` of the data; `on_row` is told of every answer."""
+    rows: Sequence[Row] = getattr(split, part)
+    tuned = tuned_tallies(engine, adapter, rows, recipe, on_row)
+    styles = {style: _base_tallies(engine, style, split.validation, split, recipe, on_row) for style in baseline.STYLES}
+    style = baseline.best_style(styles)
+    base = _base_tallies(engine, style, rows, split, recipe, on_row)
+    flat = baseline.tallies([baseline.best_constant(split.train, recipe)] * len(rows), rows, recipe)
     low, high = interval(tuned)
-    return Verdict(
+    return Measured(
         metric=recipe.metric,
         base=score(base),
         tuned=score(tuned),
@@ -79,37 +134,57 @@ def judge(
         n=len(rows),
         split=part,
         base_prompt=style,
-        base_styles={name: score(each) for name, each in styles.items()},
+        base_styles={style: score(tallies) for style, tallies in styles.items()},
     )
 
 
 def tuned_tallies(
-    model: PeftModel, tokenizer: Any, rows: Sequence[Row], recipe: Recipe, on_rows: OnRows
+    engine: Engine, adapter: AdapterRef, rows: Sequence[Row], recipe: Recipe, on_row: Callable[[], object]
 ) -> list[Tally]:
     """The adapter's tally of each of `rows`: what it writes is the answer, as it stands."""
-    metric = METRICS[recipe.metric]
     prompts = [fill(recipe.template, row.inputs) for row in rows]
-    texts = answers(model, tokenizer, prompts, recipe.max_answer, on_rows=on_rows)
-    return [metric(text.strip(), row.target) for text, row in zip(texts, rows, strict=True)]
+    texts = answers(engine, adapter, prompts, Sampling(max_tokens=recipe.max_answer), on_row)
+    return baseline.tallies([text.strip() for text in texts], rows, recipe)
 
 
-def base_tallies(
-    style: str, model: Any, tokenizer: Any, rows: Sequence[Row], split: Split, recipe: Recipe, on_rows: OnRows
+def _base_tallies(
+    engine: Engine, style: str, rows: Sequence[Row], split: Split, recipe: Recipe, on_row: Callable[[], object]
 ) -> list[Tally]:
     """The base's tally of each of `rows` when it is asked in `style`."""
     shots = baseline.choose_shots(split.train, recipe)
-    prompts = [as_text(baseline.ask(style, row, recipe, shots), tokenizer) for row in rows]
-    tokens = baseline.max_tokens(recipe)
-    texts = answers(
-        model, tokenizer, prompts, tokens, on_rows=on_rows, is_whole=lambda text: baseline.is_whole(text, recipe)
-    )
+    asked = [baseline.ask(style, row, recipe, shots) for row in rows]
+    sampling = Sampling(max_tokens=baseline.max_tokens(recipe), stop=baseline.stops(recipe))
+    texts = answers(engine, None, asked, sampling, on_row)
     return baseline.tallies([baseline.read_answer(text, recipe) for text in texts], rows, recipe)
 
 
-def as_text(asked: str | baseline.Chat, tokenizer: Any) -> str:
-    """What the model reads: a chat goes through the base's chat template."""
+def answers(
+    engine: Engine,
+    adapter: AdapterRef | None,
+    asked: Sequence[str | baseline.Chat],
+    sampling: Sampling,
+    on_row: Callable[[], object] = lambda: None,
+) -> list[str]:
+    """The answer to each of `asked`, in their order; empty where the prompt is too long.
+
+    Raises ValueError with a sentence where there is no answer for any other reason.
+    """
+    waiting = [_request(str(index), adapter, prompt, sampling) for index, prompt in enumerate(asked)][::-1]
+    texts = [""] * len(asked)
+    while waiting or engine.has_work:
+        while waiting and engine.capacity:
+            engine.add(waiting.pop())
+        for event in engine.step():
+            if isinstance(event, Delta):
+                texts[int(event.id)] += event.text
+            elif isinstance(event, Failed) and event.code != _WITHOUT_ANSWER:
+                raise ValueError(event.error)
+            if is_terminal(event):
+                on_row()
+    return texts
+
+
+def _request(id: str, adapter: AdapterRef | None, asked: str | baseline.Chat, sampling: Sampling) -> Generate:
     if isinstance(asked, str):
-        return asked
-    turns = [{"role": role, "content": content} for role, content in asked]
-    text: str = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
-    return text
+        return Generate(id, adapter, prompt=asked, sampling=sampling)
+    return Generate(id, adapter, messages=tuple(Message(*turn) for turn in asked), sampling=sampling)

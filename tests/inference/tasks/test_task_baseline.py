@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.tasks.baseline import STYLES, ask, best_constant, best_style, choose_shots, is_whole, read_answer, stops
+from inference.tasks.baseline import STYLES, ask, best_constant, best_style, choose_shots, read_answer, stops
 from inference.tasks.data import Row
 from inference.tasks.metrics import Tally
 from inference.tasks.recipe import load_recipe
@@ -30,17 +30,6 @@ ROWS = [Row({"tweet": f"tweet number {n}"}, ["joy", "anger", "anger", "sadness"]
 )
 def test_an_answer_of_the_base_is_found_among_its_words(task: str, text: str, answer: str) -> None:
     assert read_answer(text, load_recipe(task)) == answer
-
-
-@pytest.mark.parametrize(
-    ("task", "part", "rest"),
-    [("tweet_emotion", "\n joy\n", "anger"), ("snips_slots", '{"intent": "PlayMusic"}', ' {"intent": "RateBook"}')],
-)
-def test_the_base_is_stopped_only_where_the_rest_would_not_be_read(task: str, part: str, rest: str) -> None:
-    recipe = load_recipe(task)
-    assert is_whole(part, recipe)
-    assert not is_whole(part.strip()[:-1], recipe)
-    assert read_answer(part + rest, recipe) == read_answer(part, recipe)
 
 
 @pytest.mark.parametrize("task", ["tweet_emotion", "snips_slots", "code_alpaca"])

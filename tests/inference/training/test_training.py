@@ -21,15 +21,17 @@ from inference.model.weights import load_weights
 from inference.tasks.card import card_of, card_text
 from inference.tasks.data import read_rows
 from inference.tasks.recipe import Schedule, load_recipe
-from inference.training import loop, run
+from inference.tasks.template import fill
+from inference.training import loop, run, scoring
 from inference.training.__main__ import main
 from inference.training.adapter import Adapter
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import encode_all
 from inference.training.loop import Learner, train
-from inference.training.model import load_base
 from inference.training.run import Cancelled, Job, train_jobs
-from inference.training.scoring import as_text
+from inference.wire.protocol import Sampling
+from tests.inference.training import through_peft
+from tests.inference.training.through_peft import load_base
 
 RECIPE = load_recipe("tweet_emotion")
 CPU = torch.device("cpu")
@@ -172,6 +174,29 @@ def test_a_card_tells_what_was_trained_and_what_it_scored(trained: Path) -> None
     assert card["score"]["gain"] in {"gain", "no clear gain"}
 
 
+def test_the_engine_that_scores_says_what_peft_says(
+    base: Path, data: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DTYPE", "float32")
+    model, tokenizer = load_base(base, CPU, torch.float32)
+    prompts = [fill(RECIPE.template, row.inputs) for row in read_rows(data / "test.jsonl", ["tweet"])]
+    slow = through_peft.answers(PeftModel.from_pretrained(model, trained), tokenizer, prompts, max_tokens=12)
+    with scoring.serving([job(base, data, trained)]) as (engine, [adapter]):
+        tuned, plain = (scoring.answers(engine, who, prompts, Sampling(max_tokens=12)) for who in (adapter, None))
+    # The engine keeps half a character to itself with which an answer is cut off.
+    assert [text.rstrip("\ufffd") for text in tuned] == [text.rstrip("\ufffd") for text in slow]
+    assert plain != tuned
+
+
+def test_a_prompt_that_is_too_long_has_no_answer_and_one_that_is_wrong_ends_the_scoring(
+    base: Path, data: Path, trained: Path
+) -> None:
+    with scoring.serving([job(base, data, trained)]) as (engine, _):
+        assert scoring.answers(engine, None, ["x" * 600], Sampling(max_tokens=1)) == [""]
+        with pytest.raises(ValueError, match="messages are empty"):
+            scoring.answers(engine, None, [()], Sampling(max_tokens=1))
+
+
 def test_an_adapter_that_is_done_is_not_trained_again(base: Path, data: Path, trained: Path) -> None:
     before = (trained / "card.toml").stat().st_mtime_ns
     assert main(command(base, data, trained)) == 0
@@ -215,11 +240,6 @@ def test_several_tasks_need_a_folder_each(base: Path, data: Path, capsys: pytest
     words = ["--task", "viggo", "dbpedia", "--data", str(data), "--out", "adapters", "--base", str(base)]
     assert main(words) == 1
     assert "write adapters/{task}" in capsys.readouterr().err
-
-
-def test_a_chat_reaches_the_base_through_its_chat_template(tokenizer: Any) -> None:
-    assert as_text("as it is", tokenizer) == "as it is"
-    assert as_text((("user", "one, "), ("assistant", "two")), tokenizer) == "one, two"
 
 
 def test_without_a_folder_the_rows_are_fetched(

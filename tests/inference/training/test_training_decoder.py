@@ -17,7 +17,7 @@ from inference.training.adapter import Adapter, lora_config
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import IGNORED, Batch, Encoded, collate
 from inference.training.mixed import lay_end_to_end
-from inference.training.model import load_base
+from tests.inference.training.through_peft import load_base
 
 CPU = torch.device("cpu")
 NARROW = Lora(rank=4, lora_alpha=8, target_modules=("q_proj", "v_proj"))
