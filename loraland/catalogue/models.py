@@ -17,6 +17,7 @@ from inference.wire.protocol import AdapterRef, Failed, Probe, Terminal
 from loraland import inference_client
 from loraland.catalogue import proofs, store
 from loraland.catalogue.status import ANSWERING, ON_THE_WAY, VersionStatus
+from loraland.catalogue.template import label_of
 from loraland.catalogue.versions import AdapterVersionQuerySet
 
 MOST_REASONS: Final = 30
@@ -146,6 +147,11 @@ class AdapterVersion(models.Model):
     @property
     def field_names(self) -> tuple[str, ...]:
         return tuple(field["name"] for field in self.fields)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What its fields are called on pages, by their names."""
+        return {field["name"]: field.get("label") or label_of(field["name"]) for field in self.fields}
 
     @property
     def ref(self) -> AdapterRef:

@@ -50,7 +50,7 @@ def name_of(version: Competitor) -> str:
 
 def lead_of(competitors: Sequence[Competitor]) -> Competitor:
     """The first competitor with a template: its fields are the ones that the visitor fills in."""
-    return next((version for version in competitors if version and version.template and version.fields), None)
+    return next((version for version in competitors if version and version.fields), None)
 
 
 def reading(version: Competitor, lead: Competitor, prompt: Prompt | None) -> Reading:
@@ -61,24 +61,23 @@ def reading(version: Competitor, lead: Competitor, prompt: Prompt | None) -> Rea
     """
     inputs = (prompt.inputs if prompt else None) or {}
     text = filled(lead, inputs) if lead else (prompt.text if prompt else "")
-    names = version.field_names if version and version.template else ()
+    names = version.field_names if version else ()
     given = lead.field_names if lead else ()
     if names and set(names) <= set(given):
         note = "reads its own template" if version == lead else "reads the same fields in its own template"
         return Reading({"inputs": {name: inputs.get(name, "") for name in names}}, note)
-    if len(names) == 1:
+    if version and len(names) == 1:
         value = next(iter(inputs.values()), "") if len(given) == 1 else text
-        return Reading({"inputs": {names[0]: value}}, f"reads the prompt as its field {_label(version, names[0])}")
+        return Reading({"inputs": {names[0]: value}}, f"reads the prompt as its field {version.labels[names[0]]}")
+    leads = lead.adapter.name if lead else "the base"
     if names:
-        return Reading({"prompt": text}, f"has other fields: reads {_name(lead)}’s filled-in template as plain text")
-    note = f"reads {_name(lead)}’s filled-in template as a chat message" if lead else "reads the prompt as it stands"
+        return Reading({"prompt": text}, f"has other fields: reads {leads}’s filled-in template as plain text")
+    note = f"reads {leads}’s filled-in template as a chat message" if lead else "reads the prompt as it stands"
     return Reading({"messages": [Message("user", text)]}, note)
 
 
-def filled(version: AdapterVersion | None, inputs: dict[str, str]) -> str:
+def filled(version: AdapterVersion, inputs: dict[str, str]) -> str:
     """The template with its placeholders replaced, in one pass: a value that looks like one stays as it is."""
-    if version is None:
-        return ""
     parts = pieces(version.template, version.field_names)
     return "".join(inputs.get(piece, "") if is_field else piece for piece, is_field in parts)
 
@@ -177,12 +176,3 @@ def attach(column: Column, generation: Generation | None, refusal: str = "") -> 
     """Write down what became of asking `column`."""
     column.generation, column.refusal = generation, refusal
     column.save(update_fields=["generation", "refusal"])
-
-
-def _name(version: Competitor) -> str:
-    return version.adapter.name if version else "the base"
-
-
-def _label(version: Competitor, name: str) -> str:
-    fields = version.fields if version else []
-    return next((field.get("label") or name for field in fields if field["name"] == name), name)

@@ -22,6 +22,10 @@ STARTERS: Final = (
 )
 """What to click where there is no adapter to bring its own examples."""
 
+READS_FIELDS: Final = "It reads what stands in these fields and nothing else: earlier messages are not seen."
+READS_ONE: Final = "It reads one message at a time, as “{}”: earlier messages are not seen."
+"""A template holds one filling: whoever writes on as in a chat is answered as if nothing had been said before."""
+
 
 @dataclass(frozen=True)
 class Field:
@@ -64,10 +68,12 @@ def composer_of(version: AdapterVersion | None, sampling: Sampling, prompt: Prom
     """The composer of `version` (None: free text), filled with `prompt` where it fits."""
     inputs = (prompt.inputs or {}) if prompt else {}
     text = prompt.text if prompt else ""
-    has_fields = bool(version and version.template and version.fields)
-    fields = _fields(version, inputs, text) if version and has_fields else (_free(version, inputs, text),)
-    mode = "inputs" if has_fields else FREE
-    note = _reads_alone(fields) if has_fields else ""
+    if version and version.fields:
+        mode, fields = "inputs", _fields(version, inputs, text)
+        note = READS_ONE.format(fields[0].label) if len(fields) == 1 else READS_FIELDS
+    else:
+        label = f"Message to {version.adapter.name}" if version else "Message"
+        mode, fields, note = FREE, (Field(FREE, label, 2, text or "\n\n".join(inputs.values())),), ""
     choices = tuple(Choice(setting, f"{getattr(sampling, setting.name):g}") for setting in SETTINGS)
     return Composer(mode, fields, _examples(version, mode), choices, note)
 
@@ -82,29 +88,17 @@ def example_prompt(version: AdapterVersion | None, number: str) -> Prompt | None
     return Prompt(inputs=example.get("inputs") or {})
 
 
-def _reads_alone(fields: tuple[Field, ...]) -> str:
-    """A template holds one filling: whoever writes on as in a chat is answered as if nothing had been said before."""
-    if len(fields) > 1:
-        return "It reads what stands in these fields and nothing else: earlier messages are not seen."
-    return f"It reads one message at a time, as “{fields[0].label}”: earlier messages are not seen."
-
-
 def _fields(version: AdapterVersion, inputs: dict[str, str], text: str) -> tuple[Field, ...]:
     lone = text if len(version.fields) == 1 else ""
     return tuple(
         Field(
             name=field["name"],
-            label=field.get("label") or field["name"].replace("_", " ").capitalize(),
+            label=version.labels[field["name"]],
             rows=min(max(int(field.get("rows") or 2), 1), 12),
             value=inputs.get(field["name"], lone),
         )
         for field in version.fields
     )
-
-
-def _free(version: AdapterVersion | None, inputs: dict[str, str], text: str) -> Field:
-    label = f"Message to {version.adapter.name}" if version else "Message"
-    return Field(FREE, label, 2, text or "\n\n".join(inputs.values()))
 
 
 def _examples(version: AdapterVersion | None, mode: str) -> tuple[Example, ...]:

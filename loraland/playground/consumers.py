@@ -7,6 +7,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any, Final
 from uuid import UUID
 
@@ -124,10 +125,8 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
         """Say that nothing was started, why, and what to do next."""
         remedy = remedy_of(refusal.code)
         body = {"code": refusal.code, "error": refusal.sentence, "retry_after": refusal.retry_after}
-        try:
+        with suppress(Gone):
             await self.tell({"type": "refused", **about, **body, "act": remedy.act, "label": remedy.label})
-        except Gone:
-            return
 
     async def leave(self, code: int) -> None:
         """Close the socket. A page that takes no message takes no farewell either, so do not wait for it."""
@@ -244,13 +243,8 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
         except Exception as error:
             if not outage.is_outage(error):
                 logger.exception("following answer %s broke off", generation.id)
-            await self._tell_interruption(generation.id)
-
-    async def _tell_interruption(self, answer: UUID) -> None:
-        try:
-            await self.tell({"type": "interrupted", "answer": str(answer)})
-        except Gone:
-            return
+            with suppress(Gone):
+                await self.tell({"type": "interrupted", "answer": str(generation.id)})
 
     async def _watch_session(self) -> None:
         while not self.is_gone:

@@ -94,7 +94,7 @@ def conversation_of(visitor: Visitor, id: UUID) -> Conversation:
 
 def fitted(version: AdapterVersion | None, prompt: Prompt) -> Prompt:
     """`prompt` in the form that `version` reads: free text goes into the only field of a template."""
-    if prompt.inputs is None and version and version.template and len(version.fields) == 1:
+    if prompt.inputs is None and version and len(version.fields) == 1:
         return Prompt(inputs={version.field_names[0]: prompt.text})
     return prompt
 

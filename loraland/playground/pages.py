@@ -67,8 +67,7 @@ def conversations_of(visitor: Visitor) -> QuerySet[Conversation]:
 def turns_of(conversation: Conversation) -> list[TurnView]:
     turns = conversation.turns.prefetch_related("answers__generation__adapter_version__adapter")
     version = conversation.adapter.published if conversation.adapter else None
-    labels = {field["name"]: field.get("label") or field["name"] for field in version.fields} if version else {}
-    return [_turn(turn, labels) for turn in turns]
+    return [_turn(turn, version.labels if version else {}) for turn in turns]
 
 
 def _turn(turn: Turn, labels: dict[str, str]) -> TurnView:
