@@ -65,7 +65,7 @@ def _examine(config_path: Path, weights: Path, architecture: Architecture | None
         return Examination([*reasons, f"{WEIGHTS} is {error}."])
     binding, values = bind(header, meaning, architecture), Findings()
     for name in non_finite(weights, header):
-        values.add("These tensors hold NaN or infinity", name)
+        values.add("These tensors hold NaN or infinity, read as float32", name)
     misfits = binding.misfits.sentences()
     reasons = [*reasons, *binding.faults.sentences(), *misfits, *values.sentences()]
     return Examination(reasons, not misfits, config, meaning, binding.modules)

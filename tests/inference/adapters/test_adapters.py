@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -139,8 +140,11 @@ NOT_FINITE = torch.zeros(8, 64).index_fill_(0, torch.tensor([3]), float("nan"))
         (replace(Q0.format("B"), torch.zeros(63, 8)), "lora_B has 63 outputs where "),
         (replace(Q0.format("A"), torch.zeros(8)), "lora_A is 8 and lora_B is 64×8, but both must be matrices"),
         (replace(Q0.format("B"), torch.zeros(64, 4)), "lora_A has rank 8 but lora_B has rank 4"),
-        (replace(Q0.format("A"), NOT_FINITE), "These tensors hold NaN or infinity: "),
-        (replace(Q0.format("B"), torch.full((64, 8), torch.inf)), "These tensors hold NaN or infinity: "),
+        (replace(Q0.format("A"), NOT_FINITE), "These tensors hold NaN or infinity, read as float32: "),
+        (
+            replace(Q0.format("B"), torch.full((64, 8), torch.inf)),
+            "These tensors hold NaN or infinity, read as float32: ",
+        ),
         (lambda tensors: tensors.pop(Q0.format("B")), "lora_B is missing: model.layers.0.self_attn.q_proj"),
         (lambda tensors: tensors.pop(Q0.format("A")), "lora_A is missing: model.layers.0.self_attn.q_proj"),
         (rename(Q0.format("A"), Q0.format("A").replace("q_proj", "z_proj")), "has no such module: model.layers."),
@@ -235,7 +239,7 @@ HEAD, TABLE = "base_model.model.lm_head.{}", "base_model.model.model.embed_token
         (replace(TABLE.format("base_layer.weight"), torch.zeros(132, 64)), "A base of 132×64 comes with it"),
         (
             lambda tensors: tensors[TABLE.format("lora_magnitude_vector")].fill_(torch.nan),
-            "These tensors hold NaN or infinity: ",
+            "These tensors hold NaN or infinity, read as float32: ",
         ),
     ],
 )
@@ -288,6 +292,18 @@ def test_a_file_that_is_cut_while_it_is_read_is_refused(
 
     monkeypatch.setattr("inference.adapters.file.adapter_digest", cut)
     assert "changed since it was imported" in refusal(adapters, digest)
+
+
+def test_a_disk_that_fails_is_no_fault_of_the_adapters(
+    sound: Path, store: Path, adapters: AdapterStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    digest = damage(sound, store)
+    monkeypatch.setattr("inference.adapters.examination.read_header", fail)
+    with pytest.raises(OSError, match="Input/output error"):
+        adapters.load(digest)
 
 
 @pytest.mark.parametrize(
