@@ -58,7 +58,7 @@ FAILURES: Final[Mapping[FailureCode, Meaning]] = MappingProxyType(
         "adapter_not_found": Meaning("choice"),
         "adapter_not_served": Meaning("choice"),
         "model_not_found": Meaning("choice"),
-        "invalid_model": Meaning("choice"),
+        "invalid_model": Meaning("request"),
         "adapter_refused": Meaning("adapter"),
         "no_session": Meaning("page"),
         "not_found": Meaning("page"),

@@ -11,24 +11,16 @@ from ninja import NinjaAPI
 from ninja.errors import AuthenticationError, HttpError, ValidationError
 
 from inference.wire.contract import WireError
-from inference.wire.failures import Fault, meaning_of
+from inference.wire.failures import meaning_of
 from inference.wire.protocol import Failed
 from loraland import outage
-from loraland.refusal import Refused
+from loraland.refusal import Refused, status_of
 
 logger = logging.getLogger(__name__)
 
 PATH: Final = "/v1/"
 """Where programs ask, and are told errors in the shape of this module."""
 TYPES: Final = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
-STATUSES: Final[dict[Fault, int]] = {
-    "text": 400,
-    "request": 400,
-    "choice": 404,
-    "adapter": 422,
-    "page": 404,
-    "service": 500,
-}
 UNAVAILABLE: Final = "The answering service cannot be reached; try again in a moment."
 
 
@@ -59,10 +51,9 @@ class ApiError(Exception):
 
 
 def of_failure(failure: Failed) -> ApiError:
-    """The error that tells why an accepted request has no answer; what may succeed later is 503."""
-    meaning = meaning_of(failure.code)
-    status = 503 if meaning.passes else STATUSES[meaning.fault]
-    code = "context_length_exceeded" if meaning.fault == "text" else failure.code
+    """The error that tells why an accepted request has no answer."""
+    status = status_of(failure.code)
+    code = "context_length_exceeded" if meaning_of(failure.code).fault == "text" else failure.code
     return ApiError(status, code, failure.error, retry_after=5 if status == 503 else None)
 
 

@@ -111,4 +111,4 @@ def _term(text: str) -> tuple[str, float]:
 
 
 def _meaningless(sentence: str) -> Refused:
-    return Refused("invalid_model", sentence, 400, param="model")
+    return Refused("invalid_model", sentence, param="model")

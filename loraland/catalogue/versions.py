@@ -66,7 +66,7 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
         found = list((older if prefix else versions.shown())[:2])
         if len(found) > 1:
             sentence = f"More than one version is called {name!r}; give more of its digest."
-            raise Refused("model_not_found", sentence, 404, param="model")
+            raise Refused("model_not_found", sentence, param="model")
         if not found:
             raise unknown(name)
         return found[0]
@@ -110,7 +110,7 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
 def unknown(name: str) -> Refused:
     """What is told of a name that means nothing to who asks: it never was, is hidden, or has been withdrawn."""
     sentence = f"No adapter called {name[:160]!r} is published; choose another."
-    return Refused("model_not_found", sentence, 404, param="model")
+    return Refused("model_not_found", sentence, param="model")
 
 
 def is_draft() -> models.Q:

@@ -41,21 +41,21 @@ def clamp(sampling: Sampling) -> Sampling:
 def check_stops(sampling: Sampling) -> None:
     """Refuse stop strings that no answer can contain."""
     if not all(map(is_storable, sampling.stop)):
-        raise Refused("invalid_request", "A stop string contains a NUL or half a character.", 400, param="stop")
+        raise Refused("invalid_request", "A stop string contains a NUL or half a character.", param="stop")
 
 
 def check_size(messages: tuple[Message, ...] | None, prompt: str | None, inputs: dict[str, str] | None) -> None:
     """Refuse a request without text, with two kinds of text, or with too much of it."""
     given = {name: value for name, value in locals().items() if value is not None}
     if len(given) != 1:
-        raise Refused("invalid_request", "Give exactly one of messages, prompt and inputs.", 400)
+        raise Refused("invalid_request", "Give exactly one of messages, prompt and inputs.")
     (name,) = given
     texts = [message.content for message in messages or ()] + [prompt or ""] + list((inputs or {}).values())
     if not any(text.strip() for text in texts):
-        raise Refused("invalid_request", "There is no text to answer; write something first.", 400, param=name)
+        raise Refused("invalid_request", "There is no text to answer; write something first.", param=name)
     if not all(map(is_storable, texts)):
         sentence = "The text contains a NUL or half a character; remove it and send the rest."
-        raise Refused("invalid_request", sentence, 400, param=name)
+        raise Refused("invalid_request", sentence, param=name)
     if (size := sum(map(len, texts))) > settings.MAX_INPUT_CHARS:
         last = len(messages[-1].content) if messages else size
         raise Refused("input_too_long", _too_long(size, last), 413, param=name)
@@ -85,18 +85,16 @@ def check_inputs(
     if inputs is None:
         if has_messages and len(fields) > 1:
             sentence = f"This adapter's prompt has the fields {', '.join(fields)}; give them as inputs."
-            raise Refused("inputs_required", sentence, 400, param="inputs")
+            raise Refused("inputs_required", sentence, param="inputs")
         return
     if not fields:
-        raise Refused(
-            "invalid_request", "There is no prompt template to fill here; send messages.", 400, param="inputs"
-        )
+        raise Refused("invalid_request", "There is no prompt template to fill here; send messages.", param="inputs")
     if missing := [name for name in fields if name not in inputs]:
         sentence = f"The field {missing[0]} of the prompt is missing; the fields are {', '.join(fields)}."
-        raise Refused("invalid_request", sentence, 400, param=f"inputs.{missing[0]}")
+        raise Refused("invalid_request", sentence, param=f"inputs.{missing[0]}")
     if unknown := [name for name in inputs if name not in fields]:
         sentence = f"The prompt has no field {unknown[0][:80]!r}; its fields are {', '.join(fields)}."
-        raise Refused("invalid_request", sentence, 400, param="inputs")
+        raise Refused("invalid_request", sentence, param="inputs")
 
 
 async def may_begin_session(address: str) -> bool:

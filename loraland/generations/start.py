@@ -171,7 +171,7 @@ async def _enqueue(generation: Generation, request: Generate, queue_class: Queue
     except QueueFull as error:
         sentence = "Too many answers are waiting right now; try again in a moment."
         await generation.afail(Failed(request.id, "queue_full", sentence))
-        raise Refused("queue_full", sentence, 503, retry_after=RETRY_QUEUE_SECONDS) from error
+        raise Refused("queue_full", sentence, retry_after=RETRY_QUEUE_SECONDS) from error
     except WireError as error:
         refusal = _unreachable()
         await generation.afail(Failed(request.id, "lost", refusal.sentence))
@@ -180,4 +180,4 @@ async def _enqueue(generation: Generation, request: Generate, queue_class: Queue
 
 def _unreachable() -> Refused:
     sentence = "The answering service cannot be reached; try again in a moment."
-    return Refused("unavailable", sentence, 503, retry_after=RETRY_REDIS_SECONDS)
+    return Refused("unavailable", sentence, retry_after=RETRY_REDIS_SECONDS)

@@ -134,10 +134,10 @@ def shared(lead: Competitor, prompt: Prompt) -> Prompt:
     """The prompt in the form that the columns ask for. Raises `Refused` where it has another one."""
     prompt = fitted(lead, prompt)
     if lead is None and prompt.inputs is not None:
-        raise Refused("invalid_request", "These columns have no fields; write the prompt as text.", 400)
+        raise Refused("invalid_request", "These columns have no fields; write the prompt as text.")
     if lead and set(prompt.inputs or {}) != set(lead.field_names):
         fields = ", ".join(lead.field_names)
-        raise Refused("inputs_required", f"{lead.adapter.name} leads here: fill in its fields {fields}.", 400)
+        raise Refused("inputs_required", f"{lead.adapter.name} leads here: fill in its fields {fields}.")
     return prompt
 
 
@@ -168,7 +168,7 @@ def retried(visitor: Visitor, id: UUID, position: int) -> tuple[Column, Completi
     if column is None:
         raise not_found("column")
     if column.generation and not column.generation.is_finished:
-        raise Refused("too_many_running", "This column is still answering; stop it first.", 409)
+        raise Refused("too_many_running", "This column is still answering; stop it first.")
     return column, completion(column, columns)
 
 

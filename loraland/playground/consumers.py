@@ -98,7 +98,7 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
             with refused_in_an_outage():
                 await self._handle(message)
         except BadMessage as error:
-            await self.refuse(Refused("bad_message", str(error), 400), request=error.request)
+            await self.refuse(Refused("bad_message", str(error)), request=error.request)
         except Refused as refusal:
             await self.refuse(refusal, request=request, **_subject(message))
         except Gone:
@@ -108,7 +108,7 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
                 return await self.leave(UNAVAILABLE)
             logger.exception("a message of type %s could not be handled", type(message).__name__)
             sentence = "Something went wrong on our side; try again in a moment."
-            await self.refuse(Refused("internal", sentence, 500), request=request, **_subject(message))
+            await self.refuse(Refused("internal", sentence), request=request, **_subject(message))
 
     async def tell(self, message: dict[str, Any]) -> None:
         """Send one message. Raises `Gone` when the page does not take it within `SEND_SECONDS`."""
@@ -219,7 +219,7 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
 
     def _check_room(self, wanted: int = 1) -> None:
         if len(self.followed) + wanted > MAX_FOLLOWED:
-            raise Refused("too_many_running", "This page follows too many answers; wait for some to end.", 429)
+            raise Refused("too_many_running", "This page follows too many answers; wait for some to end.")
 
     async def _follow(self, generation: Generation, after: str) -> None:
         if earlier := self.followed.pop(generation.id, None):

@@ -65,7 +65,7 @@ def ask_again(visitor: Visitor, message: Regenerate) -> Asked:
     turn = answer.turn
     conversation = conversation_of(visitor, turn.conversation_id)
     if turn.answers.filter(generation__in=Generation.objects.unfinished()).exists():
-        raise Refused("too_many_running", "This turn is still being answered; stop that answer first.", 409)
+        raise Refused("too_many_running", "This turn is still being answered; stop that answer first.")
     version = _version(conversation)
     prompt = Prompt(turn.text, turn.inputs)
     history = _history(conversation.turns.filter(id__lt=turn.id))
@@ -107,7 +107,7 @@ def title_of(prompt: Prompt) -> str:
 
 
 def not_found(noun: str) -> Refused:
-    return Refused("not_found", f"There is no such {noun}, or it is not yours.", 404)
+    return Refused("not_found", f"There is no such {noun}, or it is not yours.")
 
 
 def _begin(visitor: Visitor, asked: Asked) -> Conversation:
@@ -123,7 +123,7 @@ def _version(conversation: Conversation) -> AdapterVersion | None:
     if (adapter := conversation.adapter) is None:
         return None
     if adapter.published is None:
-        raise Refused("model_not_found", f"{adapter.name} is no longer published; choose another adapter.", 410)
+        raise Refused("model_not_found", f"{adapter.name} is no longer published; choose another adapter.")
     adapter.published.adapter = adapter
     return adapter.published
 

@@ -18,7 +18,7 @@ SEEN = {
     "adapter_not_found": (404, CHOOSE),
     "adapter_not_served": (404, CHOOSE),
     "model_not_found": (404, CHOOSE),
-    "invalid_model": (404, CHOOSE),
+    "invalid_model": (400, EDIT),
     "adapter_refused": (422, CHOOSE),
     "no_session": (404, RELOAD),
     "not_found": (404, RELOAD),
