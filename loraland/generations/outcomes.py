@@ -8,8 +8,7 @@ from typing import Final
 from uuid import UUID
 from weakref import WeakKeyDictionary
 
-from asgiref.sync import sync_to_async
-from django.db import close_old_connections
+from channels.db import aclose_old_connections
 
 from loraland.generations.models import Generation
 
@@ -29,7 +28,11 @@ class Outcomes:
         async with self._asking:
             if time.monotonic() - self._asked >= seconds:
                 asked = time.monotonic()
-                self._unfinished = await sync_to_async(_unfinished)()
+                try:
+                    rows = Generation.objects.unfinished().order_by().values_list("pk", flat=True)
+                    self._unfinished = frozenset([pk async for pk in rows])
+                finally:
+                    await aclose_old_connections()
                 self._asked = asked
         return id not in self._unfinished
 
@@ -37,11 +40,3 @@ class Outcomes:
 def outcomes() -> Outcomes:
     """Those of the running event loop."""
     return _shared.setdefault(asyncio.get_running_loop(), Outcomes())
-
-
-def _unfinished() -> frozenset[UUID]:
-    """The rows without an outcome: as many as wait and run. Lets the connection go."""
-    try:
-        return frozenset(Generation.objects.unfinished().order_by().values_list("pk", flat=True))
-    finally:
-        close_old_connections()

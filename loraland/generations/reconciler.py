@@ -8,8 +8,9 @@ from datetime import timedelta
 from typing import Final
 
 from asgiref.sync import sync_to_async
+from channels.db import aclose_old_connections
 from django.conf import settings
-from django.db import DatabaseError, close_old_connections
+from django.db import DatabaseError
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 from redis.exceptions import RedisError
@@ -50,11 +51,18 @@ async def run(stopping: asyncio.Event) -> None:
 
 async def reconcile(patience_seconds: float = PATIENCE_SECONDS) -> None:
     """End rows that the wire does not know, record ends that the database missed, examine adapters again."""
-    for id in await sync_to_async(_overdue)(patience_seconds):
-        await _settle(id)
-    for version in await sync_to_async(_unproven)():
-        if not version.probe_id or not await wire().exists(version.probe_id):
-            await sync_to_async(_resubmit)(version)
+    overdue = Generation.objects.unfinished().filter(created__lte=timezone.now() - timedelta(seconds=patience_seconds))
+    await aclose_old_connections()
+    try:
+        for id in [id.hex async for id in overdue.values_list("id", flat=True)]:
+            await _settle(id)
+        for version in [version async for version in AdapterVersion.objects.awaiting_verdict()]:
+            if not version.probe_id or not await wire().exists(version.probe_id):
+                why = "it is time" if version.proof_due else "what was sent before has been lost"
+                logger.warning("Examining %s again: %s", version, why)
+                await sync_to_async(resubmit)(version)
+    finally:
+        await aclose_old_connections()
 
 
 async def _settle(id: str) -> None:
@@ -65,31 +73,3 @@ async def _settle(id: str) -> None:
     if history and is_terminal(terminal := history[-1][1]):
         await record(id, terminal)  # type: ignore[arg-type]
         await wire().committed(NO_ENTRY, id, settings.STREAM_TTL_SECONDS)
-
-
-def _overdue(patience_seconds: float) -> list[str]:
-    close_old_connections()
-    before = timezone.now() - timedelta(seconds=patience_seconds)
-    rows = Generation.objects.unfinished().filter(created__lte=before)
-    try:
-        return [id.hex for id in rows.values_list("id", flat=True)]
-    finally:
-        close_old_connections()
-
-
-def _unproven() -> list[AdapterVersion]:
-    """The versions that wait for an examination or a proof, on the wire or lost on the way."""
-    close_old_connections()
-    try:
-        return list(AdapterVersion.objects.awaiting_verdict())
-    finally:
-        close_old_connections()
-
-
-def _resubmit(version: AdapterVersion) -> None:
-    why = "it is time" if version.proof_due else "what was sent before has been lost"
-    logger.warning("Examining %s again: %s", version, why)
-    try:
-        resubmit(version)
-    finally:
-        close_old_connections()

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
 import pytest
+from django.apps import apps
 from django.contrib.auth.models import AnonymousUser
 
 from loraland.catalogue.composition import Composition, named, sum_of
@@ -105,3 +108,10 @@ def test_a_sum_is_written_as_it_is_read(shown: AdapterVersion, publish: Publish)
 
 def test_the_base_is_no_version() -> None:
     assert named("base", AdapterVersion.objects.none()) is None
+
+
+def test_adapters_of_a_base_in_a_gguf_file_go_on_being_served(publish: Publish, settings: Any) -> None:
+    settings.BASE_NAME = "Mistral-7B"
+    version = publish("emotion", base="Mistral-7B.gguf")
+    import_module("loraland.catalogue.migrations.0005_base_without_gguf").take_the_ending_off(apps, None)
+    assert AdapterVersion.objects.served().named("emotion") == version
