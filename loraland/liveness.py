@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from typing import Final, TypeVar
@@ -63,14 +64,11 @@ async def worker(name: str = "") -> None:
         raise Unwell(f"{name or 'none'} is not ready among {len(alive)} alive")
 
 
-async def celery(name: str = "") -> None:
-    """Look for the sign that a Celery worker leaves while its main process turns and its Beat lives."""
-    await _look_for("celery", name or HOST)
-
-
-async def recorder(name: str = "") -> None:
-    """Look for the sign that a recorder leaves while it can read what has ended."""
-    await _look_for("recorder", name or HOST)
+async def sign(service: str, name: str = "") -> None:
+    """Look for the sign of Celery, whose main process turns and whose Beat lives, or of a recorder that can read."""
+    key = sign_of(service, name or HOST)
+    if not await asyncio.to_thread(_in_redis, lambda redis: redis.exists(key)):
+        raise Silent(f"{name or HOST} has shown no sign of life for {SIGN_SECONDS} seconds")
 
 
 async def trainer(name: str = "") -> None:
@@ -83,8 +81,8 @@ async def trainer(name: str = "") -> None:
 SERVICES: Final[dict[str, Callable[[str], Awaitable[None]]]] = {
     "web": web,
     "worker": worker,
-    "celery": celery,
-    "recorder": recorder,
+    "celery": partial(sign, "celery"),
+    "recorder": partial(sign, "recorder"),
     "trainer": trainer,
 }
 """How to look whether one of each kind does its work; raises `loraland.watch.Unwell` with what is missing."""
@@ -109,12 +107,6 @@ def address() -> str:
     """Where to reach the web process of this host, whichever of its addresses it listens on."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.HOST, settings.HOST)
     return f"http://[{host}]:{settings.PORT}" if ":" in host else f"http://{host}:{settings.PORT}"
-
-
-async def _look_for(service: str, name: str) -> None:
-    key = sign_of(service, name)
-    if not await asyncio.to_thread(_in_redis, lambda redis: redis.exists(key)):
-        raise Silent(f"{name} has shown no sign of life for {SIGN_SECONDS} seconds")
 
 
 def _in_redis(question: Callable[[Redis], Answer]) -> Answer:
