@@ -22,6 +22,8 @@ from loraland.catalogue.upload.validation import examine_upload
 from tests.fuzz.damage import ENCODINGS, bytes_like, json_like, tensors_like, weights_like
 from tests.loraland.adapter_files import number_bytes
 
+pytestmark = pytest.mark.slow
+
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "patterns": {"target_modules": "all-linear", "rank_pattern": {"down_proj": 1}, "use_rslora": True},

@@ -103,6 +103,7 @@ class Traffic:
         assert_nothing_held(self.engine)
 
 
+@pytest.mark.slow
 @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     st.lists(st.one_of(asks, asks, asks, steps, steps, aborts, forgets), min_size=12, max_size=48),

@@ -19,6 +19,8 @@ from inference.adapters.store import AdapterCache, AdapterStore
 from inference.decoders.torch.decoder import Decoder
 from inference.wire.protocol import Component
 
+pytestmark = pytest.mark.slow
+
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 TARGETS: list[list[str]] = [ALL[:1] + ALL[2:3], ALL, ALL[4:], ALL[:4], ["down_proj"], ["k_proj", "up_proj"], ALL[:2]]
 SPECIAL: dict[int, dict[str, Any]] = {
@@ -128,7 +130,6 @@ def mixed(tiny_model: Path, store: Path, digests: list[str]) -> dict[str, Any]:
     }
 
 
-@pytest.mark.slow
 def test_twenty_five_adapters_their_sums_and_the_base_in_one_batch_equal_peft_alone(mixed: dict[str, Any]) -> None:
     torch.testing.assert_close(mixed["logits"], mixed["expected"], atol=1e-4, rtol=0)
     assert mixed["replies"] == mixed["expected"].argmax(-1).tolist()
@@ -220,7 +221,6 @@ def wide(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Wide(load_decoder(directory, request.param), directory, store, digests)
 
 
-@pytest.mark.slow
 def test_an_adapters_rows_are_bitwise_the_same_in_any_company(wide: Wide) -> None:
     decoder, digests = wide.decoder, wide.digests
     slots = wide.slots()
