@@ -50,8 +50,8 @@ def load_engine(config: EngineConfig) -> SteppedEngine:
     from inference.engine.engine import Engine
 
     engine = Engine(config)
-    if engine.machine.is_native:
-        # The native decoder has threads of its own, and torch's would spin beside them.
+    if engine.machine.runner.decoder.has_own_threads:
+        # Torch's would spin beside them.
         torch.set_num_threads(1)
     return engine
 

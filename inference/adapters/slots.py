@@ -9,17 +9,18 @@ from typing import Protocol
 
 from inference.adapters.file import HostAdapter
 from inference.adapters.weights import AdapterWeights
-from inference.decoders.batch import Batch
-from inference.decoders.torch.lora import LoraBank, LoraPlan
-from inference.decoders.torch.panels import Layout
 
 
 class Bank(Protocol):
     """The weights on the device by slot, in the layout of the decoder that reads them.
 
-    `prepare` brings weights nearer to that layout, on any thread; `is_ready` says whether those last put into a
+    `prepare` brings weights nearer to that layout, on any thread; where `is_packed` it is the order of
+    `inference.adapters.packed_lora`, in which files are read at once. `is_ready` says whether those last put into a
     slot have arrived.
     """
+
+    @property
+    def is_packed(self) -> bool: ...
 
     def prepare(self, weights: AdapterWeights) -> AdapterWeights: ...
 
@@ -33,19 +34,18 @@ class Bank(Protocol):
 class LoraSlots:
     """The adapters on the device: `num_slots` of up to `max_bytes` together, pinned while any sequence uses them.
 
-    One that is larger than that is there alone. `bank` holds their weights: a `LoraBank` on the CPU unless another
-    is given.
+    One that is larger than that is there alone. `bank` holds their weights.
     """
 
     def __init__(
         self,
         num_slots: int,
         load: Callable[[str], HostAdapter],
-        bank: Bank | None = None,
+        bank: Bank,
         max_bytes: float = math.inf,
     ) -> None:
         self.num_slots, self.max_bytes = num_slots, max_bytes
-        self.bank = bank or LoraBank()
+        self.bank = bank
         self._load = load
         self._sizes: dict[str, int] = {}
         self._slots: OrderedDict[str, int] = OrderedDict()
@@ -110,11 +110,6 @@ class LoraSlots:
             self._pins[digest] = left
         else:
             del self._pins[digest]
-
-    def plan(self, batch: Batch, layout: Layout) -> LoraPlan:
-        """Who adds to which rows of `batch`, for the torch decoder."""
-        assert isinstance(self.bank, LoraBank), "only the torch decoder asks for a plan"
-        return self.bank.plan(batch, layout)
 
     def _place(self, adapter: HostAdapter) -> None:
         while not self._has_room(adapter):

@@ -43,7 +43,7 @@ class Engine:
         """Load the base model that `config` names; tests bring a `machine` of their own."""
         self.machine = machine or build_machine(config)
         self.scheduler = self.machine.scheduler
-        self.bell = self.machine.bell
+        self.bell = self.machine.runner.decoder.bell
         self.speculation = Speculation(self.scheduler.pool, config.speculation)
         self._answers: dict[str, Answer] = {}
         self._events: list[Event] = []

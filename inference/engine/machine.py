@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import torch
 
 from inference.adapters.file import Base
-from inference.adapters.slots import Bank, LoraSlots
+from inference.adapters.slots import LoraSlots
 from inference.adapters.store import AdapterCache, AdapterStore
-from inference.config import EngineConfig
-from inference.decoders.bell import Bell
+from inference.config import ConfigError, EngineConfig
+from inference.decoders.choice import make_decoder
 from inference.decoders.kv_tensors import KVCache
-from inference.decoders.native.bank import NativeBank
-from inference.decoders.native.build import BuildError, library_path
-from inference.decoders.native.decoder import NativeDecoder, unsupported
-from inference.decoders.torch.decoder import Decoder
-from inference.decoders.torch.lora import LoraBank
 from inference.engine.loading import AdapterLoader
-from inference.engine.model_runner import Forward, ModelRunner, canary_blocks
+from inference.engine.model_runner import ModelRunner, canary_blocks
 from inference.engine.self_check import differs, self_check
 from inference.fetch import find_model
 from inference.model.architecture import Architecture, read_architecture
@@ -30,7 +25,7 @@ from inference.model.base_weights import BaseWeights
 from inference.model.fingerprint import fingerprint, of_nobody_else
 from inference.model.tokenizer import Tokenizer
 from inference.model.torch_environment import EXACT_SUMS
-from inference.model.weights import DecoderWeights, load_weights
+from inference.model.weights import load_weights
 from inference.scheduling.kv_cache import BlockPool
 from inference.scheduling.prefix_cache import PrefixCache
 from inference.scheduling.scheduler import Scheduler
@@ -47,10 +42,6 @@ GPU_CACHE_SHARE: Final = 0.85
 """How much of the memory that the weights leave free goes to the key-value cache; passes need the rest."""
 
 
-class MachineError(Exception):
-    """A worker that cannot start, with a sentence for its operator."""
-
-
 @dataclass
 class Machine:
     """The parts of an engine. `context_length` counts the tokens of prompt and answer together."""
@@ -65,8 +56,6 @@ class Machine:
     max_rank: int
     fingerprint: str
     self_check: str
-    is_native: bool = False
-    bell: Bell = field(default_factory=Bell)
 
     def __post_init__(self) -> None:
         pool = self.scheduler.pool
@@ -81,7 +70,7 @@ def build_machine(config: EngineConfig) -> Machine:
     directory = find_model(config)
     architecture = read_architecture(directory / "config.json")
     weights = load_weights(directory, architecture, dtype, device, config.quantization)
-    decoder, bank = _decoder(config, architecture, weights)
+    decoder = make_decoder(config, architecture, weights)
     del weights
     tokenizer = Tokenizer(directory)
     context = _context_length(config, architecture, device)
@@ -95,14 +84,14 @@ def build_machine(config: EngineConfig) -> Machine:
         is_shared=config.prefix_cache != "tenant",
     )
     cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
-    base = _base(config, directory, architecture, dtype, is_packed=isinstance(bank, NativeBank))
+    base = _base(config, directory, architecture, dtype, decoder.bank.is_packed)
     store = AdapterStore(config.adapters_dir, base, config.max_rank)
-    host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank, bank.prepare)
+    host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank, decoder.bank.prepare)
     loader = AdapterLoader(host_cache.load, host_cache.find)
-    slots = LoraSlots(config.adapter_slots, loader.get, bank, config.slots_mb * 1024**2)
-    runner = ModelRunner(decoder, cache, slots, tuple(tokenizer.encode(CANARY)[:TILE]))
+    slots = LoraSlots(config.adapter_slots, loader.get, decoder.bank, config.slots_mb * 1024**2)
+    runner = ModelRunner(decoder, cache, tuple(tokenizer.encode(CANARY)[:TILE]))
     check = self_check(runner, architecture.vocab_size)
-    told = fingerprint(config, directory, dtype, device, context, getattr(decoder, "unit", ""))
+    told = fingerprint(config, directory, dtype, device, context, decoder.unit)
     return Machine(
         tokenizer=tokenizer,
         scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes, config.tenant_weights),
@@ -114,8 +103,6 @@ def build_machine(config: EngineConfig) -> Machine:
         max_rank=config.max_rank,
         fingerprint=_own_if_broken(config, device, told, check),
         self_check=check,
-        is_native=isinstance(decoder, NativeDecoder),
-        bell=decoder.bell if isinstance(decoder, NativeDecoder) else Bell(),
     )
 
 
@@ -135,40 +122,10 @@ def _own_if_broken(config: EngineConfig, device: torch.device, told: str, check:
     return of_nobody_else(told)
 
 
-def _decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> tuple[Forward, Bank]:
-    """A GPU's own, else the native one where it can be had, else torch's, each with the bank that it reads from."""
-    if weights.device.type == "cuda":
-        # Triton is a matter of GPUs alone.
-        from inference.decoders.gpu.decoder import make_decoder
-
-        return make_decoder(config, architecture, weights)
-    if config.adapter_quantization != "none":
-        raise MachineError(f"ADAPTER_QUANTIZATION={config.adapter_quantization} needs a GPU; choose none")
-    try:
-        if config.decoder != "torch":
-            return _native_decoder(config, architecture, weights), NativeBank(config.adapter_slots)
-    except BuildError as error:
-        if config.decoder == "native":
-            raise MachineError(f"DECODER=native cannot be had: {error}; choose auto or torch") from error
-        log.info("torch decoder reason=%s", error)
-    return Decoder(architecture, weights), LoraBank()
-
-
-def _native_decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> NativeDecoder:
-    """Raises `BuildError` where it is not made for this device, type, shape or processor."""
-    if weights.device.type != "cpu" or weights.dtype != torch.bfloat16:
-        raise BuildError("it computes in bfloat16 on a CPU")
-    reason = unsupported(architecture, config.block_size)
-    if reason:
-        raise BuildError(reason)
-    threads = config.threads or torch.get_num_threads()
-    return NativeDecoder(library_path(config.var_dir), architecture, weights, config.block_size, threads)
-
-
 def _device(config: EngineConfig) -> torch.device:
     has_cuda = torch.cuda.is_available()
     if config.device == "cuda" and not has_cuda:
-        raise MachineError("DEVICE is cuda, but torch finds no CUDA device; choose cpu or auto")
+        raise ConfigError("DEVICE is cuda, but torch finds no CUDA device; choose cpu or auto")
     return torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
 
 
@@ -195,7 +152,7 @@ def _num_blocks(
     affordable = _cache_bytes(device, config.slots_mb * 1024**2) // (per_token * config.block_size)
     useful = config.max_rows * -(-context // config.block_size)
     if affordable < 2:
-        raise MachineError("there is no memory left for the key-value cache; free some, or choose a smaller base model")
+        raise ConfigError("there is no memory left for the key-value cache; free some, or choose a smaller base model")
     return int(min(affordable, useful))
 
 

@@ -7,33 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from inference.decoders.batch import Batch, Segment
+from inference.decoders.contract import Decoder
 from inference.decoders.kv_tensors import KVCache
-from inference.decoders.torch.lora import LoraPlanner
-from inference.engine.sampler import Best, Choice, Draw, accept, sample
+from inference.engine.sampler import Choice, Draw, accept, sample
 from inference.scheduling.plan import Plan, Work
 from inference.tile import TILE
 
 
 class OutOfMemory(Exception):
     """The device had no memory for a pass. Nothing of the pass counts; it may be tried again with less in it."""
-
-
-class Forward(Protocol):
-    """The decoder, as far as the runner needs it.
-
-    `rows_are_uniform` says that a token's keys and values have the same bits in a tile as in a decode row.
-    """
-
-    @property
-    def rows_are_uniform(self) -> bool: ...
-
-    def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -86,11 +74,9 @@ class _Rows:
 class ModelRunner:
     """Runs plans on `decoder`. `cache` has blocks for the canary behind those that the block pool hands out."""
 
-    def __init__(self, decoder: Forward, cache: KVCache, lora: LoraPlanner | None, canary_ids: tuple[int, ...]) -> None:
+    def __init__(self, decoder: Decoder, cache: KVCache, canary_ids: tuple[int, ...]) -> None:
         assert 0 < len(canary_ids) <= TILE, "the canary is one tile"
-        self.decoder, self.cache, self.lora = decoder, cache, lora
-        self.canary_ids = canary_ids
-        self._find_best: Best | None = getattr(decoder, "best", None)
+        self.decoder, self.cache, self.canary_ids = decoder, cache, canary_ids
         num_blocks = canary_blocks(cache.block_size)
         self._canary_table = tuple(range(cache.num_blocks - num_blocks, cache.num_blocks))
 
@@ -108,9 +94,8 @@ class ModelRunner:
             logits = self.forward(plan)
             rows = [row for row, owner in enumerate(owners) if not owner.is_probe]
             wanted = logits if len(rows) == len(logits) else logits[rows]
-            chosen = sample(
-                wanted, [draw for work in sampled for draw in draws.get(work.sequence.id, ())], self._find_best
-            )
+            row_draws = [draw for work in sampled for draw in draws.get(work.sequence.id, ())]
+            chosen = sample(wanted, row_draws, self.decoder.argmax)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -124,7 +109,7 @@ class ModelRunner:
 
         With a probe among them the last row is the base's on the canary, computed in the same pass.
         """
-        return self.decoder.forward(self._batch(plan), self.cache, self.lora)
+        return self.decoder.forward(self._batch(plan), self.cache)
 
     def _batch(self, plan: Plan) -> Batch:
         rows = _Rows(self.cache.block_size)

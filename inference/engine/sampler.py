@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from inference.decoders.contract import argmax_rows
 from inference.wire.protocol import Sampling
 
 MAX_LOGPROBS: Final = 20
@@ -35,7 +35,7 @@ _NUMBERS: Final = (
 _WHOLE: Final = ("top_k", "max_tokens", "min_tokens", "seed", "logprobs")
 Row = np.ndarray
 """Float32 [vocab]."""
-Best = Callable[[Tensor], tuple[list[int], list[bool]]]
+Argmax = Callable[[Tensor], tuple[list[int], list[bool]]]
 _LARGE: Final = 1e30
 _CHUNK: Final = 256
 """Probabilities that are summed up, or looked through, as one."""
@@ -130,12 +130,12 @@ def derived_seed(request_id: str) -> int:
     return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") >> 11
 
 
-def sample(logits: Tensor, draws: Sequence[Draw], find_best: Best | None = None) -> list[Choice]:
+def sample(logits: Tensor, draws: Sequence[Draw], argmax: Argmax = argmax_rows) -> list[Choice]:
     """Choose a token for each row of `logits` [rows, vocab] float32, whose row i belongs to ``draws[i]``.
 
-    `find_best` is the decoder's own way to the argmax of each row and to whether it is finite, if it has one.
+    `argmax` is the decoder's way to the argmax of each row and to whether it is finite.
     """
-    token_ids, are_finite = (find_best or _best)(logits)
+    token_ids, are_finite = argmax(logits)
     choices = [Choice(*each) for each in zip(token_ids, are_finite, strict=True)]
     special = [row for row, draw in enumerate(draws) if are_finite[row] and not draw.takes(token_ids[row])]
     if special:
@@ -151,19 +151,6 @@ def accept(choices: Sequence[Choice], draft: Sequence[int]) -> tuple[Choice, ...
     while count < len(draft) and choices[count].token_id == draft[count] and choices[count].is_finite:
         count += 1
     return tuple(choices[: count + 1])
-
-
-def _best(logits: Tensor) -> tuple[list[int], list[bool]]:
-    """The argmax of each row, and whether all of the row is finite."""
-    if logits.device.type != "cpu":
-        is_finite = torch.isfinite(logits.amax(-1)) & torch.isfinite(logits.amin(-1))
-        # One answer, because the host waits for each.
-        token_ids, are_finite = torch.stack((logits.argmax(-1), is_finite.to(torch.int64))).tolist()
-        return token_ids, [bool(each) for each in are_finite]
-    values = logits.numpy()  # which is several times faster at this than torch
-    token_ids = values.argmax(-1)
-    largest = values[np.arange(len(values)), token_ids]
-    return token_ids.tolist(), (np.isfinite(largest) & np.isfinite(values.min(-1))).tolist()
 
 
 def _choose(scores: Row, draw: Draw, best: Choice) -> Choice:

@@ -13,7 +13,6 @@ import torch
 from tqdm import tqdm
 
 from inference.config import DEFAULT_BASE_MODEL, base_name, read_config
-from inference.engine.machine import MachineError
 from inference.fetch import FetchError, find_model
 from inference.tasks.card import CARD, has_score
 from inference.tasks.data import DataError
@@ -41,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if unscored and options.score != "none":
             for job, measured in score_jobs(unscored, options.score):
                 print(measured.as_line(job.recipe.task), flush=True)
-    except (FetchError, MachineError, OSError, FloatingPointError, ValueError) as error:
+    except (FetchError, OSError, FloatingPointError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

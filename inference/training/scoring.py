@@ -95,7 +95,7 @@ def serving(jobs: Sequence[Job]) -> Iterator[tuple[Engine, list[AdapterRef]]]:
         config.adapters_dir.mkdir()
         adapters = [AdapterRef(put_into_store(job.out, config.adapters_dir)) for job in jobs]
         engine, threads = Engine(config), torch.get_num_threads()
-        if engine.machine.is_native:  # it has threads of its own, and torch's would spin beside them
+        if engine.machine.runner.decoder.has_own_threads:  # torch's would spin beside them
             torch.set_num_threads(1)
         try:
             yield engine, adapters

@@ -14,7 +14,7 @@ from inference.adapters.file import HostAdapter
 from inference.adapters.slots import LoraSlots
 from inference.adapters.store import AdapterCache
 from inference.config import EngineConfig
-from inference.decoders.gpu.decoder import make_decoder
+from inference.decoders.gpu.decoder import make_triton_decoder
 from inference.decoders.kv_tensors import KVCache
 from inference.engine.engine import Engine
 from inference.engine.loading import AdapterLoader
@@ -60,15 +60,15 @@ def make_engine(
     config: EngineConfig, architecture: Architecture, weights: DecoderWeights, load: Callable[[str], HostAdapter]
 ) -> Engine:
     """The engine that `config` describes, over `weights`; its texts are bytes."""
-    decoder, bank = make_decoder(config, architecture, weights)
+    decoder = make_triton_decoder(config, architecture, weights)
     pool = BlockPool(config.kv_blocks, config.block_size)
     num_blocks = pool.num_blocks + canary_blocks(config.block_size)
     kv_cache = KVCache(architecture, num_blocks, config.block_size, weights.dtype, weights.device)
-    host_cache = AdapterCache(load, config.host_cache_mb * 1024**2, config.max_rank, bank.prepare)
+    host_cache = AdapterCache(load, config.host_cache_mb * 1024**2, config.max_rank, decoder.bank.prepare)
     loader = AdapterLoader(host_cache.load, host_cache.find)
-    slots = LoraSlots(config.adapter_slots, loader.get, bank, config.slots_mb * 1024**2)
+    slots = LoraSlots(config.adapter_slots, loader.get, decoder.bank, config.slots_mb * 1024**2)
     prefixes = PrefixCache(pool, TILE, is_on=False)
-    runner = ModelRunner(decoder, kv_cache, slots, (1, 2, 3))
+    runner = ModelRunner(decoder, kv_cache, (1, 2, 3))
     machine = Machine(
         tokenizer=Tokenizer(make_tokenizer(Path(config.var_dir))),
         scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes),

@@ -84,7 +84,7 @@ def _by_the_engine(data: Path, count: int, tasks: Sequence[str] | None) -> dict[
     config = read_config()
     adapters = {path.name: AdapterRef(put_into_store(path, config.adapters_dir)) for path in _folders(tasks)}
     engine = Engine(config)
-    torch.set_num_threads(1 if engine.machine.is_native else torch.get_num_threads())
+    torch.set_num_threads(1 if engine.machine.runner.decoder.has_own_threads else torch.get_num_threads())
     scores = {}
     for slug, adapter in adapters.items():
         began, (recipe, rows) = time.perf_counter(), _rows(data, slug, count)

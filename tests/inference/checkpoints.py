@@ -19,7 +19,8 @@ from transformers import (
 
 from inference.adapters.file import Base
 from inference.adapters.identity import adapter_digest
-from inference.decoders.torch.decoder import Decoder
+from inference.decoders.torch.decoder import TorchDecoder
+from inference.decoders.torch.lora import LoraBank
 from inference.model.architecture import read_architecture
 from inference.model.base_weights import BaseWeights
 from inference.model.weights import load_weights
@@ -51,10 +52,10 @@ def load_reference(directory: Path, dtype: torch.dtype = torch.float32) -> PreTr
     return AutoModelForCausalLM.from_pretrained(directory, dtype=dtype, attn_implementation="eager").eval()
 
 
-def load_decoder(directory: Path, dtype: torch.dtype = torch.float32) -> Decoder:
+def load_decoder(directory: Path, dtype: torch.dtype = torch.float32) -> TorchDecoder:
     """The same model as we compute it."""
     architecture = read_architecture(directory / "config.json")
-    return Decoder(architecture, load_weights(directory, architecture, dtype))
+    return TorchDecoder(architecture, load_weights(directory, architecture, dtype), LoraBank())
 
 
 def load_base(directory: Path, dtype: torch.dtype = torch.float32) -> Base:

@@ -15,12 +15,13 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 from torch import Tensor
 
 from inference.adapters.file import HostAdapter
-from inference.adapters.slots import LoraSlots
+from inference.adapters.slots import Bank, LoraSlots
 from inference.adapters.store import AdapterCache, AdapterNotFound
 from inference.config import EngineConfig
 from inference.decoders.batch import Batch, Segment
+from inference.decoders.contract import Decoder
 from inference.decoders.kv_tensors import KVCache
-from inference.decoders.torch.lora import LoraPlanner
+from inference.decoders.torch.lora import LoraBank
 from inference.engine.engine import Engine
 from inference.engine.loading import AdapterLoader
 from inference.engine.machine import Machine
@@ -168,14 +169,17 @@ def expected_answer(prompt_ids: Iterable[int], digest: str, max_tokens: int, hab
     return answer
 
 
-class ReadingDecoder:
+class ReadingDecoder(Decoder):
     """A decoder without weights: the next token is a hash of all tokens that its row finds in the cache.
 
     So a block, a position, a slot or a replay that is off by one gives another answer. A token that was computed as
     a decode row lies there as its complement: like real keys it is another one than in a tile, if rows are not uniform.
     """
 
-    def __init__(self, digest_of: Callable[[int], str], habit: int = 0, rows_are_uniform: bool = False) -> None:
+    def __init__(
+        self, bank: Bank, digest_of: Callable[[int], str], habit: int = 0, rows_are_uniform: bool = False
+    ) -> None:
+        super().__init__(bank)
         self._digest_of = digest_of
         self._habit = habit
         self.rows_are_uniform = rows_are_uniform
@@ -184,7 +188,7 @@ class ReadingDecoder:
         self.num_tiles = 0
         self.failure: Exception | None = None
 
-    def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
@@ -246,12 +250,12 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
     settings = {**settings, **changes}
     host_cache = AdapterCache(_load, max_bytes=3)
     loader = AdapterLoader(host_cache.load, host_cache.find)
-    slots = _Slots(settings["num_slots"], loader.get)
+    slots = _Slots(settings["num_slots"], loader.get, LoraBank())
     pool = BlockPool(settings["num_blocks"], settings["block_size"])
     is_uniform = settings["rows_are_uniform"]
     is_on, is_shared = settings["prefix_cache"], settings["is_shared"]
     prefixes = PrefixCache(pool, TILE, is_on=is_on, rows_are_uniform=is_uniform, is_shared=is_shared)
-    decoder = ReadingDecoder(slots.digest, settings["habit"], is_uniform)
+    decoder = ReadingDecoder(slots.bank, slots.digest, settings["habit"], is_uniform)
     cache = _no_cache(pool.num_blocks + canary_blocks(pool.block_size), pool.block_size)
     cache.copy = lambda source, target: decoder.copy(source, target, pool.block_size)  # type: ignore[method-assign]
     tokenizer = Tokenizer(make_tokenizer(directory))
@@ -259,7 +263,7 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
     machine = Machine(
         tokenizer=tokenizer,
         scheduler=Scheduler(pool, slots, settings["max_rows"], settings["prefill_tokens"], prefixes),
-        runner=ModelRunner(decoder, cache, None, canary),
+        runner=ModelRunner(decoder, cache, canary),
         slots=slots,
         host_cache=host_cache,
         loader=loader,

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from inference.decoders.batch import Batch, Segment
 from inference.decoders.kv_tensors import KVCache
-from inference.decoders.torch.lora import LoraPlanner
 from inference.tile import TILE
 
 
@@ -37,7 +36,6 @@ class Passes:
     """A decoder with a cache, which runs chunks of sequences in one pass each call."""
 
     decoder: Any
-    lora: LoraPlanner | None = None
     num_blocks: int = 256
     block_size: int = 16
     dtype: torch.dtype | None = None
@@ -59,7 +57,7 @@ class Passes:
         """One pass over all `chunks`; logits [tokens, vocab] of every row, by chunk."""
         batch, lengths = self.batch(*chunks)
         # What a decoder gives may lie in memory that its next pass uses.
-        logits = self.decoder.forward(batch, self.cache, self.lora).clone()
+        logits = self.decoder.forward(batch, self.cache).clone()
         return list(logits.split(lengths))
 
     def batch(self, *chunks: Chunk) -> tuple[Batch, list[int]]:

@@ -94,6 +94,8 @@ class SlotBank:
     for those.
     """
 
+    is_packed: Final = False
+
     def __init__(self, num_slots: int, max_rank: int, device: torch.device, is_int8: bool = False) -> None:
         self.device, self.is_int8 = device, is_int8
         self.table: SlotTable = empty_table(num_slots, max_rank, device, is_int8)

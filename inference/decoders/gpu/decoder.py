@@ -18,6 +18,7 @@ from torch.nn import functional
 
 from inference.config import EngineConfig
 from inference.decoders.batch import Batch
+from inference.decoders.contract import Decoder
 from inference.decoders.gpu.bank import SlotBank
 from inference.decoders.gpu.graphs import Graphs, run_eagerly
 from inference.decoders.gpu.kernels.lora import add_embedding, empty_buffer, expand, shrink
@@ -30,7 +31,6 @@ from inference.decoders.gpu.reach import Reach
 from inference.decoders.gpu.side_stream import overlap
 from inference.decoders.gpu.step import PANEL, Step, decode_shape, shape_of
 from inference.decoders.kv_tensors import KVCache
-from inference.decoders.torch.lora import LoraPlanner
 from inference.model.architecture import Architecture
 from inference.model.linear import Linear
 from inference.model.rotary import Rotary
@@ -38,23 +38,21 @@ from inference.model.weights import DecoderWeights, LayerWeights
 from inference.tile import TILE
 
 
-def make_decoder(
-    config: EngineConfig, architecture: Architecture, weights: DecoderWeights
-) -> tuple[TritonDecoder, SlotBank]:
-    """The decoder that `config` asks for, and the bank that it reads adapters from."""
+def make_triton_decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> TritonDecoder:
+    """The decoder that `config` asks for."""
     is_int8 = config.adapter_quantization == "int8"
     bank = SlotBank(config.adapter_slots, config.max_rank, weights.device, is_int8)
-    return TritonDecoder(architecture, weights, bank, config.max_rows, config.deterministic), bank
+    return TritonDecoder(architecture, weights, bank, config.max_rows, config.deterministic)
 
 
-class TritonDecoder:
+class TritonDecoder(Decoder):
     """The base model, with the adapters of `bank`.
 
     Where there is CUDA, passes are graphs over the cache of the first one. Decode passes of up to `max_rows` rows with
     short contexts are captured before it, longer ones when they come, passes with tiles when their shape comes back.
     """
 
-    rows_are_uniform = False
+    bank: SlotBank
 
     def __init__(
         self,
@@ -64,7 +62,8 @@ class TritonDecoder:
         max_rows: int = 1,
         is_deterministic: bool = False,
     ) -> None:
-        self.architecture, self.weights, self.bank = architecture, weights, bank
+        super().__init__(bank)
+        self.architecture, self.weights = architecture, weights
         self.max_rows, self.is_deterministic = max_rows, is_deterministic
         self._rotary = Rotary(architecture, weights.dtype, weights.device)
         self._groups = groups(architecture)
@@ -72,13 +71,9 @@ class TritonDecoder:
         self._side = torch.cuda.Stream(weights.device) if weights.device.type == "cuda" else None
 
     @torch.inference_mode()
-    def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:
-        """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
-
-        With no `lora` every row is the base's, else slots are those of the bank. Tensors of `batch` may lie on the
-        host, and had better.
-        """
-        slots = set(batch.adapter_slots.tolist() if lora is not None else ())
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        """As the contract has it. Tensors of `batch` may lie on the host, and had better."""
+        slots = set(batch.adapter_slots.tolist())
         self.bank.wait(slots)
         shape, reach = shape_of(batch, cache.block_size, self.is_deterministic), self.bank.reach(slots)
         if shape.num_tiles and reach:

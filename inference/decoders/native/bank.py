@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from typing import Final
 
 import torch
 
@@ -16,6 +17,8 @@ AdapterPointer = ctypes.POINTER(AdapterView)
 class NativeBank:
     """Packed pairs by slot, where they lie in host memory. `views` is an array of pointers [slots], empty where a
     slot is."""
+
+    is_packed: Final = True
 
     def __init__(self, num_slots: int) -> None:
         self.views = (AdapterPointer * num_slots)()

@@ -16,14 +16,14 @@ from torch import Tensor
 
 from inference.adapters.packed_lora import BLOCK
 from inference.decoders.batch import Batch
-from inference.decoders.bell import Bell, BrokenOff
+from inference.decoders.bell import BrokenOff
+from inference.decoders.contract import Decoder
 from inference.decoders.kv_tensors import KVCache
 from inference.decoders.native.bank import NativeBank
 from inference.decoders.native.library import (
     DEPTH,
     MAX_IN,
     UNITS,
-    AdapterView,
     LayerView,
     LinearView,
     ModelView,
@@ -31,7 +31,6 @@ from inference.decoders.native.library import (
     open_library,
 )
 from inference.decoders.native.packing import pack
-from inference.decoders.torch.lora import LoraPlanner
 from inference.model.architecture import Architecture
 from inference.model.linear import Linear
 from inference.model.rotary import Rotary
@@ -63,26 +62,28 @@ def unsupported(architecture: Architecture, block_size: int) -> str | None:
     return None
 
 
-class NativeDecoder:
-    """The base model; the adapters of a batch come with each call. Weights are packed anew, so give up `weights`.
+class NativeDecoder(Decoder):
+    """The base model with the adapters of `bank`. Weights are packed anew, so give up `weights`.
 
     Products are computed on the `unit` of `UNITS` that is named, which the processor must have, or on its fastest.
     """
 
-    rows_are_uniform: Final = True
-    """A token's keys and values have the same bits in a tile as in a decode row."""
+    rows_are_uniform = True
+    has_own_threads = True
+    bank: NativeBank
 
     def __init__(
         self,
-        library: Path,
         architecture: Architecture,
         weights: DecoderWeights,
+        bank: NativeBank,
+        library: Path,
         block_size: int,
         num_threads: int,
         unit: str = "",
     ) -> None:
+        super().__init__(bank)
         self.architecture = architecture
-        self.bell = Bell()
         self._block_size = block_size
         self._library = open_library(library)
         self._kept: list[Tensor | ctypes.Array[LayerView]] = []
@@ -91,42 +92,32 @@ class NativeDecoder:
         model = self._model(weights)
         chosen = UNITS.index(unit) if unit else -1
         self._handle = self._library.native_create(ctypes.byref(model), num_threads, chosen)
+        self.unit = UNITS[self._library.native_unit(self._handle)]
 
     def __del__(self) -> None:
         handle = self.__dict__.pop("_handle", None)
         if handle is not None:
             self._library.native_destroy(handle)
 
-    @property
-    def unit(self) -> str:
-        """The one of `UNITS` on which products are computed."""
-        return UNITS[self._library.native_unit(self._handle)]
-
     @torch.inference_mode()
-    def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:
-        """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
-
-        The logits are overwritten by the next call. The cache keeps its memory, in an order of its own.
-        Raises `BrokenOff` when the bell is open and rung early enough.
-        """
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        """As the contract has it. The cache keeps its memory, in an order of its own."""
         starts, tables = _tables(batch)
         num_samples = len(batch.sample_rows)
         if len(self._logits) < num_samples:
             self._logits = torch.empty((num_samples, self._logits.shape[1]), dtype=torch.float32)
         keys, values = self._layers_of(cache)
-        views = _views(lora)
-        adapters = batch.adapter_slots if views is not None else torch.full_like(batch.adapter_slots, -1)
         run = PassView(
             rows=len(batch.token_ids),
             num_samples=num_samples,
             token_ids=batch.token_ids.data_ptr(),
             positions=batch.positions.data_ptr(),
             cache_slots=batch.cache_slots.data_ptr(),
-            adapters=adapters.data_ptr(),
+            adapters=batch.adapter_slots.data_ptr(),
             table_starts=starts.data_ptr(),
             tables=tables.data_ptr(),
             sample_rows=batch.sample_rows.data_ptr(),
-            adapter_views=ctypes.addressof(views) if views is not None else None,
+            adapter_views=ctypes.addressof(self.bank.views),
             keys=ctypes.addressof(keys),
             values=ctypes.addressof(values),
             logits=self._logits.data_ptr(),
@@ -137,8 +128,7 @@ class NativeDecoder:
             raise BrokenOff
         return self._logits[:num_samples, : self.architecture.vocab_size]
 
-    def best(self, logits: Tensor) -> tuple[list[int], list[bool]]:
-        """Of float32 [rows, vocab] the argmax of each row, the first of equals, and whether the row is finite."""
+    def argmax(self, logits: Tensor) -> tuple[list[int], list[bool]]:
         rows, width = logits.shape
         indices, are_finite = torch.empty(rows, dtype=torch.int64), torch.empty(rows, dtype=torch.bool)
         pointers = indices.data_ptr(), are_finite.data_ptr()
@@ -196,14 +186,6 @@ class NativeDecoder:
         kept = tensor.contiguous()
         self._kept.append(kept)
         return kept.data_ptr()
-
-
-def _views(lora: LoraPlanner | None) -> ctypes.Array[ctypes._Pointer[AdapterView]] | None:
-    if lora is None:
-        return None
-    bank = getattr(lora, "bank", None)
-    assert isinstance(bank, NativeBank), "the native decoder reads adapters from a NativeBank"
-    return bank.views
 
 
 def _padded(width: int) -> int:

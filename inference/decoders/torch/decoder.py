@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.decoders.batch import Batch
+from inference.decoders.contract import Decoder
 from inference.decoders.kv_tensors import KVCache
 from inference.decoders.torch.attention import AttentionPlan, attend, plan_attention
-from inference.decoders.torch.lora import LoraPlan, LoraPlanner
+from inference.decoders.torch.lora import LoraBank, LoraPlan
 from inference.decoders.torch.norm import rms_norm
 from inference.decoders.torch.panels import DECODE_PANEL, Layout, by_panel, lay_out
 from inference.model.architecture import HEAD, Architecture
@@ -31,32 +32,29 @@ class Pass:
     cos: Tensor
     sin: Tensor
     attention: AttentionPlan
-    lora: LoraPlan | None
+    lora: LoraPlan
     cache: KVCache
 
 
-class Decoder:
-    """The base model; the adapters of a batch come with each call."""
+class TorchDecoder(Decoder):
+    """The base model with the adapters of `bank`. Tiles and decode rows are panels of different sizes, whose products
+    may differ in a last bit."""
 
-    rows_are_uniform = False
-    """Tiles and decode rows are panels of different sizes, whose products may differ in a last bit."""
+    bank: LoraBank
 
-    def __init__(self, architecture: Architecture, weights: DecoderWeights) -> None:
+    def __init__(self, architecture: Architecture, weights: DecoderWeights, bank: LoraBank) -> None:
+        super().__init__(bank)
         self.architecture, self.weights = architecture, weights
         self.rotary = Rotary(architecture, weights.dtype, weights.device)
         kv_width = architecture.num_kv_heads * architecture.head_dim
         self._qkv_widths = [architecture.num_heads * architecture.head_dim, kv_width, kv_width]
 
     @torch.inference_mode()
-    def forward(self, batch: Batch, cache: KVCache, lora: LoraPlanner | None = None) -> Tensor:
-        """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
-
-        With no `lora` every row is the base's, whatever its adapter slot says.
-        """
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         layout = lay_out(batch)
         cos, sin = self.rotary.at(batch.positions[layout.source])
         attention = plan_attention(batch, layout, self.architecture, cache.block_size)
-        plan = lora.plan(batch, layout) if lora is not None else None
+        plan = self.bank.plan(batch, layout)
         run = Pass(layout, layout.panels, cos, sin, attention, plan, cache)
         hidden = self._embed(batch.token_ids[layout.source], plan)
         for index, layer in enumerate(self.weights.layers):
@@ -64,10 +62,9 @@ class Decoder:
             hidden = hidden + self._mlp(index, layer, hidden, run)
         return self._logits(hidden[layout.places[batch.sample_rows]], plan)
 
-    def _embed(self, token_ids: Tensor, plan: LoraPlan | None) -> Tensor:
+    def _embed(self, token_ids: Tensor, plan: LoraPlan) -> Tensor:
         hidden = self.weights.embedding[token_ids]
-        if plan is not None:
-            plan.embed(token_ids, hidden)
+        plan.embed(token_ids, hidden)
         return hidden
 
     def _attention(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
@@ -97,11 +94,10 @@ class Decoder:
     @staticmethod
     def _adapt(target: str, index: int, rows: Tensor, out: Tensor, run: Pass) -> Tensor:
         """Add the adapters' updates to the base's `out`, in place."""
-        if run.lora is not None:
-            run.lora.add(target, index, rows, out)
+        run.lora.add(target, index, rows, out)
         return out
 
-    def _logits(self, hidden: Tensor, plan: LoraPlan | None) -> Tensor:
+    def _logits(self, hidden: Tensor, plan: LoraPlan) -> Tensor:
         """Logits of `hidden` [n, hidden], in panels as every other product."""
         num_rows = len(hidden)
         padded = functional.pad(hidden, (0, 0, 0, -num_rows % DECODE_PANEL))
@@ -110,6 +106,5 @@ class Decoder:
         if not panels:
             return hidden.new_zeros((0, self.architecture.vocab_size), dtype=torch.float32)
         logits = by_panel(self.weights.head, normed, panels)
-        if plan is not None:
-            plan.add(HEAD, 0, normed, logits)
+        plan.add(HEAD, 0, normed, logits)
         return logits[:num_rows].to(torch.float32)

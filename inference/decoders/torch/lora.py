@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -22,12 +22,6 @@ from inference.adapters.weights import AdapterWeights, TargetWeights
 from inference.decoders.batch import Batch
 from inference.decoders.torch.panels import Layout
 from inference.model.architecture import EMBEDDING, HEAD
-
-
-class LoraPlanner(Protocol):
-    """Whoever knows which weights sit in which slot."""
-
-    def plan(self, batch: Batch, layout: Layout) -> LoraPlan: ...
 
 
 @dataclass
@@ -109,6 +103,8 @@ class LoraPlan:
 
 class LoraBank:
     """The weights by slot, in host memory. It forgets the plan of the last decode rows when a slot changes."""
+
+    is_packed: Final = False
 
     def __init__(self) -> None:
         self._slots: dict[int, AdapterWeights] = {}

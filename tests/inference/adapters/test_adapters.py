@@ -20,6 +20,7 @@ from inference.adapters.identity import adapter_digest
 from inference.adapters.slots import LoraSlots
 from inference.adapters.store import AdapterCache, AdapterNotFound, AdapterStore
 from inference.adapters.weights import TargetWeights
+from inference.decoders.torch.lora import LoraBank
 
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
 Tensors = dict[str, torch.Tensor]
@@ -410,7 +411,7 @@ def test_a_refused_adapter_is_not_kept() -> None:
 
 
 def test_a_slot_in_use_is_never_given_away() -> None:
-    slots = LoraSlots(2, Shelf().load)
+    slots = LoraSlots(2, Shelf().load, LoraBank())
     assert {slots.acquire("a"), slots.acquire("b")} == {0, 1}
     assert not slots.can_acquire("c")
     assert slots.acquire("c") is None
@@ -418,7 +419,7 @@ def test_a_slot_in_use_is_never_given_away() -> None:
 
 
 def test_the_least_recently_used_free_slot_is_given_away() -> None:
-    slots = LoraSlots(3, Shelf().load)
+    slots = LoraSlots(3, Shelf().load, LoraBank())
     for digest in ("a", "b", "c", "a"):
         slots.acquire(digest)
     for digest in ("a", "a", "b"):
@@ -430,7 +431,7 @@ def test_the_least_recently_used_free_slot_is_given_away() -> None:
 
 def test_an_adapter_is_loaded_once_while_it_is_on_the_device() -> None:
     shelf = Shelf()
-    slots = LoraSlots(2, shelf.load)
+    slots = LoraSlots(2, shelf.load, LoraBank())
     first = slots.acquire("a")
     slots.release("a")
     assert slots.acquire("a") == first
@@ -438,7 +439,7 @@ def test_an_adapter_is_loaded_once_while_it_is_on_the_device() -> None:
 
 
 def test_pins_are_counted_and_never_negative() -> None:
-    slots = LoraSlots(1, Shelf().load)
+    slots = LoraSlots(1, Shelf().load, LoraBank())
     slots.acquire("a")
     slots.acquire("a")
     slots.release("a")
@@ -450,7 +451,7 @@ def test_pins_are_counted_and_never_negative() -> None:
 
 
 def test_the_device_holds_no_more_bytes_than_it_may() -> None:
-    slots = LoraSlots(8, Shelf().load, max_bytes=400)
+    slots = LoraSlots(8, Shelf().load, LoraBank(), max_bytes=400)
     for digest in "abcd":
         slots.acquire(digest)
         slots.release(digest)
@@ -465,7 +466,7 @@ def test_the_device_holds_no_more_bytes_than_it_may() -> None:
 
 
 def test_an_adapter_larger_than_all_slots_is_on_the_device_alone() -> None:
-    slots = LoraSlots(2, Shelf().load, max_bytes=250)
+    slots = LoraSlots(2, Shelf().load, LoraBank(), max_bytes=250)
     slots.acquire("a")
     assert not slots.can_acquire("wide")
     slots.release("a")
@@ -478,7 +479,7 @@ def test_an_adapter_larger_than_all_slots_is_on_the_device_alone() -> None:
 
 
 def test_an_adapter_that_is_refused_evicts_nobody() -> None:
-    slots = LoraSlots(1, Shelf().load)
+    slots = LoraSlots(1, Shelf().load, LoraBank())
     slots.acquire("a")
     slots.release("a")
     with pytest.raises(AdapterRefused):

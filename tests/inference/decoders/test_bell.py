@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from torch import Tensor
 
+from inference.decoders.batch import Batch
 from inference.decoders.bell import WHOLE_PASSES, Bell, BrokenOff
+from inference.decoders.contract import Decoder
+from inference.decoders.kv_tensors import KVCache
 from inference.engine.engine import Engine
 from inference.wire.protocol import Generate, Sampling
 from tests.inference.engines import Records, assert_nothing_held, drain, expected_answer, make_reading_engine
@@ -24,18 +26,17 @@ def expect(engine: Engine, request: Generate) -> list[int]:
     return expected_answer(engine.machine.tokenizer.encode(request.prompt), "", request.sampling.max_tokens)
 
 
-class Listening:
+class Listening(Decoder):
     """The engine's decoder, but that it heeds the bell as the native one does, and can be rung in the middle."""
 
     def __init__(self, engine: Engine) -> None:
-        self.decoder: Any = engine.machine.runner.decoder
-        self.rows_are_uniform = self.decoder.rows_are_uniform
+        self.decoder = engine.machine.runner.decoder
         self.bell = engine.bell
         self.num_broken_off = 0
         self.rings = 0
 
-    def forward(self, batch: Any, *others: Any) -> Tensor:
-        logits: Tensor = self.decoder.forward(batch, *others)
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        logits = self.decoder.forward(batch, cache)
         for _ in range(self.rings):
             self.bell.ring()
         if self.bell.is_rung:

@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from inference.decoders.batch import Batch, Segment
+from inference.decoders.contract import Decoder
+from inference.decoders.kv_tensors import KVCache
+from inference.decoders.torch.lora import LoraBank
 from inference.engine.engine import Engine
 from inference.engine.model_runner import ModelRunner, OutOfMemory
 from inference.engine.sampler import Draw
@@ -16,12 +19,10 @@ from inference.wire.protocol import Sampling
 from tests.inference.engines import VOCAB, ReadingDecoder, make_reading_engine
 
 
-class Listener:
+class Listener(Decoder):
     """A decoder that keeps the batch it is given."""
 
-    rows_are_uniform = False
-
-    def forward(self, batch: Batch, cache: object, lora: object = None) -> torch.Tensor:
+    def forward(self, batch: Batch, cache: KVCache) -> torch.Tensor:
         self.batch = batch
         return torch.zeros(len(batch.sample_rows), VOCAB)
 
@@ -35,7 +36,7 @@ def engine(tmp_path: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def runner(engine: Engine) -> ModelRunner:
-    engine.machine.runner.decoder = Listener()
+    engine.machine.runner.decoder = Listener(LoraBank())
     return engine.machine.runner
 
 

@@ -66,7 +66,7 @@ def main() -> None:
             (Chunk(long, [1], False), Chunk(short, [1] * 40)),
         ):
             batch, _ = passes.batch(*chunks)
-            decoder.forward(batch, cache, bank)
+            decoder.forward(batch, cache)
 
 
 if __name__ == "__main__":

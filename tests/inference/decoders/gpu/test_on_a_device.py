@@ -59,7 +59,7 @@ def test_a_graph_gives_the_bits_that_its_kernels_give_one_by_one(tmp_path: Path)
     passes, slots = make_passes(make_world(tmp_path, "llama"), "cuda", is_deterministic=True)
     chunks = [Chunk(passes.sequence(slot), tokens(40, slot + 1)) for slot in slots]
     batch, _ = passes.batch(*chunks, Chunk(passes.sequence(slots[1]), tokens(1, 9), False))
-    first, *again = (passes.decoder.forward(batch, passes.cache, passes.lora).clone() for _ in range(4))
+    first, *again = (passes.decoder.forward(batch, passes.cache).clone() for _ in range(4))
     assert all(torch.equal(first, other) for other in again)
 
 

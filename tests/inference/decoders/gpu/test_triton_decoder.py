@@ -57,9 +57,9 @@ def test_leaving_out_the_kernels_of_what_nobody_changes_changes_no_bit(
     sequences = [passes.sequence(slot) for slot in slots[:2]]
     passes.run(*(Chunk(each, tokens(9, 1)) for each in sequences))
     batch, _ = passes.batch(*(Chunk(each, tokens(1, 2), False) for each in sequences))
-    least = passes.decoder.forward(batch, passes.cache, passes.lora).clone()
+    least = passes.decoder.forward(batch, passes.cache).clone()
     monkeypatch.setattr(passes.decoder.bank, "reach", lambda slots: Reach.EVERYTHING)
-    assert torch.equal(least, passes.decoder.forward(batch, passes.cache, passes.lora))
+    assert torch.equal(least, passes.decoder.forward(batch, passes.cache))
 
 
 def test_every_product_of_the_base_has_one_panel_of_rows_where_asked(

@@ -50,8 +50,9 @@ def make_world(directory: Path, kind: str) -> World:
 
 def by_torch(world: World, rounds: int = 1) -> list[Tensor]:
     """The logits that the decoder of `inference.decoders.torch.decoder` computes."""
-    slots = LoraSlots(5, AdapterStore(world.store, load_base(world.model)).load)
-    return traffic(Passes(load_decoder(world.model), slots), acquire(slots, world), rounds)
+    decoder = load_decoder(world.model)
+    slots = LoraSlots(5, AdapterStore(world.store, load_base(world.model)).load, decoder.bank)
+    return traffic(Passes(decoder), acquire(slots, world), rounds)
 
 
 def by_kernels(world: World, device: str, is_deterministic: bool = False, rounds: int = 1) -> list[Tensor]:
@@ -71,8 +72,7 @@ def make_passes(world: World, device: str, is_deterministic: bool = False) -> tu
     cache = KVCache(architecture, 96, 16, torch.float32, place)
     for each in cache.keys + cache.values:
         each.fill_(float("nan"))
-    decoder = TritonDecoder(architecture, weights, bank, 5, is_deterministic)
-    passes = Passes(decoder, slots)
+    passes = Passes(TritonDecoder(architecture, weights, bank, 5, is_deterministic))
     passes.cache = cache
     return passes, acquire(slots, world)
 
@@ -102,7 +102,7 @@ def _last_rows(passes: Passes, *chunks: Chunk) -> list[Tensor]:
     """One pass over all `chunks`; logits [1, vocab] of the last row of each."""
     batch, lengths = passes.batch(*chunks)
     batch = replace(batch, sample_rows=torch.tensor(lengths).cumsum(0) - 1)
-    return list(passes.decoder.forward(batch, passes.cache, passes.lora).clone().split(1))
+    return list(passes.decoder.forward(batch, passes.cache).clone().split(1))
 
 
 def acquire(slots: LoraSlots, world: World) -> list[int]:

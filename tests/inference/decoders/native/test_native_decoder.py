@@ -18,7 +18,7 @@ from inference.decoders.native.bank import NativeBank
 from inference.decoders.native.build import library_path, missing_feature
 from inference.decoders.native.decoder import NativeDecoder, unsupported
 from inference.decoders.native.library import UNITS
-from inference.decoders.torch.decoder import Decoder
+from inference.decoders.torch.decoder import TorchDecoder
 from inference.decoders.torch.lora import LoraBank
 from inference.model.architecture import Architecture, read_architecture
 from inference.model.weights import load_weights
@@ -63,20 +63,21 @@ class Twins:
         self.architecture = read_architecture(directory / "config.json")
         self.directory, self.store = directory, directory.parent / "adapters"
         weights = load_weights(directory, self.architecture, torch.bfloat16, quantization=quantization)
-        self.torch = Decoder(self.architecture, weights)
-        options = (BLOCK_SIZE, num_threads, unit)
-        self.native = NativeDecoder(library_path(), self.architecture, weights, *options)
+        self.torch = TorchDecoder(self.architecture, weights, LoraBank())
+        options = (library_path(), BLOCK_SIZE, num_threads, unit)
+        self.native = NativeDecoder(self.architecture, weights, NativeBank(4), *options)
         wide = load_weights(directory, self.architecture, torch.float32, quantization=quantization)
-        self.truth = Decoder(self.architecture, wide)
+        self.truth = TorchDecoder(self.architecture, wide, LoraBank())
 
     def passes(self, name: str, digests: tuple[str, ...] = ()) -> Passes:
-        bank = NativeBank(4) if name == "native" else LoraBank()
+        decoder = getattr(self, name)
+        decoder.bank = NativeBank(4) if name == "native" else LoraBank()
         dtype = torch.float32 if name == "truth" else torch.bfloat16
-        base = dataclasses.replace(load_base(self.directory, dtype), is_packed=name == "native")
-        slots = LoraSlots(4, AdapterStore(self.store, base).load, bank)
+        base = dataclasses.replace(load_base(self.directory, dtype), is_packed=decoder.bank.is_packed)
+        slots = LoraSlots(4, AdapterStore(self.store, base).load, decoder.bank)
         for digest in digests:
             slots.acquire(digest)
-        return Passes(getattr(self, name), slots, block_size=BLOCK_SIZE, dtype=dtype)
+        return Passes(decoder, block_size=BLOCK_SIZE, dtype=dtype)
 
 
 def make_twins(home: Path, kind: str = "llama", num_threads: int = 2, **overrides: Any) -> Twins:
@@ -208,7 +209,8 @@ def test_what_another_sequence_left_in_a_block_is_never_read(tmp_path: Path) -> 
 def test_a_slot_that_is_filled_anew_serves_the_new_adapter(crowd: tuple[Twins, tuple[str, ...]]) -> None:
     twins, digests = crowd
     load = AdapterStore(twins.store, load_base(twins.directory, torch.bfloat16)).load
-    slots = LoraSlots(1, load, NativeBank(1))
+    twins.native.bank = NativeBank(1)
+    slots = LoraSlots(1, load, twins.native.bank)
     first, second = (_serve(twins, slots, digest) for digest in digests[:2])
     assert torch.equal(first, answer(twins.passes("native", digests[:1]), 0))
     assert torch.equal(second, answer(twins.passes("native", digests[1:2]), 0))
@@ -217,7 +219,7 @@ def test_a_slot_that_is_filled_anew_serves_the_new_adapter(crowd: tuple[Twins, t
 def _serve(twins: Twins, slots: LoraSlots, digest: str) -> Tensor:
     slot = slots.acquire(digest)
     assert slot == 0
-    rows = answer(Passes(twins.native, slots, block_size=BLOCK_SIZE, dtype=torch.bfloat16), slot)
+    rows = answer(Passes(twins.native, block_size=BLOCK_SIZE, dtype=torch.bfloat16), slot)
     slots.release(digest)
     return rows
 
@@ -227,14 +229,14 @@ def test_the_largest_logit_is_the_first_of_equals(tmp_path: Path, width: int) ->
     native = make_twins(tmp_path).native
     logits = torch.randint(-9, 9, (40, width + 5)).float()[:, :width]
     logits[1] = -1e30
-    assert native.best(logits) == (logits.numpy().argmax(-1).tolist(), [True] * 40)
+    assert native.argmax(logits) == (logits.numpy().argmax(-1).tolist(), [True] * 40)
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), -float("inf")])
 def test_a_row_with_a_number_that_is_none_is_told(tmp_path: Path, wrong: float) -> None:
     logits = torch.randn(4, 131)
     logits[1, 130] = logits[3, 0] = wrong
-    assert make_twins(tmp_path).native.best(logits)[1] == [True, False, True, False]
+    assert make_twins(tmp_path).native.argmax(logits)[1] == [True, False, True, False]
 
 
 @pytest.mark.parametrize("count", [20, 120])

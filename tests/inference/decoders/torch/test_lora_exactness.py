@@ -16,7 +16,8 @@ from torch import Tensor
 from inference.adapters.identity import composed_digest
 from inference.adapters.slots import LoraSlots
 from inference.adapters.store import AdapterCache, AdapterStore
-from inference.decoders.torch.decoder import Decoder
+from inference.decoders.torch.decoder import TorchDecoder
+from inference.decoders.torch.lora import LoraBank
 from inference.wire.protocol import Component
 
 pytestmark = pytest.mark.slow
@@ -61,11 +62,13 @@ def digests(tiny_model: Path, store: Path) -> list[str]:
     return [make_adapter(tiny_model, store, index, **options(index)) for index in range(NUM_ADAPTERS)]
 
 
-def load_slots(decoder: Decoder, model: Path, store: Path, num_slots: int = 32) -> LoraSlots:
-    return LoraSlots(num_slots, load_cache(decoder, model, store).load)
+def load_slots(decoder: TorchDecoder, model: Path, store: Path, num_slots: int = 32) -> LoraSlots:
+    """Slots that hold nothing yet."""
+    decoder.bank = LoraBank()
+    return LoraSlots(num_slots, load_cache(decoder, model, store).load, decoder.bank)
 
 
-def load_cache(decoder: Decoder, model: Path, store: Path) -> AdapterCache:
+def load_cache(decoder: TorchDecoder, model: Path, store: Path) -> AdapterCache:
     return AdapterCache(AdapterStore(store, load_base(model, decoder.weights.dtype)).load, 2**30, max_rank=128)
 
 
@@ -105,11 +108,11 @@ def mixed(tiny_model: Path, store: Path, digests: list[str]) -> dict[str, Any]:
     """All adapters, sums and two rows of the base, answered in one batch, and what PEFT says to the same tokens."""
     decoder = load_decoder(tiny_model)
     cache = load_cache(decoder, tiny_model, store)
-    slots = LoraSlots(32, cache.load)
+    slots = LoraSlots(32, cache.load, decoder.bank)
     sums = [add_up(cache, digests, weights) for weights in SUMS]
     rows: list[int] = [-1, *(slots.acquire(digest) for digest in [*digests, *sums]), -1]  # type: ignore[list-item]
     texts = prompts(len(rows))
-    logits, replies = answer(Passes(decoder, slots), texts, rows, NUM_TOKENS)
+    logits, replies = answer(Passes(decoder), texts, rows, NUM_TOKENS)
     base = load_reference(tiny_model)
     expected_base = [peft_logits(base, text, reply) for text, reply in zip(texts, replies, strict=True)]
     expected = [expected_base[0]]
@@ -147,7 +150,7 @@ def test_adapters_of_a_tied_table_and_head_equal_peft(tmp_path: Path, store: Pat
     decoder = load_decoder(model)
     slots = load_slots(decoder, model, store)
     texts = prompts(len(digests))
-    logits, replies = answer(Passes(decoder, slots), texts, [slots.acquire(each) or 0 for each in digests], NUM_TOKENS)
+    logits, replies = answer(Passes(decoder), texts, [slots.acquire(each) or 0 for each in digests], NUM_TOKENS)
     for row, digest in enumerate(digests):
         adapted = PeftModel.from_pretrained(load_reference(model), store / digest).eval()
         expected = peft_logits(adapted, texts[row], replies[row])
@@ -162,8 +165,8 @@ def test_every_adapter_differs_from_the_base(mixed: dict[str, Any]) -> None:
     assert tokens_differ[1:-1].all()
 
 
-def test_rows_of_the_base_are_bitwise_the_bases(mixed: dict[str, Any]) -> None:
-    alone, _ = answer(Passes(mixed["decoder"]), mixed["prompts"][:1], [-1], NUM_TOKENS)
+def test_rows_of_the_base_are_bitwise_the_bases(mixed: dict[str, Any], tiny_model: Path) -> None:
+    alone, _ = answer(Passes(load_decoder(tiny_model)), mixed["prompts"][:1], [-1], NUM_TOKENS)
     assert torch.equal(mixed["logits"][0], alone[0])
 
 
@@ -171,7 +174,7 @@ def test_rows_of_the_base_are_bitwise_the_bases(mixed: dict[str, Any]) -> None:
 def test_swapping_two_slots_is_noticed(mixed: dict[str, Any], pair: tuple[int, int]) -> None:
     rows = list(mixed["rows"])
     rows[pair[0]], rows[pair[1]] = rows[pair[1]], rows[pair[0]]
-    logits, _ = answer(Passes(mixed["decoder"], mixed["slots"]), mixed["prompts"], rows, 1)
+    logits, _ = answer(Passes(mixed["decoder"]), mixed["prompts"], rows, 1)
     off = (logits[:, 0] - mixed["expected"][:, 0]).abs().amax(-1)
     assert all(off[row] > 1e-2 for row in pair)
     assert all(off[row] < 1e-4 for row in range(len(rows)) if row not in pair)
@@ -185,7 +188,7 @@ def test_an_adapter_equals_its_merged_weights(
     merged.save_pretrained(tmp_path)
     decoder = load_decoder(tiny_model)
     slots = load_slots(decoder, tiny_model, store)
-    adapted, _ = answer(Passes(decoder, slots), prompts(1), [slots.acquire(digest) or 0], NUM_TOKENS)
+    adapted, _ = answer(Passes(decoder), prompts(1), [slots.acquire(digest) or 0], NUM_TOKENS)
     dense, _ = answer(Passes(load_decoder(tmp_path)), prompts(1), [-1], NUM_TOKENS)
     torch.testing.assert_close(adapted, dense, atol=1e-4, rtol=0)
 
@@ -194,7 +197,7 @@ def test_an_adapter_equals_its_merged_weights(
 class Wide:
     """A model and its adapters."""
 
-    decoder: Decoder
+    decoder: TorchDecoder
     model: Path
     store: Path
     digests: list[str]
@@ -227,12 +230,12 @@ def test_an_adapters_rows_are_bitwise_the_same_in_any_company(wide: Wide) -> Non
     holders = [*digests, *digests[:6], None]
     rows = [slots.acquire(digest) if digest else -1 for digest in holders]
     texts = prompts(len(rows))
-    together, _ = answer(Passes(decoder, slots), texts, rows, 4)  # type: ignore[arg-type]
+    together, _ = answer(Passes(decoder), texts, rows, 4)  # type: ignore[arg-type]
     for index in (0, 1, 2, 3, 6, 8, 9, 10, 11, 12, 14, len(holders) - 1):
         digest = holders[index]
         own = wide.slots(3)
         slot = own.acquire(digest) if digest else -1
-        alone, _ = answer(Passes(decoder, own), [texts[index]], [slot], 4)  # type: ignore[list-item]
+        alone, _ = answer(Passes(decoder), [texts[index]], [slot], 4)  # type: ignore[list-item]
         assert torch.equal(together[index], alone[0]), f"row {index}"
 
 
@@ -241,7 +244,7 @@ def test_an_adapter_evicted_and_reloaded_into_another_slot_gives_the_same_bits(w
     slots = wide.slots(2)
     first = slots.acquire(digests[1])
     assert first is not None
-    before, _ = answer(Passes(decoder, slots), prompts(1), [first], 4)
+    before, _ = answer(Passes(decoder), prompts(1), [first], 4)
     slots.release(digests[1])
     for digest in digests[2:4]:
         slots.acquire(digest)
@@ -250,7 +253,7 @@ def test_an_adapter_evicted_and_reloaded_into_another_slot_gives_the_same_bits(w
     again = slots.acquire(digests[1])
     assert again is not None
     assert again != first
-    after, _ = answer(Passes(decoder, slots), prompts(1), [again], 4)
+    after, _ = answer(Passes(decoder), prompts(1), [again], 4)
     assert torch.equal(before, after)
 
 
@@ -261,7 +264,7 @@ def test_the_plan_follows_a_slot_that_changes_hands(wide: Wide) -> None:
     for digest in (digests[0], digests[1], digests[0]):
         slot = slots.acquire(digest)
         assert slot == 0
-        passes = Passes(decoder, slots)
+        passes = Passes(decoder)
         sequence = passes.sequence(slot)
         results.append(passes.run(Chunk(sequence, prompts(1)[0], False))[0])
         slots.release(digest)

@@ -10,7 +10,7 @@ from checkpoints import load_decoder, load_reference, make_model
 from passes import Chunk, Passes
 from torch import Tensor
 
-from inference.decoders.torch.decoder import Decoder
+from inference.decoders.torch.decoder import TorchDecoder
 
 PROMPT_LENGTH, ANSWER_LENGTH = 71, 9
 YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 64}
@@ -67,7 +67,7 @@ def test_a_window_changes_the_logits(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module", params=[torch.bfloat16, torch.float32], ids=["bfloat16", "float32"])
-def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Decoder:
+def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TorchDecoder:
     """A model with the widths of the default base, where kernels do differ by the number of rows."""
     directory = make_model(
         tmp_path_factory.mktemp("wide"),
@@ -81,7 +81,7 @@ def decoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return load_decoder(directory, request.param)
 
 
-def alone(decoder: Decoder, prompt: list[int], reply: list[int]) -> Tensor:
+def alone(decoder: TorchDecoder, prompt: list[int], reply: list[int]) -> Tensor:
     """Logits of every row of a sequence that has the machine to itself."""
     passes = Passes(decoder)
     sequence = passes.sequence()
@@ -90,7 +90,7 @@ def alone(decoder: Decoder, prompt: list[int], reply: list[int]) -> Tensor:
 
 
 @pytest.mark.slow
-def test_a_row_is_bitwise_the_same_in_any_company(decoder: Decoder) -> None:
+def test_a_row_is_bitwise_the_same_in_any_company(decoder: TorchDecoder) -> None:
     lengths = [45, 1, 32, 64, 33, 7, 90, 20, 31, 50, 12, 77, 64, 5, 40, 3, 61, 28, 96]
     prompts = [tokens(length, seed) for seed, length in enumerate(lengths)]
     replies = [tokens(4, 100 + seed) for seed in range(len(lengths))]
@@ -106,7 +106,7 @@ def test_a_row_is_bitwise_the_same_in_any_company(decoder: Decoder) -> None:
 
 
 @pytest.mark.slow
-def test_a_row_is_bitwise_the_same_with_any_chunk_size(decoder: Decoder) -> None:
+def test_a_row_is_bitwise_the_same_with_any_chunk_size(decoder: TorchDecoder) -> None:
     prompt, reply = tokens(90), tokens(6, 1)
     passes = Passes(decoder)
     sequence, other = passes.sequence(), passes.sequence()
@@ -119,7 +119,7 @@ def test_a_row_is_bitwise_the_same_with_any_chunk_size(decoder: Decoder) -> None
 
 
 @pytest.mark.slow
-def test_replayed_tokens_in_one_pass_give_the_bits_of_one_at_a_time(decoder: Decoder) -> None:
+def test_replayed_tokens_in_one_pass_give_the_bits_of_one_at_a_time(decoder: TorchDecoder) -> None:
     prompt, reply = tokens(40), tokens(20, 1)
     passes = Passes(decoder)
     sequence = passes.sequence()
@@ -127,7 +127,7 @@ def test_replayed_tokens_in_one_pass_give_the_bits_of_one_at_a_time(decoder: Dec
     assert torch.equal(torch.cat(rows), alone(decoder, prompt, reply))
 
 
-def test_decode_rows_and_tiles_share_a_pass(decoder: Decoder) -> None:
+def test_decode_rows_and_tiles_share_a_pass(decoder: TorchDecoder) -> None:
     prompt, reply = tokens(40), tokens(3, 1)
     passes = Passes(decoder)
     sequence = passes.sequence()
@@ -138,7 +138,7 @@ def test_decode_rows_and_tiles_share_a_pass(decoder: Decoder) -> None:
     assert torch.equal(torch.cat(rows), alone(decoder, prompt, reply))
 
 
-def test_what_another_sequence_left_in_a_block_has_no_effect(decoder: Decoder) -> None:
+def test_what_another_sequence_left_in_a_block_has_no_effect(decoder: TorchDecoder) -> None:
     prompt, reply = tokens(37), tokens(3, 1)
     passes = Passes(decoder)
     for cache in passes.cache.keys + passes.cache.values:

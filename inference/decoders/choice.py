@@ -1,0 +1,49 @@
+"""Which decoder computes: a GPU's own, else the native one where it can be had, else torch's."""
+
+from __future__ import annotations
+
+import logging
+
+import torch
+
+from inference.config import ConfigError, EngineConfig
+from inference.decoders.contract import Decoder
+from inference.decoders.native.bank import NativeBank
+from inference.decoders.native.build import BuildError, library_path
+from inference.decoders.native.decoder import NativeDecoder, unsupported
+from inference.decoders.torch.decoder import TorchDecoder
+from inference.decoders.torch.lora import LoraBank
+from inference.model.architecture import Architecture
+from inference.model.weights import DecoderWeights
+
+log = logging.getLogger(__name__)
+
+
+def make_decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> Decoder:
+    """The best for the device that `weights` lie on, or the one that `config` asks for; raises `ConfigError`."""
+    if weights.device.type == "cuda":
+        # Triton is a matter of GPUs alone.
+        from inference.decoders.gpu.decoder import make_triton_decoder
+
+        return make_triton_decoder(config, architecture, weights)
+    if config.adapter_quantization != "none":
+        raise ConfigError(f"ADAPTER_QUANTIZATION={config.adapter_quantization} needs a GPU; choose none")
+    try:
+        if config.decoder != "torch":
+            return _native_decoder(config, architecture, weights)
+    except BuildError as error:
+        if config.decoder == "native":
+            raise ConfigError(f"DECODER=native cannot be had: {error}; choose auto or torch") from error
+        log.info("torch decoder reason=%s", error)
+    return TorchDecoder(architecture, weights, LoraBank())
+
+
+def _native_decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> NativeDecoder:
+    """Raises `BuildError` where it is not made for this device, type, shape or processor."""
+    if weights.device.type != "cpu" or weights.dtype != torch.bfloat16:
+        raise BuildError("it computes in bfloat16 on a CPU")
+    reason = unsupported(architecture, config.block_size)
+    if reason:
+        raise BuildError(reason)
+    bank, threads = NativeBank(config.adapter_slots), config.threads or torch.get_num_threads()
+    return NativeDecoder(architecture, weights, bank, library_path(config.var_dir), config.block_size, threads)

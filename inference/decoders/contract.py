@@ -1,0 +1,56 @@
+"""What a way to compute a pass is to the engine, whichever device it is made for."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference.adapters.slots import Bank
+from inference.decoders.batch import Batch
+from inference.decoders.bell import Bell
+from inference.decoders.kv_tensors import KVCache
+
+
+class Decoder(ABC):
+    """The base model, with the adapters of its own `bank`. One that listens to its `bell` can be broken off."""
+
+    rows_are_uniform: bool = False
+    """Whether a token's keys and values have the same bits in a tile as in a decode row."""
+    has_own_threads: bool = False
+    """Whether it computes on threads of its own, beside which torch's would only spin."""
+    unit: str = ""
+    """The part of the processor on which its products are computed, where it is not torch that chooses."""
+
+    def __init__(self, bank: Bank) -> None:
+        self.bank = bank
+        self.bell = Bell()
+
+    @abstractmethod
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
+
+        They may be overwritten by the next call. Raises `BrokenOff` where the open bell was heard.
+        """
+
+    def argmax(self, logits: Tensor) -> tuple[list[int], list[bool]]:
+        """Of float32 [rows, vocab] the argmax of each row, the first of equals, and whether all of the row is finite.
+
+        A decoder may have a faster way to the same.
+        """
+        return argmax_rows(logits)
+
+
+def argmax_rows(logits: Tensor) -> tuple[list[int], list[bool]]:
+    """`Decoder.argmax`, as numpy and torch have it."""
+    if logits.device.type != "cpu":
+        is_finite = torch.isfinite(logits.amax(-1)) & torch.isfinite(logits.amin(-1))
+        # One answer, because the host waits for each.
+        token_ids, are_finite = torch.stack((logits.argmax(-1), is_finite.to(torch.int64))).tolist()
+        return token_ids, [bool(flag) for flag in are_finite]
+    values = logits.numpy()  # which is several times faster at this than torch
+    token_ids = values.argmax(-1)
+    largest = values[np.arange(len(values)), token_ids]
+    return token_ids.tolist(), (np.isfinite(largest) & np.isfinite(values.min(-1))).tolist()
