@@ -43,7 +43,7 @@ async def _workers() -> dict[str, Any]:
         "redis": True,
         "worker": ready is not None,
         "workers": len(workers),
-        "self_check": ready.self_check if ready else "",
-        "context_length": ready.context_length if ready else 0,
+        "self_check": ready.load.self_check if ready else "",
+        "context_length": ready.load.context_length if ready else 0,
         "fingerprint": ready.fingerprint if ready else "",
     }

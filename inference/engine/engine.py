@@ -6,7 +6,6 @@ later step, unless it is aborted, which says nothing to anybody.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Final
 
 from inference.adapters.file import AdapterRefused
@@ -18,7 +17,6 @@ from inference.engine.loading import Loaded
 from inference.engine.machine import Machine, build_machine
 from inference.engine.model_runner import OUT_OF_MEMORY, Outcome, OutOfMemory
 from inference.engine.prompt import Prompt, PromptError, build_prompt
-from inference.engine.residency import Residency
 from inference.engine.sampler import Draw, refusal
 from inference.scheduling.plan import Plan
 from inference.scheduling.sequence import Sequence, State
@@ -26,7 +24,7 @@ from inference.scheduling.speculation import Speculation
 from inference.wire.capacity import Capacity
 from inference.wire.contract import Resume
 from inference.wire.failures import FailureCode
-from inference.wire.protocol import Event, Failed, Generate, Probe, Progress, QueueClass, Request, Stats
+from inference.wire.protocol import EngineLoad, Event, Failed, Generate, Probe, Progress, QueueClass, Request, Stats
 
 _NO_MEMORY: Final[tuple[FailureCode, str]] = (
     "out_of_memory",
@@ -112,22 +110,28 @@ class Engine:
         events, self._events = self._events, []
         return events
 
-    def residency(self) -> Residency:
+    @property
+    def load(self) -> EngineLoad:
         """What this engine holds and how busy it is."""
-        return Residency(
+        traffic = self.scheduler.traffic
+        return EngineLoad(
             on_device=self.machine.slots.digests,
             in_host=self.machine.host_cache.digests,
             running=len(self.scheduler.running),
             waiting=len(self.scheduler.waiting),
             free_blocks=self.scheduler.pool.num_free,
             total_blocks=self.scheduler.pool.num_blocks,
-            named_blocks=self.scheduler.pool.num_cached,
+            cached_blocks=self.scheduler.pool.num_cached,
             drafted_tokens=self.speculation.num_drafted,
             accepted_tokens=self.speculation.num_accepted,
             context_length=self.machine.context_length,
             max_rank=self.machine.max_rank,
             self_check=self.machine.self_check,
-            **asdict(self.scheduler.traffic.report()),
+            loads=traffic.loads.total(),
+            reloads=traffic.reloads,
+            adapter_loads=traffic.most_loaded,
+            preempted=traffic.preempted,
+            displaced=traffic.displaced,
         )
 
     def close(self) -> None:

@@ -9,17 +9,6 @@ from typing import Final
 MOST_LOADED: Final = 64
 
 
-@dataclass(frozen=True)
-class TrafficReport:
-    """The fields of a heartbeat of these names."""
-
-    loads: int
-    reloads: int
-    adapter_loads: tuple[tuple[str, int], ...]
-    preempted: int
-    displaced: int
-
-
 @dataclass
 class Traffic:
     """Counts since the start: `loads` of each adapter onto the device, how often blocks ran out and somebody
@@ -29,8 +18,12 @@ class Traffic:
     preempted: int = 0
     displaced: int = 0
 
-    def report(self) -> TrafficReport:
-        """The sums, and the `MOST_LOADED` adapters."""
-        total = self.loads.total()
-        most = tuple(self.loads.most_common(MOST_LOADED))
-        return TrafficReport(total, total - len(self.loads), most, self.preempted, self.displaced)
+    @property
+    def reloads(self) -> int:
+        """Loads of adapters that had been on the device before."""
+        return self.loads.total() - len(self.loads)
+
+    @property
+    def most_loaded(self) -> tuple[tuple[str, int], ...]:
+        """The adapters that were loaded most often, and how often."""
+        return tuple(self.loads.most_common(MOST_LOADED))

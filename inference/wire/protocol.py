@@ -181,30 +181,26 @@ Terminal = Finished | Failed
 
 
 @dataclass(frozen=True)
-class Heartbeat:
-    """What a live worker tells every `HEARTBEAT_SECONDS`, kept in Redis with a short expiry."""
+class EngineLoad:
+    """What an engine holds and how busy it is. Digests come least recently used first; what is counted, is counted
+    since its start."""
 
-    worker: str
-    base: str
-    ready: bool
-    fingerprint: str = ""
     on_device: tuple[str, ...] = ()
     in_host: tuple[str, ...] = ()
     running: int = 0
     waiting: int = 0
     free_blocks: int = 0
     total_blocks: int = 0
-    named_blocks: int = 0
+    cached_blocks: int = 0
     """Blocks that hold the beginnings of prompts for whoever asks with the same."""
     drafted_tokens: int = 0
-    """Tokens that were guessed since the worker's start, of which `accepted_tokens` were right."""
+    """Tokens that were guessed, of which `accepted_tokens` were right."""
     accepted_tokens: int = 0
     context_length: int = 0
     max_rank: int = 0
     self_check: str = ""
-    time: float = 0.0
     loads: int = 0
-    """How often an adapter was put on the device since the worker started."""
+    """How often an adapter was put on the device."""
     reloads: int = 0
     """How many of these had been there before: slots change hands too fast when this grows as fast as `loads`."""
     adapter_loads: tuple[tuple[str, int], ...] = ()
@@ -213,6 +209,18 @@ class Heartbeat:
     """How often a request lost its blocks because others grew."""
     displaced: int = 0
     """How often a request gave way to one of more urgent a class or of a tenant that had none."""
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """What a live worker tells every `HEARTBEAT_SECONDS`, kept in Redis with a short expiry."""
+
+    worker: str
+    base: str
+    ready: bool
+    fingerprint: str = ""
+    time: float = 0.0
+    load: EngineLoad = field(default_factory=EngineLoad)
 
 
 _CODEC: Final = Codec[Request | Event | Heartbeat](Generate, Probe, Progress, Delta, Finished, Failed, Heartbeat)

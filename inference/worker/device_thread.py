@@ -9,16 +9,16 @@ import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from inference.wire.capacity import Capacity
 from inference.wire.contract import Resume
-from inference.wire.protocol import Event, QueueClass, Request
+from inference.wire.protocol import EngineLoad, Event, QueueClass, Request
 
-RESIDENCY_SECONDS: Final = 0.5
-"""How often a busy engine is asked what it holds; asking at every step would cost more than it tells. One that has
+LOAD_SECONDS: Final = 0.5
+"""How often a busy engine is asked for its load; asking at every step would cost more than it tells. One that has
 no work is always asked: what it answers stands until it has some."""
 STALLED_LOOKS: Final = 10
 """In how many looks in a row the device must be found in one step to count as hung."""
@@ -50,21 +50,19 @@ class SteppedEngine(Protocol):
 
     def step(self) -> list[Event]: ...
 
-    def residency(self) -> Any: ...
+    @property
+    def load(self) -> EngineLoad: ...
 
 
 @dataclass(frozen=True)
 class Report:
-    """What one step gave. `handled` counts the commands that the engine had obeyed before it.
-
-    `residency` holds the fields of a heartbeat that the engine knows.
-    """
+    """What one step gave. `handled` counts the commands that the engine had obeyed before it."""
 
     events: tuple[Event, ...]
     capacity: Capacity
     handled: int
     fingerprint: str
-    residency: Mapping[str, Any]
+    load: EngineLoad
 
 
 class DeviceThread:
@@ -90,7 +88,7 @@ class DeviceThread:
         self._is_idle = True
         self._engine: SteppedEngine | None = None
         self._closed = threading.Event()
-        self._residency: Mapping[str, Any] = {}
+        self._load = EngineLoad()
         self._asked = float("-inf")
         self._thread = threading.Thread(target=self._run, name="device", daemon=True)
 
@@ -166,9 +164,9 @@ class DeviceThread:
         return False
 
     def _report(self, engine: SteppedEngine, events: list[Event]) -> None:
-        if not engine.has_work or time.monotonic() - self._asked > RESIDENCY_SECONDS:
-            self._residency, self._asked = asdict(engine.residency()), time.monotonic()
-        report = Report(tuple(events), engine.capacity, self._handled, engine.fingerprint, self._residency)
+        if not engine.has_work or time.monotonic() - self._asked > LOAD_SECONDS:
+            self._load, self._asked = engine.load, time.monotonic()
+        report = Report(tuple(events), engine.capacity, self._handled, engine.fingerprint, self._load)
         self._tell(self._on_report, report)
 
     def _tell(self, callback: Callable[[Any], None], news: Any) -> None:

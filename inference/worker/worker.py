@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from inference.wire.capacity import Capacity
 from inference.wire.contract import Claim, Receipt, Wire, WireError, Write, tenant_of
-from inference.wire.protocol import Failed, Finished, Heartbeat, Progress
+from inference.wire.protocol import EngineLoad, Failed, Finished, Heartbeat, Progress
 from inference.worker.device_thread import DeviceThread, Report, SteppedEngine
 from inference.worker.outbox import Outbox
 from inference.worker.retry import Retry
@@ -249,14 +249,13 @@ class Worker:
             self._beat_now.clear()
 
     def _heartbeat(self) -> Heartbeat:
-        told: dict[str, Any] = dict(self._report.residency) if self._report else {}
         return Heartbeat(
             worker=self._config.name,
             base=self._config.base,
             ready=self._report is not None,
             fingerprint=self._fingerprint(),
             time=time.time(),
-            **told,
+            load=self._report.load if self._report else EngineLoad(),
         )
 
     def _fingerprint(self) -> str:

@@ -21,13 +21,14 @@ def worker_metrics(workers: Sequence[Heartbeat], slugs: Mapping[str, str]) -> It
 
 
 def _sums(workers: Sequence[Heartbeat]) -> Iterator[Metric]:
+    loads = [worker.load for worker in workers]
     values = {
         "loraland_workers_ready": ("Workers with the base model loaded.", sum(worker.ready for worker in workers)),
-        "loraland_running": ("Answers being generated.", sum(worker.running for worker in workers)),
-        "loraland_waiting": ("Claimed requests that wait for a start.", sum(worker.waiting for worker in workers)),
-        "loraland_free_blocks": ("Free blocks of the KV caches.", sum(worker.free_blocks for worker in workers)),
-        "loraland_named_blocks": ("Blocks with beginnings of prompts.", sum(worker.named_blocks for worker in workers)),
-        "loraland_total_blocks": ("Blocks of the KV caches.", sum(worker.total_blocks for worker in workers)),
+        "loraland_running": ("Answers being generated.", sum(load.running for load in loads)),
+        "loraland_waiting": ("Claimed requests that wait for a start.", sum(load.waiting for load in loads)),
+        "loraland_free_blocks": ("Free blocks of the KV caches.", sum(load.free_blocks for load in loads)),
+        "loraland_named_blocks": ("Blocks with beginnings of prompts.", sum(load.cached_blocks for load in loads)),
+        "loraland_total_blocks": ("Blocks of the KV caches.", sum(load.total_blocks for load in loads)),
     }
     for name, (documentation, value) in values.items():
         yield GaugeMetricFamily(name, documentation, value)
@@ -45,11 +46,12 @@ def _changes(workers: Sequence[Heartbeat]) -> Iterator[Metric]:
         "loraland_guessed_tokens", "Tokens that were guessed and checked.", labels=("worker", "outcome")
     )
     for worker in workers:
-        guesses.add_metric((worker.worker, "right"), worker.accepted_tokens)
-        guesses.add_metric((worker.worker, "wrong"), worker.drafted_tokens - worker.accepted_tokens)
-        reloads.add_metric((worker.worker,), worker.reloads)
-        preemptions.add_metric((worker.worker, "blocks"), worker.preempted)
-        preemptions.add_metric((worker.worker, "priority"), worker.displaced)
+        name, load = worker.worker, worker.load
+        guesses.add_metric((name, "right"), load.accepted_tokens)
+        guesses.add_metric((name, "wrong"), load.drafted_tokens - load.accepted_tokens)
+        reloads.add_metric((name,), load.reloads)
+        preemptions.add_metric((name, "blocks"), load.preempted)
+        preemptions.add_metric((name, "priority"), load.displaced)
     yield from (reloads, preemptions, guesses)
 
 
@@ -60,7 +62,7 @@ def _residency(workers: Sequence[Heartbeat], slugs: Mapping[str, str]) -> Metric
         labels=("worker", "place", "adapter"),
     )
     for worker in workers:
-        for place, digests in (("device", worker.on_device), ("host", worker.in_host)):
+        for place, digests in (("device", worker.load.on_device), ("host", worker.load.in_host)):
             for adapter, count in Counter(slugs.get(digest, OTHER) for digest in digests).items():
                 family.add_metric((worker.worker, place, adapter), count)
     return family
@@ -72,10 +74,11 @@ def _loads(workers: Sequence[Heartbeat], slugs: Mapping[str, str]) -> Iterator[M
     loads = CounterMetricFamily("loraland_adapter_loads", "Adapters put on the device.", labels=labels)
     evictions = CounterMetricFamily("loraland_adapter_evictions", "Adapters taken off the device.", labels=labels)
     for worker in workers:
-        loaded: Counter[str] = Counter({OTHER: worker.loads - sum(dict(worker.adapter_loads).values())})
-        for digest, count in worker.adapter_loads:
+        load = worker.load
+        loaded: Counter[str] = Counter({OTHER: load.loads - sum(dict(load.adapter_loads).values())})
+        for digest, count in load.adapter_loads:
             loaded[slugs.get(digest, OTHER)] += count
-        resident = Counter(slugs.get(digest, OTHER) for digest in worker.on_device)
+        resident = Counter(slugs.get(digest, OTHER) for digest in load.on_device)
         for adapter, count in loaded.items():
             loads.add_metric((worker.worker, adapter), count)
             evictions.add_metric((worker.worker, adapter), max(0, count - resident[adapter]))

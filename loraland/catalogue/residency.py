@@ -33,15 +33,15 @@ async def residency() -> Residency:
         workers = await inference_client.live_workers()
     except WireError:
         return Residency("unreachable")
-    digests = {digest for worker in workers for digest in worker.on_device}
+    digests = {digest for worker in workers for digest in worker.load.on_device}
     shown = AdapterVersion.objects.shown().filter(digest__in=digests)
     loaded: State = "ready" if any(worker.ready for worker in workers) else "loading"
     return Residency(
         state=loaded if workers else "starting",
         workers=len(workers),
-        running=sum(worker.running for worker in workers),
-        waiting=sum(worker.waiting for worker in workers),
-        context_length=max((worker.context_length for worker in workers), default=0),
+        running=sum(worker.load.running for worker in workers),
+        waiting=sum(worker.load.waiting for worker in workers),
+        context_length=max((worker.load.context_length for worker in workers), default=0),
         heartbeats=tuple(workers),
         versions=tuple([version async for version in shown.order_by("adapter__name")]),
     )

@@ -82,7 +82,7 @@ WIRE: Final[list[Any]] = [
     },
     {"kind": "finished", "id": "a", "reason": "done", "stats": {"logit_delta": 1.5}},
     {"kind": "failed", "id": "a", "code": "lost", "error": "It was lost."},
-    {"kind": "heartbeat", "worker": "w", "base": "b", "ready": True, "adapter_loads": [["0" * 64, 3]]},
+    {"kind": "heartbeat", "worker": "w", "base": "b", "ready": True, "load": {"adapter_loads": [["0" * 64, 3]]}},
 ]
 BODIES: Final[list[Any]] = [
     {"model": "emotion", "messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "seed": 7, "stop": ["\n"]},

@@ -6,16 +6,10 @@ Token i of every answer is the word "i ", so that a gap or a repeat is seen at o
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 from inference.wire.capacity import Capacity
 from inference.wire.contract import Resume
-from inference.wire.protocol import Delta, Event, Finished, Generate, Probe, QueueClass, Stats
-
-
-@dataclass(frozen=True)
-class FakeResidency:
-    running: int
+from inference.wire.protocol import Delta, EngineLoad, Event, Finished, Generate, Probe, QueueClass, Stats
 
 
 class FakeEngine:
@@ -52,8 +46,9 @@ class FakeEngine:
         self.aborted.append(id)
         self._running.pop(id, None)
 
-    def residency(self) -> FakeResidency:
-        return FakeResidency(running=len(self._running))
+    @property
+    def load(self) -> EngineLoad:
+        return EngineLoad(running=len(self._running))
 
     def step(self) -> list[Event]:
         time.sleep(self._step_seconds)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from inference.wire.capacity import Capacity
 from inference.wire.contract import Claim, Wire
-from inference.wire.protocol import Delta, Event, Finished, Generate, Heartbeat, Probe, Stats, is_terminal
+from inference.wire.protocol import Delta, EngineLoad, Event, Finished, Generate, Heartbeat, Probe, Stats, is_terminal
 
 Script = Callable[[Generate | Probe], Sequence[Event]]
 FINGERPRINT = "scripted-1"
@@ -49,8 +49,8 @@ class ScriptedWorker:
                 await asyncio.sleep(0.01)
 
     async def beat(self, ready: bool = True) -> None:
-        beat = Heartbeat("scripted", self._base, ready, FINGERPRINT, self_check="ok", context_length=2048)
-        await self._wire.beat(beat, 60)
+        load = EngineLoad(self_check="ok", context_length=2048)
+        await self._wire.beat(Heartbeat("scripted", self._base, ready, FINGERPRINT, load=load), 60)
 
     async def step(self) -> bool:
         """Answer what waits now; False when nothing did."""

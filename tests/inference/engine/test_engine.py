@@ -389,13 +389,13 @@ def test_a_chat_that_lost_turns_says_so(engine: Engine) -> None:
     assert drain(engine)["a"].finished.stats.dropped_turns == 4
 
 
-def test_residency_tells_what_is_where(engine: Engine) -> None:
+def test_its_load_tells_what_is_where(engine: Engine) -> None:
     engine.add(ask("a", digest="A"))
     while not engine.scheduler.running:
         engine.step()
-    residency = engine.residency()
-    assert (residency.on_device, residency.in_host, residency.running) == (("A",), ("A",), 1)
-    assert residency.free_blocks < residency.total_blocks
+    load = engine.load
+    assert (load.on_device, load.in_host, load.running) == (("A",), ("A",), 1)
+    assert load.free_blocks < load.total_blocks
     drain(engine)
 
 

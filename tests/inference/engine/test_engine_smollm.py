@@ -66,7 +66,7 @@ def test_greedy_text_is_that_of_transformers(make: MakeEngine, model_dir: Path) 
 
 def test_company_and_takeovers_change_no_bit(make: MakeEngine) -> None:
     engine = make("bfloat16")
-    assert engine.residency().self_check == "exact"
+    assert engine.load.self_check == "exact"
     it = chat("it", "Tell me a short story.", temperature=1.0, seed=3, logprobs=2, ignore_eos=True)
     engine.add(it)
     expected = drain(engine)["it"]
@@ -94,7 +94,7 @@ def test_a_known_beginning_and_guesses_change_no_bit(
     """A chat of three turns, each of which begins with all that was said, with a line to copy."""
     engine = make("bfloat16", decoder=decoder)
     plain = make("bfloat16", decoder=decoder, prefix_cache="off", speculation=False)
-    accepted = engine.residency().accepted_tokens
+    accepted = engine.load.accepted_tokens
     messages = [Message("user", "Repeat: the quick brown fox jumps over the lazy dog near the old river bank.")]
     for _ in range(3):
         settings = Sampling(max_tokens=30, ignore_eos=True, logprobs=2, **sampling)  # type: ignore[arg-type]
@@ -106,7 +106,7 @@ def test_a_known_beginning_and_guesses_change_no_bit(
         messages += [Message("assistant", expected.text), Message("user", "Once more.")]
     assert quick.finished.stats.cached_tokens >= 64
     assert expected.finished.stats.cached_tokens == 0
-    assert engine.residency().accepted_tokens > accepted
+    assert engine.load.accepted_tokens > accepted
     assert_nothing_held(engine)
 
 

@@ -74,7 +74,7 @@ def same(one: Record, other: Record) -> bool:
 
 
 def test_the_engine_says_so_itself(make: MakeEngine) -> None:
-    assert make().residency().self_check == "exact"
+    assert make().load.self_check == "exact"
 
 
 def test_engines_that_are_not_exact_say_so_and_have_no_fingerprint_in_common(
@@ -86,7 +86,7 @@ def test_engines_that_are_not_exact_say_so_and_have_no_fingerprint_in_common(
     inexact = [make(), make()]
     assert len(exact) == 1
     assert len(exact | {each.fingerprint for each in inexact}) == 3
-    assert [each.residency().self_check for each in inexact] == [broken] * 2
+    assert [each.load.self_check for each in inexact] == [broken] * 2
     assert f"NOT EXACT: {broken}" in caplog.text
 
 
@@ -128,7 +128,7 @@ def test_eviction_and_reload_change_nothing(make: MakeEngine, digests: list[str]
     expected = alone(engine, digests[0])
     for digest in digests[1:]:
         alone(engine, digest, max_tokens=2)
-    assert digests[0] not in engine.residency().on_device
+    assert digests[0] not in engine.load.on_device
     engine.add(ask("other", digests[4], max_tokens=80))
     engine.step()
     assert same(alone(engine, digests[0]), expected)

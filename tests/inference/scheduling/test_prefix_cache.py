@@ -73,7 +73,7 @@ def test_switched_off_it_computes_everything(make: MakeEngine) -> None:
     for _ in range(2):
         record, num_tiles = answer(engine, TEMPLATE + "A cat.")
         assert (num_tiles, record.finished.stats.cached_tokens) == (3, 0)
-    assert engine.residency().named_blocks == 0
+    assert engine.load.cached_blocks == 0
 
 
 def test_nothing_is_shared_between_adapters(make: MakeEngine) -> None:
@@ -132,15 +132,15 @@ def test_known_blocks_make_way_for_new_ones(make: MakeEngine) -> None:
     engine = make(num_blocks=16)
     for n in range(12):
         assert answer(engine, f"{n % 3}" * 200)[1] == 7
-    assert engine.residency().free_blocks == 16
+    assert engine.load.free_blocks == 16
 
 
 def test_all_blocks_can_be_forgotten(make: MakeEngine) -> None:
     engine = make()
     answer(engine, TEMPLATE + "A cat.")
-    assert engine.residency().named_blocks == 4
+    assert engine.load.cached_blocks == 4
     engine.scheduler.pool.forget()
-    assert engine.residency().named_blocks == 0
+    assert engine.load.cached_blocks == 0
     assert answer(engine, TEMPLATE + "A cat.")[1] == 3
 
 

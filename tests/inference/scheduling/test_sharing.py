@@ -116,7 +116,7 @@ async def test_who_is_displaced_answers_as_if_it_had_not_been(tmp_path):
         prompt = engine.machine.tokenizer.encode(f"tell {id}")
         assert tokens[: len(first := expected_answer(prompt, "AB"[len(id) % 2], 12))] == first
         assert sum(isinstance(event, Progress) and event.state == "running" for event in events) == 1
-    assert engine.residency().displaced > 0
+    assert engine.load.displaced > 0
     worker.close()
     assert await asyncio.wait_for(task, 10) == 0
     engine.close()

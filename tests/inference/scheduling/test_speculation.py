@@ -155,19 +155,19 @@ def test_an_answer_that_repeats_itself_takes_fewer_passes(make: MakeEngine) -> N
     records = [answer(asked, ask("b")) for asked in (engine, plain)]
     assert records[0].token_ids == records[1].token_ids
     assert len(records[0].token_ids) == 100
-    residency = engine.residency()
-    assert 0 < residency.accepted_tokens < residency.drafted_tokens
+    load = engine.load
+    assert 0 < load.accepted_tokens < load.drafted_tokens
     assert len(decoder(engine).num_rows) < 0.9 * len(decoder(plain).num_rows)
-    assert plain.residency().drafted_tokens == 0
+    assert plain.load.drafted_tokens == 0
 
 
 def test_every_drafted_token_is_computed_once_and_no_other_again(make: MakeEngine) -> None:
     engine = make(prefix_cache=False)
     answer(engine, ask("a", "ab" * 20))
-    residency = engine.residency()
-    num_passes = 99 - residency.accepted_tokens
+    load = engine.load
+    num_passes = 99 - load.accepted_tokens
     assert len(decoder(engine).num_rows) == 1 + num_passes
-    assert sum(decoder(engine).num_rows) == 40 + num_passes + residency.drafted_tokens
+    assert sum(decoder(engine).num_rows) == 40 + num_passes + load.drafted_tokens
 
 
 def test_a_row_behind_a_draft_is_chosen_as_if_the_draft_had_been_said(make: MakeEngine) -> None:
@@ -210,7 +210,7 @@ def test_guesses_change_no_token_whatever_is_asked(make: MakeEngine, sampling: d
         assert guessed.finished.reason == expected.finished.reason
         assert guessed.finished.stats.completion_tokens == len(guessed.token_ids)
     if sampling.get("max_tokens", 9) > 2:
-        assert engine.residency().drafted_tokens > 0
+        assert engine.load.drafted_tokens > 0
 
 
 @pytest.mark.parametrize("seen", range(0, 100, 7))

@@ -9,6 +9,7 @@ from inference.wire.protocol import (
     AdapterRef,
     Component,
     Delta,
+    EngineLoad,
     Failed,
     Finished,
     Generate,
@@ -35,7 +36,7 @@ MESSAGES = [
     Delta("g1", "🙂", (1, 2), (TokenLogprob("a", 1, -0.5, (("a", -0.5), ("b", -1.0))),)),
     Finished("g1", "done", Stats(prompt_tokens=3, seed=7)),
     Failed("g1", "lost", "Send it again.", Stats(takeovers=1)),
-    Heartbeat("w", "base", True, on_device=("aa", "bb"), free_blocks=3),
+    Heartbeat("w", "base", True, load=EngineLoad(on_device=("aa", "bb"), free_blocks=3, adapter_loads=(("aa", 2),))),
 ]
 
 

@@ -13,7 +13,17 @@ from redis.asyncio import Redis
 
 from inference.wire.capacity import Capacity
 from inference.wire.contract import ALONE_ATTEMPTS, SUSPECT_AFTER, QueueFull, Resume, ShareTaken, Wire, Write
-from inference.wire.protocol import AdapterRef, Delta, Failed, Finished, Generate, Heartbeat, Probe, Progress
+from inference.wire.protocol import (
+    AdapterRef,
+    Delta,
+    EngineLoad,
+    Failed,
+    Finished,
+    Generate,
+    Heartbeat,
+    Probe,
+    Progress,
+)
 from inference.wire.redis_wire import RedisWire
 from tests.inference.wire.memory_wire import MemoryWire
 from tests.redis_server import RedisServer
@@ -695,13 +705,13 @@ async def test_a_stream_expires_only_after_its_commit(wire):
 
 
 async def test_heartbeats_are_seen_until_they_expire_or_depart(wire):
-    await wire.beat(Heartbeat("w2", BASE, True, "fp", running=3), 30)
+    await wire.beat(Heartbeat("w2", BASE, True, "fp", load=EngineLoad(running=3)), 30)
     await wire.beat(Heartbeat("w1", BASE, False), 30)
     await wire.beat(Heartbeat("w9", "mistral", True), 30)
     assert [beat.worker for beat in await wire.heartbeats(BASE)] == ["w1", "w2"]
     await wire.beat(Heartbeat("w1", BASE, False), SHORT)
     await asyncio.sleep(2 * SHORT)
-    assert await wire.heartbeats(BASE) == [Heartbeat("w2", BASE, True, "fp", running=3)]
+    assert await wire.heartbeats(BASE) == [Heartbeat("w2", BASE, True, "fp", load=EngineLoad(running=3))]
     await wire.depart(BASE, "w2")
     assert await wire.heartbeats(BASE) == []
 

@@ -283,10 +283,15 @@ async def test_a_failure_of_the_reading_itself_is_told_and_reading_goes_on(wire,
     assert len(await read(wire, "a")) == 1
 
 
-async def test_a_heartbeat_of_an_unknown_version_is_no_live_worker(wire, client):
-    await wire.beat(Heartbeat("w", BASE, True), 30)
-    await client.set("worker:tiny:w", '{"kind":"heartbeat","worker":"w","mood":"good"}')
-    assert await wire.heartbeats(BASE) == []
+@pytest.mark.parametrize("field", ['"running":3', '"load":{"mood":"good"}'])
+async def test_a_heartbeat_of_another_version_is_passed_over(wire, client, field):
+    ours = Heartbeat("ours", BASE, True)
+    for worker in ("ours", "theirs"):
+        await wire.beat(Heartbeat(worker, BASE, True), 30)
+    await client.set(
+        "worker:tiny:theirs", f'{{"kind":"heartbeat","worker":"theirs","base":"tiny","ready":true,{field}}}'
+    )
+    assert await wire.heartbeats(BASE) == [ours]
 
 
 async def test_an_answer_with_an_unreadable_past_fails_in_place_of_ending_workers(wire, client):

@@ -172,15 +172,15 @@ async def test_a_worker_that_closes_takes_its_heartbeat_away(wire):
 
 async def test_an_idle_worker_says_that_nothing_runs(wire, monkeypatch):
     """What it told while it was busy is not what it goes on telling when the last answer has ended."""
-    monkeypatch.setattr(device_thread, "RESIDENCY_SECONDS", 0.0)
+    monkeypatch.setattr(device_thread, "LOAD_SECONDS", 0.0)
     async with serving(wire) as worker:
         await ask(wire, "a", 100_000)
-        await until(lambda: worker._heartbeat().running == 1)
-        monkeypatch.setattr(device_thread, "RESIDENCY_SECONDS", float("inf"))
+        await until(lambda: worker._heartbeat().load.running == 1)
+        monkeypatch.setattr(device_thread, "LOAD_SECONDS", float("inf"))
         await wire.stop("a")
         await answer(wire, "a")
         await until(lambda: not worker._running)
-        assert worker._heartbeat().running == 0
+        assert worker._heartbeat().load.running == 0
 
 
 async def test_a_worker_closes_though_a_call_misses_its_cancellation(wire, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.conf import settings as site_settings
 
-from inference.wire.protocol import Heartbeat, Message
+from inference.wire.protocol import EngineLoad, Heartbeat, Message
 from loraland.api.metrics import SHOWN
 from loraland.api.worker_metrics import worker_metrics
 from loraland.generations.metrics import KEY
@@ -77,10 +77,7 @@ async def test_the_metrics_tell_the_busiest_adapters_by_name_and_the_others_toge
 
 
 def test_loads_and_evictions_are_told_for_each_adapter_and_thrash_for_each_worker():
-    beat = Heartbeat(
-        "w",
-        "tiny",
-        True,
+    load = EngineLoad(
         on_device=("d1", "d2"),
         in_host=("d1", "d2", "d3"),
         loads=20,
@@ -93,7 +90,7 @@ def test_loads_and_evictions_are_told_for_each_adapter_and_thrash_for_each_worke
     )
     told = {
         (sample.name, *sample.labels.values()): sample.value
-        for family in worker_metrics([beat], {"d1": "boolq", "d3": "viggo"})
+        for family in worker_metrics([Heartbeat("w", "tiny", True, load=load)], {"d1": "boolq", "d3": "viggo"})
         for sample in family.samples
     }
     assert told["loraland_adapter_loads_total", "w", "boolq"] == 9

@@ -9,7 +9,7 @@ import pytest
 from django.test import AsyncClient, Client
 
 from inference.wire.contract import WireError
-from inference.wire.protocol import Heartbeat
+from inference.wire.protocol import EngineLoad, Heartbeat
 from loraland import inference_client
 from loraland.catalogue.models import Adapter, AdapterVersion
 
@@ -176,7 +176,7 @@ async def test_the_lamp_shows_the_adapters_on_the_device_by_name() -> None:
         version = await AdapterVersion.objects.acreate(adapter=adapter, digest=digest * 64)
         await Adapter.objects.filter(slug=slug).aupdate(published=version if slug == "sums" else None)
     held = ("a" * 64, "b" * 64, "f" * 64)
-    html = await lamp(Workers(Heartbeat("one", "base", ready=True, running=2, on_device=held)))
+    html = await lamp(Workers(Heartbeat("one", "base", ready=True, load=EngineLoad(running=2, on_device=held))))
     assert 'href="/adapters/sums/"' in html
     assert "Gone" not in html
     assert "2 answering" in html
@@ -187,7 +187,7 @@ async def test_a_lamp_that_has_not_changed_is_not_sent_again_and_names_emblems_w
     adapter = await Adapter.objects.acreate(slug="sums", name="Sums", base="x")
     version = await AdapterVersion.objects.acreate(adapter=adapter, digest="a" * 64)
     await Adapter.objects.aupdate(published=version)
-    busy = Heartbeat("one", "base", ready=True, running=2, on_device=("a" * 64,))
+    busy = Heartbeat("one", "base", ready=True, load=EngineLoad(running=2, on_device=("a" * 64,)))
     with inference_client.plugged(Workers(busy)):
         first = await AsyncClient().get("/workers/lamp/")
         assert b'href="#emblem-sums"' in first.content
