@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from inference.tile import TILE
 from inference.wire.address import embedded_redis_url
 
 DEFAULT_BASE_MODEL: Final = "SmolLM2-135M-Instruct"
@@ -109,7 +110,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             slots_mb=env.whole("SLOTS_MB", 2048, 1, 10_000_000),
             max_rank=env.whole("MAX_RANK", 64, 1, 512),
             host_cache_mb=env.whole("HOST_CACHE_MB", 512, 1, 10_000_000),
-            prefill_tokens=env.whole("PREFILL_TOKENS", 256, 32, 65536),
+            prefill_tokens=env.whole("PREFILL_TOKENS", 256, TILE, 65536),
             prefix_cache=env.choice("PREFIX_CACHE", PREFIX_CACHES, "on"),
             speculation=env.switch("SPECULATION", True),
             lease_seconds=env.seconds("LEASE_SECONDS", 10.0, 1.0, 3600.0),
@@ -121,8 +122,8 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
 
 
 def _check_together(config: EngineConfig) -> EngineConfig:
-    if config.prefill_tokens % 32:
-        raise ConfigError(f"PREFILL_TOKENS={config.prefill_tokens} must be a multiple of 32, the size of a tile")
+    if config.prefill_tokens % TILE:
+        raise ConfigError(f"PREFILL_TOKENS={config.prefill_tokens} must be a multiple of {TILE}, the size of a tile")
     if config.quantization == "nf4" and config.device == "cpu":
         raise ConfigError("QUANTIZATION=nf4 needs a GPU; with DEVICE=cpu choose none, int8 or int4")
     if config.adapter_quantization == "int8" and config.device == "cpu":
