@@ -10,12 +10,12 @@ from torch import Tensor
 
 from inference.adapters.slots import Bank
 from inference.decoders.batch import Batch
-from inference.decoders.bell import Bell
+from inference.decoders.interrupt import Interrupt
 from inference.decoders.kv_tensors import KVCache
 
 
 class Decoder(ABC):
-    """The base model, with the adapters of its own `bank`. One that listens to its `bell` can be broken off."""
+    """The base model, with the adapters of its own `bank`. One that looks at its `interrupt` can be interrupted."""
 
     rows_are_uniform: bool = False
     """Whether a token's keys and values have the same bits in a tile as in a decode row."""
@@ -26,13 +26,13 @@ class Decoder(ABC):
 
     def __init__(self, bank: Bank) -> None:
         self.bank = bank
-        self.bell = Bell()
+        self.interrupt = Interrupt()
 
     @abstractmethod
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
 
-        They may be overwritten by the next call. Raises `BrokenOff` where the open bell was heard.
+        They may be overwritten by the next call. May raise `Interrupted` once the interrupt is due.
         """
 
     def argmax(self, logits: Tensor) -> tuple[list[int], list[bool]]:

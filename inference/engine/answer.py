@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from inference.engine.sampler import Choice, Draw, derived_seed
+from inference.engine.sampler import RowSampling, SampledToken, derived_seed
 from inference.model.tokenizer import Detokenizer, Tokenizer
 from inference.scheduling.sequence import Sequence
 from inference.wire.contract import Resume
@@ -49,7 +49,7 @@ class StopStrings:
         if places:
             self.is_found, self._held = True, ""
             return text[: min(places)]
-        keep = max((_overlap(text, each) for each in self._strings), default=0)
+        keep = max((_overlap(text, string) for string in self._strings), default=0)
         self._held = text[len(text) - keep :]
         return text[: len(text) - keep]
 
@@ -116,17 +116,17 @@ class Answer:
         """The adapters that are added up, if it is not one alone that answers."""
         return self.request.adapter.components if self.request.adapter else ()
 
-    def draws(self, draft: tuple[int, ...] = ()) -> list[Draw]:
-        """What the sampler needs to choose the next token, and those that follow the tokens of `draft`."""
+    def samplings(self, draft: tuple[int, ...] = ()) -> list[RowSampling]:
+        """How the next token is sampled, and those that follow the tokens of `draft`."""
         assert isinstance(self.request, Generate)
         assert self.seed is not None
         sampling, sequence = self.request.sampling, self.sequence
         num_early = sampling.min_tokens - len(sequence.output_ids)
         barred = tuple(sorted(self.tokenizer.eos_ids)) if num_early > 0 else ()
         if not draft:
-            return [Draw(sampling, self.seed, sequence.prompt_ids, sequence.output_ids, barred)]
+            return [RowSampling(sampling, self.seed, sequence.prompt_ids, sequence.output_ids, barred)]
         return [
-            Draw(
+            RowSampling(
                 sampling,
                 self.seed,
                 sequence.prompt_ids,
@@ -137,15 +137,15 @@ class Answer:
             for ahead in range(len(draft) + 1)
         ]
 
-    def push(self, choices: tuple[Choice, ...]) -> Delta:
-        """Append chosen tokens and tell the reader; sets `reason` with the last one and drops the rest."""
+    def push(self, tokens: tuple[SampledToken, ...]) -> Delta:
+        """Append sampled tokens and tell the reader; sets `reason` with the last one and drops the rest."""
         self.times.first_token = self.times.first_token or self.clock()
         text, token_ids, logprobs = self._drain(), list[int](), list[TokenLogprob]()
-        for choice in choices:
+        for token in tokens:
             if not self.reason:
-                text += self._take(choice.token_id)
-                token_ids.append(choice.token_id)
-                logprobs += self._logprobs(choice)
+                text += self._take(token.token_id)
+                token_ids.append(token.token_id)
+                logprobs += self._logprobs(token)
         return Delta(self.id, text, tuple(token_ids), tuple(logprobs))
 
     def flush(self) -> Delta | None:
@@ -208,12 +208,12 @@ class Answer:
         text, self._unsent = self._unsent, ""
         return text
 
-    def _logprobs(self, choice: Choice) -> tuple[TokenLogprob, ...]:
+    def _logprobs(self, token: SampledToken) -> tuple[TokenLogprob, ...]:
         assert isinstance(self.request, Generate)
         if self.request.sampling.logprobs is None:
             return ()
-        top = tuple((self.tokenizer.text(token_id), logprob) for token_id, logprob in choice.top)
-        return (TokenLogprob(self.tokenizer.text(choice.token_id), choice.token_id, choice.logprob, top),)
+        top = tuple((self.tokenizer.text(token_id), logprob) for token_id, logprob in token.top)
+        return (TokenLogprob(self.tokenizer.text(token.token_id), token.token_id, token.logprob, top),)
 
 
 def seed_of(request: Request) -> int | None:

@@ -11,13 +11,13 @@ from typing import Final
 from inference.adapters.file import AdapterRefused
 from inference.adapters.store import AdapterNotFound
 from inference.config import EngineConfig
-from inference.decoders.bell import BrokenOff
+from inference.decoders.interrupt import Interrupted
 from inference.engine.answer import Answer, seed_of
 from inference.engine.loading import Loaded
 from inference.engine.machine import Machine, build_machine
 from inference.engine.model_runner import OUT_OF_MEMORY, Outcome, OutOfMemory
 from inference.engine.prompt import Prompt, PromptError, build_prompt
-from inference.engine.sampler import Draw, refusal
+from inference.engine.sampler import RowSampling, refusal
 from inference.scheduling.plan import Plan
 from inference.scheduling.sequence import Sequence, State
 from inference.scheduling.speculation import Speculation
@@ -41,7 +41,7 @@ class Engine:
         """Load the base model that `config` names; tests bring a `machine` of their own."""
         self.machine = machine or build_machine(config)
         self.scheduler = self.machine.scheduler
-        self.bell = self.machine.runner.decoder.bell
+        self._interrupt = self.machine.runner.decoder.interrupt
         self.speculation = Speculation(self.scheduler.pool, config.speculation)
         self._answers: dict[str, Answer] = {}
         self._events: list[Event] = []
@@ -71,10 +71,10 @@ class Engine:
             stats = Stats(seed=seed_of(request), digest=digest, fingerprint=self.fingerprint)
             self._events.append(Failed(request.id, error.code, str(error), stats))
 
-    def ring(self) -> None:
+    def interrupt(self) -> None:
         """Somebody comes who should not wait for the end of the pass under way. From another thread, just after
         the request was sent to this one."""
-        self.bell.ring()
+        self._interrupt.request()
 
     def stop(self, id: str) -> None:
         """End an answer at a reader's wish; the next step tells its end. Unknown ids are ignored."""
@@ -90,7 +90,7 @@ class Engine:
 
     def step(self) -> list[Event]:
         """Compute one pass over all that can run, and tell what came of it and of what was asked since the last."""
-        self.bell.hear()
+        self._interrupt.acknowledge()
         self._collect_adapters()
         plan = Plan()
         try:
@@ -98,13 +98,13 @@ class Engine:
             self._announce(plan)
             if plan.works:
                 plan = self.speculation.extend(plan)
-                self.bell.begin(may_break_off=not plan.is_for_first_tokens)
-                outcome = self.machine.runner.run(plan, self._draws(plan))
+                self._interrupt.begin(is_allowed=not plan.is_for_first_tokens)
+                outcome = self.machine.runner.run(plan, self._samplings(plan))
                 self.scheduler.advance(plan)
-                self.speculation.settle(plan, outcome.choices)
+                self.speculation.settle(plan, outcome.tokens)
                 self._take(outcome)
-        except BrokenOff:
-            self.bell.break_off()
+        except Interrupted:
+            self._interrupt.abandon()
         except OUT_OF_MEMORY:
             self._shed(plan)
         events, self._events = self._events, []
@@ -176,9 +176,9 @@ class Engine:
 
     def _collect_adapters(self) -> None:
         """Wake the requests whose adapter has been loaded, and refuse those whose adapter cannot be."""
-        is_idle = not self._events and all(each.sequence.state is State.LOADING for each in self._answers.values())
+        is_idle = not self._events and all(one.sequence.state is State.LOADING for one in self._answers.values())
         for loaded in self.machine.loader.poll(LOADING_PATIENCE if is_idle else 0.0):
-            for answer in [each for each in self._answers.values() if each.digest == loaded.digest]:
+            for answer in [one for one in self._answers.values() if one.digest == loaded.digest]:
                 if loaded.error:
                     self._fail(answer, *_explain(loaded))
                 elif answer.sequence.state is State.LOADING:
@@ -192,23 +192,23 @@ class Engine:
                 answer.times.admitted = answer.clock()
                 self._events.append(Progress(answer.id, "running"))
 
-    def _draws(self, plan: Plan) -> dict[str, list[Draw]]:
+    def _samplings(self, plan: Plan) -> dict[str, list[RowSampling]]:
         sampled = (work for work in plan.works if work.is_sampled and not work.sequence.is_probe)
-        return {work.sequence.id: self._answers[work.sequence.id].draws(work.draft) for work in sampled}
+        return {work.sequence.id: self._answers[work.sequence.id].samplings(work.draft) for work in sampled}
 
     def _take(self, outcome: Outcome) -> None:
         """Give every answer its tokens, and end those that have got their last."""
         for id in outcome.spoiled:
             self.speculation.stop(id)
             self.scheduler.preempt(self._answers[id].sequence)
-        for id, choices in outcome.choices.items():
+        for id, tokens in outcome.tokens.items():
             answer = self._answers[id]
-            finite = choices if choices[-1].is_finite else choices[:-1]
+            finite = tokens if tokens[-1].is_finite else tokens[:-1]
             if finite:
                 self._events.append(answer.push(finite))
             if answer.reason:
                 self._finish(answer)
-            elif len(finite) < len(choices):
+            elif len(finite) < len(tokens):
                 self._fail(answer, "internal", "The model computed numbers that are not finite; try another adapter.")
         for id, delta in outcome.logit_deltas.items():
             self._judge(self._answers[id], delta)
@@ -229,7 +229,7 @@ class Engine:
         With no pass it was an adapter that did not fit on the device: that of the one who was to start.
         """
         sequences = [work.sequence for work in plan.tiles or plan.decodes]
-        victim = max(sequences, key=lambda each: each.arrival) if sequences else self.scheduler.starting
+        victim = max(sequences, key=lambda sequence: sequence.arrival) if sequences else self.scheduler.starting
         assert victim is not None, "only an adapter that is put on the device takes memory before a pass"
         self._fail(self._answers[victim.id], *_NO_MEMORY)
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from inference.decoders.batch import Batch, Segment
 from inference.decoders.contract import Decoder
 from inference.decoders.kv_tensors import KVCache
-from inference.engine.sampler import Choice, Draw, accept, sample
+from inference.engine.sampler import RowSampling, SampledToken, accept, sample
 from inference.scheduling.plan import Plan, Work
 from inference.tile import TILE
 
@@ -26,12 +26,12 @@ class OutOfMemory(Exception):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a pass decided, by id of the sequence: its next tokens, or for a probe the largest change of a logit.
+    """What came of a pass, by id of the sequence: its next tokens, or for a probe the largest change of a logit.
 
-    `spoiled` are sequences in whose blocks a drafted token, not chosen, left numbers that are not finite.
+    `spoiled` are sequences in whose blocks a drafted token that was not accepted left numbers that are not finite.
     """
 
-    choices: Mapping[str, tuple[Choice, ...]]
+    tokens: Mapping[str, tuple[SampledToken, ...]]
     logit_deltas: Mapping[str, float]
     spoiled: tuple[str, ...] = ()
 
@@ -80,10 +80,10 @@ class ModelRunner:
         num_blocks = canary_blocks(cache.block_size)
         self._canary_table = tuple(range(cache.num_blocks - num_blocks, cache.num_blocks))
 
-    def run(self, plan: Plan, draws: Mapping[str, Sequence[Draw]]) -> Outcome:
-        """Copy blocks, compute one pass and choose the next tokens of every sampled sequence.
+    def run(self, plan: Plan, samplings: Mapping[str, Sequence[RowSampling]]) -> Outcome:
+        """Copy blocks, compute one pass and sample the next tokens of every sequence that gets any.
 
-        `draws` is by id of sequence, one for each of its sampled rows. Raises `OutOfMemory`, after which the
+        `samplings` is by id of sequence, one for each of its sampled rows. Raises `OutOfMemory`, after which the
         sequences are as before.
         """
         for source, target in plan.copies:
@@ -94,14 +94,14 @@ class ModelRunner:
             logits = self.forward(plan)
             rows = [row for row, owner in enumerate(owners) if not owner.is_probe]
             wanted = logits if len(rows) == len(logits) else logits[rows]
-            row_draws = [draw for work in sampled for draw in draws.get(work.sequence.id, ())]
-            chosen = sample(wanted, row_draws, self.decoder.argmax)
+            row_samplings = [row for work in sampled for row in samplings.get(work.sequence.id, ())]
+            tokens = sample(wanted, row_samplings, self.decoder.argmax)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory from error
-        deltas = {each.id: _delta(logits[row], logits[-1]) for row, each in enumerate(owners) if each.is_probe}
-        return _decide(sampled, chosen, deltas)
+        deltas = {owner.id: _delta(logits[row], logits[-1]) for row, owner in enumerate(owners) if owner.is_probe}
+        return _outcome(sampled, tokens, deltas)
 
     def forward(self, plan: Plan) -> Tensor:
         """Logits float32 [n, vocab] of the sampled rows, to be used before the next call: of each work the last and the
@@ -167,17 +167,17 @@ def _mark(rows: _Rows, work: Work) -> None:
         rows.sample_rows += range(end - 1 - len(work.draft), end)
 
 
-def _decide(sampled: list[Work], chosen: list[Choice], deltas: Mapping[str, float]) -> Outcome:
-    """Tell apart which of the `chosen` belong to whom, and count those that stand on what was chosen before."""
-    choices, spoiled, end = {}, [], 0
+def _outcome(sampled: list[Work], tokens: list[SampledToken], deltas: Mapping[str, float]) -> Outcome:
+    """Whose each of `tokens` is; of a draft's those that count."""
+    accepted, spoiled, end = {}, [], 0
     for work in sampled:
         if work.sequence.is_probe:
             continue
         start, end = end, end + 1 + len(work.draft)
-        accepted = choices[work.sequence.id] = accept(chosen[start:end], work.draft)
-        if not all(each.is_finite for each in chosen[start + len(accepted) : end]):
+        accepted[work.sequence.id] = counted = accept(tokens[start:end], work.draft)
+        if not all(token.is_finite for token in tokens[start + len(counted) : end]):
             spoiled.append(work.sequence.id)
-    return Outcome(choices, deltas, tuple(spoiled))
+    return Outcome(accepted, deltas, tuple(spoiled))
 
 
 def _delta(adapted: Tensor, base: Tensor) -> float:

@@ -103,7 +103,7 @@ def _fill_messages(request: Generate, messages: tuple[Message, ...], tokenizer: 
         raise _invalid(
             f"This adapter's template has {len(fields)} fields ({wanted}); send inputs with a text for each."
         )
-    said = [each.content for each in messages if each.role == "user"]
+    said = [message.content for message in messages if message.role == "user"]
     if not said:
         raise _invalid("messages hold no message of the user to answer; add one with the role user.")
     return fill(request.adapter.template, {fields[0]: said[-1]}, tokenizer)
@@ -114,9 +114,9 @@ def _fit_chat(messages: tuple[Message, ...], tokenizer: Tokenizer, limit: int) -
 
     System messages stay, and so does the last message; what is kept starts with a user's turn.
     """
-    system = tuple(each for each in messages if each.role == "system")
-    turns = tuple(each for each in messages if each.role != "system")
-    starts = [n for n, each in enumerate(turns) if each.role == "user" or n == len(turns) - 1]
+    system = tuple(message for message in messages if message.role == "system")
+    turns = tuple(message for message in messages if message.role != "system")
+    starts = [n for n, turn in enumerate(turns) if turn.role == "user" or n == len(turns) - 1]
 
     def encode_from(start: int) -> list[int]:
         return tokenizer.encode_chat(system + turns[start:] if start else messages)
@@ -132,10 +132,10 @@ def _fit_chat(messages: tuple[Message, ...], tokenizer: Tokenizer, limit: int) -
 def _checked(messages: tuple[Message, ...]) -> tuple[Message, ...]:
     if not messages:
         raise _invalid("messages are empty; send at least one.")
-    for each in messages:
-        if each.role not in ROLES:
-            raise _invalid(f"A message has the role {each.role!r}; roles are {', '.join(ROLES)}.")
-        _check_text("A message's content", each.content)
+    for message in messages:
+        if message.role not in ROLES:
+            raise _invalid(f"A message has the role {message.role!r}; roles are {', '.join(ROLES)}.")
+        _check_text("A message's content", message.content)
     return messages
 
 

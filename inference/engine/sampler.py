@@ -42,8 +42,8 @@ _CHUNK: Final = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
-    """What one row needs: how to choose, the noise's `seed`, and the tokens it has seen.
+class RowSampling:
+    """How the next token of one row is sampled: the request's own terms, the `seed`, and the tokens it has seen.
 
     `draft` are tokens that are supposed to follow `output_ids`. `barred` are token ids that may not be chosen now
     (the ends of an answer before `min_tokens`).
@@ -71,15 +71,15 @@ class Draw:
         """Whether the logits are taken as they are."""
         return not (self.has_penalties or self.barred)
 
-    def takes(self, best: int) -> bool:
-        """Whether the token is `best`, the one with the largest logit, and nothing else is asked for."""
+    def takes(self, argmax: int) -> bool:
+        """Whether the token is `argmax`, the one with the largest logit, and nothing else is asked for."""
         is_greedy = self.sampling.temperature == 0 and self.sampling.logprobs is None
-        return is_greedy and not self.has_penalties and best not in self.barred
+        return is_greedy and not self.has_penalties and argmax not in self.barred
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
-    """A chosen token. `logprob` and `top` (token id, logprob), of the untouched logits, where they were asked for.
+class SampledToken:
+    """The next token of a row. `logprob` and `top` (token id, logprob) are of the untouched logits, where asked for.
 
     `is_finite` is False when the row's logits held a NaN or an infinity; the token then means nothing.
     """
@@ -122,7 +122,7 @@ def _out_of_range(sampling: Sampling) -> str | None:
 
 
 def _are_strings(values: object) -> bool:
-    return isinstance(values, tuple | list) and all(isinstance(each, str) and each for each in values)
+    return isinstance(values, tuple | list) and all(isinstance(value, str) and value for value in values)
 
 
 def derived_seed(request_id: str) -> int:
@@ -130,78 +130,78 @@ def derived_seed(request_id: str) -> int:
     return int.from_bytes(hashlib.sha256(request_id.encode()).digest()[:8], "big") >> 11
 
 
-def sample(logits: Tensor, draws: Sequence[Draw], argmax: Argmax = argmax_rows) -> list[Choice]:
-    """Choose a token for each row of `logits` [rows, vocab] float32, whose row i belongs to ``draws[i]``.
+def sample(logits: Tensor, samplings: Sequence[RowSampling], argmax: Argmax = argmax_rows) -> list[SampledToken]:
+    """A token for each row of `logits` [rows, vocab] float32, whose row i is sampled as ``samplings[i]`` says.
 
     `argmax` is the decoder's way to the argmax of each row and to whether it is finite.
     """
     token_ids, are_finite = argmax(logits)
-    choices = [Choice(*each) for each in zip(token_ids, are_finite, strict=True)]
-    special = [row for row, draw in enumerate(draws) if are_finite[row] and not draw.takes(token_ids[row])]
+    tokens = [SampledToken(*row) for row in zip(token_ids, are_finite, strict=True)]
+    special = [row for row, how in enumerate(samplings) if are_finite[row] and not how.takes(token_ids[row])]
     if special:
         # One row after the other: what a row needs stays in the processor's cache, and is a matter of that row alone.
         for row, scores in zip(special, logits[special].cpu().numpy(), strict=True):
-            choices[row] = _choose(scores, draws[row], choices[row])
-    return choices
+            tokens[row] = _sample_row(scores, samplings[row], token_ids[row])
+    return tokens
 
 
-def accept(choices: Sequence[Choice], draft: Sequence[int]) -> tuple[Choice, ...]:
-    """The choices that count: each stands on a drafted token which must be the one that was chosen before it."""
+def accept(tokens: Sequence[SampledToken], draft: Sequence[int]) -> tuple[SampledToken, ...]:
+    """The tokens that count: each stands on a drafted token which must be the one that was sampled before it."""
     count = 0
-    while count < len(draft) and choices[count].token_id == draft[count] and choices[count].is_finite:
+    while count < len(draft) and tokens[count].token_id == draft[count] and tokens[count].is_finite:
         count += 1
-    return tuple(choices[: count + 1])
+    return tuple(tokens[: count + 1])
 
 
-def _choose(scores: Row, draw: Draw, best: Choice) -> Choice:
-    """Choose for one row [vocab]; `best` is its argmax."""
-    changed = scores if draw.is_plain else _penalised(scores, draw)
-    if draw.sampling.temperature:
-        token_id = _draw(changed, draw)
+def _sample_row(scores: Row, how: RowSampling, argmax: int) -> SampledToken:
+    """The token of one row [vocab], whose largest is at `argmax`."""
+    changed = scores if how.is_plain else _penalised(scores, how)
+    if how.sampling.temperature:
+        token_id = _draw(changed, how)
     else:
-        token_id = best.token_id if changed is scores else int(changed.argmax())
-    if draw.sampling.logprobs is None:
-        return Choice(token_id)
-    return _with_logprobs(scores, token_id, draw.sampling.logprobs)
+        token_id = argmax if changed is scores else int(changed.argmax())
+    if how.sampling.logprobs is None:
+        return SampledToken(token_id)
+    return _with_logprobs(scores, token_id, how.sampling.logprobs)
 
 
-def _penalised(scores: Row, draw: Draw) -> Row:
+def _penalised(scores: Row, how: RowSampling) -> Row:
     """`scores` with the penalties and without the barred tokens.
 
     The repetition penalty looks at prompt and answer, as in CTRL (Keskar et al. 2019) and transformers;
     presence and frequency look at the answer alone, as in OpenAI's API.
     """
-    scores, sampling = scores.copy(), draw.sampling
-    output_ids = [*draw.output_ids, *draw.draft]
+    scores, sampling = scores.copy(), how.sampling
+    output_ids = [*how.output_ids, *how.draft]
     if sampling.repetition_penalty != 1:
-        seen = np.array([*draw.prompt_ids, *output_ids])
-        values, penalty = scores[seen], _sane(sampling.repetition_penalty)
+        seen = np.array([*how.prompt_ids, *output_ids])
+        values, penalty = scores[seen], _clamped(sampling.repetition_penalty)
         scores[seen] = np.where(values > 0, values / penalty, values * penalty)
     if output_ids and (sampling.presence_penalty or sampling.frequency_penalty):
         unique, times = np.unique(output_ids, return_counts=True)
         cost = sampling.presence_penalty + sampling.frequency_penalty * times
         scores[unique] -= np.clip(cost, -_LARGE, _LARGE)
     np.clip(scores, -_LARGE, _LARGE, out=scores)
-    scores[list(draw.barred)] = -math.inf
+    scores[list(how.barred)] = -math.inf
     return scores
 
 
-def _sane(value: float) -> np.float32:
+def _clamped(value: float) -> np.float32:
     """`value`, or what is so large or small that it does the same, in numbers that do not overflow."""
     return np.float32(min(max(value, 1 / _LARGE), _LARGE))
 
 
-def _draw(scores: Row, draw: Draw) -> int:
+def _draw(scores: Row, how: RowSampling) -> int:
     """Draw one token of softmax(`scores` / temperature) with the noise of the row's seed and index."""
-    sampling, uniform = draw.sampling, _uniform(draw.seed, draw.index)
-    weights = np.exp((scores - scores.max()) / _sane(sampling.temperature))
+    sampling, uniform = how.sampling, _uniform(how.seed, how.index)
+    weights = np.exp((scores - scores.max()) / _clamped(sampling.temperature))
     if not (sampling.top_k or sampling.top_p < 1 or sampling.min_p):
-        return _pass(weights, uniform)
-    kept = np.flatnonzero(weights >= _least(weights, sampling))
-    return int(kept[_pass(weights[kept], uniform)])
+        return _inverse_cdf(weights, uniform)
+    kept = np.flatnonzero(weights >= _threshold(weights, sampling))
+    return int(kept[_inverse_cdf(weights[kept], uniform)])
 
 
-def _least(weights: Row, sampling: Sampling) -> float:
+def _threshold(weights: Row, sampling: Sampling) -> float:
     """The least that top-k, top-p (nucleus, Holtzman et al. 2020) and min-p leave of `weights`, whose largest is 1."""
     likely = np.sort(weights[_likely(weights)])[::-1]
     total = weights.sum(dtype=np.float64)
@@ -223,7 +223,7 @@ def _likely(weights: Row) -> np.ndarray:
     return np.flatnonzero(weights >= np.partition(largest, quarter)[quarter])
 
 
-def _pass(weights: Row, uniform: float) -> int:
+def _inverse_cdf(weights: Row, uniform: float) -> int:
     """The index at which the running sum of `weights` passes `uniform` times their sum; one of weight 0 never does."""
     running = np.add.reduceat(weights, np.arange(0, len(weights), _CHUNK), dtype=np.float64).cumsum()
     target = uniform * running[-1]
@@ -240,12 +240,12 @@ def _uniform(seed: int, index: int) -> float:
     return (int.from_bytes(digest[:6], "big") + 0.5) / 2**48
 
 
-def _with_logprobs(scores: Row, token_id: int, count: int) -> Choice:
-    """The choice of `token_id`, and the `count` likeliest tokens, with natural logarithms of their probabilities."""
+def _with_logprobs(scores: Row, token_id: int, count: int) -> SampledToken:
+    """`token_id`, and the `count` likeliest tokens, with natural logarithms of their probabilities."""
     offset = scores.max() + np.log(np.exp(scores - scores.max()).sum(dtype=np.float64))
     ids = _likely(scores)
     if len(ids) < count:
         ids = np.arange(len(scores))
     top = ids[np.argsort(-scores[ids], kind="stable")[:count]]
     pairs = zip(top.tolist(), (scores[top] - offset).tolist(), strict=True)
-    return Choice(token_id, logprob=float(scores[token_id] - offset), top=tuple(pairs))
+    return SampledToken(token_id, logprob=float(scores[token_id] - offset), top=tuple(pairs))

@@ -44,12 +44,12 @@ def differs(outcome: str) -> bool:
 
 def _sequence(runner: ModelRunner, index: int, vocab_size: int, num_blocks: int) -> Sequence:
     """The canary, with every token moved by `index`, and its first token once more as an answer."""
-    ids = tuple((each + index) % vocab_size for each in runner.canary_ids)
+    ids = tuple((token_id + index) % vocab_size for token_id in runner.canary_ids)
     table = tuple(range(index * num_blocks, (index + 1) * num_blocks))
     return Sequence(f"check-{index}", ids, 1, output_ids=[ids[0]], block_table=table)
 
 
 def _logits(runner: ModelRunner, sequences: Iterable[Sequence], kind: str) -> Tensor:
     if kind == "tile":
-        return runner.forward(Plan(tiles=tuple(Work(each, 0, each.num_prompt, True) for each in sequences)))
-    return runner.forward(Plan(decodes=tuple(Work(each, each.num_prompt, 1, True) for each in sequences)))
+        return runner.forward(Plan(tiles=tuple(Work(one, 0, one.num_prompt, True) for one in sequences)))
+    return runner.forward(Plan(decodes=tuple(Work(one, one.num_prompt, 1, True) for one in sequences)))

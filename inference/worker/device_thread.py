@@ -42,7 +42,7 @@ class SteppedEngine(Protocol):
 
     def add(self, request: Request, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None: ...
 
-    def ring(self) -> None: ...
+    def interrupt(self) -> None: ...
 
     def stop(self, id: str) -> None: ...
 
@@ -97,10 +97,10 @@ class DeviceThread:
         self._thread.start()
 
     def add(self, request: Request, resume: Resume | None, queue_class: QueueClass, is_newcomer: bool = False) -> int:
-        """For a newcomer the step under way may be broken off."""
+        """For a newcomer the step under way may be interrupted."""
         number = self._send(lambda engine: engine.add(request, resume, queue_class))
         if is_newcomer and self._engine:
-            self._engine.ring()
+            self._engine.interrupt()
         return number
 
     def stop(self, id: str) -> int:

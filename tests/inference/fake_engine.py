@@ -22,7 +22,7 @@ class FakeEngine:
         self._running: dict[str, tuple[Generate | Probe, int]] = {}
         self._stopped: set[str] = set()
         self.aborted: list[str] = []
-        self.num_rings = 0
+        self.num_interrupts = 0
 
     @property
     def has_work(self) -> bool:
@@ -36,8 +36,8 @@ class FakeEngine:
         assert request.id not in self._running, f"request {request.id} is here already"
         self._running[request.id] = (request, len(resume.token_ids) if resume else 0)
 
-    def ring(self) -> None:
-        self.num_rings += 1
+    def interrupt(self) -> None:
+        self.num_interrupts += 1
 
     def stop(self, id: str) -> None:
         self._stopped.add(id)

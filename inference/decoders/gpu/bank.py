@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from inference.adapters.weights import AdapterWeights, TargetWeights
 from inference.decoders.gpu.kernels.slot_table import INDEX, Pair, SlotTable, bucket, empty_table, entry, quantize
-from inference.decoders.gpu.reach import Reach, reach_of
+from inference.decoders.gpu.target_modules import TargetModules, target_modules
 from inference.model.architecture import EMBEDDING
 
 _ALIGNMENT: Final = 256
@@ -39,7 +39,7 @@ class PackedWeights(AdapterWeights):
     """
 
     def __init__(self, weights: AdapterWeights, is_int8: bool = False, is_pinned: bool = False) -> None:
-        pairs = {target: _pair(target, each, is_int8) for target, each in weights.items()}
+        pairs = {target: _pair(target, pair, is_int8) for target, pair in weights.items()}
         parts = [part for pair in pairs.values() for part in _parts(pair) if part is not None]
         self.memory = torch.zeros(sum(_num_bytes(part) for part in parts), dtype=torch.uint8, pin_memory=is_pinned)
         self.places: dict[int, Place] = {}
@@ -100,7 +100,7 @@ class SlotBank:
         self.device, self.is_int8 = device, is_int8
         self.table: SlotTable = empty_table(num_slots, max_rank, device, is_int8)
         self._memory: dict[int, Tensor] = {}
-        self._reach: dict[int, Reach] = {}
+        self._targets: dict[int, TargetModules] = {}
         self._copies = torch.cuda.Stream(device) if device.type == "cuda" else None
         self._arrivals: dict[int, torch.cuda.Event] = {}
 
@@ -111,7 +111,7 @@ class SlotBank:
     def put(self, slot: int, weights: AdapterWeights) -> None:
         """Begin to copy `weights` into `slot`, which no pass reads any more."""
         packed = weights if isinstance(weights, PackedWeights) else self.prepare(weights)
-        self._reach[slot] = reach_of(packed)
+        self._targets[slot] = target_modules(packed)
         if self._copies is None:
             self._copy(slot, packed)
             return
@@ -123,7 +123,7 @@ class SlotBank:
     def clear(self, slot: int) -> None:
         """Give back the memory of `slot`, which no pass reads any more."""
         self._memory.pop(slot, None)
-        self._reach.pop(slot, None)
+        self._targets.pop(slot, None)
         self._arrivals.pop(slot, None)
 
     def is_ready(self, slot: int) -> bool:
@@ -135,9 +135,9 @@ class SlotBank:
         for slot in slots & self._arrivals.keys():
             torch.cuda.current_stream(self.device).wait_event(self._arrivals.pop(slot))
 
-    def reach(self, slots: Iterable[int]) -> Reach:
-        """How far the adapters in `slots` reach; those that are negative or empty count as nothing."""
-        return max((self._reach.get(slot, Reach.NOTHING) for slot in slots), default=Reach.NOTHING)
+    def targets(self, slots: Iterable[int]) -> TargetModules:
+        """What the adapters in `slots` change; those that are negative or empty count as nothing."""
+        return max((self._targets.get(slot, TargetModules.NONE) for slot in slots), default=TargetModules.NONE)
 
     def _copy(self, slot: int, packed: PackedWeights) -> None:
         memory = torch.empty_like(packed.memory, device=self.device)

@@ -27,9 +27,9 @@ from inference.decoders.gpu.kernels.paged_attention import attend
 from inference.decoders.gpu.kernels.rope import rope_and_store
 from inference.decoders.gpu.kernels.slot_table import groups
 from inference.decoders.gpu.kernels.swiglu import swiglu
-from inference.decoders.gpu.reach import Reach
 from inference.decoders.gpu.side_stream import overlap
 from inference.decoders.gpu.step import PANEL, Step, decode_shape, shape_of
+from inference.decoders.gpu.target_modules import TargetModules
 from inference.decoders.kv_tensors import KVCache
 from inference.model.architecture import Architecture
 from inference.model.linear import Linear
@@ -75,11 +75,11 @@ class TritonDecoder(Decoder):
         """As the contract has it. Tensors of `batch` may lie on the host, and had better."""
         slots = set(batch.adapter_slots.tolist())
         self.bank.wait(slots)
-        shape, reach = shape_of(batch, cache.block_size, self.is_deterministic), self.bank.reach(slots)
-        if shape.num_tiles and reach:
+        shape, targets = shape_of(batch, cache.block_size, self.is_deterministic), self.bank.targets(slots)
+        if shape.num_tiles and targets:
             # These take longer than kernels that find nothing to do, and have shapes enough without being told apart.
-            reach = Reach.EVERYTHING
-        shape = replace(shape, reach=reach)
+            targets = TargetModules.ALL
+        shape = replace(shape, targets=targets)
         if self.weights.device.type == "cuda":
             return self._captured(cache).run(shape, batch)
         return run_eagerly(self._sampled, shape, batch, cache)
@@ -90,8 +90,8 @@ class TritonDecoder(Decoder):
             counts = range(1, self.max_rows + 1)
             shapes = {decode_shape(rows, 1, cache.block_size, self.is_deterministic) for rows in counts}
             for shape in sorted(shapes, key=lambda shape: shape.decode_rows, reverse=True):
-                for reach in reversed(Reach):
-                    self._graphs.prepare(replace(shape, reach=reach))
+                for targets in reversed(TargetModules):
+                    self._graphs.prepare(replace(shape, targets=targets))
         assert self._graphs.cache is cache, "graphs write into the cache that they were captured with"
         return self._graphs
 
@@ -100,7 +100,7 @@ class TritonDecoder(Decoder):
         hidden, update = (rows.index_select(0, step.samples) for rows in self._layers(step, cache))
         normed = add_rms_norm(hidden, update, self.weights.norm, self.architecture.norm_eps)
         head = partial(self._base, self.weights.head, normed)
-        if not step.shape.reach.covers("head"):
+        if not step.shape.targets.includes("head"):
             return head().to(torch.float32)
         slots = step.slots.index_select(0, step.samples)
         return self._adapted(head, "head", 0, normed, slots, len(slots)).to(torch.float32)
@@ -108,7 +108,7 @@ class TritonDecoder(Decoder):
     def _layers(self, step: Step, cache: KVCache) -> tuple[Tensor, Tensor]:
         """What the layers make of the rows of `step`: the stream before the last sum, and what is to be added."""
         hidden = self.weights.embedding.index_select(0, step.token_ids)
-        if step.shape.reach.covers("embedding"):
+        if step.shape.targets.includes("embedding"):
             add_embedding(hidden, step.token_ids, step.slots, self.bank.table, self._groups["embedding"])
         update: Tensor | None = None
         for index, layer in enumerate(self.weights.layers):
@@ -131,7 +131,7 @@ class TritonDecoder(Decoder):
 
     def _product(self, name: str, linear: Linear, index: int, rows: Tensor, step: Step) -> Tensor:
         base = partial(self._base, linear, rows)
-        if not step.shape.reach.covers(name):
+        if not step.shape.targets.includes(name):
             return base()
         return self._adapted(base, name, index, rows, step.slots, step.shape.decode_rows)
 

@@ -1,7 +1,7 @@
 """Passes captured as CUDA graphs: hundreds of launches become one.
 
-A graph belongs to a shape of step, not to its content: rows of one adapter, of many that reach as far, and of the base
-among them replay the same graph. Graphs share their memory, so what one returns must be read before another runs.
+A graph belongs to a shape of step, not to its content: rows of one adapter, of many with the same targets, and of the
+base among them replay the same graph. Graphs share their memory, so what one returns must be read before another runs.
 
 Decode passes have few shapes and are captured before they run. Passes with tiles have more: one is computed kernel by
 kernel the first time, which also compiles the kernels, and captured when its shape comes back. Of these the

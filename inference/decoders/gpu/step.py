@@ -16,7 +16,7 @@ from torch import Tensor
 
 from inference.decoders.batch import Batch, Segment
 from inference.decoders.gpu.kernels.paged_attention import SPLIT, Segments
-from inference.decoders.gpu.reach import Reach
+from inference.decoders.gpu.target_modules import TargetModules
 from inference.tile import TILE
 
 PANEL: Final = 128
@@ -32,7 +32,7 @@ _TILES: Final = (1, 2, 4, 6, 8, 12, 16, 24, 32)
 class StepShape:
     """How many decode rows and tiles, padding included, and how many blocks and splits their tables have room for.
 
-    Logits are computed of `num_samples` rows. `reach` is how far the adapters of its rows may reach.
+    Logits are computed of `num_samples` rows. `targets` is what the adapters of its rows may change.
     """
 
     decode_rows: int
@@ -40,7 +40,7 @@ class StepShape:
     num_samples: int
     width: int
     splits: int
-    reach: Reach = Reach.EVERYTHING
+    targets: TargetModules = TargetModules.ALL
 
     @property
     def num_rows(self) -> int:

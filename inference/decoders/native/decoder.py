@@ -16,8 +16,8 @@ from torch import Tensor
 
 from inference.adapters.packed_lora import BLOCK
 from inference.decoders.batch import Batch
-from inference.decoders.bell import BrokenOff
 from inference.decoders.contract import Decoder
+from inference.decoders.interrupt import Interrupted
 from inference.decoders.kv_tensors import KVCache
 from inference.decoders.native.bank import NativeBank
 from inference.decoders.native.library import (
@@ -121,11 +121,11 @@ class NativeDecoder(Decoder):
             keys=ctypes.addressof(keys),
             values=ctypes.addressof(values),
             logits=self._logits.data_ptr(),
-            rings=self.bell.address if self.bell.is_open else None,
-            heard=self.bell.heard,
+            interrupts=self.interrupt.address if self.interrupt.is_allowed else None,
+            acknowledged=self.interrupt.acknowledged,
         )
         if not self._library.native_forward(self._handle, ctypes.byref(run)):
-            raise BrokenOff
+            raise Interrupted
         return self._logits[:num_samples, : self.architecture.vocab_size]
 
     def argmax(self, logits: Tensor) -> tuple[list[int], list[bool]]:

@@ -53,8 +53,8 @@ class PassView(Structure):
     _fields_ = [
         *_all(c_int64, "rows num_samples"),
         *_all(c_void_p, "token_ids positions cache_slots adapters table_starts tables sample_rows adapter_views"),
-        *_all(c_void_p, "keys values logits rings"),
-        ("heard", c_int64),
+        *_all(c_void_p, "keys values logits interrupts"),
+        ("acknowledged", c_int64),
     ]
 
 

@@ -12,7 +12,7 @@ from inference.decoders.kv_tensors import KVCache
 from inference.decoders.torch.lora import LoraBank
 from inference.engine.engine import Engine
 from inference.engine.model_runner import ModelRunner, OutOfMemory
-from inference.engine.sampler import Draw
+from inference.engine.sampler import RowSampling
 from inference.scheduling.plan import Plan, Work
 from inference.scheduling.sequence import Sequence
 from inference.wire.protocol import Sampling
@@ -73,20 +73,20 @@ def test_a_probe_brings_the_base_along_in_blocks_of_its_own(engine: Engine, runn
     assert min(base.block_table) >= engine.scheduler.pool.num_blocks
     assert heard(runner).adapter_slots.tolist() == [1] * probe.num_prompt + [-1] * probe.num_prompt
     assert outcome.logit_deltas == {"p": 0.0}
-    assert not outcome.choices
+    assert not outcome.tokens
 
 
 def test_a_pass_that_does_not_fit_is_told_apart_from_a_defect(engine: Engine) -> None:
     runner, sequence = engine.machine.runner, Sequence("a", (10, 11), 9, block_table=(5,))
     plan = Plan(tiles=(Work(sequence, 0, 2, True),))
-    draws = {"a": [Draw(sampling=Sampling(), seed=0, prompt_ids=(10, 11), output_ids=())]}
+    samplings = {"a": [RowSampling(sampling=Sampling(), seed=0, prompt_ids=(10, 11), output_ids=())]}
     decoder = runner.decoder
     assert isinstance(decoder, ReadingDecoder)
     for failure in (MemoryError(), torch.OutOfMemoryError(), RuntimeError("can't allocate memory")):
         decoder.failure = failure
         with pytest.raises(OutOfMemory):
-            runner.run(plan, draws)
+            runner.run(plan, samplings)
     decoder.failure = RuntimeError("a defect")
     with pytest.raises(RuntimeError, match="a defect"):
-        runner.run(plan, draws)
-    assert set(runner.run(plan, draws).choices) == {"a"}
+        runner.run(plan, samplings)
+    assert set(runner.run(plan, samplings).tokens) == {"a"}

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from inference.engine.sampler import Choice, Draw, accept, derived_seed, refusal, sample
+from inference.engine.sampler import RowSampling, SampledToken, accept, derived_seed, refusal, sample
 from inference.wire.protocol import Sampling
 
 VOCAB = 50
@@ -18,20 +18,20 @@ def logits() -> torch.Tensor:
     return torch.randn(6, VOCAB, generator=torch.Generator().manual_seed(7)) * 2
 
 
-def draw(prompt: tuple[int, ...] = (1,), output: tuple[int, ...] = (), seed: int = 3, **changes: object) -> Draw:
+def ask(prompt: tuple[int, ...] = (1,), output: tuple[int, ...] = (), seed: int = 3, **changes: object) -> RowSampling:
     barred = changes.pop("barred", ())
-    return Draw(replace(Sampling(), **changes), seed, prompt, output, barred)  # type: ignore[arg-type]
+    return RowSampling(replace(Sampling(), **changes), seed, prompt, output, barred)  # type: ignore[arg-type]
 
 
 def test_temperature_zero_takes_the_largest_logit(logits: torch.Tensor) -> None:
-    tokens = [choice.token_id for choice in sample(logits, (draw(),) * 6)]
+    tokens = [token.token_id for token in sample(logits, (ask(),) * 6)]
     assert tokens == logits.argmax(-1).tolist()
 
 
 def test_a_draw_is_the_same_alone_and_in_any_batch(logits: torch.Tensor) -> None:
-    settings = draw(temperature=1.3, top_k=20, top_p=0.9, min_p=0.01, repetition_penalty=1.2, logprobs=3)
+    settings = ask(temperature=1.3, top_k=20, top_p=0.9, min_p=0.01, repetition_penalty=1.2, logprobs=3)
     alone = sample(logits[2:3], (settings,))[0]
-    others = (draw(), draw(temperature=0.7, seed=8), settings, draw(temperature=2.0), draw(), draw(top_k=1))
+    others = (ask(), ask(temperature=0.7, seed=8), settings, ask(temperature=2.0), ask(), ask(top_k=1))
     assert sample(logits, others)[2] == alone
 
 
@@ -46,8 +46,8 @@ def test_every_row_is_chosen_as_if_it_were_alone() -> None:
         {"logprobs": 20},
         {"barred": (3,)},
     ]
-    draws = [draw(prompt=(n, 5), output=(n,) * n, seed=n, **kinds[n % len(kinds)]) for n in range(40)]
-    assert sample(logits, draws) == [sample(logits[n : n + 1], draws[n : n + 1])[0] for n in range(40)]
+    asked = [ask(prompt=(n, 5), output=(n,) * n, seed=n, **kinds[n % len(kinds)]) for n in range(40)]
+    assert sample(logits, asked) == [sample(logits[n : n + 1], asked[n : n + 1])[0] for n in range(40)]
 
 
 @pytest.mark.parametrize("spread", [0.01, 1, 3, 12])
@@ -60,14 +60,14 @@ def test_in_a_large_vocabulary_a_restriction_leaves_the_likely_tokens(spread: fl
         "top_k": int(changes.get("top_k", 0)),
         "min_p": int((ordered >= changes.get("min_p", 0) * ordered[0]).sum()),
     }[next(iter(changes))]
-    seen = {sample(row, [draw(temperature=1.0, seed=n, **changes)])[0].token_id for n in range(400)}
+    seen = {sample(row, [ask(temperature=1.0, seed=n, **changes)])[0].token_id for n in range(400)}
     assert seen <= set(ids[: count + 1].tolist())
     assert seen >= set(ids[:count][ordered[:count] > 0.04].tolist())
 
 
 @pytest.mark.parametrize("temperature", [1e-45, 1e-9, 1e9, 1e300])
 def test_an_absurd_temperature_still_gives_a_token(logits: torch.Tensor, temperature: float) -> None:
-    tokens = [sample(logits[:1], [draw(temperature=temperature, seed=n)])[0].token_id for n in range(20)]
+    tokens = [sample(logits[:1], [ask(temperature=temperature, seed=n)])[0].token_id for n in range(20)]
     assert (len(set(tokens)) == 1) == (temperature < 1)
     assert temperature > 1 or tokens[0] == int(logits[0].argmax())
 
@@ -78,7 +78,7 @@ def test_an_absurd_temperature_still_gives_a_token(logits: torch.Tensor, tempera
 def test_an_absurd_penalty_still_gives_a_token(logits: torch.Tensor, name: str, value: float, sign: int) -> None:
     changes = {name: value if name == "repetition_penalty" else sign * value}
     for temperature in (0.0, 1.0):
-        settings = draw(temperature=temperature, prompt=(1, 2), output=(3, 3, 4), **changes)
+        settings = ask(temperature=temperature, prompt=(1, 2), output=(3, 3, 4), **changes)
         assert 0 <= sample(logits[:1], [settings])[0].token_id < VOCAB
 
 
@@ -87,26 +87,26 @@ def test_a_drafted_token_counts_as_said() -> None:
     row[0, 9] = 2.0
     settings = {"temperature": 1.0, "presence_penalty": 1.0, "repetition_penalty": 1.5}
     for n in range(5):
-        said = draw(output=(1, 2, 9), seed=n, **settings)
+        said = ask(output=(1, 2, 9), seed=n, **settings)
         assert sample(row, [replace(said, output_ids=(1,), draft=(2, 9))]) == sample(row, [said])
 
 
 @pytest.mark.parametrize(
-    ("chosen", "draft", "accepted"),
+    ("sampled", "draft", "accepted"),
     [([5], [], 1), ([5, 6, 7], [5, 6], 3), ([5, 6, 7], [5, 9], 2), ([5, 6, 7], [4, 6], 1), ([None, 6], [5], 1)],
 )
-def test_choices_count_as_long_as_they_stand_on_what_was_chosen(
-    chosen: list[int | None], draft: list[int], accepted: int
+def test_tokens_count_as_long_as_they_stand_on_what_was_sampled(
+    sampled: list[int | None], draft: list[int], accepted: int
 ) -> None:
-    choices = [Choice(5 if each is None else each, each is not None) for each in chosen]
-    assert accept(choices, draft) == tuple(choices[:accepted])
+    tokens = [SampledToken(5 if id is None else id, id is not None) for id in sampled]
+    assert accept(tokens, draft) == tuple(tokens[:accepted])
 
 
 def test_the_seed_and_the_index_decide_the_draw(logits: torch.Tensor) -> None:
     row = torch.zeros(1, 4000)
-    first = [sample(row, (draw(output=(0,) * n, temperature=1.0, seed=5),))[0].token_id for n in range(6)]
-    again = [sample(row, (draw(output=(0,) * n, temperature=1.0, seed=5),))[0].token_id for n in range(6)]
-    other = [sample(row, (draw(output=(0,) * n, temperature=1.0, seed=6),))[0].token_id for n in range(6)]
+    first = [sample(row, (ask(output=(0,) * n, temperature=1.0, seed=5),))[0].token_id for n in range(6)]
+    again = [sample(row, (ask(output=(0,) * n, temperature=1.0, seed=5),))[0].token_id for n in range(6)]
+    other = [sample(row, (ask(output=(0,) * n, temperature=1.0, seed=6),))[0].token_id for n in range(6)]
     assert first == again
     assert first != other
     assert len(set(first)) > 1
@@ -114,7 +114,7 @@ def test_the_seed_and_the_index_decide_the_draw(logits: torch.Tensor) -> None:
 
 def test_draws_follow_the_probabilities() -> None:
     row = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
-    counts = Counter(sample(row, (draw(temperature=1.0, seed=n),))[0].token_id for n in range(4000))
+    counts = Counter(sample(row, (ask(temperature=1.0, seed=n),))[0].token_id for n in range(4000))
     for token, probability in enumerate((0.5, 0.3, 0.15, 0.05)):
         assert abs(counts[token] / 4000 - probability) < 0.03
 
@@ -132,44 +132,44 @@ def test_draws_follow_the_probabilities() -> None:
 )
 def test_a_restriction_leaves_the_likely_tokens(changes: dict[str, float], allowed: set[int]) -> None:
     row = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]]))
-    seen = {sample(row, (draw(temperature=1.0, seed=n, **changes),))[0].token_id for n in range(300)}
+    seen = {sample(row, (ask(temperature=1.0, seed=n, **changes),))[0].token_id for n in range(300)}
     assert seen == allowed
 
 
 def test_the_repetition_penalty_counts_prompt_and_answer() -> None:
     row = torch.tensor([[3.0, 2.9, 2.8, -1.0]])
-    assert sample(row, (draw(prompt=(0,), output=(1,), repetition_penalty=1.5),))[0].token_id == 2
+    assert sample(row, (ask(prompt=(0,), output=(1,), repetition_penalty=1.5),))[0].token_id == 2
 
 
 def test_presence_and_frequency_count_the_answer_alone() -> None:
     row = torch.tensor([[3.0, 2.9, 2.0]])
-    assert sample(row, (draw(prompt=(0, 0), presence_penalty=1.5),))[0].token_id == 0
-    assert sample(row, (draw(output=(0,), presence_penalty=1.5),))[0].token_id == 1
-    assert sample(row, (draw(output=(0, 0, 1), frequency_penalty=0.5),))[0].token_id == 1
-    assert sample(row, (draw(output=(0, 0, 1), frequency_penalty=1.0),))[0].token_id == 2
+    assert sample(row, (ask(prompt=(0, 0), presence_penalty=1.5),))[0].token_id == 0
+    assert sample(row, (ask(output=(0,), presence_penalty=1.5),))[0].token_id == 1
+    assert sample(row, (ask(output=(0, 0, 1), frequency_penalty=0.5),))[0].token_id == 1
+    assert sample(row, (ask(output=(0, 0, 1), frequency_penalty=1.0),))[0].token_id == 2
 
 
 def test_a_barred_token_is_never_chosen() -> None:
     row = torch.tensor([[9.0, 0.0, 0.0]])
-    seen = {sample(row, (draw(temperature=1.0, seed=n, barred=(0,)),))[0].token_id for n in range(50)}
+    seen = {sample(row, (ask(temperature=1.0, seed=n, barred=(0,)),))[0].token_id for n in range(50)}
     assert seen == {1, 2}
-    assert sample(row, (draw(barred=(0,)),))[0].token_id == 1
+    assert sample(row, (ask(barred=(0,)),))[0].token_id == 1
 
 
 def test_logprobs_describe_the_untouched_logits(logits: torch.Tensor) -> None:
-    settings = draw(temperature=1.0, top_k=1, repetition_penalty=3.0, prompt=tuple(range(VOCAB)), logprobs=4)
-    choice = sample(logits[:1], (settings,))[0]
+    settings = ask(temperature=1.0, top_k=1, repetition_penalty=3.0, prompt=tuple(range(VOCAB)), logprobs=4)
+    token = sample(logits[:1], (settings,))[0]
     expected = logits[0].log_softmax(-1)
-    assert choice.logprob == pytest.approx(expected[choice.token_id].item())
-    assert [token for token, _ in choice.top] == expected.topk(4).indices.tolist()
-    assert sample(logits[:1], (draw(logprobs=0),))[0].top == ()
+    assert token.logprob == pytest.approx(expected[token.token_id].item())
+    assert [token_id for token_id, _ in token.top] == expected.topk(4).indices.tolist()
+    assert sample(logits[:1], (ask(logprobs=0),))[0].top == ()
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_logits_that_are_not_finite_are_reported_for_their_row_alone(logits: torch.Tensor, bad: float) -> None:
     logits[1, 4] = bad
-    choices = sample(logits, (draw(),) * 6)
-    assert [choice.is_finite for choice in choices] == [True, False, True, True, True, True]
+    tokens = sample(logits, (ask(),) * 6)
+    assert [token.is_finite for token in tokens] == [True, False, True, True, True, True]
 
 
 @pytest.mark.parametrize(

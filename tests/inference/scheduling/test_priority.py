@@ -115,7 +115,7 @@ def test_however_many_wait_of_one_tenant_the_others_first_request_is_next(num_be
     assert len(admitted) <= 2
 
 
-def test_a_newcomer_starts_though_the_pass_before_was_broken_off():
+def test_a_newcomer_starts_though_the_pass_before_was_interrupted():
     house = House(max_rows=4)
     for _ in range(10):
         house.add("flood", limit=50)

@@ -175,10 +175,10 @@ def test_a_row_behind_a_draft_is_chosen_as_if_the_draft_had_been_said(make: Make
     engine.add(ask("a", min_tokens=5, seed=3))
     while len(engine._answers["a"].sequence.output_ids) < 3:
         engine.step()
-    draws = engine._answers["a"].draws((7, 8, 9))
-    assert [draw.index for draw in draws] == [3, 4, 5, 6]
-    assert [draw.draft for draw in draws] == [(), (7,), (7, 8), (7, 8, 9)]
-    assert [draw.barred for draw in draws] == [(EOS,), (EOS,), (), ()]
+    samplings = engine._answers["a"].samplings((7, 8, 9))
+    assert [row.index for row in samplings] == [3, 4, 5, 6]
+    assert [row.draft for row in samplings] == [(), (7,), (7, 8), (7, 8, 9)]
+    assert [row.barred for row in samplings] == [(EOS,), (EOS,), (), ()]
     drain(engine)
 
 

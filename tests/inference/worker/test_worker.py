@@ -424,7 +424,7 @@ def test_first_words_and_the_end_are_urgent_and_what_lies_between_is_not():
     assert urgent == [False, True, False, True]
 
 
-async def test_a_tenant_s_first_chat_rings_and_its_next_does_not(wire):
+async def test_a_tenant_s_first_chat_interrupts_and_its_next_does_not(wire):
     engine = FakeEngine(step_seconds=0.01)
     for id, tenant, queue_class in (("a", "ann", "chat"), ("b", "ann", "chat"), ("c", "ben", "evaluation")):
         request = Generate(id, prompt="hi", sampling=Sampling(max_tokens=20), tenant=tenant)
@@ -432,4 +432,4 @@ async def test_a_tenant_s_first_chat_rings_and_its_next_does_not(wire):
     async with serving(wire, lambda: engine):
         for id in ("a", "b", "c"):
             await answer(wire, id)
-    assert engine.num_rings == 1
+    assert engine.num_interrupts == 1

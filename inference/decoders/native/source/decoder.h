@@ -28,7 +28,7 @@ class Decoder {
 
     Unit unit() const { return unit_; }
 
-    // False when it was broken off: then nothing of it counts.
+    // False when it was interrupted: then nothing of it counts.
     bool forward(const PassView& pass) {
         pool_.wake();
         prepare(pass);
@@ -119,16 +119,17 @@ class Decoder {
         panels_.push_back(panel);
     }
 
-    // Whether to break off before `layer`: late in a pass it is not worth it.
-    bool is_rung(const PassView& pass, int64_t layer) const {
-        return pass.rings && layer <= model_.num_layers * 3 / 4 && __atomic_load_n(pass.rings, __ATOMIC_RELAXED) > pass.heard;
+    // Whether to give up before `layer`: late in a pass it is not worth it.
+    bool is_interrupted(const PassView& pass, int64_t layer) const {
+        return pass.interrupts && layer <= model_.num_layers * 3 / 4 &&
+               __atomic_load_n(pass.interrupts, __ATOMIC_RELAXED) > pass.acknowledged;
     }
 
     bool run_panel(const PassView& pass) {
         Parallel run{pool_};
         embed(pass, panels_[0], run);
         for (int64_t layer = 0; layer < model_.num_layers; layer++) {
-            if (is_rung(pass, layer)) return false;
+            if (is_interrupted(pass, layer)) return false;
             begin_layer(pass, layer, panels_[0], run);
             attend(pass, layer);
             end_layer(pass, layer, panels_[0], run);
@@ -139,7 +140,7 @@ class Decoder {
     // Attention is a job of all: it looks at keys of other panels, and later rows have more of it to do.
     bool run_panels(const PassView& pass) {
         for (int64_t layer = -1; layer < model_.num_layers; layer++) {
-            if (is_rung(pass, layer)) return false;
+            if (is_interrupted(pass, layer)) return false;
             if (layer >= 0) attend(pass, layer);
             pool_.run(panels_.size(), [&](int64_t index) {
                 const Panel& panel = panels_[index];

@@ -63,8 +63,8 @@ struct PassView {
     bf16* const* keys;    // per layer [block][kv head][head_dim / 2][block_size][2]
     bf16* const* values;  // per layer [block][kv head][block_size / 2][head_dim][2]
     float* logits;        // [num_samples, vocab]
-    const int64_t* rings;  // rung more often than `heard` it breaks the pass off; null: nothing does
-    int64_t heard;
+    const int64_t* interrupts;  // above `acknowledged` they end the pass; null: nothing does
+    int64_t acknowledged;
 };
 
 }  // namespace native

@@ -14,7 +14,7 @@ from inference.adapters.store import AdapterCache
 from inference.adapters.weights import AdapterWeights, TargetWeights
 from inference.decoders.gpu.bank import PackedWeights, SlotBank
 from inference.decoders.gpu.kernels.slot_table import BUCKETS, INDEX, RANK_BIT, entry
-from inference.decoders.gpu.reach import Reach
+from inference.decoders.gpu.target_modules import TargetModules
 from inference.model.architecture import EMBEDDING
 
 CPU = torch.device("cpu")
@@ -70,15 +70,15 @@ def test_what_the_cache_keeps_is_packed_already() -> None:
 def test_a_slot_that_changes_hands_forgets_its_last_adapter() -> None:
     bank = SlotBank(1, 16, CPU)
     slots = LoraSlots(1, lambda digest: HostAdapter(digest, weights(len(digest), digest), 4, 1), bank)
-    ranks, reaches = [], []
+    ranks, targets = [], []
     for digest in ("q_proj", "down_proj"):
         assert slots.acquire(digest) == 0
         slots.release(digest)
         for table in (bank.table.a, bank.table.b):
             ranks.append((table[0, [INDEX["q_proj"], INDEX["down_proj"]]] >> RANK_BIT).tolist())
-        reaches.append(bank.reach([0]))
+        targets.append(bank.targets([0]))
     assert ranks == [[8 // BUCKETS[0], 0]] * 2 + [[0, 16 // BUCKETS[0]]] * 2
-    assert reaches == [Reach.QKV, Reach.EVERYTHING]
+    assert targets == [TargetModules.QKV, TargetModules.ALL]
 
 
 def test_an_entry_holds_the_longest_address_and_the_highest_rank() -> None:

@@ -8,7 +8,7 @@ import torch
 pytest.importorskip("triton", reason="the kernels need the package triton")
 
 from inference.decoders.gpu import decoder, step
-from inference.decoders.gpu.reach import Reach
+from inference.decoders.gpu.target_modules import TargetModules
 from inference.model.linear import PlainLinear
 from inference.tile import TILE
 from tests.inference.decoders.gpu.worlds import (
@@ -58,7 +58,7 @@ def test_leaving_out_the_kernels_of_what_nobody_changes_changes_no_bit(
     passes.run(*(Chunk(each, tokens(9, 1)) for each in sequences))
     batch, _ = passes.batch(*(Chunk(each, tokens(1, 2), False) for each in sequences))
     least = passes.decoder.forward(batch, passes.cache).clone()
-    monkeypatch.setattr(passes.decoder.bank, "reach", lambda slots: Reach.EVERYTHING)
+    monkeypatch.setattr(passes.decoder.bank, "targets", lambda slots: TargetModules.ALL)
     assert torch.equal(least, passes.decoder.forward(batch, passes.cache))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from inference.adapters.slots import LoraSlots
 from inference.adapters.store import AdapterStore
-from inference.decoders.bell import BrokenOff
+from inference.decoders.interrupt import Interrupted
 from inference.decoders.kv_tensors import KVCache
 from inference.decoders.native.bank import NativeBank
 from inference.decoders.native.build import library_path, missing_feature
@@ -240,16 +240,16 @@ def test_a_row_with_a_number_that_is_none_is_told(tmp_path: Path, wrong: float) 
 
 
 @pytest.mark.parametrize("count", [20, 120])
-def test_a_pass_that_is_broken_off_can_be_computed_again(tmp_path: Path, count: int) -> None:
+def test_a_pass_that_is_interrupted_can_be_computed_again(tmp_path: Path, count: int) -> None:
     passes = make_twins(tmp_path).passes("native")
-    bell, decoder = passes.decoder.bell, passes.decoder
+    interrupt, decoder = passes.decoder.interrupt, passes.decoder
     batch, _ = passes.batch(Chunk(passes.sequence(), tokens(count)))
     before = decoder.forward(batch, passes.cache).clone()
-    bell.begin(may_break_off=True)
-    bell.ring()
-    with pytest.raises(BrokenOff):
+    interrupt.begin(is_allowed=True)
+    interrupt.request()
+    with pytest.raises(Interrupted):
         decoder.forward(batch, passes.cache)
-    bell.hear()
+    interrupt.acknowledge()
     assert torch.equal(decoder.forward(batch, passes.cache), before)
 
 

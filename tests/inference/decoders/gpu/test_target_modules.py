@@ -9,7 +9,7 @@ pytest.importorskip("triton", reason="the kernels need the package triton")
 
 from inference.adapters.weights import AdapterWeights, TargetWeights
 from inference.decoders.gpu.bank import SlotBank
-from inference.decoders.gpu.reach import Reach, reach_of
+from inference.decoders.gpu.target_modules import TargetModules, target_modules
 from inference.model.architecture import EMBEDDING, HEAD, TARGETS
 
 
@@ -19,26 +19,26 @@ def adapter(*targets: str) -> AdapterWeights:
 
 
 def test_the_least_that_has_all_targets() -> None:
-    assert reach_of([]) is Reach.NOTHING
-    assert reach_of(["v_proj"]) is reach_of(TARGETS[:3]) is Reach.QKV
+    assert target_modules([]) is TargetModules.NONE
+    assert target_modules(["v_proj"]) is target_modules(TARGETS[:3]) is TargetModules.QKV
     for other in (*TARGETS[3:], EMBEDDING, HEAD):
-        assert reach_of(["q_proj", other]) is Reach.EVERYTHING
+        assert target_modules(["q_proj", other]) is TargetModules.ALL
 
 
 def test_what_is_left_out_is_what_nobody_changes() -> None:
     products = ("embedding", "qkv", "o", "gate_up", "down", "head")
-    assert [Reach.NOTHING.covers(product) for product in products] == [False] * 6
-    assert [product for product in products if Reach.QKV.covers(product)] == ["qkv"]
-    assert all(Reach.EVERYTHING.covers(product) for product in products)
+    assert [TargetModules.NONE.includes(product) for product in products] == [False] * 6
+    assert [product for product in products if TargetModules.QKV.includes(product)] == ["qkv"]
+    assert all(TargetModules.ALL.includes(product) for product in products)
 
 
-def test_the_adapters_of_a_pass_reach_as_far_as_the_furthest_and_a_slot_forgets() -> None:
+def test_the_adapters_of_a_pass_change_what_any_of_them_changes_and_a_slot_forgets() -> None:
     bank = SlotBank(3, 16, torch.device("cpu"))
     bank.put(0, adapter("q_proj", "v_proj"))
     bank.put(1, adapter("down_proj"))
-    assert bank.reach([-1, 2]) is bank.reach([]) is Reach.NOTHING
-    assert bank.reach([-1, 0]) is Reach.QKV
-    assert bank.reach([0, 1]) is Reach.EVERYTHING
+    assert bank.targets([-1, 2]) is bank.targets([]) is TargetModules.NONE
+    assert bank.targets([-1, 0]) is TargetModules.QKV
+    assert bank.targets([0, 1]) is TargetModules.ALL
     bank.clear(1)
     bank.put(1, adapter("k_proj"))
-    assert bank.reach([0, 1]) is Reach.QKV
+    assert bank.targets([0, 1]) is TargetModules.QKV

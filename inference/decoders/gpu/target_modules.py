@@ -1,4 +1,4 @@
-"""How far into the model the adapters of a pass reach.
+"""Which linears of the model the adapters of a pass change.
 
 A pass leaves out the kernels of adapters where none of them has anything to add, as those that find nothing to do take
 their time too.
@@ -15,22 +15,22 @@ from inference.decoders.gpu.kernels.slot_table import MEMBERS
 _QKV: Final = frozenset(MEMBERS["qkv"])
 
 
-class Reach(IntEnum):
-    """What is changed. Of several the largest reaches as far as all; each makes graphs of its own."""
+class TargetModules(IntEnum):
+    """What is changed. Of several the largest includes all; each makes graphs of its own."""
 
-    NOTHING = 0
+    NONE = 0
     QKV = 1
     """Queries, keys and values, as by the adapters of the paper, which have q_proj and v_proj."""
-    EVERYTHING = 2
+    ALL = 2
 
-    def covers(self, product: str) -> bool:
+    def includes(self, product: str) -> bool:
         """Whether rows of `product`, a name of `kernels.slot_table.groups`, may be changed."""
-        return self is Reach.EVERYTHING or (self is Reach.QKV and product == "qkv")
+        return self is TargetModules.ALL or (self is TargetModules.QKV and product == "qkv")
 
 
-def reach_of(targets: Iterable[str]) -> Reach:
-    """The least that has all `targets`."""
+def target_modules(targets: Iterable[str]) -> TargetModules:
+    """The least that includes all `targets`."""
     names = set(targets)
     if not names:
-        return Reach.NOTHING
-    return Reach.QKV if names <= _QKV else Reach.EVERYTHING
+        return TargetModules.NONE
+    return TargetModules.QKV if names <= _QKV else TargetModules.ALL
