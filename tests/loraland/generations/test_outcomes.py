@@ -8,8 +8,7 @@ from uuid import uuid4
 import pytest
 
 from inference.wire.protocol import Failed
-from loraland.generations import outcomes
-from loraland.generations.models import Generation
+from loraland.generations.models import Generation, GenerationQuerySet
 from loraland.generations.outcomes import Outcomes
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -28,10 +27,10 @@ async def test_only_a_row_with_an_outcome_has_ended():
 
 
 async def test_the_database_is_asked_once_for_all_who_wait(monkeypatch):
-    waiting, ended, asked = uuid4(), uuid4(), []
-    monkeypatch.setattr(outcomes, "_unfinished", lambda: asked.append(1) or frozenset({waiting}))
+    waiting, asked, unfinished = await row(), [], GenerationQuerySet.unfinished
+    monkeypatch.setattr(GenerationQuerySet, "unfinished", lambda rows: asked.append(1) or unfinished(rows))
     told = Outcomes()
-    answers = await asyncio.gather(*(told.has_ended(id, 60) for id in [waiting, ended] * 50))
+    answers = await asyncio.gather(*(told.has_ended(id, 60) for id in [waiting.id, uuid4()] * 50))
     assert answers == [False, True] * 50
     assert len(asked) == 1
 
