@@ -21,8 +21,7 @@ from uuid import uuid4
 
 from django.conf import settings
 
-from inference.adapters import config_file as adapter_json
-from inference.adapters import examination
+from inference.adapters import config_file, examination
 from inference.adapters.config import check_config
 from inference.adapters.identity import HeaderError, adapter_digest
 from inference.reading import reading
@@ -113,11 +112,11 @@ def keep(token: str, digest: str) -> bool:
 def digest_in(directory: Path) -> str:
     """The digest of the adapter in `directory`; empty when it is too damaged to have one. Raises OSError."""
     try:
-        with reading(WEIGHTS, HeaderError, adapter_json.ConfigRefused):
-            config = adapter_json.read_config(directory / CONFIG)
+        with reading(WEIGHTS, HeaderError, config_file.ConfigRefused):
+            config = config_file.read_config(directory / CONFIG)
             reasons = check_config(config, settings.MAX_RANK)[1]
             return "" if reasons else adapter_digest(config, directory / WEIGHTS)
-    except (adapter_json.ConfigRefused, HeaderError):
+    except (config_file.ConfigRefused, HeaderError):
         return ""
 
 
@@ -180,7 +179,7 @@ def _prepare(token: str, target: Path) -> Path:
     shutil.rmtree(incoming, ignore_errors=True)
     try:
         incoming.mkdir(mode=0o755, parents=True)
-        raw = adapter_json.config_bytes(adapter_json.read_config(quarantined(token) / CONFIG))
+        raw = config_file.config_bytes(config_file.read_config(quarantined(token) / CONFIG))
         _write(incoming / CONFIG, [raw], len(raw))
         (incoming / CONFIG).chmod(0o644)
         _link(quarantined(token) / WEIGHTS, incoming / WEIGHTS)

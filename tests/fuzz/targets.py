@@ -18,7 +18,7 @@ from typing import Any, Final
 from django.test import override_settings
 from pydantic import ValidationError
 
-from inference.adapters import config_file as adapter_json
+from inference.adapters import config_file
 from inference.adapters.storable import is_storable
 from inference.wire.codec import ProtocolError
 from inference.wire.protocol import Generate, decode, encode
@@ -59,8 +59,8 @@ def safetensors(data: bytes) -> None:
 def adapter_config(data: bytes) -> None:
     """The config of an upload, whose weights are sound."""
     if not _examine(data, WEIGHTS):
-        config = adapter_json.parse_config(data)
-        assert adapter_json.parse_config(adapter_json.config_bytes(config)) == config
+        config = config_file.parse_config(data)
+        assert config_file.parse_config(config_file.config_bytes(config)) == config
 
 
 def archive(data: bytes) -> None:

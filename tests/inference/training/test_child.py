@@ -18,7 +18,7 @@ from types import SimpleNamespace
 import pytest
 from redis import Redis
 
-from inference.server import queue as queue
+from inference.server import queue
 from inference.server.protocol import (
     Train,
     Trained,

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from django.conf import settings as site_settings
 
-from inference.adapters import config_file as adapter_json
+from inference.adapters import config_file
 from inference.tasks.card import Card
 from loraland.catalogue import store
 from loraland.catalogue.models import AdapterVersion
@@ -41,7 +41,7 @@ def test_a_config_is_kept_as_it_was_read_in_whatever_unicode_it_came(
     version = examined(write_adapter(tmp_path, config=encoded(encoding)))
     assert version.reasons == []
     raw = (store.kept(version.digest) / store.CONFIG).read_bytes()
-    assert json.loads(raw.decode("ascii")) == lora_config() == adapter_json.parse_config(raw)
+    assert json.loads(raw.decode("ascii")) == lora_config() == config_file.parse_config(raw)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-8-sig"])
