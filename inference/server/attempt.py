@@ -36,7 +36,7 @@ MAX_ATTEMPTS: Final = 3
 RENEW_SECONDS: Final = 1.0
 LISTEN_SECONDS: Final = 0.25
 RETRY_SECONDS: Final = 0.5
-WEIGH_SECONDS: Final = 5.0
+SHARE_SECONDS: Final = 5.0
 GRACE_SECONDS: Final = 7.0
 """How long a child may take to its checkpoint when it is to end: less than a supervisor waits for its services."""
 QUIETLY: Final = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "TQDM_DISABLE": "1"}
@@ -51,7 +51,7 @@ class ClaimLost(Exception):
 
 
 class Child:
-    """A process that trains, in a session of its own, and the events that it tells."""
+    """A process that trains, in a session of its own, and the events that it writes."""
 
     def __init__(self, command: Sequence[str], train: Train, share: Share = "spare") -> None:
         self._process = subprocess.Popen(
@@ -63,10 +63,10 @@ class Child:
             text=True,
         )
         self._events: queue.Queue[TrainingEvent | None] = queue.Queue()
-        self._say(encode(train) + "\n")
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._send(encode(train) + "\n")
+        threading.Thread(target=self._read, daemon=True).start()
 
-    def hear(self, seconds: float) -> TrainingEvent | None:
+    def next_event(self, seconds: float) -> TrainingEvent | None:
         """The next event, None when there will be none. Raises `queue.Empty` after so many silent `seconds`."""
         return self._events.get(timeout=seconds)
 
@@ -91,14 +91,14 @@ class Child:
         self.kill()
         return self._process.wait()
 
-    def _say(self, line: str) -> None:
+    def _send(self, line: str) -> None:
         assert self._process.stdin
         # One that has ended already will be found out by its silence.
         with suppress(BrokenPipeError):
             self._process.stdin.write(line)
             self._process.stdin.flush()
 
-    def _listen(self) -> None:
+    def _read(self) -> None:
         assert self._process.stdout
         for line in self._process.stdout:
             try:
@@ -123,7 +123,7 @@ class Attempt:
         self._renewal = 0.0
         self._deadline = float("inf")
         self._ending: Literal["", "cancelled", "hurried", "leaving"] = ""
-        self._weighed = (time.monotonic(), child.processor_seconds)
+        self._measured = (time.monotonic(), child.processor_seconds)
 
     def run(self) -> None:
         """Leave the training ended, or given back. Raises RedisError only while the server is to end."""
@@ -138,17 +138,17 @@ class Attempt:
     def _follow(self) -> TrainingEnd | None:
         """The child's last word, None when it ended without one."""
         while True:
-            self._attend()
+            self._keep_claim()
             with suppress(queue.Empty):
-                event = self._child.hear(LISTEN_SECONDS)
+                event = self._child.next_event(LISTEN_SECONDS)
                 if not isinstance(event, TrainingProgress):
                     return event
-                self._tell(event)
+                self._append(event)
 
-    def _attend(self) -> None:
+    def _keep_claim(self) -> None:
         """Keep the claim, and end the child for whoever wants the training to end."""
         if time.monotonic() >= self._renewal:
-            held = self._ask(lambda: training_queue.renew(self._redis, self._claim, self._lease_seconds))
+            held = self._retry(lambda: training_queue.renew(self._redis, self._claim, self._lease_seconds))
             self._renewal = time.monotonic() + min(RENEW_SECONDS, self._lease_seconds / 3)
             if held == "lost":
                 raise ClaimLost
@@ -157,30 +157,30 @@ class Attempt:
             if held == "hurried" and not self._claim.is_urgent:
                 # Only a process that begins anew can be raised without the rights of root.
                 self._end_child("hurried")
-            self._weigh()
+            self._measure_share()
         if not self._goes_on():
             self._end_child("leaving")
         if time.monotonic() > self._deadline:
             self._child.kill()
 
-    def _weigh(self) -> None:
-        """Tell now and then which share of a processor the child gets."""
-        (before, had), now = self._weighed, time.monotonic()
-        if now - before < WEIGH_SECONDS:
+    def _measure_share(self) -> None:
+        """Record now and then which share of a processor the child gets."""
+        (before, had), now = self._measured, time.monotonic()
+        if now - before < SHARE_SECONDS:
             return
         has = self._child.processor_seconds
-        self._weighed = (now, has)
+        self._measured = (now, has)
         if has is not None and had is not None:
-            self._ask(lambda: training_queue.tell_share(self._redis, self._claim, (has - had) / (now - before)))
+            self._retry(lambda: training_queue.record_share(self._redis, self._claim, (has - had) / (now - before)))
 
     def _end_child(self, reason: Literal["cancelled", "hurried", "leaving"]) -> None:
         if not self._ending:
             self._ending, self._deadline = reason, time.monotonic() + GRACE_SECONDS
             self._child.stop()
 
-    def _tell(self, progress: TrainingProgress) -> None:
+    def _append(self, progress: TrainingProgress) -> None:
         self._step = max(self._step, progress.step)
-        if not self._ask(lambda: training_queue.tell(self._redis, self._claim, progress)):
+        if not self._retry(lambda: training_queue.append(self._redis, self._claim, progress)):
             raise ClaimLost
 
     def _conclude(self, end: TrainingEnd | None) -> None:
@@ -204,18 +204,18 @@ class Attempt:
 
     def _finish(self, end: TrainingEnd) -> None:
         log.info("ended id=%s end=%s", self._claim.train.id, end)
-        if not self._ask(lambda: training_queue.finish(self._redis, self._claim, end)):
+        if not self._retry(lambda: training_queue.finish(self._redis, self._claim, end)):
             raise ClaimLost
 
     def _release(self, crashed: bool) -> None:
         log.info("gave back id=%s step=%d", self._claim.train.id, self._step)
-        self._ask(lambda: training_queue.release(self._redis, self._claim, crashed))
+        self._retry(lambda: training_queue.release(self._redis, self._claim, crashed))
 
-    def _ask(self, question: Callable[[], T]) -> T:
+    def _retry(self, call: Callable[[], T]) -> T:
         """The answer of Redis; while it is away the child works on and its events wait."""
         while True:
             try:
-                return question()
+                return call()
             except RedisError as error:
                 if not self._goes_on():
                     raise

@@ -122,12 +122,12 @@ def renew(redis: Redis, claim: TrainingClaim, lease_seconds: float) -> Held:
     return answers[int(_call(redis, _RENEW, claim.train.id, claim.token, milliseconds(lease_seconds)))]
 
 
-def tell(redis: Redis, claim: TrainingClaim, progress: TrainingProgress) -> bool:
+def append(redis: Redis, claim: TrainingClaim, progress: TrainingProgress) -> bool:
     """Write a step; false, and nothing written, when the claim is lost."""
-    return bool(_call(redis, _TELL, claim.train.id, claim.token, encode(progress), progress.step))
+    return bool(_call(redis, _APPEND, claim.train.id, claim.token, encode(progress), progress.step))
 
 
-def tell_share(redis: Redis, claim: TrainingClaim, share: float) -> None:
+def record_share(redis: Redis, claim: TrainingClaim, share: float) -> None:
     """Write which share of a processor the training gets; nothing is written when the claim is lost."""
     _call(redis, _SHARE, claim.train.id, claim.token, f"{share:.3f}")
 
@@ -240,7 +240,7 @@ if not is_owner(job(id), token) then return 0 end
 return redis.call('HSET', job(id), 'share', share)
 """
 
-_TELL: Final = """
+_APPEND: Final = """
 local id, token, event, step = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 if not is_owner(job(id), token) then return 0 end
 redis.call('XADD', stream(id), '*', 'event', event)

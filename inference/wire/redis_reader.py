@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import random
 import uuid
@@ -85,8 +86,8 @@ class Reader:
             self._leave(key, subscription)
 
     async def aclose(self) -> None:
-        for subscription in self._all():
-            subscription.entries.put_nowait(None)
+        for reader in itertools.chain.from_iterable(self._subscriptions.values()):
+            reader.entries.put_nowait(None)
         if self._task:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -97,9 +98,6 @@ class Reader:
         others.discard(subscription)
         if not others:
             self._subscriptions.pop(key, None)
-
-    def _all(self) -> list[Subscription]:
-        return [reader for readers in self._subscriptions.values() for reader in readers]
 
     async def _start(self) -> None:
         """Have the task read the new subscription too: begin it, or end the read in which it waits."""

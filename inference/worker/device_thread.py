@@ -1,6 +1,6 @@
 """The one thread that owns the device: it makes the engine, steps it while there is work, and obeys an inbox.
 
-It knows neither the wire nor asyncio's tasks. Whatever happens is told by calling back on the event loop.
+It knows neither the wire nor asyncio's tasks. Whatever happens, it calls back on the event loop.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class DeviceThread:
                 self._turn += 1
         except BaseException as error:
             # Whatever ended the thread ends the worker: the loop logs it and gives the requests back.
-            self._tell(self._on_crash, error)
+            self._call_back(self._on_crash, error)
 
     def _obey(self, engine: SteppedEngine) -> bool:
         """Do what the inbox says, waiting for a command when there is no work; false when closed."""
@@ -167,8 +167,8 @@ class DeviceThread:
         if not engine.has_work or time.monotonic() - self._asked > LOAD_SECONDS:
             self._load, self._asked = engine.load, time.monotonic()
         report = Report(tuple(events), engine.capacity, self._handled, engine.fingerprint, self._load)
-        self._tell(self._on_report, report)
+        self._call_back(self._on_report, report)
 
-    def _tell(self, callback: Callable[[Any], None], news: Any) -> None:
+    def _call_back(self, callback: Callable[[Any], None], news: Any) -> None:
         if not self._closed.is_set():
             self._loop.call_soon_threadsafe(callback, news)

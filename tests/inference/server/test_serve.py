@@ -161,7 +161,7 @@ def test_a_training_that_is_hurried_begins_anew_with_a_full_share_and_loses_no_a
 def test_a_starved_training_tells_how_little_it_gets(
     redis: Redis, serve: Serve, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "WEIGH_SECONDS", 0.1)
+    monkeypatch.setattr(attempt, "SHARE_SECONDS", 0.1)
     submit(redis, "t", "step(1); wait()")
     serve()
     until(redis, "t", at(1))

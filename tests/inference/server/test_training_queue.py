@@ -85,10 +85,10 @@ def test_a_training_is_told_step_by_step_and_ends_once(redis: Redis) -> None:
     mine = claim(redis)
     assert (mine.train, mine.attempts, mine.step) == (train("t"), 1, 0)
     steps = [TrainingProgress(step, 2, 0.5, 1.0) for step in (1, 2)]
-    assert all(queue.tell(redis, mine, step) for step in steps)
+    assert all(queue.append(redis, mine, step) for step in steps)
     assert queue.finish(redis, mine, Trained("/x", 9, 0.1))
     assert not queue.finish(redis, mine, TrainingFailed("too late"))
-    assert not queue.tell(redis, mine, steps[0])
+    assert not queue.append(redis, mine, steps[0])
     assert story(redis, "t") == [*steps, Trained("/x", 9, 0.1)]
     assert queue.claim(redis, LEASE) is None
 
@@ -97,9 +97,9 @@ def test_a_follower_reads_on_from_its_cursor(redis: Redis) -> None:
     queue.submit(redis, train("t"))
     mine = claim(redis)
     assert queue.events(redis, "t", block_ms=1) == []
-    queue.tell(redis, mine, TrainingProgress(1, 2))
+    queue.append(redis, mine, TrainingProgress(1, 2))
     [(cursor, first)] = queue.events(redis, "t")
-    queue.tell(redis, mine, TrainingProgress(2, 2))
+    queue.append(redis, mine, TrainingProgress(2, 2))
     [(_, second)] = queue.events(redis, "t", cursor, block_ms=1000)
     assert (first, second) == (TrainingProgress(1, 2), TrainingProgress(2, 2))
 
@@ -143,12 +143,12 @@ def test_nobody_else_gets_a_training_while_its_lease_is_renewed(redis: Redis) ->
 def test_the_training_of_a_dead_server_goes_to_the_next_and_its_sleeper_cannot_write(redis: Redis) -> None:
     queue.submit(redis, train("t"))
     dead = claim(redis, SHORT)
-    queue.tell(redis, dead, TrainingProgress(0, 9))
+    queue.append(redis, dead, TrainingProgress(0, 9))
     time.sleep(2 * SHORT)
     mine = claim(redis)
     assert (mine.train, mine.attempts) == (train("t"), 2)
     assert queue.renew(redis, dead, LEASE) == "lost"
-    assert not queue.tell(redis, dead, TrainingProgress(1, 9))
+    assert not queue.append(redis, dead, TrainingProgress(1, 9))
     assert not queue.finish(redis, dead, TrainingFailed("I was here"))
     queue.release(redis, dead, crashed=True)
     assert queue.renew(redis, mine, LEASE) == "held"
@@ -161,12 +161,12 @@ def test_only_a_crash_counts_as_an_attempt_and_a_step_further_begins_the_count_a
     for crashed in (False, True, True, True):
         mine = claim(redis)
         attempts.append(mine.attempts)
-        queue.tell(redis, mine, TrainingProgress(0, 9))
+        queue.append(redis, mine, TrainingProgress(0, 9))
         queue.release(redis, mine, crashed)
     assert attempts == [1, 1, 2, 3]
     mine = claim(redis)
     assert mine.attempts == 4
-    queue.tell(redis, mine, TrainingProgress(5, 9, 0.1))
+    queue.append(redis, mine, TrainingProgress(5, 9, 0.1))
     queue.release(redis, mine, crashed=True)
     again = claim(redis)
     assert (again.attempts, again.step) == (2, 5)
@@ -200,7 +200,7 @@ def test_the_owner_of_a_training_is_asked_to_cancel_it(redis: Redis) -> None:
 
 def test_a_training_left_by_a_dead_server_is_cancelled_at_the_step_it_had_reached(redis: Redis) -> None:
     queue.submit(redis, train("t"))
-    queue.tell(redis, claim(redis, SHORT), TrainingProgress(7, 9, 0.1))
+    queue.append(redis, claim(redis, SHORT), TrainingProgress(7, 9, 0.1))
     time.sleep(2 * SHORT)
     queue.cancel(redis, "t")
     assert story(redis, "t")[-1] == TrainingCancelled(7)

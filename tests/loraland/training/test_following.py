@@ -77,7 +77,7 @@ def test_steps_are_written_down_with_loss_and_time_left(plan: Plan, step: Step, 
     training = step(plan())
     claim = claimed(redis)
     for number, loss in ((0, None), (1, 3.0), (2, 2.5)):
-        training_queue.tell(redis, claim, TrainingProgress(number, 40, loss, 90.0))
+        training_queue.append(redis, claim, TrainingProgress(number, 40, loss, 90.0))
     training = step(training)
     assert (training.state, training.step, training.losses) == ("training", 2, [[1, 3.0], [2, 2.5]])
     assert training.seconds_left == 90.0
@@ -88,22 +88,22 @@ def test_steps_that_are_told_again_after_a_crash_count_once(plan: Plan, step: St
     training = step(plan())
     claim = claimed(redis)
     for number in (1, 2, 3):
-        training_queue.tell(redis, claim, TrainingProgress(number, 40, 3.0 / number))
+        training_queue.append(redis, claim, TrainingProgress(number, 40, 3.0 / number))
     training = step(training)
     for number in (2, 3, 4):
-        training_queue.tell(redis, claim, TrainingProgress(number, 40, 3.0 / number))
+        training_queue.append(redis, claim, TrainingProgress(number, 40, 3.0 / number))
     training = step(training)
     assert training.losses == [[1, 3.0], [2, 1.5], [3, 1.0], [4, 0.75]]
 
 
 def test_a_training_that_redis_has_forgotten_is_queued_again(plan: Plan, step: Step, redis: Redis) -> None:
     training = step(plan())
-    training_queue.tell(redis, claimed(redis), TrainingProgress(5, 40, 1.0))
+    training_queue.append(redis, claimed(redis), TrainingProgress(5, 40, 1.0))
     training = step(training)
     redis.flushall()
     training = step(training)
     assert claimed(redis).train.id == training.wire_id
-    training_queue.tell(redis, claimed_again(redis, training), TrainingProgress(6, 40, 0.9))
+    training_queue.append(redis, claimed_again(redis, training), TrainingProgress(6, 40, 0.9))
     assert step(training).losses == [[5, 1.0], [6, 0.9]]
 
 
@@ -129,7 +129,7 @@ def test_an_end_that_is_read_together_with_the_last_steps_counts(
 ) -> None:
     training = step(plan())
     claim = claimed(redis)
-    training_queue.tell(redis, claim, TrainingProgress(3, 40, 1.0, 60.0))
+    training_queue.append(redis, claim, TrainingProgress(3, 40, 1.0, 60.0))
     training_queue.finish(redis, claim, end)
     training = step(training)
     assert (training.state, training.losses, training.seconds_left) == (state, [[3, 1.0]], None)
@@ -264,11 +264,11 @@ def test_a_starved_training_says_that_the_processor_is_busy_until_it_gets_room(
 ) -> None:
     training = step(plan())
     claim = claimed(redis)
-    training_queue.tell(redis, claim, TrainingProgress(0, 40))
+    training_queue.append(redis, claim, TrainingProgress(0, 40))
     assert step(training).note == ""
-    training_queue.tell_share(redis, claim, 0.03)
+    training_queue.record_share(redis, claim, 0.03)
     assert step(training).note == "The processor is busy; it goes on when there is room."
-    training_queue.tell_share(redis, claim, 0.97)
+    training_queue.record_share(redis, claim, 0.97)
     assert step(training).note == ""
 
 
