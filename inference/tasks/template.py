@@ -11,10 +11,6 @@ FIELD: Final = re.compile(r"[A-Za-z_]\w{0,59}", re.ASCII)
 _PLACEHOLDER: Final = re.compile(r"\{([A-Za-z_]\w{0,59})\}", re.ASCII)
 
 
-class TemplateError(ValueError):
-    """A template and the fields it is given that do not fit each other."""
-
-
 def pieces(template: str, fields: Container[str] | None = None) -> Iterator[tuple[str, bool]]:
     """`template` in order: text that stands as it is, and the names of fields, which come with True.
 
@@ -35,13 +31,13 @@ def placeholders(template: str) -> tuple[str, ...]:
 def fill(template: str, inputs: Mapping[str, str]) -> str:
     """Put each of `inputs` where the template names it, in one pass: a value is never read as a template.
 
-    Raises `TemplateError` when a field is missing, or given and unknown.
+    Raises `ValueError` when a field is missing, or given and unknown.
     """
     expected = placeholders(template)
     missing = [name for name in expected if name not in inputs]
     unknown = [name for name in inputs if name not in expected]
     if missing or unknown:
-        raise TemplateError(
+        raise ValueError(
             f"the template needs the fields {_names(expected)}; missing: {_names(missing)}, unknown: {_names(unknown)}"
         )
     return "".join(text for text, _ in filled(template, inputs))
