@@ -96,7 +96,7 @@ async def serve(names: Sequence[str] = ()) -> int:
     except asyncio.CancelledError:
         pass  # by a signal
     finally:
-        async with terminal.stage("stop", lambda: "all processes end"):
+        async with terminal.stage("stop", lambda: "all processes"):
             await supervisor.end()
     return 0
 

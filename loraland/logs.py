@@ -70,6 +70,7 @@ def rotate(path: Path) -> None:
         file.write(log.read(LIMIT))
         file.flush()
         file.write(log.read(LIMIT))  # what has come meanwhile
+        file.flush()
         os.truncate(path, 0)
     for older, newer in pairwise((*old, copy)):
         with suppress(FileNotFoundError):

@@ -64,6 +64,24 @@ async def test_a_web_process_that_answers_is_alive(web: type[Handler]) -> None:
     await liveness.web()
 
 
+def test_it_is_asked_as_the_proxy_in_front_would_and_through_no_other(
+    web: type[Handler], settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: dict[str, str] = {}
+
+    def do_GET(self: Handler) -> None:
+        asked.update(self.headers)
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(b"not yet")
+
+    monkeypatch.setattr(web, "do_GET", do_GET)
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    settings.ALLOWED_HOSTS, settings.HTTPS = [".example.org"], True
+    assert liveness.ask("/readyz") == (503, b"not yet")
+    assert (asked["Host"], asked["X-Forwarded-Proto"]) == ("example.org", "https")
+
+
 async def test_one_that_listens_on_all_addresses_of_ipv6_is_asked_at_its_own(settings: Settings) -> None:
     class Ipv6(http.server.ThreadingHTTPServer):
         address_family = socket.AF_INET6

@@ -68,7 +68,7 @@ def test_a_stage_that_fails_tells_the_last_lines_of_its_log_and_what_to_do(tmp_p
     assert site.returncode == 1
     failed, stopped, sentence, *lines = said.splitlines()
     assert failed.startswith("  base model  failed (")
-    assert stopped.startswith("  stop        all processes end")
+    assert stopped.startswith("  stop        all processes (")
     assert sentence.startswith("Cannot start: `python -m inference.fetch` ended with exit code 1 (see ")
     assert sentence.endswith(f"{tmp_path}/log/base.log). Mend what its last lines tell and start again:")
     assert "BASE_MODEL=/no/such/base is no directory with a config.json" in "".join(lines)
@@ -94,7 +94,7 @@ def test_an_interrupt_in_the_middle_of_a_stage_ends_all_with_one_line(tmp_path: 
         said, _ = site.communicate()
     assert site.returncode == 0
     [line] = said.splitlines()
-    assert line.startswith("  stop        all processes end")
+    assert line.startswith("  stop        all processes (")
     assert left_over(tmp_path) == []
 
 
@@ -117,7 +117,7 @@ def test_the_stages_of_a_start_are_told_in_their_order_and_later_what_dies(tmp_p
     assert died.endswith(f"s (see {tmp_path}/log/{died.split()[0]}.log)")
     site.send_signal(signal.SIGINT)
     assert site.stdout
-    assert site.stdout.read().splitlines()[-1].startswith("  stop        all processes end")
+    assert site.stdout.read().splitlines()[-1].startswith("  stop        all processes (")
     assert (site.wait(), left_over(tmp_path)) == (0, [])
     logs = {path.name for path in (tmp_path / "log").iterdir()}
     steps, services = {"base", "database", "adapters"}, {"redis", "recorder", "worker-1", "worker-2", "trainer", "web"}
