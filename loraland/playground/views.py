@@ -7,7 +7,7 @@ from uuid import UUID
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import redirect, render
 from django.urls import reverse
 from django.views.decorators.cache import never_cache
@@ -78,14 +78,14 @@ def rename(request: HttpRequest, id: UUID) -> HttpResponse:
     if request.method == "GET":
         is_asking = "cancel" not in request.GET
         template = "_rename.html" if is_asking else "_conversation.html"
-        return render(request, f"playground/{template}", {"each": kept, "current": request.GET.get("current", "")})
+        return _entry(request, template, kept, request.GET)
     title = " ".join(request.POST.get("title", "").split())[:120]
     if title and is_storable(title):
         Conversation.objects.filter(pk=kept.pk).update(title=title)
         kept.title = title
     if not request.htmx:  # type: ignore[attr-defined]
         return redirect(kept)
-    return render(request, "playground/_conversation.html", {"each": kept, "current": request.POST.get("current", "")})
+    return _entry(request, "_conversation.html", kept, request.POST)
 
 
 @require_POST
@@ -132,6 +132,11 @@ def _page(request: HttpRequest, version: AdapterVersion | None, **more: object) 
         "max_input": settings.MAX_INPUT_CHARS,
         **more,
     }
+
+
+def _entry(request: HttpRequest, template: str, kept: Conversation, sent: QueryDict) -> HttpResponse:
+    context = {"conversation": kept, "current": sent.get("current", "")}
+    return render(request, f"playground/{template}", context)
 
 
 def _kept(visitor: Visitor, id: UUID) -> Conversation:
