@@ -83,15 +83,15 @@ class MemoryLine(dict[str, Waiting]):
 
     def of(self, base: str, queue_class: QueueClass) -> list[Waiting]:
         """Who waits, next first: those who were claimed before, then the least served tenant's, by arrival."""
-        waiting = [each for each in self.values() if (each.base, each.queue_class) == (base, queue_class)]
-        begun = [each for each in waiting if each.deadline is not None and not self.is_leased(each)]
-        fresh = [each for each in waiting if each.deadline is None]
-        return sorted(begun, key=lambda each: each.deadline or 0.0) + self._in_turn(fresh, base, queue_class)
+        waiting = [entry for entry in self.values() if (entry.base, entry.queue_class) == (base, queue_class)]
+        begun = [entry for entry in waiting if entry.deadline is not None and not self.is_leased(entry)]
+        fresh = [entry for entry in waiting if entry.deadline is None]
+        return sorted(begun, key=lambda entry: entry.deadline or 0.0) + self._in_turn(fresh, base, queue_class)
 
     def num_fresh(self, tenant: str, base: str, queue_class: QueueClass) -> int:
         """How many requests of `tenant` wait that were never claimed; none of nobody in particular."""
-        fresh = [each for each in self.of(base, queue_class) if each.deadline is None]
-        return sum(tenant_of(each.request) == tenant for each in fresh) if tenant else 0
+        fresh = [entry for entry in self.of(base, queue_class) if entry.deadline is None]
+        return sum(tenant_of(entry.request) == tenant for entry in fresh) if tenant else 0
 
     def unanswerable(self, base: str, fingerprint: str, lease: float) -> list[tuple[Waiting, Any]]:
         """Those whom no worker will answer any more, and how they end."""
@@ -101,8 +101,8 @@ class MemoryLine(dict[str, Waiting]):
 
     def suspect(self, base: str, fingerprint: str, lease: float) -> Waiting | None:
         """The first of those who may only be taken alone."""
-        waiting = (each for queue_class in CLASSES for each in self.of(base, queue_class))
-        return next((each for each in waiting if self._outcome(each, fingerprint, lease) == "alone"), None)
+        waiting = (entry for queue_class in CLASSES for entry in self.of(base, queue_class))
+        return next((entry for entry in waiting if self._outcome(entry, fingerprint, lease) == "alone"), None)
 
     def next(self, base: str, fingerprint: str, lease: float, is_chat_only: bool) -> Waiting | None:
         """Chat if there is any, unless it is evaluation's turn."""
@@ -124,7 +124,7 @@ class MemoryLine(dict[str, Waiting]):
         return [waiting for tenant, waiting in firsts.items() if tenant not in present]
 
     def _free(self, base: str, queue_class: QueueClass, fingerprint: str, lease: float) -> list[Waiting]:
-        return [each for each in self.of(base, queue_class) if not self._outcome(each, fingerprint, lease)]
+        return [entry for entry in self.of(base, queue_class) if not self._outcome(entry, fingerprint, lease)]
 
     def _outcome(self, waiting: Waiting, fingerprint: str, lease: float) -> str:
         """What becomes of a request that nobody owns: how it ends, "other" to leave it, or to take it "alone" or ""."""
@@ -145,8 +145,8 @@ class MemoryLine(dict[str, Waiting]):
         counters = self._counters[base, queue_class]
         turns: Counter[str] = Counter()
         starts: list[tuple[float, int]] = []
-        for number, each in enumerate(waiting):
-            tenant = tenant_of(each.request)
+        for number, entry in enumerate(waiting):
+            tenant = tenant_of(entry.request)
             starts.append((counters[tenant] + turns[tenant] * CLAIM_COST / counters.weight(tenant), number))
             turns[tenant] += 1
         return [waiting[number] for _, number in sorted(starts)]

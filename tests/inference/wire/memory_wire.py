@@ -84,8 +84,8 @@ class MemoryWire:
     async def submit(self, request: Request, base: str, queue_class: QueueClass, limit: int) -> None:
         if await self.exists(check_id(request.id)):
             return
-        counted = CLASSES[: CLASSES.index(queue_class) + 1]
-        waiting = sum(len(self._requests.of(base, each)) for each in counted)
+        classes = CLASSES[: CLASSES.index(queue_class) + 1]
+        waiting = sum(len(self._requests.of(base, other)) for other in classes)
         if waiting >= limit:
             raise QueueFull(waiting, limit)
         if (own := self._requests.num_fresh(tenant_of(request), base, queue_class)) >= limit - waiting:

@@ -58,7 +58,7 @@ async def claims(wire: Wire, capacity: Capacity | int, present=()) -> list[Claim
 
 
 async def claim(wire: Wire, capacity: Capacity | int, present=()) -> list[str]:
-    return [each.id for each in await claims(wire, capacity, present)]
+    return [held.id for held in await claims(wire, capacity, present)]
 
 
 async def test_a_long_queue_does_not_stand_before_anothers_one_request(wire):
@@ -119,7 +119,7 @@ async def test_chat_comes_first_and_evaluation_after_some_chats(wire):
 async def test_a_claim_tells_its_class(wire):
     await submit(wire, "e0", queue_class="evaluation")
     await submit(wire, "c0")
-    assert [each.queue_class for each in await claims(wire, 2)] == ["chat", "evaluation"]
+    assert [held.queue_class for held in await claims(wire, 2)] == ["chat", "evaluation"]
 
 
 async def test_room_for_chat_is_not_given_to_evaluation(wire):
@@ -165,11 +165,11 @@ async def test_redis_and_memory_claim_the_same_and_places_come_true(redis_server
         owned: list[tuple[Claim, Claim]] = []
         for number in range(60):
             tenant, queue_class = traffic.choice("aabcd"), traffic.choice(["chat", "chat", "evaluation"])
-            for each in (redis, memory):
-                await submit(each, f"{tenant}{number}", queue_class=queue_class)
+            for wire in (redis, memory):
+                await submit(wire, f"{tenant}{number}", queue_class=queue_class)
             stopped = f"{traffic.choice('abcd')}{traffic.randrange(60)}"
-            for each in (redis, memory):
-                await each.stop(stopped)
+            for wire in (redis, memory):
+                await wire.stop(stopped)
             if traffic.random() < 0.5:
                 capacity = Capacity(traffic.randrange(3), traffic.randrange(2), traffic.randrange(2))
                 pairs = list(
@@ -179,12 +179,12 @@ async def test_redis_and_memory_claim_the_same_and_places_come_true(redis_server
                 owned += pairs
             while owned and traffic.random() < 0.5:
                 end = Finished("x", "done", Stats(traffic.randrange(900), traffic.randrange(300)))
-                for each, mine in zip((redis, memory), owned.pop(traffic.randrange(len(owned))), strict=True):
-                    await each.finish(mine, end)
+                for wire, mine in zip((redis, memory), owned.pop(traffic.randrange(len(owned))), strict=True):
+                    await wire.finish(mine, end)
         chats = [f"{tenant}{number}" for number in range(60) for tenant in "abcd"]
         places = {id: place for id in chats if (place := await redis.place(id)) is not None}
         assert places == {id: await memory.place(id) for id in places}
         assert sorted(places.values()) == list(range(await redis.queue_length(BASE)))
-        for each in (redis, memory):
-            chat = [mine.id for mine in await claims(each, Capacity(0, chat=100))]
+        for wire in (redis, memory):
+            chat = [mine.id for mine in await claims(wire, Capacity(0, chat=100))]
             assert chat == sorted(places, key=places.__getitem__)[: len(chat)]

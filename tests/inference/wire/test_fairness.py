@@ -49,7 +49,7 @@ def test_weight_divides_service_and_may_be_that_of_a_kind():
     counters = VirtualCounters({"key": 4.0, "key:7": 0.5})
     for party in ("key:1", "key:7", "user:1"):
         counters.charge(party, 100)
-    assert [counters[each] for each in ("key:1", "key:7", "user:1")] == [25, 200, 100]
+    assert [counters[party] for party in ("key:1", "key:7", "user:1")] == [25, 200, 100]
 
 
 def test_passing_strangers_leave_no_trace():
@@ -81,16 +81,16 @@ moves = st.lists(
 def test_no_counter_falls_and_nobody_new_is_put_before_those_who_wait(operations):
     counters, waiting = VirtualCounters(), list[str]()
     for move, party, amount in operations:
-        before = {each: counters[each] for each in "abcd"}
+        before = {party: counters[party] for party in "abcd"}
         if move == "charge":
             counters.charge(party, amount)
         elif move == "enter":
-            lowest = min((before[each] for each in waiting), default=0.0)
+            lowest = min((before[party] for party in waiting), default=0.0)
             counters.enter(party)
             assert party in waiting or counters[party] >= lowest
             waiting.append(party)
         elif party in waiting:
             counters.leave(party)
             waiting.remove(party)
-        assert all(counters[each] >= before[each] for each in "abcd")
-    assert dict(counters.waiting) == {each: waiting.count(each) for each in set(waiting)}
+        assert all(counters[party] >= before[party] for party in "abcd")
+    assert dict(counters.waiting) == {party: waiting.count(party) for party in set(waiting)}

@@ -94,15 +94,15 @@ async def test_a_claim_brings_the_request_as_it_was_sent(wire):
 
 async def test_only_as_many_are_claimed_as_asked_and_in_order(wire):
     await submit(wire, "a", "b", "c")
-    assert [each.id for each in await claim(wire, 2)] == ["a", "b"]
-    assert [each.id for each in await claim(wire, 2)] == ["c"]
+    assert [held.id for held in await claim(wire, 2)] == ["a", "b"]
+    assert [held.id for held in await claim(wire, 2)] == ["c"]
     assert await claim(wire, 2) == []
 
 
 async def test_chat_is_claimed_before_evaluation(wire):
     await submit(wire, "e1", "e2", queue_class="evaluation")
     await submit(wire, "c1")
-    assert [each.id for each in await claim(wire, 2)] == ["c1", "e1"]
+    assert [held.id for held in await claim(wire, 2)] == ["c1", "e1"]
 
 
 async def test_a_request_of_another_base_is_left_alone(wire):
@@ -249,8 +249,8 @@ async def test_many_answers_are_read_at_once_without_mixing(wire):
     readers = [asyncio.create_task(read(wire, id)) for id in ids]
     claims = await claim(wire, 200)
     for part in range(3):
-        await wire.append_all([Write(each, (Delta(each.id, f"{each.id}.{part}", (part,)),)) for each in claims])
-    await wire.append_all([Write(each, (Finished(each.id, "done"),)) for each in claims])
+        await wire.append_all([Write(held, (Delta(held.id, f"{held.id}.{part}", (part,)),)) for held in claims])
+    await wire.append_all([Write(held, (Finished(held.id, "done"),)) for held in claims])
     for id, seen in zip(ids, await asyncio.gather(*readers), strict=True):
         assert "".join(event.text for _, event in seen[:-1]) == f"{id}.0{id}.1{id}.2"
 
@@ -350,7 +350,7 @@ async def test_an_answer_goes_on_only_under_its_fingerprint(wire):
     await wire.beat(Heartbeat("w1", BASE, True, "fp"), 30)
     assert await take_over(wire, "other", lease=SHORT) == []
     assert len(await wire.history("a")) == 1, "a worker of its fingerprint lives"
-    assert [each.id for each in await claim(wire, worker="w3")] == ["a"]
+    assert [held.id for held in await claim(wire, worker="w3")] == ["a"]
 
 
 async def test_any_worker_takes_what_has_not_streamed(wire):
@@ -382,9 +382,9 @@ async def crash(wire: Wire, times: int, worker="w1") -> list[list[tuple[str, boo
     claimed = []
     for _ in range(times):
         claims = await claim(wire, worker=worker)
-        claimed.append([(each.id, each.is_alone) for each in claims])
-        for each in claims:
-            await wire.release(each, crashed=True)
+        claimed.append([(held.id, held.is_alone) for held in claims])
+        for held in claims:
+            await wire.release(held, crashed=True)
             await asyncio.sleep(0.002)  # the order among those given back is by the millisecond
     return claimed
 
@@ -408,7 +408,7 @@ async def test_a_suspect_comes_before_all_others_and_by_itself(wire):
     assert await crash(wire, SUSPECT_AFTER) == [both] * SUSPECT_AFTER
     await submit(wire, "c")
     first, second, third = [(await claim(wire, worker=f"w{n}"))[0] for n in range(3)]
-    assert [(each.id, each.is_alone) for each in (first, second, third)] == [("a", True), ("b", True), ("e", True)]
+    assert [(held.id, held.is_alone) for held in (first, second, third)] == [("a", True), ("b", True), ("e", True)]
     [fresh] = await claim(wire)
     assert (fresh.id, fresh.is_alone) == ("c", False)
 
@@ -420,20 +420,20 @@ async def test_who_was_only_near_is_never_given_up(wire):
     deaths, spoken = 0, set()
     while "poison" not in [end.id for _, end in await recorded(wire)]:
         claims = await claim(wire)
-        if "poison" in [each.id for each in claims]:
+        if "poison" in [held.id for held in claims]:
             deaths += 1
-            for each in claims:
-                await wire.release(each, crashed=True)
+            for held in claims:
+                await wire.release(held, crashed=True)
             continue
-        for each in claims:
-            await wire.append(each, [Delta(each.id, "word ", (1,))])
-            spoken.add(each.id)
-            await wire.release(each)
+        for held in claims:
+            await wire.append(held, [Delta(held.id, "word ", (1,))])
+            spoken.add(held.id)
+            await wire.release(held)
     assert deaths == SUSPECT_AFTER + ALONE_ATTEMPTS
-    for each in await claim(wire):
-        assert not each.is_alone
-        spoken.add(each.id)
-        await wire.finish(each, Finished(each.id, "done"))
+    for held in await claim(wire):
+        assert not held.is_alone
+        spoken.add(held.id)
+        await wire.finish(held, Finished(held.id, "done"))
     assert spoken == set(innocent)
     assert {end.id for _, end in await recorded(wire) if isinstance(end, Failed)} <= {"poison"}
 
@@ -457,7 +457,7 @@ async def test_a_suspect_that_grows_is_none_any_more(wire):
     await wire.release(mine, crashed=True)
     [other] = await claim(wire)
     assert (other.id, other.is_alone) == ("b", True)
-    assert [(each.id, each.is_alone) for each in await claim(wire)] == [("a", False)]
+    assert [(held.id, held.is_alone) for held in await claim(wire)] == [("a", False)]
 
 
 async def test_words_that_the_stream_holds_already_clear_nobody(wire):
@@ -477,8 +477,8 @@ async def test_a_suspect_of_another_fingerprint_holds_nobody_up(wire):
     await wire.release(mine, crashed=True)
     await crash(wire, SUSPECT_AFTER)
     await submit(wire, "b")
-    assert [(each.id, each.is_alone) for each in await claim(wire, fingerprint="other")] == [("b", False)]
-    assert [(each.id, each.is_alone) for each in await claim(wire)] == [("a", True)]
+    assert [(held.id, held.is_alone) for held in await claim(wire, fingerprint="other")] == [("b", False)]
+    assert [(held.id, held.is_alone) for held in await claim(wire)] == [("a", True)]
 
 
 async def test_a_request_given_back_has_not_ended_a_worker(wire):
@@ -517,7 +517,7 @@ async def test_a_doomed_request_takes_no_room_from_others(wire):
     await submit(wire, "a")
     await crash(wire, SUSPECT_AFTER + ALONE_ATTEMPTS)
     await submit(wire, "b")
-    assert [each.id for each in await claim(wire, 1)] == ["b"]
+    assert [held.id for held in await claim(wire, 1)] == ["b"]
 
 
 async def test_an_append_repeated_after_a_lost_reply_writes_once(wire):
@@ -573,7 +573,7 @@ async def test_an_ended_request_leaves_the_queue(wire):
     await wire.finish(first, Finished("a", "done"))
     await wire.release(second)
     assert await wire.queue_length(BASE) == 1
-    assert [each.id for each in await claim(wire)] == ["b"]
+    assert [held.id for held in await claim(wire)] == ["b"]
 
 
 async def test_stopping_an_unclaimed_request_ends_it_at_once(wire):
@@ -582,7 +582,7 @@ async def test_stopping_an_unclaimed_request_ends_it_at_once(wire):
     await wire.stop("a")
     assert await wire.history("a") == [("1-0", Finished("a", "stopped"))]
     assert await recorded(wire) == [(ask("a"), Finished("a", "stopped"))]
-    assert [each.id for each in await claim(wire)] == ["b"]
+    assert [held.id for held in await claim(wire)] == ["b"]
 
 
 async def test_stopping_a_claimed_request_reaches_its_worker(wire):

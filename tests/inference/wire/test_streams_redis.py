@@ -54,7 +54,7 @@ async def read(wire: RedisWire, id: str):
 async def test_two_hundred_readers_do_not_open_two_hundred_connections(wire, client):
     readers = [asyncio.create_task(read(wire, f"g{index % 100}")) for index in range(200)]
     await asyncio.sleep(0.2)
-    theirs = [each for each in await client.client_list() if each["id"] != str(await client.client_id())]
+    theirs = [other for other in await client.client_list() if other["id"] != str(await client.client_id())]
     assert 1 <= len(theirs) <= 2, "one that reads and one that wakes it"
     for index in range(100):
         mine = await begin(wire, f"g{index}")
@@ -136,7 +136,7 @@ async def test_a_server_that_has_forgotten_the_scripts_gets_every_event_once(wir
     claims = [await begin(wire, id) for id in ("a", "b")]
     for word in ("one ", "two "):
         await client.script_flush()
-        writes = [Write(each, (Delta(each.id, word, (1,)),)) for each in claims]
+        writes = [Write(held, (Delta(held.id, word, (1,)),)) for held in claims]
         assert [receipt.held for receipt in await wire.append_all(writes)] == [True, True]
     for mine in claims:
         await wire.finish(mine, Finished(mine.id, "done"))

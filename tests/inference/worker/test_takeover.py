@@ -199,7 +199,7 @@ async def test_workers_that_are_killed_again_and_again_end_nobody_s_answer(wire,
     lengths = [chance.choice([5, 100, 400]) for _ in range(24)]
     readers = [await ask(wire, f"g{number}", length) for number, length in enumerate(lengths)]
     num_kills = 0
-    while num_kills < 10 or (num_kills < 40 and any(not isinstance(each.last, Finished) for each in readers)):
+    while num_kills < 10 or (num_kills < 40 and any(not isinstance(reader.last, Finished) for reader in readers)):
         name = chance.choice(sorted(workers))
         workers[name].kill()
         workers[name].wait(10)
@@ -207,7 +207,7 @@ async def test_workers_that_are_killed_again_and_again_end_nobody_s_answer(wire,
         workers[name] = start(name)
         await ready(wire, "tiny", "w1", "w2")
         await asyncio.sleep(chance.uniform(0, LEASE))
-    ends = [await each.end() for each in readers]
+    ends = [await reader.end() for reader in readers]
     assert [getattr(end, "reason", end) for end in ends] == ["length"] * len(ends)
     assert [reader.text for reader in readers] == [text_of(length) for length in lengths]
     assert max(end.stats.takeovers for end in ends) > 0
