@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Collection
-from typing import Protocol
 
 from inference.adapters.file import HostAdapter
 from inference.adapters.weights import AdapterWeights
 
 
-class Bank(Protocol):
+class Bank(ABC):
     """The weights on the device by slot, in the layout of the decoder that reads them.
 
-    `prepare` brings weights nearer to that layout, on any thread; where `is_packed` it is the order of
-    `inference.adapters.packed_lora`, in which files are read at once. `is_ready` says whether those last put into a
-    slot have arrived.
+    Where `is_packed` it is the order of `inference.adapters.packed_lora`, in which files are read at once.
     """
 
-    @property
-    def is_packed(self) -> bool: ...
+    is_packed: bool = False
 
-    def prepare(self, weights: AdapterWeights) -> AdapterWeights: ...
+    def prepare(self, weights: AdapterWeights) -> AdapterWeights:
+        """`weights` nearer to the layout, on any thread."""
+        return weights
 
-    def put(self, slot: int, weights: AdapterWeights) -> None: ...
+    @abstractmethod
+    def put(self, slot: int, weights: AdapterWeights) -> None:
+        """Place `weights` in `slot`, which no pass reads any more, in place of what was there."""
 
-    def is_ready(self, slot: int) -> bool: ...
+    def is_ready(self, slot: int) -> bool:
+        """Whether a pass could read `slot` without waiting."""
+        return True
 
-    def clear(self, slot: int) -> None: ...
+    @abstractmethod
+    def clear(self, slot: int) -> None:
+        """Empty `slot`, which no pass reads any more."""
 
 
 class LoraSlots:

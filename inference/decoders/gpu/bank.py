@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inference.adapters.slots import Bank
 from inference.adapters.weights import AdapterWeights, TargetWeights
 from inference.decoders.gpu.kernels.slot_table import INDEX, Pair, SlotTable, bucket, empty_table, entry, quantize
 from inference.decoders.gpu.target_modules import TargetModules, target_modules
@@ -87,14 +88,12 @@ def _num_bytes(part: Tensor) -> int:
     return -(-part.nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
-class SlotBank:
+class SlotBank(Bank):
     """The memory of the adapters on `device` and the table by which the kernels find it.
 
     Every `put` is a copy on a stream of its own; `wait` makes a pass wait for the slots that it reads, and only
     for those.
     """
-
-    is_packed: Final = False
 
     def __init__(self, num_slots: int, max_rank: int, device: torch.device, is_int8: bool = False) -> None:
         self.device, self.is_int8 = device, is_int8
@@ -109,7 +108,7 @@ class SlotBank:
         return PackedWeights(weights, self.is_int8, is_pinned=self.device.type == "cuda")
 
     def put(self, slot: int, weights: AdapterWeights) -> None:
-        """Begin to copy `weights` into `slot`, which no pass reads any more."""
+        """Begin to copy `weights` into `slot`."""
         packed = weights if isinstance(weights, PackedWeights) else self.prepare(weights)
         self._targets[slot] = target_modules(packed)
         if self._copies is None:
@@ -121,13 +120,11 @@ class SlotBank:
             self._arrivals[slot] = self._copies.record_event()
 
     def clear(self, slot: int) -> None:
-        """Give back the memory of `slot`, which no pass reads any more."""
         self._memory.pop(slot, None)
         self._targets.pop(slot, None)
         self._arrivals.pop(slot, None)
 
     def is_ready(self, slot: int) -> bool:
-        """Whether a pass could read `slot` without waiting."""
         return slot not in self._arrivals or bool(self._arrivals[slot].query())
 
     def wait(self, slots: Set[int]) -> None:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Final
 
 import torch
 
 from inference.adapters.packed_lora import pack_adapter
-from inference.adapters.weights import AdapterWeights, TargetWeights
+from inference.adapters.slots import Bank
+from inference.adapters.weights import AdapterWeights
 from inference.decoders.native.library import TARGETS, AdapterView, PairView
 
 AdapterPointer = ctypes.POINTER(AdapterView)
 
 
-class NativeBank:
+class NativeBank(Bank):
     """Packed pairs by slot, where they lie in host memory. `views` is an array of pointers [slots], empty where a
     slot is."""
 
-    is_packed: Final = True
+    is_packed = True
 
     def __init__(self, num_slots: int) -> None:
         self.views = (AdapterPointer * num_slots)()
@@ -28,28 +28,18 @@ class NativeBank:
         """`weights` packed. Those that were read for a native decoder are packed already; sums are not."""
         return pack_adapter(weights)
 
-    def is_ready(self, slot: int) -> bool:
-        """What is put is there at once."""
-        return True
-
     def put(self, slot: int, weights: AdapterWeights) -> None:
         """Point `slot` at `weights`, in place of what was there. Nothing is copied if they are packed."""
         kept = pack_adapter(weights)
         view = AdapterView()
         for index, target in enumerate(TARGETS):
-            if target in kept:
-                view.targets[index] = _view(kept[target])
+            if pair := kept.get(target):
+                assert pair.a.dtype == pair.b.dtype == torch.bfloat16, "the native decoder computes in bfloat16"
+                scale = None if pair.scale is None else pair.scale.data_ptr()
+                view.targets[index] = PairView(pair.a.data_ptr(), pair.b.data_ptr(), scale, pair.rank)
         self._kept[slot] = view, kept
         self.views[slot] = ctypes.pointer(view)
 
     def clear(self, slot: int) -> None:
-        """Empty `slot`."""
         self.views[slot] = AdapterPointer()
         del self._kept[slot]
-
-
-def _view(pair: TargetWeights) -> PairView:
-    """Where a packed pair lies."""
-    assert pair.a.dtype == pair.b.dtype == torch.bfloat16, "the native decoder computes in bfloat16"
-    scale = None if pair.scale is None else pair.scale.data_ptr()
-    return PairView(pair.a.data_ptr(), pair.b.data_ptr(), scale, pair.rank)

@@ -13,11 +13,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 import torch
 from torch import Tensor
 
+from inference.adapters.slots import Bank
 from inference.adapters.weights import AdapterWeights, TargetWeights
 from inference.decoders.batch import Batch
 from inference.decoders.torch.panels import Layout
@@ -101,30 +101,18 @@ class LoraPlan:
             tile.embed(token_ids, out)
 
 
-class LoraBank:
+class LoraBank(Bank):
     """The weights by slot, in host memory. It forgets the plan of the last decode rows when a slot changes."""
-
-    is_packed: Final = False
 
     def __init__(self) -> None:
         self._slots: dict[int, AdapterWeights] = {}
         self._last: tuple[tuple[int, ...], dict[str, list[DecodeGroup]]] | None = None
 
-    def prepare(self, weights: AdapterWeights) -> AdapterWeights:
-        """Nothing is done before an adapter is put into its slot."""
-        return weights
-
-    def is_ready(self, slot: int) -> bool:
-        """What is put is there at once."""
-        return True
-
     def put(self, slot: int, weights: AdapterWeights) -> None:
-        """Place `weights` in `slot`, in place of what was there."""
         self._slots[slot] = weights
         self._last = None
 
     def clear(self, slot: int) -> None:
-        """Empty `slot`."""
         del self._slots[slot]
         self._last = None
 

@@ -81,7 +81,7 @@ def test_answers_are_the_same_however_often_passes_are_interrupted(engine: Engin
     for request in requests:
         engine.add(request)
     records = drain(engine)
-    assert [records[each.id].token_ids for each in requests] == [expect(engine, each) for each in requests]
+    assert [records[request.id].token_ids for request in requests] == [expect(engine, request) for request in requests]
     assert engine.machine.runner.decoder.num_interrupted > 1
     assert_nothing_held(engine)
 

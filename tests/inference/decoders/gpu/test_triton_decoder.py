@@ -40,8 +40,8 @@ def test_padding_leaves_no_keys_and_values(worlds: dict[str, World]) -> None:
     passes, _ = make_passes(worlds["llama"], "cpu")
     # Three tiles are padded to four, one decode row to sixteen.
     passes.run(Chunk(passes.sequence(-1), tokens(70, 1)), Chunk(passes.sequence(-1), tokens(1, 2), False))
-    for each in passes.cache.keys + passes.cache.values:
-        assert each.isfinite().all(-1).all(-1).sum() == 70 + 1
+    for blocks in passes.cache.keys + passes.cache.values:
+        assert blocks.isfinite().all(-1).all(-1).sum() == 70 + 1
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -55,8 +55,8 @@ def test_leaving_out_the_kernels_of_what_nobody_changes_changes_no_bit(
 ) -> None:
     passes, slots = make_passes(worlds["llama"], "cpu")
     sequences = [passes.sequence(slot) for slot in slots[:2]]
-    passes.run(*(Chunk(each, tokens(9, 1)) for each in sequences))
-    batch, _ = passes.batch(*(Chunk(each, tokens(1, 2), False) for each in sequences))
+    passes.run(*(Chunk(sequence, tokens(9, 1)) for sequence in sequences))
+    batch, _ = passes.batch(*(Chunk(sequence, tokens(1, 2), False) for sequence in sequences))
     least = passes.decoder.forward(batch, passes.cache).clone()
     monkeypatch.setattr(passes.decoder.bank, "targets", lambda slots: TargetModules.ALL)
     assert torch.equal(least, passes.decoder.forward(batch, passes.cache))

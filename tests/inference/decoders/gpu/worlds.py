@@ -45,7 +45,7 @@ class World:
 def make_world(directory: Path, kind: str) -> World:
     model, store = make_model(directory / "model", kind, **MODELS[kind]), directory / "adapters"
     store.mkdir()
-    return World(model, store, [make_adapter(model, store, seed, **each) for seed, each in enumerate(ADAPTERS)])
+    return World(model, store, [make_adapter(model, store, seed, **lora) for seed, lora in enumerate(ADAPTERS)])
 
 
 def by_torch(world: World, rounds: int = 1) -> list[Tensor]:
@@ -70,8 +70,8 @@ def make_passes(world: World, device: str, is_deterministic: bool = False) -> tu
     kept = AdapterCache(AdapterStore(world.store, load_base(world.model)).load, 2**30, prepare=bank.prepare)
     slots = LoraSlots(5, kept.load, bank)
     cache = KVCache(architecture, 96, 16, torch.float32, place)
-    for each in cache.keys + cache.values:
-        each.fill_(float("nan"))
+    for blocks in cache.keys + cache.values:
+        blocks.fill_(float("nan"))
     passes = Passes(TritonDecoder(architecture, weights, bank, 5, is_deterministic))
     passes.cache = cache
     return passes, acquire(slots, world)

@@ -156,11 +156,13 @@ def test_a_row_is_the_same_to_the_bit_in_any_company(crowd: tuple[Twins, tuple[s
     twins, digests = crowd
     alone = answer(twins.passes("native", digests), slot)
     passes = twins.passes("native", digests)
-    others = [passes.sequence(each % 4 - 1) for each in range(37)]
+    others = [passes.sequence(number % 4 - 1) for number in range(37)]
     ours, ids = passes.sequence(slot), tokens(84)
     rows = []
     for start, end in ((0, 32), (32, 64), (64, 71), *((at, at + 1) for at in range(71, 84))):
-        company = [Chunk(each, tokens(1 + n % 3, seed=n + start), False) for n, each in enumerate(others[: start % 40])]
+        company = [
+            Chunk(other, tokens(1 + n % 3, seed=n + start), False) for n, other in enumerate(others[: start % 40])
+        ]
         rows.append(passes.run(*company, Chunk(ours, ids[start:end], start < 71))[-1].clone())
     assert torch.equal(torch.cat(rows), alone)
 

@@ -75,7 +75,7 @@ def load_cache(decoder: TorchDecoder, model: Path, store: Path) -> AdapterCache:
 def add_up(cache: AdapterCache, digests: list[str], weights: dict[int, float]) -> str:
     """Put a sum of adapters into `cache`; its digest."""
     components = tuple(Component(digests[index], weight) for index, weight in weights.items())
-    digest = composed_digest((each.digest, each.weight) for each in components)
+    digest = composed_digest((component.digest, component.weight) for component in components)
     return cache.load(digest, components).digest
 
 
@@ -150,7 +150,7 @@ def test_adapters_of_a_tied_table_and_head_equal_peft(tmp_path: Path, store: Pat
     decoder = load_decoder(model)
     slots = load_slots(decoder, model, store)
     texts = prompts(len(digests))
-    logits, replies = answer(Passes(decoder), texts, [slots.acquire(each) or 0 for each in digests], NUM_TOKENS)
+    logits, replies = answer(Passes(decoder), texts, [slots.acquire(digest) or 0 for digest in digests], NUM_TOKENS)
     for row, digest in enumerate(digests):
         adapted = PeftModel.from_pretrained(load_reference(model), store / digest).eval()
         expected = peft_logits(adapted, texts[row], replies[row])
