@@ -167,13 +167,13 @@ class _Environment:
 
     def shares(self, key: str) -> dict[str, float]:
         shares = {}
-        for each in filter(None, map(str.strip, self.text(key, "").split(","))):
-            name, _, value = each.partition("=")
+        for entry in filter(None, map(str.strip, self.text(key, "").split(","))):
+            name, _, value = entry.partition("=")
             if not re.fullmatch(r"(user|session|key)(:[\w-]+)?", name) or not re.fullmatch(
                 r"\d{1,4}(\.\d{1,4})?", value
             ):
-                raise ConfigError(f"{key}={each} must be like key=2,user:7=0.5: user, session or key, and a share")
+                raise ConfigError(f"{key}={entry} must be like key=2,user:7=0.5: user, session or key, and a share")
             if not float(value):
-                raise ConfigError(f"{key}={each} would never be served; a share is greater than 0")
+                raise ConfigError(f"{key}={entry} would never be served; a share is greater than 0")
             shares[name] = float(value)
         return shares

@@ -97,7 +97,8 @@ def save_adapter(adapter: Learned, base_name: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.to("cpu", torch.bfloat16).contiguous() for name, tensor in adapter.named_tensors()}
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    config = _as_dict(lora_config(adapter.lora)) | {"base_model_name_or_path": base_name, "inference_mode": True}
+    untyped: Any = lora_config(adapter.lora)
+    config = untyped.to_dict() | {"base_model_name_or_path": base_name, "inference_mode": True}
     text = json.dumps({key: _plain(value) for key, value in config.items()}, indent=2, sort_keys=True)
     (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
 
@@ -112,12 +113,6 @@ def lora_config(lora: Lora, dropout: float = 0.0) -> LoraConfig:
         bias="none",
         task_type="CAUSAL_LM",
     )
-
-
-def _as_dict(config: Any) -> dict[str, Any]:
-    """What PEFT, which is not typed, would save of `config`."""
-    entries: dict[str, Any] = config.to_dict()
-    return entries
 
 
 def _plain(value: Any) -> Any:

@@ -65,7 +65,7 @@ def encode_all(rows: Sequence[Row], recipe: Recipe, tokenizer: Any) -> list[Enco
     Raises ValueError when none is left.
     """
     encoded = [encode(row, recipe, tokenizer) for row in rows]
-    fitting = [each for each in encoded if len(each.token_ids) <= recipe.schedule.max_length]
+    fitting = [example for example in encoded if len(example.token_ids) <= recipe.schedule.max_length]
     if not fitting:
         raise ValueError(f"no row of {recipe.task} fits max_length = {recipe.schedule.max_length} tokens; raise it")
     return fitting

@@ -83,7 +83,7 @@ class Learner(Generic[SomeAdapter]):
     def state(self) -> dict[str, Any]:
         """All that another learner needs to go on from here; see `resume`."""
         return {
-            "values": torch.cat([each.detach().flatten() for each in self.adapter.parameters]),
+            "values": torch.cat([parameter.detach().flatten() for parameter in self.adapter.parameters]),
             "optimizer": self._optimizer.state_dict(),
             "steps_done": self.steps_done,
             "seconds": self.seconds,
@@ -94,7 +94,7 @@ class Learner(Generic[SomeAdapter]):
         """Go on from `state`, with the batches that come next."""
         parameters = self.adapter.parameters
         for parameter, values in zip(
-            parameters, state["values"].split([each.numel() for each in parameters]), strict=True
+            parameters, state["values"].split([parameter.numel() for parameter in parameters]), strict=True
         ):
             parameter.copy_(values.view_as(parameter))
         self._optimizer.load_state_dict(state["optimizer"])
@@ -123,7 +123,7 @@ def train(
         torch.autograd.backward(losses.sum())
         told, per_row = losses.tolist(), (clock() - started) / len(batch.token_ids)
         shares = [per_row * rectangle.num_rows for rectangle in batch.rectangles]
-        on_pass([learner.learn(*each) for learner, *each in zip(active, told, shares, strict=True)])
+        on_pass([learner.learn(loss, seconds) for learner, loss, seconds in zip(active, told, shares, strict=True)])
 
 
 def _clock(device: torch.device) -> Callable[[], float]:

@@ -48,8 +48,10 @@ def make_tokenizer(directory: Path, chat_template: str | None = CHAT_TEMPLATE, o
     `opening` is the control token with which its texts begin.
     """
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocab = {each: index + len(CONTROLS) for index, each in enumerate(alphabet)}
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocab=vocab | {each: n for n, each in enumerate(CONTROLS)}, merges=[]))
+    vocab = {letter: index + len(CONTROLS) for index, letter in enumerate(alphabet)}
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE(vocab=vocab | {control: n for n, control in enumerate(CONTROLS)}, merges=[])
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(CONTROLS))
@@ -192,7 +194,7 @@ class ReadingDecoder(Decoder):
         if self.failure is not None:
             failure, self.failure = self.failure, None
             raise failure
-        ids, positions, slots = (each.tolist() for each in (batch.token_ids, batch.positions, batch.cache_slots))
+        ids, positions, slots = (column.tolist() for column in (batch.token_ids, batch.positions, batch.cache_slots))
         assert len(set(slots)) == len(slots), "two rows write to one place"
         decoded = {segment.start for segment in batch.decodes}
         for row, (slot, position, token) in enumerate(zip(slots, positions, ids, strict=True)):

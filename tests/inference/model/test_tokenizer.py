@@ -67,7 +67,8 @@ def test_a_template_is_filled_in_one_pass(tokenizer: Tokenizer) -> None:
 def test_a_chat_goes_through_the_base_template(tokenizer: Tokenizer) -> None:
     prompt = build_prompt(ask(messages=said("hi <|end|>", "yo", "more")), tokenizer, 1000)
     text = "".join(
-        ("<|start|>", "<|end|>")[each == END] if each < 2 else tokenizer.decode([each]) for each in prompt.token_ids
+        ("<|start|>", "<|end|>")[token_id == END] if token_id < 2 else tokenizer.decode([token_id])
+        for token_id in prompt.token_ids
     )
     assert text == (
         "<|start|>user\nhi <|end|><|end|>\n<|start|>assistant\nyo<|end|>\n"
@@ -185,13 +186,13 @@ def test_detokenised_text_grows_by_whole_characters(tokenizer: Tokenizer, text: 
 
 def test_half_a_character_is_held_back(tokenizer: Tokenizer) -> None:
     detokenizer = Detokenizer(tokenizer)
-    assert [detokenizer.push(each) for each in tokenizer.encode("é漢😀")] == ["", "é", "", "", "漢", "", "", "", "😀"]
+    assert list(map(detokenizer.push, tokenizer.encode("é漢😀"))) == ["", "é", "", "", "漢", "", "", "", "😀"]
 
 
 def test_bytes_that_are_no_text_are_replaced(tokenizer: Tokenizer) -> None:
     first, _ = tokenizer.encode("é")
     detokenizer = Detokenizer(tokenizer)
-    assert [detokenizer.push(each) for each in (first, *tokenizer.encode("ab"))] == ["", "\ufffda", "b"]
+    assert list(map(detokenizer.push, (first, *tokenizer.encode("ab")))) == ["", "\ufffda", "b"]
 
 
 def test_the_real_tokenizer_agrees_with_transformers(model_dir: Path) -> None:
@@ -202,7 +203,7 @@ def test_the_real_tokenizer_agrees_with_transformers(model_dir: Path) -> None:
     assert ours.encode(text) == theirs(text, add_special_tokens=False).input_ids
     assert ours.decode(range(17, 20000)) == theirs.decode(list(range(17, 20000)), clean_up_tokenization_spaces=False)
     chat = said("hi", "yo", text)
-    expected = theirs.apply_chat_template([vars(each) for each in chat], add_generation_prompt=True, return_dict=True)
+    expected = theirs.apply_chat_template(list(map(vars, chat)), add_generation_prompt=True, return_dict=True)
     assert ours.encode_chat(chat) == expected["input_ids"]
     assert ours.eos_ids == {theirs.eos_token_id}
 

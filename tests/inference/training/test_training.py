@@ -137,7 +137,7 @@ def test_a_card_keeps_what_a_template_says_to_the_letter() -> None:
 def test_jobs_trained_together_end_up_as_those_trained_alone(base: Path, data: Path, tmp_path: Path) -> None:
     together = [job(base, data, tmp_path / "long", steps=4), job(base, data, tmp_path / "short", steps=2)]
     trained = train_jobs(together, lambda step: None)
-    assert [each.rows for each in trained] == [32, 32]
+    assert [it.rows for it in trained] == [32, 32]
     for name, steps in (("long", 4), ("short", 2)):
         train_jobs([job(base, data, tmp_path / f"{name}-alone", steps)], lambda step: None)
         alone = tensors_of(tmp_path / f"{name}-alone")

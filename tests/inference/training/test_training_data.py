@@ -22,9 +22,9 @@ def row(text: str, target: str = "joy") -> Row:
 def test_held_out_questions_are_in_no_other_part() -> None:
     rows = [row(f"tweet {number % 50}", target) for number, target in enumerate(["joy", "anger"] * 50)]
     kept, held_out = hold_out(rows, 5)
-    questions = {each.inputs["tweet"] for each in held_out}
+    questions = {row.inputs["tweet"] for row in held_out}
     assert len(held_out) == len(questions) == 5
-    assert questions.isdisjoint(each.inputs["tweet"] for each in kept)
+    assert questions.isdisjoint(row.inputs["tweet"] for row in kept)
     assert len(kept) == 90
 
 
@@ -67,7 +67,7 @@ def test_the_loss_covers_exactly_the_target_and_the_end_token(tokenizer: Any) ->
     for index, target in enumerate(["joy", "sadness"]):
         seen = batch.labels[index][batch.labels[index] != IGNORED].tolist()
         assert tokenizer.decode(seen) == target + tokenizer.eos_token
-    assert batch.mask.sum(dim=1).tolist() == [len(each.token_ids) for each in rows]
+    assert batch.mask.sum(dim=1).tolist() == [len(row.token_ids) for row in rows]
 
 
 def test_a_prompt_has_the_tokens_that_a_server_gives_the_filled_template(tokenizer: Any) -> None:
@@ -85,14 +85,14 @@ def test_rows_longer_than_the_recipe_allows_are_left_out(tokenizer: Any) -> None
 def test_batches_go_over_all_rows_before_any_comes_again(tokenizer: Any) -> None:
     rows = encode_all([row(f"tweet {'x' * number}") for number in range(12)], RECIPE, tokenizer)
     seen = [batch.mask.sum(dim=1).tolist() for batch in batches(rows, size=4, steps=3, seed=1, pad_id=0)]
-    assert sorted(length for batch in seen for length in batch) == sorted(len(each.token_ids) for each in rows)
+    assert sorted(length for batch in seen for length in batch) == sorted(len(row.token_ids) for row in rows)
 
 
 def test_a_seed_decides_the_order_of_batches(tokenizer: Any) -> None:
     rows = encode_all([row(f"tweet {'x' * number}") for number in range(12)], RECIPE, tokenizer)
 
     def order(seed: int) -> str:
-        return json.dumps([each.token_ids.tolist() for each in batches(rows, 4, 6, seed, 0)])
+        return json.dumps([batch.token_ids.tolist() for batch in batches(rows, 4, 6, seed, 0)])
 
     assert order(1) == order(1)
     assert order(1) != order(2)

@@ -48,7 +48,7 @@ def batch(seed: int, lengths: tuple[int, ...] = (9, 14, 5)) -> Batch:
 def gradients(decoder: TrainingDecoder, batches: list[Batch], adapters: list[Adapter]) -> tuple[Tensor, list[Tensor]]:
     losses = decoder.losses(lay_end_to_end(batches), adapters)
     torch.autograd.backward(losses.sum())
-    return losses.detach(), [each.values.grad for each in adapters]  # type: ignore[misc]
+    return losses.detach(), [adapter.values.grad for adapter in adapters]  # type: ignore[misc]
 
 
 def truth(base: Path, lora: Lora, tuned: Adapter, asked: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -57,7 +57,9 @@ def truth(base: Path, lora: Lora, tuned: Adapter, asked: Batch) -> tuple[Tensor,
     set_peft_model_state_dict(model, dict(tuned.named_tensors()))
     loss = model(input_ids=asked.token_ids, attention_mask=asked.mask, labels=asked.labels).loss
     loss.backward()
-    named = {name.replace(".default", ""): each.grad for name, each in model.named_parameters() if "lora_" in name}
+    named = {
+        name.replace(".default", ""): parameter.grad for name, parameter in model.named_parameters() if "lora_" in name
+    }
     return loss.detach(), named
 
 
@@ -85,7 +87,7 @@ def test_adapters_in_one_pass_learn_what_each_would_learn_alone(decoder: Trainin
 
 def test_padding_changes_neither_loss_nor_gradients(decoder: TrainingDecoder) -> None:
     asked = batch(1)
-    longer = Batch(*(torch.nn.functional.pad(each, (0, 16), value=fill) for each, fill in zip(
+    longer = Batch(*(torch.nn.functional.pad(part, (0, 16), value=fill) for part, fill in zip(
         (asked.token_ids, asked.mask, asked.labels), (7, 0, IGNORED), strict=True)))  # fmt: skip
     tuned, again = adapter(decoder, WIDE, 1), adapter(decoder, WIDE, 1)
     loss, (grad,) = gradients(decoder, [asked], [tuned])
@@ -126,7 +128,7 @@ def test_products_of_bfloat16_rows_may_be_computed_in_either_type(
     rounded = TrainingDecoder(architecture, load_weights(base, architecture, torch.bfloat16))
     assert (rounded.weights.layers[0].qkv.weight.dtype == torch.bfloat16) == is_fast_in_bfloat16
     (loss, (grad,)), (true_loss, (true_grad,)) = (
-        gradients(each, [batch(1)], [adapter(each, WIDE, 1)]) for each in (rounded, decoder)
+        gradients(chosen, [batch(1)], [adapter(chosen, WIDE, 1)]) for chosen in (rounded, decoder)
     )
     torch.testing.assert_close(loss, true_loss, rtol=0.02, atol=0.02)
     assert (grad - true_grad).norm() < 0.1 * true_grad.norm()
