@@ -8,36 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 Fault = Literal["text", "request", "choice", "adapter", "page", "service"]
 """Of what was written, of how it was asked, of what was chosen to answer, of that adapter's own files, of the page
 that asks, of us."""
-FailureCode = Literal[
-    "prompt_too_long",
-    "input_too_long",
-    "invalid_request",
-    "inputs_required",
-    "bad_message",
-    "adapter_not_found",
-    "adapter_not_served",
-    "model_not_found",
-    "invalid_model",
-    "adapter_refused",
-    "no_session",
-    "not_found",
-    "unread",
-    "too_many_running",
-    "quota",
-    "queue_full",
-    "out_of_memory",
-    "worker_lost",
-    "fingerprint_changed",
-    "lost",
-    "unavailable",
-    "internal",
-]
 
 
 @dataclass(frozen=True)
@@ -48,32 +23,27 @@ class Meaning:
     passes: bool = False
 
 
-FAILURES: Final[Mapping[FailureCode, Meaning]] = MappingProxyType(
-    {
-        "prompt_too_long": Meaning("text"),
-        "input_too_long": Meaning("text"),
-        "invalid_request": Meaning("request"),
-        "inputs_required": Meaning("request"),
-        "bad_message": Meaning("request"),
-        "adapter_not_found": Meaning("choice"),
-        "adapter_not_served": Meaning("choice"),
-        "model_not_found": Meaning("choice"),
-        "invalid_model": Meaning("request"),
-        "adapter_refused": Meaning("adapter"),
-        "no_session": Meaning("page"),
-        "not_found": Meaning("page"),
-        "unread": Meaning("page"),
-        "too_many_running": Meaning("service", passes=True),
-        "quota": Meaning("service", passes=True),
-        "queue_full": Meaning("service", passes=True),
-        "out_of_memory": Meaning("service", passes=True),
-        "worker_lost": Meaning("service", passes=True),
-        "fingerprint_changed": Meaning("service", passes=True),
-        "lost": Meaning("service", passes=True),
-        "unavailable": Meaning("service", passes=True),
-        "internal": Meaning("service"),
-    }
+TooLong = Literal["prompt_too_long", "input_too_long"]
+Misasked = Literal["invalid_request", "invalid_model", "inputs_required", "bad_message"]
+Mischosen = Literal["adapter_not_found", "adapter_not_served", "model_not_found"]
+Unusable = Literal["adapter_refused"]
+Stale = Literal["no_session", "not_found", "unread"]
+Crowded = Literal["too_many_running", "quota", "queue_full", "out_of_memory"]
+Broken = Literal["worker_lost", "fingerprint_changed", "lost", "unavailable"]
+Wrong = Literal["internal"]
+FailureCode = Literal[TooLong, Misasked, Mischosen, Unusable, Stale, Crowded, Broken, Wrong]
+
+_ROWS: Final = (
+    (TooLong, Meaning("text")),
+    (Misasked, Meaning("request")),
+    (Mischosen, Meaning("choice")),
+    (Unusable, Meaning("adapter")),
+    (Stale, Meaning("page")),
+    (Crowded, Meaning("service", passes=True)),
+    (Broken, Meaning("service", passes=True)),
+    (Wrong, Meaning("service")),
 )
+FAILURES: Final[Mapping[FailureCode, Meaning]] = {code: meaning for codes, meaning in _ROWS for code in get_args(codes)}
 
 
 def meaning_of(code: FailureCode) -> Meaning:

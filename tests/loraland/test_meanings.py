@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from inference.wire.failures import FAILURES
+from inference.wire.failures import FAILURES, meaning_of
 from inference.wire.protocol import Failed
 from loraland.api.errors import of_failure
+from loraland.evals import asking
+from loraland.evals.asking import Answered
 from loraland.playground.answers import CHOOSE, EDIT, RELOAD, RETRY, remedy_of
 
 SEEN = {
@@ -41,3 +43,13 @@ def test_a_failure_has_its_status_and_its_button(code):
     error = of_failure(Failed("a", code, "So it is."))
     assert (error.status, remedy_of(code)) == SEEN[code]
     assert (error.retry_after is not None) == (error.status == 503), "what passes says when to come back"
+
+
+@pytest.mark.parametrize("code", [*FAILURES, "of another version"])
+def test_a_row_of_a_run_is_asked_for_again_or_earns_nothing_or_ends_the_run(code):
+    meaning = meaning_of(code)
+    if meaning.fault == "text":
+        assert asking._failed(code, "Too long.") == Answered("", error="Too long.")
+    else:
+        with pytest.raises(asking._AskAgain if SEEN[code][0] == 503 else asking.CannotMeasure):
+            asking._failed(code, "So it is.")
