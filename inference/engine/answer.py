@@ -123,8 +123,6 @@ class Answer:
         sampling, sequence = self.request.sampling, self.sequence
         num_early = sampling.min_tokens - len(sequence.output_ids)
         barred = tuple(sorted(self.tokenizer.eos_ids)) if num_early > 0 else ()
-        if not draft:
-            return [RowSampling(sampling, self.seed, sequence.prompt_ids, sequence.output_ids, barred)]
         return [
             RowSampling(
                 sampling,

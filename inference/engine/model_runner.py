@@ -100,7 +100,8 @@ class ModelRunner:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory from error
-        deltas = {owner.id: _delta(logits[row], logits[-1]) for row, owner in enumerate(owners) if owner.is_probe}
+        probes = {row: owner.id for row, owner in enumerate(owners) if owner.is_probe}
+        deltas = {id: float((logits[row] - logits[-1]).abs().max()) for row, id in probes.items()}
         return _outcome(sampled, tokens, deltas)
 
     def forward(self, plan: Plan) -> Tensor:
@@ -178,10 +179,6 @@ def _outcome(sampled: list[Work], tokens: list[SampledToken], deltas: Mapping[st
         if not all(token.is_finite for token in tokens[start + len(counted) : end]):
             spoiled.append(work.sequence.id)
     return Outcome(accepted, deltas, tuple(spoiled))
-
-
-def _delta(adapted: Tensor, base: Tensor) -> float:
-    return float((adapted - base).abs().max())
 
 
 def is_out_of_memory(error: Exception) -> bool:

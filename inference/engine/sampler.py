@@ -104,6 +104,8 @@ def refusal(sampling: Sampling) -> str | None:
 
 
 def _out_of_range(sampling: Sampling) -> str | None:
+    stop = sampling.stop
+    are_strings = isinstance(stop, tuple | list) and all(isinstance(string, str) and string for string in stop)
     rules = (
         ("temperature", sampling.temperature >= 0, "0 (greedy) or more"),
         ("top_k", sampling.top_k >= 0, "0 (off) or more"),
@@ -113,16 +115,12 @@ def _out_of_range(sampling: Sampling) -> str | None:
         ("max_tokens", sampling.max_tokens >= 1, "1 or more"),
         ("min_tokens", 0 <= sampling.min_tokens <= sampling.max_tokens, "between 0 and max_tokens"),
         ("logprobs", 0 <= (sampling.logprobs or 0) <= MAX_LOGPROBS, f"between 0 and {MAX_LOGPROBS}"),
-        ("stop", _are_strings(sampling.stop), "a list of strings that are not empty"),
+        ("stop", are_strings, "a list of strings that are not empty"),
     )
     for name, is_right, wanted in rules:
         if not is_right:
             return f"{name} is {getattr(sampling, name)!r}; it must be {wanted}."
     return None
-
-
-def _are_strings(values: object) -> bool:
-    return isinstance(values, tuple | list) and all(isinstance(value, str) and value for value in values)
 
 
 def derived_seed(request_id: str) -> int:

@@ -71,31 +71,25 @@ class TorchDecoder(Decoder):
         rows = rms_norm(hidden, layer.attention_norm, self.architecture.norm_eps)
         projected = torch.split(by_panel(layer.qkv, rows, run.panels), self._qkv_widths, dim=-1)
         queries, keys, values = (
-            self._heads(self._adapt(f"{name}_proj", index, rows, part, run))
+            self._heads(run.lora.add(f"{name}_proj", index, rows, part))
             for name, part in zip("qkv", projected, strict=True)
         )
         keys = apply_rope(keys, run.cos, run.sin)[run.layout.places]
         run.cache.write(index, run.attention.writes, keys, values[run.layout.places])
         attended = attend(apply_rope(queries, run.cos, run.sin), run.cache, index, run.attention)
-        return self._adapt("o_proj", index, attended, by_panel(layer.o, attended, run.panels), run)
+        return run.lora.add("o_proj", index, attended, by_panel(layer.o, attended, run.panels))
 
     def _mlp(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
         rows = rms_norm(hidden, layer.mlp_norm, self.architecture.norm_eps)
         gate, up = by_panel(layer.gate_up, rows, run.panels).chunk(2, dim=-1)
-        gate = self._adapt("gate_proj", index, rows, gate, run)
-        up = self._adapt("up_proj", index, rows, up, run)
+        gate = run.lora.add("gate_proj", index, rows, gate)
+        up = run.lora.add("up_proj", index, rows, up)
         # By panel, because vectorised and scalar exponentials differ and the split depends on the size.
         inner = by_panel(functional.silu, gate, run.panels) * up
-        return self._adapt("down_proj", index, inner, by_panel(layer.down, inner, run.panels), run)
+        return run.lora.add("down_proj", index, inner, by_panel(layer.down, inner, run.panels))
 
     def _heads(self, rows: Tensor) -> Tensor:
         return rows.reshape(len(rows), -1, self.architecture.head_dim)
-
-    @staticmethod
-    def _adapt(target: str, index: int, rows: Tensor, out: Tensor, run: Pass) -> Tensor:
-        """Add the adapters' updates to the base's `out`, in place."""
-        run.lora.add(target, index, rows, out)
-        return out
 
     def _logits(self, hidden: Tensor, plan: LoraPlan) -> Tensor:
         """Logits of `hidden` [n, hidden], in panels as every other product."""

@@ -85,8 +85,8 @@ class LoraPlan:
     decodes: dict[str, list[DecodeGroup]]
     tiles: dict[str, list[TileGroup]]
 
-    def add(self, target: str, layer: int, rows: Tensor, out: Tensor) -> None:
-        """Add the updates of `target` in `layer` for `rows` [padded rows, in] to `out` [padded rows, out] in place.
+    def add(self, target: str, layer: int, rows: Tensor, out: Tensor) -> Tensor:
+        """`out` [padded rows, out], to which the updates of `target` in `layer` for `rows` [padded rows, in] are added.
 
         For ``lm_head`` rows are the sampled ones in their order.
         """
@@ -94,6 +94,7 @@ class LoraPlan:
             group.add(layer, rows, out)
         for tile in self.tiles.get(target, ()):
             tile.add(layer, rows, out)
+        return out
 
     def embed(self, token_ids: Tensor, out: Tensor) -> None:
         """Add the updates of the embedding for `token_ids` [padded rows] to `out` [padded rows, hidden] in place."""
