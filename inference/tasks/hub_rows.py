@@ -30,7 +30,13 @@ def as_row(raw: Raw, hub: Hub) -> Row | None:
         if hub.reading:
             raw = READINGS[hub.reading](raw, hub.target, hub.labels)
         target = _answer(raw[hub.target], hub.labels)
-        row = Row({name: _filled(form, raw) for name, form in hub.inputs.items()}, target)
+        row = Row(
+            {
+                name: fill(form, {column: _text(raw[column]) for column in placeholders(form)}).strip()
+                for name, form in hub.inputs.items()
+            },
+            target,
+        )
     except KeyError as error:
         raise DataError(f"{hub.id} has no column {error}; it has {', '.join(raw)}") from error
     values = [*row.inputs.values(), row.target]
@@ -57,10 +63,6 @@ def _cut(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     chosen = set(topics[: min(MAX_TEST, len(topics) // 5)])
     tested = _one_a_question([row for row in rows if _words(_first(row)) in chosen])
     return [row for row in rows if _words(_first(row)) not in chosen][:MAX_TRAIN], tested[:MAX_TEST]
-
-
-def _filled(form: str, raw: Raw) -> str:
-    return fill(form, {name: _text(raw[name]) for name in placeholders(form)}).strip()
 
 
 def _text(value: Any) -> str:

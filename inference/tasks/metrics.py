@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 MAX_ERROR: Final = 5.0
 """The width of the scale that `mae` is taken on."""
@@ -98,7 +98,8 @@ def json_pairs(text: str) -> Counter[tuple[str, str]]:
         return Counter()
     if not isinstance(value, dict):
         return Counter()
-    return Counter((key, _plain(item)) for key, items in value.items() for item in _items(items))
+    pairs = ((key, item) for key, items in value.items() for item in (items if isinstance(items, list) else [items]))
+    return Counter((key, item if isinstance(item, str) else json.dumps(item, sort_keys=True)) for key, item in pairs)
 
 
 def longest_common_subsequence(first: list[str], second: list[str]) -> int:
@@ -144,11 +145,3 @@ def _final(text: str, target: str) -> str:
     if FINAL_ANSWER not in target:
         return text.strip()
     return text.rpartition(FINAL_ANSWER)[2].strip().replace(",", "") if FINAL_ANSWER in text else ""
-
-
-def _items(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else [value]
-
-
-def _plain(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, sort_keys=True)

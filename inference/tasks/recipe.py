@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -110,7 +109,7 @@ class Recipe:
     @property
     def field_names(self) -> tuple[str, ...]:
         """The names of the inputs, in the order of the form."""
-        return tuple(each.name for each in self.fields)
+        return tuple(field.name for field in self.fields)
 
 
 def tasks(folder: Path = RECIPES) -> tuple[str, ...]:
@@ -149,10 +148,10 @@ def _parse(task: str, data: dict[str, Any]) -> Recipe:
         task=task,
         template=prompt["template"],
         instruction=prompt["instruction"],
-        fields=tuple(Field(**each) for each in prompt["field"]),
+        fields=tuple(Field(**entry) for entry in prompt["field"]),
         dataset=Source(**data.pop("dataset")),
         labels=tuple(data.pop("labels", ())),
-        examples=tuple(ExampleInput(**each) for each in data.pop("example", ())),
+        examples=tuple(ExampleInput(**entry) for entry in data.pop("example", ())),
         lora=Lora(**lora),
         schedule=Schedule(**schedule),
         hub=parse_hub(hub) if hub else None,
@@ -177,7 +176,9 @@ def _check(recipe: Recipe) -> None:
             f"{recipe.task}: [hub] fills the fields {', '.join(recipe.hub.inputs)}, not those of the template"
         )
     for example in recipe.examples:
-        _check_example(recipe, example.inputs)
+        if set(example.inputs) != set(recipe.field_names):
+            fields = ", ".join(example.inputs)
+            raise RecipeError(f"{recipe.task}: an example has the fields {fields}, not those of the template")
 
 
 def _check_numbers(task: str, table: str, entries: Lora | Schedule) -> None:
@@ -187,8 +188,3 @@ def _check_numbers(task: str, table: str, entries: Lora | Schedule) -> None:
         if not is_number or not low <= value <= high:
             what = "a whole number" if kind is int else "a number"
             raise RecipeError(f"{task}: {name} in [{table}] is {value!r}; it must be {what} from {low} to {high}")
-
-
-def _check_example(recipe: Recipe, inputs: Mapping[str, str]) -> None:
-    if set(inputs) != set(recipe.field_names):
-        raise RecipeError(f"{recipe.task}: an example has the fields {', '.join(inputs)}, not those of the template")

@@ -11,7 +11,7 @@ from typing import Final
 from inference.wire.contract import WireError
 from inference.wire.failures import FailureCode, meaning_of
 from inference.wire.protocol import Delta, Failed, Sampling, is_terminal
-from loraland.evals.questions import SEED, Plan, Question
+from loraland.evals.questions import SEED, Question, RunPlan
 from loraland.generations.models import Generation
 from loraland.generations.reading import START, events
 from loraland.generations.start import start
@@ -38,10 +38,10 @@ class Answered:
     fingerprint: str = ""
 
 
-Ask = Callable[[Plan, Question], Awaitable[Answered]]
+Ask = Callable[[RunPlan, Question], Awaitable[Answered]]
 
 
-async def ask_engine(plan: Plan, question: Question) -> Answered:
+async def ask_engine(plan: RunPlan, question: Question) -> Answered:
     """The engine's greedy answer. Raises `CannotMeasure` when it refuses the adapter, or stays out of reach."""
     trouble = ""
     for attempt in range(TRIES):
@@ -58,7 +58,7 @@ class _AskAgain(Exception):
     """A failure that may pass."""
 
 
-async def _ask_once(plan: Plan, question: Question) -> Answered:
+async def _ask_once(plan: RunPlan, question: Question) -> Answered:
     sampling = Sampling(max_tokens=plan.max_tokens, stop=plan.stops, seed=SEED)
     try:
         generation = await start(

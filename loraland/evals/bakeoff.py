@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
-
-from asgiref.sync import sync_to_async
 
 from inference.tasks.baseline import STYLES
 from inference.tasks.data import Split
@@ -14,9 +11,9 @@ from inference.tasks.recipe import Recipe
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.evals import questions
 from loraland.evals.asking import Ask, CannotMeasure, ask_engine
-from loraland.evals.measuring import give_constant, measure, open_run
+from loraland.evals.measuring import ensure_run
 from loraland.evals.models import Run
-from loraland.evals.questions import Plan
+from loraland.evals.questions import RunPlan
 from loraland.evals.reference import ask_reference
 
 
@@ -30,8 +27,7 @@ class Trial:
     limit: int | None = None
     again: bool = False
     with_reference: bool = False
-    ask: Ask | None = None
-    """Who is asked in place of the engine."""
+    ask: Ask = ask_engine
 
     @property
     def rows(self) -> int:
@@ -48,7 +44,12 @@ async def carry_out(trial: Trial, on_row: Callable[[], None], on_run: Callable[[
     """
     recipe, split = trial.recipe, trial.split
     rows = split.test[: trial.limit]
-    ensure = partial(_ensure, trial=trial, on_row=on_row, on_run=on_run)
+
+    async def ensure(plan: RunPlan, ask: Ask = trial.ask) -> Run:
+        run = await ensure_run(plan, ask, on_row, trial.again)
+        on_run(run)
+        return run
+
     await ensure(questions.of_constant(recipe, split, rows))
     tried = [
         await ensure(questions.of_base(style, recipe, split, Run.Split.VALIDATION, trial.limit)) for style in STYLES
@@ -76,20 +77,3 @@ def fitting(recipe: Recipe, versions: Iterable[AdapterVersion]) -> list[AdapterV
                 f"and the rows of {recipe.task} have {', '.join(recipe.field_names)}; leave it out."
             )
     return chosen
-
-
-async def _ensure(
-    plan: Plan, *, trial: Trial, on_row: Callable[[], None], on_run: Callable[[Run], None], ask: Ask | None = None
-) -> Run:
-    """The finished run of `plan`, made now unless it is there."""
-    run = await sync_to_async(open_run)(plan, trial.again)
-    if plan.constant is not None:
-        if not run.is_finished:
-            await sync_to_async(give_constant)(run, plan)
-    elif run.is_finished:
-        for _ in plan.questions:
-            on_row()
-    else:
-        await measure(run, plan, ask or trial.ask or ask_engine, on_row)
-    on_run(run)
-    return run

@@ -36,10 +36,10 @@ class Line:
 
 def lines(tasks: Sequence[Known]) -> list[Line]:
     """The correlations of every heuristic over `tasks`."""
-    return [Line(label, [_pair(tasks, name, measure) for measure in MEASURES]) for name, label in NAMES.items()]
-
-
-def _pair(tasks: Sequence[Known], heuristic: str, measure: str) -> Pair:
-    values = [task.heuristics[heuristic] for task in tasks]
-    read = MEASURES[measure][1]
-    return Pair(correlation(values, [read(task) for task in tasks]), PRINTED[measure].get(heuristic))
+    measures = {name: [read(task) for task in tasks] for name, (_, read) in MEASURES.items()}
+    found = []
+    for heuristic, label in NAMES.items():
+        values = [task.heuristics[heuristic] for task in tasks]
+        pairs = [Pair(correlation(values, y), PRINTED[name].get(heuristic)) for name, y in measures.items()]
+        found.append(Line(label, pairs))
+    return found

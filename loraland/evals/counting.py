@@ -87,11 +87,8 @@ def _of_task(runs: list[Run]) -> list[Comparison]:
         same = [run for run in runs if (run.rows_digest, run.n) == (tuned.rows_digest, tuned.n)]
         base = next((run for run in same if run.subject == subject.BASE and run.base == tuned.base), None)
         if base is not None:
-            constant, reference = (
-                next((run for run in same if run.subject == each), None)
-                for each in (subject.CONSTANT, subject.REFERENCE)
-            )
-            found.append(Comparison(tuned, base, constant, reference))
+            others = {run.subject: run for run in reversed(same)}  # of each the newest
+            found.append(Comparison(tuned, base, others.get(subject.CONSTANT), others.get(subject.REFERENCE)))
     return found
 
 

@@ -13,9 +13,9 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.evals import questions
 from loraland.evals.asking import Ask, CannotMeasure, ask_engine
 from loraland.evals.counting import comparisons
-from loraland.evals.measuring import measure, open_run
+from loraland.evals.measuring import ensure_run
 from loraland.evals.models import Run
-from loraland.evals.questions import Plan
+from loraland.evals.questions import RunPlan
 
 
 @dataclass(frozen=True)
@@ -35,32 +35,20 @@ async def answer_drawn(draw: Draw, on_row: Callable[[], None], ask: Ask = ask_en
     Raises `CannotMeasure`; another call goes on where this one stopped.
     """
     chosen = questions.draw(draw.count, len(draw.split.test), draw.seed)
-    made = []
-    for plan in await sync_to_async(_plans)(draw):
-        drawn = questions.only(chosen, plan, draw.split.test, draw.seed)
-        run = await sync_to_async(open_run)(drawn)
-        if run.is_finished:
-            for _ in drawn.questions:
-                on_row()
-        else:
-            await measure(run, drawn, ask, on_row)
-        made.append(run)
-    return made
+    plans = await sync_to_async(_plans)(draw)
+    drawn = [questions.only(chosen, plan, draw.split.test, draw.seed) for plan in plans]
+    return [await ensure_run(plan, ask, on_row) for plan in drawn]
 
 
-def _plans(draw: Draw) -> list[Plan]:
+def _plans(draw: Draw) -> list[RunPlan]:
     """The base in the way that its score on the leaderboard was made, and the adapter; over all test rows."""
     recipe, split = draw.recipe, draw.split
     plans = []
     for version in draw.versions:
-        plans.append(questions.of_base(_best_style(version, recipe.task), recipe, split, Run.Split.TEST))
+        measured = comparisons(Run.objects.on_test().filter(task=recipe.task))
+        best = next((found.base for found in measured if found.tuned.digest == version.digest), None)
+        if best is None:
+            raise CannotMeasure(f"{version.adapter.slug} has no score on {recipe.task}; run evaluate on it first.")
+        plans.append(questions.of_base(best.prompt, recipe, split, Run.Split.TEST))
         plans.append(questions.of_adapter(version, recipe, split.test))
     return plans
-
-
-def _best_style(version: AdapterVersion, task: str) -> str:
-    measured = Run.objects.on_test().filter(task=task)
-    found = [each for each in comparisons(measured) if each.tuned.digest == version.digest]
-    if not found:
-        raise CannotMeasure(f"{version.adapter.slug} has no score on {task}; run evaluate on it first.")
-    return found[0].base.prompt

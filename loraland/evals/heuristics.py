@@ -47,7 +47,8 @@ def heuristics(rows: Sequence[Row]) -> Heuristics:
     inputs = [_count(_input(row)) for row in rows]
     outputs = [_count(row.target) for row in rows]
     step = max(1, len(rows) // COMPARED_ROWS)
-    similarity = [_similarity(row) for row in rows[::step]]
+    compared = [(_input(row)[:COMPARED_CHARS], row.target[:COMPARED_CHARS]) for row in rows[::step]]
+    similarity = [rouge_l(*pair).earned for pair in compared]
     compressed = [_compressed(f"{_input(row)}\n{row.target}") for row in rows]
     found = {
         **_spread("input", inputs),
@@ -64,10 +65,6 @@ def heuristics(rows: Sequence[Row]) -> Heuristics:
 
 def _input(row: Row) -> str:
     return "\n".join(row.inputs.values())
-
-
-def _similarity(row: Row) -> float:
-    return rouge_l(_input(row)[:COMPARED_CHARS], row.target[:COMPARED_CHARS]).earned
 
 
 def _count(text: str) -> int:

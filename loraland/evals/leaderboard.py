@@ -107,8 +107,8 @@ def entries() -> list[Entry]:
     published = Adapter.objects.published()
     here = {(adapter.slug, adapter.published.digest): adapter for adapter in published if adapter.published}
     compared = comparisons()
-    answers = answers_to_show(each.tuned for each in compared)
-    return [_entry(each, here, answers.get(each.tuned.pk)) for each in compared]
+    answers = answers_to_show(found.tuned for found in compared)
+    return [_entry(found, here, answers.get(found.tuned.pk)) for found in compared]
 
 
 def select(every: Iterable[Entry], query: Query) -> list[Entry]:

@@ -18,7 +18,7 @@ from loraland.evals.asking import Answered, Ask
 from loraland.evals.cards import show_score
 from loraland.evals.counting import Comparison
 from loraland.evals.models import Run, Sample
-from loraland.evals.questions import Plan, Question
+from loraland.evals.questions import Question, RunPlan
 
 CONCURRENCY: Final = 64
 """Questions that wait in the queue at once."""
@@ -28,7 +28,24 @@ RIVALS: Final = ("base", "constant")
 """Whom an adapter must beat."""
 
 
-def open_run(plan: Plan, again: bool = False) -> Run:
+async def ensure_run(plan: RunPlan, ask: Ask, on_row: Callable[[], object], again: bool = False) -> Run:
+    """The finished run of `plan`, made now unless it is there; `on_row` is told of every row that is asked.
+
+    Raises `loraland.evals.asking.CannotMeasure`; another call goes on where this one stopped.
+    """
+    run = await sync_to_async(open_run)(plan, again)
+    if plan.constant is not None:
+        if not run.is_finished:
+            await sync_to_async(give_constant)(run, plan)
+    elif run.is_finished:
+        for _ in plan.questions:
+            on_row()
+    else:
+        await measure(run, plan, ask, on_row)
+    return run
+
+
+def open_run(plan: RunPlan, again: bool = False) -> Run:
     """The run that `plan` describes: a whole one unless `again`, one that was left off, or a new one."""
     facts = {"adapter": "", "digest": "", **plan.facts}
     same = Run.objects.filter(**{name: facts[name] for name in IDENTITY})
@@ -39,14 +56,16 @@ def open_run(plan: Plan, again: bool = False) -> Run:
     return unfinished or Run.objects.create(**facts, version=version("loraland"))
 
 
-def _asks_the_same(run: Run, plan: Plan) -> bool:
+def _asks_the_same(run: Run, plan: RunPlan) -> bool:
     """Whether `run` put its rows into the words of `plan`: an adapter's prompt may have been mended since."""
     asked = {question.index: question.prompt for question in plan.questions}
     first = run.samples.first()
     return first is None or asked.get(first.index) == first.prompt
 
 
-async def measure(run: Run, plan: Plan, ask: Ask, on_row: Callable[[], None], concurrency: int = CONCURRENCY) -> None:
+async def measure(
+    run: Run, plan: RunPlan, ask: Ask, on_row: Callable[[], object], concurrency: int = CONCURRENCY
+) -> None:
     """Ask what `run` lacks and close it. Raises `loraland.evals.asking.CannotMeasure`; what was answered stays."""
     known = {index async for index in run.samples.values_list("index", flat=True)}
     for _ in known:
@@ -69,7 +88,7 @@ async def measure(run: Run, plan: Plan, ask: Ask, on_row: Callable[[], None], co
     await sync_to_async(finish)(run)
 
 
-def give_constant(run: Run, plan: Plan) -> None:
+def give_constant(run: Run, plan: RunPlan) -> None:
     """Close the run of a constant answer, which nobody has to be asked for."""
     assert plan.constant is not None
     with transaction.atomic():
@@ -79,7 +98,7 @@ def give_constant(run: Run, plan: Plan) -> None:
         finish(run)
 
 
-def keep(run: Run, plan: Plan, question: Question, answered: Answered) -> None:
+def keep(run: Run, plan: RunPlan, question: Question, answered: Answered) -> None:
     """Keep one answer with what it earned."""
     read = plan.read(answered.text)
     tally = METRICS[run.metric](read, question.target)

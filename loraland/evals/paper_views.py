@@ -41,7 +41,7 @@ def paper(request: HttpRequest) -> HttpResponse:
             "printed": averages.PRINTED_TOTAL,
             "printed_lift": averages.PRINTED_LIFT,
             "printed_over_gpt4": averages.PRINTED_OVER_GPT4,
-            "astray": [each for each in averages.summaries() if not each.tuned_follows],
+            "astray": [summary for summary in averages.summaries() if not summary.tuned_follows],
             "same_tasks": sum(bool(entry.facts.paper_task) for entry in measured),
         }
         response = render(request, "evals/paper.html", context | page)

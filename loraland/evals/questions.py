@@ -35,7 +35,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """One run before it is made: what identifies it, its questions, and how an answer is read.
 
     `version` is None for the base; `constant` is the answer where nobody is asked.
@@ -50,7 +50,7 @@ class Plan:
     constant: str | None = None
 
 
-def of_adapter(version: AdapterVersion, recipe: Recipe, rows: Sequence[Row]) -> Plan:
+def of_adapter(version: AdapterVersion, recipe: Recipe, rows: Sequence[Row]) -> RunPlan:
     """The adapter reads its own prompt, and what it writes is its answer as it stands."""
     facts = _facts(recipe, rows, Run.Subject.ADAPTER, "template", Run.Split.TEST)
     facts |= {"adapter": version.adapter.slug, "digest": version.digest, "base": version.adapter.base}
@@ -58,35 +58,35 @@ def of_adapter(version: AdapterVersion, recipe: Recipe, rows: Sequence[Row]) -> 
         Question(index, row.target, fill(version.template, row.inputs), {"inputs": row.inputs})
         for index, row in enumerate(rows)
     ]
-    return Plan(facts, questions, str.strip, recipe.max_answer, version=version)
+    return RunPlan(facts, questions, str.strip, recipe.max_answer, version=version)
 
 
-def of_base(style: str, recipe: Recipe, split: Split, part: str, limit: int | None = None) -> Plan:
+def of_base(style: str, recipe: Recipe, split: Split, part: str, limit: int | None = None) -> RunPlan:
     """The base is asked in `style` about the rows of `part`, and its answers are read with good will."""
     rows = (split.test if part == Run.Split.TEST else split.validation)[:limit]
     facts = _facts(recipe, rows, Run.Subject.BASE, style, part) | {"base": settings.BASE_NAME}
     shots = baseline.choose_shots(split.train, recipe)
     questions = [_question(index, row, baseline.ask(style, row, recipe, shots)) for index, row in enumerate(rows)]
     max_tokens, stops = baseline.max_tokens(recipe), baseline.stops(recipe)
-    return Plan(facts, questions, lambda text: baseline.read_answer(text, recipe), max_tokens, stops)
+    return RunPlan(facts, questions, lambda text: baseline.read_answer(text, recipe), max_tokens, stops)
 
 
-def of_constant(recipe: Recipe, split: Split, rows: Sequence[Row]) -> Plan:
+def of_constant(recipe: Recipe, split: Split, rows: Sequence[Row]) -> RunPlan:
     """Nobody is asked: the one answer that does best on the training part is given to every row."""
     constant = baseline.best_constant(split.train, recipe)
     facts = _facts(recipe, rows, Run.Subject.CONSTANT, "", Run.Split.TEST)
     facts |= {"base": settings.BASE_NAME, "answer": constant}
     questions = [Question(index, row.target, fill(recipe.template, row.inputs), {}) for index, row in enumerate(rows)]
-    return Plan(facts, questions, str, 0, constant=constant)
+    return RunPlan(facts, questions, str, 0, constant=constant)
 
 
-def of_reference(recipe: Recipe, rows: Sequence[Row]) -> Plan:
+def of_reference(recipe: Recipe, rows: Sequence[Row]) -> RunPlan:
     """The model of another server is asked with a plain instruction, and read with the same good will as the base."""
     facts = _facts(recipe, rows, Run.Subject.REFERENCE, REFERENCE_STYLE, Run.Split.TEST)
     facts |= {"base": settings.REFERENCE_MODEL, "source": Run.Source.ENDPOINT}
     asked = [baseline.ask(REFERENCE_STYLE, row, recipe, ()) for row in rows]
     questions = [_question(index, row, each) for index, (row, each) in enumerate(zip(rows, asked, strict=True))]
-    return Plan(facts, questions, lambda text: baseline.read_answer(text, recipe), baseline.max_tokens(recipe))
+    return RunPlan(facts, questions, lambda text: baseline.read_answer(text, recipe), baseline.max_tokens(recipe))
 
 
 def draw(count: int, of: int, seed: int) -> list[int]:
@@ -94,7 +94,7 @@ def draw(count: int, of: int, seed: int) -> list[int]:
     return sorted(random.Random(seed).sample(range(of), min(count, of)))
 
 
-def only(chosen: Sequence[int], plan: Plan, rows: Sequence[Row], seed: int) -> Plan:
+def only(chosen: Sequence[int], plan: RunPlan, rows: Sequence[Row], seed: int) -> RunPlan:
     """`plan`, which is over all test `rows`, over the `chosen` that `seed` drew; they keep their numbers."""
     facts = {**plan.facts, "split": Run.Split.DRAWN, "seed": seed, "n": len(chosen)}
     facts["rows_digest"] = digest_of([rows[index] for index in chosen])

@@ -11,13 +11,13 @@ from typing import Any, Final
 from django.conf import settings
 
 from loraland.evals.asking import Answered, CannotMeasure
-from loraland.evals.questions import Plan, Question
+from loraland.evals.questions import Question, RunPlan
 
 TIMEOUT_SECONDS: Final = 120
 TRIES: Final = 5
 
 
-async def ask_reference(plan: Plan, question: Question) -> Answered:
+async def ask_reference(plan: RunPlan, question: Question) -> Answered:
     """The other model's answer at temperature 0. Raises `CannotMeasure` when the server keeps refusing."""
     trouble = ""
     for attempt in range(TRIES):
@@ -34,7 +34,7 @@ async def ask_reference(plan: Plan, question: Question) -> Answered:
     raise CannotMeasure(trouble)
 
 
-def _ask_once(plan: Plan, question: Question) -> Answered:
+def _ask_once(plan: RunPlan, question: Question) -> Answered:
     body: dict[str, Any] = {
         "model": settings.REFERENCE_MODEL,
         "messages": [{"role": turn.role, "content": turn.content} for turn in question.asked["messages"]],

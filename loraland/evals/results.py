@@ -60,8 +60,9 @@ def import_file(path: Path) -> int:
     data = read_file(path)
     with reading(f"A run in {path.name}", ResultsError, OperationalError, InterfaceError), transaction.atomic():
         count = sum(_import_run(data["task"], run) for run in data.get("runs", ()))
-        if count:
-            _show_scores(data["task"])
+        if count:  # an adapter that was here before its measurement shows it in the catalogue from now on
+            for found in comparisons(Run.objects.on_test().filter(task=data["task"])):
+                show_score(found)
         return count
 
 
@@ -79,12 +80,6 @@ def may_be_told(run: Run) -> bool:
     """Whether the constant answer of `run` may be given on: a label names no row, any other text is out of one."""
     recipe = recipe_of(run.task)
     return not facts_of(run.task).restricted or bool(recipe and recipe.labels)
-
-
-def _show_scores(task: str) -> None:
-    """An adapter that was here before its measurement shows it in the catalogue from now on."""
-    for found in comparisons(Run.objects.on_test().filter(task=task)):
-        show_score(found)
 
 
 def _import_run(task: str, data: Mapping[str, Any]) -> bool:

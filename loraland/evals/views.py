@@ -101,7 +101,7 @@ def run(request: HttpRequest, pk: UUID) -> HttpResponse:
 def _of_the_base(shown: Run, samples: Iterable[Sample]) -> dict[int, Sample]:
     """What the base that an adapter's run is compared with answered to the rows of `samples`, by their numbers."""
     of_base = Sample.objects.filter(run__pk=shown.gains.get("base", {}).get("run"))
-    return {sample.index: sample for sample in of_base.filter(index__in=[each.index for each in samples])}
+    return {sample.index: sample for sample in of_base.filter(index__in=[sample.index for sample in samples])}
 
 
 def _readable(request: HttpRequest) -> RunQuerySet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from statistics import fmean
@@ -120,11 +119,7 @@ def _summary(model: str) -> Summary:
         model=model,
         base=fmean(cell.base for cell, _ in rows),
         tuned=fmean(cell.tuned for cell, _ in rows),
-        improved=_count(cell.tuned > cell.base for cell, _ in rows),
-        wins=_count(cell.tuned > gpt4 for cell, gpt4 in rows),
-        ties=_count(cell.tuned == gpt4 for cell, gpt4 in rows),
+        improved=sum(cell.tuned > cell.base for cell, _ in rows),
+        wins=sum(cell.tuned > gpt4 for cell, gpt4 in rows),
+        ties=sum(cell.tuned == gpt4 for cell, gpt4 in rows),
     )
-
-
-def _count(truths: Iterable[bool]) -> int:
-    return sum(truths)

@@ -69,15 +69,19 @@ class Task:
 def table() -> tuple[Task, ...]:
     """The 31 tasks in the order of the table."""
     with TABLE.open(newline="", encoding="utf-8") as file:
-        return tuple(_task(row) for row in csv.DictReader(file))
+        return tuple(
+            Task(
+                row["task"],
+                row["category"],
+                row["metric"],
+                {model: Cell(float(row[f"{model} base"]), float(row[f"{model} ft"])) for model in MODELS},
+                {gpt: float(row[gpt]) for gpt in GPTS},
+            )
+            for row in csv.DictReader(file)
+        )
 
 
 @cache
 def tasks() -> dict[str, Task]:
     """The tasks by name."""
     return {task.name: task for task in table()}
-
-
-def _task(row: dict[str, str]) -> Task:
-    cells = {model: Cell(float(row[f"{model} base"]), float(row[f"{model} ft"])) for model in MODELS}
-    return Task(row["task"], row["category"], row["metric"], cells, {gpt: float(row[gpt]) for gpt in GPTS})

@@ -11,8 +11,8 @@ from redis import Redis, RedisError
 
 from loraland.training.drafting import examine
 from loraland.training.following import follow
-from loraland.training.measuring import measure_in_a_loop
 from loraland.training.models import Training
+from loraland.training.slices import measure_in_a_loop
 
 
 @shared_task  # type: ignore[untyped-decorator]

@@ -17,7 +17,7 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.evals.asking import Answered, CannotMeasure
 from loraland.evals.drawing import Draw, answer_drawn
 from loraland.evals.models import Run
-from loraland.evals.questions import Plan, Question, draw
+from loraland.evals.questions import Question, RunPlan, draw
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -45,7 +45,7 @@ def test_a_seed_draws_the_same_rows_each_time_and_another_seed_draws_others() ->
 async def test_base_and_adapter_answer_the_same_rows_and_a_second_call_asks_only_what_is_missing(version):
     asked: list[tuple[str, int]] = []
 
-    async def knows(plan: Plan, question: Question) -> Answered:
+    async def knows(plan: RunPlan, question: Question) -> Answered:
         if len(asked) == 7:
             raise CannotMeasure("The lights went out.")
         asked.append((plan.facts["prompt"], question.index))
@@ -85,7 +85,7 @@ def test_the_command_draws_for_open_tasks_alone_when_that_is_wished(version, tmp
         lines = [json.dumps({"inputs": row.inputs, "target": row.target}) for row in rows]
         (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
 
-    async def knows(plan: Plan, question: Question) -> Answered:
+    async def knows(plan: RunPlan, question: Question) -> Answered:
         return Answered("joy")
 
     monkeypatch.setattr("loraland.evals.management.commands.sample_answers.ask_engine", knows)

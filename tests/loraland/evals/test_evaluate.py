@@ -21,7 +21,7 @@ from loraland.evals.asking import Answered, CannotMeasure, ask_engine
 from loraland.evals.bakeoff import Trial, carry_out, fitting
 from loraland.evals.measuring import measure, open_run
 from loraland.evals.models import Run, Sample
-from loraland.evals.questions import Plan, Question
+from loraland.evals.questions import Question, RunPlan
 from loraland.generations.models import Generation
 from loraland.generations.reading import events
 
@@ -113,11 +113,11 @@ async def test_a_run_that_was_left_off_asks_only_what_it_lacks(adapter):
     run = await sync_to_async(open_run)(plan)
     asked: list[int] = []
 
-    async def knows(plan: Plan, question: Question) -> Answered:
+    async def knows(plan: RunPlan, question: Question) -> Answered:
         asked.append(question.index)
         return Answered(question.target)
 
-    async def knows_three(plan: Plan, question: Question) -> Answered:
+    async def knows_three(plan: RunPlan, question: Question) -> Answered:
         if len(asked) == 3:
             raise CannotMeasure("The lights went out.")
         return await knows(plan, question)
@@ -146,7 +146,7 @@ async def test_what_is_measured_is_not_asked_again_unless_that_is_wished(answeri
 async def test_an_adapter_whose_prompt_was_mended_is_measured_anew(adapter):
     first = await sync_to_async(open_run)(questions.of_adapter(adapter, RECIPE, SPLIT.test))
 
-    async def knows(plan: Plan, question: Question) -> Answered:
+    async def knows(plan: RunPlan, question: Question) -> Answered:
         return Answered(question.target)
 
     plan = questions.of_adapter(adapter, RECIPE, SPLIT.test)
@@ -206,10 +206,10 @@ def test_the_command_measures_what_has_a_recipe_and_tells(
 ):
     publish("an-owners-own", digest="b")
 
-    async def knows(plan: Plan, question: Question) -> Answered:
+    async def knows(plan: RunPlan, question: Question) -> Answered:
         return Answered(question.target if plan.version else "joy")
 
-    monkeypatch.setattr("loraland.evals.bakeoff.ask_engine", knows)
+    monkeypatch.setattr("loraland.evals.management.commands.evaluate.ask_engine", knows)
     call_command("evaluate", "--data", str(site_data), "--limit", "4")
     run = Run.objects.get(subject="adapter")
     assert (run.n, run.score, run.samples.count()) == (4, 1.0, 4)

@@ -18,10 +18,10 @@ from django.test import Client
 from inference.wire.protocol import Delta, Event, Failed, Finished, Generate, Probe, Stats
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.evals.models import Run
-from loraland.training import drafting, measuring
+from loraland.training import drafting, slices
 from loraland.training.drafting import examine
-from loraland.training.measuring import MOST_SETBACKS, NO_WORKER, measure
 from loraland.training.models import Training
+from loraland.training.slices import MOST_SETBACKS, NO_WORKER, measure
 from tests.loraland.adapter_files import lora_config, lora_tensors, write_adapter
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -152,7 +152,7 @@ async def test_a_draft_is_measured_against_the_bases_best(answering: Any, draft:
 async def beaten(training: Training) -> None:
     """Wait until the scripted worker has shown its heartbeat."""
     for _ in range(200):
-        if any(worker.ready for worker in await measuring.inference_client.live_workers()):
+        if any(worker.ready for worker in await slices.inference_client.live_workers()):
             return
         await asyncio.sleep(0.02)
 
@@ -195,8 +195,8 @@ async def test_what_cannot_be_measured_ends_with_its_reason_after_some_tries(ans
 async def test_answers_that_never_come_in_time_end_the_measurement_and_leave_nothing_queued(
     answering: Any, draft: Training, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "PATIENCE_SECONDS", 0.1)
-    monkeypatch.setattr(measuring, "MOST_SETBACKS", 2)
+    monkeypatch.setattr(slices, "PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr(slices, "MOST_SETBACKS", 2)
     answering(lambda request: [])
     await beaten(draft)
     await measure(draft, 0.1)

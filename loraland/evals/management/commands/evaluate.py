@@ -15,11 +15,11 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import connections
 from tqdm import tqdm
 
-from inference.tasks.data import DataError, read_split
-from inference.tasks.recipe import RecipeError, load_recipe
+from inference.tasks.data import DataError, Split, read_split
+from inference.tasks.recipe import Recipe, RecipeError, load_recipe
 from loraland import inference_client
 from loraland.catalogue.models import AdapterVersion
-from loraland.evals.asking import CannotMeasure
+from loraland.evals.asking import CannotMeasure, ask_engine
 from loraland.evals.bakeoff import Trial, carry_out, fitting, task_of
 from loraland.evals.models import Run
 from loraland.evals.task_facts import recipe_of
@@ -39,16 +39,8 @@ class Command(BaseCommand):
         if options["reference"] and not (settings.REFERENCE_URL and settings.REFERENCE_MODEL):
             raise CommandError("--reference needs REFERENCE_URL and REFERENCE_MODEL (and REFERENCE_KEY) to be set.")
         with told_how_to_go_on():
-            trials = [
-                self._trial(task, versions, data, **options)
-                for task, versions in chosen_adapters(tasks, adapters).items()
-            ]
-            asyncio.run(self._carry_out(trials))
-
-    def _trial(self, task: str, versions: Sequence[AdapterVersion], data: Path, **options: Any) -> Trial:
-        recipe = load_recipe(task)
-        split = read_split(data, task, recipe.field_names)
-        return Trial(recipe, split, fitting(recipe, versions), options["limit"], options["again"], options["reference"])
+            how: Any = (options["limit"], options["again"], options["reference"], ask_engine)
+            asyncio.run(self._carry_out([Trial(*chosen, *how) for chosen in chosen_tasks(data, tasks, adapters)]))
 
     async def _carry_out(self, trials: Sequence[Trial]) -> None:
         async with rows_of(sum(trial.rows for trial in trials)) as bar:
@@ -86,6 +78,15 @@ async def rows_of(count: int) -> AsyncIterator[tqdm[Any]]:
 
 def line_of(run: Run) -> str:
     return f"{run.task}: {run.who}{f', {run.asked}' if run.asked else ''}: {run.points:.1f}"
+
+
+def chosen_tasks(
+    data: Path, tasks: Sequence[str], slugs: Sequence[str]
+) -> Iterator[tuple[Recipe, Split, list[AdapterVersion]]]:
+    """Each task to measure with its rows and the adapters to try."""
+    for task, versions in chosen_adapters(tasks, slugs).items():
+        recipe = load_recipe(task)
+        yield recipe, read_split(data, task, recipe.field_names), fitting(recipe, versions)
 
 
 def chosen_adapters(tasks: Sequence[str], slugs: Sequence[str]) -> dict[str, list[AdapterVersion]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -50,15 +50,9 @@ def _of_cards(directories: Iterable[Path], results: Path) -> list[Run]:
         found = [runs_of_card(directory) for directory in directories if (directory / CARD).is_file()]
     except CardError as error:
         raise CommandError(" ".join(error.reasons)) from error
-    return [run for runs in found if runs and not _is_known(runs[-1], results) for run in runs]
-
-
-def _is_known(tuned: Run, results: Path) -> bool:
-    return any(run["digest"] == tuned.digest for run in _runs_in(results / f"{tuned.task}.json"))
-
-
-def _runs_in(path: Path) -> Sequence[dict[str, Any]]:
-    return read_file(path).get("runs", ()) if path.exists() else ()
+    files = (read_file(path) for path in results.glob("*.json"))
+    known = {(file["task"], run["digest"]) for file in files for run in file.get("runs", ())}
+    return [run for runs in found if runs and (runs[-1].task, runs[-1].digest) not in known for run in runs]
 
 
 def _write_cards() -> None:

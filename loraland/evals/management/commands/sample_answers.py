@@ -10,15 +10,11 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
-from inference.tasks.data import read_split
-from inference.tasks.recipe import load_recipe
-from loraland.catalogue.models import AdapterVersion
 from loraland.evals.asking import ask_engine
-from loraland.evals.bakeoff import fitting
 from loraland.evals.drawing import Draw, answer_drawn
 from loraland.evals.management.commands.evaluate import (
     add_choice,
-    chosen_adapters,
+    chosen_tasks,
     line_of,
     rows_of,
     told_how_to_go_on,
@@ -40,19 +36,14 @@ class Command(BaseCommand):
             raise CommandError(f"--rows is {options['rows']}; it must be 1 at least.")
         with told_how_to_go_on():
             draws = [
-                self._draw(task, versions, data, **options)
-                for task, versions in chosen_adapters(tasks, adapters).items()
-                if not (options["open"] and facts_of(task).restricted)
+                Draw(recipe, split, versions, options["rows"], options["seed"])
+                for recipe, split, versions in chosen_tasks(data, tasks, adapters)
+                if not (options["open"] and facts_of(recipe.task).restricted)
             ]
             asyncio.run(self._answer(draws))
 
-    def _draw(self, task: str, versions: Sequence[AdapterVersion], data: Path, **options: Any) -> Draw:
-        recipe = load_recipe(task)
-        split = read_split(data, task, recipe.field_names)
-        return Draw(recipe, split, fitting(recipe, versions), options["rows"], options["seed"])
-
     async def _answer(self, draws: Sequence[Draw]) -> None:
-        rows = sum(2 * len(each.versions) * min(each.count, len(each.split.test)) for each in draws)
+        rows = sum(2 * len(draw.versions) * min(draw.count, len(draw.split.test)) for draw in draws)
         async with rows_of(rows) as bar:
             for draw in draws:
                 bar.set_description(draw.recipe.task)

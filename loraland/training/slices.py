@@ -15,7 +15,7 @@ from loraland import inference_client
 from loraland.evals.asking import Answered, CannotMeasure, ask_engine
 from loraland.evals.bakeoff import Trial, carry_out
 from loraland.evals.models import Run
-from loraland.evals.questions import Plan, Question
+from loraland.evals.questions import Question, RunPlan
 from loraland.training.models import Training
 from loraland.training.rows import MOST_TEST_ROWS, parts_of, write_parts
 
@@ -44,7 +44,7 @@ class Slice:
         self._under_way = 0
         self._is_quiet = asyncio.Event()
 
-    async def ask(self, plan: Plan, question: Question) -> Answered:
+    async def ask(self, plan: RunPlan, question: Question) -> Answered:
         async with self._room:
             if asyncio.get_running_loop().time() >= self._end:
                 await self._wait_for_the_others()
