@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 else:
     AdapterAdminBase = VersionAdminBase = admin.ModelAdmin
 
+WEIGHTS = ("digest", "same_digest", "rank", "lora_alpha", "target_modules", "num_parameters", "megabytes")
 PROMPT = ("template", "field_names", "example_lines")
 
 admin.site.site_header = admin.site.site_title = "LoRA Land"
@@ -81,20 +82,7 @@ class AdapterVersionAdmin(VersionAdminBase):
     )
     view_fieldsets = (
         (None, {"fields": ("adapter", "status", "all_reasons", "proof_due", "logit_delta", "publish_when_ready")}),
-        (
-            "Weights",
-            {
-                "fields": (
-                    "digest",
-                    "same_digest",
-                    "rank",
-                    "lora_alpha",
-                    "target_modules",
-                    "num_parameters",
-                    "megabytes",
-                )
-            },
-        ),
+        ("Weights", {"fields": WEIGHTS}),
         ("Prompt", {"fields": ("template", "shown_fields", "shown_examples")}),
         ("History", {"fields": ("created", "created_by", "published_at", "training", "score", "config")}),
     )

@@ -39,11 +39,8 @@ def _body(version: AdapterVersion) -> dict[str, Any]:
     if len(version.field_names) > 1:
         return {"model": version.adapter.slug, "inputs": example, "max_tokens": MAX_TOKENS}
     text = next(iter(example.values()), "Hello")
-    return {
-        "model": version.adapter.slug,
-        "messages": [{"role": "user", "content": text}],
-        "max_tokens": MAX_TOKENS,
-    }
+    messages = [{"role": "user", "content": text}]
+    return {"model": version.adapter.slug, "messages": messages, "max_tokens": MAX_TOKENS}
 
 
 def _inputs(body: dict[str, Any]) -> str:

@@ -90,10 +90,6 @@ class AnswerView:
         waited = round(self.stats.first_token_ms)
         return f"{waited} ms" if waited < 1000 else f"{waited / 1000:.1f} s"
 
-    @property
-    def short_digest(self) -> str:
-        return self.stats.digest[:12]
-
     def verdict(self) -> str:
         """What it is worth against what was expected; empty where nothing was."""
         return render_to_string("playground/_verdict.html", {"answer": self})
