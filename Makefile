@@ -30,6 +30,7 @@ check: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy inference loraland
 	$(BIN)/lint-imports
+	$(BIN)/python bin/measure.py
 	$(BIN)/python manage.py makemigrations --check --dry-run
 	HTTPS=1 ALLOWED_HOSTS=example.org $(BIN)/python manage.py check --deploy --fail-level WARNING
 
