@@ -64,10 +64,10 @@ async def answer(
     created = int(generation.created.timestamp())
     head = Head(generation.wire_id, asked.model, created, digest, generation.components)
     reader = Reader(stops=not asked.store, with_usage=asked.include_usage)
-    return await told(generation, head, shape, reader, asked.stream)
+    return await respond(generation, head, shape, reader, asked.stream)
 
 
-async def told(generation: Generation, head: Head, shape: Shape, reader: Reader, stream: bool) -> Response:
+async def respond(generation: Generation, head: Head, shape: Shape, reader: Reader, stream: bool) -> Response:
     """The answer, streamed or as one body."""
     if stream:
         return await streamed(generation, head, shape, reader)

@@ -137,8 +137,8 @@ def conclusion(head: Head, finished: Finished, usage: bool) -> dict[str, Any]:
     del about["logit_delta"]
     if head.components:
         about["components"] = list(head.components)
-    told = {"system_fingerprint": stats.fingerprint or None, "loraland": about}
-    return told | {"usage": _usage(stats)} if usage else told
+    known = {"system_fingerprint": stats.fingerprint or None, "loraland": about}
+    return known | {"usage": _usage(stats)} if usage else known
 
 
 def _usage(stats: Stats) -> dict[str, Any]:

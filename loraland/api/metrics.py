@@ -54,12 +54,12 @@ async def metrics(request: HttpRequest) -> HttpResponse:
     except (RedisError, WireError):
         return HttpResponse("# Redis cannot be reached\n", status=503, content_type="text/plain")
     shown = busiest(counted, SHOWN)
-    told = folded(counted, shown)
+    numbers = folded(counted, shown)
     versions = AdapterVersion.objects.filter(adapter__slug__in=shown).values_list("digest", "adapter__slug")
     slugs = {digest: slug async for digest, slug in versions}
     waiting = GaugeMetricFamily("loraland_queue_length", "Requests that no worker has claimed yet.", queued)
     registry = CollectorRegistry()
-    registry.register(Snapshot([*_counters(told), *_times(told), waiting, *worker_metrics(workers, slugs)]))
+    registry.register(Snapshot([*_counters(numbers), *_times(numbers), waiting, *worker_metrics(workers, slugs)]))
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
 

@@ -8,7 +8,7 @@ from django.http import HttpRequest
 
 from inference.wire.contract import position_of
 from inference.wire.protocol import Delta
-from loraland.api.answering import Reader, Response, told
+from loraland.api.answering import Reader, Response, respond
 from loraland.api.authentication import visitor_of
 from loraland.api.bodies import Head, Shape
 from loraland.api.errors import ApiError
@@ -32,7 +32,7 @@ async def answer_again(
     num_chars = await _length(generation, after) if after else 0
     reader = Reader(stops=False, with_usage=with_usage, after=after or reading.START, num_chars=num_chars)
     with_logprobs = generation.request["sampling"]["logprobs"] is not None
-    return await told(generation, _head(generation), shape(with_logprobs), reader, stream)
+    return await respond(generation, _head(generation), shape(with_logprobs), reader, stream)
 
 
 async def _own(request: HttpRequest, id: str) -> Generation:

@@ -54,7 +54,7 @@ def visitor(scope: Scope) -> tuple[str, int] | None:
 
     What a visitor wrote into the header stands to the left of what the proxies added, so it is never reached.
     """
-    hops = reversed(list(_told(scope, b"x-forwarded-for")))
+    hops = reversed(list(_entries(scope, b"x-forwarded-for")))
     for hop in hops:
         address = _without_port(hop)
         if address_of(address) is None:
@@ -67,12 +67,12 @@ def visitor(scope: Scope) -> tuple[str, int] | None:
 
 def _scheme(scope: Scope) -> str:
     """The scheme of the last hop before ours; a proxy adds to the right of what the visitor sent."""
-    told = list(_told(scope, b"x-forwarded-proto"))
+    schemes = list(_entries(scope, b"x-forwarded-proto"))
     given: str = scope.get("scheme", "http")
-    return SCHEMES[scope["type"]].get(told[-1].lower() if told else "", given)
+    return SCHEMES[scope["type"]].get(schemes[-1].lower() if schemes else "", given)
 
 
-def _told(scope: Scope, name: bytes) -> Iterator[str]:
+def _entries(scope: Scope, name: bytes) -> Iterator[str]:
     """The entries of all headers called `name`, in the order in which the hops added them."""
     for header, value in scope["headers"]:
         if header == name:
