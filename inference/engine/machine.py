@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -84,7 +83,9 @@ def build_machine(config: EngineConfig) -> Machine:
         is_shared=config.prefix_cache != "tenant",
     )
     cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
-    base = _base(config, directory, architecture, dtype, decoder.bank.is_packed)
+    of_base = BaseWeights(directory, architecture, dtype)
+    is_nf4 = config.quantization == "nf4"
+    base = Base(architecture, dtype, of_base.read, of_base.identity, is_nf4, decoder.bank.is_packed)
     store = AdapterStore(config.adapters_dir, base, config.max_rank)
     host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank, decoder.bank.prepare)
     loader = AdapterLoader(host_cache.load, host_cache.find)
@@ -127,13 +128,6 @@ def _device(config: EngineConfig) -> torch.device:
     if config.device == "cuda" and not has_cuda:
         raise ConfigError("DEVICE is cuda, but torch finds no CUDA device; choose cpu or auto")
     return torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
-
-
-def _base(
-    config: EngineConfig, directory: Path, architecture: Architecture, dtype: torch.dtype, is_packed: bool
-) -> Base:
-    weights = BaseWeights(directory, architecture, dtype)
-    return Base(architecture, dtype, weights.read, weights.identity, config.quantization == "nf4", is_packed)
 
 
 def _context_length(config: EngineConfig, architecture: Architecture, device: torch.device) -> int:

@@ -56,16 +56,13 @@ class TorchDecoder(Decoder):
         attention = plan_attention(batch, layout, self.architecture, cache.block_size)
         plan = self.bank.plan(batch, layout)
         run = Pass(layout, layout.panels, cos, sin, attention, plan, cache)
-        hidden = self._embed(batch.token_ids[layout.source], plan)
+        token_ids = batch.token_ids[layout.source]
+        hidden = self.weights.embedding[token_ids]
+        plan.embed(token_ids, hidden)
         for index, layer in enumerate(self.weights.layers):
             hidden = hidden + self._attention(index, layer, hidden, run)
             hidden = hidden + self._mlp(index, layer, hidden, run)
         return self._logits(hidden[layout.places[batch.sample_rows]], plan)
-
-    def _embed(self, token_ids: Tensor, plan: LoraPlan) -> Tensor:
-        hidden = self.weights.embedding[token_ids]
-        plan.embed(token_ids, hidden)
-        return hidden
 
     def _attention(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
         rows = rms_norm(hidden, layer.attention_norm, self.architecture.norm_eps)
