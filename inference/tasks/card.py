@@ -123,7 +123,7 @@ def card_of(recipe: Recipe, base: str, train_rows: int, minutes: float, device: 
             "train_rows": train_rows,
         },
         template=recipe.template,
-        fields=[dataclasses.asdict(each) for each in recipe.fields],
+        fields=[dataclasses.asdict(entry) for entry in recipe.fields],
         examples=[dataclasses.asdict(example) for example in recipe.examples],
         training=training,
     )
@@ -151,7 +151,7 @@ def card_text(card: Card) -> str:
         _table("", {key: getattr(card, key) for key in TEXTS}),
         _table("[dataset]", card.dataset),
         f"[prompt]\ntemplate = {_multiline(card.template)}",
-        *(_table("[[prompt.field]]", each) for each in card.fields),
+        *(_table("[[prompt.field]]", entry) for entry in card.fields),
         *(_table("[[example]]", example) for example in card.examples),
         _table("[training]", card.training),
         *([_table(_SCORE, card.score)] if card.score else []),

@@ -109,14 +109,10 @@ def _table(hub: Hub, config: str | None, part: str) -> Any:
             return datasets.load_dataset(form, data_files=_address(hub, part), split="train")
         return datasets.load_dataset(hub.id, config, revision=hub.revision, split=part)
     except Exception as error:  # the library raises errors of several others; each ends the fetching of this data set
-        if _is_silence(error):
+        # No answer came, as either of the library's clients tells it: its own, and httpx below the file system.
+        if isinstance(error, ConnectionError) or any(kind.__name__ == "TransportError" for kind in type(error).__mro__):
             raise Unreachable(f"the hub cannot be reached, so {hub.id} cannot be fetched: {_told(error)}") from error
         raise DataError(f"{hub.id} cannot be fetched: {_told(error)}") from error
-
-
-def _is_silence(error: Exception) -> bool:
-    """Whether no answer came, as either of the library's clients tells it: its own, and httpx below the file system."""
-    return isinstance(error, ConnectionError) or any(kind.__name__ == "TransportError" for kind in type(error).__mro__)
 
 
 def _address(hub: Hub, file: str) -> str:

@@ -94,7 +94,7 @@ def record(training: Training, news: list[tuple[str, TrainingEvent]]) -> None:
 
 def _progress(training: Training, steps: list[TrainingProgress]) -> dict[str, Any]:
     """What `steps` change. One that goes on from its checkpoint tells some steps again: the later word counts."""
-    losses = dict(training.losses) | {each.step: each.loss for each in steps if each.loss is not None}
+    losses = dict(training.losses) | {told.step: told.loss for told in steps if told.loss is not None}
     return {
         "step": steps[-1].step,
         "losses": sorted(losses.items()),

@@ -41,7 +41,7 @@ class TrainingForm(ModelForm):
     metric = forms.ChoiceField(
         choices=[(name, metric.name) for name, metric in METRICS.items()], widget=forms.RadioSelect, label="Score"
     )
-    category = forms.ChoiceField(choices=[(each.name, each.name) for each in CATEGORIES])
+    category = forms.ChoiceField(choices=[(category.name, category.name) for category in CATEGORIES])
     target_modules = forms.MultipleChoiceField(
         choices=[(name, name) for name in TARGETS], widget=forms.CheckboxSelectMultiple, label="Linears that change"
     )
@@ -123,7 +123,8 @@ class TrainingForm(ModelForm):
         fields, lines = fields_of(cleaned["template"]), cleaned.get("example_lines", "")
         unused = set(self.rows_of.fields) - {field["name"] for field in fields}
         try:
-            cleaned["examples"] = parse_examples(_without(lines, unused), fields)
+            known = "\n".join(_line_without(line, unused) for line in lines.splitlines())
+            cleaned["examples"] = parse_examples(known, fields)
         except TemplateError as error:
             self.add_error("example_lines", error.reasons)
 
@@ -147,7 +148,8 @@ def free_slug(name: str) -> str:
     slug = slugify(name)[:70] or "adapter"
     names = (name for model in (Adapter, Training) for name in model.objects.values_list("slug", flat=True))
     taken = {slugs.BASE, *tasks(), *names}
-    return next(each for each in (slug, *(f"{slug}-{n}" for n in range(2, len(taken) + 3))) if each not in taken)
+    numbered = (f"{slug}-{number}" for number in range(2, len(taken) + 3))
+    return next(free for free in (slug, *numbered) if free not in taken)
 
 
 def numbers_of(preset: str) -> dict[str, Any]:
@@ -183,20 +185,15 @@ def _of_training(training: Training) -> dict[str, Any]:
 
 def _lines(examples: list[dict[str, Any]]) -> str:
     """`examples` as the form shows them, one a line; in their longer form where a field is called like the answer."""
-    return "\n".join(json.dumps(_flat(each), ensure_ascii=False) for each in examples)
-
-
-def _flat(example: dict[str, Any]) -> dict[str, Any]:
-    inputs = example["inputs"]
-    return example if "expected" in inputs else {**inputs, "expected": example["expected"]}
-
-
-def _without(lines: str, unused: set[str]) -> str:
-    """`lines` without the fields `unused`; what is no JSON object stays, to be refused with its reason."""
-    return "\n".join(_line_without(line, unused) for line in lines.splitlines())
+    shown = (
+        example if "expected" in example["inputs"] else {**example["inputs"], "expected": example["expected"]}
+        for example in examples
+    )
+    return "\n".join(json.dumps(example, ensure_ascii=False) for example in shown)
 
 
 def _line_without(line: str, unused: set[str]) -> str:
+    """`line` without the fields `unused`; what is no JSON object stays, to be refused with its reason."""
     try:
         row = json.loads(line)
     except (ValueError, RecursionError):

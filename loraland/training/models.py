@@ -158,7 +158,7 @@ class Training(models.Model):
             dataset=Source(self.slug, f"{self.data.name}, uploaded here", ""),
             labels=tuple(self.labels),
             many_lines=self.many_lines,
-            examples=tuple(ExampleInput(each["inputs"], each["expected"]) for each in self.examples),
+            examples=tuple(ExampleInput(example["inputs"], example["expected"]) for example in self.examples),
             lora=Lora(self.rank, 2 * self.rank, tuple(self.target_modules)),
             schedule=Schedule(self.steps, self.batch, self.learning_rate, max_length=self.max_length, seed=self.seed),
             license="",

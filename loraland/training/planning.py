@@ -72,18 +72,14 @@ def schedule_of(form: TrainingForm) -> Schedule:
 
 def tickets(form: TrainingForm) -> list[Ticket]:
     """The presets with their times; the one is chosen whose steps the form has."""
-    wanted, speed = schedule_of(form), ms_a_token()
-    return [_ticket(preset, form, wanted, speed) for preset in PRESETS]
-
-
-def _ticket(preset: Preset, form: TrainingForm, wanted: Schedule, speed: float) -> Ticket:
-    schedule = Schedule(preset.schedule.steps, preset.schedule.batch, max_length=wanted.max_length)
-    return Ticket(
-        preset,
-        duration(presets.seconds(schedule, form.parts.train, _value(form, "template"), speed)),
-        reverse("admin:training_training_add", query={"data": form.rows_of.pk, "preset": preset.key}),
-        schedule == wanted,
-    )
+    wanted, speed, template = schedule_of(form), ms_a_token(), _value(form, "template")
+    found = []
+    for preset in PRESETS:
+        schedule = Schedule(preset.schedule.steps, preset.schedule.batch, max_length=wanted.max_length)
+        time = duration(presets.seconds(schedule, form.parts.train, template, speed))
+        address = reverse("admin:training_training_add", query={"data": form.rows_of.pk, "preset": preset.key})
+        found.append(Ticket(preset, time, address, schedule == wanted))
+    return found
 
 
 def _value(form: TrainingForm, name: str) -> Any:
