@@ -206,9 +206,9 @@ class EngineLoad:
     adapter_loads: tuple[tuple[str, int], ...] = ()
     """The digests that were loaded most often, and how often."""
     preempted: int = 0
-    """How often a request lost its blocks because others grew."""
+    """How often a request was preempted because blocks ran out."""
     displaced: int = 0
-    """How often a request gave way to one of more urgent a class or of a tenant that had none."""
+    """How often one was preempted for a more urgent class, or for a tenant that had none running."""
 
 
 @dataclass(frozen=True)
