@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -73,7 +72,7 @@ def outcome(job: Train, tell: Tell, is_wanted: Callable[[], bool]) -> TrainingEn
         _make_room(out)
         report = Reporter(recipe.schedule.steps, tell)
         report.begin()
-        return _train(config, recipe, Folders(data, out, base), report, is_wanted)
+        return _train(config, recipe, (data, out, base), report, is_wanted)
     except Exception as error:
         # The last line of defence: an end that nobody hears of would be tried again and again.
         reason = _reason(error)
@@ -83,18 +82,14 @@ def outcome(job: Train, tell: Tell, is_wanted: Callable[[], bool]) -> TrainingEn
         return TrainingFailed(" ".join(reason.split()))
 
 
-@dataclass(frozen=True)
-class Folders:
-    """Where a training reads and writes."""
-
-    data: Path
-    out: Path
-    base: Path
-
-
 def _train(
-    config: EngineConfig, recipe: Recipe, folders: Folders, report: Reporter, is_wanted: Callable[[], bool]
+    config: EngineConfig,
+    recipe: Recipe,
+    folders: tuple[Path, Path, Path],
+    report: Reporter,
+    is_wanted: Callable[[], bool],
 ) -> TrainingEnd:
+    """`folders` are those of the rows, of the adapter and of the base."""
     # Imported after everything that can be refused without it: torch takes seconds.
     import torch
 
@@ -104,10 +99,10 @@ def _train(
     device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
     name = base_name(config.base_model)
     try:
-        [done] = train_jobs([Job(recipe, folders.data, folders.out, folders.base, name, device)], report, is_wanted)
+        [done] = train_jobs([Job(recipe, *folders, name, device)], report, is_wanted)
     except Cancelled:
         return TrainingCancelled(report.step)
-    return Trained(str(folders.out), done.rows, done.minutes)
+    return Trained(str(done.job.out), done.rows, done.minutes)
 
 
 class Reporter:

@@ -16,8 +16,5 @@ REMEMBERED: Final = 5
 def ms_a_token() -> float:
     """What a token of a training takes, in ms: the median of the latest here, else what is known of a small base."""
     ended = Training.objects.filter(base=settings.BASE_NAME, minutes__gt=0, tokens__gt=0).order_by("-started")
-    found = [
-        1000 * max(60 * (training.minutes or 0.0) - BEGINNING_SECONDS, 1.0) / training.tokens
-        for training in ended[:REMEMBERED]
-    ]
-    return median(found) if found else MS_A_TOKEN
+    spent = [(60 * (training.minutes or 0.0) - BEGINNING_SECONDS, training.tokens) for training in ended[:REMEMBERED]]
+    return median(1000 * max(seconds, 1.0) / tokens for seconds, tokens in spent) if spent else MS_A_TOKEN
