@@ -14,6 +14,8 @@ import pytest
 from redis import Redis
 from redis.exceptions import RedisError
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[2]
 
 

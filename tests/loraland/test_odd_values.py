@@ -249,6 +249,7 @@ async def test_a_page_of_the_admin_of_an_odd_address_is_shown_or_not_there(brows
             assert (await browser.get(address)).status_code < 500, address[:200]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", ["/adapters/{}/", "/leaderboard/{}/", "/runs/{}/", "/chat/{}/", "/compare/{}/"])
 async def test_a_page_of_an_odd_id_is_not_there(browser, quiet, path):
     for text in TEXTS:

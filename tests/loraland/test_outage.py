@@ -127,6 +127,7 @@ async def chat(api: httpx.AsyncClient) -> httpx.Response:
 TROUBLES: dict[str, Callable[[Store], Any]] = {"locked": Store.locked, "full": Store.full}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("trouble", TROUBLES)
 async def test_a_program_is_told_to_come_back_and_reads_the_models_meanwhile(store, api, answering, trouble):
     answering()

@@ -18,6 +18,8 @@ from loraland.logs import LogFiles
 from loraland.supervisor import Service, Supervisor
 from loraland.watch import Silent, Watch
 
+pytestmark = pytest.mark.slow
+
 COUNT = "import os, sys, time; print('pid', os.getpid(), flush=True); time.sleep(60)"
 
 
@@ -275,7 +277,6 @@ def free_port() -> int:
         return int(server.getsockname()[1])
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("cause", FREEZES)
 async def test_a_child_that_answers_no_more_is_started_again(supervised: tuple[Supervisor, Log], cause: str) -> None:
     supervisor, log = supervised
@@ -289,7 +290,6 @@ async def test_a_child_that_answers_no_more_is_started_again(supervised: tuple[S
     assert f"it no longer answers: port {port} does not answer" in await log.until("no longer answers")
 
 
-@pytest.mark.slow
 async def test_a_frozen_child_leaves_word_of_where_it_stood(supervised: tuple[Supervisor, Log]) -> None:
     supervisor, log = supervised
     port = free_port()

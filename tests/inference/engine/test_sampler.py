@@ -50,6 +50,7 @@ def test_every_row_is_chosen_as_if_it_were_alone() -> None:
     assert sample(logits, asked) == [sample(logits[n : n + 1], asked[n : n + 1])[0] for n in range(40)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spread", [0.01, 1, 3, 12])
 @pytest.mark.parametrize("changes", [{"top_p": 0.9}, {"top_p": 0.3}, {"top_k": 7}, {"top_k": 3000}, {"min_p": 0.2}])
 def test_in_a_large_vocabulary_a_restriction_leaves_the_likely_tokens(spread: float, changes: dict[str, float]) -> None:

@@ -28,6 +28,8 @@ from inference.server.protocol import (
 from inference.server.serve import ServerConfig, TrainingServer
 from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[3]
 FAKE = (sys.executable, "-m", "tests.inference.training.fake_child")
 LEARN = "step(1); step(2); say(Trained('/x', 9, 0.1))"

@@ -34,6 +34,8 @@ from inference.server.spare_time import AUTOGROUP
 from inference.tasks.recipe import RECIPES
 from inference.training import child, run
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[3]
 STEPS = 30
 WEIGHTS = "adapter_model.safetensors"
@@ -197,7 +199,6 @@ def until_its_end(redis: Redis, id: str) -> TrainingEvent:
     raise AssertionError(f"{id} did not end")
 
 
-@pytest.mark.slow
 def test_a_child_that_is_killed_midway_goes_on_from_its_checkpoint_to_the_same_bits(
     job: Train, redis: Redis, tmp_path: Path
 ) -> None:
@@ -215,7 +216,6 @@ def test_a_child_that_is_killed_midway_goes_on_from_its_checkpoint_to_the_same_b
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == weights(job, tmp_path)
 
 
-@pytest.mark.slow
 def test_the_server_that_is_told_to_end_keeps_a_checkpoint_and_gives_the_job_back(
     job: Train, redis: Redis, redis_url: str, tmp_path: Path
 ) -> None:

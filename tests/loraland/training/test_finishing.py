@@ -157,6 +157,7 @@ async def beaten(training: Training) -> None:
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.slow
 async def test_a_measurement_goes_on_slice_by_slice_and_asks_nothing_twice(answering: Any, draft: Training) -> None:
     worker = answering(able)
     await beaten(draft)
