@@ -114,7 +114,13 @@ def followed(tmp_path: Path) -> Iterator[IO[str]]:
     """What bin/logs tells of the logs in `tmp_path`/log, which it was told to follow before there are any."""
     environment = {**os.environ, "VAR_DIR": str(tmp_path)}
     following = subprocess.Popen(
-        [REPO / "bin" / "logs"], env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        [REPO / "bin" / "logs"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Who started the tests in the background ignores it, and so would the script.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert following.stdout
     yield following.stdout

@@ -195,6 +195,7 @@ def test_bytes_that_are_no_text_are_replaced(tokenizer: Tokenizer) -> None:
     assert list(map(detokenizer.push, (first, *tokenizer.encode("ab")))) == ["", "\ufffda", "b"]
 
 
+@pytest.mark.slow
 def test_the_real_tokenizer_agrees_with_transformers(model_dir: Path) -> None:
     from transformers import AutoTokenizer
 
