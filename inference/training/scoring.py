@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 import torch
 from tqdm import tqdm
@@ -28,10 +28,10 @@ from inference.tasks.recipe import Recipe
 from inference.tasks.template import fill
 from inference.tasks.verdict import Verdict, verdict_of
 from inference.training.run import Job
+from inference.wire.failures import meaning_of
 from inference.wire.protocol import AdapterRef, Delta, Failed, Generate, Message, Sampling, is_terminal
 
 Part = Literal["test", "validation"]
-_WITHOUT_ANSWER: Final = "prompt_too_long"
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,7 @@ def answers(
         for event in engine.step():
             if isinstance(event, Delta):
                 texts[int(event.id)] += event.text
-            elif isinstance(event, Failed) and event.code != _WITHOUT_ANSWER:
+            elif isinstance(event, Failed) and meaning_of(event.code).fault != "text":
                 raise ValueError(event.error)
             if is_terminal(event):
                 on_row()
