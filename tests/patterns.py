@@ -74,7 +74,7 @@ def _text(node: ast.expr) -> str | None:
     if isinstance(node, ast.Constant):
         return str(node.value)
     if isinstance(node, ast.JoinedStr):
-        return "".join(str(each.value) if isinstance(each, ast.Constant) else "word" for each in node.values)
+        return "".join(str(part.value) if isinstance(part, ast.Constant) else "word" for part in node.values)
     return None
 
 

@@ -46,7 +46,9 @@ def test_the_measure_lets_pass_what_is_sound(which: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("found", [each for each in FOUND if each.pattern is not None], ids=lambda each: each.place)
+@pytest.mark.parametrize(
+    "found", [shape for shape in FOUND if shape.pattern is not None], ids=lambda shape: shape.place
+)
 def test_the_work_of_an_expression_grows_no_faster_than_its_text(found: Found) -> None:
     growth, text = worst_growth(found.pattern, found.flags, found.is_anchored)
     assert growth <= MOST_GROWTH, f"{found.place}: {found.pattern!r} backtracks on {text}"

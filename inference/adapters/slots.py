@@ -88,7 +88,7 @@ class LoraSlots:
 
     def can_acquire(self, digest: str) -> bool:
         """Whether `acquire` would find a slot now."""
-        held = {each for each, slot in self._slots.items() if each in self._pins or not self.bank.is_ready(slot)}
+        held = {digest for digest, slot in self._slots.items() if digest in self._pins or not self.bank.is_ready(slot)}
         return digest in self._slots or self.fits({*held, digest})
 
     def acquire(self, digest: str) -> int | None:
@@ -134,7 +134,7 @@ class LoraSlots:
 
     def _evict(self) -> None:
         """Take the least recently used adapter that nobody pins; one on its way has not been used at all yet."""
-        idle = (each for each, slot in self._slots.items() if each not in self._pins and self.bank.is_ready(slot))
+        idle = (digest for digest, slot in self._slots.items() if digest not in self._pins and self.bank.is_ready(slot))
         digest = next(idle)
         slot = self._slots.pop(digest)
         del self._sizes[digest]

@@ -55,7 +55,7 @@ def named_entities(row: Raw, target: str, labels: Sequence[str]) -> Raw:
         elif kind:
             found[kind][-1].append(word)
         before = kind
-    names = {kind: list(dict.fromkeys(" ".join(words) for words in each)) for kind, each in found.items()}
+    names = {kind: list(dict.fromkeys(" ".join(words) for words in lines)) for kind, lines in found.items()}
     return {**row, "text": " ".join(row["tokens"]), target: json.dumps(names, ensure_ascii=False)}
 
 

@@ -85,7 +85,7 @@ def of_reference(recipe: Recipe, rows: Sequence[Row]) -> RunPlan:
     facts = _facts(recipe, rows, Run.Subject.REFERENCE, REFERENCE_STYLE, Run.Split.TEST)
     facts |= {"base": settings.REFERENCE_MODEL, "source": Run.Source.ENDPOINT}
     asked = [baseline.ask(REFERENCE_STYLE, row, recipe, ()) for row in rows]
-    questions = [_question(index, row, each) for index, (row, each) in enumerate(zip(rows, asked, strict=True))]
+    questions = [_question(index, row, prompt) for index, (row, prompt) in enumerate(zip(rows, asked, strict=True))]
     return RunPlan(facts, questions, lambda text: baseline.read_answer(text, recipe), baseline.max_tokens(recipe))
 
 

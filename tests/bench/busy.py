@@ -66,9 +66,9 @@ def burning(count: int) -> Iterator[None]:
     try:
         yield
     finally:
-        for each in burners:
-            each.kill()
-            each.wait()
+        for burner in burners:
+            burner.kill()
+            burner.wait()
 
 
 def measure(way: dict[str, str], options: argparse.Namespace) -> list[float]:
@@ -97,7 +97,7 @@ def measure(way: dict[str, str], options: argparse.Namespace) -> list[float]:
 
 
 def _print(burners: int, users: Sequence[int], best: dict[str, list[float]]) -> None:
-    print(f"\n{burners} programs beside\n| way | " + " | ".join(f"{each} rows" for each in users) + " |")
+    print(f"\n{burners} programs beside\n| way | " + " | ".join(f"{count} rows" for count in users) + " |")
     print("|---|" + "--:|" * len(users))
     for way, figures in best.items():
         print(f"| {way} | " + " | ".join(map(str, figures)) + " |", flush=True)

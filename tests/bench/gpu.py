@@ -197,7 +197,7 @@ class Bench:
         """Medians over the runs."""
         count = self.size.requests * users
         outcomes = [self._run(engine, users, digests, count, seed) for seed in range(self.size.runs)]
-        return {name: statistics.median(each[name] for each in outcomes) for name in outcomes[0]}
+        return {name: statistics.median(outcome[name] for outcome in outcomes) for name in outcomes[0]}
 
     def _run(self, engine: Engine, users: int, digests: list[str], count: int, seed: int) -> dict[str, float]:
         """`count` requests of `users`, to the adapters in turn."""

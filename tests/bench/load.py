@@ -53,7 +53,7 @@ async def serve(target: Target, asks: Iterable[Ask], users: int) -> tuple[list[S
     seconds = time.perf_counter() - began
     for connection in connections:
         connection.close()
-    return [read(*each) for each in ended], seconds
+    return [read(*answer) for answer in ended], seconds
 
 
 def measure(target: Target, asks: list[Ask], users: int) -> Figures:

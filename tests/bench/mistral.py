@@ -76,4 +76,4 @@ def make_adapter(
         a = torch.randn((architecture.num_layers, width_in, rank), dtype=dtype) / width_in**0.5
         b = torch.randn((architecture.num_layers, rank, width_out), dtype=dtype) / rank**0.5
         weights[target] = TargetWeights(a, b)
-    return HostAdapter(digest, weights, rank, sum(each.num_bytes for each in weights.values()))
+    return HostAdapter(digest, weights, rank, sum(pair.num_bytes for pair in weights.values()))

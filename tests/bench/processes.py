@@ -15,7 +15,7 @@ PROC: Final = Path("/proc")
 
 def children(pid: int) -> list[int]:
     """The process `pid` and all its descendants."""
-    parents = {each: stat[1] for each in _pids() if (stat := _stat(PROC / str(each)))}
+    parents = {pid: stat[1] for pid in _pids() if (stat := _stat(PROC / str(pid)))}
     found = [pid]
     for parent in found:
         found += [child for child, of in parents.items() if of == str(parent)]
@@ -43,14 +43,14 @@ def cpu_seconds(pid: int) -> Counter[str]:
     A worker's are told apart: those of its main thread, where the event loop runs, and those of all others.
     """
     seconds: Counter[str] = Counter()
-    for each in children(pid):
+    for child in children(pid):
         try:
-            name = name_of(each)
+            name = name_of(child)
         except OSError:  # it has ended
             continue
-        total = _seconds(PROC / str(each))
+        total = _seconds(PROC / str(child))
         if name == "worker":
-            loop = _seconds(PROC / str(each) / "task" / str(each))
+            loop = _seconds(PROC / str(child) / "task" / str(child))
             seconds["worker's loop"] += loop
             seconds["worker's device"] += total - loop
         else:

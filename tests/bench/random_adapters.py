@@ -35,7 +35,7 @@ def write(base: Path, directory: Path, seed: int, rank: int, modules: Iterable[s
             tensors[f"{place}.lora_A.weight"] = torch.randn(rank, inputs, generator=generator) * inputs**-0.5
             tensors[f"{place}.lora_B.weight"] = torch.randn(outputs, rank, generator=generator) * 0.02
     directory.mkdir(parents=True, exist_ok=True)
-    save_file({name: each.bfloat16() for name, each in tensors.items()}, directory / "adapter_model.safetensors")
+    save_file({name: tensor.bfloat16() for name, tensor in tensors.items()}, directory / "adapter_model.safetensors")
     config = {"peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base.name, "r": rank}
     config |= {"lora_alpha": 2 * rank, "target_modules": list(modules), "bias": "none", "inference_mode": True}
     (directory / "adapter_config.json").write_text(json.dumps(config))

@@ -96,7 +96,7 @@ async def measure(site: Site, options: argparse.Namespace) -> None:
 
 
 def _print(readers: list[Reader], seconds: float, grown: float, failed: int) -> None:
-    late = sorted(each * 1000 for reader in readers for each in reader.late)
+    late = sorted(seconds * 1000 for reader in readers for seconds in reader.late)
     at = [late[min(len(late) - 1, int(share * len(late)))] for share in (0.5, 0.95, 0.99)]
     print(
         f"{len(late) / seconds:.0f} pieces/s, late ms p50 {at[0]:.0f} p95 {at[1]:.0f} p99 {at[2]:.0f}, "

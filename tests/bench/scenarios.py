@@ -161,7 +161,7 @@ def crowd(site: Site, prompts: Prompts, seed: str) -> dict[str, float]:
 def cold(site: Site, prompts: Prompts, seed: str) -> dict[str, float]:
     """Median milliseconds to the first token of adapters never used before, and of the same ones used again."""
     number = int(seed) * COLD % CROWD
-    names = [crowd_name(CROWD - 1 - each) for each in range(number, number + COLD)]
+    names = [crowd_name(CROWD - 1 - place) for place in range(number, number + COLD)]
     times = [_one_by_one(site, prompts.asks(names, COLD, f"{seed}-{again}")) for again in ("cold", "warm")]
     medians = [statistics.median(sample.first for sample in samples) * 1000 for samples in times]
     return {"cold_ms": medians[0], "warm_ms": medians[1], "added_ms": medians[0] - medians[1]}

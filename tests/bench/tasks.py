@@ -34,7 +34,7 @@ class Task:
 
     def shown(self, inputs: dict[str, str]) -> str:
         """A prompt that shows the card's examples before `inputs`: what requests of one task have in common."""
-        answered = [f"{self.fill(each['inputs'])} {each['expected']}" for each in self.examples]
+        answered = [f"{self.fill(example['inputs'])} {example['expected']}" for example in self.examples]
         return "\n\n".join([*answered, self.fill(inputs)])
 
 

@@ -31,12 +31,12 @@ def main() -> None:
     together = _told(options.tasks, options)
     worst = max(
         abs(loss - other)
-        for each in alone
-        for task, losses in each["losses"].items()
+        for program in alone
+        for task, losses in program["losses"].items()
         for loss, other in zip(losses, together["losses"][task], strict=True)
     )
-    print(f"one after the other: {sum(each['seconds'] for each in alone):.1f} s, {alone[0]['mb']:.0f} MB")
-    print(f"each in a process, all at once: {sum(each['mb'] for each in alone):.0f} MB")
+    print(f"one after the other: {sum(program['seconds'] for program in alone):.1f} s, {alone[0]['mb']:.0f} MB")
+    print(f"each in a process, all at once: {sum(program['mb'] for program in alone):.0f} MB")
     print(f"in one pass: {together['seconds']:.1f} s, {together['mb']:.0f} MB")
     print(f"losses differ by {worst:.4f} nats at most")
 

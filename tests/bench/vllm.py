@@ -52,7 +52,7 @@ def running(home: Path, variant: str, base: Path, adapters: Path, log: Path) -> 
 
 def _environment(home: Path) -> dict[str, str]:
     threads = f"0-{(os.cpu_count() or 1) - 1}"
-    preloaded = [str(each) for each in (TCMALLOC, home / "lib" / "libiomp5.so") if each.exists()]
+    preloaded = [str(library) for library in (TCMALLOC, home / "lib" / "libiomp5.so") if library.exists()]
     variables = {"VLLM_CPU_KVCACHE_SPACE": "4", "VLLM_CPU_OMP_THREADS_BIND": threads, "HF_HUB_OFFLINE": "1"}
     variables |= {"LD_PRELOAD": ":".join(preloaded), "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
     return environment() | variables | {"PATH": f"{home / 'bin'}:{os.environ['PATH']}"}

@@ -66,8 +66,8 @@ class Workload:
 
 
 WORKLOADS: Final = {
-    each.name: each
-    for each in (
+    workload.name: workload
+    for workload in (
         Workload("w1", "25 adapters, 1 user", 1, 6, NARROW),
         Workload("w2", "25 adapters, 8 users", 8, 24, NARROW),
         Workload("w3", "25 adapters, 32 users", 32, 64, NARROW),

@@ -51,7 +51,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="make chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    victims = sorted({each.victim for each in FAULTS})
+    victims = sorted({fault.victim for fault in FAULTS})
     parser.add_argument("--faults", type=int, default=60)
     parser.add_argument("--every", type=float, default=4.0, metavar="SECONDS", help="about so long between two faults")
     parser.add_argument("--victims", nargs="+", default=victims, choices=victims)

@@ -46,13 +46,13 @@ class Storm:
     def __init__(self, site: Site, seed: int, interval: float, victims: tuple[str, ...]) -> None:
         self._site, self._interval = site, interval
         self._chance = random.Random(seed)
-        self._faults = [each for each in FAULTS if each.victim in victims]
+        self._faults = [fault for fault in FAULTS if fault.victim in victims]
         self.done: Counter[str] = Counter()
 
     async def rage(self, count: int) -> None:
         while self.done.total() < count:
             await asyncio.sleep(self._interval * self._chance.uniform(0.7, 1.3))
-            [fault] = self._chance.choices(self._faults, [each.weight for each in self._faults])
+            [fault] = self._chance.choices(self._faults, [possible.weight for possible in self._faults])
             await self._strike(fault)
 
     async def _strike(self, fault: Fault) -> None:

@@ -71,7 +71,7 @@ async def rows_at_the_end(site: Site) -> list[Row]:
 
 
 def rows_of(site: Site) -> list[Row]:
-    return [_row(each) for each in json.loads(site.manage("shell", "--verbosity", "0", "-c", ROWS).splitlines()[-1])]
+    return [_row(row) for row in json.loads(site.manage("shell", "--verbosity", "0", "-c", ROWS).splitlines()[-1])]
 
 
 def _row(values: dict[str, Any]) -> Row:
@@ -84,7 +84,7 @@ def _row(values: dict[str, Any]) -> Row:
 
 def judge(rows: Iterable[Row], calm: Mapping[str, str], heard: Iterable[Heard]) -> Verdict:
     """`calm` is the text of each question on a calm day."""
-    told = {each.id.removeprefix("chatcmpl-").replace("-", ""): each for each in heard}
+    told = {answer.id.removeprefix("chatcmpl-").replace("-", ""): answer for answer in heard}
     verdict = Verdict()
     for row in rows:
         verdict.requests += 1

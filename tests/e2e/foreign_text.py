@@ -124,9 +124,9 @@ def _conversation(user: Any, adapter: Adapter | None, said: dict[str, Any]) -> C
 
 def _comparison(user: Any, version: AdapterVersion) -> Comparison:
     comparison = Comparison.objects.create(user=user, inputs=EXAMPLE["inputs"], expected=WORD)
-    for position, each in enumerate((version, None, version, None)):
-        generation = _generation(user, each, Generation.Source.COMPARE)
-        Column.objects.create(comparison=comparison, position=position, version=each, generation=generation)
+    for position, asked in enumerate((version, None, version, None)):
+        generation = _generation(user, asked, Generation.Source.COMPARE)
+        Column.objects.create(comparison=comparison, position=position, version=asked, generation=generation)
     return comparison
 
 

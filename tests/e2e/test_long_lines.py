@@ -56,7 +56,7 @@ def test_a_long_line_of_code_scrolls_in_its_own_box_and_the_message_stays_in_sig
 ) -> None:
     reader.set_viewport_size({"width": 390, "height": 844})
     chats = [address for address in planted.pages if address.startswith(("/chat/", "/compare/")) and "?" not in address]
-    for address in [each for each in chats if each not in PUBLIC]:
+    for address in [chat for chat in chats if chat not in PUBLIC]:
         reader.goto(address)
         code = reader.locator("pre:has(code)").last
         assert code.evaluate("box => box.scrollWidth > box.clientWidth"), address

@@ -142,7 +142,7 @@ CORPUS: Final[dict[str, dict[str, bytes]]] = {
         "metadata that is a list": with_header(b'{"__metadata__":[1]}'),
     },
     "adapter_config": {
-        **{f"sound {number}": json.dumps(each).encode() for number, each in enumerate(CONFIGS)},
+        **{f"sound {number}": json.dumps(value).encode() for number, value in enumerate(CONFIGS)},
         "in UTF-16": CONFIG.decode().encode("utf-16"),
         "behind a byte order mark": b"\xef\xbb\xbf" + CONFIG,
         "r is a list": config(r=[1]),
@@ -202,7 +202,7 @@ CORPUS: Final[dict[str, dict[str, bytes]]] = {
         "not UTF-8": b"\xff\xfe",
     },
     "socket": {
-        **{f"sound {number}": json.dumps(each).encode() for number, each in enumerate(MESSAGES)},
+        **{f"sound {number}": json.dumps(value).encode() for number, value in enumerate(MESSAGES)},
         "a cursor past 2^64": json.dumps({"type": "resume", "answer": ID, "after": "99999999999999999999-0"}).encode(),
         "a cursor without a dash": json.dumps({"type": "resume", "answer": ID, "after": "5"}).encode(),
         "a seed of sixty digits": json.dumps(MESSAGES[2] | {"sampling": {"seed": "0" * 20 + "9" * 40}}).encode(),
@@ -212,13 +212,13 @@ CORPUS: Final[dict[str, dict[str, bytes]]] = {
         "nested without end": DEEP,
     },
     "protocol": {
-        **{f"sound {number}": json.dumps(each).encode() for number, each in enumerate(WIRE)},
+        **{f"sound {number}": json.dumps(value).encode() for number, value in enumerate(WIRE)},
         "nested without end": DEEP,
         "not UTF-8": b"\xff\xfe\xff",
         "a kind that is a list": b'{"kind": ["delta"]}',
     },
     "api": {
-        **{f"sound {number}": json.dumps(each).encode() for number, each in enumerate(BODIES)},
+        **{f"sound {number}": json.dumps(value).encode() for number, value in enumerate(BODIES)},
         "half a character": json.dumps(BODIES[3] | {"prompt": "\ud800"}).encode(),
         "a temperature past all floats": json.dumps(BODIES[3] | {"temperature": 10**400}).encode(),
         "a stop that is an object": json.dumps(BODIES[3] | {"stop": {"a": 1}}).encode(),

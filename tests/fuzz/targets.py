@@ -139,7 +139,7 @@ def api(data: bytes) -> None:
         try:
             asked = schema.model_validate(body)
         except ValidationError as error:
-            _check_shown([each["msg"] for each in error.errors(include_input=False, include_url=False)])
+            _check_shown([fault["msg"] for fault in error.errors(include_input=False, include_url=False)])
             continue
         source = asked.source()
         messages = source.pop("messages", None)

@@ -49,7 +49,7 @@ async def redis(redis_url: str, settings: Settings) -> AsyncIterator[Redis]:
     settings.REDIS_URL = redis_url
     with Redis.from_url(redis_url) as client:
         yield client
-        client.delete(*(liveness.sign_of(each) for each in ("celery", "recorder")))
+        client.delete(*(liveness.sign_of(service) for service in ("celery", "recorder")))
     await inference_client.close()
 
 

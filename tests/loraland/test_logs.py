@@ -13,7 +13,7 @@ from django.test import Client
 @pytest.fixture
 def log() -> Iterator[io.StringIO]:
     """What the site's own handler writes."""
-    console = next(each for each in logging.getLogger().handlers if type(each) is logging.StreamHandler)
+    console = next(handler for handler in logging.getLogger().handlers if type(handler) is logging.StreamHandler)
     written = io.StringIO()
     before = console.setStream(written)
     yield written

@@ -96,8 +96,8 @@ def quiet(caplog) -> Iterator[None]:
     """No fault of ours is logged."""
     caplog.set_level(logging.WARNING)
     yield
-    faults = [each for each in caplog.records if each.exc_info or each.levelno >= logging.ERROR]
-    assert not faults, [(each.name, each.getMessage()[:300], each.exc_info) for each in faults[:3]]
+    faults = [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+    assert not faults, [(record.name, record.getMessage()[:300], record.exc_info) for record in faults[:3]]
 
 
 @pytest_asyncio.fixture

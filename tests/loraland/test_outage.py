@@ -222,7 +222,7 @@ async def test_an_answer_is_told_to_its_end_and_kept_as_soon_as_that_is_possible
         with store.locked():
             answering()
             deltas, end = await page.hear_out(started["answer"])
-            assert ("".join(each["text"] for each in deltas), end["reason"]) == ("one two three", "done")
+            assert ("".join(delta["text"] for delta in deltas), end["reason"]) == ("one two three", "done")
             recorder = Recorder("r")
             assert not await recorder.step(50)
             assert not (await Generation.objects.aget()).is_finished

@@ -208,7 +208,7 @@ def test_a_dora_on_every_kind_of_module_is_loaded_with_its_scale(
 ) -> None:
     weights = adapters.load(damage(whole, store)).weights
     assert sorted(weights) == ["embed_tokens", "lm_head", "q_proj"]
-    shapes = {name: [tuple(each.shape) for each in (pair.a, pair.b, pair.scale)] for name, pair in weights.items()}
+    shapes = {name: [tuple(tensor.shape) for tensor in (pair.a, pair.b, pair.scale)] for name, pair in weights.items()}
     assert shapes["embed_tokens"] == [(1, 131, 8), (1, 8, 64), (1, 64)]
     assert shapes["lm_head"] == [(1, 64, 8), (1, 8, 131), (1, 131)]
     assert shapes["q_proj"] == [(3, 64, 8), (3, 8, 64), (3, 64)]

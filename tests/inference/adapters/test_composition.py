@@ -62,7 +62,7 @@ def test_a_sum_under_a_foreign_identity_is_refused() -> None:
 
 def test_the_identity_of_a_sum_follows_its_digests_weights_and_order() -> None:
     sums = [(("a", 1.0), ("b", 2.0)), (("b", 2.0), ("a", 1.0)), (("a", 1.0),), (("a", 1.0), ("b", 2.5))]
-    assert len({composed_digest(each) for each in sums}) == 4
+    assert len({composed_digest(parts) for parts in sums}) == 4
     assert composed_digest([("a", 1)]) == composed_digest([("a", 1.0)])
 
 
@@ -75,7 +75,7 @@ def test_a_sum_and_its_parts_are_kept_in_host_memory() -> None:
 
     cache = AdapterCache(load, max_bytes=10_000)
     components = (Component("a", 0.5), Component("b", 2.0))
-    digest = composed_digest((each.digest, each.weight) for each in components)
+    digest = composed_digest((part.digest, part.weight) for part in components)
     assert cache.load(digest, components) is cache.load(digest, components)
     cache.load("a")
     assert (loads, sorted(cache.digests)) == (["a", "b"], sorted(["a", "b", digest]))
@@ -96,7 +96,7 @@ def test_an_engine_answers_with_a_sum_and_names_the_part_that_is_missing(tmp_pat
     engine = make_reading_engine(make_tokenizer(tmp_path))
     for names, failure in ((("a", "b"), ""), (("a", "missing"), "missing")):
         components = tuple(Component(name, 0.5) for name in names)
-        digest = composed_digest((each.digest, each.weight) for each in components)
+        digest = composed_digest((part.digest, part.weight) for part in components)
         engine.add(ask(digest, *components))
         record = drain(engine)["one"]
         if failure:

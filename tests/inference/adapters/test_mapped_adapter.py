@@ -49,7 +49,7 @@ def assert_same(weights: AdapterWeights, expected: AdapterWeights) -> None:
 
 
 def mapped_file(folder: Path) -> Path:
-    (path,) = [each for each in folder.iterdir() if "mapped" in each.name]
+    (path,) = [file for file in folder.iterdir() if "mapped" in file.name]
     return path
 
 
@@ -120,10 +120,10 @@ def test_another_format_or_another_base_makes_the_file_anew(
 
 
 def test_each_type_and_order_has_a_file_of_its_own(folder: Path, base: Base, tiny_model: Path) -> None:
-    for each in (base, dataclasses.replace(base, is_packed=not base.is_packed), load_base(tiny_model, torch.float32)):
+    for other in (base, dataclasses.replace(base, is_packed=not base.is_packed), load_base(tiny_model, torch.float32)):
         for _ in range(2):
-            pair = load_mapped(folder, folder.name, each, 64).weights["q_proj"]
-            assert (pair.a.dtype, pair.b.dim() == 4) == (each.dtype, each.is_packed)
+            pair = load_mapped(folder, folder.name, other, 64).weights["q_proj"]
+            assert (pair.a.dtype, pair.b.dim() == 4) == (other.dtype, other.is_packed)
     assert len([path for path in folder.iterdir() if "mapped" in path.name]) == 3
 
 

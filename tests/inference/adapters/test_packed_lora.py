@@ -31,7 +31,9 @@ def make_weights(seed: int, rank: int, has_scale: bool = False) -> AdapterWeight
 
 
 def addresses(weights: AdapterWeights) -> list[int]:
-    return [each.data_ptr() for pair in weights.values() for each in (pair.a, pair.b, pair.scale) if each is not None]
+    return [
+        tensor.data_ptr() for pair in weights.values() for tensor in (pair.a, pair.b, pair.scale) if tensor is not None
+    ]
 
 
 @pytest.mark.parametrize("target", WIDTHS)
@@ -73,9 +75,9 @@ def test_a_sum_of_packed_adapters_is_the_packed_sum(rank: int) -> None:
     digest = composed_digest([("a", 0.5), ("b", 2.0)])
 
     def add(parts: list[AdapterWeights]) -> AdapterWeights:
-        hosts = [HostAdapter(name, each, rank, 0) for name, each in zip("ab", parts, strict=True)]
+        hosts = [HostAdapter(name, part, rank, 0) for name, part in zip("ab", parts, strict=True)]
         return pack_adapter(compose(digest, list(zip(hosts, (0.5, 2.0), strict=True)), 64).weights)
 
-    for one, other in zip(add([pack_adapter(each) for each in weights]).values(), add(weights).values(), strict=True):
+    for one, other in zip(add([pack_adapter(part) for part in weights]).values(), add(weights).values(), strict=True):
         assert torch.equal(one.a, other.a)
         assert torch.equal(one.b, other.b)

@@ -231,7 +231,7 @@ def test_more_adapters_than_slots_is_normal_traffic(engine: Engine) -> None:
         while waiting and engine.capacity.total:
             engine.add(waiting.pop(0))
         records.take(engine.step())
-        passed += [each.num_passed for each in engine.scheduler.waiting]
+        passed += [sequence.num_passed for sequence in engine.scheduler.waiting]
     for request in requests:
         assert records[request.id].token_ids == expect(engine, request)
     assert max(passed) <= 4
@@ -379,8 +379,8 @@ def test_a_probe_of_an_adapter_without_effect_is_refused(engine: Engine, monkeyp
 
 def test_logprobs_come_with_their_tokens(engine: Engine) -> None:
     record = answer_to(engine, ask("a", logprobs=2, max_tokens=6, ignore_eos=True))
-    assert [each.token_id for each in record.logprobs] == record.token_ids
-    assert all(len(each.top) == 2 and each.top[0][1] == each.logprob < 0 for each in record.logprobs)
+    assert [token.token_id for token in record.logprobs] == record.token_ids
+    assert all(len(token.top) == 2 and token.top[0][1] == token.logprob < 0 for token in record.logprobs)
 
 
 def test_a_chat_that_lost_turns_says_so(engine: Engine) -> None:

@@ -99,9 +99,9 @@ def test_a_known_beginning_and_guesses_change_no_bit(
     for _ in range(3):
         settings = Sampling(max_tokens=30, ignore_eos=True, logprobs=2, **sampling)  # type: ignore[arg-type]
         request = Generate("it", messages=tuple(messages), sampling=settings)
-        for each in (engine, plain):
-            each.add(request)
-        quick, expected = (drain(each)["it"] for each in (engine, plain))
+        for one in (engine, plain):
+            one.add(request)
+        quick, expected = (drain(one)["it"] for one in (engine, plain))
         assert (quick.token_ids, quick.logprobs, quick.text) == (expected.token_ids, expected.logprobs, expected.text)
         messages += [Message("assistant", expected.text), Message("user", "Once more.")]
     assert quick.finished.stats.cached_tokens >= 64
@@ -117,9 +117,9 @@ def test_a_beginning_that_ends_within_a_block_is_found_to_the_token(make: MakeEn
     settings = Sampling(max_tokens=12, ignore_eos=True, logprobs=2)
     for tweet in ("The sea was so calm that we all fell asleep on deck, even the dog.", "We ran out of fuel."):
         request = Generate("it", prompt=f"{shared}\n\nTweet: {tweet}\nMood:", sampling=settings)
-        for each in (engine, plain):
-            each.add(request)
-        found, expected = (drain(each)["it"] for each in (engine, plain))
+        for one in (engine, plain):
+            one.add(request)
+        found, expected = (drain(one)["it"] for one in (engine, plain))
         assert (found.token_ids, found.logprobs) == (expected.token_ids, expected.logprobs)
     common = len(engine.machine.tokenizer.encode(f"{shared}\n\nTweet:"))
     assert common % 32

@@ -85,8 +85,8 @@ def test_engines_that_are_not_exact_say_so_and_have_no_fingerprint_in_common(
     monkeypatch.setattr("inference.engine.machine.self_check", lambda *_: broken)
     inexact = [make(), make()]
     assert len(exact) == 1
-    assert len(exact | {each.fingerprint for each in inexact}) == 3
-    assert [each.load.self_check for each in inexact] == [broken] * 2
+    assert len(exact | {engine.fingerprint for engine in inexact}) == 3
+    assert [engine.load.self_check for engine in inexact] == [broken] * 2
     assert f"NOT EXACT: {broken}" in caplog.text
 
 
@@ -155,7 +155,7 @@ def test_losing_its_blocks_changes_nothing(make: MakeEngine, digests: list[str])
     engine.add(ask("it", digests[0]))
     while engine.has_work:
         records.take(engine.step())
-        was_preempted |= any(each.output_ids for each in engine.scheduler.waiting)
+        was_preempted |= any(sequence.output_ids for sequence in engine.scheduler.waiting)
     assert was_preempted
     assert same(records["it"], expected)
 

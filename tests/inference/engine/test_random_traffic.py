@@ -76,8 +76,8 @@ class Traffic:
     def step(self, count: int) -> None:
         for _ in range(count):
             self.records.take(self.engine.step())
-            for each in (*self.engine.scheduler.running, *self.engine.scheduler.waiting):
-                each.check()
+            for sequence in (*self.engine.scheduler.running, *self.engine.scheduler.waiting):
+                sequence.check()
 
     def abort(self, number: int) -> None:
         id = f"{number}"

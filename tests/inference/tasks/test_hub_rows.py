@@ -124,7 +124,7 @@ def test_no_tested_question_is_learned_whatever_its_case_and_marks() -> None:
 def test_without_a_test_part_rows_that_share_their_first_input_stay_together() -> None:
     rows = [Row({"task": f"task {n % 50}", "input": str(n)}, str(n)) for n in range(200)]
     train, test = choose(rows, None)
-    assert {each.inputs["task"] for each in train}.isdisjoint(each.inputs["task"] for each in test)
+    assert {row.inputs["task"] for row in train}.isdisjoint(row.inputs["task"] for row in test)
     assert (len(train), len(test)) == (160, 40)
 
 

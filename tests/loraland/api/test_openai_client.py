@@ -108,7 +108,7 @@ async def test_logprobs_come_in_the_shape_of_each_kind(client, answering):
     answering(lambda request: [Delta(request.id, "joy", (5,), (token,)), Finished(request.id, "length", stats)])
     chat = await client.chat.completions.create(model="base", messages=HELLO, logprobs=True, top_logprobs=2)
     (told,) = chat.choices[0].logprobs.content
-    assert (told.token, told.logprob, [each.token for each in told.top_logprobs]) == ("joy", -0.25, ["joy", "fear"])
+    assert (told.token, told.logprob, [rival.token for rival in told.top_logprobs]) == ("joy", -0.25, ["joy", "fear"])
     assert chat.choices[0].finish_reason == "length"
     plain = await client.completions.create(model="base", prompt="x", logprobs=2)
     logprobs = plain.choices[0].logprobs
@@ -168,7 +168,7 @@ async def test_adapters_are_added_up_and_the_answer_names_each_of_them(client, a
     done = await client.chat.completions.create(model="emotion+-0.5*topic@bbbbbb", messages=HELLO)
     (request,) = worker.seen
     components = (Component("a" * 64, 1.0), Component("b" * 64, -0.5))
-    digest = composed_digest((each.digest, each.weight) for each in components)
+    digest = composed_digest((part.digest, part.weight) for part in components)
     assert request.adapter == AdapterRef(digest, "Tweet: {text}\n", ("text",), components)
     named = [
         {"model": "emotion@aaaaaaaaaaaa", "digest": "a" * 64, "weight": 1.0},
@@ -183,7 +183,7 @@ async def test_adapters_are_added_up_and_the_answer_names_each_of_them(client, a
 async def test_a_sum_can_be_looked_up_and_a_lone_weight_makes_one(client, parts):
     entry = await client.models.retrieve("emotion+2*topic")
     assert (entry.loraland["rank"], entry.loraland["fields"]) == (24, ["text"])
-    assert [each["weight"] for each in entry.loraland["components"]] == [1.0, 2.0]
+    assert [part["weight"] for part in entry.loraland["components"]] == [1.0, 2.0]
     assert (await client.models.retrieve("0.5*emotion")).loraland["digest"] != "a" * 64
     assert (await client.models.retrieve("1*emotion")).loraland["digest"] == "a" * 64
 

@@ -23,14 +23,14 @@ def test_equal_weights_under_an_equal_name_always_look_the_same() -> None:
 
 def test_versions_of_one_adapter_are_of_one_species_and_yet_differ() -> None:
     versions = [emblem("viggo", digest(str(number))) for number in range(4)]
-    species = {replace(each, turn=0, length=0, width=0, dots=0) for each in versions}
+    species = {replace(plan, turn=0, length=0, width=0, dots=0) for plan in versions}
     assert len(species) == 1
-    assert len({draw(each) for each in versions}) == 4
+    assert len({draw(plan) for plan in versions}) == 4
 
 
 def test_forty_strangers_with_the_same_digest_are_all_told_apart() -> None:
     strangers = [emblem(f"adapter-{number}", digest("same")) for number in range(40)]
-    species = {(each.petal, each.count, each.between, each.ring, each.heart) for each in strangers}
+    species = {(plan.petal, plan.count, plan.between, plan.ring, plan.heart) for plan in strangers}
     assert len(species) == 40
 
 
@@ -40,7 +40,7 @@ def test_an_emblem_is_well_formed_and_stays_on_its_disc(petal: object, kind: int
     plan = replace(emblem("x", digest("x")), petal=petal, between=kind % 4, ring=kind % 4, heart=kind)
     svg = ElementTree.fromstring(f"<svg>{draw(plan)}</svg>")
     for path in svg.iter("path"):
-        numbers = [float(each) for each in re.findall(r"-?[\d.]+", path.attrib["d"])]
+        numbers = [float(number) for number in re.findall(r"-?[\d.]+", path.attrib["d"])]
         assert max(map(abs, numbers)) <= 23
 
 

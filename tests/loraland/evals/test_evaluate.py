@@ -104,7 +104,7 @@ async def test_its_questions_wait_behind_those_of_visitors(site_wire, adapter, m
             await ask_engine(plan, plan.questions[0])
     generation = await Generation.objects.aget()
     assert (classes, generation.source, generation.tenant) == (["evaluation"], "evaluation", "evaluation")
-    *_, (_, end) = [each async for each in events(generation)]
+    *_, (_, end) = [event async for event in events(generation)]
     assert end.reason == "stopped", "nobody waits for it any more"
 
 

@@ -33,7 +33,7 @@ async def read(generation: Generation, after: str = reading.START) -> list[tuple
     """Every event that a reader gets who comes now, in a request of its own."""
     generation = await Generation.objects.aget(pk=generation.pk)
     async with aclosing(reading.events(generation, after)) as events:
-        return [each async for each in events]
+        return [event async for event in events]
 
 
 def text_of(events: list[tuple[str, Event]]) -> str:
@@ -98,7 +98,7 @@ async def test_a_stop_ends_the_answer_where_it_is(site_wire, answering):
     async with aclosing(reading.events(generation)) as following:
         events = [await anext(following)]
         await stop(generation)
-        events += [each async for each in following]
+        events += [event async for event in following]
     assert text_of(events) == "one"
     assert events[-1][1].reason == "stopped"
     assert worker.stopped == [generation.wire_id]
@@ -106,7 +106,7 @@ async def test_a_stop_ends_the_answer_where_it_is(site_wire, answering):
 
 async def test_the_place_in_the_queue_counts_those_before(site_wire):
     generations = [await ask() for _ in range(3)]
-    assert [await reading.place(each) for each in generations] == [0, 1, 2]
+    assert [await reading.place(generation) for generation in generations] == [0, 1, 2]
     await ScriptedWorker(site_wire, site_settings.BASE_KEY, echo).step()
     assert await reading.place(generations[0]) is None
 

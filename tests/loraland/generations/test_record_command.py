@@ -34,6 +34,6 @@ def test_the_recorder_reads_at_once_and_leaves_in_order(redis_url, tmp_path):
 
 def readers(client: redis.Redis) -> list[str]:
     try:
-        return [each["name"] for each in client.xinfo_consumers("generation:finished", "recorders")]
+        return [consumer["name"] for consumer in client.xinfo_consumers("generation:finished", "recorders")]
     except redis.ResponseError:  # the recorder has not made the stream and its group yet
         return []

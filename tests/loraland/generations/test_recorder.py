@@ -74,8 +74,8 @@ async def test_an_entry_seen_twice_is_written_and_counted_once(site_wire):
     assert not await recorder.record(generation.wire_id, Failed(generation.wire_id, "internal", "late"))
     await generation.arefresh_from_db()
     assert generation.status == "done"
-    answers = [each for each in await metrics.counts() if each.name == "answers"]
-    assert [(each.adapter, each.label, each.value) for each in answers] == [("base", "chat:done", 1.0)]
+    answers = [count for count in await metrics.counts() if count.name == "answers"]
+    assert [(count.adapter, count.label, count.value) for count in answers] == [("base", "chat:done", 1.0)]
 
 
 async def test_nothing_is_lost_while_the_database_is_down(site_wire, monkeypatch):

@@ -154,12 +154,12 @@ async def test_all_sessions_of_an_address_take_turns_as_a_few(site_wire):
     for number in range(12):
         await start(Visitor(None, f"s{number}", f"session:s{number}", "192.0.2.7"), CHAT, None, messages=HELLO)
     await start(Visitor(None, "s0", "session:s0", "192.0.2.8"), CHAT, None, messages=HELLO)
-    *sybils, other = [each async for each in Generation.objects.order_by("created")]
-    assert len({each.request["tenant"] for each in sybils}) <= 4
-    assert len({each.request["owner"] for each in sybils}) == 12
-    assert other.request["tenant"] not in {each.request["tenant"] for each in sybils}
-    assert not any("192.0.2" in str(each.request) + each.address for each in [*sybils, other])
-    places = [await site_wire.place(each.wire_id) for each in [*sybils, other]]
+    *sybils, other = [generation async for generation in Generation.objects.order_by("created")]
+    assert len({sybil.request["tenant"] for sybil in sybils}) <= 4
+    assert len({sybil.request["owner"] for sybil in sybils}) == 12
+    assert other.request["tenant"] not in {sybil.request["tenant"] for sybil in sybils}
+    assert not any("192.0.2" in str(generation.request) + generation.address for generation in [*sybils, other])
+    places = [await site_wire.place(generation.wire_id) for generation in [*sybils, other]]
     assert places[-1] <= 4, "whoever is alone at an address waits for a few of the others, not for all"
 
 
@@ -191,8 +191,8 @@ async def test_the_quota_holds_when_many_ask_at_once(site_wire, settings):
     settings.ANONYMOUS_PER_HOUR = 3
     asked = [start(ANNA, CHAT, None, messages=HELLO) for _ in range(8)]
     outcomes = await asyncio.gather(*asked, return_exceptions=True)
-    assert sum(isinstance(each, Generation) for each in outcomes) == 3
-    assert {each.code for each in outcomes if isinstance(each, Refused)} == {"quota"}
+    assert sum(isinstance(outcome, Generation) for outcome in outcomes) == 3
+    assert {outcome.code for outcome in outcomes if isinstance(outcome, Refused)} == {"quota"}
 
 
 async def test_a_full_queue_refuses_and_the_row_tells_why(site_wire, settings):

@@ -24,12 +24,14 @@ def test_a_cell_is_the_printed_one() -> None:
 def test_the_averages_over_bases_and_gpt_4_are_those_that_the_paper_prints() -> None:
     found = headline()
     assert (found.base, found.gpt4) == pytest.approx((0.301, 0.661), abs=0.0005)
-    assert {each.model for each in summaries() if abs(each.base - each.printed.base) > 0.001} == set()
+    assert {summary.model for summary in summaries() if abs(summary.base - summary.printed.base) > 0.001} == set()
 
 
 def test_two_fine_tuned_averages_and_every_count_above_gpt_4_do_not_follow_from_the_table() -> None:
-    assert {each.model for each in summaries() if not each.tuned_follows} == {"gemma-7b", "gemma-7b-instruct"}
-    assert all(each.wins + each.ties < PRINTED[each.model].wins for each in summaries() if each.model != "phi-2")
+    assert {summary.model for summary in summaries() if not summary.tuned_follows} == {"gemma-7b", "gemma-7b-instruct"}
+    assert all(
+        summary.wins + summary.ties < PRINTED[summary.model].wins for summary in summaries() if summary.model != "phi-2"
+    )
     found = headline()
     assert (found.improved, found.wins, found.ties, found.pairs) == (301, 194, 10, 310)
 

@@ -42,10 +42,10 @@ def test_sessions_end_and_with_them_what_only_they_could_open():
         leave(key, user)
     Generation.objects.create(source="api", tenant="key:1", base="b", request={}, created=LONG_AGO)
     tasks.forget_strangers()
-    assert [each.session_key for each in Session.objects.all()] == ["here"]
+    assert [session.session_key for session in Session.objects.all()] == ["here"]
     for kind in (Conversation, Comparison):
-        assert {each.session_key for each in kind.objects.all()} == {"here", "hers"}
-    assert {each.tenant for each in Generation.objects.all()} == {"key:1", "session:here", "session:hers"}
+        assert {row.session_key for row in kind.objects.all()} == {"here", "hers"}
+    assert {generation.tenant for generation in Generation.objects.all()} == {"key:1", "session:here", "session:hers"}
 
 
 def test_a_chat_of_today_stays_although_its_session_has_ended():
@@ -66,4 +66,4 @@ def test_no_job_forgets_more_than_a_batch(monkeypatch):
 
 def test_every_job_of_the_beat_exists():
     app.loader.import_default_modules()
-    assert {each["task"] for each in site_settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)
+    assert {entry["task"] for entry in site_settings.CELERY_BEAT_SCHEDULE.values()} <= set(app.tasks)

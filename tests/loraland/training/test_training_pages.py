@@ -46,7 +46,7 @@ def test_prompt_instruction_and_examples_are_proposed_from_the_rows(upload: Uplo
     found = propose(parts_of(upload()))
     assert found.template == "Text: {text}\nLabel:"
     assert found.instruction == "Answer with one of these: anger, joy, sadness."
-    assert {each["expected"] for each in found.examples} == {"anger", "joy", "sadness"}
+    assert {example["expected"] for example in found.examples} == {"anger", "joy", "sadness"}
 
 
 def page_of(client: Client, data: DataSet, **query: str) -> str:

@@ -1,4 +1,4 @@
-"""The equalities of tests/inference/kernels and tests/inference/gpu, on a real GPU."""
+"""The equalities of the GPU decoder and of its kernels, on a real GPU."""
 
 from __future__ import annotations
 

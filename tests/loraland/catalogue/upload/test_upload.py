@@ -72,7 +72,7 @@ def upload(client: Client, **changes: Any) -> list[str]:
     if response.status_code == 302:
         return []
     assert response.status_code == 200
-    return [each for errors in response.context["adminform"].form.errors.values() for each in errors]
+    return [error for errors in response.context["adminform"].form.errors.values() for error in errors]
 
 
 def test_two_files_become_a_version_that_waits_for_its_proof(owner: Client, probes: list[Probe]) -> None:
@@ -83,7 +83,7 @@ def test_two_files_become_a_version_that_waits_for_its_proof(owner: Client, prob
     assert version.status == version.Status.VALIDATING
     assert version.template == TEMPLATE
     assert version.fields == [{"name": "text", "label": "Text", "rows": 3}]
-    assert [each["expected"] for each in version.examples] == ["joy", "sadness"]
+    assert [example["expected"] for example in version.examples] == ["joy", "sadness"]
     assert version.created_by == User.objects.get()
     assert [probe.adapter.digest for probe in probes] == [version.digest]
     assert LogEntry.objects.get().get_change_message() == "Uploaded for tweet-emotion."
@@ -163,17 +163,17 @@ def test_a_rejected_digest_can_be_uploaded_again(owner: Client, refused: Callabl
 )
 def test_a_form_that_cannot_be_used_says_why(changes: dict[str, Any], complaint: str, owner: Client) -> None:
     errors = upload(owner, **pair() | changes)
-    assert any(complaint in each for each in errors), errors
+    assert any(complaint in error for error in errors), errors
     assert not AdapterVersion.objects.exists()
 
 
 def test_a_slug_that_exists_is_not_taken_over(owner: Client) -> None:
     upload(owner, **pair())
-    assert any("exists already" in each for each in upload(owner, **pair()))
+    assert any("exists already" in error for error in upload(owner, **pair()))
 
 
 def test_no_adapter_is_called_as_the_base_is(owner: Client) -> None:
-    assert any("base is the name of the base model" in each for each in upload(owner, slug="base", **pair()))
+    assert any("base is the name of the base model" in error for error in upload(owner, slug="base", **pair()))
 
 
 def link() -> zipfile.ZipInfo:
@@ -302,7 +302,7 @@ def test_a_folder_with_its_card_is_taken_as_it_is_and_fills_the_form(owner: Clie
     assert version.score == {}, "a score is measured here"
     assert "README.md, tokenizer.json" in " ".join(map(str, response.context["messages"]))
     kept = adapter_store / version.digest
-    assert sorted(each.name for each in kept.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
+    assert sorted(file.name for file in kept.iterdir()) == ["adapter_config.json", "adapter_model.safetensors"]
 
 
 def test_what_is_written_goes_before_the_card(owner: Client) -> None:
@@ -320,10 +320,10 @@ def test_a_refused_form_offers_its_files_again_to_their_owner_alone(owner: Clien
     assert "Your files are here" in first.content.decode()
     stranger = Client()
     stranger.force_login(User.objects.create_superuser("stranger"))
-    assert any("Choose adapter_config.json" in each for each in upload(stranger, held=held))
+    assert any("Choose adapter_config.json" in error for error in upload(stranger, held=held))
     assert upload(owner, held=held) == []
     assert AdapterVersion.objects.get().created_by == User.objects.get(username="owner")
-    assert any("Choose adapter_config.json" in each for each in upload(owner, held=held, slug="again"))
+    assert any("Choose adapter_config.json" in error for error in upload(owner, held=held, slug="again"))
 
 
 def test_other_files_take_the_place_of_those_that_were_held(owner: Client, settings: Any) -> None:
@@ -347,7 +347,7 @@ def test_an_upload_without_a_prompt_is_a_draft_or_says_that_it_chats(owner: Clie
     assert upload(owner, **pair(), template="", publish_when_ready="") == []
     other = pair(weights=safetensors_bytes(lora_tensors(seed=2)))
     assert upload(owner, **other, template="", name="Talker", chats_freely="on") == []
-    assert [each.publish_when_ready for each in AdapterVersion.objects.order_by("pk")] == [False, True]
+    assert [version.publish_when_ready for version in AdapterVersion.objects.order_by("pk")] == [False, True]
 
 
 def test_the_same_weights_under_another_name_are_told_of(owner: Client) -> None:
@@ -404,7 +404,7 @@ def test_a_tricky_archive_is_refused(trick: str, owner: Client, settings: Any, a
     settings.MAX_UPLOAD_MB = 2
     data, reason = ARCHIVES[trick]
     errors = upload(owner, archive=SimpleUploadedFile("adapter.zip", data))
-    assert any(reason in each for each in errors), errors
+    assert any(reason in error for error in errors), errors
     assert not AdapterVersion.objects.exists()
     if "card" not in trick:
         assert list(adapter_store.parent.rglob("adapter_*")) == []

@@ -192,7 +192,7 @@ def test_damaged_weights_are_rejected_with_their_reason(damage: str, examined: E
     weights, reason = WEIGHTS[damage]
     version = examined(write_adapter(tmp_path / "adapter", tensors=weights))
     assert version.status == version.Status.REJECTED
-    assert any(reason in each for each in version.reasons), version.reasons
+    assert any(reason in told for told in version.reasons), version.reasons
 
 
 @pytest.mark.parametrize("damage", CONFIGS)
@@ -200,7 +200,7 @@ def test_a_damaged_config_is_rejected_with_its_reason(damage: str, examined: Exa
     config, reason = CONFIGS[damage]
     version = examined(write_adapter(tmp_path / "adapter", config=config))
     assert version.status == version.Status.REJECTED
-    assert any(reason in each for each in version.reasons), version.reasons
+    assert any(reason in told for told in version.reasons), version.reasons
 
 
 def test_every_reason_is_told_and_nothing_of_a_rejected_upload_stays(
@@ -226,7 +226,7 @@ def test_the_keys_of_the_installed_peft_are_all_known() -> None:
     from peft import LoraConfig
 
     known = USED | CHECKED | HARMLESS | UNSUPPORTED.keys()
-    assert {each.name for each in fields(LoraConfig)} <= known
+    assert {field.name for field in fields(LoraConfig)} <= known
 
 
 def test_a_config_as_peft_saves_it_is_accepted(examined: Examined, tmp_path: Path) -> None:
