@@ -191,7 +191,7 @@ class AdapterVersion(models.Model):
         try:
             inference_client.submit_probe(Probe(self.probe_id, self.ref, time.time()))
         except WireError:
-            return  # awaiting_verdict still names this version, and the wire does not know its probe
+            return  # awaiting_proof still names this version, and the wire does not know its probe
 
     def reopen(self) -> None:
         """Let its proof be asked for as if there had been none. Raises `NotPossible` when its files are gone."""
@@ -201,15 +201,15 @@ class AdapterVersion(models.Model):
             self._change(status=self.Status.VALIDATING, reasons=[])
         self._change(num_proofs=0)
 
-    def record_verdict(self, terminal: Terminal) -> None:
-        """Take the outcome of a proof: ready (and published) or rejected. A verdict told twice changes nothing."""
+    def record_proof(self, terminal: Terminal) -> None:
+        """Take the outcome of a proof: ready (and published) or rejected. One told twice changes nothing."""
         with transaction.atomic():
             self.refresh_from_db(from_queryset=AdapterVersion.objects.select_for_update())
             if terminal.id != self.probe_id:
                 return
             if isinstance(terminal, Failed):
-                verdict = proofs.is_verdict(terminal, self.digest)
-                return self.reject([terminal.error]) if verdict else self._put_off_proof(terminal)
+                is_its_own = proofs.is_the_adapters(terminal, self.digest)
+                return self.reject([terminal.error]) if is_its_own else self._put_off_proof(terminal)
             if not (delta := terminal.stats.logit_delta) or not math.isfinite(delta):
                 return self.reject(["It changes nothing: the base answers the same with it. Upload trained weights."])
             return self._accept(delta)

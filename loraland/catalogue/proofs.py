@@ -1,4 +1,4 @@
-"""Proofs that ended without a verdict: whether they say anything of the adapter, and when they are asked for again."""
+"""Proofs that failed: whether that says anything of the adapter, and when they are asked for again otherwise."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ LONGEST_PAUSE: Final = timedelta(hours=1)
 MOST_DOUBLINGS: Final = 16
 
 
-def is_verdict(failure: Failed, digest: str) -> bool:
+def is_the_adapters(failure: Failed, digest: str) -> bool:
     """Whether `failure` is the adapter's own. A worker that does not see files which are here says nothing of them."""
     fault = meaning_of(failure.code).fault
     return fault == "adapter" or (fault == "choice" and not store.kept(digest).exists())
 
 
 def next_due(num_ended: int) -> datetime:
-    """When to ask again after `num_ended` proofs in a row without a verdict: after twice the time before."""
+    """When to ask again after `num_ended` proofs in a row that said nothing: after twice the time before."""
     pause: timedelta = min(FIRST_PAUSE * 2 ** min(num_ended, MOST_DOUBLINGS), LONGEST_PAUSE)
     return timezone.now() + pause
 
 
 def told(failure: Failed, num_ended: int, due: datetime) -> str:
-    """Why there is no verdict yet, for staff."""
+    """Why the adapter is not proven yet, for staff."""
     times = "once" if num_ended == 1 else f"{num_ended} times in a row"
     when = date_format(timezone.localtime(due), "j M H:i:s")
     return (

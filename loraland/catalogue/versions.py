@@ -90,12 +90,12 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
         version.reject([f"Its examination broke off {MOST_EXAMINATIONS} times, as happens when memory runs out."])
         return None
 
-    def awaiting_verdict(self) -> AdapterVersionQuerySet:
+    def awaiting_proof(self) -> AdapterVersionQuerySet:
         """Versions that need an examination or a worker's proof to go on.
 
         Those with a `probe_id` have been sent to the workers; when the wire no longer knows that id, and for those
         without one, that step is due again. Left out are versions made for another base than the one served now, and
-        those whose proof ended without a verdict until it is time to ask again.
+        those whose proof said nothing of them until it is time to ask again.
         """
         status, now = VersionStatus, timezone.now()
         stale = now - EXAMINATION_LEASE

@@ -56,7 +56,7 @@ async def reconcile(patience_seconds: float = PATIENCE_SECONDS) -> None:
     try:
         for id in [id.hex async for id in overdue.values_list("id", flat=True)]:
             await _settle(id)
-        for version in [version async for version in AdapterVersion.objects.awaiting_verdict()]:
+        for version in [version async for version in AdapterVersion.objects.awaiting_proof()]:
             if not version.probe_id or not await wire().exists(version.probe_id):
                 why = "it is time" if version.proof_due else "what was sent before has been lost"
                 logger.warning("Examining %s again: %s", version, why)

@@ -118,7 +118,7 @@ def _write(id: str, terminal: Terminal, text: str) -> Generation | None:
         if generation is not None:
             return generation if generation.record(terminal, text) else None
     for version in AdapterVersion.objects.filter(probe_id=id).select_related("adapter"):
-        version.record_verdict(terminal)
+        version.record_proof(terminal)
     return None
 
 

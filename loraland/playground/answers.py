@@ -90,9 +90,9 @@ class AnswerView:
         waited = round(self.stats.first_token_ms)
         return f"{waited} ms" if waited < 1000 else f"{waited / 1000:.1f} s"
 
-    def verdict(self) -> str:
+    def judged(self) -> str:
         """What it is worth against what was expected; empty where nothing was."""
-        return render_to_string("playground/_verdict.html", {"answer": self})
+        return render_to_string("playground/_judgement.html", {"answer": self})
 
     def foot(self) -> str:
         """What stands under the text: the figures of the answer, and what went wrong."""
@@ -136,7 +136,7 @@ def ended(generation: Generation, terminal: Terminal, text: str, expectation: Ex
 def message_of(view: AnswerView, code: str = "") -> dict[str, Any]:
     """The message that tells a page of an answer's end."""
     body = {"answer": view.id, "text": view.text, "html": view.html, "kind": view.kind}
-    body |= {"foot": view.foot(), "verdict": view.verdict()}
+    body |= {"foot": view.foot(), "judgement": view.judged()}
     if view.state == "failed":
         return {"type": "failed", "code": code, "error": view.error, **body}
     return {"type": "finished", "reason": view.state, **body}

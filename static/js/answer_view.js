@@ -12,7 +12,7 @@ export class AnswerView {
     this.wait = section.querySelector(".answer-wait");
     this.waitText = section.querySelector(".answer-wait-text");
     this.text = section.querySelector(".answer-text");
-    this.verdict = section.querySelector(".answer-verdict");
+    this.judgement = section.querySelector(".answer-judgement");
     this.foot = section.querySelector(".answer-foot");
     this.whole = this.text.textContent;
     this.onEnd = () => {};
@@ -37,7 +37,7 @@ export class AnswerView {
     this.section.dataset.answer = "";
     this.section.setAttribute("aria-busy", "true");
     this.#reset();
-    this.verdict.replaceChildren();
+    this.judgement.replaceChildren();
     this.foot.replaceChildren();
     this.#waiting("Sending");
     this.#become("waiting");
@@ -91,7 +91,7 @@ export class AnswerView {
     this.text.dataset.kind = message.kind;
     if (message.kind === "markdown") this.text.innerHTML = message.html;
     else if (this.text.textContent !== message.text) this.text.textContent = message.text;
-    if (message.verdict !== undefined) this.verdict.innerHTML = message.verdict;
+    if (message.judgement !== undefined) this.judgement.innerHTML = message.judgement;
     if (message.foot !== undefined) this.foot.innerHTML = message.foot;
     this.section.setAttribute("aria-busy", "false");
     this.#become(state);
@@ -198,6 +198,6 @@ export function announce(words) {
 export function ending(state, view) {
   if (state === "failed") return "";
   const how = { stopped: "Stopped. ", length: "Cut off at its longest length. " }[state] ?? "";
-  const worth = view.verdict.querySelector(".answer-match")?.textContent;
+  const worth = view.judgement.querySelector(".answer-match")?.textContent;
   return `${how}${worth ? `${worth}. ` : ""}Answer: ${view.text.textContent.trim()}`;
 }

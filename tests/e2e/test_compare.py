@@ -52,9 +52,9 @@ def test_an_answer_is_judged_by_the_metric_and_its_differing_words_are_marked(pa
     page.goto("/compare/?columns=viggo,base")
     page.locator("#composer .chip").first.click()
     page.get_by_role("button", name="Run").click()
-    verdicts = page.locator(".column .answer-match")
-    expect(verdicts).to_have_count(2, timeout=120_000)
-    for words in verdicts.all_inner_texts():
+    judgements = page.locator(".column .answer-match")
+    expect(judgements).to_have_count(2, timeout=120_000)
+    for words in judgements.all_inner_texts():
         assert re.fullmatch(r"\d+ of 100 by ROUGE-L", words)
     page.locator(".answer-diff summary").last.click()
     differing = page.locator(".answer-diff").last
@@ -62,7 +62,7 @@ def test_an_answer_is_judged_by_the_metric_and_its_differing_words_are_marked(pa
         word = differing.locator(mark).first
         expect(word).to_be_visible()
         assert line in word.evaluate("element => getComputedStyle(element).textDecorationLine")
-    told = verdicts.all_inner_texts()
+    told = judgements.all_inner_texts()
     page.wait_for_url("**/compare/*-*-*/")
     page.reload()
-    assert verdicts.all_inner_texts() == told
+    assert judgements.all_inner_texts() == told

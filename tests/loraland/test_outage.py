@@ -242,7 +242,7 @@ async def test_an_answer_is_told_unjudged_where_nobody_can_say_what_was_expected
     async with visitor.page() as page:
         await page.say(type="start", request="r", conversation=None, adapter="", text="one two three")
         _, end = await page.hear_out((await page.hear("started"))["answer"])
-        assert (end["type"], end["text"], end["verdict"].strip()) == ("finished", "one two three", "")
+        assert (end["type"], end["text"], end["judgement"].strip()) == ("finished", "one two three", "")
 
 
 @pytest.fixture

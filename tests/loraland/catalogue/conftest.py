@@ -45,7 +45,7 @@ def proven() -> Callable[[AdapterVersion], AdapterVersion]:
     """`proven(version)` lets a worker find that the adapter changes the base."""
 
     def run(version: AdapterVersion, delta: float = 1.5) -> AdapterVersion:
-        version.record_verdict(Finished(version.probe_id, "done", Stats(logit_delta=delta)))
+        version.record_proof(Finished(version.probe_id, "done", Stats(logit_delta=delta)))
         return version
 
     return run
@@ -56,7 +56,7 @@ def refused() -> Callable[..., AdapterVersion]:
     """`refused(version, code)` lets a worker fail to prove the adapter."""
 
     def run(version: AdapterVersion, code: str = "adapter_refused", error: str = "It is damaged.") -> AdapterVersion:
-        version.record_verdict(Failed(version.probe_id, code, error))
+        version.record_proof(Failed(version.probe_id, code, error))
         return version
 
     return run

@@ -1,4 +1,4 @@
-"""Proofs that end without a verdict: no file goes, and they are asked for again, ever more seldom."""
+"""Proofs that say nothing of the adapter: no file goes, and they are asked for again, ever more seldom."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from loraland.catalogue.tasks import resubmit, revalidate
 from tests.loraland.adapter_files import write_adapter
 
 Examined = Callable[..., AdapterVersion]
-Verdict = Callable[..., AdapterVersion]
+Prove = Callable[..., AdapterVersion]
 
 
 @pytest.mark.parametrize("code", sorted(code for code, meaning in FAILURES.items() if meaning.fault != "adapter"))
 def test_a_proof_that_says_nothing_of_the_adapter_is_asked_for_again_and_removes_no_file(
-    code: str, examined: Examined, refused: Verdict, proven: Verdict, tmp_path: Path, probes: list[Probe],
+    code: str, examined: Examined, refused: Prove, proven: Prove, tmp_path: Path, probes: list[Probe],
     adapter_store: Path, django_capture_on_commit_callbacks: Any,
 ) -> None:  # fmt: skip
     version = examined(write_adapter(tmp_path))
@@ -34,9 +34,9 @@ def test_a_proof_that_says_nothing_of_the_adapter_is_asked_for_again_and_removes
     assert version.status == version.Status.VALIDATING
     assert (adapter_store / version.digest / store.WEIGHTS).exists()
     assert f"{code}: There is no room." in version.reasons[0]
-    assert list(AdapterVersion.objects.awaiting_verdict()) == [], "it is not asked at once"
+    assert list(AdapterVersion.objects.awaiting_proof()) == [], "it is not asked at once"
     pass_time(version)
-    (due,) = AdapterVersion.objects.awaiting_verdict()
+    (due,) = AdapterVersion.objects.awaiting_proof()
     resubmit(due)
     assert [probe.adapter.digest for probe in probes] == [version.digest] * 2
     proven(due)
@@ -48,8 +48,8 @@ def pass_time(version: AdapterVersion) -> None:
     AdapterVersion.objects.filter(pk=version.pk).update(proof_due=timezone.now())
 
 
-def test_proofs_without_a_verdict_are_asked_for_ever_more_seldom(
-    examined: Examined, refused: Verdict, tmp_path: Path, probes: list[Probe]
+def test_proofs_that_say_nothing_are_asked_for_ever_more_seldom(
+    examined: Examined, refused: Prove, tmp_path: Path, probes: list[Probe]
 ) -> None:
     version, pauses = examined(write_adapter(tmp_path)), []
     for _ in range(12):
@@ -57,7 +57,7 @@ def test_proofs_without_a_verdict_are_asked_for_ever_more_seldom(
         refused(version, code="worker_lost")
         pauses.append((version.proof_due - before).total_seconds())
         pass_time(version)
-        (version,) = AdapterVersion.objects.awaiting_verdict()
+        (version,) = AdapterVersion.objects.awaiting_proof()
         resubmit(version)
     assert pauses[0] == pytest.approx(FIRST_PAUSE.total_seconds(), abs=5)
     assert [round(later / earlier) for earlier, later in pairwise(pauses[:8])] == [2] * 7
@@ -67,11 +67,11 @@ def test_proofs_without_a_verdict_are_asked_for_ever_more_seldom(
 
 
 def test_of_two_that_ask_for_the_same_proof_one_does(
-    examined: Examined, refused: Verdict, tmp_path: Path, probes: list[Probe]
+    examined: Examined, refused: Prove, tmp_path: Path, probes: list[Probe]
 ) -> None:
     version = refused(examined(write_adapter(tmp_path)), code="lost")
     pass_time(version)
-    (one,), (other,) = AdapterVersion.objects.awaiting_verdict(), AdapterVersion.objects.awaiting_verdict()
+    (one,), (other,) = AdapterVersion.objects.awaiting_proof(), AdapterVersion.objects.awaiting_proof()
     resubmit(one)
     resubmit(other)
     assert len(probes) == 2
@@ -79,21 +79,21 @@ def test_of_two_that_ask_for_the_same_proof_one_does(
 
 
 def test_a_published_version_that_could_not_be_proven_again_stays_and_is_asked_again(
-    examined: Examined, proven: Verdict, refused: Verdict, tmp_path: Path, probes: list[Probe]
+    examined: Examined, proven: Prove, refused: Prove, tmp_path: Path, probes: list[Probe]
 ) -> None:
     version = proven(examined(write_adapter(tmp_path)))
     revalidate(version)
     refused(version, code="out_of_memory")
     assert version.status == version.Status.PUBLISHED
     pass_time(version)
-    (due,) = AdapterVersion.objects.awaiting_verdict()
+    (due,) = AdapterVersion.objects.awaiting_proof()
     resubmit(due)
     assert proven(due).status == version.Status.PUBLISHED
     assert len(probes) == 3
 
 
 def test_a_person_need_not_wait_for_the_next_proof(
-    examined: Examined, refused: Verdict, tmp_path: Path, probes: list[Probe]
+    examined: Examined, refused: Prove, tmp_path: Path, probes: list[Probe]
 ) -> None:
     version = refused(examined(write_adapter(tmp_path)), code="internal")
     revalidate(version)
@@ -101,7 +101,7 @@ def test_a_person_need_not_wait_for_the_next_proof(
 
 
 def test_files_that_only_the_worker_does_not_see_stay(
-    examined: Examined, refused: Verdict, tmp_path: Path, adapter_store: Path, django_capture_on_commit_callbacks: Any
+    examined: Examined, refused: Prove, tmp_path: Path, adapter_store: Path, django_capture_on_commit_callbacks: Any
 ) -> None:
     version = examined(write_adapter(tmp_path))
     with django_capture_on_commit_callbacks(execute=True):
@@ -109,13 +109,13 @@ def test_files_that_only_the_worker_does_not_see_stay(
         assert version.status == version.Status.VALIDATING
         pass_time(version)
         shutil.rmtree(adapter_store / version.digest)
-        (version,) = AdapterVersion.objects.awaiting_verdict()
+        (version,) = AdapterVersion.objects.awaiting_proof()
         resubmit(version)
         assert refused(version, code="adapter_not_found").status == version.Status.REJECTED
 
 
-def test_staff_read_why_there_is_no_verdict_and_when_it_is_asked_for_again(
-    examined: Examined, refused: Verdict, tmp_path: Path, admin_client: Any
+def test_staff_read_why_there_is_no_proof_and_when_it_is_asked_for_again(
+    examined: Examined, refused: Prove, tmp_path: Path, admin_client: Any
 ) -> None:
     version = refused(examined(write_adapter(tmp_path)), code="out_of_memory", error="The device is full.")
     page = admin_client.get(f"/admin/catalogue/adapterversion/{version.pk}/change/").content.decode()

@@ -45,7 +45,7 @@ def prove(training: Training) -> Training:
     version = training.version
     assert version is not None
     version.refresh_from_db()
-    version.record_verdict(Finished(version.probe_id, "done", Stats(logit_delta=1.5)))
+    version.record_proof(Finished(version.probe_id, "done", Stats(logit_delta=1.5)))
     examine(training)
     return Training.objects.select_related("data", "version__adapter", "created_by").get(pk=training.pk)
 

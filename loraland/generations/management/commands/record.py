@@ -1,4 +1,4 @@
-"""`manage.py record`: keep answers and verdicts, and set right what was lost, until told to stop."""
+"""`manage.py record`: keep answers and proofs, and set right what was lost, until told to stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`manage.py import_adapter`: directories and hub ids, many in one call, verdicts awaited, refusals told."""
+"""`manage.py import_adapter`: directories and hub ids, many in one call, proofs awaited, refusals told."""
 
 from __future__ import annotations
 
@@ -188,13 +188,13 @@ def test_a_directory_without_weights_is_refused(run: Callable[..., tuple[str, st
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("delta", "outcome"), [(1.5, "Published"), (0.0, "It changes nothing")])
-def test_the_command_waits_for_the_verdict(
+def test_the_command_waits_for_the_proof(
     delta: float, outcome: str, adapter_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
     def prove(probe: Probe) -> None:
         def answer() -> None:
             version = AdapterVersion.objects.select_related("adapter").get(probe_id=probe.id)
-            version.record_verdict(Finished(probe.id, "done", Stats(logit_delta=delta)))
+            version.record_proof(Finished(probe.id, "done", Stats(logit_delta=delta)))
             connection.close()
 
         threading.Timer(0.5, answer).start()

@@ -1,4 +1,4 @@
-"""What the examination lets through, what a worker's verdict does, and every way of damaging an adapter."""
+"""What the examination lets through, what a worker's proof does, and every way of damaging an adapter."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from tests.loraland.adapter_files import (
 )
 
 Examined = Callable[..., AdapterVersion]
-Verdict = Callable[..., AdapterVersion]
+Prove = Callable[..., AdapterVersion]
 
 Q = "base_model.model.model.layers.0.self_attn.q_proj"
 V = "base_model.model.model.layers.0.self_attn.v_proj"
@@ -336,25 +336,25 @@ def test_a_sound_adapter_waits_for_its_proof_under_its_digest(
     assert not version.adapter.published_id
 
 
-def test_a_proof_publishes(examined: Examined, proven: Verdict, tmp_path: Path) -> None:
+def test_a_proof_publishes(examined: Examined, proven: Prove, tmp_path: Path) -> None:
     version = proven(examined(write_adapter(tmp_path)))
     assert version.status == version.Status.PUBLISHED
     assert version.logit_delta == 1.5
     assert list(Adapter.objects.served()) == [version.adapter]
 
 
-def test_a_verdict_told_twice_changes_nothing(examined: Examined, proven: Verdict, tmp_path: Path) -> None:
+def test_a_proof_told_twice_changes_nothing(examined: Examined, proven: Prove, tmp_path: Path) -> None:
     version = examined(write_adapter(tmp_path))
     probe_id = version.probe_id
     proven(version).retire()
-    version.record_verdict(Finished(probe_id, "done", Stats(logit_delta=9.0)))
+    version.record_proof(Finished(probe_id, "done", Stats(logit_delta=9.0)))
     assert version.status == version.Status.RETIRED
     assert version.logit_delta == 1.5
 
 
 @pytest.mark.parametrize("delta", [0.0, None, float("nan")])
 def test_an_adapter_that_changes_nothing_is_rejected(
-    delta: float | None, examined: Examined, proven: Verdict, tmp_path: Path
+    delta: float | None, examined: Examined, proven: Prove, tmp_path: Path
 ) -> None:
     version = proven(examined(write_adapter(tmp_path)), delta)
     assert version.status == version.Status.REJECTED
@@ -362,7 +362,7 @@ def test_an_adapter_that_changes_nothing_is_rejected(
 
 
 def test_a_refusal_of_the_worker_removes_the_files(
-    examined: Examined, refused: Verdict, tmp_path: Path, adapter_store: Path, django_capture_on_commit_callbacks: Any
+    examined: Examined, refused: Prove, tmp_path: Path, adapter_store: Path, django_capture_on_commit_callbacks: Any
 ) -> None:
     version = examined(write_adapter(tmp_path))
     with django_capture_on_commit_callbacks(execute=True):
@@ -374,7 +374,7 @@ def test_a_refusal_of_the_worker_removes_the_files(
 
 
 def test_a_rejected_digest_that_another_adapter_has_keeps_its_files(
-    examined: Examined, proven: Verdict, refused: Verdict, tmp_path: Path, adapter_store: Path,
+    examined: Examined, proven: Prove, refused: Prove, tmp_path: Path, adapter_store: Path,
     django_capture_on_commit_callbacks: Any,
 ) -> None:  # fmt: skip
     first = proven(examined(write_adapter(tmp_path), "first"))
@@ -384,7 +384,7 @@ def test_a_rejected_digest_that_another_adapter_has_keeps_its_files(
 
 
 def test_a_version_without_redis_waits_and_goes_on(
-    examined: Examined, proven: Verdict, tmp_path: Path, probes: list[Probe], monkeypatch: pytest.MonkeyPatch
+    examined: Examined, proven: Prove, tmp_path: Path, probes: list[Probe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unreachable(probe: Probe) -> None:
         raise WireError("no Redis")
@@ -392,11 +392,11 @@ def test_a_version_without_redis_waits_and_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(inference_client, "submit_probe", unreachable)
         version = examined(write_adapter(tmp_path))
-    assert list(AdapterVersion.objects.awaiting_verdict()) == [version]
+    assert list(AdapterVersion.objects.awaiting_proof()) == [version]
     resubmit(version)
     assert [probe.id for probe in probes] == [version.probe_id]
     assert proven(version).status == version.Status.PUBLISHED
-    assert list(AdapterVersion.objects.awaiting_verdict()) == []
+    assert list(AdapterVersion.objects.awaiting_proof()) == []
 
 
 def test_an_examination_that_was_lost_is_done_by_the_next(
@@ -407,7 +407,7 @@ def test_an_examination_that_was_lost_is_done_by_the_next(
     long_ago = version.changed - 2 * EXAMINATION_LEASE
     rows = AdapterVersion.objects.filter(pk=version.pk)
     rows.update(status="validating", digest="", probe_id="", quarantine=token, changed=long_ago)
-    (halted,) = AdapterVersion.objects.awaiting_verdict()
+    (halted,) = AdapterVersion.objects.awaiting_proof()
     monkeypatch.setattr(validate_version, "delay", validate_version)
     resubmit(halted)
     assert rows.get().digest == version.digest
@@ -425,7 +425,7 @@ def test_an_examination_that_kills_its_process_every_time_ends_in_a_reason(exami
     assert AdapterVersion.objects.claim(version.pk) is None
     assert rows.get().status == "rejected"
     assert "broke off 5 times" in rows.get().reasons[0]
-    assert list(AdapterVersion.objects.awaiting_verdict()) == []
+    assert list(AdapterVersion.objects.awaiting_proof()) == []
 
 
 def test_what_nobody_foresaw_is_a_reason_with_a_traceback_in_the_log(
@@ -465,7 +465,7 @@ def test_two_jobs_do_not_examine_one_version(examined: Examined, tmp_path: Path)
 
 
 def test_a_new_version_takes_over_and_the_old_one_keeps_its_files(
-    examined: Examined, proven: Verdict, tmp_path: Path, adapter_store: Path
+    examined: Examined, proven: Prove, tmp_path: Path, adapter_store: Path
 ) -> None:
     old = proven(examined(write_adapter(tmp_path / "1", seed=1)))
     new = proven(examined(write_adapter(tmp_path / "2", seed=2)))
@@ -477,7 +477,7 @@ def test_a_new_version_takes_over_and_the_old_one_keeps_its_files(
     assert Adapter.objects.get().published == old
 
 
-def test_a_late_verdict_does_not_replace_a_newer_version(examined: Examined, proven: Verdict, tmp_path: Path) -> None:
+def test_a_late_proof_does_not_replace_a_newer_version(examined: Examined, proven: Prove, tmp_path: Path) -> None:
     old = examined(write_adapter(tmp_path / "1", seed=1))
     new = proven(examined(write_adapter(tmp_path / "2", seed=2)))
     assert proven(old).status == old.Status.READY
@@ -485,12 +485,12 @@ def test_a_late_verdict_does_not_replace_a_newer_version(examined: Examined, pro
 
 
 def test_a_published_version_answers_on_while_it_is_proven_again(
-    examined: Examined, proven: Verdict, refused: Verdict, tmp_path: Path
+    examined: Examined, proven: Prove, refused: Prove, tmp_path: Path
 ) -> None:
     version = proven(examined(write_adapter(tmp_path)))
     revalidate(version)
     assert version.status == version.Status.PUBLISHED
-    assert list(AdapterVersion.objects.awaiting_verdict()) == [version]
+    assert list(AdapterVersion.objects.awaiting_proof()) == [version]
     assert proven(version, 2.0).status == version.Status.PUBLISHED
     revalidate(version)
     assert refused(version).status == version.Status.REJECTED
@@ -532,11 +532,11 @@ def test_an_adapter_of_another_base_is_listed_with_the_reason(
     assert list(Adapter.objects.served()) == []
     assert version.adapter.unserved_reason == "Made for Mistral-7B-v0.1; this site serves SmolLM2-135M-Instruct."
     assert probes == []
-    assert list(AdapterVersion.objects.awaiting_verdict()) == []
+    assert list(AdapterVersion.objects.awaiting_proof()) == []
 
 
 def test_a_listed_adapter_is_examined_and_proven_when_its_base_is_served(
-    examined: Examined, proven: Verdict, tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
+    examined: Examined, proven: Prove, tmp_path: Path, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examined(mistral(tmp_path), base="")
     settings.BASE_MODEL = settings.BASE_NAME = "Mistral-7B-v0.1"
@@ -545,21 +545,21 @@ def test_a_listed_adapter_is_examined_and_proven_when_its_base_is_served(
     config.parent.mkdir()
     config.write_text(json.dumps(MISTRAL))
     monkeypatch.setattr(validate_version, "delay", validate_version)
-    (version,) = AdapterVersion.objects.awaiting_verdict()
+    (version,) = AdapterVersion.objects.awaiting_proof()
     resubmit(version)
     version.refresh_from_db()
     assert proven(version).status == version.Status.PUBLISHED
     assert Adapter.objects.get().is_served
 
 
-def test_the_wrong_base_for_an_adapter_is_refused(examined: Examined, proven: Verdict, tmp_path: Path) -> None:
+def test_the_wrong_base_for_an_adapter_is_refused(examined: Examined, proven: Prove, tmp_path: Path) -> None:
     proven(examined(write_adapter(tmp_path / "1")))
     version = examined(mistral(tmp_path / "2"))
     assert version.status == version.Status.REJECTED
     assert "names the base Mistral-7B-v0.1" in version.reasons[-1]
 
 
-def test_shapes_decide_and_the_name_of_the_base_does_not(examined: Examined, proven: Verdict, tmp_path: Path) -> None:
+def test_shapes_decide_and_the_name_of_the_base_does_not(examined: Examined, proven: Prove, tmp_path: Path) -> None:
     config = lora_config(base_model_name_or_path="/home/me/checkpoints/final")
     version = proven(examined(write_adapter(tmp_path, config=config), base=""))
     assert version.status == version.Status.PUBLISHED
