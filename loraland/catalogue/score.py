@@ -50,6 +50,10 @@ class Score:
         return self.gain < 0
 
     @property
+    def may_be_chance(self) -> bool:
+        return self.remark == VERDICTS[UNCLEAR]
+
+    @property
     def metric_name(self) -> str:
         return words_of(self.metric).name
 
