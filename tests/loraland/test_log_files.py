@@ -63,6 +63,12 @@ async def test_logs_are_kept_small_until_that_is_cancelled(tmp_path: Path) -> No
     assert logs.tail("web") == []
 
 
+def test_of_a_log_that_has_grown_beyond_all_bounds_the_end_is_kept(tmp_path: Path) -> None:
+    write(LogFiles(tmp_path, print), "x" * 5000 + "the end")
+    rotate(tmp_path / "web.log")
+    assert (tmp_path / "web.log.1").read_text() == "x" * 993 + "the end"
+
+
 def test_a_small_log_is_left_alone(tmp_path: Path) -> None:
     logs = LogFiles(tmp_path, print)
     write(logs, "x" * 999)

@@ -50,7 +50,11 @@ def test_the_gain_is_shown_with_its_interval_and_the_rows_it_was_measured_on(cli
 
 def test_a_gain_that_may_be_chance_says_so(client: Client, publish: Publish) -> None:
     publish("sums", score={"metric": "accuracy", "base": 0.5, "tuned": 0.52, "gain": "no clear gain"})
-    assert "No clear gain" in read(client, "sums")
+    assert "No clear gain:</strong> the difference may be chance." in read(client, "sums")
+    publish(
+        "worse", score={"metric": "accuracy", "base": 0.5, "tuned": 0.3, "gain": "no clear gain", "remark": "lower"}
+    )
+    assert "<strong>Lower.</strong>" in read(client, "worse")
 
 
 def test_examples_lead_to_the_chat_filled_in_and_the_base_is_one_click_away(client: Client, publish: Publish) -> None:
