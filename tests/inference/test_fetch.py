@@ -96,11 +96,12 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         fetch_model(config_of(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["nonesuch", "/nothing.gguf", "models/nothing.gguf", "./nothing", "/nothing", "owner/"])
 def test_an_unknown_name_is_refused_with_the_choices(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     monkeypatch.setenv("VAR_DIR", str(tmp_path))
-    monkeypatch.setenv("BASE_MODEL", "nonesuch")
+    monkeypatch.setenv("BASE_MODEL", name)
     assert fetch.main([]) == 1
     assert "no hub id such as owner/name" in capsys.readouterr().err
 
