@@ -17,6 +17,7 @@ from redis import Redis
 
 from loraland import liveness
 from loraland.__main__ import services
+from loraland.logs import LogFiles
 from loraland.supervisor import Supervisor
 from loraland.watch import Unwell, Watch
 
@@ -41,10 +42,9 @@ async def supervisor(
     monkeypatch.chdir(REPO)
     migrating = await asyncio.create_subprocess_exec(sys.executable, "manage.py", "migrate", "--verbosity=0")
     assert await migrating.wait() == 0
-    supervisor = Supervisor(print)
+    supervisor = Supervisor(print, LogFiles(tmp_path / "log", print))
     yield supervisor
-    supervisor.stop()
-    await supervisor.wait()
+    await supervisor.end()
 
 
 @pytest.fixture
@@ -58,7 +58,7 @@ def redis(redis_url: str) -> Iterator[Redis]:
 async def test_celery_comes_back_after_a_kill_with_one_beat(
     supervisor: Supervisor, redis: Redis, tmp_path: Path
 ) -> None:
-    """Its Beat outlives it, and holds the pipe to which it wrote."""
+    """Its Beat outlives it, with the log to which it wrote open."""
     supervisor.keep(*services(["celery"]))
     await _sign_of_celery(redis)
     before = _processes(tmp_path)
