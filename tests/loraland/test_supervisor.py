@@ -100,7 +100,7 @@ async def test_a_full_disk_ends_no_child(supervised: tuple[Supervisor, Log]) -> 
     (log.directory / "child.log").symlink_to("/dev/full")
     went_on = log.directory / "went_on"
     warn = "import logging; [logging.warning('x' * 5000) for _ in range(100)]; "
-    supervisor.keep(child(f"{warn} open({str(went_on)!r}, 'w'); " + COUNT))
+    supervisor.keep(child(f"{warn} open({str(went_on)!r}, 'w'); import time; time.sleep(60)"))
     await until(went_on.exists)
     assert log.said == []
 
