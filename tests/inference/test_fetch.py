@@ -96,7 +96,7 @@ def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         fetch_model(config_of(tmp_path))
 
 
-@pytest.mark.parametrize("name", ["nonesuch", "/nothing.gguf", "models/nothing.gguf", "./nothing", "/nothing", "owner/"])
+@pytest.mark.parametrize("name", ["nonesuch", "/nothing.gguf", "a/no.gguf", "./nothing", "/nothing", "owner/"])
 def test_an_unknown_name_is_refused_with_the_choices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
