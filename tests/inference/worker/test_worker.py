@@ -14,6 +14,8 @@ from inference.wire.capacity import Capacity
 from inference.wire.contract import ALONE_ATTEMPTS, SUSPECT_AFTER, Claim, Receipt, Resume, WireError
 from inference.wire.protocol import Delta, Failed, Finished, Generate, Progress, Sampling
 from inference.worker import device_thread
+from inference.worker.outbox import Outbox
+from inference.worker.retry import Retry
 from inference.worker.running import Running, coalesce
 from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.fake_engine import FakeEngine, text_of
@@ -391,6 +393,27 @@ async def test_what_the_wire_lost_is_written_again(wire):
         del wire._streams["a"][1:]
         text, _ = await answer(wire, "a")
     assert text == text_of(200)
+
+
+async def test_words_that_a_reader_waits_for_are_written_without_those_that_gather():
+    written: list[str] = []
+
+    class Noting(MemoryWire):
+        async def append_all(self, writes):
+            written.extend(write.claim.id for write in writes)
+            return [Receipt(True, False, 1) for _ in writes]
+
+    async def settle(one, write, receipt):
+        pass
+
+    running = {id: Running(Claim(id, None, "t", 1, None, 0, "fp", 1.0), ticket=1) for id in ("first", "later")}
+    running["first"].take(Delta("first", "x", (1,)))
+    running["later"].take(Progress("later", "running"))
+    outbox = Outbox(Noting(), running, Retry("w1"), settle)
+    await outbox.write(only_urgent=True)
+    assert written == ["first"]
+    await outbox.write()
+    assert set(written[1:]) == {"first", "later"}, "nothing was settled, so all is offered again"
 
 
 def test_deltas_are_joined_up_to_the_end():
