@@ -21,8 +21,9 @@ fields = ("id", "status", "text", "error_code", "error", "request")
 print(json.dumps([{**row, "id": row["id"].hex} for row in rows.values(*fields)]))
 """
 END_SECONDS: Final = 240
-TURNED_AWAY: Final = "The answering service cannot be reached"
-"""How the error of a row begins whose request could not be queued, which its asker was told in place of an answer."""
+TURNED_AWAY: Final = ("lost: The answering service cannot be reached", "lost: This request was lost on its way")
+"""How the error of a row begins whose request was not queued: its asker was told so in place of an answer, or was cut
+off with the web process, killed between the row and the queue."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Row:
 @dataclass
 class Verdict:
     """`unread` are answers whose asker was never told of them; they may be stopped for want of a reader. Who was
-    `turned_away` because nothing could be queued was told to ask again, and never that an answer had begun."""
+    `turned_away` because nothing could be queued was never told that an answer had begun."""
 
     requests: int = 0
     lost: list[str] = field(default_factory=list)
@@ -96,7 +97,7 @@ def judge(rows: Iterable[Row], calm: Mapping[str, str], heard: Iterable[Heard]) 
 def _judge(verdict: Verdict, row: Row, calm: str, heard: Heard | None) -> None:
     # No database keeps a NUL, which random weights say now and then.
     said = heard.text.replace("\0", "") if heard else ""
-    if row.status == "error" and heard is None and row.error.startswith(f"lost: {TURNED_AWAY}"):
+    if row.status == "error" and heard is None and row.error.startswith(TURNED_AWAY):
         verdict.turned_away += 1
     elif row.status == "error":
         verdict.errors[row.error] += 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import uuid
 
 import httpx
 import openai
@@ -191,9 +190,7 @@ async def test_another_keys_answer_is_not_there(http, server, answering):
     assert (await http.get(f"{PATH}/{first.id}")).status_code == 401
 
 
-@pytest.mark.parametrize(
-    "id", ["", "chatcmpl-", "7", f"chatcmpl-{uuid.uuid4().hex}", "chatcmpl-" + "9" * 5000, "٣" * 32]
-)
+@pytest.mark.parametrize("id", ["", "chatcmpl-", "7", f"chatcmpl-{'0f' * 16}", "chatcmpl-" + "9" * 5000, "٣" * 32])
 async def test_an_answer_that_is_none_is_not_there(http, id):
     assert (await http.get(f"{PATH}/{id}")).status_code in (404, 405)
 
