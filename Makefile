@@ -4,10 +4,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONSTRAINTS := -c constraints.txt
 ARGS ?=
+FAST = $(BIN)/python -m pytest -q -m "not slow and not e2e and not gpu"
+PAGES := tests/loraland/api tests/loraland/catalogue tests/loraland/playground
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run logs test test-fast check chaos bench bench-gpu bakeoff admin format clean
+.PHONY: run logs test test-fast test-fast-inference test-fast-pages test-fast-rest check chaos bench bench-gpu bakeoff admin format clean
 
 run: $(VENV)/.run
 	@$(BIN)/python -m loraland
@@ -22,8 +24,18 @@ test: $(VENV)/.dev
 	    bin/with-postgres $(BIN)/python -m pytest tests/loraland -q -m "not slow"; \
 	fi
 
+# Three parts beside each other: a good part of the time goes by in waiting.
 test-fast: $(VENV)/.dev
-	$(BIN)/python -m pytest -q -m "not slow and not e2e and not gpu" $(ARGS)
+	@$(MAKE) -j3 test-fast-inference test-fast-pages test-fast-rest
+
+test-fast-inference:
+	@$(FAST) tests/inference $(ARGS)
+
+test-fast-pages:
+	@$(FAST) $(PAGES) $(ARGS)
+
+test-fast-rest:
+	@$(FAST) tests $(PAGES:%=--ignore=%) --ignore=tests/inference $(ARGS)
 
 check: $(VENV)/.dev
 	$(BIN)/ruff check .
