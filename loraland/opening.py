@@ -44,7 +44,7 @@ class Opening:
         await self._start_redis()
         async with self._terminal.stage("base model", lambda: megabytes_fetched() or settings.BASE_NAME):
             await self._run("base", "-m", "inference.fetch")
-        async with self._terminal.stage("database", lambda: self._latest("database") or "up to date"):
+        async with self._terminal.stage("database", lambda: self._latest("database"), "up to date"):
             await self._run("database", "manage.py", "migrate")
             await self._run("database", "manage.py", "import_results")
             await self._run("database", "manage.py", "collectstatic", "--no-input", "--verbosity=0")

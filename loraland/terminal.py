@@ -31,8 +31,8 @@ class Terminal:
             self._out.flush()
 
     @asynccontextmanager
-    async def stage(self, name: str, progress: Callable[[], str]) -> AsyncIterator[None]:
-        """Show what `progress` tells while the block runs, and once more when it is done, with the seconds taken."""
+    async def stage(self, name: str, progress: Callable[[], str], done: str = "") -> AsyncIterator[None]:
+        """Show what `progress` tells while the block runs, at its end `done` or that once more, with the seconds."""
         begun = time.monotonic()
 
         def line(told: str) -> str:
@@ -41,7 +41,7 @@ class Terminal:
         showing = asyncio.create_task(self._show(lambda: line(progress())))
         try:
             yield
-            self.say(line(progress()))
+            self.say(line(done or progress()))
         except Exception:
             self.say(line("failed"))
             raise

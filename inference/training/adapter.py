@@ -14,6 +14,7 @@ from peft import LoraConfig
 from safetensors.torch import save_file
 from torch import Tensor
 
+from inference.adapters.examination import CONFIG, WEIGHTS
 from inference.model.architecture import Architecture, module_name
 from inference.tasks.recipe import Lora
 
@@ -96,11 +97,11 @@ def save_adapter(adapter: Learned, base_name: str, folder: Path) -> None:
     """Write adapter_config.json and adapter_model.safetensors (bfloat16) into `folder`, as PEFT reads them."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.to("cpu", torch.bfloat16).contiguous() for name, tensor in adapter.named_tensors()}
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     untyped: Any = lora_config(adapter.lora)
     config = untyped.to_dict() | {"base_model_name_or_path": base_name, "inference_mode": True}
     text = json.dumps({key: _plain(value) for key, value in config.items()}, indent=2, sort_keys=True)
-    (folder / "adapter_config.json").write_text(text + "\n", encoding="utf-8")
+    (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
 
 
 def lora_config(lora: Lora, dropout: float = 0.0) -> LoraConfig:

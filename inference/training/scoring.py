@@ -15,7 +15,8 @@ from typing import Literal
 import torch
 from tqdm import tqdm
 
-from inference.adapters.config_file import NAME, read_config
+from inference.adapters.config_file import read_config
+from inference.adapters.examination import CONFIG, WEIGHTS
 from inference.adapters.identity import adapter_digest
 from inference.config import read_config as read_environment
 from inference.engine.engine import Engine
@@ -106,7 +107,7 @@ def serving(jobs: Sequence[Job]) -> Iterator[tuple[Engine, list[AdapterRef]]]:
 
 def put_into_store(adapter: Path, store: Path) -> str:
     """Copy the folder `adapter` into `store`, under its digest, which is returned."""
-    digest = adapter_digest(read_config(adapter / NAME), adapter / "adapter_model.safetensors")
+    digest = adapter_digest(read_config(adapter / CONFIG), adapter / WEIGHTS)
     shutil.copytree(adapter, store / digest, dirs_exist_ok=True)
     return digest
 

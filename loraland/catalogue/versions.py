@@ -48,7 +48,7 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
 
     def served(self) -> AdapterVersionQuerySet:
         """Versions made for the base that this site serves."""
-        return self.filter(adapter__base__iexact=settings.BASE_NAME)
+        return self.filter(is_served())
 
     def shown(self) -> AdapterVersionQuerySet:
         """The one version of each adapter that stands for it in the catalogue."""
@@ -101,9 +101,8 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
         stale = now - EXAMINATION_LEASE
         unexamined = models.Q(status=status.UPLOADED) | models.Q(status=status.VALIDATING, digest="")
         halted = models.Q(status__in=[status.VALIDATING, status.LISTED]) & ~models.Q(digest="")
-        served = models.Q(adapter__base__iexact=settings.BASE_NAME)
         is_due = models.Q(proof_due__lte=now)
-        unproven = (is_due | (models.Q(proof_due=None) & (~models.Q(probe_id="") | halted))) & served
+        unproven = (is_due | (models.Q(proof_due=None) & (~models.Q(probe_id="") | halted))) & is_served()
         return self.select_related("adapter").filter((unexamined & models.Q(changed__lt=stale)) | unproven)
 
 
@@ -111,6 +110,11 @@ def unknown(name: str) -> Refused:
     """What is told of a name that means nothing to who asks: it never was, is hidden, or has been withdrawn."""
     sentence = f"No adapter called {name[:160]!r} is published; choose another."
     return Refused("model_not_found", sentence, param="model")
+
+
+def is_served() -> models.Q:
+    """`Adapter.is_served` as the database understands it."""
+    return models.Q(adapter__base__iexact=settings.BASE_NAME)
 
 
 def is_draft() -> models.Q:

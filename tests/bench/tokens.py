@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import tempfile
 from collections import deque
@@ -17,7 +16,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from inference.adapters.identity import adapter_digest
 from inference.config import read_config
 from inference.model.torch_environment import prepare_torch
 from inference.wire.protocol import AdapterRef, Delta, Failed, Generate, Sampling
@@ -27,6 +25,7 @@ from tests.bench.tasks import read_tasks
 prepare_torch()
 
 from inference.engine.engine import Engine  # noqa: E402 - loads torch
+from inference.training.scoring import put_into_store  # noqa: E402
 
 AT_ONCE = 16
 
@@ -47,7 +46,7 @@ def main() -> None:
 def requests(store: Path, data: Path | None, count: int, length: int) -> Iterator[Generate]:
     """`count` requests, each of another adapter than the one before; the first of every round is the base's."""
     tasks = read_tasks(data, -(-count // 32))
-    refs = {task.slug: _keep(task.slug, store) for task in tasks}
+    refs = {task.slug: put_into_store(REPO / "adapters" / task.slug, store / "adapters") for task in tasks}
     rounds = range(max(len(task.rows) for task in tasks))
     asks = [(task, row[turn]) for turn in rounds for task in tasks if len(row := task.rows) > turn]
     for number, (task, inputs) in enumerate(asks[:count]):
@@ -73,15 +72,6 @@ def answer_all(engine: Engine, asks: list[Generate]) -> dict[str, list[int]]:
             elif hasattr(event, "reason"):
                 live.discard(event.id)
     return answers
-
-
-def _keep(slug: str, store: Path) -> str:
-    """Put a shipped adapter into `store`; its digest."""
-    folder = REPO / "adapters" / slug
-    config = json.loads((folder / "adapter_config.json").read_text())
-    digest = adapter_digest(config, folder / "adapter_model.safetensors")
-    shutil.copytree(folder, store / "adapters" / digest, dirs_exist_ok=True)
-    return digest
 
 
 def _difference(before: dict[str, list[int]], now: dict[str, list[int]], about: str) -> int:

@@ -87,6 +87,15 @@ async def test_a_pipe_gets_plain_lines_without_control_codes() -> None:
     assert out.getvalue().replace("\n", "").isprintable()
 
 
+async def test_a_stage_may_end_in_words_that_were_not_true_before() -> None:
+    out = io.StringIO()
+    async with Terminal(out).stage("database", lambda: "applies 0003", "up to date"):
+        await asyncio.sleep(0.1)
+    *lines, last = out.getvalue().splitlines()
+    assert set(lines) == {"  database    applies 0003 (0 s)"}
+    assert last == "  database    up to date (0 s)"
+
+
 async def test_a_stage_that_fails_says_so_and_one_that_is_interrupted_says_nothing() -> None:
     out = io.StringIO()
     told = Terminal(out)
