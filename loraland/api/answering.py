@@ -17,10 +17,11 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpRe
 from inference.wire.contract import WireError
 from inference.wire.protocol import Delta, Event, Failed, Finished, TokenLogprob
 from loraland.api.authentication import visitor_of
-from loraland.api.bodies import Head, Shape
 from loraland.api.entries import offered
 from loraland.api.errors import UNAVAILABLE, ApiError, of_failure
-from loraland.api.schemas import ChatCompletion, Completion
+from loraland.api.openai.bodies import Head, Shape
+from loraland.api.openai.chat import ChatCompletion
+from loraland.api.openai.completion import Completion
 from loraland.catalogue.composition import named
 from loraland.generations import reading
 from loraland.generations.models import Generation

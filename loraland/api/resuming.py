@@ -10,8 +10,8 @@ from inference.wire.contract import position_of
 from inference.wire.protocol import Delta
 from loraland.api.answering import Reader, Response, respond
 from loraland.api.authentication import visitor_of
-from loraland.api.bodies import Head, Shape
 from loraland.api.errors import ApiError
+from loraland.api.openai.bodies import Head, Shape
 from loraland.catalogue.composition import sum_of
 from loraland.catalogue.slug import BASE
 from loraland.generations import reading

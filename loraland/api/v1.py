@@ -11,9 +11,10 @@ from ninja import NinjaAPI
 from loraland.api import entries, errors
 from loraland.api.answering import Response, answer
 from loraland.api.authentication import KeyHolder, visitor_of
-from loraland.api.bodies import Chat, Plain
+from loraland.api.openai.bodies import Chat, Plain
+from loraland.api.openai.chat import ChatCompletion
+from loraland.api.openai.completion import Completion
 from loraland.api.resuming import answer_again
-from loraland.api.schemas import ChatCompletion, Completion
 
 api = NinjaAPI(title="LoRA Land", version="1", docs_url=None, auth=KeyHolder(), urls_namespace="v1")
 errors.install(api)

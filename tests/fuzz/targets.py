@@ -22,7 +22,8 @@ from inference.adapters import config_file
 from inference.adapters.storable import is_storable
 from inference.wire.codec import ProtocolError
 from inference.wire.protocol import Generate, decode, encode
-from loraland.api.schemas import ChatCompletion, Completion
+from loraland.api.openai.chat import ChatCompletion
+from loraland.api.openai.completion import Completion
 from loraland.catalogue import store
 from loraland.catalogue.card import CardError, read_card
 from loraland.catalogue.template import TemplateError, check_examples, check_fields, fields_of, parse_examples

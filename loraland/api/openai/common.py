@@ -1,4 +1,4 @@
-"""What a program may send: OpenAI's parameters as far as they mean something here, and a few of our own.
+"""What both kinds of completion take: OpenAI's parameters as far as they mean something here, and a few of our own.
 
 Nothing is ignored silently: what is not listed is refused by name, and null stands for "not given".
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from inference.wire.protocol import Message, Sampling
+from inference.wire.protocol import Sampling
 
 MAX_SEED = 2**63 - 1
 MAX_LOGPROBS = 20
@@ -28,21 +28,6 @@ class Strict(BaseModel):
         if isinstance(data, dict):
             return {key: value for key, value in data.items() if value is not None}
         return data
-
-
-class TextPart(Strict):
-    type: Literal["text"]
-    text: Text
-
-
-class ChatMessage(Strict):
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text | list[TextPart] = ""
-    name: str | None = None
-
-    def to_wire(self) -> Message:
-        content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message("system" if self.role == "developer" else self.role, content)
 
 
 class StreamOptions(Strict):
@@ -110,62 +95,3 @@ class Common(Strict):
             ignore_eos=self.ignore_eos,
             logprobs=self.num_logprobs,
         )
-
-
-class ChatCompletion(Common):
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)] | None = None
-    max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
-    logprobs: bool = False
-    top_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> ChatCompletion:
-        if (self.messages is None) == (self.inputs is None):
-            raise ValueError("give either messages or inputs")
-        if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs is only allowed with logprobs: true")
-        return self
-
-    @property
-    def token_limit(self) -> int:
-        return self.max_completion_tokens or super().token_limit
-
-    @property
-    def num_logprobs(self) -> int | None:
-        return (self.top_logprobs or 0) if self.logprobs else None
-
-    def source(self) -> dict[str, Any]:
-        """What is asked, as `generations.start` takes it."""
-        return (
-            {"messages": [message.to_wire() for message in self.messages]} if self.messages else {"inputs": self.inputs}
-        )
-
-
-class Completion(Common):
-    prompt: Text | list[Any] | None = None
-    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-    best_of: Literal[1] = 1
-    echo: Literal[False] = False
-
-    @field_validator("prompt")
-    @classmethod
-    def _one_prompt(cls, prompt: Any) -> Any:
-        if prompt is None or isinstance(prompt, str):
-            return prompt
-        if len(prompt) != 1 or not isinstance(prompt[0], str):
-            raise ValueError("give one prompt as text, or a list of one text; token ids are not accepted")
-        return prompt[0]
-
-    @model_validator(mode="after")
-    def _is_whole(self) -> Completion:
-        if (self.prompt is None) == (self.inputs is None):
-            raise ValueError("give either prompt or inputs")
-        return self
-
-    @property
-    def num_logprobs(self) -> int | None:
-        return self.logprobs
-
-    def source(self) -> dict[str, Any]:
-        """What is asked, as `generations.start` takes it."""
-        return {"prompt": self.prompt} if self.prompt is not None else {"inputs": self.inputs}

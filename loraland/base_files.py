@@ -1,0 +1,37 @@
+"""The base's own files as far as the site reads them: its folder, and the tokenizer of the workers."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from django.conf import settings
+
+from loraland.refusal import Refused
+
+if TYPE_CHECKING:
+    from inference.model.tokenizer import Tokenizer
+
+
+def base_folder() -> Path | None:
+    """The folder that the workers read too; None while it is not on this machine."""
+    given = Path(settings.BASE_MODEL).expanduser()
+    folders = (given, settings.MODELS_DIR / settings.BASE_NAME)
+    return next((folder.resolve() for folder in folders if (folder / "config.json").is_file()), None)
+
+
+def base_tokenizer() -> Tokenizer:
+    """The base's tokenizer, loaded when it is first asked for. Raises `Refused` where its file is not here."""
+    folder = base_folder()
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        sentence = f"The tokenizer of {settings.BASE_NAME} is not on the site's machine; let it share VAR_DIR/models."
+        raise Refused("unavailable", sentence)
+    return _load(folder)
+
+
+@cache
+def _load(folder: Path) -> Tokenizer:
+    from inference.model.tokenizer import Tokenizer  # a site that nobody asks need not hold it
+
+    return Tokenizer(folder)
