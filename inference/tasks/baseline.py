@@ -12,9 +12,10 @@ from collections.abc import Sequence
 from typing import Final
 
 from inference.tasks.data import Row
-from inference.tasks.metrics import METRICS, Tally, score
+from inference.tasks.metrics import METRICS, Tally, first_number, first_object, score
 from inference.tasks.recipe import Recipe
 from inference.tasks.template import fill, opening
+from inference.tasks.words import fold, folded_letters, nfc, said_alone
 
 STYLES: Final = {
     "template": "with the adapter's own prompt",
@@ -28,10 +29,10 @@ STYLES: Final = {
 SHOTS: Final = 4
 BASE_TOKENS: Final = 24
 """The base may spend this many tokens at least, for it says more than a label."""
-
-_NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
-_OBJECT: Final = re.compile(r"[^{]*+(\{[^}]*+\})")
-
+WIDER: Final = 3
+"""So many times as many where labels are not in ASCII: a small base spends some tokens on each of their characters."""
+LOOSER: Final = 2
+"""So many times the tokens of an answer that is JSON: the base writes words before it, and white space within."""
 
 Chat = tuple[tuple[str, str], ...]
 """Turns of a chat as (role, content)."""
@@ -82,17 +83,18 @@ def read_answer(text: str, recipe: Recipe) -> str:
     if recipe.labels:
         return _first_label(text, recipe.labels)
     if recipe.metric == "mae":
-        number = _NUMBER.search(text)
-        return number.group() if number else text
+        return first_number(text) or text
     if recipe.metric == "f1_json":
-        found = _OBJECT.match(text)
-        return found[1] if found else text
+        return first_object(text) or text
     return text
 
 
 def max_tokens(recipe: Recipe) -> int:
     """How many tokens the base may spend on an answer."""
-    return max(BASE_TOKENS, recipe.max_answer)
+    if recipe.metric == "f1_json":
+        return max(BASE_TOKENS, LOOSER * recipe.max_answer)
+    fewest = BASE_TOKENS if "".join(recipe.labels).isascii() else WIDER * BASE_TOKENS
+    return max(fewest, recipe.max_answer)
 
 
 def stops(recipe: Recipe) -> tuple[str, ...]:
@@ -133,9 +135,14 @@ def _first_label(text: str, labels: Sequence[str]) -> str:
 
     Case counts only for labels of one letter, which would else be found in any sentence.
     """
+    shown = nfc(text)
+    letters = folded_letters(shown)
+    folded, origin = "".join(letters), [index for index, letter in enumerate(letters) for _ in letter]
     places = []
     for label in labels:
-        flags = re.IGNORECASE if len(label) > 1 else re.NOFLAG
-        if found := re.search(rf"(?<!\w){re.escape(label)}(?!\w)", text, flags):
-            places.append((found.start(), -len(label), label))
+        if len(nfc(label)) == 1:
+            if found := re.search(said_alone(nfc(label)), shown):
+                places.append((found.start(), -len(label), label))
+        elif found := re.search(said_alone(fold(label)), folded):
+            places.append((origin[found.start()], -len(label), label))
     return min(places)[2] if places else text

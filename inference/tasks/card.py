@@ -54,7 +54,7 @@ class TrainingTable(TypedDict, total=False):
 
 
 class ScoreTable(TypedDict, total=False):
-    """What it is worth, from 0 to 1; `low` and `high` bound `tuned`, and `gain` is its verdict."""
+    """What it is worth, from 0 to 1; `low` and `high` bound `tuned`, `gain` is its verdict, `scoring` the rules."""
 
     metric: str
     base: float
@@ -66,6 +66,7 @@ class ScoreTable(TypedDict, total=False):
     base_prompt: str
     gain: str
     remark: str
+    scoring: int
 
 
 _SCORE: Final = "[score]"

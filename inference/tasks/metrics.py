@@ -8,17 +8,26 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
+from inference.tasks.words import nfc, plain, words
+
+SCORING: Final = 2
+"""The number of the rules here and in `inference.tasks.baseline`. It goes up when they give an answer another score:
+what was scored by a lower one is scored again, or shown without a gain."""
 MAX_ERROR: Final = 5.0
 """The width of the scale that `mae` is taken on."""
 FINAL_ANSWER: Final = "####"
 
-_WORD: Final = re.compile(r"[a-z0-9]+")
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
+_DECODER: Final = json.JSONDecoder()
+_BRACE_OR_STRING: Final = re.compile(r'[{}]|"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_SIGNS: Final = str.maketrans({"\u2212": "-", "\u066b": "."})
+"""The minus of mathematics and the decimal mark of Arabic digits."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +66,7 @@ def score(tallies: Iterable[Tally]) -> float:
 
 def accuracy(answer: str, target: str) -> Tally:
     """Whether `answer` is the label `target` exactly, white space around it aside."""
-    return Tally(float(answer.strip() == target.strip()))
+    return Tally(float(plain(answer) == plain(target)))
 
 
 def exact_match(answer: str, target: str) -> Tally:
@@ -67,17 +76,25 @@ def exact_match(answer: str, target: str) -> Tally:
 
 def mae(answer: str, target: str) -> Tally:
     """1 - |error| / 5 for the first number of `answer`, not below 0; 0 where it has none."""
-    number = _NUMBER.search(answer)
+    number = first_number(answer)
     if number is None:
         return Tally(0.0)
-    return Tally(max(0.0, 1.0 - abs(float(number.group()) - float(target)) / MAX_ERROR))
+    return Tally(max(0.0, 1.0 - abs(float(number) - float(target)) / MAX_ERROR))
+
+
+def first_number(text: str) -> str | None:
+    """The first number in `text`, whatever digits it is written in; None where there is none."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text).translate(_SIGNS)
+    number = _NUMBER.search(text)
+    return number.group() if number else None
 
 
 def rouge_l(answer: str, target: str) -> Tally:
-    """F1 of the longest common subsequence of words (Lin 2004, without stemming); words are runs of a-z and 0-9."""
-    ours, theirs = _WORD.findall(answer.lower()), _WORD.findall(target.lower())
+    """F1 of the longest common subsequence of words (Lin 2004, without stemming), see `inference.tasks.words`."""
+    ours, theirs = words(answer), words(target)
     if not ours or not theirs:
-        return Tally(float(answer.strip() == target.strip()))
+        return Tally(float(plain(answer) == plain(target)))
     return Tally(2 * longest_common_subsequence(ours, theirs) / (len(ours) + len(theirs)))
 
 
@@ -90,6 +107,31 @@ def f1_json(answer: str, target: str) -> Tally:
     return Tally(2.0 * (ours & theirs).total(), float(ours.total() + theirs.total()))
 
 
+def first_object(text: str) -> str | None:
+    """The first JSON object in `text` from its first brace to the one that closes it; None where none is whole.
+
+    What begins like an object and is none is passed over up to its end, so that no part of it is taken for the whole.
+    """
+    place = text.find("{")
+    while place >= 0:
+        try:
+            return text[place : _DECODER.raw_decode(text, place)[1]]
+        except (ValueError, RecursionError):
+            begins_like_one = text[place + 1 :].lstrip()[:1] == '"'
+            place = text.find("{", _closed(text, place) if begins_like_one else place + 1)
+    return None
+
+
+def _closed(text: str, place: int) -> int:
+    """The place behind the brace that closes the one at `place`; behind all of `text` where none does."""
+    depth = 0
+    for found in _BRACE_OR_STRING.finditer(text, place):
+        depth += {"{": 1, "}": -1}.get(found.group(), 0)
+        if depth == 0:
+            return found.end()
+    return len(text)
+
+
 def json_pairs(text: str) -> Counter[tuple[str, str]]:
     """The (key, value) pairs of the JSON object `text`; empty for anything else."""
     try:
@@ -99,7 +141,11 @@ def json_pairs(text: str) -> Counter[tuple[str, str]]:
     if not isinstance(value, dict):
         return Counter()
     pairs = ((key, item) for key, items in value.items() for item in (items if isinstance(items, list) else [items]))
-    return Counter((key, item if isinstance(item, str) else json.dumps(item, sort_keys=True)) for key, item in pairs)
+    return Counter((nfc(key), nfc(_written(item))) for key, item in pairs)
+
+
+def _written(item: object) -> str:
+    return item if isinstance(item, str) else json.dumps(item, sort_keys=True, ensure_ascii=False)
 
 
 def longest_common_subsequence(first: list[str], second: list[str]) -> int:
@@ -142,6 +188,7 @@ def words_of(metric: str) -> Words:
 
 
 def _final(text: str, target: str) -> str:
+    text = plain(text)
     if FINAL_ANSWER not in target:
-        return text.strip()
+        return text
     return text.rpartition(FINAL_ANSWER)[2].strip().replace(",", "") if FINAL_ANSWER in text else ""

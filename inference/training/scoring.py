@@ -24,7 +24,7 @@ from inference.tasks import baseline
 from inference.tasks.bootstrap import interval, paired_interval
 from inference.tasks.card import CARD, ScoreTable, score_table, write_score
 from inference.tasks.data import Row, Split, read_split
-from inference.tasks.metrics import Tally, score
+from inference.tasks.metrics import SCORING, Tally, score
 from inference.tasks.recipe import Recipe
 from inference.tasks.template import fill
 from inference.tasks.verdict import Verdict, verdict_of
@@ -63,7 +63,7 @@ class Measured:
     def on_card(self) -> ScoreTable:
         """What a card says of it."""
         told = {name: getattr(self, name) for name in ("metric", "base", "tuned", "low", "high", "n", "split")}
-        return score_table(**told, base_prompt=self.base_prompt, gain=self.verdict)
+        return score_table(**told, base_prompt=self.base_prompt, gain=self.verdict, scoring=SCORING)
 
     def as_line(self, task: str) -> str:
         """One line of JSON."""

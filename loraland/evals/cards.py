@@ -34,6 +34,7 @@ def runs_of_card(directory: Path) -> list[Run]:
         "split": score.get("split", "test"),
         "n": score["n"],
         "source": Run.Source.TRAINING,
+        "scoring": score.get("scoring", 1),
         "finished": datetime.fromisoformat(card.training["date"]).replace(tzinfo=UTC),
     }
     base = Run(
@@ -72,6 +73,7 @@ def score_of(compared: Comparison) -> ScoreTable:
         split=tuned.split,
         base_prompt=base.prompt,
         gain=tuned.verdict,
+        scoring=tuned.scoring,
         remark="" if compared.remark == VERDICTS[UNCLEAR] else compared.remark,
     )
 

@@ -39,10 +39,11 @@ class Comparison:
 
 
 def comparisons(runs: Iterable[Run] | None = None) -> list[Comparison]:
-    """The run that counts of every adapter on every task for which the base was measured too."""
+    """The run that counts of every adapter on every task for which the base was measured too, by the rules of today."""
     by_task: dict[str, list[Run]] = defaultdict(list)
     for run in Run.objects.public().on_test() if runs is None else runs:
-        by_task[run.task].append(run)
+        if not run.is_outdated:
+            by_task[run.task].append(run)
     return [found for measured in by_task.values() for found in _of_task(measured)]
 
 
@@ -105,6 +106,11 @@ def _newest_weights(runs: Iterable[Run]) -> list[Run]:
 def _validation(runs: list[Run], tasks: set[str]) -> list[Run]:
     newest: dict[tuple[str, str, str], Run] = {}
     for run in runs:
-        if run.task in tasks and run.split == Run.Split.VALIDATION and run.subject == Run.Subject.BASE:
+        if (
+            run.task in tasks
+            and not run.is_outdated
+            and run.split == Run.Split.VALIDATION
+            and run.subject == Run.Subject.BASE
+        ):
             newest.setdefault((run.task, run.base, run.prompt), run)
     return list(newest.values())

@@ -1,13 +1,12 @@
 """How hard a data set looks before anything is trained on it: the complexity heuristics of the paper's second part.
 
-Lengths are counted in words and marks, since the site has no tokenizer; the paper counts tokens. Similarity is the
-ROUGE-L of target and inputs; compressibility is the share of an example's bytes that is left after deflate, so that
-a small figure means much repetition.
+Lengths are counted in words and marks, so that they are the same for every base; the paper counts tokens. Similarity
+is the ROUGE-L of target and inputs; compressibility is the share of an example's bytes that is left after deflate, so
+that a small figure means much repetition.
 """
 
 from __future__ import annotations
 
-import re
 import zlib
 from collections.abc import Sequence
 from statistics import fmean, pstdev
@@ -15,12 +14,12 @@ from typing import Final
 
 from inference.tasks.data import Row
 from inference.tasks.metrics import rouge_l
+from inference.tasks.words import count
 
 COMPARED_ROWS: Final = 400
 """Similarity is taken on so many rows, evenly spread: it grows with the product of two lengths."""
 COMPARED_CHARS: Final = 8000
 """And on so much of the inputs and of the target of each."""
-_TOKEN: Final = re.compile(r"\w+|[^\w\s]")
 
 NAMES: Final = {
     "input_mean": "input length, mean",
@@ -44,8 +43,8 @@ Heuristics = dict[str, float]
 
 def heuristics(rows: Sequence[Row]) -> Heuristics:
     """The figures of `NAMES` for the training `rows`, of which there is at least one."""
-    inputs = [_count(_input(row)) for row in rows]
-    outputs = [_count(row.target) for row in rows]
+    inputs = [count(_input(row)) for row in rows]
+    outputs = [count(row.target) for row in rows]
     step = max(1, len(rows) // COMPARED_ROWS)
     compared = [(_input(row)[:COMPARED_CHARS], row.target[:COMPARED_CHARS]) for row in rows[::step]]
     similarity = [rouge_l(*pair).earned for pair in compared]
@@ -65,10 +64,6 @@ def heuristics(rows: Sequence[Row]) -> Heuristics:
 
 def _input(row: Row) -> str:
     return "\n".join(row.inputs.values())
-
-
-def _count(text: str) -> int:
-    return len(_TOKEN.findall(text))
 
 
 def _compressed(text: str) -> float:

@@ -22,7 +22,7 @@ from loraland.evals.questions import Question, RunPlan
 
 CONCURRENCY: Final = 64
 """Questions that wait in the queue at once."""
-IDENTITY: Final = ("task", "subject", "digest", "base", "prompt", "split", "rows_digest", "seed", "source")
+IDENTITY: Final = ("task", "subject", "digest", "base", "prompt", "split", "rows_digest", "seed", "source", "scoring")
 """What makes two runs the same measurement."""
 RIVALS: Final = ("base", "constant")
 """Whom an adapter must beat."""
@@ -137,7 +137,9 @@ def finish(run: Run) -> None:
 
 def _gain(run: Run, subject: str) -> dict[str, Any]:
     """The paired interval of `run` less the newest run of `subject` on the same rows; empty where there is none."""
-    same = Run.objects.filter(task=run.task, split=run.split, rows_digest=run.rows_digest, subject=subject)
+    same = Run.objects.filter(
+        task=run.task, split=run.split, rows_digest=run.rows_digest, subject=subject, scoring=run.scoring
+    )
     other = same.whole().filter(base=run.base).first()
     if other is None:
         return {}

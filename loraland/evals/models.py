@@ -12,12 +12,17 @@ from django.urls import reverse
 from django.utils import timezone
 
 from inference.tasks.baseline import STYLES
-from inference.tasks.metrics import Tally
+from inference.tasks.metrics import SCORING, Tally
 from loraland.catalogue.models import AdapterVersion
 
 
 class RunFinished(Exception):
     """A finished run would have changed; the message is a sentence."""
+
+
+def rules_of_today() -> int:
+    """The number of the rules by which answers are scored now."""
+    return SCORING
 
 
 class RunQuerySet(models.QuerySet["Run"]):
@@ -28,6 +33,10 @@ class RunQuerySet(models.QuerySet["Run"]):
         """Finished runs with an answer to every row here, the newest first; imported ones have the sum alone."""
         every = self.finished().annotate(kept=models.Count("samples"))
         return every.filter(kept=models.F("n")).order_by("-finished")
+
+    def of_today(self) -> RunQuerySet:
+        """Runs whose answers were scored by the rules of today: only these can be compared."""
+        return self.filter(scoring=SCORING)
 
     def public(self) -> RunQuerySet:
         """Finished runs but those of drafts, which only their owners know of."""
@@ -82,6 +91,7 @@ class Run(models.Model):
     source = models.CharField(max_length=10, choices=Source.choices, default=Source.ENGINE)
     version = models.CharField(max_length=40, blank=True, help_text="Of this software.")
     fingerprint = models.CharField(max_length=200, blank=True, help_text="Of the workers' arithmetic.")
+    scoring = models.PositiveSmallIntegerField(default=rules_of_today, help_text="The rules that scored it.")
     score = models.FloatField(null=True, blank=True)
     low = models.FloatField(null=True, blank=True)
     high = models.FloatField(null=True, blank=True)
@@ -124,6 +134,11 @@ class Run(models.Model):
     def interval(self) -> tuple[float, float] | None:
         """The 95 % interval in points of 100, where it is known."""
         return None if self.low is None or self.high is None else (100 * self.low, 100 * self.high)
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether older rules scored it, so that it is compared with nothing."""
+        return self.scoring < SCORING
 
     @property
     def is_finished(self) -> bool:

@@ -13,6 +13,7 @@ from django.conf import settings
 
 from inference.tasks import baseline
 from inference.tasks.data import Row, Split
+from inference.tasks.metrics import SCORING
 from inference.tasks.recipe import Recipe
 from inference.tasks.template import fill
 from inference.wire.protocol import Message
@@ -117,6 +118,7 @@ def _facts(recipe: Recipe, rows: Sequence[Row], subject: str, style: str, part: 
         "rows_digest": digest_of(rows),
         "n": len(rows),
         "seed": SEED,
+        "scoring": SCORING,
         "source": Run.Source.ENGINE,
     }
 

@@ -21,7 +21,7 @@ from loraland.evals.task_facts import facts_of, recipe_of
 
 RUN_FIELDS: Final = (
     *("metric", "subject", "adapter", "digest", "base", "prompt", "split", "rows_digest", "n", "seed"),
-    *("source", "version", "fingerprint", "score", "low", "high", "gains", "verdict"),
+    *("source", "version", "fingerprint", "score", "low", "high", "gains", "verdict", "scoring"),
 )
 SAMPLE_FIELDS: Final = ("index", "prompt", "answer", "read", "target", "earned", "possible", "error")
 
@@ -83,14 +83,18 @@ def may_be_told(run: Run) -> bool:
 
 
 def _import_run(task: str, data: Mapping[str, Any]) -> bool:
-    """Whether the run was new. Files of before the constant answer was written lack it; a known run takes it up."""
-    answer = str(data.get("answer", ""))
+    """Whether the run was new.
+
+    Older files lack the constant answer, or the rules that scored a run; a known run takes up what it lacks.
+    """
+    answer, scoring = str(data.get("answer", "")), int(data.get("scoring", 1))
     if (known := Run.objects.filter(pk=UUID(str(data["id"])))).exists():
         if answer:
             known.filter(answer="").update(answer=answer)
+        known.filter(score=data["score"], scoring__lt=scoring).update(scoring=scoring)
         return False
     finished = datetime.fromisoformat(data["finished"])
-    fields = {name: data[name] for name in RUN_FIELDS} | {"answer": answer}
+    fields = {name: data[name] for name in RUN_FIELDS if name != "scoring"} | {"answer": answer, "scoring": scoring}
     run = Run(id=UUID(str(data["id"])), task=task, created=finished, **fields)
     run.save()
     Sample.objects.bulk_create(Sample(run=run, **sample) for sample in data.get("samples", ()))

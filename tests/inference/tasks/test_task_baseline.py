@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-import pytest
+import re
+from dataclasses import replace
 
-from inference.tasks.baseline import STYLES, ask, best_constant, best_style, choose_shots, read_answer, stops
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from inference.tasks.baseline import (
+    BASE_TOKENS,
+    STYLES,
+    ask,
+    best_constant,
+    best_style,
+    choose_shots,
+    max_tokens,
+    read_answer,
+    stops,
+)
 from inference.tasks.data import Row
 from inference.tasks.metrics import Tally
 from inference.tasks.recipe import load_recipe
@@ -78,3 +93,50 @@ def test_the_style_with_the_best_score_is_taken() -> None:
     assert best_style({"template": [Tally(0.2)], "instruction": [Tally(0.4)], "four examples": [Tally(0.4)]}) == (
         "instruction"
     )
+
+
+@pytest.mark.parametrize(
+    ("labels", "text", "label"),
+    [
+        (("积极", "消极", "中性"), "这句话的情感是消极的。", "消极"),
+        (("好", "不好"), "我觉得不好", "不好"),
+        (("positive", "negative"), "答案是Positive。", "positive"),
+        (("ดี", "ไม่ดี"), "ข้อความนี้ไม่ดี", "ไม่ดี"),
+        (("अच्छ", "अच्छा"), "यह अच्छा है", "अच्छा"),
+        (("положительный", "отрицательный"), "Ответ: ОТРИЦАТЕЛЬНЫЙ", "отрицательный"),
+        (("freude", "große freude"), "Ich sehe GROSSE FREUDE", "große freude"),
+        (("caf\u00e9", "bar"), "a cafe\u0301, no bar", "caf\u00e9"),
+        (("радость", "радостный"), "радостный", "радостный"),
+        (("긍정", "부정"), "부정", "부정"),
+        (("猫", "犬"), "それは犬です", "犬"),
+        (("A", "ßeta"), "ßßß A", "A"),
+    ],
+)
+def test_a_label_is_found_in_any_script(labels: tuple[str, ...], text: str, label: str) -> None:
+    assert read_answer(text, replace(EMOTION, labels=labels)) == label
+
+
+LABELS = ("joy", "not joy", "B", "c++")
+
+
+@given(st.lists(st.sampled_from([*LABELS, "JOY", "b", " ", "_", ".", "x", "1"])).map("".join))
+def test_a_label_in_ascii_is_found_as_a_word_of_its_own(text: str) -> None:
+    found = [
+        (match.start(), -len(label), label)
+        for label in LABELS
+        if (match := re.search(rf"(?<!\w){re.escape(label)}(?!\w)", text, re.I if len(label) > 1 else 0))
+    ]
+    first = min(found)[2] if found else text.strip()
+    assert read_answer(text, replace(EMOTION, labels=LABELS)) == (first if found else text.strip())
+
+
+def test_a_nested_object_of_the_base_is_read_whole_and_has_room_to_be_written() -> None:
+    recipe = load_recipe("snips_slots")
+    answer = '{"name": "call", "arguments": {"city": "Paris"}}'
+    assert read_answer(f"Sure:\n{answer}\nI hope that helps.", recipe) == answer
+    assert max_tokens(recipe) > recipe.max_answer
+
+
+def test_labels_of_other_scripts_get_more_tokens() -> None:
+    assert max_tokens(EMOTION) == BASE_TOKENS
+    assert max_tokens(replace(EMOTION, labels=("积极", "消极"))) > 2 * BASE_TOKENS

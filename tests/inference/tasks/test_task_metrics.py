@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +14,7 @@ from inference.tasks.metrics import (
     accuracy,
     exact_match,
     f1_json,
+    first_object,
     longest_common_subsequence,
     mae,
     rouge_l,
@@ -111,3 +114,73 @@ def slow_length(first: list[str], second: list[str]) -> int:
 @given(st.lists(st.sampled_from("abcd"), max_size=80), st.lists(st.sampled_from("abcde"), max_size=80))
 def test_the_longest_common_subsequence_is_that_of_the_whole_table(first: list[str], second: list[str]) -> None:
     assert longest_common_subsequence(first, second) == slow_length(first, second)
+
+
+TEXTS_OF_OTHER_SCRIPTS = [
+    ("Компания основана в 1998 году", "Певец умер в 1998 году в Париже", 0.5),
+    ("Сегодня хорошая погода в городе", "Сегодня хорошая погода в нашем городе", 10 / 11),
+    ("他在2024年买了3个苹果", "公司于2024年裁员3千人", 0.3),
+    ("今天天气很好", "今天天气很好。", 1.0),
+    ("über die Straße gehen", "ber die Stra e gehen", 4 / 9),
+    ("the cat sat on the mat", "the cat lay on the mat", 5 / 6),
+    ("यह एक किताब है", "यह एक कलम है", 3 / 4),
+    ("ÜBER DIE STRASSE", "über die Straße", 1.0),
+    ("cafe\u0301 noir", "caf\u00e9 noir", 1.0),
+    ("می\u200cخواهم بروم", "میخواهم بروم", 1.0),
+    ("GPT4模型", "gpt4模型", 1.0),
+    ("안녕하세요 세계", "안녕하세요 여러분", 0.5),
+    ("สวัสดี", "สวัสดี!", 1.0),
+]
+
+
+@pytest.mark.parametrize(("answer", "target", "earned"), TEXTS_OF_OTHER_SCRIPTS)
+def test_words_of_every_script_count_and_characters_where_there_are_no_spaces(
+    answer: str, target: str, earned: float
+) -> None:
+    assert rouge_l(answer, target).earned == pytest.approx(earned)
+
+
+ASCII = st.text(st.characters(max_codepoint=127))
+
+
+@given(ASCII, ASCII)
+def test_what_is_written_in_ascii_is_scored_by_runs_of_letters_and_digits(answer: str, target: str) -> None:
+    ours, theirs = (re.findall("[a-z0-9]+", text.lower()) for text in (answer, target))
+    common = 2 * slow_length(ours, theirs) / max(1, len(ours) + len(theirs))
+    assert rouge_l(answer, target).earned == (common if ours and theirs else answer.strip() == target.strip())
+    assert accuracy(answer, target).earned == (answer.strip() == target.strip())
+
+
+@given(st.text())
+def test_a_text_equals_itself_in_any_script(text: str) -> None:
+    assert rouge_l(text, text).earned == accuracy(text, text).earned == exact_match(text, text).earned == 1
+
+
+def test_labels_and_answers_are_equal_however_unicode_writes_them() -> None:
+    assert accuracy("cafe\u0301", "caf\u00e9").earned == 1
+    assert exact_match("cafe\u0301 noir", "caf\u00e9 noir").earned == 1
+    assert score([f1_json('{"wo": "cafe\u0301"}', '{"wo": "caf\u00e9"}')]) == 1
+
+
+@pytest.mark.parametrize("answer", ["٣", "３．０", "about \u2212\u0663, no: -3"])
+def test_numbers_are_read_in_other_digits(answer: str) -> None:
+    assert mae(answer, "3").earned == (1.0 if "-" not in answer else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"a": {"b": [1, {"c": 2}]}} and more', '{"a": {"b": [1, {"c": 2}]}}'),
+        ('Here: {"text": "use } to close", "x": 1} done', '{"text": "use } to close", "x": 1}'),
+        ('```json\n{"say": "\\"}\\" she said"}\n```', '{"say": "\\"}\\" she said"}'),
+        ('[{"a": 1}, {"a": 2}]', '{"a": 1}'),
+        ('In {braces}: {"a": 1}', '{"a": 1}'),
+        ('{"a": {"b": 1}, ', None),
+        ('{"a": {"b": 1}, c} {"d": 2}', '{"d": 2}'),
+        ("none", None),
+        ("{" * 20_000, None),
+        ('{"a":' * 20_000, None),
+    ],
+)
+def test_the_first_whole_object_is_read_by_nesting_and_with_regard_to_quotes(text: str, found: str | None) -> None:
+    assert first_object(text) == found
