@@ -10,6 +10,7 @@ from django.views.defaults import server_error
 
 from loraland import outage
 from loraland.api import errors
+from loraland.api.addresses import shape_for
 
 
 def broken(request: HttpRequest) -> HttpResponse:
@@ -18,8 +19,8 @@ def broken(request: HttpRequest) -> HttpResponse:
     if error is None or not outage.is_outage(error):
         return server_error(request)
     outage.note(error, request.path[:200])
-    if request.path.startswith(errors.PATH):
-        return errors.of_outage().response()
+    if shape := shape_for(request.method or "", request.path):
+        return shape(errors.of_outage(), request.path)
     return not_now(outage.SENTENCE, outage.RETRY_SECONDS)
 
 

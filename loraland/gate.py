@@ -19,6 +19,7 @@ from django.urls import reverse
 
 from loraland import outage
 from loraland.api import errors
+from loraland.api.addresses import shape_for
 from loraland.playground.sessions import is_staff
 
 Scope = dict[str, Any]
@@ -195,8 +196,11 @@ async def refuse(scope: Scope, refusal: Refusal, send: Send) -> None:
 
 def _response(scope: Scope, refusal: Refusal) -> HttpResponse:
     retry_after = 10 if refusal.status == 503 else None
-    if scope["path"].startswith(errors.PATH):
-        return errors.ApiError(refusal.status, refusal.code, refusal.sentence, retry_after=retry_after).response()
+    if shape := shape_for(scope.get("method", ""), scope["path"]):
+        error = errors.ApiError(refusal.status, refusal.code, refusal.sentence, retry_after=retry_after)
+        told = shape(error, scope["path"])
+        told.status_code = refusal.status
+        return told
     response = HttpResponse(refusal.sentence, status=refusal.status, content_type="text/plain; charset=utf-8")
     if retry_after is not None:
         response["Retry-After"] = str(retry_after)

@@ -15,7 +15,7 @@ from django.conf import settings
 from django.core.handlers.asgi import ASGIHandler
 from django.db import connection
 
-from loraland.api import errors
+from loraland.api.addresses import shape_for
 from loraland.gate import Application, Receive, Scope, Send
 
 THREADS: Final = 4
@@ -65,6 +65,7 @@ def by_path(api: Application, pages: Application) -> Application:
     """An application that gives programs to `api` and everybody else to `pages`."""
 
     async def application(scope: Scope, receive: Receive, send: Send) -> None:
-        await (api if scope["path"].startswith(errors.PATH) else pages)(scope, receive, send)
+        is_program = shape_for(scope.get("method", "GET"), scope["path"]) is not None
+        await (api if is_program else pages)(scope, receive, send)
 
     return application

@@ -78,6 +78,17 @@ async def live_workers() -> list[Heartbeat]:
     return await wire().heartbeats(settings.BASE_KEY)
 
 
+async def ready_worker() -> Heartbeat | None:
+    """A worker with the base loaded; all of them serve it alike."""
+    return next((worker for worker in await live_workers() if worker.ready), None)
+
+
+async def context_length() -> int:
+    """How many tokens a prompt and its answer may have together; 0 while no worker is ready to tell."""
+    worker = await ready_worker()
+    return worker.load.context_length if worker else 0
+
+
 @async_to_sync
 async def submit_probe(probe: Probe) -> None:
     """Send `probe` to the workers, from synchronous code (Celery, commands, the admin, the recorder's thread).

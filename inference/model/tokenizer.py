@@ -10,7 +10,8 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,15 @@ class TokenizerError(Exception):
     """A tokenizer that cannot be used, or a conversation that the base's chat template refuses."""
 
 
+@dataclass(frozen=True)
+class Span:
+    """A token of a text: its characters are ``text[start:stop]``, none for one that stands before the text."""
+
+    token_id: int
+    start: int
+    stop: int
+
+
 class Tokenizer:
     """The tokenizer of the model in `directory` (tokenizer.json, and its chat template where it has one)."""
 
@@ -45,7 +55,9 @@ class Tokenizer:
         self._is_byte_level = "ByteLevel" in json.dumps(own["decoder"])
         self._pattern = "|".join(re.escape(control) for control in sorted(self._controls, key=len, reverse=True))
         self._names = {key: _content(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
-        self._template = _chat_template(directory, settings)
+        self.template_source = _template_source(directory, settings)
+        """The base's chat template in Jinja; None where it has none."""
+        self._template = _chat_template(self.template_source)
         # What the tokenizer itself puts before a text.
         bare, whole = (self._tokenizer.encode("a", add_special_tokens=is_special).ids for is_special in (False, True))
         self._opening = whole[: next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)]
@@ -60,6 +72,24 @@ class Tokenizer:
         Raises UnicodeEncodeError for a lone surrogate, which is no text.
         """
         return self._started(self._encode(text, lambda plain: plain))
+
+    def spans(self, text: str) -> list[Span]:
+        """The tokens of `text` as `encode` finds them, without what begins a text.
+
+        Raises UnicodeEncodeError for a lone surrogate.
+        """
+        text.encode()
+        spans, at = list[Span](), 0
+        for control, plain in self._pieces(text):
+            if control:
+                spans.append(Span(self._controls[control], at, at + len(control)))
+                at += len(control)
+            found = self._tokenizer.encode(plain, add_special_tokens=False)
+            spans += [
+                Span(id, at + start, at + stop) for id, (start, stop) in zip(found.ids, found.offsets, strict=True)
+            ]
+            at += len(plain)
+        return spans
 
     def begin(self, ids: list[int]) -> list[int]:
         """`ids` behind the token that the base was trained to see before a text (``<s>``), if there is one and they
@@ -99,6 +129,20 @@ class Tokenizer:
     def decode(self, token_ids: list[int] | tuple[int, ...]) -> str:
         """The text of `token_ids` without control tokens; broken bytes become U+FFFD."""
         return b"".join(self.token_bytes(token_id) for token_id in token_ids).decode("utf-8", errors="replace")
+
+    def write(self, token_ids: list[int]) -> str:
+        """The text that `encode` reads as `token_ids`: control tokens stand in it by their names."""
+        return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
+
+    def symbol(self, token_id: int) -> str | None:
+        """What the vocabulary calls a token, such as ``Ġthe``; None for an id that is none of its own."""
+        symbol: str | None = self._tokenizer.id_to_token(token_id) if 0 <= token_id < 2**32 else None
+        return symbol
+
+    @property
+    def names(self) -> Mapping[str, str]:
+        """What the tokens are called that begin, end and fill up a text; empty for one that the base has not."""
+        return self._names
 
     def text(self, token_id: int) -> str:
         """The text of one token, control tokens by their name."""
@@ -181,11 +225,15 @@ def _content(token: Any) -> str:
     return str(token.get("content", "")) if isinstance(token, dict) else token or ""
 
 
-def _chat_template(directory: Path, settings: dict[str, Any]) -> Any:
-    """The base's own Jinja template, in a sandbox; None where it has none. Adapters never bring one."""
+def _template_source(directory: Path, settings: dict[str, Any]) -> str | None:
     path = directory / "chat_template.jinja"
     source = path.read_text("utf-8") if path.is_file() else settings.get("chat_template")
-    if not isinstance(source, str):
+    return source if isinstance(source, str) else None
+
+
+def _chat_template(source: str | None) -> Any:
+    """The base's own Jinja template, in a sandbox; None where it has none. Adapters never bring one."""
+    if source is None:
         return None
     extensions = ["jinja2.ext.loopcontrols"]
     environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)

@@ -80,32 +80,42 @@ def of_validation(error: ValidationError) -> ApiError:
     return ApiError(400, "invalid_value", f"{param}: {message}" if param else message, param)
 
 
+SHAPES: Final[dict[type[Exception], Any]] = {
+    ApiError: lambda error: error,
+    Refused: of_refusal,
+    ValidationError: of_validation,
+    AuthenticationError: lambda error: ApiError(
+        401, "invalid_api_key", "No valid API key was given; send it as 'Authorization: Bearer ll_…'."
+    ),
+    RequestDataTooBig: lambda error: ApiError(413, "request_too_large", "The request's body is too large."),
+    HttpError: lambda error: ApiError(error.status_code, "invalid_request", str(error)),
+    Http404: lambda error: ApiError(404, "not_found", "There is nothing at this address."),
+    WireError: lambda error: ApiError(503, "unavailable", UNAVAILABLE, retry_after=5),
+}
+"""How each kind of exception is told."""
+
+
 def install(api: NinjaAPI) -> None:
     """Let `api` answer every exception in OpenAI's shape."""
-    shapes = {
-        ApiError: lambda error: error,
-        Refused: of_refusal,
-        ValidationError: of_validation,
-        AuthenticationError: lambda error: ApiError(
-            401, "invalid_api_key", "No valid API key was given; send it as 'Authorization: Bearer ll_…'."
-        ),
-        RequestDataTooBig: lambda error: ApiError(413, "request_too_large", "The request's body is too large."),
-        HttpError: lambda error: ApiError(error.status_code, "invalid_request", str(error)),
-        Http404: lambda error: ApiError(404, "not_found", "There is nothing at this address."),
-        WireError: lambda error: ApiError(503, "unavailable", UNAVAILABLE, retry_after=5),
-    }
-    for kind, shape in shapes.items():
-        api.add_exception_handler(kind, _handler(shape))
-    api.add_exception_handler(Exception, _unexpected)
+    for kind in (*SHAPES, Exception):
+        api.add_exception_handler(kind, _answered)
 
 
-def _handler(shape: Any) -> Any:
-    return lambda request, error: shape(error).response()
+def _answered(request: HttpRequest, error: Any) -> HttpResponse:
+    return told(error, request.path)
 
 
-def _unexpected(request: HttpRequest, error: Any) -> HttpResponse:
+def told(error: Exception, path: str) -> HttpResponse:
+    """What a program is told that asked at `path` and met `error`."""
+    return api_error(error, path).response()
+
+
+def api_error(error: Exception, path: str) -> ApiError:
+    """`error` as a program is told of it; one that nobody expected is noted with the `path` that met it."""
+    if shape := next((SHAPES[kind] for kind in type(error).__mro__ if kind in SHAPES), None):
+        return shape(error)  # type: ignore[no-any-return]
     if outage.is_outage(error):
-        outage.note(error, request.path[:200])
-        return of_outage().response()
-    logger.error("Failed to answer %s", request.path, exc_info=error)
-    return ApiError(500, "internal", "Something went wrong on our side; try again.").response()
+        outage.note(error, path[:200])
+        return of_outage()
+    logger.error("Failed to answer %s", path, exc_info=error)
+    return ApiError(500, "internal", "Something went wrong on our side; try again.")

@@ -14,6 +14,7 @@ from inference.wire.protocol import Sampling
 MAX_SEED = 2**63 - 1
 MAX_LOGPROBS = 20
 DEFAULT_MAX_TOKENS = 256
+MAX_STOPS = 16
 
 Text = Annotated[str, Field(max_length=10_000_000)]
 StopString = Annotated[str, Field(min_length=1, max_length=500)]
@@ -52,7 +53,7 @@ class Common(Strict):
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=16)] | None = None
+    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     ignore_eos: bool = False
     n: Literal[1] = 1
     store: bool = False

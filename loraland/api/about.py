@@ -1,0 +1,72 @@
+"""What servers of language models tell of themselves to whoever asks: whether they answer, and with what."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as version_of
+from typing import Any, Final
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+
+from loraland import health
+from loraland.api.openai.common import MAX_STOPS
+from loraland.api.programs import SAFE, opened
+from loraland.base_files import base_tokenizer
+from loraland.inference_client import context_length, ready_worker
+
+DTYPES: Final = {"bf16": "torch.bfloat16", "fp16": "torch.float16", "fp32": "torch.float32"}
+
+
+@opened(*SAFE)
+async def ready(request: HttpRequest) -> HttpResponse:
+    """``/health`` and ``/ping``: 200 when the site could answer now, else 503 and what is missing."""
+    return await health.ready(request)
+
+
+@opened(*SAFE)
+async def version(request: HttpRequest) -> HttpResponse:
+    return JsonResponse({"version": version_of("loraland")})
+
+
+@opened(*SAFE)
+async def info(request: HttpRequest) -> HttpResponse:
+    """``/info`` as LoRAX and TGI tell it, as far as the same things are counted here."""
+    worker = await ready_worker()
+    dtype, device = _computed_with(worker.fingerprint if worker else "")
+    context = worker.load.context_length if worker else 0
+    return JsonResponse(
+        {
+            "model_id": settings.BASE_NAME,
+            "model_sha": None,
+            "model_dtype": dtype,
+            "model_device_type": device,
+            "model_pipeline_tag": "text-generation",
+            "max_concurrent_requests": settings.MAX_RUNNING_PER_KEY,
+            "max_stop_sequences": MAX_STOPS,
+            "max_input_length": max(context - 1, 0),
+            "max_input_tokens": max(context - 1, 0),
+            "max_total_tokens": context,
+            "max_new_tokens": settings.MAX_NEW_TOKENS,
+            "version": version_of("loraland"),
+            "sha": None,
+            "docker_label": None,
+            "router": "loraland",
+        }
+    )
+
+
+@opened(*SAFE)
+async def tokenizer_info(request: HttpRequest) -> HttpResponse:
+    """``/tokenizer_info`` as vLLM tells it: what a client needs to write the base's prompts itself."""
+    tokenizer = base_tokenizer()
+    names: dict[str, Any] = {name: token or None for name, token in tokenizer.names.items()}
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": await context_length() or None}
+    return JsonResponse(about | names | {"chat_template": tokenizer.template_source})
+
+
+def _computed_with(fingerprint: str) -> tuple[str, str]:
+    """The type of numbers and the kind of device in a worker's fingerprint, such as ``3/bf16/none/cpu-amx/ab``."""
+    parts = fingerprint.split("/")
+    if len(parts) < 4:
+        return "unknown", "unknown"
+    return DTYPES.get(parts[1], parts[1]), parts[3].partition("-")[0]

@@ -1,0 +1,144 @@
+"""Text to tokens and back for programs, as the workers do it: ``/tokenize`` and ``/detokenize``.
+
+They are open to whoever has no key, up to the size of one prompt: a text costs less than a page does, and tools that
+count ask without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any, Final, Literal
+
+from asgiref.sync import sync_to_async
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from pydantic import Field
+
+from inference.engine.prompt import PromptError, build_prompt
+from inference.model.tokenizer import Span, Tokenizer
+from inference.wire.protocol import Generate
+from loraland.api.entries import offered
+from loraland.api.errors import ApiError
+from loraland.api.openai.chat import ChatMessage
+from loraland.api.openai.common import Strict, Text
+from loraland.api.programs import STRANGER, body_of, caller_if_any, opened
+from loraland.base_files import base_tokenizer
+from loraland.catalogue.composition import named
+from loraland.catalogue.slug import BASE
+from loraland.generations.limits import check_inputs
+from loraland.generations.visitor import Visitor
+from loraland.inference_client import context_length
+
+UNLIMITED: Final = 10**9
+"""A context that no prompt fills: what does not fit the base's own is counted, too."""
+TEXT_OF_MANY: Final = 4
+"""Characters that one token stands for, where ids are counted against a limit of characters."""
+
+TokenId = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Tokenize(Strict):
+    """`prompt` as it stands, `messages` or an adapter's fields through the template of `model`. `inputs` as a text is
+    LoRAX's word for a prompt, and is told in LoRAX's form."""
+
+    model: str = BASE
+    prompt: Text | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)] | None = None
+    inputs: Text | dict[str, Text] | None = None
+    add_special_tokens: bool | None = None
+    return_token_strs: bool = False
+    add_generation_prompt: Literal[True] = True
+    continue_final_message: Literal[False] = False
+
+
+class Detokenize(Strict):
+    model: str = BASE
+    tokens: list[TokenId]
+
+
+@opened("POST")
+async def tokenize(request: HttpRequest) -> HttpResponse:
+    visitor = await caller_if_any(request)
+    asked = body_of(request, Tokenize)
+    _check(asked, visitor)
+    if isinstance(asked.inputs, str):
+        return JsonResponse(await asyncio.to_thread(_in_lorax_form, asked.inputs, asked), safe=False)
+    ids = await _plain(asked) if asked.prompt is not None else await _filled(asked, visitor)
+    strings = [base_tokenizer().symbol(id) for id in ids] if asked.return_token_strs else None
+    about = {"count": len(ids), "max_model_len": await context_length() or None}
+    return JsonResponse(about | {"tokens": ids, "token_strs": strings})
+
+
+@opened("POST")
+async def detokenize(request: HttpRequest) -> HttpResponse:
+    visitor = await caller_if_any(request)
+    asked = body_of(request, Detokenize)
+    _check_size(len(asked.tokens) * TEXT_OF_MANY, visitor, "tokens")
+    return JsonResponse({"prompt": await asyncio.to_thread(_text_of, asked.tokens)})
+
+
+async def _plain(asked: Tokenize) -> list[int]:
+    spans = await asyncio.to_thread(_spans, base_tokenizer(), asked.prompt or "", asked.add_special_tokens)
+    return [span.token_id for span in spans]
+
+
+async def _filled(asked: Tokenize, visitor: Visitor) -> list[int]:
+    """The tokens of a template with what was sent, by the rules of the workers."""
+    version = await sync_to_async(named)(asked.model, offered(visitor))
+    turns = tuple(message.to_wire() for message in asked.messages) if asked.messages else None
+    inputs = asked.inputs if isinstance(asked.inputs, dict) else None
+    check_inputs(version, inputs, turns is not None)
+    request = Generate("", version.ref if version else None, messages=turns, inputs=inputs)
+    try:
+        prompt = await asyncio.to_thread(build_prompt, request, base_tokenizer(), UNLIMITED)
+    except PromptError as error:
+        raise ApiError(400, error.code, str(error), "messages" if turns else "inputs") from error
+    return list(prompt.token_ids)
+
+
+def _spans(tokenizer: Tokenizer, text: str, with_special: bool | None) -> list[Span]:
+    """The tokens of a prompt; what the base saw before each text stands before the first character."""
+    spans = tokenizer.spans(text)
+    if with_special is False:
+        return spans
+    ids = [span.token_id for span in spans]
+    begun = tokenizer.begin(tokenizer.encode(text))
+    return [Span(id, 0, 0) for id in begun[: len(begun) - len(ids)]] + spans
+
+
+def _in_lorax_form(text: str, asked: Tokenize) -> list[dict[str, Any]]:
+    tokenizer = base_tokenizer()
+    spans = _spans(tokenizer, text, asked.add_special_tokens)
+    return [
+        {"id": span.token_id, "text": tokenizer.symbol(span.token_id), "start": span.start, "stop": span.stop}
+        for span in spans
+    ]
+
+
+def _text_of(ids: list[int]) -> str:
+    tokenizer = base_tokenizer()
+    for place, id in enumerate(ids):
+        if tokenizer.symbol(id) is None:
+            sentence = f"{settings.BASE_NAME} has no token {id}; send ids that /tokenize gave."
+            raise ApiError(400, "invalid_value", sentence, f"tokens.{place}")
+    return tokenizer.write(ids)
+
+
+def _check(asked: Tokenize, visitor: Visitor) -> None:
+    given = [name for name in ("prompt", "messages", "inputs") if getattr(asked, name) is not None]
+    if len(given) != 1:
+        sentence = f"Give exactly one of prompt, messages and inputs, not {' and '.join(given) or 'none of them'}."
+        raise ApiError(400, "invalid_value", sentence, given[0] if given else "prompt")
+    texts = [message.to_wire().content for message in asked.messages or ()]
+    texts += list(asked.inputs.values()) if isinstance(asked.inputs, dict) else [asked.inputs or "", asked.prompt or ""]
+    _check_size(sum(map(len, texts)), visitor, given[0])
+
+
+def _check_size(size: int, visitor: Visitor, param: str) -> None:
+    """Refuse a stranger more than the text of one prompt. Who has a key may send whatever a body holds."""
+    if visitor == STRANGER and size > settings.MAX_INPUT_CHARS:
+        sentence = (
+            f"{param} has the length of {size} characters; without an API key at most {settings.MAX_INPUT_CHARS} are "
+            "read. Send 'Authorization: Bearer ll_…', or less."
+        )
+        raise ApiError(413, "request_too_large", sentence, param)
