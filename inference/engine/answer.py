@@ -7,8 +7,9 @@ that a worker that takes it over arrives where the first one left.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from inference.engine.sampler import RowSampling, SampledToken, derived_seed
 from inference.model.tokenizer import Detokenizer, Tokenizer
@@ -16,18 +17,22 @@ from inference.scheduling.sequence import Sequence
 from inference.wire.contract import Resume
 from inference.wire.failures import FailureCode
 from inference.wire.protocol import (
+    Alternative,
     Component,
     Delta,
     Failed,
     Finished,
     Generate,
     Probe,
+    Prompted,
     Reason,
     Request,
     Stats,
     TokenLogprob,
 )
 
+PROMPT_PIECE: Final = 256
+"""Tokens of a prompt that are told at once."""
 Clock = Callable[[], float]
 """Seconds since the epoch."""
 
@@ -97,6 +102,8 @@ class Answer:
         self.seed = seed_of(self.request)
         self._detokenizer = Detokenizer(self.tokenizer)
         self._stops = StopStrings(self.request.sampling.stop if isinstance(self.request, Generate) else ())
+        self._scores: dict[int, SampledToken] = {}
+        self._num_prompted = self.resume.num_prompted if self.resume else 0
         self._num_seen = self.resume.num_chars if self.resume else 0
         self._unsent = ""
         for token_id in self.resume.token_ids if self.resume else ():
@@ -134,6 +141,23 @@ class Answer:
             )
             for ahead in range(len(draft) + 1)
         ]
+
+    def score(self, scores: Mapping[int, SampledToken]) -> bool:
+        """Keep how likely tokens of the prompt were, by their positions; False when the numbers are not finite."""
+        self._scores.update(scores)
+        return all(token.is_finite for token in scores.values())
+
+    def prompted(self) -> list[Prompted]:
+        """What is to be told of the prompt now that it has been read, in pieces; nothing but once."""
+        sequence = self.sequence
+        if not sequence.is_scored:
+            return []
+        sequence.is_scored = False
+        tokens = [self._scores.get(place, SampledToken(id)) for place, id in enumerate(sequence.prompt_ids)]
+        told = [spell_token(self.tokenizer, token) for token in tokens[self._num_prompted :]]
+        self._scores = {}
+        pieces = range(0, len(told), PROMPT_PIECE)
+        return [Prompted(self.id, tuple(told[start : start + PROMPT_PIECE])) for start in pieces]
 
     def push(self, tokens: tuple[SampledToken, ...]) -> Delta:
         """Append sampled tokens and tell the reader; sets `reason` with the last one and drops the rest."""
@@ -210,8 +234,21 @@ class Answer:
         assert isinstance(self.request, Generate)
         if self.request.sampling.logprobs is None:
             return ()
-        top = tuple((self.tokenizer.text(token_id), logprob) for token_id, logprob in token.top)
-        return (TokenLogprob(self.tokenizer.text(token.token_id), token.token_id, token.logprob, top),)
+        return (spell_token(self.tokenizer, token),)
+
+
+def spell_token(tokenizer: Tokenizer, token: SampledToken) -> TokenLogprob:
+    """A token as the wire tells it, beside its alternatives."""
+    top = tuple(spell(tokenizer, token_id, logprob) for token_id, logprob in token.top)
+    return TokenLogprob(**vars(spell(tokenizer, token.token_id, token.logprob)), top=top, rank=token.rank)
+
+
+def spell(tokenizer: Tokenizer, token_id: int, logprob: float) -> Alternative:
+    """One token with its text, and with its bytes where these are only a part of a character."""
+    text, data = tokenizer.text(token_id), tokenizer.token_bytes(token_id)
+    is_special = not data
+    hidden = "" if is_special or text.encode() == data else data.hex()
+    return Alternative(text, token_id, logprob, hidden, is_special)
 
 
 def seed_of(request: Request) -> int | None:

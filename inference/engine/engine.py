@@ -6,6 +6,7 @@ later step, unless it is aborted, which says nothing to anybody.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from inference.adapters.file import AdapterRefused
@@ -17,7 +18,7 @@ from inference.engine.loading import Loaded
 from inference.engine.machine import Machine, build_machine
 from inference.engine.model_runner import OUT_OF_MEMORY, Outcome, OutOfMemory
 from inference.engine.prompt import Prompt, PromptError, build_prompt
-from inference.engine.sampler import RowSampling, refusal
+from inference.engine.sampler import RowSampling, SampledToken, refusal
 from inference.scheduling.plan import Plan
 from inference.scheduling.sequence import Sequence, State
 from inference.scheduling.speculation import Speculation
@@ -29,6 +30,10 @@ from inference.wire.protocol import EngineLoad, Event, Failed, Generate, Probe, 
 _NO_MEMORY: Final[tuple[FailureCode, str]] = (
     "out_of_memory",
     "The device has no memory left for this request; shorten it, or try again when there is less traffic.",
+)
+_NOT_FINITE: Final[tuple[FailureCode, str]] = (
+    "internal",
+    "The model computed numbers that are not finite; try another adapter.",
 )
 LOADING_PATIENCE: Final = 0.005
 """Seconds that a step waits for an adapter when there is nothing else to do."""
@@ -150,10 +155,10 @@ class Engine:
             max_tokens=max_tokens,
             digest=request.adapter.digest if request.adapter else "",
             is_probe=isinstance(request, Probe),
-            tenant=request.tenant if isinstance(request, Generate) else "",
-            owner=request.owner if isinstance(request, Generate) else "",
             queue_class=queue_class,
         )
+        if isinstance(request, Generate):
+            sequence = _of_answer(sequence, request, resume)
         return Answer(request, self.fingerprint, sequence, self.machine.tokenizer, resume, prompt.dropped_turns)
 
     def _read(self, request: Generate) -> tuple[Prompt, int]:
@@ -201,17 +206,27 @@ class Engine:
         for id in outcome.spoiled:
             self.speculation.stop(id)
             self.scheduler.preempt(self._answers[id].sequence)
+        for id, scores in outcome.scores.items():
+            if not self._answers[id].score(scores):
+                self._fail(self._answers[id], *_NOT_FINITE)
         for id, tokens in outcome.tokens.items():
-            answer = self._answers[id]
-            finite = tokens if tokens[-1].is_finite else tokens[:-1]
-            if finite:
-                self._events.append(answer.push(finite))
-            if answer.reason:
-                self._finish(answer)
-            elif len(finite) < len(tokens):
-                self._fail(answer, "internal", "The model computed numbers that are not finite; try another adapter.")
+            if id in self._answers:
+                self._give(self._answers[id], tokens)
         for id, delta in outcome.logit_deltas.items():
             self._judge(self._answers[id], delta)
+
+    def _give(self, answer: Answer, tokens: tuple[SampledToken, ...]) -> None:
+        """Tell an answer's next tokens, and before the first what was asked of its prompt."""
+        self._events += answer.prompted()
+        finite = tokens if tokens[-1].is_finite else tokens[:-1]
+        if not answer.sequence.max_tokens:
+            answer.reason = "length"
+        elif finite:
+            self._events.append(answer.push(finite))
+        if answer.reason:
+            self._finish(answer)
+        elif len(finite) < len(tokens):
+            self._fail(answer, *_NOT_FINITE)
 
     def _judge(self, answer: Answer, delta: float) -> None:
         """End a probe: an adapter must change the base's logits, by finite amounts."""
@@ -251,6 +266,19 @@ class Engine:
             self.machine.loader.drop(answer.digest)
         self.speculation.forget(answer.id)
         del self._answers[answer.id]
+
+
+def _of_answer(sequence: Sequence, request: Generate, resume: Resume | None) -> Sequence:
+    """`sequence` with what is known of it by the request for an answer, and by what was told of its prompt."""
+    wanted, num_told = request.sampling.prompt_logprobs, resume.num_prompted if resume else 0
+    return replace(
+        sequence,
+        tenant=request.tenant,
+        owner=request.owner,
+        group=request.group,
+        is_scored=wanted is not None and num_told < sequence.num_prompt,
+        num_alternatives=wanted or 0,
+    )
 
 
 def _explain(loaded: Loaded) -> tuple[FailureCode, str]:

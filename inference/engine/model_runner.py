@@ -6,7 +6,8 @@ The only place where sequences meet tensors; it decides nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from typing import Final
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from inference.decoders.batch import Batch, Segment
 from inference.decoders.contract import Decoder
 from inference.decoders.kv_tensors import KVCache
-from inference.engine.sampler import RowSampling, SampledToken, accept, sample
+from inference.engine.sampler import RowSampling, SampledToken, accept, sample, score
 from inference.scheduling.plan import Plan, Work
 from inference.tile import TILE
 
@@ -28,12 +29,14 @@ class OutOfMemory(Exception):
 class Outcome:
     """What came of a pass, by id of the sequence: its next tokens, or for a probe the largest change of a logit.
 
+    `scores` say how likely tokens of prompts were, by their positions.
     `spoiled` are sequences in whose blocks a drafted token that was not accepted left numbers that are not finite.
     """
 
     tokens: Mapping[str, tuple[SampledToken, ...]]
     logit_deltas: Mapping[str, float]
     spoiled: tuple[str, ...] = ()
+    scores: Mapping[str, Mapping[int, SampledToken]] = field(default_factory=dict)
 
 
 OUT_OF_MEMORY: Final = (OutOfMemory, torch.OutOfMemoryError, MemoryError)
@@ -89,24 +92,25 @@ class ModelRunner:
         for source, target in plan.copies:
             self.cache.copy(source, target)
         sampled = [work for work in plan.works if work.is_sampled]
-        owners = [work.sequence for work in sampled for _ in range(1 + len(work.draft))]
+        spans = _spans(plan)
         try:
             logits = self.forward(plan)
-            rows = [row for row, owner in enumerate(owners) if not owner.is_probe]
+            rows = [row for work, span in spans if work.is_answered for row in span[-1 - len(work.draft) :]]
             wanted = logits if len(rows) == len(logits) else logits[rows]
             row_samplings = [row for work in sampled for row in samplings.get(work.sequence.id, ())]
             tokens = sample(wanted, row_samplings, self.decoder.argmax)
+            scores = _scores([(work, logits[span[0] : span[-1] + 1]) for work, span in spans if work.is_scored])
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory from error
-        probes = {row: owner.id for row, owner in enumerate(owners) if owner.is_probe}
-        deltas = {id: float((logits[row] - logits[-1]).abs().max()) for row, id in probes.items()}
-        return _outcome(sampled, tokens, deltas)
+        probes = {work.sequence.id: span[-1] for work, span in spans if work.is_sampled and work.sequence.is_probe}
+        deltas = {id: float((logits[row] - logits[-1]).abs().max()) for id, row in probes.items()}
+        return replace(_outcome(sampled, tokens, deltas), scores=scores)
 
     def forward(self, plan: Plan) -> Tensor:
-        """Logits float32 [n, vocab] of the sampled rows, to be used before the next call: of each work the last and the
-        draft's.
+        """Logits float32 [n, vocab] of the wanted rows, to be used before the next call: of each work as many as its
+        `num_logits`.
 
         With a probe among them the last row is the base's on the canary, computed in the same pass.
         """
@@ -163,9 +167,8 @@ def _add_tile(rows: _Rows, work: Work) -> Segment:
 
 
 def _mark(rows: _Rows, work: Work) -> None:
-    if work.is_sampled:
-        end = len(rows.token_ids)
-        rows.sample_rows += range(end - 1 - len(work.draft), end)
+    end = len(rows.token_ids)
+    rows.sample_rows += range(end - work.num_logits, end)
 
 
 def _outcome(sampled: list[Work], tokens: list[SampledToken], deltas: Mapping[str, float]) -> Outcome:
@@ -179,6 +182,23 @@ def _outcome(sampled: list[Work], tokens: list[SampledToken], deltas: Mapping[st
         if not all(token.is_finite for token in tokens[start + len(counted) : end]):
             spoiled.append(work.sequence.id)
     return Outcome(accepted, deltas, tuple(spoiled))
+
+
+def _spans(plan: Plan) -> list[tuple[Work, range]]:
+    """Which rows of the logits are those of each work."""
+    ends = accumulate(work.num_logits for work in plan.works)
+    return [(work, range(end - work.num_logits, end)) for work, end in zip(plan.works, ends, strict=True)]
+
+
+def _scores(works: Sequence[tuple[Work, Tensor]]) -> dict[str, dict[int, SampledToken]]:
+    """How likely the token behind each row of `works` was, with the logits of the rows; the prompt's last has none."""
+    scores = dict[str, dict[int, SampledToken]]()
+    for work, logits in works:
+        sequence, first = work.sequence, work.start + 1
+        token_ids = sequence.prompt_ids[first : first + work.length]
+        told = score(logits[: len(token_ids)], token_ids, sequence.num_alternatives)
+        scores.setdefault(sequence.id, {}).update(enumerate(told, first))
+    return scores
 
 
 def is_out_of_memory(error: Exception) -> bool:

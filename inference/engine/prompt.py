@@ -36,9 +36,11 @@ def build_prompt(request: Generate, tokenizer: Tokenizer, context_length: int) -
 
     Raises `PromptError` for a request that breaks a rule or is too long.
     """
-    given = [name for name in ("messages", "prompt", "inputs") if getattr(request, name) is not None]
+    given = [name for name in ("messages", "prompt", "inputs", "token_ids") if getattr(request, name) is not None]
     if len(given) != 1:
-        raise _invalid(f"Send exactly one of messages, prompt and inputs, not {' and '.join(given) or 'none of them'}.")
+        raise _invalid(
+            f"Send exactly one of messages, prompt, inputs and token_ids, not {' and '.join(given) or 'none of them'}."
+        )
     try:
         prompt = _encode(request, tokenizer, context_length)
     except TokenizerError as error:
@@ -68,6 +70,8 @@ def _encode(request: Generate, tokenizer: Tokenizer, context_length: int) -> Pro
     if request.prompt is not None:
         _check_text("prompt", request.prompt)
         return Prompt(tuple(tokenizer.begin(tokenizer.encode(request.prompt))))
+    if request.token_ids is not None:
+        return Prompt(_known_ids(request.token_ids, tokenizer))
     if request.inputs is not None:
         return Prompt(tuple(_fill_inputs(request, request.inputs, tokenizer)))
     messages = _checked(request.messages or ())
@@ -75,6 +79,15 @@ def _encode(request: Generate, tokenizer: Tokenizer, context_length: int) -> Pro
         return Prompt(tuple(_fill_messages(request, messages, tokenizer)))
     reserve = min(request.sampling.max_tokens, context_length // ANSWER_SHARE)
     return _fit_chat(messages, tokenizer, context_length - reserve)
+
+
+def _known_ids(token_ids: tuple[int, ...], tokenizer: Tokenizer) -> tuple[int, ...]:
+    """`token_ids`, each of which the tokenizer has."""
+    for place, token_id in enumerate(token_ids):
+        if isinstance(token_id, bool) or not isinstance(token_id, int) or not 0 <= token_id < tokenizer.vocab_size:
+            last = tokenizer.vocab_size - 1
+            raise _invalid(f"Token {place} of the prompt is {token_id!r}; ids are whole numbers from 0 to {last}.")
+    return token_ids
 
 
 def _fill_inputs(request: Generate, inputs: dict[str, str], tokenizer: Tokenizer) -> list[int]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -32,7 +32,7 @@ _NUMBERS: Final = (
     "max_tokens",
     "min_tokens",
 )
-_WHOLE: Final = ("top_k", "max_tokens", "min_tokens", "seed", "logprobs")
+_WHOLE: Final = ("top_k", "max_tokens", "min_tokens", "seed", "logprobs", "prompt_logprobs")
 Row = np.ndarray
 """Float32 [vocab]."""
 Argmax = Callable[[Tensor], tuple[list[int], list[bool]]]
@@ -81,6 +81,7 @@ class RowSampling:
 class SampledToken:
     """The next token of a row. `logprob` and `top` (token id, logprob) are of the untouched logits, where asked for.
 
+    `rank` is its place among all tokens, from 1, where a given token is scored.
     `is_finite` is False when the row's logits held a NaN or an infinity; the token then means nothing.
     """
 
@@ -88,6 +89,7 @@ class SampledToken:
     is_finite: bool = True
     logprob: float = 0.0
     top: tuple[tuple[int, float], ...] = ()
+    rank: int = 0
 
 
 def refusal(sampling: Sampling) -> str | None:
@@ -105,6 +107,7 @@ def refusal(sampling: Sampling) -> str | None:
 
 def _out_of_range(sampling: Sampling) -> str | None:
     stop = sampling.stop
+    least = 1 if sampling.prompt_logprobs is None else 0
     are_strings = isinstance(stop, tuple | list) and all(isinstance(string, str) and string for string in stop)
     rules = (
         ("temperature", sampling.temperature >= 0, "0 (greedy) or more"),
@@ -112,9 +115,10 @@ def _out_of_range(sampling: Sampling) -> str | None:
         ("top_p", 0 < sampling.top_p <= 1, "above 0 and at most 1"),
         ("min_p", 0 <= sampling.min_p <= 1, "between 0 and 1"),
         ("repetition_penalty", sampling.repetition_penalty > 0, "above 0"),
-        ("max_tokens", sampling.max_tokens >= 1, "1 or more"),
+        ("max_tokens", sampling.max_tokens >= least, "1 or more, or 0 with prompt_logprobs"),
         ("min_tokens", 0 <= sampling.min_tokens <= sampling.max_tokens, "between 0 and max_tokens"),
         ("logprobs", 0 <= (sampling.logprobs or 0) <= MAX_LOGPROBS, f"between 0 and {MAX_LOGPROBS}"),
+        ("prompt_logprobs", 0 <= (sampling.prompt_logprobs or 0) <= MAX_LOGPROBS, f"between 0 and {MAX_LOGPROBS}"),
         ("stop", are_strings, "a list of strings that are not empty"),
     )
     for name, is_right, wanted in rules:
@@ -149,6 +153,17 @@ def accept(tokens: Sequence[SampledToken], draft: Sequence[int]) -> tuple[Sample
     while count < len(draft) and tokens[count].token_id == draft[count] and tokens[count].is_finite:
         count += 1
     return tuple(tokens[: count + 1])
+
+
+def score(logits: Tensor, token_ids: Sequence[int], count: int) -> list[SampledToken]:
+    """How likely each of `token_ids` was in its row of `logits` [rows, vocab] float32, beside the `count` likeliest."""
+    return [_scored(*row, count) for row in zip(logits.cpu().numpy(), token_ids, strict=True)]
+
+
+def _scored(scores: Row, token_id: int, count: int) -> SampledToken:
+    if not np.isfinite(scores).all():
+        return SampledToken(token_id, is_finite=False)
+    return replace(_with_logprobs(scores, token_id, count), rank=1 + int((scores > scores[token_id]).sum()))
 
 
 def _sample_row(scores: Row, how: RowSampling, argmax: int) -> SampledToken:

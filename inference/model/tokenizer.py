@@ -65,6 +65,11 @@ class Tokenizer:
         bos = self._controls.get(self._names["bos_token"])
         self._start = [bos] if bos in self._tokenizer.encode("").ids[:1] else []
 
+    @property
+    def vocab_size(self) -> int:
+        """How many tokens there are, control tokens among them."""
+        return int(self._tokenizer.get_vocab_size())
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt as it stands: control tokens in it count as such.
 

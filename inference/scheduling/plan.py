@@ -13,7 +13,8 @@ class Work:
     """Positions [start, start + length) of a sequence: one tile, or `length` decode rows.
 
     `is_sampled` says that the last of them decides the sequence's next token. `draft` are tokens that may come
-    next, each computed as one more row that decides what follows it.
+    next, each computed as one more row that decides what follows it. `is_scored` says that each row tells how likely
+    the token of the prompt behind it was.
     """
 
     sequence: Sequence
@@ -21,6 +22,17 @@ class Work:
     length: int
     is_sampled: bool
     draft: tuple[int, ...] = ()
+    is_scored: bool = False
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether it brings its sequence the next token of an answer."""
+        return self.is_sampled and not self.sequence.is_probe
+
+    @property
+    def num_logits(self) -> int:
+        """Rows whose logits are wanted, the last ones of the work and of its draft."""
+        return self.length if self.is_scored else (1 + len(self.draft)) * self.is_sampled
 
 
 @dataclass(frozen=True)
@@ -48,5 +60,6 @@ def read_tiles(sequence: Sequence, count: int) -> list[Work]:
     starts = range(sequence.num_computed, sequence.num_prompt, TILE)[: max(0, count)]
     ends = [min(start + TILE, sequence.num_prompt) for start in starts]
     return [
-        Work(sequence, start, end - start, end == sequence.num_tokens) for start, end in zip(starts, ends, strict=True)
+        Work(sequence, start, end - start, end == sequence.num_tokens, is_scored=sequence.is_scored)
+        for start, end in zip(starts, ends, strict=True)
     ]

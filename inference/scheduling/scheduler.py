@@ -210,6 +210,8 @@ class Scheduler:
         candidates, is_full = list(self.waiting), False
         while sequence := self.priority.next(candidates, self.running):
             candidates.remove(sequence)
+            if self._is_read_by_another(sequence):
+                continue
             victims = self._victims(sequence)
             if victims is None:
                 # Nobody takes what it waits for; but another tenant may take what others give.
@@ -228,6 +230,13 @@ class Scheduler:
                 self.preempt(victim)
             if self._start(sequence):
                 self._admitted.append(sequence)
+
+    def _is_read_by_another(self, sequence: Sequence) -> bool:
+        """Whether one of its group reads their prompt just now: it is worth a wait to find what that one leaves."""
+        if not sequence.group or not self.prefixes.is_on or sequence.num_prompt <= self.pool.block_size:
+            return False
+        kin = (runner for runner in self.running if runner.group == sequence.group and runner.owner == sequence.owner)
+        return any(runner.is_prefilling for runner in kin)
 
     def _victims(self, sequence: Sequence) -> list[Sequence] | None:
         """Whom to displace for `sequence` to have a row and blocks; None when there is no place even so."""

@@ -27,7 +27,9 @@ class Sequence:
 
     `num_computed` counts the tokens whose keys and values lie in the blocks of `block_table`. `digest` is
     empty for the base, and `slot` is -1 while no device slot is held. `arrival` orders sequences by age.
-    `tenant` is who has turns, `owner` who asked: the tenant itself unless several share its turns.
+    `tenant` is who has turns, `owner` who asked: the tenant itself unless several share its turns. Those of one
+    `group` and owner have the same prompt. `is_scored` until it is known how likely each token of the prompt was,
+    beside `num_alternatives` others.
     `num_cached_tokens` of the prompt were known from others of its owner, which is final once `is_counted`. The
     prefix cache notes in `block_hashes`, `num_registered` and `num_noted` what the first blocks hold, how many of
     them others can find, and how many the owner is known to have read.
@@ -42,8 +44,11 @@ class Sequence:
     digest: str = ""
     output_ids: list[int] = field(default_factory=list)
     is_probe: bool = False
+    is_scored: bool = False
+    num_alternatives: int = 0
     tenant: str = ""
     owner: str = ""
+    group: str = ""
     queue_class: QueueClass = "chat"
     state: State = State.WAITING
     arrival: int = -1

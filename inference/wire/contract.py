@@ -22,6 +22,7 @@ from inference.wire.protocol import (
     Generate,
     Heartbeat,
     Probe,
+    Prompted,
     QueueClass,
     Request,
     Terminal,
@@ -75,6 +76,8 @@ class Resume:
 
     token_ids: tuple[int, ...] = ()
     num_chars: int = 0
+    num_prompted: int = 0
+    """Tokens of the prompt of which it was told."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,7 @@ class Write:
 
     @property
     def has_tokens(self) -> bool:
-        return any(isinstance(event, Delta) for event in self.events)
+        return any(isinstance(event, Delta | Prompted) for event in self.events)
 
 
 class Wire(Protocol):
@@ -265,7 +268,10 @@ def resume_of(events: Sequence[Event]) -> Resume | None:
     """What `events` have streamed, None when they hold no token."""
     deltas = [event for event in events if isinstance(event, Delta)]
     token_ids = tuple(token for delta in deltas for token in delta.token_ids)
-    return Resume(token_ids, sum(len(delta.text) for delta in deltas)) if token_ids else None
+    num_prompted = sum(len(event.tokens) for event in events if isinstance(event, Prompted))
+    if not token_ids and not num_prompted:
+        return None
+    return Resume(token_ids, sum(len(delta.text) for delta in deltas), num_prompted)
 
 
 def terminal_of(id: str, end: Literal["stopped"] | FailureCode) -> Terminal:

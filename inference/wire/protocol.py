@@ -51,7 +51,10 @@ class AdapterRef:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are chosen. `temperature` 0 is greedy; `seed` None lets the worker draw one and report it."""
+    """How tokens are chosen. `temperature` 0 is greedy; `seed` None lets the worker draw one and report it.
+
+    `max_tokens` 0 asks for no answer, only for what `prompt_logprobs` tells of the prompt.
+    """
 
     temperature: float = 0.0
     top_k: int = 0
@@ -66,15 +69,17 @@ class Sampling:
     min_tokens: int = 0
     ignore_eos: bool = False
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    """How many alternatives to tell beside each token of the prompt; None tells nothing of the prompt."""
 
 
 @dataclass(frozen=True)
 class Generate:
-    """A request for one answer. Exactly one of `messages`, `prompt` and `inputs` is given.
+    """A request for one answer. Exactly one of `messages`, `prompt`, `inputs` and `token_ids` is given.
 
     `prompt` is taken as it is, behind the base's opening token where it has one; `messages` go through the
     adapter's template where it has one, else through the base's chat template; `inputs` fills the adapter's own
-    template.
+    template; `token_ids` are the prompt's tokens, with nothing before them.
     """
 
     id: str
@@ -82,11 +87,14 @@ class Generate:
     messages: tuple[Message, ...] | None = None
     prompt: str | None = None
     inputs: dict[str, str] | None = None
+    token_ids: tuple[int, ...] | None = None
     sampling: Sampling = field(default_factory=Sampling)
     tenant: str = ""
     created: float = 0.0
     owner: str = ""
     """Who asked, where `tenant` stands for several who share their turns; they share nothing else."""
+    group: str = ""
+    """Requests of one call that share a prompt, which is then read once; empty for one that is alone."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +118,43 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class TokenLogprob:
-    """A chosen token, its text, its log-probability, and the `top` alternatives as (text, logprob)."""
+class Alternative:
+    """A token that could stand in a place: its text, its log-probability, and its bytes in `hex` where the text, which
+    holds U+FFFD for a part of a character, does not spell them."""
 
     token: str
     token_id: int
     logprob: float
-    top: tuple[tuple[str, float], ...] = ()
+    hex: str = ""
+    is_special: bool = False
+    """Whether it is a control token, which stands for no text."""
+
+    @property
+    def data(self) -> bytes:
+        """The token's own bytes, perhaps a part of a character."""
+        return bytes.fromhex(self.hex) if self.hex else self.token.encode()
+
+
+@dataclass(frozen=True)
+class TokenLogprob(Alternative):
+    """A token of an answer or of a prompt, beside the `top` likeliest in its place.
+
+    `rank` counts from 1, the likeliest; it is told of a prompt's tokens, and 0 for others.
+    """
+
+    top: tuple[Alternative, ...] = ()
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Prompted:
+    """A piece of what the model makes of its prompt: tokens in order, told before the first of the answer.
+
+    Nothing stands before the first token of all: its `logprob` is 0 and means nothing.
+    """
+
+    id: str
+    tokens: tuple[TokenLogprob, ...]
 
 
 @dataclass(frozen=True)
@@ -176,7 +214,7 @@ class Failed:
     stats: Stats = field(default_factory=Stats)
 
 
-Event = Progress | Delta | Finished | Failed
+Event = Progress | Prompted | Delta | Finished | Failed
 Terminal = Finished | Failed
 
 
@@ -223,7 +261,9 @@ class Heartbeat:
     load: EngineLoad = field(default_factory=EngineLoad)
 
 
-_CODEC: Final = Codec[Request | Event | Heartbeat](Generate, Probe, Progress, Delta, Finished, Failed, Heartbeat)
+_CODEC: Final = Codec[Request | Event | Heartbeat](
+    Generate, Probe, Progress, Prompted, Delta, Finished, Failed, Heartbeat
+)
 encode, decode = _CODEC.encode, _CODEC.decode
 
 

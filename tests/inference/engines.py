@@ -31,7 +31,7 @@ from inference.scheduling.kv_cache import BlockPool
 from inference.scheduling.prefix_cache import PrefixCache
 from inference.scheduling.scheduler import Scheduler
 from inference.tile import TILE
-from inference.wire.protocol import Delta, Event, Failed, Finished, Progress, Terminal, TokenLogprob
+from inference.wire.protocol import Delta, Event, Failed, Finished, Progress, Prompted, Terminal, TokenLogprob
 
 CONTROLS = ("<|end|>", "<|start|>")
 VOCAB = 256 + len(CONTROLS)
@@ -87,6 +87,7 @@ class Record:
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    prompted: list[TokenLogprob] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
     num_chars: list[int] = field(default_factory=list)
     ends: list[Terminal] = field(default_factory=list)
@@ -119,6 +120,9 @@ class Records(dict[str, Record]):
                 record.token_ids += event.token_ids
                 record.logprobs += event.logprobs
                 record.num_chars += [len(record.text)] * len(event.token_ids)
+            elif isinstance(event, Prompted):
+                assert not record.token_ids, "the prompt is told before the answer"
+                record.prompted += event.tokens
             elif isinstance(event, Progress):
                 record.states.append(event.state)
             else:

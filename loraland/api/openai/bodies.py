@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Protocol
 
-from inference.wire.protocol import Finished, Stats, TokenLogprob
+from inference.wire.protocol import Alternative, Finished, Stats, TokenLogprob
 
 FINISH_REASONS: Final = {"done": "stop", "length": "length", "stopped": "stop"}
 
@@ -81,10 +81,7 @@ class Chat:
     def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
         if not self._with_logprobs:
             return None
-        content = [
-            _token(token.token, token.logprob) | {"top_logprobs": [_token(*other) for other in token.top]}
-            for token in logprobs
-        ]
+        content = [_token(token) | {"top_logprobs": [_token(other) for other in token.top]} for token in logprobs]
         return {"content": content, "refusal": None}
 
 
@@ -123,9 +120,9 @@ class Plain:
             offsets.append(at)
             at += len(token.token)
         return {
-            "tokens": [token.token for token in logprobs],
+            "tokens": [named(token) for token in logprobs],
             "token_logprobs": [token.logprob for token in logprobs],
-            "top_logprobs": [dict(token.top) | {token.token: token.logprob} for token in logprobs],
+            "top_logprobs": [{named(one): one.logprob for one in (*token.top, token)} for token in logprobs],
             "text_offset": offsets,
         }
 
@@ -150,5 +147,12 @@ def _usage(stats: Stats) -> dict[str, Any]:
     }
 
 
-def _token(token: str, logprob: float) -> dict[str, Any]:
-    return {"token": token, "logprob": logprob, "bytes": list(token.encode())}
+def named(token: Alternative) -> str:
+    """A token as completions name it: its text, or where that is not all of it its bytes, as ``bytes:\\xf0\\x9f``."""
+    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.data) if token.hex else token.token
+
+
+def _token(token: Alternative) -> dict[str, Any]:
+    """A token as chats tell it. Bytes of an answer's tokens, joined, are its text; a control token stands for none."""
+    data = None if token.is_special else list(token.data)
+    return {"token": token.token, "logprob": token.logprob, "bytes": data}

@@ -7,6 +7,7 @@ import pytest
 from inference.wire.codec import ProtocolError
 from inference.wire.protocol import (
     AdapterRef,
+    Alternative,
     Component,
     Delta,
     EngineLoad,
@@ -17,6 +18,7 @@ from inference.wire.protocol import (
     Message,
     Probe,
     Progress,
+    Prompted,
     Sampling,
     Stats,
     TokenLogprob,
@@ -30,10 +32,17 @@ MESSAGES = [
     Generate("g1", ADAPTER, inputs={"text": "{ü} \u2028"}, sampling=Sampling(seed=7, stop=("\n", "END"), logprobs=2)),
     Generate("g2", messages=(Message("user", "hi"), Message("assistant", "ho")), tenant="t", created=1.5),
     Generate("g3", prompt=""),
+    Generate("g4", token_ids=(1, 2), sampling=Sampling(max_tokens=0, prompt_logprobs=0), group="call"),
     Probe("p1", ADAPTER),
     Probe("p2", AdapterRef("cd" * 32, components=(Component("ab" * 32, 0.5), Component("ef" * 32, -1.0)))),
     Progress("g1", "loading"),
-    Delta("g1", "🙂", (1, 2), (TokenLogprob("a", 1, -0.5, (("a", -0.5), ("b", -1.0))),)),
+    Prompted("g1", (TokenLogprob("a", 1, 0.0), TokenLogprob("<s>", 0, -2.0, is_special=True, rank=3))),
+    Delta(
+        "g1",
+        "🙂",
+        (1, 2),
+        (TokenLogprob("a", 1, -0.5, top=(Alternative("a", 1, -0.5), Alternative("\ufffd", 2, -1.0, "f0"))),),
+    ),
     Finished("g1", "done", Stats(prompt_tokens=3, seed=7)),
     Failed("g1", "lost", "Send it again.", Stats(takeovers=1)),
     Heartbeat("w", "base", True, load=EngineLoad(on_device=("aa", "bb"), free_blocks=3, adapter_loads=(("aa", 2),))),
@@ -76,7 +85,10 @@ def test_a_terminal_event_without_stats_is_read():
 
 
 def test_only_the_two_ends_are_terminal():
-    assert [is_terminal(message) for message in MESSAGES[5:9]] == [False, False, True, True]
+    assert [is_terminal(message) for message in MESSAGES if getattr(message, "id", "") == "g1"] == [False] * 4 + [
+        True,
+        True,
+    ]
 
 
 def test_messages_cannot_be_changed():

@@ -10,7 +10,7 @@ import pytest_asyncio
 from asgiref.sync import sync_to_async
 
 from inference.adapters.identity import composed_digest
-from inference.wire.protocol import AdapterRef, Component, Delta, Failed, Finished, Stats, TokenLogprob
+from inference.wire.protocol import AdapterRef, Alternative, Component, Delta, Failed, Finished, Stats, TokenLogprob
 from loraland.generations.models import Generation
 from tests.loraland.scripted_worker import FINGERPRINT
 
@@ -103,7 +103,7 @@ async def test_all_sampling_parameters_reach_the_worker(client, answering):
 
 
 async def test_logprobs_come_in_the_shape_of_each_kind(client, answering):
-    token = TokenLogprob("joy", 5, -0.25, (("joy", -0.25), ("fear", -2.0)))
+    token = TokenLogprob("joy", 5, -0.25, top=(Alternative("joy", 5, -0.25), Alternative("fear", 6, -2.0)))
     stats = Stats(prompt_tokens=1, completion_tokens=1)
     answering(lambda request: [Delta(request.id, "joy", (5,), (token,)), Finished(request.id, "length", stats)])
     chat = await client.chat.completions.create(model="base", messages=HELLO, logprobs=True, top_logprobs=2)
