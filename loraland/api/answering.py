@@ -1,170 +1,160 @@
-"""One answer on its way to a program, whole or streamed. Each event of a stream bears the cursor behind which
-`loraland.api.resuming` goes on. A caller who hangs up stops the answer, unless it asked to have it stored.
+"""A program's call, answered: with one choice or several, whole or streamed.
+
+When one choice fails, the call does: a program that asked for several answers gets all of them or a sentence. What
+else runs is stopped, as it is when the caller hangs up, unless it asked to have the answers stored.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import replace
+from functools import partial
+from typing import Any, Protocol
+from uuid import uuid4
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 
-from inference.wire.contract import WireError
-from inference.wire.protocol import Delta, Event, Failed, Finished, TokenLogprob
+from inference.wire.protocol import Delta, Failed, Finished, Sampling
 from loraland.api.authentication import visitor_of
+from loraland.api.call import Call, Choice, Reader, Told
 from loraland.api.entries import offered
-from loraland.api.errors import UNAVAILABLE, ApiError, of_failure
-from loraland.api.openai.bodies import Head, Shape
-from loraland.api.openai.chat import ChatCompletion
-from loraland.api.openai.completion import Completion
-from loraland.catalogue.composition import named
-from loraland.generations import reading
+from loraland.api.errors import of_failure
+from loraland.api.shape import Answer, Head, Shape, usage_of
+from loraland.api.streaming import streamed
+from loraland.catalogue.composition import Composition, named
+from loraland.catalogue.models import AdapterVersion
 from loraland.generations.models import Generation
-from loraland.generations.read_ahead import ReadAhead
-from loraland.generations.start import start
-from loraland.generations.stop import stop
+from loraland.generations.start import check, start
+from loraland.generations.visitor import Visitor
+from loraland.refusal import Refused
 
 Response = HttpResponse | StreamingHttpResponse
-Told = tuple[str, Event]
-"""An event and its cursor, `reading.START` for one that has none of its own."""
 
-PATIENCE_SECONDS: Final = 2.0
-"""How long a stream waits for its first event before it begins: an early failure gets a status of its own."""
-KEEP_ALIVE_SECONDS: Final = 10.0
-KEEP_ALIVE: Final = ": waiting\n\n"
-DONE: Final = "data: [DONE]\n\n"
-_JSON: Final = json.JSONEncoder(separators=(",", ":"))
+MAX_SEED = 2**63
 
 
-@dataclass(frozen=True)
-class Reader:
-    """What a caller wants of an answer, and what it has: all up to the cursor `after`, which is `num_chars` long.
+class Asked(Protocol):
+    """What a call asks for, in whatever dialect."""
 
-    With `stops` nobody is to come back for the answer once this caller has gone.
-    """
+    model: str
+    stream: bool
+    store: bool
+    n: int
 
-    stops: bool
-    with_usage: bool = False
-    after: str = reading.START
-    num_chars: int = 0
+    @property
+    def include_usage(self) -> bool: ...
+
+    @property
+    def num_tried(self) -> int:
+        """How many choices answer each prompt, of which the best `n` are told."""
+
+    def sources(self) -> list[dict[str, Any]]:
+        """The prompts, each as `generations.start` takes it."""
+
+    def sampling(self) -> Sampling: ...
 
 
-async def answer(
-    request: HttpRequest, asked: ChatCompletion | Completion, shape: Shape
-) -> HttpResponse | StreamingHttpResponse:
+async def answer(request: HttpRequest, asked: Asked, shape: Shape) -> Response:
     """Answer one call. Raises `ApiError` and `Refused` for what cannot be answered."""
     visitor = visitor_of(request)
     version = await sync_to_async(named)(asked.model, offered(visitor))
-    generation = await start(visitor, Generation.Source.API, version, **asked.source(), sampling=asked.sampling())
+    choices = choices_of(asked)
+    _check(visitor, version, choices)
+    begin = partial(_begin, visitor, version)
+    first = await begin(choices[0])
+    created = int(first.created.timestamp())
     digest = version.digest if version else ""
-    created = int(generation.created.timestamp())
-    head = Head(generation.wire_id, asked.model, created, digest, generation.components)
+    head = Head(first.wire_id, asked.model, created, digest, first.components, is_many=len(choices) > 1)
     reader = Reader(stops=not asked.store, with_usage=asked.include_usage)
-    return await respond(generation, head, shape, reader, asked.stream)
+    return await respond(Call(first, reader, choices, begin), head, shape, reader, asked.stream, asked.n)
 
 
-async def respond(generation: Generation, head: Head, shape: Shape, reader: Reader, stream: bool) -> Response:
-    """The answer, streamed or as one body."""
+def choices_of(asked: Asked) -> list[Choice]:
+    """What is asked, answer by answer. A given seed is that of each prompt's first choice, and counts on."""
+    sampling, num = asked.sampling(), asked.num_tried
+    choices: list[Choice] = []
+    for prompt, source in enumerate(asked.sources()):
+        group = uuid4().hex if num > 1 else ""
+        for number in range(num):
+            own = sampling if sampling.seed is None else replace(sampling, seed=(sampling.seed + number) % MAX_SEED)
+            choices.append(Choice(len(choices), prompt, source, own, group))
+    return choices
+
+
+async def respond(
+    call: Call, head: Head, shape: Shape, reader: Reader, stream: bool, num_best: int | None = None
+) -> Response:
+    """The answer, streamed or as one body, which tells the best `num_best` choices of each prompt."""
     if stream:
-        return await streamed(generation, head, shape, reader)
-    return JsonResponse(await whole(generation, head, shape, reader))
+        return await streamed(call, head, shape, reader)
+    answers = await whole(call)
+    told = best(answers, num_best) if num_best else answers
+    return JsonResponse(shape.whole(head, told, usage_of(answers)), safe=False)
 
 
-async def whole(generation: Generation, head: Head, shape: Shape, reader: Reader) -> dict[str, Any]:
-    """The complete answer as one body."""
-    texts: list[str] = []
-    logprobs: list[TokenLogprob] = []
-    async with aclosing(_followed(generation, reader)) as events:
-        async for _, event in events:
-            if isinstance(event, Delta):
-                texts.append(event.text)
-                logprobs.extend(event.logprobs)
-            elif isinstance(event, Finished):
-                return shape.whole(head, "".join(texts), logprobs, event)
-            elif isinstance(event, Failed):
-                raise of_failure(event)
-    raise AssertionError("an answer ended without a terminal event")
+async def whole(call: Call) -> list[Answer]:
+    """All choices in their order, each complete. Raises `ApiError` for the first that fails."""
+    told: dict[int, list[Delta]] = {choice.index: [] for choice in call.choices}
+    answers = {}
+    async with aclosing(call.events()) as events:
+        async for each in events:
+            if isinstance(each.event, Delta):
+                told[each.choice.index].append(each.event)
+            elif isinstance(each.event, Finished):
+                answers[each.choice.index] = _answer(each, each.event, told[each.choice.index])
+            elif isinstance(each.event, Failed):
+                raise of_failure(each.event)
+    return [answers[index] for index in sorted(answers)]
 
 
-async def streamed(generation: Generation, head: Head, shape: Shape, reader: Reader) -> StreamingHttpResponse:
-    """The answer as server-sent events. Raises `ApiError` when it fails before anything was sent."""
-    events = ReadAhead(_followed(generation, reader))
-    try:
-        first = await events.next(PATIENCE_SECONDS)
-        if first and isinstance(first[1], Failed):
-            raise of_failure(first[1])
-    except BaseException:
-        await events.aclose()
-        raise
-    response = StreamingHttpResponse(_sse(events, first, head, shape, reader), content_type="text/event-stream")
-    response["Cache-Control"] = "no-store"
-    response["X-Accel-Buffering"] = "no"
-    return response
+def best(answers: Sequence[Answer], num: int) -> list[Answer]:
+    """Of each prompt's answers the `num` with the highest mean log-probability, numbered anew; all, if there are no
+    more."""
+    by_prompt: dict[int, list[Answer]] = {}
+    for answer in answers:
+        by_prompt.setdefault(answer.prompt, []).append(answer)
+    kept = [
+        answer
+        for choices in by_prompt.values()
+        for answer in (choices if len(choices) <= num else sorted(choices, key=_mean_logprob, reverse=True)[:num])
+    ]
+    return [replace(answer, index=index) for index, answer in enumerate(kept)]
 
 
-async def _followed(generation: Generation, reader: Reader) -> AsyncGenerator[Told]:
-    """The answer's deltas and its terminal event. A caller who leaves before the end may stop it; a fault of ours, or
-    of Redis, does not: the caller can come back for it."""
-    is_over, num_chars = False, reader.num_chars
-    try:
-        async with aclosing(reading.events(generation, reader.after)) as events:
-            async for cursor, event in events:
-                is_over = isinstance(event, Finished | Failed)
-                if isinstance(event, Delta):
-                    # The row has no finer steps than the whole text, of which the caller has the beginning.
-                    event = replace(event, text=event.text[num_chars:]) if cursor == reading.START else event
-                    num_chars += len(event.text)
-                if is_over or isinstance(event, Delta):
-                    yield cursor, event
-    except (GeneratorExit, asyncio.CancelledError):
-        if reader.stops and not is_over:
-            await stop(generation)
-        raise
+def _mean_logprob(answer: Answer) -> float:
+    return sum(token.logprob for token in answer.logprobs) / max(len(answer.logprobs), 1)
 
 
-async def _sse(
-    events: ReadAhead[Told], read: Told | None, head: Head, shape: Shape, reader: Reader
-) -> AsyncIterator[str]:
-    with_usage = reader.with_usage
-    async with aclosing(events):
-        if (opening := shape.opening(head)) and reader.after == reading.START:
-            yield _data(opening, with_usage)
+def _answer(told: Told, finished: Finished, deltas: list[Delta]) -> Answer:
+    return Answer(
+        told.choice.index,
+        told.choice.prompt,
+        told.generation.wire_id,
+        finished,
+        "".join(delta.text for delta in deltas),
+        tuple(token_id for delta in deltas for token_id in delta.token_ids),
+        tuple(logprob for delta in deltas for logprob in delta.logprobs),
+    )
+
+
+def _check(visitor: Visitor, version: AdapterVersion | Composition | None, choices: list[Choice]) -> None:
+    """Refuse a call of which a part could never be answered, before any of it begins."""
+    is_many = choices[-1].prompt > 0
+    for choice in {choice.prompt: choice for choice in choices}.values():
         try:
-            at = reader.num_chars
-            while True:
-                cursor, event = read or ("", None)
-                if event is None:
-                    yield KEEP_ALIVE
-                elif isinstance(event, Delta):
-                    if event.text or event.logprobs:
-                        yield _data(shape.chunk(head, event.text, event.logprobs, at), with_usage, cursor)
-                    at += len(event.text)
-                else:
-                    break
-                read = await events.next(KEEP_ALIVE_SECONDS)
-            for line in _ending(event, head, shape, with_usage):
-                yield line
-        except WireError:
-            yield _data(ApiError(503, "unavailable", UNAVAILABLE).body(), False)
-        yield DONE
+            check(visitor, version, **choice.source, sampling=choice.sampling)
+        except Refused as refusal:
+            name, _, rest = (refusal.param or "").partition(".")
+            if not is_many or name not in choice.source:
+                raise
+            param = ".".join(filter(None, (name, str(choice.prompt), rest)))
+            sentence = f"{name.capitalize()} {choice.prompt}: {refusal.sentence}"
+            raise Refused(refusal.code, sentence, refusal.status, refusal.retry_after, param) from None
 
 
-def _ending(event: Event, head: Head, shape: Shape, with_usage: bool) -> list[str]:
-    if isinstance(event, Failed):
-        return [_data(of_failure(event).body(), False)]
-    assert isinstance(event, Finished)
-    lines = [_data(shape.closing(head, event), with_usage)]
-    return [*lines, _data(shape.tally(head, event.stats), False)] if with_usage else lines
-
-
-def _data(body: dict[str, Any], with_usage: bool, cursor: str = reading.START) -> str:
-    """One event. A stream that will end with its usage says in every other chunk that it is not there yet."""
-    if with_usage:
-        body = {**body, "usage": None}
-    name = "" if cursor == reading.START else f"id: {cursor}\n"
-    return f"{name}data: {_JSON.encode(body)}\n\n"
+async def _begin(visitor: Visitor, version: AdapterVersion | Composition | None, choice: Choice) -> Generation:
+    return await start(
+        visitor, Generation.Source.API, version, **choice.source, sampling=choice.sampling, group=choice.group
+    )

@@ -8,10 +8,11 @@ from django.http import HttpRequest
 
 from inference.wire.contract import position_of
 from inference.wire.protocol import Delta
-from loraland.api.answering import Reader, Response, respond
+from loraland.api.answering import Response, respond
 from loraland.api.authentication import visitor_of
+from loraland.api.call import Call, Reader
 from loraland.api.errors import ApiError
-from loraland.api.openai.bodies import Head, Shape
+from loraland.api.shape import Head, Shape
 from loraland.catalogue.composition import sum_of
 from loraland.catalogue.slug import BASE
 from loraland.generations import reading
@@ -24,7 +25,8 @@ async def answer_again(
 ) -> Response:
     """The answer `id`, as far as it is there and as it comes, to the key that asked for it.
 
-    With the header ``Last-Event-ID`` a stream goes on behind that event. Raises `ApiError`: 404 for what is not the
+    Of a call with several choices each is an answer with an id of its own; the call's id is that of its first. With the
+    header ``Last-Event-ID`` a stream goes on behind that event. Raises `ApiError`: 404 for what is not the
     key's own, 410 for a stream that has gone, and what the answer itself ended with.
     """
     generation = await _own(request, id)
@@ -32,7 +34,7 @@ async def answer_again(
     num_chars = await _length(generation, after) if after else 0
     reader = Reader(stops=False, with_usage=with_usage, after=after or reading.START, num_chars=num_chars)
     with_logprobs = generation.request["sampling"]["logprobs"] is not None
-    return await respond(generation, _head(generation), shape(with_logprobs), reader, stream)
+    return await respond(Call(generation, reader), _head(generation), shape(with_logprobs), reader, stream)
 
 
 async def _own(request: HttpRequest, id: str) -> Generation:

@@ -41,22 +41,17 @@ async def start(
     prompt: str | None = None,
     inputs: dict[str, str] | None = None,
     sampling: Sampling = GREEDY,
+    group: str = "",
     queue_class: QueueClass = "chat",
 ) -> Generation:
     """Accept one request of `visitor` for an answer of `version` (None: the base model) and put it in the queue.
 
     `version` comes with its `adapter`, or is a sum of such. `sampling.max_tokens` is cut to the site's limit.
-    Raises `Refused`; when the queue was full or out of reach, the row stays as an answer that ended in an error.
+    Requests of one `group` ask the same. Raises `Refused`; when the queue was full or out of reach, the row stays as
+    an answer that ended in an error.
     """
-    if not visitor.tenant:
-        raise Refused("no_session", "Your browser sent no session; allow cookies and reload the page.", 403)
+    check(visitor, version, messages=messages, prompt=prompt, inputs=inputs, sampling=sampling)
     turns = tuple(messages) if messages is not None else None
-    check_size(turns, prompt, inputs)
-    check_stops(sampling)
-    for asked in version.versions if isinstance(version, Composition) else [version] if version else []:
-        check_seen(visitor, asked)
-        check_served(asked)
-    check_inputs(version, inputs, turns is not None)
     request = Generate(
         id=uuid4().hex,
         adapter=version.ref if version else None,
@@ -67,6 +62,7 @@ async def start(
         tenant=visitor.turns,
         owner=visitor.tenant,
         created=time.time(),
+        group=group,
     )
     await _spend(visitor)
     limit = _running_limit(visitor) if queue_class == "chat" else None
@@ -76,6 +72,26 @@ async def start(
         await readers.expect(request.id)
     await _enqueue(generation, request, queue_class)
     return generation
+
+
+def check(
+    visitor: Visitor,
+    version: AdapterVersion | Composition | None,
+    *,
+    messages: Sequence[Message] | None = None,
+    prompt: str | None = None,
+    inputs: dict[str, str] | None = None,
+    sampling: Sampling = GREEDY,
+) -> None:
+    """Refuse what could never be answered, however much room there is. It is asked as `start` is."""
+    if not visitor.tenant:
+        raise Refused("no_session", "Your browser sent no session; allow cookies and reload the page.", 403)
+    check_size(tuple(messages) if messages is not None else None, prompt, inputs)
+    check_stops(sampling)
+    for asked in version.versions if isinstance(version, Composition) else [version] if version else []:
+        check_seen(visitor, asked)
+        check_served(asked)
+    check_inputs(version, inputs, messages is not None)
 
 
 def check_seen(visitor: Visitor, version: AdapterVersion) -> None:

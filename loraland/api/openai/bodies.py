@@ -1,118 +1,119 @@
-"""Answers in OpenAI's shapes: whole or in chunks, of a chat or of a plain completion."""
+"""Answers in OpenAI's shapes: whole or in chunks, of a chat or of a plain completion, with one choice or several."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Final, Protocol
+from dataclasses import asdict
+from typing import Any, Final
 
-from inference.wire.protocol import Alternative, Finished, Stats, TokenLogprob
+from inference.wire.protocol import Alternative, Delta, TokenLogprob
+from loraland.api.errors import ApiError
+from loraland.api.shape import DONE, Answer, Body, Head, Usage
 
 FINISH_REASONS: Final = {"done": "stop", "length": "length", "stopped": "stop"}
 
 
-@dataclass(frozen=True)
-class Head:
-    """What every piece of one answer repeats; `created` is in seconds since 1970."""
+class _OpenAI:
+    """What both kinds have in common. `prefix` begins the answer's id."""
 
-    generation: str
-    model: str
-    created: int
-    digest: str
-    components: Sequence[dict[str, Any]] = ()
-    """The versions that were added up, with their digests and weights."""
+    done = DONE
+    names_events = False
+    prefix: str
+    kind: str
+    chunk_kind: str
 
-    def piece(self, prefix: str, kind: str, choices: list[dict[str, Any]]) -> dict[str, Any]:
+    def failure(self, error: ApiError) -> Body:
+        return error.body()
+
+    def tally(self, head: Head, usage: Usage) -> list[Body]:
+        return [self._piece(head, self.chunk_kind, []) | {"usage": _usage(usage)}]
+
+    def _whole(self, head: Head, choices: list[Body], answers: Sequence[Answer], usage: Usage) -> Body:
+        piece = self._piece(head, self.kind, choices)
+        return piece | conclusion(head, answers) | {"usage": _usage(usage)}
+
+    def _chunk(self, head: Head, choice: Body) -> Body:
+        return self._piece(head, self.chunk_kind, [choice]) | {"system_fingerprint": None}
+
+    def _piece(self, head: Head, kind: str, choices: list[Body]) -> Body:
         return {
-            "id": f"{prefix}-{self.generation}",
+            "id": f"{self.prefix}-{head.generation}",
             "object": kind,
-            "created": self.created,
-            "model": self.model,
+            "created": head.created,
+            "model": head.model,
             "choices": choices,
         }
 
 
-class Shape(Protocol):
-    """How one kind of completion is written down."""
-
-    def whole(self, head: Head, text: str, logprobs: Sequence[TokenLogprob], finished: Finished) -> dict[str, Any]: ...
-
-    def opening(self, head: Head) -> dict[str, Any] | None:
-        """The chunk before the first text, if there is one."""
-
-    def chunk(self, head: Head, text: str, logprobs: Sequence[TokenLogprob], at: int) -> dict[str, Any]:
-        """A piece of the text that begins at its character `at`."""
-
-    def closing(self, head: Head, finished: Finished) -> dict[str, Any]:
-        """The chunk that tells why the text ends."""
-
-    def tally(self, head: Head, stats: Stats) -> dict[str, Any]:
-        """The chunk without choices that carries the usage."""
-
-
-class Chat:
+class Chat(_OpenAI):
     """``chat.completion`` and its chunks."""
+
+    prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def __init__(self, with_logprobs: bool) -> None:
         self._with_logprobs = with_logprobs
 
-    def whole(self, head: Head, text: str, logprobs: Sequence[TokenLogprob], finished: Finished) -> dict[str, Any]:
-        message = {"role": "assistant", "content": text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": self._logprobs(logprobs)}
-        choice["finish_reason"] = FINISH_REASONS[finished.reason]
-        return head.piece("chatcmpl", "chat.completion", [choice]) | conclusion(head, finished, usage=True)
+    def whole(self, head: Head, answers: Sequence[Answer], usage: Usage) -> Body:
+        return self._whole(head, [self._choice(answer) for answer in answers], answers, usage)
 
-    def opening(self, head: Head) -> dict[str, Any] | None:
-        return self._chunk(head, {"role": "assistant", "content": "", "refusal": None}, None, None)
+    def opening(self, head: Head, index: int) -> list[Body]:
+        return [self._delta(head, index, {"role": "assistant", "content": "", "refusal": None})]
 
-    def chunk(self, head: Head, text: str, logprobs: Sequence[TokenLogprob], at: int) -> dict[str, Any]:
-        return self._chunk(head, {"content": text}, self._logprobs(logprobs), None)
+    def chunk(self, head: Head, index: int, delta: Delta, at: int) -> list[Body]:
+        if not (delta.text or delta.logprobs):
+            return []
+        return [self._delta(head, index, {"content": delta.text}, self._logprobs(delta.logprobs))]
 
-    def closing(self, head: Head, finished: Finished) -> dict[str, Any]:
-        return self._chunk(head, {}, None, FINISH_REASONS[finished.reason]) | conclusion(head, finished, usage=False)
+    def closing(self, head: Head, answer: Answer) -> list[Body]:
+        reason = FINISH_REASONS[answer.finished.reason]
+        return [self._delta(head, answer.index, {}, reason=reason) | conclusion(head, [answer])]
 
-    def tally(self, head: Head, stats: Stats) -> dict[str, Any]:
-        return head.piece("chatcmpl", "chat.completion.chunk", []) | {"usage": _usage(stats)}
+    def _choice(self, answer: Answer) -> Body:
+        return {
+            "index": answer.index,
+            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "logprobs": self._logprobs(answer.logprobs),
+            "finish_reason": FINISH_REASONS[answer.finished.reason],
+        }
 
-    def _chunk(self, head: Head, delta: dict[str, Any], logprobs: Any, reason: str | None) -> dict[str, Any]:
-        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": reason}
-        return head.piece("chatcmpl", "chat.completion.chunk", [choice]) | {"system_fingerprint": None}
+    def _delta(self, head: Head, index: int, delta: Body, logprobs: Any = None, reason: str | None = None) -> Body:
+        return self._chunk(head, {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason})
 
-    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> dict[str, Any] | None:
+    def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Body | None:
         if not self._with_logprobs:
             return None
         content = [_token(token) | {"top_logprobs": [_token(other) for other in token.top]} for token in logprobs]
         return {"content": content, "refusal": None}
 
 
-class Plain:
+class Plain(_OpenAI):
     """``text_completion``, whole and in chunks."""
+
+    prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
 
     def __init__(self, with_logprobs: bool) -> None:
         self._with_logprobs = with_logprobs
 
-    def whole(self, head: Head, text: str, logprobs: Sequence[TokenLogprob], finished: Finished) -> dict[str, Any]:
-        piece = self._piece(head, text, self._logprobs(logprobs, 0), FINISH_REASONS[finished.reason])
-        return piece | conclusion(head, finished, usage=True)
+    def whole(self, head: Head, answers: Sequence[Answer], usage: Usage) -> Body:
+        return self._whole(head, [self._ended(answer) for answer in answers], answers, usage)
 
-    def opening(self, head: Head) -> dict[str, Any] | None:
-        return None
+    def opening(self, head: Head, index: int) -> list[Body]:
+        return []
 
-    def chunk(self, head: Head, text: str, logprobs: Sequence[TokenLogprob], at: int) -> dict[str, Any]:
-        return self._piece(head, text, self._logprobs(logprobs, at), None)
+    def chunk(self, head: Head, index: int, delta: Delta, at: int) -> list[Body]:
+        if not (delta.text or delta.logprobs):
+            return []
+        return [self._chunk(head, _plain(index, delta.text, self._logprobs(delta.logprobs, at)))]
 
-    def closing(self, head: Head, finished: Finished) -> dict[str, Any]:
-        piece = self._piece(head, "", None, FINISH_REASONS[finished.reason])
-        return piece | conclusion(head, finished, usage=False)
+    def closing(self, head: Head, answer: Answer) -> list[Body]:
+        reason = FINISH_REASONS[answer.finished.reason]
+        return [self._chunk(head, _plain(answer.index, "", reason=reason)) | conclusion(head, [answer])]
 
-    def tally(self, head: Head, stats: Stats) -> dict[str, Any]:
-        return head.piece("cmpl", "text_completion", []) | {"usage": _usage(stats)}
+    def _ended(self, answer: Answer) -> Body:
+        logprobs = self._logprobs(answer.logprobs, 0)
+        return _plain(answer.index, answer.text, logprobs, FINISH_REASONS[answer.finished.reason])
 
-    def _piece(self, head: Head, text: str, logprobs: Any, reason: str | None) -> dict[str, Any]:
-        choice = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": reason}
-        return head.piece("cmpl", "text_completion", [choice]) | {"system_fingerprint": None}
-
-    def _logprobs(self, logprobs: Sequence[TokenLogprob], at: int) -> dict[str, Any] | None:
+    def _logprobs(self, logprobs: Sequence[TokenLogprob], at: int) -> Body | None:
         if not self._with_logprobs:
             return None
         offsets = []
@@ -127,23 +128,38 @@ class Plain:
         }
 
 
-def conclusion(head: Head, finished: Finished, usage: bool) -> dict[str, Any]:
-    """What is known at the end: the numerics' fingerprint, our own numbers, and the usage if it goes with them."""
-    stats = finished.stats
-    about = asdict(stats) | {"digest": head.digest, "generation": head.generation, "reason": finished.reason}
+def conclusion(head: Head, answers: Sequence[Answer]) -> Body:
+    """What is known at the end beside the usage: the numerics' fingerprint, and our own numbers. Of a call with
+    several choices, a whole answer has them choice by choice.
+    """
+    fingerprints = {answer.finished.stats.fingerprint for answer in answers}
+    known = {"system_fingerprint": (fingerprints.pop() or None) if len(fingerprints) == 1 else None}
+    abouts = [_about(head, answer) for answer in answers]
+    shared: Body = {"components": list(head.components)} if head.components else {}
+    if not head.is_many:
+        return known | {"loraland": abouts[0] | shared}
+    if len(abouts) == 1:
+        return known | {"loraland": abouts[0] | shared | {"index": answers[0].index}}
+    choices = [about | {"index": answer.index} for about, answer in zip(abouts, answers, strict=True)]
+    return known | {"loraland": {"digest": head.digest} | shared | {"choices": choices}}
+
+
+def _about(head: Head, answer: Answer) -> Body:
+    about = asdict(answer.finished.stats)
     del about["logit_delta"]
-    if head.components:
-        about["components"] = list(head.components)
-    known = {"system_fingerprint": stats.fingerprint or None, "loraland": about}
-    return known | {"usage": _usage(stats)} if usage else known
+    return about | {"digest": head.digest, "generation": answer.generation, "reason": answer.finished.reason}
 
 
-def _usage(stats: Stats) -> dict[str, Any]:
+def _plain(index: int, text: str, logprobs: Any = None, reason: str | None = None) -> Body:
+    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
+
+
+def _usage(usage: Usage) -> Body:
     return {
-        "prompt_tokens": stats.prompt_tokens,
-        "completion_tokens": stats.completion_tokens,
-        "total_tokens": stats.prompt_tokens + stats.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": stats.cached_tokens},
+        "prompt_tokens": usage.prompt_tokens,
+        "completion_tokens": usage.completion_tokens,
+        "total_tokens": usage.prompt_tokens + usage.completion_tokens,
+        "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
 
 
@@ -152,7 +168,7 @@ def named(token: Alternative) -> str:
     return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.data) if token.hex else token.token
 
 
-def _token(token: Alternative) -> dict[str, Any]:
+def _token(token: Alternative) -> Body:
     """A token as chats tell it. Bytes of an answer's tokens, joined, are its text; a control token stands for none."""
     data = None if token.is_special else list(token.data)
     return {"token": token.token, "logprob": token.logprob, "bytes": data}

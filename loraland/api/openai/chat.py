@@ -47,8 +47,8 @@ class ChatCompletion(Common):
     def num_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
-    def source(self) -> dict[str, Any]:
+    def sources(self) -> list[dict[str, Any]]:
         """What is asked, as `generations.start` takes it."""
-        return (
-            {"messages": [message.to_wire() for message in self.messages]} if self.messages else {"inputs": self.inputs}
-        )
+        if self.messages is None:
+            return [{"inputs": self.inputs}]
+        return [{"messages": [message.to_wire() for message in self.messages]}]

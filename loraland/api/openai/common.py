@@ -15,6 +15,8 @@ MAX_SEED = 2**63 - 1
 MAX_LOGPROBS = 20
 DEFAULT_MAX_TOKENS = 256
 MAX_STOPS = 16
+MAX_CHOICES = 128
+"""How many answers to one prompt a call may ask for."""
 
 Text = Annotated[str, Field(max_length=10_000_000)]
 StopString = Annotated[str, Field(min_length=1, max_length=500)]
@@ -55,7 +57,7 @@ class Common(Strict):
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     ignore_eos: bool = False
-    n: Literal[1] = 1
+    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
     store: bool = False
     """Whether the caller may come back for the answer: then a connection that ends does not stop it."""
     user: str | None = None
@@ -78,6 +80,11 @@ class Common(Strict):
     def num_logprobs(self) -> int | None:
         """How many alternatives to report beside each token; None reports no log-probabilities at all."""
         return None
+
+    @property
+    def num_tried(self) -> int:
+        """How many choices answer each prompt, of which the best `n` are told."""
+        return self.n
 
     def sampling(self) -> Sampling:
         stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())

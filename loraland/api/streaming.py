@@ -1,0 +1,134 @@
+"""A call's answer as server-sent events: the pieces of its choices between each other, as they come.
+
+Where there is one choice, each event bears the cursor behind which `loraland.api.resuming` goes on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing
+from typing import Final
+
+from django.http import StreamingHttpResponse
+
+from inference.wire.contract import WireError
+from inference.wire.protocol import Delta, Failed, Finished
+from loraland.api.call import Call, Reader, Told
+from loraland.api.errors import UNAVAILABLE, ApiError, of_failure, of_refusal
+from loraland.api.shape import Answer, Body, Head, Shape, usage_of
+from loraland.generations import reading
+from loraland.generations.read_ahead import ReadAhead
+from loraland.refusal import Refused
+
+PATIENCE_SECONDS: Final = 2.0
+"""How long a stream waits for its first event before it begins: an early failure gets a status of its own."""
+KEEP_ALIVE_SECONDS: Final = 10.0
+KEEP_ALIVE: Final = ": waiting\n\n"
+_JSON: Final = json.JSONEncoder(separators=(",", ":"))
+
+
+async def streamed(call: Call, head: Head, shape: Shape, reader: Reader) -> StreamingHttpResponse:
+    """The answer as server-sent events. Raises `ApiError` when it fails before anything was sent."""
+    events = ReadAhead(call.events())
+    try:
+        first = await events.next(PATIENCE_SECONDS)
+        if first and isinstance(first.event, Failed):
+            raise of_failure(first.event)
+    except BaseException:
+        await events.aclose()
+        raise
+    stream = _Stream(call, head, shape, reader)
+    response = StreamingHttpResponse(_sse(events, first, stream), content_type="text/event-stream")
+    response["Cache-Control"] = "no-store"
+    response["X-Accel-Buffering"] = "no"
+    return response
+
+
+async def _sse(events: ReadAhead[Told], told: Told | None, stream: _Stream) -> AsyncIterator[str]:
+    async with aclosing(events):
+        for line in stream.opening():
+            yield line
+        try:
+            while not stream.is_over:
+                for line in stream.lines(told) if told else [KEEP_ALIVE]:
+                    yield line
+                if not stream.is_over:
+                    told = await events.next(KEEP_ALIVE_SECONDS)
+        except WireError:
+            yield stream.failure(ApiError(503, "unavailable", UNAVAILABLE))
+        except Refused as refusal:
+            yield stream.failure(of_refusal(refusal))
+        yield stream.done
+
+
+class _Stream:
+    """The lines of one stream, and how far each choice has come."""
+
+    def __init__(self, call: Call, head: Head, shape: Shape, reader: Reader) -> None:
+        self._head, self._shape, self._with_usage = head, shape, reader.with_usage
+        self._num_choices = len(call.choices)
+        self._at: Counter[int] = Counter({0: reader.num_chars})
+        self._opened: set[int] = set() if reader.after == reading.START else {0}
+        self._ended: list[Answer] = []
+        self._has_failed = False
+
+    @property
+    def is_over(self) -> bool:
+        return self._has_failed or len(self._ended) == self._num_choices
+
+    @property
+    def done(self) -> str:
+        return self._shape.done
+
+    def opening(self) -> Iterator[str]:
+        """What is told before there is anything of an answer: that one begins."""
+        return self._lines(self._opening(0))
+
+    def lines(self, told: Told) -> Iterator[str]:
+        """What `told` says, and behind the last choice's end what all of them cost."""
+        yield from self._lines(self._opening(told.choice.index))
+        if isinstance(told.event, Delta):
+            yield from self._lines(self._chunk(told.choice.index, told.event), self._cursor(told))
+        elif isinstance(told.event, Finished):
+            yield from self._closing(told, told.event)
+        elif isinstance(told.event, Failed):
+            yield self.failure(of_failure(told.event))
+
+    def failure(self, error: ApiError) -> str:
+        self._has_failed = True
+        return self._event(self._shape.failure(error))
+
+    def _opening(self, index: int) -> list[Body]:
+        if index in self._opened:
+            return []
+        self._opened.add(index)
+        return self._shape.opening(self._head, index)
+
+    def _chunk(self, index: int, delta: Delta) -> list[Body]:
+        at = self._at[index]
+        self._at[index] += len(delta.text)
+        return self._shape.chunk(self._head, index, delta, at)
+
+    def _closing(self, told: Told, finished: Finished) -> Iterator[str]:
+        answer = Answer(told.choice.index, told.choice.prompt, told.generation.wire_id, finished)
+        self._ended.append(answer)
+        yield from self._lines(self._shape.closing(self._head, answer))
+        if self.is_over and self._with_usage:
+            yield from map(self._event, self._shape.tally(self._head, usage_of(self._ended)))
+
+    def _cursor(self, told: Told) -> str:
+        """Several choices have no common place to go on from."""
+        return reading.START if self._num_choices > 1 else told.cursor
+
+    def _lines(self, bodies: list[Body], cursor: str = reading.START) -> Iterator[str]:
+        """A stream that will end with its usage says in every other chunk that it is not there yet."""
+        for number, body in enumerate(bodies, 1):
+            body = {**body, "usage": None} if self._with_usage else body
+            yield self._event(body, cursor if number == len(bodies) else reading.START)
+
+    def _event(self, body: Body, cursor: str = reading.START) -> str:
+        id = "" if cursor == reading.START else f"id: {cursor}\n"
+        name = f"event: {body['type']}\n" if self._shape.names_events else ""
+        return f"{id}{name}data: {_JSON.encode(body)}\n\n"
