@@ -121,30 +121,30 @@ async def record():
         await asyncio.sleep(0.01)
 
 
+def failing_first(failed):
+    """The first of two prompts fails so, behind its first word; the other's answer has no end."""
+    return lambda request: [Delta(request.id, "x")] if request.prompt == "goes on" else failed(request.id)
+
+
 async def test_a_fault_of_one_choice_is_the_calls_and_stops_the_others(http, answering):
-    worker = answering(
-        lambda request: (
-            [Failed(request.id, "prompt_too_long", "Shorten it by 12 tokens.")]
-            if request.prompt == "three"
-            else [Delta(request.id, "one")]
-        )
-    )
-    refused = await http.post("/v1/completions", json=PLAIN)
+    answering(failing_first(lambda id: [Failed(id, "prompt_too_long", "Shorten it by 12 tokens.")]))
+    refused = await http.post("/v1/completions", json=PLAIN | {"prompt": ["fails", "goes on"]})
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
-    await stopped(worker, 1)
+    assert await ends("goes on") == ["stopped"]
 
 
 async def test_a_fault_in_mid_stream_is_told_as_an_error(http, answering):
-    worker = answering(
-        lambda request: (
-            [Delta(request.id, "x"), Failed(request.id, "worker_lost", "Send it again.")]
-            if request.prompt == "three"
-            else [Delta(request.id, "one")]
-        )
-    )
-    chunks, _ = await streamed(http, "/v1/completions", PLAIN)
+    answering(failing_first(lambda id: [Delta(id, "x"), Failed(id, "worker_lost", "Send it again.")]))
+    chunks, _ = await streamed(http, "/v1/completions", PLAIN | {"prompt": ["fails", "goes on"]})
     assert chunks[-1]["error"]["message"] == "Send it again."
-    await stopped(worker, 1)
+    assert await ends("goes on") == ["stopped"]
+
+
+async def ends(*prompts):
+    """Why the answers to these prompts ended; waits for it. One that had no room yet never began."""
+    begun = [generation async for generation in Generation.objects.all() if generation.request["prompt"] in prompts]
+    streams = [inference_client.wire().events(each.wire_id, "0-0") for each in begun]
+    return [[event async for _, event in stream][-1].reason for stream in streams]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -157,17 +157,8 @@ async def test_a_caller_who_hangs_up_stops_all_that_run_and_none_begins_after(ht
         while await Generation.objects.acount() < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     calling.cancel()
-    begun = [generation.wire_id async for generation in Generation.objects.all()]
-    ends = [[event async for _, event in inference_client.wire().events(id, "0-0")][-1] for id in begun]
-    assert [end.reason for end in ends] == ["stopped"] * 3
+    assert await ends("a", "b", "c", "d") == ["stopped"] * 3
     assert await Generation.objects.acount() == 3
-
-
-async def stopped(worker, num):
-    async with asyncio.timeout(10):
-        while len(worker.stopped) < num:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-    assert len(worker.stopped) == num
 
 
 async def test_with_store_the_choices_go_on_and_each_is_had_by_its_own_id(http, answering):
