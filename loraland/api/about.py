@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from importlib.metadata import version as version_of
 from typing import Any, Final
 
@@ -58,7 +59,7 @@ async def info(request: HttpRequest) -> HttpResponse:
 @opened(*SAFE)
 async def tokenizer_info(request: HttpRequest) -> HttpResponse:
     """``/tokenizer_info`` as vLLM tells it: what a client needs to write the base's prompts itself."""
-    tokenizer = base_tokenizer()
+    tokenizer = await asyncio.to_thread(base_tokenizer)
     names: dict[str, Any] = {name: token or None for name, token in tokenizer.names.items()}
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": await context_length() or None}
     return JsonResponse(about | names | {"chat_template": tokenizer.template_source})

@@ -17,6 +17,8 @@ SMALL: Final = ("health", "ping", "version", "info", "tokenize", "detokenize", "
 """What servers of language models tell at their root; here under ``/v1`` too."""
 GENERATION: Final = ("generate", "generate_stream", "invocations")
 """Where LoRAX and TGI are asked for an answer, beside their root."""
+NOT_OFFERED: Final = ("embed", "classify", "classify_batch")
+"""What LoRAX offers for models that do not write text."""
 ROOT: Final = "/"
 """The page of the catalogue for who reads it, LoRAX's own address for who posts to it."""
 POSTED: Final = ("POST", "OPTIONS")
@@ -24,6 +26,6 @@ POSTED: Final = ("POST", "OPTIONS")
 
 def shape_for(method: str, path: str) -> Shape | None:
     """In which shape a program is told what went wrong at `path`; None where people ask."""
-    if path[1:] in GENERATION or (path == ROOT and method in POSTED):
+    if path[1:] in GENERATION + NOT_OFFERED or (path == ROOT and method in POSTED):
         return lorax.told
     return errors.told if path.startswith(errors.PATH) or path[1:] in SMALL else None

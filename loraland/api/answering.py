@@ -16,7 +16,7 @@ from uuid import uuid4
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 
-from inference.wire.protocol import Delta, Failed, Finished, Sampling
+from inference.wire.protocol import Delta, Failed, Finished, Prompted, Sampling
 from loraland.api.authentication import visitor_of
 from loraland.api.call import Call, Choice, Reader, Told
 from loraland.api.entries import offered
@@ -38,10 +38,17 @@ MAX_SEED = 2**63
 class Asked(Protocol):
     """What a call asks for, in whatever dialect."""
 
-    model: str
-    stream: bool
-    store: bool
-    n: int
+    @property
+    def model(self) -> str: ...
+
+    @property
+    def stream(self) -> bool: ...
+
+    @property
+    def store(self) -> bool: ...
+
+    @property
+    def n(self) -> int: ...
 
     @property
     def include_usage(self) -> bool: ...
@@ -96,11 +103,11 @@ async def respond(
 
 async def whole(call: Call) -> list[Answer]:
     """All choices in their order, each complete. Raises `ApiError` for the first that fails."""
-    told: dict[int, list[Delta]] = {choice.index: [] for choice in call.choices}
+    told: dict[int, list[Delta | Prompted]] = {choice.index: [] for choice in call.choices}
     answers = {}
     async with aclosing(call.events()) as events:
         async for each in events:
-            if isinstance(each.event, Delta):
+            if isinstance(each.event, Delta | Prompted):
                 told[each.choice.index].append(each.event)
             elif isinstance(each.event, Finished):
                 answers[each.choice.index] = _answer(each, each.event, told[each.choice.index])
@@ -127,7 +134,8 @@ def _mean_logprob(answer: Answer) -> float:
     return sum(token.logprob for token in answer.logprobs) / max(len(answer.logprobs), 1)
 
 
-def _answer(told: Told, finished: Finished, deltas: list[Delta]) -> Answer:
+def _answer(told: Told, finished: Finished, events: list[Delta | Prompted]) -> Answer:
+    deltas = [event for event in events if isinstance(event, Delta)]
     return Answer(
         told.choice.index,
         told.choice.prompt,
@@ -136,6 +144,7 @@ def _answer(told: Told, finished: Finished, deltas: list[Delta]) -> Answer:
         "".join(delta.text for delta in deltas),
         tuple(token_id for delta in deltas for token_id in delta.token_ids),
         tuple(logprob for delta in deltas for logprob in delta.logprobs),
+        tuple(token for event in events if isinstance(event, Prompted) for token in event.tokens),
     )
 
 

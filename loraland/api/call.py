@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from inference.wire.protocol import Delta, Event, Failed, Finished, Sampling, is_terminal
+from inference.wire.protocol import Delta, Event, Failed, Finished, Prompted, Sampling, is_terminal
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.generations.stop import stop
@@ -83,7 +83,7 @@ class Call:
         return self._choices
 
     async def events(self) -> AsyncGenerator[Told]:
-        """The deltas and the terminal event of each choice, as they come.
+        """What is told of the prompt, the deltas and the terminal event of each choice, as they come.
 
         A caller who leaves before the end may stop all that runs. A fault of ours, or of Redis, does not: the caller
         can come back.
@@ -167,7 +167,7 @@ class Call:
 
 
 async def _events(generation: Generation, reader: Reader) -> AsyncGenerator[tuple[str, Event]]:
-    """The answer's deltas and its terminal event."""
+    """What is told of the prompt, the answer's deltas and its terminal event."""
     num_chars = reader.num_chars
     async with aclosing(reading.events(generation, reader.after)) as events:
         async for cursor, event in events:
@@ -175,5 +175,5 @@ async def _events(generation: Generation, reader: Reader) -> AsyncGenerator[tupl
                 # The row has no finer steps than the whole text, of which the caller has the beginning.
                 event = replace(event, text=event.text[num_chars:]) if cursor == reading.START else event
                 num_chars += len(event.text)
-            if isinstance(event, Delta | Finished | Failed):
+            if isinstance(event, Prompted | Delta | Finished | Failed):
                 yield cursor, event

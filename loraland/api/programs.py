@@ -5,7 +5,7 @@ cookie counts there and no form's token is asked for, and what goes wrong is tol
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import pydantic
@@ -19,17 +19,17 @@ from loraland.api.addresses import shape_for
 from loraland.api.authentication import KeyHolder, visitor_of
 from loraland.generations.visitor import Visitor
 
-View = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponseBase]]
 Asked = TypeVar("Asked", bound=pydantic.BaseModel)
 
 SAFE: Final = ("GET", "HEAD")
 STRANGER: Final = Visitor(None, "", "")
 
 
-def opened(*methods: str) -> Callable[[View], Callable[..., Any]]:
+def opened(*methods: str) -> Callable[[View], View]:
     """A view behind its door: other `methods` are refused, and every exception is told in the address's shape."""
 
-    def behind(view: View) -> Callable[..., Any]:
+    def behind(view: View) -> View:
         async def guarded(request: HttpRequest) -> HttpResponseBase:
             try:
                 if request.method not in methods:

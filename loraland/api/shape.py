@@ -43,6 +43,8 @@ class Answer:
     text: str = ""
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    prompted: tuple[TokenLogprob, ...] = ()
+    """The prompt's tokens, where they were asked for."""
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from pydantic import Field
 
 from inference.engine.prompt import PromptError, build_prompt
-from inference.model.tokenizer import Span, Tokenizer
+from inference.model.tokenizer import Span
 from inference.wire.protocol import Generate
 from loraland.api.entries import offered
 from loraland.api.errors import ApiError
@@ -78,7 +78,7 @@ async def detokenize(request: HttpRequest) -> HttpResponse:
 
 
 async def _plain(asked: Tokenize) -> list[int]:
-    spans = await asyncio.to_thread(_spans, base_tokenizer(), asked.prompt or "", asked.add_special_tokens)
+    spans = await asyncio.to_thread(_spans, asked.prompt or "", asked.add_special_tokens)
     return [span.token_id for span in spans]
 
 
@@ -90,14 +90,15 @@ async def _filled(asked: Tokenize, visitor: Visitor) -> list[int]:
     check_inputs(version, inputs, turns is not None)
     request = Generate("", version.ref if version else None, messages=turns, inputs=inputs)
     try:
-        prompt = await asyncio.to_thread(build_prompt, request, base_tokenizer(), UNLIMITED)
+        prompt = await asyncio.to_thread(lambda: build_prompt(request, base_tokenizer(), UNLIMITED))
     except PromptError as error:
         raise ApiError(400, error.code, str(error), "messages" if turns else "inputs") from error
     return list(prompt.token_ids)
 
 
-def _spans(tokenizer: Tokenizer, text: str, with_special: bool | None) -> list[Span]:
+def _spans(text: str, with_special: bool | None) -> list[Span]:
     """The tokens of a prompt; what the base saw before each text stands before the first character."""
+    tokenizer = base_tokenizer()
     spans = tokenizer.spans(text)
     if with_special is False:
         return spans
@@ -108,7 +109,7 @@ def _spans(tokenizer: Tokenizer, text: str, with_special: bool | None) -> list[S
 
 def _in_lorax_form(text: str, asked: Tokenize) -> list[dict[str, Any]]:
     tokenizer = base_tokenizer()
-    spans = _spans(tokenizer, text, asked.add_special_tokens)
+    spans = _spans(text, asked.add_special_tokens)
     return [
         {"id": span.token_id, "text": tokenizer.symbol(span.token_id), "start": span.start, "stop": span.stop}
         for span in spans

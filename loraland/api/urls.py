@@ -7,7 +7,8 @@ from django.views.decorators.csrf import csrf_exempt
 
 from loraland import health
 from loraland.api import about, tokenizing
-from loraland.api.addresses import SMALL
+from loraland.api.addresses import GENERATION, NOT_OFFERED, SMALL
+from loraland.api.lorax import views as lorax
 from loraland.api.metrics import metrics
 from loraland.api.v1 import api, nothing_here
 
@@ -21,11 +22,20 @@ _SMALL: Final = {
     "tokenizer_info": about.tokenizer_info,
 }
 
+_GENERATION: Final = {
+    "generate": lorax.generate,
+    "generate_stream": lorax.generate_stream,
+    "invocations": lorax.invocations,
+}
+
 urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", health.alive, name="healthz"),
     path("readyz", health.ready, name="readyz"),
     path("metrics", metrics, name="metrics"),
     *[path(f"{room}{name}", _SMALL[name]) for room in ("", "v1/") for name in SMALL],
+    path("", lorax.root, name="catalogue"),
+    *[path(name, _GENERATION[name]) for name in GENERATION],
+    *[path(name, lorax.not_offered) for name in NOT_OFFERED],
     path("v1/", api.urls),
     path("v1/<path:rest>", csrf_exempt(nothing_here)),
 ]

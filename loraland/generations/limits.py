@@ -44,12 +44,19 @@ def check_stops(sampling: Sampling) -> None:
         raise Refused("invalid_request", "A stop string contains a NUL or half a character.", param="stop")
 
 
-def check_size(messages: tuple[Message, ...] | None, prompt: str | None, inputs: dict[str, str] | None) -> None:
-    """Refuse a request without text, with two kinds of text, or with too much of it."""
+def check_size(
+    messages: tuple[Message, ...] | None,
+    prompt: str | None,
+    inputs: dict[str, str] | None,
+    token_ids: tuple[int, ...] | None = None,
+) -> None:
+    """Refuse a request without text, with two kinds of text, or with too much of it. A token counts as a character."""
     given = {name: value for name, value in locals().items() if value is not None}
     if len(given) != 1:
         raise Refused("invalid_request", "Give exactly one of messages, prompt and inputs.")
     (name,) = given
+    if token_ids is not None:
+        return _check_tokens(token_ids)
     texts = [message.content for message in messages or ()] + [prompt or ""] + list((inputs or {}).values())
     if not any(text.strip() for text in texts):
         raise Refused("invalid_request", "There is no text to answer; write something first.", param=name)
@@ -59,6 +66,14 @@ def check_size(messages: tuple[Message, ...] | None, prompt: str | None, inputs:
     if (size := sum(map(len, texts))) > settings.MAX_INPUT_CHARS:
         last = len(messages[-1].content) if messages else size
         raise Refused("input_too_long", _too_long(size, last), 413, param=name)
+
+
+def _check_tokens(token_ids: tuple[int, ...]) -> None:
+    if not token_ids:
+        raise Refused("invalid_request", "The prompt has no token; send at least one.", param="prompt")
+    if (size := len(token_ids)) > settings.MAX_INPUT_CHARS:
+        sentence = f"The prompt has {size} tokens; at most {settings.MAX_INPUT_CHARS} are allowed. Shorten it."
+        raise Refused("input_too_long", sentence, 413, param="prompt")
 
 
 def _too_long(size: int, last: int) -> str:

@@ -40,6 +40,7 @@ async def start(
     messages: Sequence[Message] | None = None,
     prompt: str | None = None,
     inputs: dict[str, str] | None = None,
+    token_ids: tuple[int, ...] | None = None,
     sampling: Sampling = GREEDY,
     group: str = "",
     queue_class: QueueClass = "chat",
@@ -50,7 +51,7 @@ async def start(
     Requests of one `group` ask the same. Raises `Refused`; when the queue was full or out of reach, the row stays as
     an answer that ended in an error.
     """
-    check(visitor, version, messages=messages, prompt=prompt, inputs=inputs, sampling=sampling)
+    check(visitor, version, messages=messages, prompt=prompt, inputs=inputs, token_ids=token_ids, sampling=sampling)
     turns = tuple(messages) if messages is not None else None
     request = Generate(
         id=uuid4().hex,
@@ -58,6 +59,7 @@ async def start(
         messages=turns,
         prompt=prompt,
         inputs=inputs,
+        token_ids=token_ids,
         sampling=clamp(sampling),
         tenant=visitor.turns,
         owner=visitor.tenant,
@@ -81,12 +83,13 @@ def check(
     messages: Sequence[Message] | None = None,
     prompt: str | None = None,
     inputs: dict[str, str] | None = None,
+    token_ids: tuple[int, ...] | None = None,
     sampling: Sampling = GREEDY,
 ) -> None:
     """Refuse what could never be answered, however much room there is. It is asked as `start` is."""
     if not visitor.tenant:
         raise Refused("no_session", "Your browser sent no session; allow cookies and reload the page.", 403)
-    check_size(tuple(messages) if messages is not None else None, prompt, inputs)
+    check_size(tuple(messages) if messages is not None else None, prompt, inputs, token_ids)
     check_stops(sampling)
     for asked in version.versions if isinstance(version, Composition) else [version] if version else []:
         check_seen(visitor, asked)

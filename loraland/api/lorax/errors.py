@@ -6,7 +6,6 @@ from typing import Final
 
 from django.http import HttpResponse, JsonResponse
 
-from inference.wire.protocol import Failed
 from loraland.api import errors
 from loraland.api.errors import ApiError
 
@@ -22,17 +21,17 @@ OTHER: Final = {401: "authentication", 404: "not_found", 405: "method_not_allowe
 
 
 class Unanswered(Exception):
-    """An accepted request that ended in `failure`."""
+    """A request that was accepted and has no answer, by reason of `error`."""
 
-    def __init__(self, failure: Failed) -> None:
-        super().__init__(failure.error)
-        self.failure = failure
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 def told(error: Exception, path: str) -> HttpResponse:
     """What a program is told that asked at `path` and met `error`."""
     if isinstance(error, Unanswered):
-        return response(errors.of_failure(error.failure), was_accepted=True)
+        return response(error.error, was_accepted=True)
     return response(errors.api_error(error, path))
 
 
