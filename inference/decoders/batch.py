@@ -6,8 +6,9 @@ segment. It knows nothing of requests, blocks accounting or adapters' names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 
@@ -33,7 +34,7 @@ class Batch:
     `token_ids`, `positions`, `cache_slots` (block * block size + offset) and `adapter_slots` (-1 for the base)
     are int64 of shape [rows]. `decodes` are segments of one row each, `tiles` are segments of up to `TILE`
     rows that start at a position divisible by `TILE`, unless rows are uniform. `sample_rows` [n] int64 names the
-    rows whose logits are wanted.
+    rows whose logits are wanted, `hidden_rows` [m] int64 those whose hidden states are.
     """
 
     token_ids: Tensor
@@ -43,3 +44,4 @@ class Batch:
     decodes: tuple[Segment, ...]
     tiles: tuple[Segment, ...]
     sample_rows: Tensor
+    hidden_rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))

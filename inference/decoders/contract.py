@@ -26,13 +26,15 @@ class Decoder(ABC):
 
     def __init__(self, bank: Bank) -> None:
         self.bank = bank
+        self.hidden = torch.empty((0, 0))
+        """Float32 [m, width]: the m hidden rows of the last pass as the head sees them, behind the last norm."""
         self.interrupt = Interrupt()
 
     @abstractmethod
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
 
-        They may be overwritten by the next call. May raise `Interrupted` once the interrupt is due.
+        They, and `hidden`, may be overwritten by the next call. May raise `Interrupted` once the interrupt is due.
         """
 
     def argmax(self, logits: Tensor) -> tuple[list[int], list[bool]]:

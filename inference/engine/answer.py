@@ -11,6 +11,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+import torch
+from torch import Tensor
+
 from inference.engine.sampler import RowSampling, SampledToken, derived_seed
 from inference.model.tokenizer import Detokenizer, Tokenizer
 from inference.scheduling.sequence import Sequence
@@ -20,6 +23,7 @@ from inference.wire.protocol import (
     Alternative,
     Component,
     Delta,
+    Embedded,
     Failed,
     Finished,
     Generate,
@@ -103,6 +107,7 @@ class Answer:
         self._detokenizer = Detokenizer(self.tokenizer)
         self._stops = StopStrings(self.request.sampling.stop if isinstance(self.request, Generate) else ())
         self._scores: dict[int, SampledToken] = {}
+        self._sums: dict[int, Tensor] = {}
         self._num_prompted = self.resume.num_prompted if self.resume else 0
         self._num_seen = self.resume.num_chars if self.resume else 0
         self._unsent = ""
@@ -158,6 +163,16 @@ class Answer:
         self._scores = {}
         pieces = range(0, len(told), PROMPT_PIECE)
         return [Prompted(self.id, tuple(told[start : start + PROMPT_PIECE])) for start in pieces]
+
+    def pool(self, sums: Mapping[int, Tensor]) -> None:
+        """Keep the sums of the hidden states of tiles, by the positions at which these start."""
+        self._sums.update(sums)
+
+    def embedded(self) -> Embedded:
+        """The mean over the prompt, which has been read. Tiles are added in their order: its bits are its own."""
+        tiles = [self._sums[start] for start in sorted(self._sums)]
+        mean = torch.stack(tiles).sum(0) / self.sequence.num_prompt
+        return Embedded(self.id, tuple(mean.tolist()))
 
     def push(self, tokens: tuple[SampledToken, ...]) -> Delta:
         """Append sampled tokens and tell the reader; sets `reason` with the last one and drops the rest."""

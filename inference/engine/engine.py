@@ -7,6 +7,7 @@ later step, unless it is aborted, which says nothing to anybody.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isfinite
 from typing import Final
 
 from inference.adapters.file import AdapterRefused
@@ -167,7 +168,8 @@ class Engine:
         if wrong:
             raise PromptError("invalid_request", wrong)
         prompt = build_prompt(request, self.machine.tokenizer, self.machine.context_length)
-        return prompt, min(request.sampling.max_tokens, self.machine.context_length - len(prompt.token_ids))
+        most = 0 if request.is_embedding else request.sampling.max_tokens
+        return prompt, min(most, self.machine.context_length - len(prompt.token_ids))
 
     def _start(self, answer: Answer) -> None:
         """Queue an accepted request, unless what was streamed before a takeover is the whole answer."""
@@ -209,6 +211,8 @@ class Engine:
         for id, scores in outcome.scores.items():
             if not self._answers[id].score(scores):
                 self._fail(self._answers[id], *_NOT_FINITE)
+        for id, sums in outcome.sums.items():
+            self._answers[id].pool(sums)
         for id, tokens in outcome.tokens.items():
             if id in self._answers:
                 self._give(self._answers[id], tokens)
@@ -218,6 +222,9 @@ class Engine:
     def _give(self, answer: Answer, tokens: tuple[SampledToken, ...]) -> None:
         """Tell an answer's next tokens, and before the first what was asked of its prompt."""
         self._events += answer.prompted()
+        if answer.sequence.is_pooled:
+            self._embed(answer)
+            return
         finite = tokens if tokens[-1].is_finite else tokens[:-1]
         if not answer.sequence.max_tokens:
             answer.reason = "length"
@@ -227,6 +234,16 @@ class Engine:
             self._finish(answer)
         elif len(finite) < len(tokens):
             self._fail(answer, *_NOT_FINITE)
+
+    def _embed(self, answer: Answer) -> None:
+        """Tell the mean of a prompt that has been read, and no answer."""
+        embedded = answer.embedded()
+        if not all(map(isfinite, embedded.vector)):
+            self._fail(answer, *_NOT_FINITE)
+            return
+        self._events.append(embedded)
+        answer.reason = "done"
+        self._finish(answer)
 
     def _judge(self, answer: Answer, delta: float) -> None:
         """End a probe: an adapter must change the base's logits, by finite amounts."""
@@ -278,6 +295,7 @@ def _of_answer(sequence: Sequence, request: Generate, resume: Resume | None) -> 
         group=request.group,
         is_scored=wanted is not None and num_told < sequence.num_prompt,
         num_alternatives=wanted or 0,
+        is_pooled=request.is_embedding,
     )
 
 

@@ -29,7 +29,8 @@ class OutOfMemory(Exception):
 class Outcome:
     """What came of a pass, by id of the sequence: its next tokens, or for a probe the largest change of a logit.
 
-    `scores` say how likely tokens of prompts were, by their positions.
+    `scores` say how likely tokens of prompts were, by their positions; `sums` are those of the hidden states of tiles,
+    float64 [width], by the position at which a tile starts.
     `spoiled` are sequences in whose blocks a drafted token that was not accepted left numbers that are not finite.
     """
 
@@ -37,6 +38,7 @@ class Outcome:
     logit_deltas: Mapping[str, float]
     spoiled: tuple[str, ...] = ()
     scores: Mapping[str, Mapping[int, SampledToken]] = field(default_factory=dict)
+    sums: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict)
 
 
 OUT_OF_MEMORY: Final = (OutOfMemory, torch.OutOfMemoryError, MemoryError)
@@ -53,6 +55,7 @@ class _Rows:
     cache_slots: list[int] = field(default_factory=list)
     adapter_slots: list[int] = field(default_factory=list)
     sample_rows: list[int] = field(default_factory=list)
+    hidden_rows: list[int] = field(default_factory=list)
 
     def add(self, token_ids: list[int], start: int, table: tuple[int, ...], slot: int) -> Segment:
         """Append rows for the tokens at positions from `start` on; their segment."""
@@ -100,13 +103,14 @@ class ModelRunner:
             row_samplings = [row for work in sampled for row in samplings.get(work.sequence.id, ())]
             tokens = sample(wanted, row_samplings, self.decoder.argmax)
             scores = _scores([(work, logits[span[0] : span[-1] + 1]) for work, span in spans if work.is_scored])
+            sums = _sums(plan, self.decoder.hidden)
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             raise OutOfMemory from error
         probes = {work.sequence.id: span[-1] for work, span in spans if work.is_sampled and work.sequence.is_probe}
         deltas = {id: float((logits[row] - logits[-1]).abs().max()) for id, row in probes.items()}
-        return replace(_outcome(sampled, tokens, deltas), scores=scores)
+        return replace(_outcome(sampled, tokens, deltas), scores=scores, sums=sums)
 
     def forward(self, plan: Plan) -> Tensor:
         """Logits float32 [n, vocab] of the wanted rows, to be used before the next call: of each work as many as its
@@ -133,6 +137,7 @@ class ModelRunner:
             decodes=tuple(decodes),
             tiles=tuple(tiles),
             sample_rows=_tensor(rows.sample_rows),
+            hidden_rows=_tensor(rows.hidden_rows),
         )
 
 
@@ -169,6 +174,8 @@ def _add_tile(rows: _Rows, work: Work) -> Segment:
 def _mark(rows: _Rows, work: Work) -> None:
     end = len(rows.token_ids)
     rows.sample_rows += range(end - work.num_logits, end)
+    if work.sequence.is_pooled:
+        rows.hidden_rows += range(end - work.length, end)
 
 
 def _outcome(sampled: list[Work], tokens: list[SampledToken], deltas: Mapping[str, float]) -> Outcome:
@@ -199,6 +206,17 @@ def _scores(works: Sequence[tuple[Work, Tensor]]) -> dict[str, dict[int, Sampled
         told = score(logits[: len(token_ids)], token_ids, sequence.num_alternatives)
         scores.setdefault(sequence.id, {}).update(enumerate(told, first))
     return scores
+
+
+def _sums(plan: Plan, hidden: Tensor) -> dict[str, dict[int, Tensor]]:
+    """The sums of the rows of `hidden`, tile by tile: each is a matter of its own tokens."""
+    works = [work for work in plan.works if work.sequence.is_pooled]
+    sums = dict[str, dict[int, Tensor]]()
+    if works:
+        parts = hidden.cpu().split([work.length for work in works])
+        for work, part in zip(works, parts, strict=True):
+            sums.setdefault(work.sequence.id, {})[work.start] = part.to(torch.float64).sum(0)
+    return sums
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -32,7 +32,8 @@ class Prompt:
 
 
 def build_prompt(request: Generate, tokenizer: Tokenizer, context_length: int) -> Prompt:
-    """The prompt of `request`, with room for at least one token of answer within `context_length` tokens.
+    """The prompt of `request`, with room for at least one token of answer, if one is asked for, within `context_length`
+    tokens.
 
     Raises `PromptError` for a request that breaks a rule or is too long.
     """
@@ -49,11 +50,14 @@ def build_prompt(request: Generate, tokenizer: Tokenizer, context_length: int) -
         raise _invalid("The text holds half a character (a lone surrogate); send whole characters.") from error
     if not prompt.token_ids:
         raise _invalid("The prompt is empty; write something to answer.")
-    if len(prompt.token_ids) >= context_length:
+    is_answered = bool(request.sampling.max_tokens) and not request.is_embedding
+    excess = len(prompt.token_ids) + is_answered - context_length
+    if excess > 0:
+        need = " and the answer needs at least one" if is_answered else ""
         raise PromptError(
             "prompt_too_long",
-            f"The prompt has {len(prompt.token_ids)} tokens, but the context holds {context_length} and the answer "
-            f"needs at least one; shorten it by {len(prompt.token_ids) - context_length + 1} tokens or more.",
+            f"The prompt has {len(prompt.token_ids)} tokens, but the context holds {context_length}{need}; "
+            f"shorten it by {excess} tokens or more.",
         )
     return prompt
 

@@ -54,8 +54,8 @@ class PrefixCache:
 
     def find(self, sequence: Sequence) -> tuple[int, ...]:
         """The blocks with which `sequence` may begin; its newest token is never among them, nor, unless
-        rows are uniform, half a tile. One whose prompt is scored reads all of it."""
-        if not self.is_on or sequence.is_scored:
+        rows are uniform, half a tile. One of whose prompt each row is needed reads all of it."""
+        if not self.is_on or sequence.needs_every_row:
             return ()
         longest = min(self._num_cacheable(sequence), sequence.num_tokens - 1) // self.pool.block_size
         found = self.pool.find(self._hashes(sequence, longest))
@@ -159,7 +159,7 @@ class PrefixCache:
 
     def _alike(self, sequence: Sequence, num_found: int) -> tuple[int, int]:
         """A block that begins as that of `sequence` after the first `num_found` does, and with how many tokens."""
-        if not self._newest or sequence.is_scored:
+        if not self._newest or sequence.needs_every_row:
             return -1, 0
         block_hash, tokens = self._newest.get((sequence.owner, self._parent(sequence, num_found)), (b"", []))
         blocks = self.pool.find([block_hash])

@@ -29,7 +29,7 @@ class Sequence:
     empty for the base, and `slot` is -1 while no device slot is held. `arrival` orders sequences by age.
     `tenant` is who has turns, `owner` who asked: the tenant itself unless several share its turns. Those of one
     `group` and owner have the same prompt. `is_scored` until it is known how likely each token of the prompt was,
-    beside `num_alternatives` others.
+    beside `num_alternatives` others; of one that `is_pooled` the mean of the prompt's hidden states is wanted.
     `num_cached_tokens` of the prompt were known from others of its owner, which is final once `is_counted`. The
     prefix cache notes in `block_hashes`, `num_registered` and `num_noted` what the first blocks hold, how many of
     them others can find, and how many the owner is known to have read.
@@ -46,6 +46,7 @@ class Sequence:
     is_probe: bool = False
     is_scored: bool = False
     num_alternatives: int = 0
+    is_pooled: bool = False
     tenant: str = ""
     owner: str = ""
     group: str = ""
@@ -77,6 +78,11 @@ class Sequence:
     def is_ready(self) -> bool:
         """Whether it could start."""
         return self.state is State.WAITING
+
+    @property
+    def needs_every_row(self) -> bool:
+        """Whether something is told of each token of the prompt, so that all of it must be read."""
+        return self.is_scored or self.is_pooled
 
     @property
     def num_prompt(self) -> int:

@@ -95,6 +95,8 @@ class Generate:
     """Who asked, where `tenant` stands for several who share their turns; they share nothing else."""
     group: str = ""
     """Requests of one call that share a prompt, which is then read once; empty for one that is alone."""
+    is_embedding: bool = False
+    """Whether it asks for no answer but for the mean of the prompt's last hidden states, told by `Embedded`."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,17 @@ class Prompted:
 
 
 @dataclass(frozen=True)
+class Embedded:
+    """The mean of the hidden states behind the last norm, over all tokens of the prompt; of any length.
+
+    A worker that takes a request over tells it anew, with the same bits.
+    """
+
+    id: str
+    vector: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Delta:
     """A piece of an answer: whole characters only, with the ids of the tokens generated since the last delta.
 
@@ -214,7 +227,7 @@ class Failed:
     stats: Stats = field(default_factory=Stats)
 
 
-Event = Progress | Prompted | Delta | Finished | Failed
+Event = Progress | Prompted | Embedded | Delta | Finished | Failed
 Terminal = Finished | Failed
 
 
@@ -262,7 +275,7 @@ class Heartbeat:
 
 
 _CODEC: Final = Codec[Request | Event | Heartbeat](
-    Generate, Probe, Progress, Prompted, Delta, Finished, Failed, Heartbeat
+    Generate, Probe, Progress, Prompted, Embedded, Delta, Finished, Failed, Heartbeat
 )
 encode, decode = _CODEC.encode, _CODEC.decode
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from asgiref.sync import sync_to_async
 
 from inference.wire.contract import WireError
-from inference.wire.protocol import Delta, Event, Failed, Progress, Prompted, Terminal
+from inference.wire.protocol import Delta, Embedded, Event, Failed, Progress, Prompted, Terminal
 from loraland import inference_client, outage
 from loraland.generations import reading
 from loraland.generations.models import Generation
@@ -45,7 +45,7 @@ async def _told(generation: Generation, cursor: str, event: Event) -> dict[str, 
         return {"type": "delta", "answer": answer, "cursor": cursor, "text": event.text}
     if isinstance(event, Progress):
         return {"type": "progress", "answer": answer, "state": event.state}
-    assert not isinstance(event, Prompted), "no page asks what the model makes of its prompt"
+    assert not isinstance(event, Prompted | Embedded), "no page asks what the model makes of its prompt"
     return await _settled(generation, event)
 
 

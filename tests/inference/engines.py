@@ -31,7 +31,7 @@ from inference.scheduling.kv_cache import BlockPool
 from inference.scheduling.prefix_cache import PrefixCache
 from inference.scheduling.scheduler import Scheduler
 from inference.tile import TILE
-from inference.wire.protocol import Delta, Event, Failed, Finished, Progress, Prompted, Terminal, TokenLogprob
+from inference.wire.protocol import Delta, Embedded, Event, Failed, Finished, Progress, Prompted, Terminal, TokenLogprob
 
 CONTROLS = ("<|end|>", "<|start|>")
 VOCAB = 256 + len(CONTROLS)
@@ -88,6 +88,7 @@ class Record:
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
     prompted: list[TokenLogprob] = field(default_factory=list)
+    vectors: list[tuple[float, ...]] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
     num_chars: list[int] = field(default_factory=list)
     ends: list[Terminal] = field(default_factory=list)
@@ -123,6 +124,8 @@ class Records(dict[str, Record]):
             elif isinstance(event, Prompted):
                 assert not record.token_ids, "the prompt is told before the answer"
                 record.prompted += event.tokens
+            elif isinstance(event, Embedded):
+                record.vectors.append(event.vector)
             elif isinstance(event, Progress):
                 record.states.append(event.state)
             else:

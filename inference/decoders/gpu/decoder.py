@@ -28,7 +28,7 @@ from inference.decoders.gpu.kernels.rope import rope_and_store
 from inference.decoders.gpu.kernels.slot_table import groups
 from inference.decoders.gpu.kernels.swiglu import swiglu
 from inference.decoders.gpu.side_stream import overlap
-from inference.decoders.gpu.step import PANEL, Step, decode_shape, shape_of
+from inference.decoders.gpu.step import PANEL, Step, StepShape, decode_shape, round_up, shape_of
 from inference.decoders.gpu.target_modules import TargetModules
 from inference.decoders.kv_tensors import KVCache
 from inference.model.architecture import Architecture
@@ -80,9 +80,25 @@ class TritonDecoder(Decoder):
             # These take longer than kernels that find nothing to do, and have shapes enough without being told apart.
             targets = TargetModules.ALL
         shape = replace(shape, targets=targets)
+        if len(batch.hidden_rows):
+            return self._with_hidden(shape, batch, cache)
         if self.weights.device.type == "cuda":
             return self._captured(cache).run(shape, batch)
         return run_eagerly(self._sampled, shape, batch, cache)
+
+    def _with_hidden(self, shape: StepShape, batch: Batch, cache: KVCache) -> Tensor:
+        """A pass that keeps the hidden states of rows. It is rare, and worth no graph."""
+        states, num_hidden = list[Tensor](), len(batch.hidden_rows)
+
+        def compute(step: Step, cache: KVCache) -> Tensor:
+            states.append(self._normed(step, cache))
+            return self._head(step, states[0])
+
+        wanted = replace(batch, sample_rows=torch.cat((batch.hidden_rows, batch.sample_rows)))
+        shape = replace(shape, num_samples=round_up(len(wanted.sample_rows), TILE))
+        logits = run_eagerly(compute, shape, wanted, cache)
+        self.hidden = states[0][:num_hidden].to(torch.float32)
+        return logits[num_hidden:]
 
     def _captured(self, cache: KVCache) -> Graphs:
         if self._graphs is None:
@@ -97,8 +113,14 @@ class TritonDecoder(Decoder):
 
     def _sampled(self, step: Step, cache: KVCache) -> Tensor:
         """Logits float32 [samples, vocab] of `step`."""
+        return self._head(step, self._normed(step, cache))
+
+    def _normed(self, step: Step, cache: KVCache) -> Tensor:
+        """What the head sees of the sampled rows."""
         hidden, update = (rows.index_select(0, step.samples) for rows in self._layers(step, cache))
-        normed = add_rms_norm(hidden, update, self.weights.norm, self.architecture.norm_eps)
+        return add_rms_norm(hidden, update, self.weights.norm, self.architecture.norm_eps)
+
+    def _head(self, step: Step, normed: Tensor) -> Tensor:
         head = partial(self._base, self.weights.head, normed)
         if not step.shape.targets.includes("head"):
             return head().to(torch.float32)

@@ -107,9 +107,11 @@ class NativeDecoder(Decoder):
         if len(self._logits) < num_samples:
             self._logits = torch.empty((num_samples, self._logits.shape[1]), dtype=torch.float32)
         keys, values = self._layers_of(cache)
+        states = torch.empty((len(batch.hidden_rows), self.architecture.hidden_size), dtype=torch.float32)
         run = PassView(
             rows=len(batch.token_ids),
             num_samples=num_samples,
+            num_hidden=len(states),
             token_ids=batch.token_ids.data_ptr(),
             positions=batch.positions.data_ptr(),
             cache_slots=batch.cache_slots.data_ptr(),
@@ -117,15 +119,18 @@ class NativeDecoder(Decoder):
             table_starts=starts.data_ptr(),
             tables=tables.data_ptr(),
             sample_rows=batch.sample_rows.data_ptr(),
+            hidden_rows=batch.hidden_rows.data_ptr(),
             adapter_views=ctypes.addressof(self.bank.views),
             keys=ctypes.addressof(keys),
             values=ctypes.addressof(values),
             logits=self._logits.data_ptr(),
+            states=states.data_ptr(),
             interrupts=self.interrupt.address if self.interrupt.is_allowed else None,
             acknowledged=self.interrupt.acknowledged,
         )
         if not self._library.native_forward(self._handle, ctypes.byref(run)):
             raise Interrupted
+        self.hidden = states
         return self._logits[:num_samples, : self.architecture.vocab_size]
 
     def argmax(self, logits: Tensor) -> tuple[list[int], list[bool]]:

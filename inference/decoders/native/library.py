@@ -51,9 +51,9 @@ class AdapterView(Structure):
 
 class PassView(Structure):
     _fields_ = [
-        *_all(c_int64, "rows num_samples"),
-        *_all(c_void_p, "token_ids positions cache_slots adapters table_starts tables sample_rows adapter_views"),
-        *_all(c_void_p, "keys values logits interrupts"),
+        *_all(c_int64, "rows num_samples num_hidden"),
+        *_all(c_void_p, "token_ids positions cache_slots adapters table_starts tables sample_rows hidden_rows"),
+        *_all(c_void_p, "adapter_views keys values logits states interrupts"),
         ("acknowledged", c_int64),
     ]
 

@@ -62,6 +62,7 @@ class TorchDecoder(Decoder):
         for index, layer in enumerate(self.weights.layers):
             hidden = hidden + self._attention(index, layer, hidden, run)
             hidden = hidden + self._mlp(index, layer, hidden, run)
+        self.hidden = self._normed(hidden[layout.places[batch.hidden_rows]])[: len(batch.hidden_rows)].to(torch.float32)
         return self._logits(hidden[layout.places[batch.sample_rows]], plan)
 
     def _attention(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
@@ -90,12 +91,15 @@ class TorchDecoder(Decoder):
 
     def _logits(self, hidden: Tensor, plan: LoraPlan) -> Tensor:
         """Logits of `hidden` [n, hidden], in panels as every other product."""
-        num_rows = len(hidden)
-        padded = functional.pad(hidden, (0, 0, 0, -num_rows % DECODE_PANEL))
-        panels = [slice(at, at + DECODE_PANEL) for at in range(0, len(padded), DECODE_PANEL)]
-        normed = rms_norm(padded, self.weights.norm, self.architecture.norm_eps)
+        num_rows, normed = len(hidden), self._normed(hidden)
+        panels = [slice(at, at + DECODE_PANEL) for at in range(0, len(normed), DECODE_PANEL)]
         if not panels:
             return hidden.new_zeros((0, self.architecture.vocab_size), dtype=torch.float32)
         logits = by_panel(self.weights.head, normed, panels)
         plan.add(HEAD, 0, normed, logits)
         return logits[:num_rows].to(torch.float32)
+
+    def _normed(self, hidden: Tensor) -> Tensor:
+        """What the head sees of `hidden` [n, hidden], padded to whole panels."""
+        padded = functional.pad(hidden, (0, 0, 0, -len(hidden) % DECODE_PANEL))
+        return rms_norm(padded, self.weights.norm, self.architecture.norm_eps)

@@ -24,7 +24,7 @@ MakeEngine = Callable[..., Engine]
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("home")
-    make_tokenizer(make_model(home / "tiny", vocab_size=VOCAB))
+    make_tokenizer(make_model(home / "tiny", vocab_size=VOCAB, intermediate_size=128, head_dim=32))
     (home / "adapters").mkdir()
     return home
 

@@ -10,6 +10,7 @@ from inference.wire.protocol import (
     Alternative,
     Component,
     Delta,
+    Embedded,
     EngineLoad,
     Failed,
     Finished,
@@ -33,10 +34,12 @@ MESSAGES = [
     Generate("g2", messages=(Message("user", "hi"), Message("assistant", "ho")), tenant="t", created=1.5),
     Generate("g3", prompt=""),
     Generate("g4", token_ids=(1, 2), sampling=Sampling(max_tokens=0, prompt_logprobs=0), group="call"),
+    Generate("g5", prompt="a text", is_embedding=True),
     Probe("p1", ADAPTER),
     Probe("p2", AdapterRef("cd" * 32, components=(Component("ab" * 32, 0.5), Component("ef" * 32, -1.0)))),
     Progress("g1", "loading"),
     Prompted("g1", (TokenLogprob("a", 1, 0.0), TokenLogprob("<s>", 0, -2.0, is_special=True, rank=3))),
+    Embedded("g1", (0.5, -1.25)),
     Delta(
         "g1",
         "🙂",
@@ -85,7 +88,7 @@ def test_a_terminal_event_without_stats_is_read():
 
 
 def test_only_the_two_ends_are_terminal():
-    assert [is_terminal(message) for message in MESSAGES if getattr(message, "id", "") == "g1"] == [False] * 4 + [
+    assert [is_terminal(message) for message in MESSAGES if getattr(message, "id", "") == "g1"] == [False] * 5 + [
         True,
         True,
     ]

@@ -34,6 +34,7 @@ class Decoder {
         prepare(pass);
         bool is_whole = panels_.size() > 1 ? run_panels(pass) : run_panel(pass);
         if (is_whole && pass.num_samples) compute_logits(pass);
+        if (is_whole && pass.num_hidden) keep_hidden(pass);
         pool_.rest();
         return is_whole;
     }
@@ -210,6 +211,15 @@ class Decoder {
             float* logits = pass.logits + at * model_.vocab;
             if (pair) add_lora(*pair, 0, &row, &logits, 1, width, model_.vocab);
         });
+    }
+
+    // The hidden rows, which the last layer has left normalised.
+    void keep_hidden(const PassView& pass) {
+        for (int64_t at = 0; at < pass.num_hidden; at++) {
+            const bf16* row = normed_.data() + pass.hidden_rows[at] * model_.hidden;
+            for (int64_t column = 0; column < model_.hidden; column += 16)
+                store(pass.states + at * model_.hidden + column, load(row + column));
+        }
     }
 
     // What the adapter of `row` does to `target`, or null.

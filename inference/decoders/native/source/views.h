@@ -51,7 +51,7 @@ struct AdapterView {
 
 // One forward pass over `rows` rows. A row's `table` is where its block table begins in `tables`.
 struct PassView {
-    int64_t rows, num_samples;
+    int64_t rows, num_samples, num_hidden;
     const int64_t* token_ids;
     const int64_t* positions;
     const int64_t* cache_slots;
@@ -59,10 +59,12 @@ struct PassView {
     const int64_t* table_starts;
     const int64_t* tables;
     const int64_t* sample_rows;
+    const int64_t* hidden_rows;
     const AdapterView* const* adapter_views;
     bf16* const* keys;    // per layer [block][kv head][head_dim / 2][block_size][2]
     bf16* const* values;  // per layer [block][kv head][block_size / 2][head_dim][2]
     float* logits;        // [num_samples, vocab]
+    float* states;        // [num_hidden, hidden]: what the head sees of the hidden rows
     const int64_t* interrupts;  // above `acknowledged` they end the pass; null: nothing does
     int64_t acknowledged;
 };

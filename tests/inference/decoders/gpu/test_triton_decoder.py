@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -18,6 +20,7 @@ from tests.inference.decoders.gpu.worlds import (
     by_kernels,
     by_torch,
     make_passes,
+    make_torch_passes,
     make_world,
     tokens,
 )
@@ -47,6 +50,19 @@ def test_padding_leaves_no_keys_and_values(worlds: dict[str, World]) -> None:
 @pytest.mark.parametrize("kind", MODELS)
 def test_mixed_adapters_and_the_base_equal_the_torch_decoder(worlds: dict[str, World], kind: str) -> None:
     for one, other in zip(by_kernels(worlds[kind], "cpu"), by_torch(worlds[kind]), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("is_deterministic", [False, True])
+def test_hidden_states_equal_those_of_the_torch_decoder(worlds: dict[str, World], is_deterministic: bool) -> None:
+    told = []
+    for passes, slots in (make_passes(worlds["llama"], "cpu", is_deterministic), make_torch_passes(worlds["llama"])):
+        chunks = (Chunk(passes.sequence(slots[1]), tokens(40, 1)), Chunk(passes.sequence(-1), tokens(1, 2), False))
+        batch, _ = passes.batch(*chunks)
+        wanted = replace(batch, sample_rows=torch.tensor([40, 39]), hidden_rows=torch.arange(40))
+        told.append((passes.decoder.forward(wanted, passes.cache).clone(), passes.decoder.hidden.clone()))
+    assert told[0][1].shape == (40, 64)
+    for one, other in zip(*told, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
 
 

@@ -50,9 +50,14 @@ def make_world(directory: Path, kind: str) -> World:
 
 def by_torch(world: World, rounds: int = 1) -> list[Tensor]:
     """The logits that the decoder of `inference.decoders.torch.decoder` computes."""
+    return traffic(*make_torch_passes(world), rounds)
+
+
+def make_torch_passes(world: World) -> tuple[Passes, list[int]]:
+    """A decoder of torch, and the slots of base and adapters."""
     decoder = load_decoder(world.model)
     slots = LoraSlots(5, AdapterStore(world.store, load_base(world.model)).load, decoder.bank)
-    return traffic(Passes(decoder), acquire(slots, world), rounds)
+    return Passes(decoder), acquire(slots, world)
 
 
 def by_kernels(world: World, device: str, is_deterministic: bool = False, rounds: int = 1) -> list[Tensor]:
