@@ -14,7 +14,7 @@ from django.conf import settings
 from inference.adapters.identity import composed_digest
 from inference.wire.protocol import AdapterRef, Component
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.slug import BASE
+from loraland.catalogue.slug import BASE, STAND_INS, is_bases_own
 from loraland.catalogue.versions import AdapterVersionQuerySet
 from loraland.refusal import Refused
 
@@ -79,10 +79,21 @@ class Composition:
 
 def named(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion | Composition | None:
     """What `name` means among `versions`: ``base``, a name of `AdapterVersion.objects.named`, or a weighted sum of
-    such as ``slug+0.5*other@digest-prefix``. None is the base. Raises `Refused`.
+    such as ``slug+0.5*other@digest-prefix``. None is the base, which answers to its own name and to what clients send
+    where nobody named a model, unless an adapter is called so. Raises `Refused`.
     """
     if name == BASE:
         return None
+    try:
+        return _specialist(name, versions)
+    except Refused:
+        is_taken = name in STAND_INS and AdapterVersion.objects.filter(adapter__slug=name).exists()
+        if is_bases_own(name) or (name in STAND_INS and not is_taken):
+            return None
+        raise
+
+
+def _specialist(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion | Composition:
     terms = [_term(term) for term in name.split("+")]
     if len(terms) > MAX_PARTS:
         raise _meaningless(f"{len(terms)} adapters are added up; name at most {MAX_PARTS}.")

@@ -4,8 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
+from django.conf import settings
+
 BASE: Final = "base"
 """The base model itself, in the API and on pages."""
+
+UNNAMED: Final = ("", "__base_model__")
+"""What no adapter is called, and LoRAX's clients send for the base."""
+STAND_INS: Final = ("tgi", "dummy")
+"""What TGI's clients send where nobody named a model; it means the base unless an adapter is called so."""
+
+
+def is_bases_own(name: str) -> bool:
+    """Whether `name` is the base's, here or on the hub, or says that nobody is named."""
+    own = {settings.BASE_KEY, settings.BASE_MODEL.lower()}
+    return name in UNNAMED or name.lower() in own
 
 
 def refusal(slug: str) -> str:

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated
 
-from django.conf import settings
 from pydantic import Field, field_validator, model_validator
 
 from loraland.api.openai.common import Strict
 from loraland.catalogue.composition import MAX_PARTS, sum_of
-from loraland.catalogue.slug import BASE
-
-BASES: Final = ("", "__base_model__", "tgi")
-"""What LoRAX and TGI, and their clients, call the model that was started without an adapter."""
+from loraland.catalogue.slug import BASE, is_bases_own
 
 Id = Annotated[str, Field(min_length=1, max_length=200)]
 Weight = Annotated[float, Field(allow_inf_nan=False)]
@@ -52,7 +48,7 @@ class Merged(Strict):
 def name_of(adapter_id: str | None) -> str:
     """How an adapter is called here that LoRAX's users call `adapter_id`: by its slug, or by its id on the hub, which
     its import has made a slug."""
-    if not adapter_id or adapter_id in BASES or adapter_id.lower() == settings.BASE_KEY:
+    if adapter_id is None or is_bases_own(adapter_id):
         return BASE
     return adapter_id.replace("/", "-") if adapter_id.count("/") == 1 else adapter_id
 

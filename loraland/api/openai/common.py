@@ -41,7 +41,7 @@ class StreamOptions(Strict):
 class Common(Strict):
     """The parameters that both kinds of completion take. Left out, `temperature` is 0: the likeliest answer."""
 
-    model: Annotated[str, Field(min_length=1, max_length=1000)]
+    model: Annotated[str, Field(max_length=1000)]
     inputs: dict[str, Text] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.apps import apps
+from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 
 from loraland.catalogue.composition import Composition, named, sum_of
@@ -115,3 +116,16 @@ def test_adapters_of_a_base_in_a_gguf_file_go_on_being_served(publish: Publish, 
     version = publish("emotion", base="Mistral-7B.gguf")
     import_module("loraland.catalogue.migrations.0005_base_without_gguf").take_the_ending_off(apps, None)
     assert AdapterVersion.objects.served().named("emotion") == version
+
+
+@pytest.mark.parametrize("name", ["base", "", "__base_model__", "tgi", "dummy", settings.BASE_NAME.upper()])
+def test_the_base_answers_to_its_own_name_and_to_what_clients_send_for_none(shown: AdapterVersion, name: str) -> None:
+    assert named(name, AdapterVersion.objects.all()) is None
+
+
+def test_an_adapter_that_is_called_as_clients_call_none_keeps_its_name(publish: Publish) -> None:
+    version = publish("dummy", "b")
+    assert named("dummy", AdapterVersion.objects.all()) == version
+    version.retire()
+    with pytest.raises(Refused, match="'dummy'"):
+        named("dummy", AdapterVersion.objects.all())
