@@ -145,6 +145,7 @@ def _answer(told: Told, finished: Finished, events: list[Delta | Prompted]) -> A
         tuple(token_id for delta in deltas for token_id in delta.token_ids),
         tuple(logprob for delta in deltas for logprob in delta.logprobs),
         tuple(token for event in events if isinstance(event, Prompted) for token in event.tokens),
+        told.choice.index,
     )
 
 
@@ -156,7 +157,7 @@ def _check(visitor: Visitor, version: AdapterVersion | Composition | None, choic
             check(visitor, version, **choice.source, sampling=choice.sampling)
         except Refused as refusal:
             name, _, rest = (refusal.param or "").partition(".")
-            if not is_many or name not in choice.source:
+            if not is_many or (name not in choice.source and name != "prompt"):
                 raise
             param = ".".join(filter(None, (name, str(choice.prompt), rest)))
             sentence = f"{name.capitalize()} {choice.prompt}: {refusal.sentence}"

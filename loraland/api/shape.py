@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from inference.wire.protocol import Delta, Finished, Stats, TokenLogprob
+from inference.wire.protocol import Delta, Finished, Prompted, Stats, TokenLogprob
 from loraland.api.errors import ApiError
 
 Body = dict[str, Any]
@@ -45,6 +45,8 @@ class Answer:
     logprobs: tuple[TokenLogprob, ...] = ()
     prompted: tuple[TokenLogprob, ...] = ()
     """The prompt's tokens, where they were asked for."""
+    asked: int = 0
+    """Its number among the choices that were asked for, of which the best may be told alone."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,9 @@ class Shape(Protocol):
 
     def opening(self, head: Head, index: int) -> list[Body]:
         """What comes before the first text of a choice."""
+
+    def prompted(self, head: Head, index: int, prompted: Prompted) -> list[Body]:
+        """What the model makes of a piece of a choice's prompt, told before the first of its answer."""
 
     def chunk(self, head: Head, index: int, delta: Delta, at: int) -> list[Body]:
         """A piece of a choice's text that begins at its character `at`."""

@@ -13,14 +13,12 @@ from typing import Final
 
 from django.http import StreamingHttpResponse
 
-from inference.wire.contract import WireError
-from inference.wire.protocol import Delta, Failed, Finished
+from inference.wire.protocol import Delta, Failed, Finished, Prompted
 from loraland.api.call import Call, Reader, Told
-from loraland.api.errors import UNAVAILABLE, ApiError, of_failure, of_refusal
+from loraland.api.errors import PATH, ApiError, api_error, of_failure
 from loraland.api.shape import Answer, Body, Head, Shape, usage_of
 from loraland.generations import reading
 from loraland.generations.read_ahead import ReadAhead
-from loraland.refusal import Refused
 
 PATIENCE_SECONDS: Final = 2.0
 """How long a stream waits for its first event before it begins: an early failure gets a status of its own."""
@@ -56,10 +54,8 @@ async def _sse(events: ReadAhead[Told], told: Told | None, stream: _Stream) -> A
                     yield line
                 if not stream.is_over:
                     told = await events.next(KEEP_ALIVE_SECONDS)
-        except WireError:
-            yield stream.failure(ApiError(503, "unavailable", UNAVAILABLE))
-        except Refused as refusal:
-            yield stream.failure(of_refusal(refusal))
+        except Exception as error:
+            yield stream.failure(api_error(error, PATH))
         yield stream.done
 
 
@@ -91,6 +87,9 @@ class _Stream:
         yield from self._lines(self._opening(told.choice.index))
         if isinstance(told.event, Delta):
             yield from self._lines(self._chunk(told.choice.index, told.event), self._cursor(told))
+        elif isinstance(told.event, Prompted):
+            pieces = self._shape.prompted(self._head, told.choice.index, told.event)
+            yield from self._lines(pieces, self._cursor(told))
         elif isinstance(told.event, Finished):
             yield from self._closing(told, told.event)
         elif isinstance(told.event, Failed):
@@ -112,7 +111,9 @@ class _Stream:
         return self._shape.chunk(self._head, index, delta, at)
 
     def _closing(self, told: Told, finished: Finished) -> Iterator[str]:
-        answer = Answer(told.choice.index, told.choice.prompt, told.generation.wire_id, finished)
+        answer = Answer(
+            told.choice.index, told.choice.prompt, told.generation.wire_id, finished, asked=told.choice.index
+        )
         self._ended.append(answer)
         yield from self._lines(self._shape.closing(self._head, answer))
         if self.is_over and self._with_usage:

@@ -11,9 +11,10 @@ from ninja import NinjaAPI
 from loraland.api import entries, errors
 from loraland.api.answering import Response, answer
 from loraland.api.authentication import KeyHolder, visitor_of
-from loraland.api.openai.bodies import Chat, Plain
+from loraland.api.openai.bodies import Chat
 from loraland.api.openai.chat import ChatCompletion
 from loraland.api.openai.completion import Completion
+from loraland.api.openai.plain import Plain
 from loraland.api.resuming import answer_again
 
 api = NinjaAPI(title="LoRA Land", version="1", docs_url=None, auth=KeyHolder(), urls_namespace="v1")
@@ -32,12 +33,13 @@ async def model(request: HttpRequest, name: str) -> dict[str, Any]:
 
 @api.post("/chat/completions", url_name="chat_completions", response=None)
 async def chat_completions(request: HttpRequest, asked: ChatCompletion) -> Response:
-    return await answer(request, asked, Chat(asked.logprobs))
+    return await answer(request, asked, Chat(asked.logprobs, asked.prompt_logprobs))
 
 
 @api.post("/completions", url_name="completions", response=None)
 async def completions(request: HttpRequest, asked: Completion) -> Response:
-    return await answer(request, asked, Plain(asked.logprobs is not None))
+    echoed = asked.echoed() if asked.echo else None
+    return await answer(request, asked, Plain(asked.logprobs is not None, echoed, asked.prompt_logprobs))
 
 
 @api.get("/chat/completions/{id}", url_name="chat_completion", response=None)

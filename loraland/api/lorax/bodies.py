@@ -7,7 +7,7 @@ from typing import Any
 
 from django.conf import settings
 
-from inference.wire.protocol import Alternative, Delta, Stats, TokenLogprob
+from inference.wire.protocol import Alternative, Delta, Prompted, Stats, TokenLogprob
 from loraland.api.errors import ApiError
 from loraland.api.lorax import errors
 from loraland.api.lorax.asked import GenerateRequest
@@ -59,6 +59,9 @@ class Generated:
     # streamed
 
     def opening(self, head: Head, index: int) -> list[Body]:
+        return []
+
+    def prompted(self, head: Head, index: int, prompted: Prompted) -> list[Body]:
         return []
 
     def chunk(self, head: Head, index: int, delta: Delta, at: int) -> list[Body]:

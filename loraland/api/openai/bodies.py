@@ -1,4 +1,4 @@
-"""Answers in OpenAI's shapes: whole or in chunks, of a chat or of a plain completion, with one choice or several."""
+"""Answers in OpenAI's shapes, whole or in chunks: those of a chat, and what plain completions share with them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
-from inference.wire.protocol import Alternative, Delta, TokenLogprob
+from inference.wire.protocol import Alternative, Delta, Prompted, TokenLogprob
 from loraland.api.errors import ApiError
+from loraland.api.openai.prompts import prompt_logprobs
 from loraland.api.shape import DONE, Answer, Body, Head, Usage
 
 FINISH_REASONS: Final = {"done": "stop", "length": "length", "stopped": "stop"}
 
 
-class _OpenAI:
+class OpenAI:
     """What both kinds have in common. `prefix` begins the answer's id."""
 
     done = DONE
@@ -24,6 +25,9 @@ class _OpenAI:
 
     def failure(self, error: ApiError) -> Body:
         return error.body()
+
+    def prompted(self, head: Head, index: int, prompted: Prompted) -> list[Body]:
+        return []
 
     def tally(self, head: Head, usage: Usage) -> list[Body]:
         return [self._piece(head, self.chunk_kind, []) | {"usage": _usage(usage)}]
@@ -45,16 +49,20 @@ class _OpenAI:
         }
 
 
-class Chat(_OpenAI):
+class Chat(OpenAI):
     """``chat.completion`` and its chunks."""
 
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, with_logprobs: bool) -> None:
+    def __init__(self, with_logprobs: bool, num_prompt_logprobs: int | None = None) -> None:
         self._with_logprobs = with_logprobs
+        self._num_prompt_logprobs = num_prompt_logprobs
 
     def whole(self, head: Head, answers: Sequence[Answer], usage: Usage) -> Body:
-        return self._whole(head, [self._choice(answer) for answer in answers], answers, usage)
+        body = self._whole(head, [self._choice(answer) for answer in answers], answers, usage)
+        if self._num_prompt_logprobs is None:
+            return body
+        return body | {"prompt_logprobs": prompt_logprobs(answers[0].prompted, self._num_prompt_logprobs)}
 
     def opening(self, head: Head, index: int) -> list[Body]:
         return [self._delta(head, index, {"role": "assistant", "content": "", "refusal": None})]
@@ -86,48 +94,6 @@ class Chat(_OpenAI):
         return {"content": content, "refusal": None}
 
 
-class Plain(_OpenAI):
-    """``text_completion``, whole and in chunks."""
-
-    prefix, kind, chunk_kind = "cmpl", "text_completion", "text_completion"
-
-    def __init__(self, with_logprobs: bool) -> None:
-        self._with_logprobs = with_logprobs
-
-    def whole(self, head: Head, answers: Sequence[Answer], usage: Usage) -> Body:
-        return self._whole(head, [self._ended(answer) for answer in answers], answers, usage)
-
-    def opening(self, head: Head, index: int) -> list[Body]:
-        return []
-
-    def chunk(self, head: Head, index: int, delta: Delta, at: int) -> list[Body]:
-        if not (delta.text or delta.logprobs):
-            return []
-        return [self._chunk(head, _plain(index, delta.text, self._logprobs(delta.logprobs, at)))]
-
-    def closing(self, head: Head, answer: Answer) -> list[Body]:
-        reason = FINISH_REASONS[answer.finished.reason]
-        return [self._chunk(head, _plain(answer.index, "", reason=reason)) | conclusion(head, [answer])]
-
-    def _ended(self, answer: Answer) -> Body:
-        logprobs = self._logprobs(answer.logprobs, 0)
-        return _plain(answer.index, answer.text, logprobs, FINISH_REASONS[answer.finished.reason])
-
-    def _logprobs(self, logprobs: Sequence[TokenLogprob], at: int) -> Body | None:
-        if not self._with_logprobs:
-            return None
-        offsets = []
-        for token in logprobs:
-            offsets.append(at)
-            at += len(token.token)
-        return {
-            "tokens": [named(token) for token in logprobs],
-            "token_logprobs": [token.logprob for token in logprobs],
-            "top_logprobs": [{named(one): one.logprob for one in (*token.top, token)} for token in logprobs],
-            "text_offset": offsets,
-        }
-
-
 def conclusion(head: Head, answers: Sequence[Answer]) -> Body:
     """What is known at the end beside the usage: the numerics' fingerprint, and our own numbers. Of a call with
     several choices, a whole answer has them choice by choice.
@@ -150,10 +116,6 @@ def _about(head: Head, answer: Answer) -> Body:
     return about | {"digest": head.digest, "generation": answer.generation, "reason": answer.finished.reason}
 
 
-def _plain(index: int, text: str, logprobs: Any = None, reason: str | None = None) -> Body:
-    return {"index": index, "text": text, "logprobs": logprobs, "finish_reason": reason}
-
-
 def _usage(usage: Usage) -> Body:
     return {
         "prompt_tokens": usage.prompt_tokens,
@@ -161,11 +123,6 @@ def _usage(usage: Usage) -> Body:
         "total_tokens": usage.prompt_tokens + usage.completion_tokens,
         "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
     }
-
-
-def named(token: Alternative) -> str:
-    """A token as completions name it: its text, or where that is not all of it its bytes, as ``bytes:\\xf0\\x9f``."""
-    return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.data) if token.hex else token.token
 
 
 def _token(token: Alternative) -> Body:

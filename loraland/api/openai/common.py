@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from inference.wire.protocol import Sampling
 
@@ -58,6 +58,7 @@ class Common(Strict):
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     ignore_eos: bool = False
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     store: bool = False
     """Whether the caller may come back for the answer: then a connection that ends does not stop it."""
     user: str | None = None
@@ -81,6 +82,25 @@ class Common(Strict):
         """How many alternatives to report beside each token; None reports no log-probabilities at all."""
         return None
 
+    @field_validator("inputs", mode="before")
+    @classmethod
+    def _fill_one_prompt(cls, inputs: Any) -> Any:
+        if isinstance(inputs, list):
+            raise ValueError("these are the fields of one prompt, as an object; send a call for each prompt")
+        return inputs
+
+    @field_validator("prompt_logprobs")
+    @classmethod
+    def _told_at_once(cls, num: int | None, info: ValidationInfo) -> int | None:
+        if num is not None and info.data.get("stream"):
+            raise ValueError("what the model makes of the prompt is told in a whole answer; leave out stream")
+        return num
+
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        """How many alternatives the workers tell beside each token of the prompt; None tells nothing of it."""
+        return self.prompt_logprobs
+
     @property
     def num_tried(self) -> int:
         """How many choices answer each prompt, of which the best `n` are told."""
@@ -102,4 +122,5 @@ class Common(Strict):
             min_tokens=self.min_tokens,
             ignore_eos=self.ignore_eos,
             logprobs=self.num_logprobs,
+            prompt_logprobs=self.num_prompt_logprobs,
         )

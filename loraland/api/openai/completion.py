@@ -2,38 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from loraland.api.openai.common import MAX_CHOICES, MAX_LOGPROBS, Common, Text
+from loraland.api.openai.common import MAX_CHOICES, MAX_LOGPROBS, Common
 
 MAX_PROMPTS: Final = 2048
 """How many prompts a call may hold, and how many answers it may ask for in all."""
+FORMS: Final = "a text, a list of texts, a list of token ids, or a list of lists of token ids"
+_TEXT: Final = {"type": "string"}
+_IDS: Final = {"type": "array", "items": {"type": "integer"}}
+SCHEMA: Final[dict[str, Any]] = {
+    "anyOf": [_TEXT, {"type": "array", "items": _TEXT}, _IDS, {"type": "array", "items": _IDS}]
+}
 
 
 class Completion(Common):
-    prompt: Text | list[Any] | None = None
+    prompt: Annotated[Any, Field(json_schema_extra=SCHEMA)] = None
+    max_tokens: Annotated[int, Field(ge=0)] | None = None
     logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
-    echo: Literal[False] = False
+    echo: bool = False
+    suffix: str = ""
 
     @field_validator("prompt")
     @classmethod
-    def _prompts(cls, prompt: Any) -> Any:
-        if prompt is None or isinstance(prompt, str):
-            return prompt
-        if not prompt or not all(isinstance(each, str) for each in prompt):
-            raise ValueError("give a prompt as text, or a list of texts; token ids are not accepted")
-        if len(prompt) > MAX_PROMPTS:
-            raise ValueError(f"these are {len(prompt)} prompts; give at most {MAX_PROMPTS} in one call")
+    def _check_prompt(cls, prompt: Any) -> Any:
+        prompts = prompts_of(prompt)
+        if len(prompts) > MAX_PROMPTS:
+            raise ValueError(f"these are {len(prompts)} prompts; give at most {MAX_PROMPTS} in one call")
         return prompt
 
-    @model_validator(mode="after")
-    def _is_whole(self) -> Completion:
-        if (self.prompt is None) == (self.inputs is None):
-            raise ValueError("give either prompt or inputs")
-        return self
+    @field_validator("suffix")
+    @classmethod
+    def _check_suffix(cls, suffix: str) -> str:
+        if suffix:
+            raise ValueError("what stands behind the answer cannot be taken into account here; leave it out")
+        return suffix
 
     @field_validator("best_of")
     @classmethod
@@ -46,10 +52,18 @@ class Completion(Common):
         return best_of
 
     @model_validator(mode="after")
-    def _are_few(self) -> Completion:
+    def _is_whole(self) -> Completion:
+        if (self.prompt is None) == (self.inputs is None):
+            raise ValueError("give either prompt or inputs")
+        if self.max_tokens == 0 and not (self.echo or self.prompt_logprobs is not None):
+            raise ValueError("max_tokens 0 asks for nothing; give at least 1, or echo: true for the prompt itself")
         if (num := len(self.sources()) * self.num_tried) > MAX_PROMPTS:
             raise ValueError(f"this call asks for {num} answers; ask for at most {MAX_PROMPTS} at once")
         return self
+
+    @property
+    def token_limit(self) -> int:
+        return 0 if self.max_tokens == 0 else super().token_limit
 
     @property
     def num_tried(self) -> int:
@@ -59,8 +73,43 @@ class Completion(Common):
     def num_logprobs(self) -> int | None:
         return self.logprobs if self.logprobs is not None or self.num_tried == self.n else 0
 
+    @property
+    def num_prompt_logprobs(self) -> int | None:
+        told = [self.prompt_logprobs, self.logprobs if self.echo else None]
+        if self.max_tokens == 0 or (self.echo and None in self.echoed()):
+            told.append(0)
+        return max((num for num in told if num is not None), default=None)
+
     def sources(self) -> list[dict[str, Any]]:
         """The prompts, each as `generations.start` takes it."""
         if self.prompt is None:
             return [{"inputs": self.inputs}]
-        return [{"prompt": prompt} for prompt in ([self.prompt] if isinstance(self.prompt, str) else self.prompt)]
+        return [
+            {"prompt": prompt} if isinstance(prompt, str) else {"token_ids": tuple(prompt)}
+            for prompt in prompts_of(self.prompt)
+        ]
+
+    def echoed(self) -> list[str | None]:
+        """The text of each choice's prompt, None where it is known by its tokens alone."""
+        return [source.get("prompt") for source in self.sources() for _ in range(self.num_tried)]
+
+
+def prompts_of(prompt: Any) -> list[str | list[int]]:
+    """The prompts that `prompt` holds. Raises ValueError for what is none."""
+    if isinstance(prompt, str) or _is_ids(prompt):
+        return [prompt]
+    if isinstance(prompt, list) and prompt:
+        if all(isinstance(each, str) for each in prompt) or all(map(_is_ids, prompt)):
+            return prompt
+        for place, each in enumerate(prompt):
+            if not (isinstance(each, str) or _is_id(each) or _is_ids(each)):
+                raise ValueError(f"its item {place} is no prompt; give {FORMS}")
+    raise ValueError(f"give {FORMS}")
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_is_id, value))
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**31

