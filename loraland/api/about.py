@@ -10,6 +10,7 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from loraland import health
+from loraland.api.errors import ApiError
 from loraland.api.openai.common import MAX_STOPS
 from loraland.api.programs import SAFE, opened
 from loraland.base_files import base_tokenizer
@@ -63,6 +64,16 @@ async def tokenizer_info(request: HttpRequest) -> HttpResponse:
     names: dict[str, Any] = {name: token or None for name, token in tokenizer.names.items()}
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": await context_length() or None}
     return JsonResponse(about | names | {"chat_template": tokenizer.template_source})
+
+
+@opened("POST")
+async def imported(request: HttpRequest) -> HttpResponse:
+    """``/v1/load_lora_adapter`` and its like, by which vLLM takes files from whoever asks."""
+    sentence = (
+        "Adapters are examined and have owners here: import one with 'manage.py import_adapter', or upload it in the "
+        "admin. It is loaded when it is first asked, and makes room by itself."
+    )
+    raise ApiError(403, "not_allowed", sentence)
 
 
 def _computed_with(fingerprint: str) -> tuple[str, str]:

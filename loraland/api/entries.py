@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 
+from inference.wire.contract import WireError
 from loraland.catalogue.composition import Composition, named
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.slug import BASE
 from loraland.catalogue.versions import AdapterVersionQuerySet
 from loraland.generations.visitor import Visitor
+from loraland.inference_client import context_length
 
 
 def offered(visitor: Visitor) -> AdapterVersionQuerySet:
@@ -26,19 +29,32 @@ async def listing(visitor: Visitor) -> list[dict[str, Any]]:
         if version.adapter.published_id == version.pk:
             entries.append(_of(version, version.adapter.slug))
         entries.append(_of(version, str(version)))
-    return entries
+    context = await _context()
+    return [entry | context for entry in entries]
 
 
-def entry(name: str, visitor: Visitor) -> dict[str, Any]:
+async def entry(name: str, visitor: Visitor) -> dict[str, Any]:
     """The entry of one name, or of a sum. Raises `Refused` as `named` does."""
+    return await sync_to_async(_named)(name, visitor) | await _context()
+
+
+def _named(name: str, visitor: Visitor) -> dict[str, Any]:
     version = named(name, offered(visitor))
     if isinstance(version, Composition):
         return _of_sum(version, name)
     return _of(version, name) if version else _base()
 
 
+async def _context() -> dict[str, Any]:
+    """How long a prompt and its answer may be together, as vLLM tells it; null while no worker says so."""
+    try:
+        return {"max_model_len": await context_length() or None}
+    except WireError:
+        return {"max_model_len": None}
+
+
 def _base() -> dict[str, Any]:
-    return _entry(BASE, 0, settings.BASE_NAME, {"base": settings.BASE_NAME})
+    return _entry(BASE, 0, settings.BASE_NAME, {"base": settings.BASE_NAME}, settings.BASE_NAME)
 
 
 def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
@@ -53,7 +69,7 @@ def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
         "rank": version.rank,
         "fields": list(version.field_names),
     }
-    return _entry(name, int(version.created.timestamp()), adapter.author or "loraland", about)
+    return _entry(name, int(version.created.timestamp()), adapter.author or "loraland", about, str(version), BASE)
 
 
 def _of_sum(composition: Composition, name: str) -> dict[str, Any]:
@@ -65,8 +81,12 @@ def _of_sum(composition: Composition, name: str) -> dict[str, Any]:
         "fields": list(composition.field_names),
     }
     newest = max(version.created for version in composition.versions)
-    return _entry(name, int(newest.timestamp()), "loraland", about)
+    return _entry(name, int(newest.timestamp()), "loraland", about, str(composition), BASE)
 
 
-def _entry(name: str, created: int, owner: str, about: dict[str, Any]) -> dict[str, Any]:
-    return {"id": name, "object": "model", "created": created, "owned_by": owner, "loraland": about}
+def _entry(
+    name: str, created: int, owner: str, about: dict[str, Any], root: str, parent: str | None = None
+) -> dict[str, Any]:
+    """An entry as OpenAI has it, and vLLM: `root` is what answers, `parent` what it is added to."""
+    entry = {"id": name, "object": "model", "created": created, "owned_by": owner, "root": root, "parent": parent}
+    return entry | {"loraland": about}

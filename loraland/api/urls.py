@@ -36,6 +36,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", lorax.root, name="catalogue"),
     *[path(name, _GENERATION[name]) for name in GENERATION],
     *[path(name, lorax.not_offered) for name in NOT_OFFERED],
+    *[path(f"v1/{verb}_lora_adapter", about.imported) for verb in ("load", "unload")],
     path("v1/", api.urls),
     path("v1/<path:rest>", csrf_exempt(nothing_here)),
 ]

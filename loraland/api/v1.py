@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse
 from ninja import NinjaAPI
 
@@ -21,14 +20,14 @@ api = NinjaAPI(title="LoRA Land", version="1", docs_url=None, auth=KeyHolder(), 
 errors.install(api)
 
 
-@api.get("/models", url_name="models")
+@api.api_operation(["GET", "HEAD"], "/models", url_name="models")
 async def models(request: HttpRequest) -> dict[str, Any]:
     return {"object": "list", "data": await entries.listing(visitor_of(request))}
 
 
-@api.get("/models/{path:name}", url_name="model")
+@api.api_operation(["GET", "HEAD"], "/models/{path:name}", url_name="model")
 async def model(request: HttpRequest, name: str) -> dict[str, Any]:
-    return await sync_to_async(entries.entry)(name, visitor_of(request))
+    return await entries.entry(name, visitor_of(request))
 
 
 @api.post("/chat/completions", url_name="chat_completions", response=None)

@@ -84,6 +84,33 @@ async def test_a_wrong_method_is_told_as_json_and_needs_no_cookie(stranger, name
     assert "Set-Cookie" not in answer.headers
 
 
+# models
+
+
+async def test_models_tell_their_context_what_answers_and_beside_what(http, emotion, ready):
+    models = {model["id"]: model for model in (await http.get("/v1/models")).json()["data"]}
+    assert (models["base"]["root"], models["base"]["parent"]) == (site_settings.BASE_NAME, None)
+    assert (models["emotion"]["root"], models["emotion"]["parent"]) == ("emotion@aaaaaaaaaaaa", "base")
+    assert {model["max_model_len"] for model in models.values()} == {2048}
+    assert (await http.get("/v1/models/emotion")).json() == models["emotion"]
+
+
+async def test_models_are_listed_while_no_worker_tells_the_context(http, site_wire):
+    assert (await http.get("/v1/models/base")).json()["max_model_len"] is None
+
+
+@pytest.mark.parametrize("address", ["/v1/models", "/v1/models/base"])
+async def test_heads_are_those_of_the_answers(http, address):
+    head = await http.head(address)
+    assert (head.status_code, head.content) == (200, b"")
+
+
+@pytest.mark.parametrize("verb", ["load", "unload"])
+async def test_adapters_are_imported_and_not_loaded_by_whoever_asks(http, verb):
+    answer = await http.post(f"/v1/{verb}_lora_adapter", json={"lora_name": "x", "lora_path": "/x"})
+    assert (answer.status_code, "import_adapter" in answer.json()["error"]["message"]) == (403, True)
+
+
 # tokens
 
 
