@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +20,13 @@ def base_folder() -> Path | None:
     given = Path(settings.BASE_MODEL).expanduser()
     folders = (given, settings.MODELS_DIR / settings.BASE_NAME)
     return next((folder.resolve() for folder in folders if (folder / "config.json").is_file()), None)
+
+
+def hidden_size() -> int | None:
+    """How many numbers the base makes of a token; None while its files are not on this machine."""
+    folder = base_folder()
+    size = json.loads((folder / "config.json").read_text("utf-8")).get("hidden_size") if folder else None
+    return size if isinstance(size, int) else None
 
 
 def base_tokenizer() -> Tokenizer:

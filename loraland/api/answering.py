@@ -16,7 +16,7 @@ from uuid import uuid4
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 
-from inference.wire.protocol import Delta, Failed, Finished, Prompted, Sampling
+from inference.wire.protocol import Delta, Embedded, Failed, Finished, Prompted, Sampling
 from loraland.api.authentication import visitor_of
 from loraland.api.call import Call, Choice, Reader, Told
 from loraland.api.entries import offered
@@ -31,6 +31,8 @@ from loraland.generations.visitor import Visitor
 from loraland.refusal import Refused
 
 Response = HttpResponse | StreamingHttpResponse
+Piece = Delta | Prompted | Embedded
+"""What an answer is put together from."""
 
 MAX_SEED = 2**63
 
@@ -63,13 +65,16 @@ class Asked(Protocol):
     def sampling(self) -> Sampling: ...
 
 
-async def answer(request: HttpRequest, asked: Asked, shape: Shape) -> Response:
-    """Answer one call. Raises `ApiError` and `Refused` for what cannot be answered."""
+async def answer(request: HttpRequest, asked: Asked, shape: Shape, is_embedding: bool = False) -> Response:
+    """Answer one call, with embeddings of its prompts where these are asked for.
+
+    Raises `ApiError` and `Refused` for what cannot be answered.
+    """
     visitor = visitor_of(request)
     version = await sync_to_async(named)(asked.model, offered(visitor))
     choices = choices_of(asked)
     _check(visitor, version, choices)
-    begin = partial(_begin, visitor, version)
+    begin = partial(_begin, visitor, version, is_embedding)
     first = await begin(choices[0])
     created = int(first.created.timestamp())
     digest = version.digest if version else ""
@@ -103,11 +108,11 @@ async def respond(
 
 async def whole(call: Call) -> list[Answer]:
     """All choices in their order, each complete. Raises `ApiError` for the first that fails."""
-    told: dict[int, list[Delta | Prompted]] = {choice.index: [] for choice in call.choices}
+    told: dict[int, list[Piece]] = {choice.index: [] for choice in call.choices}
     answers = {}
     async with aclosing(call.events()) as events:
         async for each in events:
-            if isinstance(each.event, Delta | Prompted):
+            if isinstance(each.event, Piece):
                 told[each.choice.index].append(each.event)
             elif isinstance(each.event, Finished):
                 answers[each.choice.index] = _answer(each, each.event, told[each.choice.index])
@@ -134,7 +139,7 @@ def _mean_logprob(answer: Answer) -> float:
     return sum(token.logprob for token in answer.logprobs) / max(len(answer.logprobs), 1)
 
 
-def _answer(told: Told, finished: Finished, events: list[Delta | Prompted]) -> Answer:
+def _answer(told: Told, finished: Finished, events: list[Piece]) -> Answer:
     deltas = [event for event in events if isinstance(event, Delta)]
     return Answer(
         told.choice.index,
@@ -146,6 +151,7 @@ def _answer(told: Told, finished: Finished, events: list[Delta | Prompted]) -> A
         tuple(logprob for delta in deltas for logprob in delta.logprobs),
         tuple(token for event in events if isinstance(event, Prompted) for token in event.tokens),
         told.choice.index,
+        next((event.vector for event in events if isinstance(event, Embedded)), ()),
     )
 
 
@@ -164,7 +170,15 @@ def _check(visitor: Visitor, version: AdapterVersion | Composition | None, choic
             raise Refused(refusal.code, sentence, refusal.status, refusal.retry_after, param) from None
 
 
-async def _begin(visitor: Visitor, version: AdapterVersion | Composition | None, choice: Choice) -> Generation:
+async def _begin(
+    visitor: Visitor, version: AdapterVersion | Composition | None, is_embedding: bool, choice: Choice
+) -> Generation:
     return await start(
-        visitor, Generation.Source.API, version, **choice.source, sampling=choice.sampling, group=choice.group
+        visitor,
+        Generation.Source.API,
+        version,
+        **choice.source,
+        sampling=choice.sampling,
+        group=choice.group,
+        is_embedding=is_embedding,
     )

@@ -8,7 +8,7 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from inference.wire.protocol import Delta, Event, Failed, Finished, Prompted, Sampling, is_terminal
+from inference.wire.protocol import Delta, Embedded, Event, Failed, Finished, Prompted, Sampling, is_terminal
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.generations.stop import stop
@@ -175,5 +175,5 @@ async def _events(generation: Generation, reader: Reader) -> AsyncGenerator[tupl
                 # The row has no finer steps than the whole text, of which the caller has the beginning.
                 event = replace(event, text=event.text[num_chars:]) if cursor == reading.START else event
                 num_chars += len(event.text)
-            if isinstance(event, Prompted | Delta | Finished | Failed):
+            if isinstance(event, Prompted | Embedded | Delta | Finished | Failed):
                 yield cursor, event

@@ -47,6 +47,8 @@ class Answer:
     """The prompt's tokens, where they were asked for."""
     asked: int = 0
     """Its number among the choices that were asked for, of which the best may be told alone."""
+    vector: tuple[float, ...] = ()
+    """The mean of the prompt's hidden states, where that was asked for."""
 
 
 @dataclass(frozen=True)

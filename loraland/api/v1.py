@@ -13,6 +13,7 @@ from loraland.api.authentication import KeyHolder, visitor_of
 from loraland.api.openai.bodies import Chat
 from loraland.api.openai.chat import ChatCompletion
 from loraland.api.openai.completion import Completion
+from loraland.api.openai.embeddings import Embedding, Embeddings, told_of_input
 from loraland.api.openai.plain import Plain
 from loraland.api.resuming import answer_again
 
@@ -39,6 +40,12 @@ async def chat_completions(request: HttpRequest, asked: ChatCompletion) -> Respo
 async def completions(request: HttpRequest, asked: Completion) -> Response:
     echoed = asked.echoed() if asked.echo else None
     return await answer(request, asked, Plain(asked.logprobs is not None, echoed, asked.prompt_logprobs))
+
+
+@api.post("/embeddings", url_name="embeddings", response=None)
+async def embeddings(request: HttpRequest, asked: Embedding) -> Response:
+    with told_of_input():
+        return await answer(request, asked, Embeddings(asked), is_embedding=True)
 
 
 @api.get("/chat/completions/{id}", url_name="chat_completion", response=None)

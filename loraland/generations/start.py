@@ -43,13 +43,14 @@ async def start(
     token_ids: tuple[int, ...] | None = None,
     sampling: Sampling = GREEDY,
     group: str = "",
+    is_embedding: bool = False,
     queue_class: QueueClass = "chat",
 ) -> Generation:
     """Accept one request of `visitor` for an answer of `version` (None: the base model) and put it in the queue.
 
     `version` comes with its `adapter`, or is a sum of such. `sampling.max_tokens` is cut to the site's limit.
-    Requests of one `group` ask the same. Raises `Refused`; when the queue was full or out of reach, the row stays as
-    an answer that ended in an error.
+    Requests of one `group` ask the same; with `is_embedding` the prompt's embedding is all that is told. Raises
+    `Refused`; when the queue was full or out of reach, the row stays as an answer that ended in an error.
     """
     check(visitor, version, messages=messages, prompt=prompt, inputs=inputs, token_ids=token_ids, sampling=sampling)
     turns = tuple(messages) if messages is not None else None
@@ -65,6 +66,7 @@ async def start(
         owner=visitor.tenant,
         created=time.time(),
         group=group,
+        is_embedding=is_embedding,
     )
     await _spend(visitor)
     limit = _running_limit(visitor) if queue_class == "chat" else None
