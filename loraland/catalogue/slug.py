@@ -16,9 +16,9 @@ STAND_INS: Final = ("tgi", "dummy")
 
 
 def is_bases_own(name: str) -> bool:
-    """Whether `name` is the base's, here or on the hub, or says that nobody is named."""
-    own = {settings.BASE_KEY, settings.BASE_MODEL.lower()}
-    return name in UNNAMED or name.lower() in own
+    """Whether `name` is the base's, with its owner on the hub or without, or says that nobody is named."""
+    _, _, last = name.rpartition("/")
+    return name in UNNAMED or last.lower() == settings.BASE_KEY
 
 
 def refusal(slug: str) -> str:

@@ -118,7 +118,10 @@ def test_adapters_of_a_base_in_a_gguf_file_go_on_being_served(publish: Publish, 
     assert AdapterVersion.objects.served().named("emotion") == version
 
 
-@pytest.mark.parametrize("name", ["base", "", "__base_model__", "tgi", "dummy", settings.BASE_NAME.upper()])
+OWN = settings.BASE_NAME
+
+
+@pytest.mark.parametrize("name", ["base", "", "__base_model__", "tgi", "dummy", OWN, OWN.upper(), f"owner/{OWN}"])
 def test_the_base_answers_to_its_own_name_and_to_what_clients_send_for_none(shown: AdapterVersion, name: str) -> None:
     assert named(name, AdapterVersion.objects.all()) is None
 
