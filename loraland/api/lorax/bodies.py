@@ -68,9 +68,9 @@ class Generated:
         return [self._event(spelled) for spelled in self._spelling.push(delta)]
 
     def closing(self, head: Head, answer: Answer) -> list[Body]:
-        """The last token with the whole text; what ended without a token has lost some on the way."""
+        """The last token with the whole text; an answer whose tokens are gone has none."""
         ending = self._spelling.end(answer.finished)
-        if not ending.last:
+        if not (ending.last and ending.is_whole):
             sentence = "The tokens of this answer are gone; ask for it again."
             return [errors.body(ApiError(500, "lost", sentence))]
         return [self._event(ending.last[0]) | self._conclusion(ending, answer.finished.stats)]

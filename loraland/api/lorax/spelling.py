@@ -24,11 +24,13 @@ class Spelled:
 
 @dataclass(frozen=True)
 class Ending:
-    """How an answer ended: its last tokens are those that were still held, cut to its text."""
+    """How an answer ended: its last tokens are those that were still held, cut to its text. `is_whole` says that its
+    tokens spell the text: of an answer that was read from its row they are gone."""
 
     text: str
     reason: Reason
     last: list[Spelled]
+    is_whole: bool = True
 
 
 class Spelling:
@@ -57,7 +59,7 @@ class Spelling:
         over = len(self._written) - len(text)
         last = [replace(each, text=each.text[: len(each.text) - over]) if over > 0 else each for each in self._held]
         reason: Reason = "stop_sequence" if stop else "eos_token" if finished.reason == "done" else "length"
-        return Ending(text, reason, last)
+        return Ending(text, reason, last, self._written.startswith(text))
 
     def _stop(self, finished: Finished) -> str:
         """The stop string that ended the answer: what was written of it was not told. Empty where none did."""

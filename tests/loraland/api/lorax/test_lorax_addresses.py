@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -171,7 +172,8 @@ async def test_a_stream_that_fails_ends_with_an_error(http, answering):
 
 
 async def test_a_stream_whose_tokens_are_gone_says_so(http, answering):
-    answering(lambda request: [Delta(request.id, "one"), Finished(request.id, "done")])
+    gone = Delta("", " two")
+    answering(lambda request: [*answered(request)[:1], replace(gone, id=request.id), Finished(request.id, "done")])
     (event,) = await streamed(http, "/generate_stream", asked())
     assert event["error_type"] == "incomplete_generation"
 

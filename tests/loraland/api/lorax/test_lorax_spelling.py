@@ -73,4 +73,4 @@ def test_an_end_of_the_model_is_no_stop_string_though_one_was_asked_for():
 def test_a_text_whose_tokens_are_gone_is_told_as_it_was():
     spelling = Spelling(("END",))
     assert spelling.push(Delta("a", "all of it")) == []
-    assert spelling.end(Finished("a", "done")) == Ending("all of it", "eos_token", [])
+    assert spelling.end(Finished("a", "done")) == Ending("all of it", "eos_token", [], is_whole=False)
