@@ -55,5 +55,6 @@ def name_of(adapter_id: str | None) -> str:
 
 def name_of_merged(merged: Merged) -> str:
     """The sum that stands for LoRAX's linear merge. LoRAX adds up the As and the Bs, each with its weight, and
-    multiplies these; here each adapter's product is added up, as it was trained."""
-    return sum_of(zip(merged.weights, map(name_of, merged.ids), strict=True))
+    multiplies these; here each adapter's product is added up, as it was trained. One of weight 0 adds nothing."""
+    terms = [(weight, name_of(id)) for weight, id in zip(merged.weights, merged.ids, strict=True) if weight]
+    return sum_of(terms) if terms else BASE

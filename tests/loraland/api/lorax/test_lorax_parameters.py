@@ -91,6 +91,8 @@ def test_an_adapter_has_its_name_and_the_base_has_several(adapter_id, model):
 def test_a_linear_merge_is_a_sum():
     merged = {"ids": ["viggo", "acme/legal"], "weights": [0.5, -1], "density": 0.0, "merge_strategy": "linear"}
     assert ask(merged_adapters=merged).model == "0.5*viggo+-1*acme-legal"
+    assert ask(merged_adapters=merged | {"weights": [0, 1]}).model == "1*acme-legal"
+    assert ask(merged_adapters=merged | {"weights": [0, 0]}).model == "base"
 
 
 def test_a_prompt_is_cut_to_its_last_tokens(settings, tmp_path):
