@@ -104,7 +104,8 @@ class Answer:
     def __post_init__(self) -> None:
         self.times = Times(self.request.created or self.clock())
         self.seed = seed_of(self.request)
-        self._detokenizer = Detokenizer(self.tokenizer)
+        has_tools = isinstance(self.request, Generate) and bool(self.request.tools)
+        self._detokenizer = Detokenizer(self.tokenizer, shows_calls=has_tools)
         self._stops = StopStrings(self.request.sampling.stop if isinstance(self.request, Generate) else ())
         self._scores: dict[int, SampledToken] = {}
         self._sums: dict[int, Tensor] = {}

@@ -10,7 +10,7 @@ from inference.tasks.template import pieces
 from inference.wire.failures import FailureCode
 from inference.wire.protocol import Generate, Message
 
-ROLES = ("system", "user", "assistant")
+ROLES = ("system", "user", "assistant", "tool")
 ANSWER_SHARE = 4
 """Old turns leave a chat until an answer of `max_tokens`, or a fourth of the context, fits behind the rest."""
 
@@ -82,7 +82,7 @@ def _encode(request: Generate, tokenizer: Tokenizer, context_length: int) -> Pro
     if request.adapter is not None and request.adapter.template:
         return Prompt(tuple(_fill_messages(request, messages, tokenizer)))
     reserve = min(request.sampling.max_tokens, context_length // ANSWER_SHARE)
-    return _fit_chat(messages, tokenizer, context_length - reserve)
+    return _fit_chat(messages, request.tools, tokenizer, context_length - reserve)
 
 
 def _known_ids(token_ids: tuple[int, ...], tokenizer: Tokenizer) -> tuple[int, ...]:
@@ -126,17 +126,19 @@ def _fill_messages(request: Generate, messages: tuple[Message, ...], tokenizer: 
     return fill(request.adapter.template, {fields[0]: said[-1]}, tokenizer)
 
 
-def _fit_chat(messages: tuple[Message, ...], tokenizer: Tokenizer, limit: int) -> Prompt:
+def _fit_chat(messages: tuple[Message, ...], tools: str, tokenizer: Tokenizer, limit: int) -> Prompt:
     """The chat without as many of its oldest turns as it takes to fit `limit` tokens.
 
-    System messages stay, and so does the last message; what is kept starts with a user's turn.
+    System messages stay, and so does the last message; what is kept starts with a user's turn, so that what a tool
+    brought is not without its call.
     """
     system = tuple(message for message in messages if message.role == "system")
     turns = tuple(message for message in messages if message.role != "system")
-    starts = [n for n, turn in enumerate(turns) if turn.role == "user" or n == len(turns) - 1]
+    last = len(turns) - 1
+    starts = [n for n, turn in enumerate(turns) if turn.role == "user" or (n == last and turn.role != "tool")]
 
     def encode_from(start: int) -> list[int]:
-        return tokenizer.encode_chat(system + turns[start:] if start else messages)
+        return tokenizer.encode_chat(system + turns[start:] if start else messages, tools)
 
     ids = encode_from(0)
     if len(ids) <= limit or not starts:

@@ -12,19 +12,21 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
 import tokenizers
 from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from inference.model.chat_template import ChatTemplate
+from inference.model.tool_turns import in_words, tools_of, turns_of, with_tools_said
 from inference.wire.protocol import Message
 
 _GUARD: Final = "\ue0ff"
 """A private-use character that is put behind the first character of a control token in text of users."""
+CALL_TOKENS: Final = ("[TOOL_CALLS]", "[ARGS]", "<|python_tag|>", "<|tool_call|>", "<tool_call>", "</tool_call>")
+"""The control tokens, of whatever base, between which a model writes its calls of tools."""
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-F]{2})>")
 
 
@@ -52,12 +54,13 @@ class Tokenizer:
         self._tokenizer.encode_special_tokens = True  # control tokens in plain text are text
         settings, own = _read_json(directory / "tokenizer_config.json"), _read_json(path)
         self._controls = {token["content"]: token["id"] for token in own.get("added_tokens", []) if token["special"]}
+        self.call_tokens = {self._controls[name]: name.encode() for name in CALL_TOKENS if name in self._controls}
         self._is_byte_level = "ByteLevel" in json.dumps(own["decoder"])
         self._pattern = "|".join(re.escape(control) for control in sorted(self._controls, key=len, reverse=True))
         self._names = {key: _content(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
-        self.template_source = _template_source(directory, settings)
+        self._template = ChatTemplate(directory, settings, self._names)
+        self.template_source = self._template.source
         """The base's chat template in Jinja; None where it has none."""
-        self._template = _chat_template(self.template_source)
         # What the tokenizer itself puts before a text.
         bare, whole = (self._tokenizer.encode("a", add_special_tokens=is_special).ids for is_special in (False, True))
         self._opening = whole[: next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)]
@@ -116,20 +119,35 @@ class Tokenizer:
         """
         return self._started(self._encode(text, _unguard))
 
-    def encode_chat(self, messages: tuple[Message, ...]) -> list[int]:
+    def encode_chat(self, messages: tuple[Message, ...], tools: str = "") -> list[int]:
         """Token ids of a conversation in the base's chat template, up to where the assistant's answer starts.
 
-        A base without one gets the bare contents with a blank line between them, and goes on writing.
+        `tools`, a JSON list, and earlier calls go in as the template writes them, and where it has no words for them
+        as text. A base without a template gets the bare contents with a blank line between them, and goes on writing.
         Raises `TokenizerError` when the template refuses the conversation.
         """
-        turns = [{"role": message.role, "content": self.guard(message.content)} for message in messages]
-        if self._template is None:
-            return self.begin(self.encode_guarded("\n\n".join(turn["content"] for turn in turns)))
+        if not self._template.exists:
+            contents = (self.guard(message.content) for message in in_words(messages, tools))
+            return self.begin(self.encode_guarded("\n\n".join(contents)))
         try:
-            text = self._template.render(messages=turns, add_generation_prompt=True, **self._names)
+            return self._encode(self._render(messages, tools), _unguard)
         except TemplateError as error:
             raise TokenizerError(f"the chat template refuses this conversation: {error}") from error
-        return self._encode(text, _unguard)
+
+    def _render(self, messages: tuple[Message, ...], tools: str) -> str:
+        """A conversation in the template's words. One that it refuses for its calls (some take one at a time) is told
+        it in ours."""
+        has_calls = any(message.tool_calls or message.role == "tool" for message in messages)
+        is_shown = not tools or self._template.shows_tools
+        told = messages if is_shown else with_tools_said(messages, tools)
+        shown = tools if is_shown else ""
+        if has_calls and self._template.shows_calls:
+            try:
+                return self._template.render(turns_of(told, self.guard), tools_of(shown, self.guard))
+            except TemplateError:
+                pass
+        told = in_words(told, "") if has_calls else told
+        return self._template.render(turns_of(told, self.guard), tools_of(shown, self.guard))
 
     def decode(self, token_ids: list[int] | tuple[int, ...]) -> str:
         """The text of `token_ids` without control tokens; broken bytes become U+FFFD."""
@@ -197,15 +215,19 @@ class Tokenizer:
 
 
 class Detokenizer:
-    """Turns a growing answer into text, holding back the bytes of an unfinished character."""
+    """Turns a growing answer into text, holding back the bytes of an unfinished character.
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    With `shows_calls` the control tokens by which a base opens and closes a call of a tool are in the text.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, shows_calls: bool = False) -> None:
         self._tokenizer = tokenizer
+        self._shown = tokenizer.call_tokens if shows_calls else {}
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def push(self, token_id: int) -> str:
         """The characters that `token_id` completes."""
-        return self._decoder.decode(self._tokenizer.token_bytes(token_id))
+        return self._decoder.decode(self._shown.get(token_id) or self._tokenizer.token_bytes(token_id))
 
 
 def _unguard(text: str) -> str:
@@ -228,24 +250,3 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _content(token: Any) -> str:
     return str(token.get("content", "")) if isinstance(token, dict) else token or ""
-
-
-def _template_source(directory: Path, settings: dict[str, Any]) -> str | None:
-    path = directory / "chat_template.jinja"
-    source = path.read_text("utf-8") if path.is_file() else settings.get("chat_template")
-    return source if isinstance(source, str) else None
-
-
-def _chat_template(source: str | None) -> Any:
-    """The base's own Jinja template, in a sandbox; None where it has none. Adapters never bring one."""
-    if source is None:
-        return None
-    extensions = ["jinja2.ext.loopcontrols"]
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment.from_string(source)
-
-
-def _refuse(sentence: str) -> None:
-    raise TemplateError(sentence)

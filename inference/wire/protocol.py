@@ -21,10 +21,16 @@ CLASSES: Final[tuple[QueueClass, ...]] = ("chat", "evaluation")
 
 @dataclass(frozen=True)
 class Message:
-    """One turn of a conversation. `role` is system, user or assistant."""
+    """One turn of a conversation. `role` is system, user, assistant or tool.
+
+    `tool_calls` are those that an assistant made, as a JSON list of OpenAI's; a tool answers the one with the id
+    `tool_call_id`.
+    """
 
     role: str
     content: str
+    tool_calls: str = ""
+    tool_call_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -97,6 +103,10 @@ class Generate:
     """Requests of one call that share a prompt, which is then read once; empty for one that is alone."""
     is_embedding: bool = False
     """Whether it asks for no answer but for the mean of the prompt's last hidden states, told by `Embedded`."""
+    tools: str = ""
+    """A JSON list of the tools that the answer may call, in OpenAI's form; they go into the base's chat template."""
+    tool_choice: str = ""
+    """How the answer calls them: auto, required, parallel (required, one or several), or ``=`` and the name of one."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,97 @@
+"""The base's own chat template: Jinja in a sandbox, and what it has words for. Adapters never bring one."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import TemplateError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+Turn = dict[str, Any]
+
+_PROBED: Final = "probed_name"
+"""What is looked for in a filled template, as a name, as an argument and as a result."""
+_ASKED: Final[Turn] = {"role": "user", "content": "probed_question"}
+_TOOL: Final = {"type": "function", "function": {"name": _PROBED, "description": "", "parameters": {"type": "object"}}}
+_CALL: Final = {"id": "probed123", "type": "function", "function": {"name": _PROBED, "arguments": {"probed_key": 1}}}
+_HISTORY: Final[list[Turn]] = [
+    _ASKED,
+    {"role": "assistant", "content": "", "tool_calls": [_CALL]},
+    {"role": "tool", "content": "probed_result", "tool_call_id": "probed123", "name": _PROBED},
+]
+
+
+class ChatTemplate:
+    """The template of the model in `directory`; `exists` is False where it has none.
+
+    Some bases have a second one for conversations with tools. `names` are the base's special tokens.
+    """
+
+    def __init__(self, directory: Path, settings: dict[str, Any], names: dict[str, str]) -> None:
+        plain, with_tools = _sources(directory, settings.get("chat_template"))
+        environment = _environment()
+        self.source = plain
+        self._names = names
+        self._plain = environment.from_string(plain) if plain is not None else None
+        self._with_tools = environment.from_string(with_tools) if with_tools is not None else self._plain
+
+    @property
+    def exists(self) -> bool:
+        return self._plain is not None
+
+    def render(self, turns: list[Turn], tools: list[Any] | None = None) -> str:
+        """The text of a conversation up to where the answer starts. Raises jinja2's `TemplateError`."""
+        is_plain = not tools and not any("tool_calls" in turn or turn["role"] == "tool" for turn in turns)
+        template = self._plain if is_plain else self._with_tools
+        assert template is not None
+        return str(template.render(messages=turns, tools=tools or None, add_generation_prompt=True, **self._names))
+
+    @cached_property
+    def shows_tools(self) -> bool:
+        """Whether it tells the model which tools there are."""
+        return self._shows([_ASKED], [_TOOL], (_PROBED,))
+
+    @cached_property
+    def shows_calls(self) -> bool:
+        """Whether it has words for earlier calls and for what they brought."""
+        return self._shows(_HISTORY, None, (_PROBED, "probed_key", "probed_result"))
+
+    def _shows(self, turns: list[Turn], tools: list[Any] | None, words: tuple[str, ...]) -> bool:
+        if not self.exists:
+            return False
+        try:
+            text = self.render(turns, tools)
+        except TemplateError:
+            return False
+        return all(word in text for word in words)
+
+
+def _sources(directory: Path, settled: Any) -> tuple[str | None, str | None]:
+    """The template, and the one for tools where that is another."""
+    path = directory / "chat_template.jinja"
+    more = directory / "additional_chat_templates" / "tool_use.jinja"
+    named = {each["name"]: each["template"] for each in settled} if isinstance(settled, list) else {"default": settled}
+    plain = path.read_text("utf-8") if path.is_file() else named.get("default")
+    with_tools = more.read_text("utf-8") if more.is_file() else named.get("tool_use")
+    return plain if isinstance(plain, str) else None, with_tools if isinstance(with_tools, str) else None
+
+
+def _environment() -> ImmutableSandboxedEnvironment:
+    extensions = ["jinja2.ext.loopcontrols"]
+    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
+    environment.filters["tojson"] = _to_json  # Jinja's own writes for HTML
+    environment.globals["raise_exception"] = _refuse
+    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
+    return environment
+
+
+def _to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False, **style: Any) -> str:
+    return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, **style)
+
+
+def _refuse(sentence: str) -> None:
+    raise TemplateError(sentence)
