@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -106,6 +106,7 @@ class Answer:
         self.seed = seed_of(self.request)
         has_tools = isinstance(self.request, Generate) and bool(self.request.tools)
         self._detokenizer = Detokenizer(self.tokenizer, shows_calls=has_tools)
+        self._num_decoded = 0
         self._stops = StopStrings(self.request.sampling.stop if isinstance(self.request, Generate) else ())
         self._scores: dict[int, SampledToken] = {}
         self._sums: dict[int, Tensor] = {}
@@ -181,9 +182,9 @@ class Answer:
         text, token_ids, logprobs = self._drain(), list[int](), list[TokenLogprob]()
         for token in tokens:
             if not self.reason:
+                logprobs += self._logprobs(token)
                 text += self._take(token.token_id)
                 token_ids.append(token.token_id)
-                logprobs += self._logprobs(token)
         return Delta(self.id, text, tuple(token_ids), tuple(logprobs))
 
     def flush(self) -> Delta | None:
@@ -228,6 +229,7 @@ class Answer:
         sampling, outputs = self.request.sampling, self.sequence.output_ids
         outputs.append(token_id)
         text = self._detokenizer.push(token_id)
+        self._num_decoded += len(text)
         if len(outputs) >= sampling.min_tokens:
             text = self._stops.push(text)
         if self._stops.is_found or (token_id in self.tokenizer.eos_ids and not sampling.ignore_eos):
@@ -250,7 +252,7 @@ class Answer:
         assert isinstance(self.request, Generate)
         if self.request.sampling.logprobs is None:
             return ()
-        return (spell_token(self.tokenizer, token),)
+        return (replace(spell_token(self.tokenizer, token), offset=self._num_decoded),)
 
 
 def spell_token(tokenizer: Tokenizer, token: SampledToken) -> TokenLogprob:

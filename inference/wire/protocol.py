@@ -151,11 +151,14 @@ class Alternative:
 class TokenLogprob(Alternative):
     """A token of an answer or of a prompt, beside the `top` likeliest in its place.
 
-    `rank` counts from 1, the likeliest; it is told of a prompt's tokens, and 0 for others.
+    `rank` counts from 1, the likeliest; it is told of a prompt's tokens, and 0 for others. `offset` is told of an
+    answer's: how many characters were whole before it. A part of a character has the place of its character, and a
+    token within a stop string the place at which the text would have gone on.
     """
 
     top: tuple[Alternative, ...] = ()
     rank: int = 0
+    offset: int = 0
 
 
 @dataclass(frozen=True)

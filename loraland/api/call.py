@@ -8,7 +8,17 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from inference.wire.protocol import Delta, Embedded, Event, Failed, Finished, Prompted, Sampling, is_terminal
+from inference.wire.protocol import (
+    Delta,
+    Embedded,
+    Event,
+    Failed,
+    Finished,
+    Prompted,
+    Sampling,
+    TokenLogprob,
+    is_terminal,
+)
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.generations.stop import stop
@@ -52,6 +62,8 @@ class Reader:
     with_usage: bool = False
     after: str = reading.START
     num_chars: int = 0
+    held: tuple[TokenLogprob, ...] = ()
+    """Tokens of which it could not be told yet: no character of theirs was."""
 
 
 @dataclass(frozen=True)
@@ -168,12 +180,13 @@ class Call:
 
 async def _events(generation: Generation, reader: Reader) -> AsyncGenerator[tuple[str, Event]]:
     """What is told of the prompt, the answer's deltas and its terminal event."""
-    num_chars = reader.num_chars
+    num_chars, held = reader.num_chars, reader.held
     async with aclosing(reading.events(generation, reader.after)) as events:
         async for cursor, event in events:
             if isinstance(event, Delta):
                 # The row has no finer steps than the whole text, of which the caller has the beginning.
                 event = replace(event, text=event.text[num_chars:]) if cursor == reading.START else event
+                event, held = replace(event, logprobs=held + event.logprobs), ()
                 num_chars += len(event.text)
             if isinstance(event, Prompted | Embedded | Delta | Finished | Failed):
                 yield cursor, event

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from django.http import HttpRequest
 
@@ -31,8 +32,8 @@ async def answer_again(
     """
     generation = await _own(request, id)
     after = request.headers.get("Last-Event-ID", "") if stream else ""
-    num_chars = await _length(generation, after) if after else 0
-    reader = Reader(stops=False, with_usage=with_usage, after=after or reading.START, num_chars=num_chars)
+    reader = Reader(stops=False, with_usage=with_usage)
+    reader = await _behind(generation, after, reader) if after else reader
     with_logprobs = generation.request["sampling"]["logprobs"] is not None
     return await respond(Call(generation, reader), _head(generation), shape(with_logprobs), reader, stream)
 
@@ -45,8 +46,8 @@ async def _own(request: HttpRequest, id: str) -> Generation:
         raise ApiError(404, "not_found", sentence, param="id") from None
 
 
-async def _length(generation: Generation, after: str) -> int:
-    """How many characters of the answer a caller has who was told it up to the cursor `after`."""
+async def _behind(generation: Generation, after: str, reader: Reader) -> Reader:
+    """`reader` as one who was told the answer up to the cursor `after`."""
     try:
         position = position_of(after)
     except ValueError:
@@ -56,8 +57,10 @@ async def _length(generation: Generation, after: str) -> int:
     if not history and generation.is_finished:
         sentence = "This stream has gone; ask again without Last-Event-ID and stream for the whole answer."
         raise ApiError(410, "stream_gone", sentence, param="Last-Event-ID")
-    seen = [event for cursor, event in history if position_of(cursor) <= position]
-    return sum(len(event.text) for event in seen if isinstance(event, Delta))
+    seen = [event for cursor, event in history if position_of(cursor) <= position and isinstance(event, Delta)]
+    num_chars = sum(len(delta.text) for delta in seen)
+    held = tuple(token for delta in seen for token in delta.logprobs if token.offset >= num_chars)
+    return replace(reader, after=after, num_chars=num_chars, held=held)
 
 
 def _head(generation: Generation) -> Head:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from inference.wire.protocol import Alternative, Delta, Prompted, TokenLogprob
 from loraland.api.errors import ApiError
+from loraland.api.openai.held import HeldTokens, all_told
 from loraland.api.openai.prompts import prompt_logprobs
 from loraland.api.shape import DONE, Answer, Body, Head, Usage
 
@@ -57,6 +59,7 @@ class Chat(OpenAI):
     def __init__(self, with_logprobs: bool, num_prompt_logprobs: int | None = None) -> None:
         self._with_logprobs = with_logprobs
         self._num_prompt_logprobs = num_prompt_logprobs
+        self._held: defaultdict[int, HeldTokens] = defaultdict(HeldTokens)
 
     def whole(self, head: Head, answers: Sequence[Answer], usage: Usage) -> Body:
         body = self._whole(head, [self._choice(answer) for answer in answers], answers, usage)
@@ -68,19 +71,22 @@ class Chat(OpenAI):
         return [self._delta(head, index, {"role": "assistant", "content": "", "refusal": None})]
 
     def chunk(self, head: Head, index: int, delta: Delta, at: int) -> list[Body]:
-        if not (delta.text or delta.logprobs):
+        tokens = self._held[index].push(delta.logprobs, at + len(delta.text))
+        if not (delta.text or tokens):
             return []
-        return [self._delta(head, index, {"content": delta.text}, self._logprobs(delta.logprobs))]
+        return [self._delta(head, index, {"content": delta.text}, self._logprobs(tokens))]
 
     def closing(self, head: Head, answer: Answer) -> list[Body]:
         reason = FINISH_REASONS[answer.finished.reason]
-        return [self._delta(head, answer.index, {}, reason=reason) | conclusion(head, [answer])]
+        rest = self._held[answer.index].rest(answer.finished.reason)
+        last = [self._delta(head, answer.index, {"content": ""}, self._logprobs(rest))] if rest else []
+        return [*last, self._delta(head, answer.index, {}, reason=reason) | conclusion(head, [answer])]
 
     def _choice(self, answer: Answer) -> Body:
         return {
             "index": answer.index,
             "message": {"role": "assistant", "content": answer.text, "refusal": None},
-            "logprobs": self._logprobs(answer.logprobs),
+            "logprobs": self._logprobs(all_told(answer.logprobs, len(answer.text), answer.finished.reason)),
             "finish_reason": FINISH_REASONS[answer.finished.reason],
         }
 

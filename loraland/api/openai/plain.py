@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
 from inference.wire.protocol import Delta, Prompted, TokenLogprob
 from loraland.api.openai.bodies import FINISH_REASONS, OpenAI, conclusion
-from loraland.api.openai.prompts import Echo, logprobs_of, offsets_of, prompt_logprobs
+from loraland.api.openai.held import HeldTokens, all_told
+from loraland.api.openai.prompts import Echo, logprobs_of, prompt_logprobs
 from loraland.api.shape import Answer, Body, Head, Usage
 
 
@@ -30,6 +32,7 @@ class Plain(OpenAI):
         self._num_prompt_logprobs = num_prompt_logprobs
         self._echoed = echoed
         self._echoes: dict[int, Echo] = {}
+        self._held: defaultdict[int, HeldTokens] = defaultdict(HeldTokens)
 
     def whole(self, head: Head, answers: Sequence[Answer], usage: Usage) -> Body:
         return self._whole(head, [self._ended(answer) for answer in answers], answers, usage)
@@ -45,22 +48,28 @@ class Plain(OpenAI):
 
     def chunk(self, head: Head, index: int, delta: Delta, at: int) -> list[Body]:
         rest = self._rest(head, index)
-        if not (delta.text or delta.logprobs):
+        tokens = self._held[index].push(delta.logprobs, at + len(delta.text))
+        if not (delta.text or tokens):
             return rest
-        logprobs = self._logprobs(delta.logprobs, at + self._begin(index))
+        logprobs = self._logprobs(tokens, self._begin(index))
         return [*rest, self._chunk(head, _choice(index, delta.text, logprobs))]
 
     def closing(self, head: Head, answer: Answer) -> list[Body]:
+        rest = self._rest(head, answer.index)
+        if tokens := self._held[answer.index].rest(answer.finished.reason):
+            logprobs = self._logprobs(tokens, self._begin(answer.index))
+            rest.append(self._chunk(head, _choice(answer.index, "", logprobs)))
         choice = _choice(answer.index, "", reason=FINISH_REASONS[answer.finished.reason])
-        return [*self._rest(head, answer.index), self._chunk(head, choice) | conclusion(head, [answer])]
+        return [*rest, self._chunk(head, choice) | conclusion(head, [answer])]
 
     def _ended(self, answer: Answer) -> Body:
-        text, logprobs = "", self._logprobs(answer.logprobs, 0)
+        tokens = all_told(answer.logprobs, len(answer.text), answer.finished.reason)
+        text, logprobs = "", self._logprobs(tokens, 0)
         if echo := self._echo(answer.asked):
             text, of_prompt = echo.push(answer.prompted)
             text += echo.rest()
             if self._with_logprobs:
-                of_answer = logprobs_of(answer.logprobs, offsets_of(answer.logprobs, len(text)))
+                of_answer = logprobs_of(tokens, [len(text) + token.offset for token in tokens])
                 logprobs = {name: of_prompt[name] + of_answer[name] for name in of_prompt}
         choice = _choice(answer.index, text + answer.text, logprobs, FINISH_REASONS[answer.finished.reason])
         if self._num_prompt_logprobs is not None:
@@ -83,8 +92,9 @@ class Plain(OpenAI):
         text = echo.rest() if echo else ""
         return [self._chunk(head, _choice(index, text))] if text else []
 
-    def _logprobs(self, logprobs: Sequence[TokenLogprob], at: int) -> Body | None:
-        return logprobs_of(logprobs, offsets_of(logprobs, at)) if self._with_logprobs else None
+    def _logprobs(self, tokens: Sequence[TokenLogprob], at: int) -> Body | None:
+        """Of tokens of an answer that begins at `at`."""
+        return logprobs_of(tokens, [at + token.offset for token in tokens]) if self._with_logprobs else None
 
 
 def _choice(index: int, text: str, logprobs: Any = None, reason: str | None = None) -> Body:

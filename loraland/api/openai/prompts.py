@@ -63,18 +63,6 @@ def spelt(token: Alternative) -> str:
     return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token.data) if token.hex else token.token
 
 
-def offsets_of(tokens: Sequence[TokenLogprob], at: int) -> list[int]:
-    """Where in a text each of an answer's tokens begins, the first of them at `at`; a part of a character stands where
-    its character does. A control token has no text.
-    """
-    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-    offsets = []
-    for token in tokens:
-        offsets.append(at)
-        at += 0 if token.is_special else len(decoder.decode(token.data))
-    return offsets
-
-
 def prompt_logprobs(tokens: Sequence[TokenLogprob], num: int) -> list[dict[str, Any] | None]:
     """As vLLM has them: null for the first token, then of each place its token and the `num` likeliest, by id."""
     return [None, *[_place(token, num) for token in tokens[1:]]] if tokens else []

@@ -137,7 +137,7 @@ async def test_an_ended_answer_is_had_again_whole_and_from_any_event(http, answe
 
 
 async def test_the_offsets_of_a_plain_completion_go_on_too(http, answering):
-    tokens = [TokenLogprob(word, at, -0.5) for at, word in enumerate(("joy", " and"))]
+    tokens = [TokenLogprob("joy", 0, -0.5), TokenLogprob(" and", 1, -0.5, offset=3)]
     answering(
         lambda request: [
             *(Delta(request.id, token.token, (token.token_id,), (token,)) for token in tokens),
