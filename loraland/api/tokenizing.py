@@ -34,6 +34,9 @@ UNLIMITED: Final = 10**9
 TEXT_OF_MANY: Final = 4
 """Characters that one token stands for, where ids are counted against a limit of characters."""
 
+BYTES_OF_ONE: Final = 16
+"""Bytes that JSON takes for one character at most, with something for what is around it."""
+
 TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 
 
@@ -58,7 +61,7 @@ class Detokenize(Strict):
 
 @opened("POST")
 async def tokenize(request: HttpRequest) -> HttpResponse:
-    visitor = await caller_if_any(request)
+    visitor = await _caller(request)
     asked = body_of(request, Tokenize)
     _check(asked, visitor)
     if isinstance(asked.inputs, str):
@@ -71,10 +74,17 @@ async def tokenize(request: HttpRequest) -> HttpResponse:
 
 @opened("POST")
 async def detokenize(request: HttpRequest) -> HttpResponse:
-    visitor = await caller_if_any(request)
+    visitor = await _caller(request)
     asked = body_of(request, Detokenize)
     _check_size(len(asked.tokens) * TEXT_OF_MANY, visitor, "tokens")
     return JsonResponse({"prompt": await asyncio.to_thread(_text_of, asked.tokens)})
+
+
+async def _caller(request: HttpRequest) -> Visitor:
+    """Who asks. A stranger's body is refused before it is read as JSON, where that alone would take long."""
+    visitor = await caller_if_any(request)
+    _check_size(len(request.body) // BYTES_OF_ONE, visitor)
+    return visitor
 
 
 async def _plain(asked: Tokenize) -> list[int]:
@@ -135,11 +145,10 @@ def _check(asked: Tokenize, visitor: Visitor) -> None:
     _check_size(sum(map(len, texts)), visitor, given[0])
 
 
-def _check_size(size: int, visitor: Visitor, param: str) -> None:
+def _check_size(size: int, visitor: Visitor, param: str | None = None) -> None:
     """Refuse a stranger more than the text of one prompt. Who has a key may send whatever a body holds."""
-    if visitor == STRANGER and size > settings.MAX_INPUT_CHARS:
-        sentence = (
-            f"{param} has the length of {size} characters; without an API key at most {settings.MAX_INPUT_CHARS} are "
-            "read. Send 'Authorization: Bearer ll_…', or less."
-        )
+    most = settings.MAX_INPUT_CHARS
+    if visitor == STRANGER and size > most:
+        what = f"{param} has" if param else "This is"
+        sentence = f"{what} {size} characters; without an API key at most {most} are read. Send less, or a key."
         raise ApiError(413, "request_too_large", sentence, param)

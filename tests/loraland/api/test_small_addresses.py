@@ -204,6 +204,8 @@ async def test_without_a_key_as_much_is_read_as_one_prompt_holds(http, folder, s
     assert (await http.post("/tokenize", json={"prompt": "x" * 10})).status_code == 200
     answer = await http.post("/tokenize", json={"prompt": "x" * 11})
     assert (answer.status_code, "API key" in answer.json()["error"]["message"]) == (413, True)
+    answer = await http.post("/detokenize", content=" " * 200)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (413, None)
 
 
 async def test_a_stranger_hears_of_no_draft(stranger, folder, publish):
