@@ -17,11 +17,13 @@ from torch import Tensor
 from inference.engine.sampler import RowSampling, SampledToken, derived_seed
 from inference.model.tokenizer import Detokenizer, Tokenizer
 from inference.scheduling.sequence import Sequence
+from inference.structured.guide import Guide
 from inference.wire.contract import Resume
 from inference.wire.failures import FailureCode
 from inference.wire.protocol import (
     Alternative,
     Component,
+    Constraint,
     Delta,
     Embedded,
     Failed,
@@ -98,6 +100,7 @@ class Answer:
     clock: Clock = time.time
     reason: Reason | None = None
     logit_delta: float | None = None
+    guide: Guide | None = None
     times: Times = field(init=False)
     seed: int | None = field(init=False)
 
@@ -126,6 +129,11 @@ class Answer:
         return self.request.adapter.digest if self.request.adapter else ""
 
     @property
+    def constraint(self) -> Constraint | None:
+        """What the answer must look like, if that was asked for."""
+        return self.request.sampling.constraint if isinstance(self.request, Generate) else None
+
+    @property
     def components(self) -> tuple[Component, ...]:
         """The adapters that are added up, if it is not one alone that answers."""
         return self.request.adapter.components if self.request.adapter else ()
@@ -137,6 +145,7 @@ class Answer:
         sampling, sequence = self.request.sampling, self.sequence
         num_early = sampling.min_tokens - len(sequence.output_ids)
         barred = tuple(sorted(self.tokenizer.eos_ids)) if num_early > 0 else ()
+        masks = self.guide.masks(draft) if self.guide else [None] * (len(draft) + 1)
         return [
             RowSampling(
                 sampling,
@@ -145,9 +154,17 @@ class Answer:
                 sequence.output_ids,
                 barred if ahead < num_early else (),
                 draft[:ahead],
+                masks[ahead],
             )
             for ahead in range(len(draft) + 1)
         ]
+
+    def follow(self, guide: Guide) -> None:
+        """Keep to `guide` from here on, and say so where what there is of the answer is all of it."""
+        self.guide = guide
+        guide.advance(self.sequence.output_ids)
+        if guide.is_complete:
+            self.reason = self.reason or "done"
 
     def score(self, scores: Mapping[int, SampledToken]) -> bool:
         """Keep how likely tokens of the prompt were, by their positions; False when the numbers are not finite."""
@@ -232,7 +249,8 @@ class Answer:
         self._num_decoded += len(text)
         if len(outputs) >= sampling.min_tokens:
             text = self._stops.push(text)
-        if self._stops.is_found or (token_id in self.tokenizer.eos_ids and not sampling.ignore_eos):
+        is_whole = self.guide is not None and self.guide.take(token_id)
+        if is_whole or self._stops.is_found or (token_id in self.tokenizer.eos_ids and not sampling.ignore_eos):
             self.reason = "done"
         elif len(outputs) >= self.sequence.max_tokens:
             self.reason = "length"

@@ -23,6 +23,7 @@ from inference.engine.sampler import RowSampling, SampledToken, refusal
 from inference.scheduling.plan import Plan
 from inference.scheduling.sequence import Sequence, State
 from inference.scheduling.speculation import Speculation
+from inference.structured.grammar import ConstraintRefused
 from inference.wire.capacity import Capacity
 from inference.wire.contract import Resume
 from inference.wire.failures import FailureCode
@@ -35,6 +36,10 @@ _NO_MEMORY: Final[tuple[FailureCode, str]] = (
 _NOT_FINITE: Final[tuple[FailureCode, str]] = (
     "internal",
     "The model computed numbers that are not finite; try another adapter.",
+)
+_NO_TOKEN: Final[tuple[FailureCode, str]] = (
+    "invalid_request",
+    "No token may follow here: the constraint, with min_tokens or logit_bias, allows none. Loosen one of them.",
 )
 LOADING_PATIENCE: Final = 0.005
 """Seconds that a step waits for an adapter when there is nothing else to do."""
@@ -141,8 +146,9 @@ class Engine:
         )
 
     def close(self) -> None:
-        """End the loading thread."""
+        """End the threads beside this one."""
         self.machine.loader.close()
+        self.machine.guides.close()
 
     def _accept(self, request: Request, resume: Resume | None, queue_class: QueueClass) -> Answer:
         """Put a request into tokens; raises `PromptError`."""
@@ -165,6 +171,9 @@ class Engine:
     def _read(self, request: Generate) -> tuple[Prompt, int]:
         """The prompt, and how many tokens the answer may have: those asked for, or those that the context leaves."""
         wrong = refusal(request.sampling)
+        last = self.machine.tokenizer.vocab_size - 1
+        if not wrong and (beyond := [id for id, _ in request.sampling.logit_bias if id > last]):
+            wrong = f"logit_bias has the token {beyond[0]}; the last one is {last}."
         if wrong:
             raise PromptError("invalid_request", wrong)
         prompt = build_prompt(request, self.machine.tokenizer, self.machine.context_length)
@@ -174,8 +183,11 @@ class Engine:
     def _start(self, answer: Answer) -> None:
         """Queue an accepted request, unless what was streamed before a takeover is the whole answer."""
         self._answers[answer.id] = answer
-        if answer.digest and not self.machine.loader.want(answer.digest, answer.components):
+        has_adapter = not answer.digest or self.machine.loader.want(answer.digest, answer.components)
+        has_guide = not answer.constraint or self.machine.guides.want(answer.constraint)
+        if not has_adapter or answer.constraint:
             answer.sequence.state = State.LOADING
+        if not (has_adapter and has_guide):
             self._events.append(Progress(answer.id, "loading"))
         self.scheduler.add(answer.sequence)
         if answer.reason:
@@ -188,9 +200,27 @@ class Engine:
             for answer in [one for one in self._answers.values() if one.digest == loaded.digest]:
                 if loaded.error:
                     self._fail(answer, *_explain(loaded))
-                elif answer.sequence.state is State.LOADING:
+                else:
                     answer.times.loading = loaded.seconds
-                    self.scheduler.wake(answer.sequence)
+        if is_idle:
+            self.machine.guides.wait(LOADING_PATIENCE)
+        for answer in [one for one in self._answers.values() if one.sequence.state is State.LOADING]:
+            self._wake(answer)
+
+    def _wake(self, answer: Answer) -> None:
+        """Let an answer start for which all is there."""
+        guides = self.machine.guides
+        if answer.constraint and not answer.guide and guides.want(answer.constraint):
+            try:
+                answer.follow(guides.guide(answer.constraint))
+            except ConstraintRefused as error:
+                self._fail(answer, "invalid_request", str(error))
+                return
+        has_adapter = not answer.digest or self.machine.loader.has(answer.digest)
+        if has_adapter and (answer.guide or not answer.constraint):
+            self.scheduler.wake(answer.sequence)
+            if answer.reason:
+                self._finish(answer)
 
     def _announce(self, plan: Plan) -> None:
         for sequence in plan.admitted:
@@ -225,7 +255,7 @@ class Engine:
         if answer.sequence.is_pooled:
             self._embed(answer)
             return
-        finite = tokens if tokens[-1].is_finite else tokens[:-1]
+        finite = tokens if tokens[-1].counts else tokens[:-1]
         if not answer.sequence.max_tokens:
             answer.reason = "length"
         elif finite:
@@ -233,7 +263,7 @@ class Engine:
         if answer.reason:
             self._finish(answer)
         elif len(finite) < len(tokens):
-            self._fail(answer, *_NOT_FINITE)
+            self._fail(answer, *(_NOT_FINITE if tokens[-1].is_allowed else _NO_TOKEN))
 
     def _embed(self, answer: Answer) -> None:
         """Tell the mean of a prompt that has been read, and no answer."""

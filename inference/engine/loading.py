@@ -84,6 +84,10 @@ class AdapterLoader:
             outcomes.append(outcome)
         return outcomes
 
+    def has(self, digest: str) -> bool:
+        """Whether an adapter that is wanted has been loaded."""
+        return digest in self._ready
+
     def get(self, digest: str) -> HostAdapter:
         """An adapter that a live request wants and that has been loaded."""
         return self._ready[digest]

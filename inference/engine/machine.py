@@ -28,6 +28,7 @@ from inference.model.weights import load_weights
 from inference.scheduling.kv_cache import BlockPool
 from inference.scheduling.prefix_cache import PrefixCache
 from inference.scheduling.scheduler import Scheduler
+from inference.structured.guide import Guides
 from inference.tile import TILE
 
 log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Machine:
     slots: LoraSlots
     host_cache: AdapterCache
     loader: AdapterLoader
+    guides: Guides
     context_length: int
     max_rank: int
     fingerprint: str
@@ -100,6 +102,7 @@ def build_machine(config: EngineConfig) -> Machine:
         slots=slots,
         host_cache=host_cache,
         loader=loader,
+        guides=Guides(tokenizer),
         context_length=context,
         max_rank=config.max_rank,
         fingerprint=_own_if_broken(config, device, told, check),

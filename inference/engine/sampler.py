@@ -18,9 +18,11 @@ import numpy as np
 from torch import Tensor
 
 from inference.decoders.contract import argmax_rows
+from inference.structured.guide import Mask
 from inference.wire.protocol import Sampling
 
 MAX_LOGPROBS: Final = 20
+MAX_BIAS: Final = 100
 _NUMBERS: Final = (
     "temperature",
     "top_k",
@@ -46,7 +48,7 @@ class RowSampling:
     """How the next token of one row is sampled: the request's own terms, the `seed`, and the tokens it has seen.
 
     `draft` are tokens that are supposed to follow `output_ids`. `barred` are token ids that may not be chosen now
-    (the ends of an answer before `min_tokens`).
+    (the ends of an answer before `min_tokens`); `mask` are those that may.
     """
 
     sampling: Sampling
@@ -55,6 +57,7 @@ class RowSampling:
     output_ids: Sequence[int]
     barred: tuple[int, ...] = ()
     draft: tuple[int, ...] = ()
+    mask: Mask | None = None
 
     @property
     def index(self) -> int:
@@ -68,28 +71,34 @@ class RowSampling:
 
     @property
     def is_plain(self) -> bool:
-        """Whether the logits are taken as they are."""
-        return not (self.has_penalties or self.barred)
+        """Whether the logits are taken as they are, but for a mask."""
+        return not (self.has_penalties or self.barred or self.sampling.logit_bias)
 
     def takes(self, argmax: int) -> bool:
         """Whether the token is `argmax`, the one with the largest logit, and nothing else is asked for."""
         is_greedy = self.sampling.temperature == 0 and self.sampling.logprobs is None
-        return is_greedy and not self.has_penalties and argmax not in self.barred
+        is_changed = self.has_penalties or self.sampling.logit_bias or self.mask
+        return is_greedy and not is_changed and argmax not in self.barred
 
 
 @dataclass(frozen=True, slots=True)
 class SampledToken:
     """The next token of a row. `logprob` and `top` (token id, logprob) are of the untouched logits, where asked for.
 
-    `rank` is its place among all tokens, from 1, where a given token is scored.
-    `is_finite` is False when the row's logits held a NaN or an infinity; the token then means nothing.
+    `rank` is its place among all tokens, from 1, where a given token is scored. The token means nothing when
+    `is_finite` is False, as the row's logits held a NaN or an infinity, or `is_allowed` is, as its mask left none.
     """
 
     token_id: int
     is_finite: bool = True
+    is_allowed: bool = True
     logprob: float = 0.0
     top: tuple[tuple[int, float], ...] = ()
     rank: int = 0
+
+    @property
+    def counts(self) -> bool:
+        return self.is_finite and self.is_allowed
 
 
 def refusal(sampling: Sampling) -> str | None:
@@ -102,7 +111,7 @@ def refusal(sampling: Sampling) -> str | None:
         value = getattr(sampling, name)
         if isinstance(value, bool) or not isinstance(value, int | None):
             return f"{name} is {value!r}; it must be a whole number."
-    return _out_of_range(sampling)
+    return _out_of_range(sampling) or _bias_refusal(sampling)
 
 
 def _out_of_range(sampling: Sampling) -> str | None:
@@ -124,6 +133,14 @@ def _out_of_range(sampling: Sampling) -> str | None:
     for name, is_right, wanted in rules:
         if not is_right:
             return f"{name} is {getattr(sampling, name)!r}; it must be {wanted}."
+    return None
+
+
+def _bias_refusal(sampling: Sampling) -> str | None:
+    for token_id, bias in sampling.logit_bias:
+        is_number = isinstance(bias, int | float) and math.isfinite(bias)
+        if not isinstance(token_id, int) or token_id < 0 or not is_number or abs(bias) > MAX_BIAS:
+            return f"logit_bias has {token_id!r}: {bias!r}; it must be a token id and a number from -100 to 100."
     return None
 
 
@@ -150,7 +167,7 @@ def sample(logits: Tensor, samplings: Sequence[RowSampling], argmax: Argmax = ar
 def accept(tokens: Sequence[SampledToken], draft: Sequence[int]) -> tuple[SampledToken, ...]:
     """The tokens that count: each stands on a drafted token which must be the one that was sampled before it."""
     count = 0
-    while count < len(draft) and tokens[count].token_id == draft[count] and tokens[count].is_finite:
+    while count < len(draft) and tokens[count].token_id == draft[count] and tokens[count].counts:
         count += 1
     return tuple(tokens[: count + 1])
 
@@ -169,6 +186,10 @@ def _scored(scores: Row, token_id: int, count: int) -> SampledToken:
 def _sample_row(scores: Row, how: RowSampling, argmax: int) -> SampledToken:
     """The token of one row [vocab], whose largest is at `argmax`."""
     changed = scores if how.is_plain else _penalised(scores, how)
+    if how.mask is not None:
+        changed = np.where(how.mask.allowed(len(scores)), changed, np.float32(-math.inf))
+        if not np.isfinite(changed.max()):
+            return SampledToken(argmax, is_allowed=False)
     if how.sampling.temperature:
         token_id = _draw(changed, how)
     else:
@@ -179,7 +200,7 @@ def _sample_row(scores: Row, how: RowSampling, argmax: int) -> SampledToken:
 
 
 def _penalised(scores: Row, how: RowSampling) -> Row:
-    """`scores` with the penalties and without the barred tokens.
+    """`scores` with the penalties and the bias, and without the barred tokens.
 
     The repetition penalty looks at prompt and answer, as in CTRL (Keskar et al. 2019) and transformers;
     presence and frequency look at the answer alone, as in OpenAI's API.
@@ -194,6 +215,8 @@ def _penalised(scores: Row, how: RowSampling) -> Row:
         unique, times = np.unique(output_ids, return_counts=True)
         cost = sampling.presence_penalty + sampling.frequency_penalty * times
         scores[unique] -= np.clip(cost, -_LARGE, _LARGE)
+    for token_id, bias in sampling.logit_bias:
+        scores[token_id] += np.float32(bias)
     np.clip(scores, -_LARGE, _LARGE, out=scores)
     scores[list(how.barred)] = -math.inf
     return scores

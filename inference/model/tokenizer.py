@@ -99,6 +99,10 @@ class Tokenizer:
             at += len(plain)
         return spans
 
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of `text` that holds no control tokens, with nothing before them."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def begin(self, ids: list[int]) -> list[int]:
         """`ids` behind the token that the base was trained to see before a text (``<s>``), if there is one and they
         lack it. Chat templates write it themselves.

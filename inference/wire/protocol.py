@@ -56,6 +56,15 @@ class AdapterRef:
 
 
 @dataclass(frozen=True)
+class Constraint:
+    """What an answer must look like: `text` is a JSON schema, a list of choices in JSON, a regular expression or a
+    grammar (Lark or GBNF), as `kind` says; for a JSON object it is empty."""
+
+    kind: Literal["json_object", "json_schema", "regex", "choice", "grammar"]
+    text: str = ""
+
+
+@dataclass(frozen=True)
 class Sampling:
     """How tokens are chosen. `temperature` 0 is greedy; `seed` None lets the worker draw one and report it.
 
@@ -77,6 +86,9 @@ class Sampling:
     logprobs: int | None = None
     prompt_logprobs: int | None = None
     """How many alternatives to tell beside each token of the prompt; None tells nothing of the prompt."""
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    """Token ids, and what is added to their logits before one is chosen."""
+    constraint: Constraint | None = None
 
 
 @dataclass(frozen=True)

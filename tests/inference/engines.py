@@ -30,6 +30,7 @@ from inference.model.tokenizer import Tokenizer
 from inference.scheduling.kv_cache import BlockPool
 from inference.scheduling.prefix_cache import PrefixCache
 from inference.scheduling.scheduler import Scheduler
+from inference.structured.guide import Guides
 from inference.tile import TILE
 from inference.wire.protocol import Delta, Embedded, Event, Failed, Finished, Progress, Prompted, Terminal, TokenLogprob
 
@@ -276,6 +277,7 @@ def make_reading_engine(directory: Path, **changes: Any) -> Engine:
         slots=slots,
         host_cache=host_cache,
         loader=loader,
+        guides=Guides(tokenizer),
         context_length=settings["context_length"],
         max_rank=64,
         fingerprint="reading",
