@@ -20,7 +20,6 @@ from inference.wire.protocol import Delta, Embedded, Failed, Finished, Prompted,
 from loraland.api.authentication import visitor_of
 from loraland.api.call import Call, Choice, Reader, Told
 from loraland.api.entries import offered
-from loraland.api.errors import of_failure
 from loraland.api.shape import Answer, Head, Shape, usage_of
 from loraland.api.streaming import streamed
 from loraland.catalogue.composition import Composition, named
@@ -117,7 +116,7 @@ async def whole(call: Call) -> list[Answer]:
             elif isinstance(each.event, Finished):
                 answers[each.choice.index] = _answer(each, each.event, told[each.choice.index])
             elif isinstance(each.event, Failed):
-                raise of_failure(each.event)
+                raise call.error_of(each)
     return [answers[index] for index in sorted(answers)]
 
 

@@ -19,6 +19,7 @@ from inference.wire.protocol import (
     TokenLogprob,
     is_terminal,
 )
+from loraland.api.errors import ApiError, of_failure
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.generations.stop import stop
@@ -93,6 +94,15 @@ class Call:
     @property
     def choices(self) -> Sequence[Choice]:
         return self._choices
+
+    def error_of(self, told: Told) -> ApiError:
+        """Why a choice, and with it the call, has no answer. Of several prompts it names the one that is at fault."""
+        assert isinstance(told.event, Failed)
+        error = of_failure(told.event)
+        if self._choices[-1].prompt and error.status < 500:
+            number = told.choice.prompt
+            error = ApiError(error.status, error.code, f"Prompt {number}: {error.message}", f"prompt.{number}")
+        return error
 
     async def events(self) -> AsyncGenerator[Told]:
         """What is told of the prompt, the deltas and the terminal event of each choice, as they come.

@@ -15,7 +15,7 @@ from django.http import StreamingHttpResponse
 
 from inference.wire.protocol import Delta, Failed, Finished, Prompted
 from loraland.api.call import Call, Reader, Told
-from loraland.api.errors import PATH, ApiError, api_error, of_failure
+from loraland.api.errors import PATH, ApiError, api_error
 from loraland.api.shape import Answer, Body, Head, Shape, usage_of
 from loraland.generations import reading
 from loraland.generations.read_ahead import ReadAhead
@@ -33,7 +33,7 @@ async def streamed(call: Call, head: Head, shape: Shape, reader: Reader) -> Stre
     try:
         first = await events.next(PATIENCE_SECONDS)
         if first and isinstance(first.event, Failed):
-            raise of_failure(first.event)
+            raise call.error_of(first)
     except BaseException:
         await events.aclose()
         raise
@@ -64,7 +64,7 @@ class _Stream:
 
     def __init__(self, call: Call, head: Head, shape: Shape, reader: Reader) -> None:
         self._head, self._shape, self._with_usage = head, shape, reader.with_usage
-        self._num_choices = len(call.choices)
+        self._call, self._num_choices = call, len(call.choices)
         self._at: Counter[int] = Counter({0: reader.num_chars})
         self._opened: set[int] = set() if reader.after == reading.START else {0}
         self._ended: list[Answer] = []
@@ -93,7 +93,7 @@ class _Stream:
         elif isinstance(told.event, Finished):
             yield from self._closing(told, told.event)
         elif isinstance(told.event, Failed):
-            yield self.failure(of_failure(told.event))
+            yield self.failure(self._call.error_of(told))
 
     def failure(self, error: ApiError) -> str:
         self._has_failed = True

@@ -98,13 +98,26 @@ def prompts_of(prompt: Any) -> list[str | list[int]]:
     """The prompts that `prompt` holds. Raises ValueError for what is none."""
     if isinstance(prompt, str) or _is_ids(prompt):
         return [prompt]
-    if isinstance(prompt, list) and prompt:
-        if all(isinstance(each, str) for each in prompt) or all(map(_is_ids, prompt)):
-            return prompt
-        for place, each in enumerate(prompt):
-            if not (isinstance(each, str) or _is_id(each) or _is_ids(each)):
-                raise ValueError(f"its item {place} is no prompt; give {FORMS}")
-    raise ValueError(f"give {FORMS}")
+    if not isinstance(prompt, list):
+        raise ValueError(f"this is {kind_of(prompt)}; give {FORMS}")
+    if not prompt:
+        raise ValueError(f"this list is empty; give {FORMS}")
+    for place, each in enumerate(prompt):
+        if not (isinstance(each, str) or _is_id(each) or _is_ids(each)):
+            raise ValueError(f"item {place} is {kind_of(each)}, which is no prompt and no token id; give {FORMS}")
+    if len(set(map(type, prompt))) > 1:
+        raise ValueError(f"the items are of several kinds; give {FORMS}")
+    return prompt
+
+
+def kind_of(value: Any) -> str:
+    """What a value of JSON is called."""
+    if isinstance(value, bool) or value is None:
+        return {True: "true", False: "false", None: "null"}[value]
+    if isinstance(value, list):
+        return "a list of other things than token ids" if value else "an empty list"
+    kinds = {str: "a text", int: f"the number {value}", float: f"the number {value}", dict: "an object"}
+    return kinds[type(value)]
 
 
 def _is_ids(value: Any) -> bool:

@@ -72,6 +72,23 @@ async def test_what_a_plain_completion_cannot_do_is_refused_by_name(http, change
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        (["a", [1]], "of several kinds"),
+        ([1, True], "item 1 is true"),
+        ([[1], [1.5]], "item 1 is a list of other things than token ids"),
+        ([], "empty"),
+        ({"a": 1}, "an object"),
+        ([-1], "the number -1"),
+    ],
+)
+async def test_what_is_no_prompt_is_told_what_it_is(http, prompt, words):
+    error = (await http.post("/v1/completions", json=PLAIN | {"prompt": prompt})).json()["error"]
+    assert words in error["message"]
+    assert "a list of token ids" in error["message"]
+
+
 @pytest.mark.parametrize("change", [{"inputs": {"text": "x"}}, {"messages": None}, {"stream_options": {}}])
 async def test_a_request_that_contradicts_itself_is_refused(http, change):
     answer = await http.post("/v1/chat/completions", json=ASKED | change)
@@ -144,7 +161,7 @@ async def test_the_last_use_of_a_key_is_noted_once_a_minute(http):
 
 
 async def test_an_address_that_does_not_exist_is_told_in_the_same_shape(http):
-    answer = await http.post("/v1/embeddings", json={})
+    answer = await http.post("/v1/images/generations", json={})
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "not_found")
 
 

@@ -113,6 +113,28 @@ async def test_more_prompts_than_a_key_may_have_answers_run_one_after_another(ht
     assert max(most) <= 2
 
 
+@pytest.mark.parametrize("retries", [30, 1])
+async def test_a_call_waits_for_others_of_its_key_but_not_for_ever(http, answering, settings, monkeypatch, retries):
+    """Its first choice had a place, which another call took."""
+    monkeypatch.setattr("loraland.api.call.RETRY_SECONDS", 0.1)
+    monkeypatch.setattr("loraland.api.call.RETRIES", retries)
+    settings.MAX_RUNNING_PER_KEY = 1
+    answering()
+    calling = asyncio.create_task(http.post("/v1/completions", json=PLAIN))
+    async with asyncio.timeout(10):
+        while not (first := await Generation.objects.afirst()):  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    other = await Generation.objects.acreate(source="api", base="b", request={}, tenant=first.tenant)
+    await asyncio.sleep(0.3)
+    await Recorder("r").step(50)
+    if retries == 1:
+        refused = await calling
+        assert (refused.status_code, refused.json()["error"]["code"]) == (429, "too_many_running")
+        return
+    await other.adelete()
+    assert [choice["text"] for choice in (await calling).json()["choices"]] == ["one two", "three"]
+
+
 async def record():
     """What the site's recorder does beside it: an answer that has ended leaves its place."""
     recorder = Recorder("r")
@@ -129,7 +151,9 @@ def failing_first(failed):
 async def test_a_fault_of_one_choice_is_the_calls_and_stops_the_others(http, answering):
     answering(failing_first(lambda id: [Failed(id, "prompt_too_long", "Shorten it by 12 tokens.")]))
     refused = await http.post("/v1/completions", json=PLAIN | {"prompt": ["fails", "goes on"]})
-    assert (refused.status_code, refused.json()["error"]["code"]) == (400, "context_length_exceeded")
+    error = refused.json()["error"]
+    assert (refused.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "prompt.0")
+    assert error["message"] == "Prompt 0: Shorten it by 12 tokens."
     assert set(await ends("goes on")) <= {"stopped"}
 
 
