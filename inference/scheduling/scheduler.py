@@ -34,6 +34,8 @@ LOOK_AHEAD: Final = 8
 """Requests to hold beyond those that can run, so that adapters load while others decode."""
 NEWCOMERS: Final = 8
 """Tenants with no request here of whom each may send one when there is no other capacity."""
+SCORED_TILES: Final = 8
+"""Tiles of a pass of whose every row logits are wanted, which take more memory than all else of it."""
 BLOCKS_PER_REQUEST: Final = 4
 """A guess at what a request needs, used only to decide how many to accept."""
 
@@ -200,7 +202,7 @@ class Scheduler:
         for queue_class in CLASSES:
             own = [line for (of, _), line in lines.items() if of == queue_class]
             chosen += [work for turn in zip_longest(*own) for work in turn if work and work != chosen[0]]
-        return sorted(chosen[: budget // TILE], key=lambda work: (work.sequence.arrival, work.start))
+        return sorted(_few_scored(chosen)[: budget // TILE], key=lambda work: (work.sequence.arrival, work.start))
 
     def _admit(self) -> None:
         """Start waiting sequences in order of priority, as rows, blocks and slots allow, or others are displaced.
@@ -289,3 +291,9 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         self.prefixes.free(sequence)
         self._turns.release(sequence)
+
+
+def _few_scored(tiles: list[Work]) -> list[Work]:
+    """`tiles` without those that are scored beyond the first `SCORED_TILES`."""
+    kept = [tile for tile in tiles if tile.is_scored][:SCORED_TILES]
+    return [tile for tile in tiles if not tile.is_scored or tile in kept]

@@ -128,6 +128,25 @@ def test_a_long_prompt_is_told_in_pieces(make: MakeEngine, monkeypatch: pytest.M
     assert [len(piece.tokens) for piece in pieces] == [50, 50, 20]
 
 
+def test_few_rows_of_a_pass_have_logits_however_long_a_pass_may_be(make: MakeEngine, monkeypatch: pytest.MonkeyPatch):
+    engine, rows = make(prefill_tokens=1024), []
+    compute = engine.machine.runner.decoder.forward
+
+    def counted(batch: Any, cache: Any) -> Any:
+        rows.append((len(batch.token_ids), len(batch.sample_rows)))
+        return compute(batch, cache)
+
+    monkeypatch.setattr(engine.machine.runner.decoder, "forward", counted)
+    for id in "abc":
+        engine.add(ask(id, prompt="x" * 200, max_tokens=0))
+    engine.add(ask("d", prompt="x" * 200, max_tokens=1, prompt_logprobs=None))
+    records = drain(engine)
+    assert records["a"].prompted == records["b"].prompted == records["c"].prompted
+    assert len(records["a"].prompted) == 200
+    assert rows[0][0] > max(num_logits for _, num_logits in rows)
+    assert max(num_logits for _, num_logits in rows) <= 8 * 32 + 1
+
+
 @pytest.mark.parametrize("decoder", ["auto", "torch"])
 def test_a_token_is_as_likely_in_a_prompt_as_it_was_in_an_answer(make: MakeEngine, decoder: str):
     engine = make(decoder=decoder, dtype="bfloat16")
