@@ -16,6 +16,7 @@ from pydantic import Field, field_validator, model_validator
 from inference.wire.protocol import Sampling
 from loraland.api.errors import ApiError
 from loraland.api.lorax.adapters import Merged, name_of, name_of_merged
+from loraland.api.lorax.formats import Grammar, ResponseFormat
 from loraland.api.openai.chat import ChatMessage
 from loraland.api.openai.common import MAX_LOGPROBS, MAX_SEED, MAX_STOPS, Strict, Text
 from loraland.base_files import base_tokenizer
@@ -48,6 +49,8 @@ class Parameters(Strict):
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
     frequency_penalty: Penalty = 0.0
     presence_penalty: Penalty = 0.0
+    response_format: ResponseFormat | None = None
+    grammar: Grammar | None = None
     truncate: Annotated[int, Field(ge=1)] | None = None
     apply_chat_template: bool = False
     watermark: bool = False
@@ -76,6 +79,8 @@ class Parameters(Strict):
     def _agrees(self) -> Parameters:
         if self.adapter_id and self.merged_adapters:
             raise ValueError("adapter_id and merged_adapters both name who answers; give one of them")
+        if self.response_format and self.grammar:
+            raise ValueError("response_format and grammar both say what an answer looks like; give one of them")
         if self.best_of > 1 and not self.samples:
             raise ValueError("best_of above 1 needs sampling, as all answers would be the same; send do_sample: true")
         if self.best_of > 1 and self.seed is not None:
@@ -117,6 +122,7 @@ class Parameters(Strict):
             max_tokens=self.max_new_tokens or settings.MAX_NEW_TOKENS,
             ignore_eos=self.ignore_eos_token,
             logprobs=self.num_alternatives if with_tokens else None,
+            constraint=form.constraint if (form := self.response_format or self.grammar) else None,
             prompt_logprobs=0 if self.decoder_input_details else None,
         )
 

@@ -9,6 +9,7 @@ import pytest
 from django.conf import settings as site_settings
 
 from inference.model.tokenizer import Tokenizer
+from inference.wire.protocol import Constraint
 from loraland.api.lorax.asked import GenerateRequest
 from tests.inference.engines import make_tokenizer
 
@@ -95,6 +96,32 @@ def test_a_linear_merge_is_a_sum():
     assert ask(merged_adapters=merged | {"weights": [0, 0]}).model == "base"
 
 
+SCHEMA = {"type": "object", "properties": {"é": {"type": "string"}}}
+AS_TEXT = '{"type": "object", "properties": {"é": {"type": "string"}}}'
+
+
+@pytest.mark.parametrize(
+    ("parameters", "constraint"),
+    [
+        ({}, None),
+        ({"response_format": None, "grammar": None}, None),
+        ({"response_format": {"type": "text"}}, None),
+        ({"response_format": {"type": "json_object"}}, Constraint("json_object")),
+        ({"response_format": {"type": "json_object", "schema": SCHEMA}}, Constraint("json_schema", AS_TEXT)),
+        ({"grammar": {"type": "json", "value": SCHEMA}}, Constraint("json_schema", AS_TEXT)),
+        ({"grammar": {"type": "json", "value": AS_TEXT}}, Constraint("json_schema", AS_TEXT)),
+        (
+            {"grammar": {"type": "json_schema", "value": {"name": "a", "schema": SCHEMA}}},
+            Constraint("json_schema", AS_TEXT),
+        ),
+        ({"grammar": {"type": "regex", "value": "[0-9]{3}"}}, Constraint("regex", "[0-9]{3}")),
+    ],
+    ids=lambda value: str(value)[:70],
+)
+def test_the_form_of_an_answer_is_said_in_the_words_of_lorax_or_of_tgi(parameters, constraint):
+    assert ask(**parameters).sampling().constraint == constraint
+
+
 def test_a_prompt_is_cut_to_its_last_tokens(settings, tmp_path):
     settings.BASE_MODEL = str(make_tokenizer(tmp_path / "base"))
     (tmp_path / "base" / "config.json").write_text("{}")
@@ -122,6 +149,14 @@ def test_messages_are_read_from_the_inputs_on_request():
         ("hi", {"apply_chat_template": True}, "messages as JSON"),
         (CHAT, {"apply_chat_template": True, "truncate": 4}, "apply_chat_template or truncate"),
         ("hi", {"max_new_tokens": 0}, "max_new_tokens"),
+        ("hi", {"grammar": {"type": "lark", "value": "x"}}, "grammar"),
+        ("hi", {"grammar": {"type": "regex", "value": ""}}, "grammar"),
+        ("hi", {"response_format": {"type": "xml"}}, "response_format"),
+        (
+            "hi",
+            {"response_format": {"type": "json_object"}, "grammar": {"type": "regex", "value": "a"}},
+            "response_format and grammar",
+        ),
         ("hi", {"return_k_alternatives": 21}, "return_k_alternatives"),
         ("hi", {"length_penalty": 2.0}, "length_penalty"),
         ("", {}, "inputs"),
