@@ -9,7 +9,17 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
-from inference.wire.protocol import Sampling
+from inference.wire.protocol import Constraint, Sampling
+from loraland.api.openai.constraint import (
+    GuidedChoice,
+    GuidedGrammar,
+    GuidedJson,
+    GuidedRegex,
+    LogitBias,
+    ResponseFormat,
+    StructuredOutputs,
+    the_one,
+)
 
 MAX_SEED = 2**63 - 1
 MAX_LOGPROBS = 20
@@ -58,6 +68,13 @@ class Common(Strict):
     stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
     ignore_eos: bool = False
     n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    response_format: ResponseFormat = None
+    structured_outputs: StructuredOutputs = None
+    guided_json: GuidedJson = None
+    guided_regex: GuidedRegex = None
+    guided_choice: GuidedChoice = None
+    guided_grammar: GuidedGrammar = None
+    logit_bias: LogitBias = ()
     prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
     store: bool = False
     """Whether the caller may come back for the answer: then a connection that ends does not stop it."""
@@ -68,6 +85,22 @@ class Common(Strict):
         if self.stream_options is not None and not self.stream:
             raise ValueError("stream_options is only allowed with stream: true")
         return self
+
+    @model_validator(mode="after")
+    def _one_constraint(self) -> Common:
+        self.constraint()
+        return self
+
+    def constraint(self) -> Constraint | None:
+        """What the answer must look like, if anything is asked for."""
+        return the_one(
+            response_format=self.response_format,
+            structured_outputs=self.structured_outputs,
+            guided_json=self.guided_json,
+            guided_regex=self.guided_regex,
+            guided_choice=self.guided_choice,
+            guided_grammar=self.guided_grammar,
+        )
 
     @property
     def include_usage(self) -> bool:
@@ -123,4 +156,6 @@ class Common(Strict):
             ignore_eos=self.ignore_eos,
             logprobs=self.num_logprobs,
             prompt_logprobs=self.num_prompt_logprobs,
+            logit_bias=self.logit_bias,
+            constraint=self.constraint(),
         )
