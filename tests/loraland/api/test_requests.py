@@ -23,7 +23,7 @@ PLAIN = {"model": "base", "prompt": "hi"}
     ("change", "param"),
     [
         ({"tools": []}, "tools"),
-        ({"logit_bias": {"1": 2}}, "logit_bias"),
+        ({"beam_width": 4}, "beam_width"),
         ({"n": 129}, "n"),
         ({"temperature": 2.5}, "temperature"),
         ({"temperature": "0.5"}, "temperature"),
