@@ -235,7 +235,8 @@ class Scheduler:
 
     def _is_read_by_another(self, sequence: Sequence) -> bool:
         """Whether one of its group reads their prompt just now: it is worth a wait to find what that one leaves."""
-        if not sequence.group or not self.prefixes.is_on or sequence.num_prompt <= self.pool.block_size:
+        is_findable = self.prefixes.is_on and sequence.num_prompt > self.pool.block_size
+        if not sequence.group or not is_findable or sequence.needs_every_row:
             return False
         kin = (runner for runner in self.running if runner.group == sequence.group and runner.owner == sequence.owner)
         return any(runner.is_prefilling for runner in kin)

@@ -133,5 +133,5 @@ def _usage(usage: Usage) -> Body:
 
 def _token(token: Alternative) -> Body:
     """A token as chats tell it. Bytes of an answer's tokens, joined, are its text; a control token stands for none."""
-    data = None if token.is_special else list(token.data)
-    return {"token": token.token, "logprob": token.logprob, "bytes": data}
+    data = b"" if token.is_special else token.data
+    return {"token": token.token, "logprob": token.logprob, "bytes": list(data)}

@@ -203,6 +203,30 @@ def test_answers_of_one_call_read_their_prompt_once(make: MakeEngine, monkeypatc
     assert texts[1] == texts[2]
 
 
+@pytest.mark.parametrize("prefix_cache", ["on", "off"])
+def test_a_reader_that_is_preempted_keeps_nobody_waiting(make: MakeEngine, prefix_cache: str):
+    engine = make(prefill_tokens=32, prefix_cache=prefix_cache)
+    for id in "abc":
+        engine.add(Generate(id, prompt=PROMPT * 2, sampling=Sampling(max_tokens=2), owner="me", group="call"))
+    engine.step()
+    assert len(engine.scheduler.running) == (1 if prefix_cache == "on" else 3)
+    engine.scheduler.preempt(engine.scheduler.running[0])
+    records = drain(engine, Records())
+    assert all(records[id].finished for id in "abc")
+    assert len({tuple(record.token_ids) for record in records.values()}) == 1
+
+
+def test_who_tells_the_whole_prompt_waits_for_nobody(make: MakeEngine):
+    engine = make(prefill_tokens=32)
+    for id in "ab":
+        scored = Sampling(max_tokens=1, prompt_logprobs=0)
+        engine.add(Generate(id, prompt=PROMPT * 2, sampling=scored, owner="me", group="call"))
+    engine.step()
+    assert len(engine.scheduler.running) == 2
+    records = drain(engine, Records())
+    assert records["a"].prompted == records["b"].prompted
+
+
 def test_a_reader_that_is_aborted_leaves_the_prompt_to_the_next(make: MakeEngine):
     engine = make(prefill_tokens=32)
     for id in "ab":

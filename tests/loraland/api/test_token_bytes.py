@@ -63,7 +63,7 @@ async def test_joined_bytes_are_the_content(http, answering, stream, end):
     assert content == f"{FACE} joy"
     assert [token["bytes"] for token in tokens[:2]] == [[0xF0, 0x9F], [0x98, 0x80]]
     assert [other["bytes"] for other in tokens[1]["top_logprobs"]] == [[0x98, 0x80], [0x99]]
-    joined = b"".join(bytes(token["bytes"] or ()) for token in tokens)
+    joined = b"".join(bytes(token["bytes"]) for token in tokens)
     assert joined.decode() == content
     assert [token["token"] for token in tokens[3:]] == (["<|end|>"] if end == [END] else [])
 
