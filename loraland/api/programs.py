@@ -50,7 +50,7 @@ def body_of(request: HttpRequest, kind: type[Asked]) -> Asked:
     """The request's body as a `kind`. Raises `ApiError`, and ninja's `ValidationError` for the first thing wrong."""
     try:
         data = json.loads(request.body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         sentence = "The body is not JSON; send one JSON object, in UTF-8."
         raise errors.ApiError(400, "invalid_request", sentence) from error
     if not isinstance(data, dict):

@@ -190,7 +190,12 @@ async def test_ids_that_the_base_does_not_have_are_refused_by_their_place(http, 
 
 
 async def test_a_body_that_is_no_json_object_is_refused(http, folder):
-    for content, words in (("{", "not JSON"), ("[]", "a list"), ("\xff".encode("latin-1"), "not JSON")):
+    for content, words in (
+        ("{", "not JSON"),
+        ("[]", "a list"),
+        ("\xff".encode("latin-1"), "not JSON"),
+        ("[" * 99_999, "not JSON"),
+    ):
         answer = await http.post("/tokenize", content=content)
         assert (answer.status_code, words in answer.json()["error"]["message"]) == (400, True)
 
