@@ -103,7 +103,8 @@ class ModelRunner:
             row_samplings = [row for work in sampled for row in samplings.get(work.sequence.id, ())]
             tokens = sample(wanted, row_samplings, self.decoder.argmax)
             scores = _scores([(work, logits[span[0] : span[-1] + 1]) for work, span in spans if work.is_scored])
-            sums = _sums(plan, self.decoder.hidden)
+            pooled = [work for work in plan.works if work.sequence.is_pooled]
+            sums = _sums(pooled, self.decoder.hidden) if pooled else {}
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -208,14 +209,11 @@ def _scores(works: Sequence[tuple[Work, Tensor]]) -> dict[str, dict[int, Sampled
     return scores
 
 
-def _sums(plan: Plan, hidden: Tensor) -> dict[str, dict[int, Tensor]]:
+def _sums(works: Sequence[Work], hidden: Tensor) -> dict[str, dict[int, Tensor]]:
     """The sums of the rows of `hidden`, tile by tile: each is a matter of its own tokens."""
-    works = [work for work in plan.works if work.sequence.is_pooled]
     sums = dict[str, dict[int, Tensor]]()
-    if works:
-        parts = hidden.cpu().split([work.length for work in works])
-        for work, part in zip(works, parts, strict=True):
-            sums.setdefault(work.sequence.id, {})[work.start] = part.to(torch.float64).sum(0)
+    for work, part in zip(works, hidden.cpu().split([work.length for work in works]), strict=True):
+        sums.setdefault(work.sequence.id, {})[work.start] = part.to(torch.float64).sum(0)
     return sums
 
 
