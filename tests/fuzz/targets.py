@@ -142,10 +142,10 @@ def api(data: bytes) -> None:
         except ValidationError as error:
             _check_shown([fault["msg"] for fault in error.errors(include_input=False, include_url=False)])
             continue
-        source = asked.source()
-        messages = source.pop("messages", None)
-        request = Generate("0", messages=messages and tuple(messages), **source, sampling=asked.sampling())
-        assert decode(encode(request)) == request
+        for source in asked.sources():
+            messages = source.pop("messages", None)
+            request = Generate("0", messages=messages and tuple(messages), **source, sampling=asked.sampling())
+            assert decode(encode(request)) == request
 
 
 def markdown(data: bytes) -> None:
