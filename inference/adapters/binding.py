@@ -11,11 +11,15 @@ from typing import Final
 
 from inference.adapters.config import LoraConfig
 from inference.adapters.identity import TensorInfo, part_of
-from inference.model.architecture import TARGETS, Architecture, module_name
+from inference.model.architecture import Architecture, layer_of
 
 Parts = dict[str, TensorInfo]
 """The tensors of one module: A [rank, in], B [out, rank], magnitude [out], base [vocab, hidden]."""
 
+_EMPTY: Final = (
+    "The tensors are empty: a trainer that spreads weights over processes (DeepSpeed ZeRO-3, FSDP) saved them without "
+    "gathering them; save the adapter again with stage3_gather_16bit_weights_on_model_save, or from the full state dict"
+)
 MAX_NAME: Final = 200
 SHOWN: Final = 3
 
@@ -38,12 +42,16 @@ class Findings:
 class Binding:
     """The modules that an adapter changes, by their names in checkpoints, and what keeps it from being loaded.
 
-    `faults` are wrong for any base, `misfits` only for the one whose shapes were asked for.
+    `faults` are wrong for any base, `misfits` only for the one whose shapes were asked for; `remarks` keep nothing from
+    it, and its owner should know them.
     """
 
     modules: defaultdict[str, Parts] = field(default_factory=lambda: defaultdict(dict))
     faults: Findings = field(default_factory=Findings)
     misfits: Findings = field(default_factory=Findings)
+    remarks: Findings = field(default_factory=Findings)
+    tables: Parts = field(default_factory=dict)
+    """Whole tables, by their modules, that lie beside a LoRA on something else."""
 
 
 def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture: Architecture | None) -> Binding:
@@ -57,9 +65,9 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
         if architecture is not None:
             _check_fit(module, parts, architecture, binding.misfits)
     if config is not None and binding.modules:
-        _check_targets(config, binding)
-    if config is not None and architecture is not None:
-        _check_layers(config, architecture, binding)
+        _check_targets(config, architecture, binding)
+    for table, tensor in binding.tables.items():
+        _check_table(table, tensor, architecture, binding)
     return binding
 
 
@@ -73,6 +81,8 @@ def _pair(header: dict[str, TensorInfo], binding: Binding) -> None:
             binding.faults.add("Two tensors have the same name without PEFT's prefix", name)
         else:
             binding.modules[module][part] = tensor
+    for module in [module for module, parts in binding.modules.items() if parts.keys() == {"base"}]:
+        binding.tables[module] = binding.modules.pop(module)["base"]
     if not binding.modules:
         number = f"{len(header)} tensors, none of them a LoRA matrix"
         binding.faults.add("No module of the base is changed", number)
@@ -90,6 +100,8 @@ def _check_shapes(module: str, parts: Parts, faults: Findings) -> None:
     for side in "AB":
         if side not in parts:
             faults.add(f"lora_{side} is missing", module)
+    if any(0 in tensor.shape for tensor in parts.values()):
+        return faults.add(_EMPTY, module)
     if "A" in parts and "B" in parts:
         a, b = parts["A"].shape, parts["B"].shape
         if len(a) != 2 or len(b) != 2:
@@ -99,14 +111,13 @@ def _check_shapes(module: str, parts: Parts, faults: Findings) -> None:
     if "magnitude" in parts and "B" in parts and parts["magnitude"].shape != parts["B"].shape[:1]:
         shown = _dims(parts["magnitude"].shape)
         faults.add(f"lora_magnitude_vector is {shown}, not one number for each output", module)
+    return None
 
 
 def _check_module(module: str, parts: Parts, config: LoraConfig, faults: Findings) -> None:
     """The rank is the config's, and DoRA is all or nothing."""
     rank = config.rank(module)
-    if config.is_ambiguous(module):
-        faults.add("Two keys of rank_pattern or alpha_pattern with different values mean the same module", module)
-    elif "A" in parts and len(parts["A"].shape) == 2 and parts["A"].shape[0] != rank:
+    if "A" in parts and len(parts["A"].shape) == 2 and parts["A"].shape[0] not in (0, rank):
         faults.add(f"The rank is {parts['A'].shape[0]} but adapter_config.json says {rank}", module)
     if config.is_dora and "magnitude" not in parts:
         faults.add("use_dora is set, but lora_magnitude_vector is missing", module)
@@ -123,28 +134,61 @@ def _check_fit(module: str, parts: Parts, architecture: Architecture, misfits: F
         shape = parts[side].shape if side in parts else ()
         if len(shape) == 2 and shape[axis] != size:
             misfits.add(f"lora_{side} has {shape[axis]} {word} where {name} has {size}", module)
-    # PEFT saves the base's own table beside a LoRA on it; another one's shape tells of a resized vocabulary.
-    if "base" in parts and parts["base"].shape != (architecture.vocab_size, architecture.hidden_size):
-        misfits.add(f"A base of {_dims(parts['base'].shape)} comes with it, not that of {name}", module)
+    if "base" in parts:
+        _check_height(module, parts["base"], architecture, misfits)
     return None
 
 
-def _check_targets(config: LoraConfig, binding: Binding) -> None:
-    """A list of targets must name every module that has tensors, and every name must be met."""
-    unnamed, unmet = config.misnamed(binding.modules)
-    for module in unnamed:
-        binding.faults.add("There are tensors for modules that target_modules does not name", module)
-    for name in unmet:
-        binding.faults.add("target_modules names modules without any tensor", name)
+def _check_table(module: str, tensor: TensorInfo, architecture: Architecture | None, binding: Binding) -> None:
+    """A whole table beside a LoRA: PEFT saves the base's own, which is harmless. Its numbers are the worker's to see."""
+    if architecture is None:
+        return
+    if architecture.place(module) is None:
+        binding.misfits.add(f"{architecture.name} has no such module", module)
+    else:
+        _check_height(module, tensor, architecture, binding.misfits)
 
 
-def _check_layers(config: LoraConfig, architecture: Architecture, binding: Binding) -> None:
-    """Plain names of linears mean every layer, unless the config narrows them: a file cut short is half an adapter."""
-    met = {module.rpartition(".")[2] for module in binding.modules}
-    for target in TARGETS if config.covers_all_layers else ():
-        for layer in range(architecture.num_layers) if target in config.names & met else ():
-            if module_name(target, layer) not in binding.modules:
-                binding.misfits.add(f"{target} has no tensors in these layers of {architecture.name}", str(layer))
+def _check_height(module: str, tensor: TensorInfo, architecture: Architecture, misfits: Findings) -> None:
+    """PEFT saves the base's own table; another one's shape tells of a vocabulary that was changed."""
+    height, width = architecture.vocab_size, architecture.hidden_size
+    if tensor.shape == (height, width):
+        return
+    if len(tensor.shape) == 2 and tensor.shape[1] == width:
+        by = abs(tensor.shape[0] - height)
+        way = "enlarged" if tensor.shape[0] > height else "cut"
+        misfits.add(
+            f"The vocabulary was {way} by {by} tokens, and all adapters share that of {architecture.name}", module
+        )
+    else:
+        misfits.add(f"A table of {_dims(tensor.shape)} comes with it, not that of {architecture.name}", module)
+
+
+def _check_targets(config: LoraConfig, architecture: Architecture | None, binding: Binding) -> None:
+    """What the config means has tensors, and what has tensors is meant: a file cut short is half an adapter."""
+    targets, bound = config.targets, binding.modules.keys()
+    for module in bound:
+        if not targets.mean(module):
+            binding.faults.add("There are tensors for modules that target_modules does not name", module)
+    if architecture is None:
+        return
+    modules = list(architecture.modules())
+    wanted = [module for module in modules if targets.mean(module)]
+    lacking = [module for module in wanted if module not in bound]
+    met = {name for module in bound for name in targets.names_of(module)}
+    unmet = {name for module in lacking for name in targets.names_of(module)} - met
+    for name in sorted(unmet):
+        binding.misfits.add("target_modules names modules without any tensor", name)
+    for module in lacking:
+        if not unmet.intersection(targets.names_of(module)):
+            name, layer = module.rpartition(".")[2], layer_of(module)
+            binding.misfits.add(f"{name} has no tensors in these layers of {architecture.name}", layer or module)
+    if targets.pattern and not wanted:
+        binding.misfits.add(f"target_modules matches no module of {architecture.name}", targets.pattern)
+    known = {name for module in modules for name in targets.names_of(module)}
+    for name in sorted(set(targets.names) - known):
+        problem = f"target_modules names what {architecture.name} does not have, which changes nothing"
+        binding.remarks.add(problem, name)
 
 
 def _listed(names: list[str]) -> str:

@@ -1,18 +1,20 @@
 """What an adapter_config.json may say, and what it means for the arithmetic: LoRA or DoRA, all else refused by name.
 
-Pure: no torch, and the same for the site, which examines an upload, and the worker, which loads it. A field that
-nobody here knows is refused, since it might change the result.
+Pure: no torch, and the same for the site, which examines an upload, and the worker, which loads it. Keys are judged by
+their values: one that is empty or false asks for nothing, whoever wrote it. A filled one that nobody here knows is
+refused, since it might change the result.
 """
 
 from __future__ import annotations
 
-import json
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Final
+
+from inference.adapters.config_file import show
+from inference.adapters.patterns import PatternRefused, compiled, fullmatch, is_literal
+from inference.adapters.targets import Targets, read_targets
 
 _NEW_ARITHMETIC: Final = "which computes more than the LoRA and DoRA that are served here; train without it"
 UNSUPPORTED: Final = {
@@ -27,6 +29,7 @@ UNSUPPORTED: Final = {
     "ensure_weight_tying": "ties what it learns of embed_tokens and lm_head (ensure_weight_tying); train them apart",
     "use_qalora": f"uses QA-LoRA (use_qalora), {_NEW_ARITHMETIC}",
     "use_bdlora": f"uses block-diagonal LoRA (use_bdlora), {_NEW_ARITHMETIC}",
+    "enable_lora": "merges projections in one (enable_lora), as PEFT's first versions could; convert it with one of them",
     "arrow_config": f"routes between adapters (arrow_config), {_NEW_ARITHMETIC}",
     "kasa_config": f"uses KaSA (kasa_config), {_NEW_ARITHMETIC}",
     "velora_config": f"uses VeLoRA (velora_config), {_NEW_ARITHMETIC}",
@@ -35,7 +38,18 @@ UNSUPPORTED: Final = {
 """Keys that must be empty or false, and what a filled one means."""
 
 USED: Final = frozenset(
-    {"r", "lora_alpha", "target_modules", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern"}
+    {
+        "r",
+        "lora_alpha",
+        "target_modules",
+        "exclude_modules",
+        "layers_to_transform",
+        "layers_pattern",
+        "use_rslora",
+        "use_dora",
+        "rank_pattern",
+        "alpha_pattern",
+    }
 )
 CHECKED: Final = frozenset({"peft_type", "task_type", "bias", "init_lora_weights", "base_model_name_or_path"})
 HARMLESS: Final = frozenset(
@@ -44,10 +58,8 @@ HARMLESS: Final = frozenset(
         "peft_version",
         "revision",
         "inference_mode",
-        "exclude_modules",
         "lora_dropout",
-        "layers_to_transform",
-        "layers_pattern",
+        "merge_weights",
         "megatron_core",
         "loftq_config",
         "eva_config",
@@ -59,55 +71,41 @@ HARMLESS: Final = frozenset(
 )
 """Keys that PEFT writes and that do not change the arithmetic of trained weights."""
 
+NOTHING: Final[tuple[Any, ...]] = (None, False, "", [], {})
+"""Values by which a key asks for nothing."""
+BIASES: Final = (None, False, "none", "all", "lora_only")
+"""Where the base has no biases none are trained, whatever was asked; a file that holds one is refused for that."""
 SAFE_STARTS: Final = ("gaussian", "eva", "orthogonal")
 """Named ways to draw the first weights that leave the base as it is; pissa, olora and others rewrite it."""
 
+MOST_EXPRESSIONS: Final = 64
+"""Regular expressions in a pattern; each is tried on every module."""
 MOST_PATTERN_KEYS: Final = 2000
 """More than one key for each module of the largest models means nothing."""
-
-_LITERAL: Final = re.compile(r"[A-Za-z0-9_.]{1,200}")
-"""PEFT takes a key of rank_pattern for a regular expression; of these only names are, so that none is ever run."""
 
 
 @dataclass(frozen=True)
 class LoraConfig:
-    """Ranks and scalings of an adapter. `names` are those of target_modules; none where that is a single pattern."""
+    """Ranks and scalings of an adapter, and the modules that it was trained on."""
 
     r: int
     alpha: float
     is_rank_stabilised: bool
     rank_pattern: Mapping[str, int]
     alpha_pattern: Mapping[str, float]
-    names: frozenset[str]
-    covers_all_layers: bool
-    """Whether a name of a linear alone means it in every layer."""
+    targets: Targets
     is_dora: bool = False
     """Whether the result is scaled to learned magnitudes (weight-decomposed LoRA; Liu et al., 2024)."""
 
     def rank(self, module: str) -> int:
-        """The rank of `module`, e.g. ``model.layers.0.self_attn.q_proj``."""
-        return next(iter(_meant(self.rank_pattern, module)), self.r)
+        """The rank of `module`, e.g. ``model.layers.0.self_attn.q_proj``. Raises `PatternRefused`."""
+        return int(_meant(self.rank_pattern, module, self.r))
 
     def scaling(self, module: str) -> float:
         """What the update of `module` is multiplied by: alpha / r, or alpha / sqrt(r) (Kalajdzievski, 2023)."""
         rank = self.rank(module)
-        alpha = next(iter(_meant(self.alpha_pattern, module)), self.alpha)
+        alpha = _meant(self.alpha_pattern, module, self.alpha)
         return alpha / (math.sqrt(rank) if self.is_rank_stabilised else rank)
-
-    def is_ambiguous(self, module: str) -> bool:
-        """Whether two keys of a pattern give `module` different values."""
-        return any(len(set(_meant(pattern, module))) > 1 for pattern in (self.rank_pattern, self.alpha_pattern))
-
-    def misnamed(self, modules: Iterable[str]) -> tuple[list[str], list[str]]:
-        """Those of `modules` that no name means, and the names that mean none of them."""
-        met: set[str] = set()
-        unnamed = []
-        for module in modules if self.names else ():
-            means = self.names.intersection(suffixes(module))
-            met |= means
-            if not means:
-                unnamed.append(module)
-        return unnamed, sorted(self.names - met)
 
 
 def check_config(config: dict[str, Any], max_rank: int) -> tuple[LoraConfig | None, list[str]]:
@@ -118,58 +116,60 @@ def check_config(config: dict[str, Any], max_rank: int) -> tuple[LoraConfig | No
     reasons = [*_kind(config), *_features(config)]
     ranks = _pattern(config, "rank_pattern", lambda value: _is_rank(value, max_rank), f"numbers from 1 to {max_rank}")
     alphas = _pattern(config, "alpha_pattern", _is_scale, "positive numbers")
-    wrong = [*_numbers(config, max_rank), *_targets(config), *ranks, *alphas]
-    return (None if wrong else _meaning(config)), reasons + wrong
+    targets, unclear = read_targets(config)
+    wrong = [*_numbers(config, max_rank), *unclear, *ranks, *alphas]
+    return (None if wrong else _meaning(config, targets)), reasons + wrong
 
 
-def suffixes(module: str) -> list[str]:
-    """The names by which a config may mean `module`: itself and what follows each of its dots, the shortest first."""
-    parts = module.split(".")
-    return list(accumulate(reversed(parts), lambda tail, part: f"{part}.{tail}"))
+def _meant(pattern: Mapping[str, Any], module: str, default: Any) -> Any:
+    """The value of the first key, in the file's order, that matches `module` or its end from a dot on (PEFT's rule)."""
+    keys = (key for key in pattern if _means(key, module))
+    return next((pattern[key] for key in keys), default)
 
 
-def _meant(pattern: Mapping[str, Any], module: str) -> list[Any]:
-    """The values that the keys of `pattern` give to `module`, as PEFT matches them: by the end of its name."""
-    return [pattern[name] for name in suffixes(module) if name in pattern] if pattern else []
+def _means(key: str, module: str) -> bool:
+    if is_literal(key):
+        return module == key or module.endswith(f".{key}")
+    return fullmatch(rf"(?:.*\.)?(?:{key})", module)
 
 
-def _meaning(config: dict[str, Any]) -> LoraConfig:
-    targets = config["target_modules"]
-    names = frozenset(targets) if isinstance(targets, list) else frozenset[str]()
-    is_narrowed = config.get("layers_to_transform") is not None or bool(config.get("exclude_modules"))
+def _meaning(config: dict[str, Any], targets: Targets) -> LoraConfig:
     return LoraConfig(
         r=config["r"],
         alpha=float(config["lora_alpha"]),
         is_rank_stabilised=bool(config.get("use_rslora")),
         rank_pattern=config.get("rank_pattern") or {},
         alpha_pattern=config.get("alpha_pattern") or {},
-        names=names,
-        covers_all_layers=bool(names) and not is_narrowed,
+        targets=targets,
         is_dora=bool(config.get("use_dora")),
     )
 
 
 def _kind(config: dict[str, Any]) -> list[str]:
     reasons = []
-    if config.get("peft_type") != "LORA":
-        reasons.append(f"peft_type is {_show(config.get('peft_type'))}; only LORA adapters are served.")
+    if str(config.get("peft_type")).upper() != "LORA":
+        reasons.append(f"peft_type is {show(config.get('peft_type'))}; only LORA adapters are served.")
     if config.get("task_type") not in (None, "CAUSAL_LM"):
-        reasons.append(f"task_type is {_show(config['task_type'])}; only CAUSAL_LM adapters write text.")
-    unknown = sorted(set(config) - USED - CHECKED - HARMLESS - UNSUPPORTED.keys())
+        reasons.append(f"task_type is {show(config['task_type'])}; only CAUSAL_LM adapters write text.")
+    known = USED | CHECKED | HARMLESS | UNSUPPORTED.keys()
+    unknown = sorted(key for key, value in config.items() if key not in known and value not in NOTHING)
     if unknown:
-        names = ", ".join(_show(name) for name in unknown[:10])
-        reasons.append(f"adapter_config.json has unknown keys: {names}. PEFT writes none of these; remove them.")
+        given = ", ".join(f"{show(name)}: {show(config[name])}" for name in unknown[:10])
+        reasons.append(
+            f"adapter_config.json has keys that nobody here knows: {given}. They may change what the adapter computes; "
+            "remove them if they do not."
+        )
     return reasons
 
 
 def _features(config: dict[str, Any]) -> list[str]:
     reasons = [f"The adapter {UNSUPPORTED[key]}." for key in UNSUPPORTED if config.get(key)]
-    if config.get("bias") not in (None, "none"):
-        reasons.append(f"bias is {_show(config['bias'])}, but the base has no biases to train; only none is served.")
+    if config.get("bias") not in BIASES:
+        reasons.append(f"bias is {show(config['bias'])}; PEFT knows none, all and lora_only.")
     start = config.get("init_lora_weights")
     if not (start is None or isinstance(start, bool) or start in SAFE_STARTS):
         reasons.append(
-            f"init_lora_weights is {_show(start)}, which may rewrite the base's weights, and all adapters share them; "
+            f"init_lora_weights is {show(start)}, which may rewrite the base's weights, and all adapters share them; "
             "convert the adapter to plain LoRA when saving (path_initial_model_for_weight_conversion)."
         )
     return reasons
@@ -178,34 +178,37 @@ def _features(config: dict[str, Any]) -> list[str]:
 def _numbers(config: dict[str, Any], max_rank: int) -> list[str]:
     reasons = []
     if not _is_rank(rank := config.get("r"), max_rank):
-        reasons.append(f"r is {_show(rank)}; it must be a whole number from 1 to {max_rank}.")
+        reasons.append(f"r is {show(rank)}; it must be a whole number from 1 to {max_rank}.")
     if not _is_scale(alpha := config.get("lora_alpha")):
-        reasons.append(f"lora_alpha is {_show(alpha)}; it must be a positive number.")
+        reasons.append(f"lora_alpha is {show(alpha)}; it must be a positive number.")
     wrong = [key for key in ("use_rslora", "use_dora") if not isinstance(config.get(key), bool | None)]
-    return reasons + [f"{key} is {_show(config[key])}; it must be true or false." for key in wrong]
-
-
-def _targets(config: dict[str, Any]) -> list[str]:
-    targets = config.get("target_modules")
-    if isinstance(targets, str) and targets:
-        return []  # a regular expression or "all-linear": never evaluated, the tensors tell what was trained
-    if not isinstance(targets, list) or not targets or not all(isinstance(name, str) and name for name in targets):
-        return [f"target_modules is {_show(targets)}; it must list the modules that were trained."]
-    return []
+    return reasons + [f"{key} is {show(config[key])}; it must be true or false." for key in wrong]
 
 
 def _pattern(config: dict[str, Any], key: str, is_right: Callable[[Any], bool], wanted: str) -> list[str]:
     pattern = config.get(key) or {}
     if not isinstance(pattern, dict):
-        return [f"{key} is {_show(pattern)}; it must be an object of module names and {wanted}."]
+        return [f"{key} is {show(pattern)}; it must be an object of module names and {wanted}."]
     if len(pattern) > MOST_PATTERN_KEYS:
         return [f"{key} has {len(pattern)} keys; at most {MOST_PATTERN_KEYS} are read, one for each module suffices."]
     wrong = [name for name, value in pattern.items() if not is_right(value)]
-    odd = [name for name in pattern if not _LITERAL.fullmatch(name)]
     return [
-        *(f"{key} of {_show(name)} is {_show(pattern[name])}; it must hold {wanted}." for name in wrong[:10]),
-        *(f"{key} has the key {_show(name)}; write module names in full, no patterns." for name in odd[:10]),
+        *(f"{key} of {show(name)} is {show(pattern[name])}; it must hold {wanted}." for name in wrong[:10]),
+        *_unreadable(key, [name for name in pattern if not is_literal(name)]),
     ]
+
+
+def _unreadable(key: str, patterns: list[str]) -> list[str]:
+    """What is wrong with those of `patterns` that are none."""
+    reasons = []
+    if len(patterns) > MOST_EXPRESSIONS:
+        reasons.append(f"{key} has {len(patterns)} patterns; at most {MOST_EXPRESSIONS} are read beside names.")
+    for pattern in patterns[:MOST_EXPRESSIONS]:
+        try:
+            compiled(rf"(?:.*\.)?(?:{pattern})")
+        except PatternRefused as error:
+            reasons.append(f"{key}: {error}")
+    return reasons[:10]
 
 
 def _is_rank(value: Any, max_rank: int) -> bool:
@@ -214,8 +217,3 @@ def _is_rank(value: Any, max_rank: int) -> bool:
 
 def _is_scale(value: Any) -> bool:
     return type(value) in (int, float) and 0 < value < 1e9 and math.isfinite(value)
-
-
-def _show(value: Any) -> str:
-    text = json.dumps(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"

@@ -44,6 +44,12 @@ def config_bytes(config: dict[str, Any]) -> bytes:
     return (json.dumps(config, indent=2) + "\n").encode("ascii")
 
 
+def show(value: Any) -> str:
+    """A value of a config as its owner wrote it, cut short."""
+    text = json.dumps(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
+
+
 def _object(raw: bytes) -> Any:
     try:
         return json.loads(raw, object_pairs_hook=_unique, parse_constant=_no_constant)

@@ -15,6 +15,7 @@ from inference.adapters.binding import Findings, Parts, bind
 from inference.adapters.config import LoraConfig, check_config
 from inference.adapters.finite import non_finite
 from inference.adapters.identity import HeaderError, TensorInfo, read_header
+from inference.adapters.patterns import PatternRefused
 from inference.model.architecture import Architecture
 from inference.reading import reading
 
@@ -39,6 +40,10 @@ class Examination:
     meaning: LoraConfig | None = None
     modules: dict[str, Parts] = field(default_factory=dict)
     """By their names in checkpoints."""
+    tables: Parts = field(default_factory=dict)
+    """Whole tables beside them, which must be the base's own."""
+    remarks: tuple[str, ...] = ()
+    """What its owner should know, and what keeps nothing from serving it."""
 
 
 class _Unreadable(ValueError):
@@ -63,12 +68,16 @@ def _examine(config_path: Path, weights: Path, architecture: Architecture | None
         header = _read_header(weights)
     except HeaderError as error:
         return Examination([*reasons, f"{WEIGHTS} is {error}."])
-    binding, values = bind(header, meaning, architecture), Findings()
+    try:
+        binding, values = bind(header, meaning, architecture), Findings()
+    except PatternRefused as error:
+        return Examination([*reasons, str(error)], config=config)
     for name in non_finite(weights, header):
         values.add("These tensors hold NaN or infinity, read as float32", name)
     misfits = binding.misfits.sentences()
     reasons = [*reasons, *binding.faults.sentences(), *misfits, *values.sentences()]
-    return Examination(reasons, not misfits, config, meaning, binding.modules)
+    remarks = tuple(binding.remarks.sentences())
+    return Examination(reasons, not misfits, config, meaning, binding.modules, binding.tables, remarks)
 
 
 def _read_config(path: Path, max_rank: int) -> tuple[dict[str, Any], LoraConfig | None, list[str]]:

@@ -69,21 +69,22 @@ def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> Hos
     Raises `AdapterRefused` for anything but a whole, finite LoRA or DoRA over modules of `base` of ranks up to
     `max_rank`.
     """
-    config, modules = _examine(directory, digest, base, max_rank)
+    config, modules, tables = _examine(directory, digest, base, max_rank)
     # RuntimeError is what torch raises for a device that fails or is full.
     with reading(WEIGHTS, lambda reason: AdapterRefused([reason]), RuntimeError):
+        _check_tables(inside(directory, WEIGHTS), tables, base)
         tensors = _read_tensors(inside(directory, WEIGHTS), modules, base.architecture)
     return _build(digest, tensors, config, base)
 
 
-def _examine(directory: Path, digest: str, base: Base, max_rank: int) -> tuple[LoraConfig, dict[str, Parts]]:
-    """What the config means, and the tensors of each module by their place in the file."""
+def _examine(directory: Path, digest: str, base: Base, max_rank: int) -> tuple[LoraConfig, dict[str, Parts], Parts]:
+    """What the config means, the tensors of each module by their place in the file, and whole tables beside them."""
     weights = inside(directory, WEIGHTS)
     found = examine_files(inside(directory, CONFIG), weights, base.architecture, max_rank)
     if found.reasons or found.meaning is None:
         raise AdapterRefused(found.reasons)
     _check_digest(found.config, weights, digest)
-    return found.meaning, found.modules
+    return found.meaning, found.modules, found.tables
 
 
 def _check_digest(config: dict[str, Any], weights: Path, digest: str) -> None:
@@ -164,9 +165,18 @@ def _scale(target: str, layer: int, parts: _Tensors, scaling: float, base: Base)
     return scale
 
 
+def _check_tables(weights: Path, tables: Parts, base: Base) -> None:
+    """Whole tables beside a LoRA on something else."""
+    with safe_open(weights, framework="pt") as file:
+        for module, info in tables.items():
+            place = base.architecture.place(module)
+            assert place is not None, "what the examination lets through is of the base"
+            _check_copy(*place, {"base": file.get_tensor(info.name).to(torch.float32)}, base)
+
+
 def _check_copy(target: str, layer: int, parts: _Tensors, base: Base) -> None:
-    """The table that PEFT saves beside a LoRA on it must be the base's own, since ours is what is served."""
+    """A table that PEFT saves beside a LoRA must be the base's own, since ours is what is served."""
     if "base" in parts and not torch.equal(parts["base"].to(base.dtype).float(), base.weight(target, layer)):
-        where = f"{module_name(target, layer)}.base_layer"
-        sentence = "is not the base's own, and whole modules (modules_to_save) are not supported; train a LoRA on it"
+        where = f"the table of {module_name(target, layer)}"
+        sentence = "is not the base's own: it was trained whole, and all adapters share one; train a LoRA on it"
         raise AdapterRefused([f"{where} {sentence}"])

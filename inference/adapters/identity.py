@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from inference.adapters.patterns import order_matters
 from inference.adapters.storable import is_storable
 from inference.reading import reading
 
@@ -42,7 +43,8 @@ PARTS: Final = {
     "lora_magnitude_vector": "magnitude",
     "base_layer.weight": "base",
 }
-"""The ends of names and what they hold: matrices, DoRA's magnitudes, and the base's own table beside a LoRA on it."""
+"""The ends of names and what they hold: matrices, DoRA's magnitudes, and the base's own table beside a LoRA on it. A
+table may also lie there by its own name, as ``lm_head.weight``."""
 _TABLES: Final = ("embed_tokens", "lm_head")
 
 _WRAPPERS: Final = re.compile(r"^(base_model\.model\.)+")
@@ -87,6 +89,8 @@ def canonical_name(name: str) -> str:
 def part_of(name: str) -> tuple[str, str] | None:
     """The module that the tensor `name` belongs to and its part, one of `PARTS`; None for any other tensor."""
     canonical = canonical_name(name)
+    if canonical.removesuffix(".weight").rpartition(".")[2] in _TABLES and canonical.endswith(".weight"):
+        return canonical.removesuffix(".weight"), "base"
     end = next((end for end in PARTS if canonical.endswith(f".{end}")), "")
     module = canonical.removesuffix(f".{end}")
     kind = module.rpartition(".")[2]
@@ -125,7 +129,12 @@ def composed_digest(components: Iterable[tuple[str, float]]) -> str:
 
 def arithmetic(config: dict[str, Any]) -> dict[str, Any]:
     """The part of an adapter_config.json that changes what the adapter computes, without empty values."""
-    return {key: config[key] for key in ARITHMETIC_FIELDS if config.get(key)}
+    return {key: _in_order(config[key]) for key in ARITHMETIC_FIELDS if config.get(key)}
+
+
+def _in_order(value: Any) -> Any:
+    """Pairs instead of an object, where the order of its keys decides which of them a module takes."""
+    return list(value.items()) if isinstance(value, dict) and order_matters(value) else value
 
 
 def _read_json(file: BinaryIO, size: int) -> bytes:

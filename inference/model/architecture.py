@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
@@ -72,6 +73,11 @@ class Architecture:
         """How many modules of the base are a `target`: one in each layer, or the one embedding or head."""
         return 1 if target in (EMBEDDING, HEAD) else self.num_layers
 
+    def modules(self) -> Iterator[str]:
+        """All modules that an adapter may change, as checkpoints name them."""
+        for target in (*TARGETS, EMBEDDING, HEAD):
+            yield from (module_name(target, layer) for layer in range(self.target_layers(target)))
+
     def place(self, module: str) -> tuple[str, int] | None:
         """The target and the layer whose `module_name` is `module`; None when this decoder has no such module."""
         numbered = _LAYER.match(module)
@@ -79,6 +85,12 @@ class Architecture:
         named = (target for target in (*TARGETS, EMBEDDING, HEAD) if module_name(target, layer) == module)
         target = next(named, None)
         return (target, layer) if target and layer < self.target_layers(target) else None
+
+
+def layer_of(module: str) -> str:
+    """The number of the layer that `module` lies in; empty for the embedding and the head."""
+    numbered = _LAYER.match(module)
+    return numbered[1] if numbered else ""
 
 
 def module_path(target: str) -> str:

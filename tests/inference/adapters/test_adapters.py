@@ -22,6 +22,8 @@ from inference.adapters.store import AdapterCache, AdapterNotFound, AdapterStore
 from inference.adapters.weights import TargetWeights
 from inference.decoders.torch.lora import LoraBank
 
+RUNAWAY = "".join(rf"(.*)\{n}*" for n in range(1, 9)) + "[!?]"
+"""A pattern that would try for years to match the name of a module."""
 Q0 = "base_model.model.model.layers.0.self_attn.q_proj.lora_{}.weight"
 Tensors = dict[str, torch.Tensor]
 
@@ -81,7 +83,7 @@ def test_a_sound_adapter_is_loaded_with_its_scaling_in_b(sound: Path, store: Pat
         ("use_dora", True, "use_dora is set, but lora_magnitude_vector is missing: model.layers.0.self_attn.q_proj"),
         ("ensure_weight_tying", True, "ensure_weight_tying"),
         ("modules_to_save", ["lm_head"], "modules_to_save"),
-        ("bias", "all", 'bias is "all"'),
+        ("bias", "some", 'bias is "some"'),
         ("layer_replication", [[0, 2], [1, 3]], "layer_replication"),
         ("lora_bias", True, "lora_bias"),
         ("trainable_token_indices", [1, 2], "trainable_token_indices"),
@@ -92,7 +94,7 @@ def test_a_sound_adapter_is_loaded_with_its_scaling_in_b(sound: Path, store: Pat
         ("alora_invocation_tokens", [5], "activated LoRA"),
         ("peft_type", "LOHA", 'peft_type is "LOHA"'),
         ("init_lora_weights", "pissa", 'init_lora_weights is "pissa"'),
-        ("a_new_trick", True, 'unknown keys: "a_new_trick"'),
+        ("a_new_trick", True, 'keys that nobody here knows: "a_new_trick": true'),
         ("r", 0, "r is 0"),
         ("r", "8", 'r is "8"'),
         ("r", True, "r is true"),
@@ -106,14 +108,13 @@ def test_a_sound_adapter_is_loaded_with_its_scaling_in_b(sound: Path, store: Pat
         ("rank_pattern", {"q_proj": 128}, "must hold numbers from 1 to 64"),
         ("rank_pattern", {f"layers.{n}.q_proj": 8 for n in range(30_000)}, "30000 keys; at most 2000 are read"),
         ("rank_pattern", ["q_proj"], "must be an object of module names and numbers"),
-        ("rank_pattern", {"(a+)+": 8}, "no patterns"),
+        ("rank_pattern", {RUNAWAY: 8}, "takes too long"),
         ("alpha_pattern", {"q_proj": "many"}, "must hold positive numbers"),
-        ("alpha_pattern", {"(": 8}, "no patterns"),
+        ("alpha_pattern", {"(": 8}, "is no regular expression"),
         ("lora_alpha", float("nan"), "NaN is not a number in JSON"),
         ("lora_alpha", None, "lora_alpha is null"),
         ("lora_alpha", 10**400, "it must be a positive number"),
         ("target_modules", [1, {}], "must list the modules"),
-        ("alpha_pattern", {"q_proj": 4, "self_attn.q_proj": 8}, "Two keys of rank_pattern or alpha_pattern"),
         ("target_modules", ["q_proj", "v_proj", "k_proj"], "target_modules names modules without any tensor: k_proj"),
     ],
 )
@@ -156,7 +157,7 @@ NOT_FINITE = torch.zeros(8, 64).index_fill_(0, torch.tensor([3]), float("nan"))
             "lora_A is missing: model.embed_tokens",
         ),
         (replace("base_model.model.model.embed_tokens.lora_A.weight", torch.zeros(8, 64)), "train a LoRA on them"),
-        (replace("base_model.model.lm_head.weight", torch.zeros(131, 64)), "train a LoRA on them"),
+        (replace("base_model.model.lm_head.weight", torch.zeros(131, 64)), "it was trained whole"),
         (
             rename(Q0.format("A"), Q0.format("A").replace("layers.0", f"layers.{'9' * 400}")),
             "has no such module: model.layers.",
@@ -189,7 +190,7 @@ def test_tensors_that_do_not_fit_the_base_are_refused(
 def test_a_refusal_lists_every_reason(sound: Path, store: Path, adapters: AdapterStore) -> None:
     reasons = refusal(
         adapters,
-        damage(sound, store, {"use_qalora": True, "bias": "all"}, replace(Q0.format("A"), torch.zeros(8, 65))),
+        damage(sound, store, {"use_qalora": True, "bias": "some"}, replace(Q0.format("A"), torch.zeros(8, 65))),
     )
     assert all(named in reasons for named in ("QA-LoRA", "bias", "65 inputs"))
 
@@ -235,9 +236,9 @@ HEAD, TABLE = "base_model.model.lm_head.{}", "base_model.model.model.embed_token
         ),
         (
             lambda tensors: tensors[TABLE.format("base_layer.weight")].add_(1),
-            "embed_tokens.base_layer is not the base's own",
+            "the table of model.embed_tokens is not the base's own",
         ),
-        (replace(TABLE.format("base_layer.weight"), torch.zeros(132, 64)), "A base of 132×64 comes with it"),
+        (replace(TABLE.format("base_layer.weight"), torch.zeros(132, 64)), "The vocabulary was "),
         (
             lambda tensors: tensors[TABLE.format("lora_magnitude_vector")].fill_(torch.nan),
             "These tensors hold NaN or infinity, read as float32: ",
