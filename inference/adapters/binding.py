@@ -140,7 +140,7 @@ def _check_fit(module: str, parts: Parts, architecture: Architecture, misfits: F
 
 
 def _check_table(module: str, tensor: TensorInfo, architecture: Architecture | None, binding: Binding) -> None:
-    """A whole table beside a LoRA: PEFT saves the base's own, which is harmless. Its numbers are the worker's to see."""
+    """A whole table beside a LoRA. PEFT saves the base's own, whose numbers are the worker's to compare."""
     if architecture is None:
         return
     if architecture.place(module) is None:

@@ -29,7 +29,7 @@ UNSUPPORTED: Final = {
     "ensure_weight_tying": "ties what it learns of embed_tokens and lm_head (ensure_weight_tying); train them apart",
     "use_qalora": f"uses QA-LoRA (use_qalora), {_NEW_ARITHMETIC}",
     "use_bdlora": f"uses block-diagonal LoRA (use_bdlora), {_NEW_ARITHMETIC}",
-    "enable_lora": "merges projections in one (enable_lora), as PEFT's first versions could; convert it with one of them",
+    "enable_lora": "merges projections in one (enable_lora), as PEFT's first versions could; convert it there",
     "arrow_config": f"routes between adapters (arrow_config), {_NEW_ARITHMETIC}",
     "kasa_config": f"uses KaSA (kasa_config), {_NEW_ARITHMETIC}",
     "velora_config": f"uses VeLoRA (velora_config), {_NEW_ARITHMETIC}",

@@ -39,6 +39,14 @@ SPECIAL: dict[int, dict[str, Any]] = {
     6: {"target_modules": ["embed_tokens"]},
     10: {"target_modules": ["lm_head"], "alpha_pattern": {"lm_head": 9}},
     13: {"target_modules": [*ALL, "embed_tokens", "lm_head"], "rank_pattern": {"model.embed_tokens": 12, "lm_head": 5}},
+    12: {"target_modules": r".*\.layers\.[02]\.self_attn\.(q|v)_proj"},
+    16: {
+        "rank_pattern": {r"layers\.[12]\..*": 6, "q_proj": 16},
+        "alpha_pattern": {r".*\.layers\.(0|2)\..*proj": 7, "k_proj": 3},
+        "target_modules": ALL,
+    },
+    18: {"target_modules": [*ALL, "qkv", "linear_fc1", "attn.proj"], "exclude_modules": ["k_proj"]},
+    22: {"bias": "all", "target_modules": "all-linear"},
     20: {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "use_dora": True},
 }
 NUM_ADAPTERS, NUM_TOKENS = 25, 6
