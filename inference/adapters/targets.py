@@ -54,9 +54,10 @@ class Targets:
 
 def read_targets(config: dict[str, Any]) -> tuple[Targets, list[str]]:
     """What a parsed adapter_config.json trains, and what is wrong with the keys that say so, in sentences."""
-    wanted, out, layers, within = (
-        config.get(key) for key in ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
-    )
+    wanted: Any = config.get("target_modules")
+    out: Any = config.get("exclude_modules")
+    layers: Any = config.get("layers_to_transform")
+    within: Any = config.get("layers_pattern")
     reasons = [
         *_refuse(wanted, "target_modules", wanted is None or _names(wanted), "the modules that were trained"),
         *_refuse(out, "exclude_modules", _is_nothing(out) or _names(out), "module names"),
