@@ -77,9 +77,15 @@ async def answer(request: HttpRequest, asked: Asked, shape: Shape, is_embedding:
     first = await begin(choices[0])
     created = int(first.created.timestamp())
     digest = version.digest if version else ""
-    head = Head(first.wire_id, asked.model, created, digest, first.components, is_many=len(choices) > 1)
+    head = Head(first.wire_id, asked.model, created, digest, first.components, len(choices) > 1, told_of(asked))
     reader = Reader(stops=not asked.store, with_usage=asked.include_usage)
     return await respond(Call(first, reader, choices, begin), head, shape, reader, asked.stream, asked.n)
+
+
+def told_of(asked: Asked) -> dict[str, Any]:
+    """What an answer says of its question: which parameters changed nothing."""
+    ignored = getattr(asked, "ignored", ())
+    return {"ignored": list(ignored)} if ignored else {}
 
 
 def choices_of(asked: Asked) -> list[Choice]:

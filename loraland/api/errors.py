@@ -3,51 +3,28 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from django.core.exceptions import RequestDataTooBig
-from django.http import Http404, HttpRequest, HttpResponse, JsonResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from ninja import NinjaAPI
-from ninja.errors import AuthenticationError, HttpError, ValidationError
+from ninja.errors import AuthenticationError, HttpError, ValidationError, ValidationErrorContext
 
 from inference.wire.contract import WireError
 from inference.wire.failures import meaning_of
 from inference.wire.protocol import Failed
 from loraland import outage
+from loraland.api.failing import ApiError as ApiError
+from loraland.api.parsing import read_json
+from loraland.api.wrong_values import explain
 from loraland.refusal import Refused, status_of
 
 logger = logging.getLogger(__name__)
 
 PATH: Final = "/v1/"
 """Where programs ask, and are told errors in the shape of this module."""
-TYPES: Final = {401: "authentication_error", 404: "not_found_error", 429: "rate_limit_error"}
 UNAVAILABLE: Final = "The answering service cannot be reached; try again in a moment."
-
-
-class ApiError(Exception):
-    """A request that is answered with an error. `param` names the field at fault, if one is."""
-
-    def __init__(
-        self, status: int, code: str, message: str, param: str | None = None, retry_after: int | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.param = param
-        self.retry_after = retry_after
-
-    def body(self) -> dict[str, Any]:
-        kind = TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
-
-    def response(self) -> HttpResponse:
-        response = JsonResponse(self.body(), status=self.status)
-        if self.status == 401:
-            response["WWW-Authenticate"] = "Bearer"
-        if self.retry_after is not None:
-            response["Retry-After"] = str(self.retry_after)
-        return response
 
 
 def of_failure(failure: Failed) -> ApiError:
@@ -66,29 +43,61 @@ def of_outage() -> ApiError:
     return ApiError(503, "unavailable", outage.SENTENCE, retry_after=outage.RETRY_SECONDS)
 
 
-def of_validation(error: ValidationError) -> ApiError:
-    """The first thing that is wrong with a request's body, with the path to it as `param`."""
-    first = error.errors[0]
-    param = ".".join(str(part) for part in first["loc"][2:]) or None
-    if first["type"] == "extra_forbidden":
-        return ApiError(
-            400, "unknown_parameter", f"The parameter {param!r} is not supported here; leave it out.", param
-        )
-    if first["type"] == "missing":
-        return ApiError(400, "missing_required_parameter", f"The parameter {param or 'body'!r} is missing.", param)
-    message = first["msg"].removeprefix("Value error, ")
-    return ApiError(400, "invalid_value", f"{param}: {message}" if param else message, param)
+class Misfit(Exception):
+    """A body or a query that is not what an address takes: what pydantic found, and in what."""
+
+    def __init__(self, errors: Sequence[Mapping[str, Any]], given: Any) -> None:
+        super().__init__("a request is not what its address takes")
+        self.errors = errors
+        self.given = given
+
+
+class Api(NinjaAPI):
+    """Tells every exception in OpenAI's shape, and what is wrong with a body in our own words."""
+
+    def validation_error_from_error_contexts(
+        self, error_contexts: list[ValidationErrorContext[Any]]
+    ) -> ValidationError:
+        """The same with the values at fault, which Ninja leaves out."""
+        return ValidationError([error for each in error_contexts for error in _errors(each)])
+
+
+def _errors(context: ValidationErrorContext[Any]) -> list[dict[str, Any]]:
+    errors = context.pydantic_validation_error.errors(include_url=False)
+    source, flat = context.model.__ninja_param_source__, context.model.__ninja_flatten_map_reverse__
+    return [dict(error) | {"loc": (source, *flat.get(error["loc"], error["loc"]))} for error in errors]
+
+
+def misfit(error: ValidationError, request: HttpRequest) -> Misfit:
+    """What Ninja found in `request`. It puts the source first, and before a body's own names what our view calls it."""
+    source = error.errors[0]["loc"][0]
+    errors = [each for each in error.errors if each["loc"][0] == source]
+    if source == "body":
+        given = read_json(request.body) if request.body else None
+        return Misfit([each | {"loc": each["loc"][2:]} for each in errors], given)
+    return Misfit([each | {"loc": each["loc"][1:]} for each in errors], request.GET.dict())
+
+
+def of_misfit(error: Misfit) -> ApiError:
+    found = explain(error.errors, error.given)
+    return ApiError(400, found.code, found.sentence, found.param)
+
+
+def of_http_error(error: HttpError) -> ApiError:
+    """What Ninja says; of a body that could not be read, what its reader said."""
+    cause = error.__cause__
+    return cause if isinstance(cause, ApiError) else ApiError(error.status_code, "invalid_request", str(error))
 
 
 SHAPES: Final[dict[type[Exception], Any]] = {
     ApiError: lambda error: error,
     Refused: of_refusal,
-    ValidationError: of_validation,
+    Misfit: of_misfit,
     AuthenticationError: lambda error: ApiError(
         401, "invalid_api_key", "No valid API key was given; send it as 'Authorization: Bearer ll_…'."
     ),
     RequestDataTooBig: lambda error: ApiError(413, "request_too_large", "The request's body is too large."),
-    HttpError: lambda error: ApiError(error.status_code, "invalid_request", str(error)),
+    HttpError: of_http_error,
     Http404: lambda error: ApiError(404, "not_found", "There is nothing at this address."),
     WireError: lambda error: ApiError(503, "unavailable", UNAVAILABLE, retry_after=5),
 }
@@ -97,12 +106,12 @@ SHAPES: Final[dict[type[Exception], Any]] = {
 
 def install(api: NinjaAPI) -> None:
     """Let `api` answer every exception in OpenAI's shape."""
-    for kind in (*SHAPES, Exception):
+    for kind in (*SHAPES, ValidationError, Exception):
         api.add_exception_handler(kind, _answered)
 
 
 def _answered(request: HttpRequest, error: Any) -> HttpResponse:
-    return told(error, request.path)
+    return told(misfit(error, request) if isinstance(error, ValidationError) else error, request.path)
 
 
 def told(error: Exception, path: str) -> HttpResponse:

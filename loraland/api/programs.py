@@ -4,7 +4,6 @@ cookie counts there and no form's token is asked for, and what goes wrong is tol
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
 
@@ -12,11 +11,12 @@ import pydantic
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
-from ninja.errors import AuthenticationError, ValidationError
+from ninja.errors import AuthenticationError
 
 from loraland.api import errors
 from loraland.api.addresses import shape_for
 from loraland.api.authentication import KeyHolder, visitor_of
+from loraland.api.parsing import read_json
 from loraland.generations.visitor import Visitor
 
 View = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponseBase]]
@@ -47,20 +47,12 @@ def opened(*methods: str) -> Callable[[View], View]:
 
 
 def body_of(request: HttpRequest, kind: type[Asked]) -> Asked:
-    """The request's body as a `kind`. Raises `ApiError`, and ninja's `ValidationError` for the first thing wrong."""
-    try:
-        data = json.loads(request.body)
-    except (ValueError, RecursionError) as error:
-        sentence = "The body is not JSON; send one JSON object, in UTF-8."
-        raise errors.ApiError(400, "invalid_request", sentence) from error
-    if not isinstance(data, dict):
-        sentence = f"The body is {_named(data)}; send one JSON object."
-        raise errors.ApiError(400, "invalid_request", sentence)
+    """The request's body as a `kind`. Raises `ApiError`, and `Misfit` for the first thing wrong."""
+    data = read_json(request.body)
     try:
         return kind.model_validate(data)
     except pydantic.ValidationError as error:
-        wrong = [dict(each) | {"loc": ("body", "asked", *each["loc"])} for each in error.errors(include_context=False)]
-        raise ValidationError(wrong) from error
+        raise errors.Misfit([dict(each) for each in error.errors(include_url=False)], data) from error
 
 
 async def caller(request: HttpRequest) -> Visitor:
@@ -85,8 +77,3 @@ async def _key(request: HttpRequest) -> Any:
 def _wrong_method(request: HttpRequest, methods: tuple[str, ...]) -> errors.ApiError:
     sentence = f"{request.path} takes {' and '.join(methods)}, not {request.method}."
     return errors.ApiError(405, "method_not_allowed", sentence)
-
-
-def _named(data: Any) -> str:
-    kinds = {list: "a list", str: "a text", type(None): "null", bool: "true or false"}
-    return kinds.get(type(data), "a number")

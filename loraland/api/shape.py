@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
 from inference.wire.protocol import Delta, Finished, Prompted, Stats, TokenLogprob
@@ -27,6 +27,8 @@ class Head:
     components: Sequence[dict[str, Any]] = ()
     """The versions that were added up, with their digests and weights."""
     is_many: bool = False
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """What else the answer says of its question, beside its own numbers."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from inference.wire.protocol import Generate
 from loraland.api.entries import offered
 from loraland.api.errors import ApiError
 from loraland.api.openai.chat import ChatMessage
-from loraland.api.openai.common import Strict, Text
+from loraland.api.openai.strict import Strict, Text
 from loraland.api.programs import STRANGER, body_of, caller_if_any, opened
 from loraland.base_files import base_tokenizer
 from loraland.catalogue.composition import named

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
-from ninja import NinjaAPI
 
 from loraland.api import entries, errors
 from loraland.api.answering import Response, answer
@@ -15,9 +14,12 @@ from loraland.api.openai.chat import ChatCompletion
 from loraland.api.openai.completion import Completion
 from loraland.api.openai.embeddings import Embedding, Embeddings, told_of_input
 from loraland.api.openai.plain import Plain
+from loraland.api.parsing import JsonParser
 from loraland.api.resuming import answer_again
 
-api = NinjaAPI(title="LoRA Land", version="1", docs_url=None, auth=KeyHolder(), urls_namespace="v1")
+api = errors.Api(
+    title="LoRA Land", version="1", docs_url=None, auth=KeyHolder(), urls_namespace="v1", parser=JsonParser()
+)
 errors.install(api)
 
 

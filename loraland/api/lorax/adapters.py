@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
-from loraland.api.openai.common import Strict
+from loraland.api.openai.strict import Strict
 from loraland.catalogue.composition import MAX_PARTS, sum_of
 from loraland.catalogue.slug import BASE, is_bases_own
 

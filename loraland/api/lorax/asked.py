@@ -18,7 +18,8 @@ from loraland.api.errors import ApiError
 from loraland.api.lorax.adapters import Merged, name_of, name_of_merged
 from loraland.api.lorax.formats import Grammar, ResponseFormat
 from loraland.api.openai.chat import ChatMessage
-from loraland.api.openai.common import MAX_LOGPROBS, MAX_SEED, MAX_STOPS, Strict, Text
+from loraland.api.openai.common import MAX_LOGPROBS, MAX_SEED, MAX_STOPS
+from loraland.api.openai.strict import Strict, Text
 from loraland.base_files import base_tokenizer
 
 MAX_BEST_OF: Final = 128

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from inference.wire.protocol import Constraint
-from loraland.api.openai.common import Strict, Text
+from loraland.api.openai.strict import Strict, Text
 
 Schema = dict[str, Any]
 

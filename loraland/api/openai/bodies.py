@@ -107,7 +107,7 @@ def conclusion(head: Head, answers: Sequence[Answer]) -> Body:
     fingerprints = {answer.finished.stats.fingerprint for answer in answers}
     known = {"system_fingerprint": (fingerprints.pop() or None) if len(fingerprints) == 1 else None}
     abouts = [_about(head, answer) for answer in answers]
-    shared: Body = {"components": list(head.components)} if head.components else {}
+    shared = dict(head.told) | ({"components": list(head.components)} if head.components else {})
     if not head.is_many:
         return known | {"loraland": abouts[0] | shared}
     if len(abouts) == 1:

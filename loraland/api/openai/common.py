@@ -1,15 +1,15 @@
-"""What both kinds of completion take: OpenAI's parameters as far as they mean something here, and a few of our own.
-
-Nothing is ignored silently: what is not listed is refused by name, and null stands for "not given".
-"""
+"""What both kinds of completion take: OpenAI's parameters as far as they mean something here, and a few of our own."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from django.conf import settings
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from inference.wire.protocol import Constraint, Sampling
+from loraland.api.openai import neutral
 from loraland.api.openai.constraint import (
     GuidedChoice,
     GuidedGrammar,
@@ -20,54 +20,62 @@ from loraland.api.openai.constraint import (
     StructuredOutputs,
     the_one,
 )
+from loraland.api.openai.strict import FALSE_IS_NONE, MINUS_ONE_IS_NONE, Whole
+from loraland.api.openai.strict import Strict as Strict
+from loraland.api.openai.strict import Text as Text
 
 MAX_SEED = 2**63 - 1
 MAX_LOGPROBS = 20
-DEFAULT_MAX_TOKENS = 256
 MAX_STOPS = 16
 MAX_CHOICES = 128
 """How many answers to one prompt a call may ask for."""
 
-Text = Annotated[str, Field(max_length=10_000_000)]
+
+def _without_empty(value: Any) -> Any:
+    """Stop strings without the empty ones, which stop nothing."""
+    if isinstance(value, list):
+        return [item for item in value if item not in ("", None)]
+    return None if value == "" else value
+
+
 StopString = Annotated[str, Field(min_length=1, max_length=500)]
-
-
-class Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_nulls(cls, data: Any) -> Any:
-        if isinstance(data, dict):
-            return {key: value for key, value in data.items() if value is not None}
-        return data
+StopStrings = Annotated[
+    StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None, BeforeValidator(_without_empty)
+]
+MaxTokens = Annotated[Annotated[Whole, Field(ge=1)] | None, MINUS_ONE_IS_NONE]
 
 
 class StreamOptions(Strict):
+    RULES: ClassVar[Mapping[str, neutral.Rule]] = {"include_obfuscation": neutral.OFF}
+
     include_usage: bool = False
-    include_obfuscation: Literal[False] = False
+    continuous_usage_stats: bool = False
+    """Usage in every chunk, as far as the answer has come."""
 
 
 class Common(Strict):
-    """The parameters that both kinds of completion take. Left out, `temperature` is 0: the likeliest answer."""
+    """The parameters that both kinds of completion take. Left out, `temperature` is 0: the likeliest answer; and
+    `max_tokens` is what the site and the context leave."""
+
+    RULES: ClassVar[Mapping[str, neutral.Rule]] = neutral.REQUEST
 
     model: Annotated[str, Field(max_length=1000)]
     inputs: dict[str, Text] | None = None
     stream: bool = False
     stream_options: StreamOptions | None = None
-    max_tokens: Annotated[int, Field(ge=1)] | None = None
-    min_tokens: Annotated[int, Field(ge=0)] = 0
+    max_tokens: MaxTokens = None
+    min_tokens: Annotated[Whole, Field(ge=0)] = 0
     temperature: Annotated[float, Field(ge=0, le=2)] = 0.0
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    top_k: Annotated[int, Field(ge=-1, le=1_000_000)] = 0
+    top_k: Annotated[Whole, Field(ge=-1, le=1_000_000)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
-    stop: StopString | Annotated[list[StopString], Field(max_length=MAX_STOPS)] | None = None
+    seed: Annotated[Annotated[Whole, Field(ge=0, le=MAX_SEED)] | None, MINUS_ONE_IS_NONE] = None
+    stop: StopStrings = None
     ignore_eos: bool = False
-    n: Annotated[int, Field(ge=1, le=MAX_CHOICES)] = 1
+    n: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] = 1
     response_format: ResponseFormat = None
     structured_outputs: StructuredOutputs = None
     guided_json: GuidedJson = None
@@ -75,16 +83,9 @@ class Common(Strict):
     guided_choice: GuidedChoice = None
     guided_grammar: GuidedGrammar = None
     logit_bias: LogitBias = ()
-    prompt_logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
+    prompt_logprobs: Annotated[Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)] | None, FALSE_IS_NONE] = None
     store: bool = False
     """Whether the caller may come back for the answer: then a connection that ends does not stop it."""
-    user: str | None = None
-
-    @model_validator(mode="after")
-    def _options_need_a_stream(self) -> Common:
-        if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options is only allowed with stream: true")
-        return self
 
     @model_validator(mode="after")
     def _one_constraint(self) -> Common:
@@ -108,7 +109,7 @@ class Common(Strict):
 
     @property
     def token_limit(self) -> int:
-        return self.max_tokens or DEFAULT_MAX_TOKENS
+        return self.max_tokens or settings.MAX_NEW_TOKENS
 
     @property
     def num_logprobs(self) -> int | None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loraland.api.openai.common import MAX_CHOICES, MAX_LOGPROBS, Common
+from loraland.api.openai.strict import FALSE_IS_NONE, MINUS_ONE_IS_NONE, Whole
 
 MAX_PROMPTS: Final = 2048
 """How many prompts a call may hold, and how many answers it may ask for in all."""
@@ -20,9 +21,9 @@ SCHEMA: Final[dict[str, Any]] = {
 
 class Completion(Common):
     prompt: Annotated[Any, Field(json_schema_extra=SCHEMA)] = None
-    max_tokens: Annotated[int, Field(ge=0)] | None = None
-    logprobs: Annotated[int, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-    best_of: Annotated[int, Field(ge=1, le=MAX_CHOICES)] | None = None
+    max_tokens: Annotated[Annotated[Whole, Field(ge=0)] | None, MINUS_ONE_IS_NONE] = None
+    logprobs: Annotated[Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)] | None, FALSE_IS_NONE] = None
+    best_of: Annotated[Whole, Field(ge=1, le=MAX_CHOICES)] | None = None
     echo: bool = False
     suffix: str = ""
 

@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 from inference.wire.protocol import Delta, Prompted, Sampling
 from loraland.api.errors import ApiError
 from loraland.api.openai.bodies import conclusion
-from loraland.api.openai.common import Strict
+from loraland.api.openai.strict import Strict
 from loraland.api.shape import DONE, Answer, Body, Head, Usage
 from loraland.base_files import hidden_size
 from loraland.refusal import Refused
