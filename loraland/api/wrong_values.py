@@ -102,8 +102,10 @@ def _sentence(fault: Fault, forms: Iterable[str]) -> str:
     if tell := TELLERS.get(fault.kind):
         return tell(fault)
     right = " or ".join(forms) if fault.kind in FORMS else BOUNDS.get(fault.kind, "").format_map(_Known(fault.context))
-    what = f"{fault.param} is" if fault.path else "The request's body is"
-    return f"{what} {shown(fault.given)}; give {right or 'another value'}."
+    if not fault.path:
+        kind = "a list" if isinstance(fault.given, list) else shown(fault.given)
+        return f"The request's body is {kind}; give {right or 'another'}."
+    return f"{fault.param} is {shown(fault.given)}; give {right or 'another value'}."
 
 
 def shown(value: Any) -> str:

@@ -116,7 +116,7 @@ def sift(
     """`given` without what passes and is not declared; the names to tell as ignored, and those that are refused."""
     found = {name: rules[name] for name in given if name in rules and name not in declared}
     passed = {name for name, rule in found.items() if given[name] is None or rule.passes(given[name])}
-    ignored = tuple(name for name in found if name in passed and found[name].is_told and given[name] is not None)
+    ignored = tuple(name for name in found if name in passed and found[name].is_told and not _is_empty(given[name]))
     kept = {name: value for name, value in given.items() if name not in passed}
     return kept, ignored, tuple(name for name in found if name not in passed)
 
@@ -129,3 +129,7 @@ def way_out(rule: Rule) -> str:
 def _same(given: Any, value: Any) -> bool:
     """Equality of JSON, in which true is not 1, but 1.0 is."""
     return isinstance(given, bool) == isinstance(value, bool) and given == value
+
+
+def _is_empty(given: Any) -> bool:
+    return given is None or (isinstance(given, str | list | dict) and not given)
