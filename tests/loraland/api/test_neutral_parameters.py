@@ -62,7 +62,7 @@ async def test_marks_of_messages_and_parts_are_told_as_ignored(http, answering):
     messages += [{"role": "user", "content": [part], "name": "anna"}]
     answer = await http.post("/v1/chat/completions", json=ASKED | {"messages": messages})
     told = answer.json()["loraland"]["ignored"]
-    assert told == ["messages.*.annotations", "messages.*.name", "messages.*.content.*.cache_control"]
+    assert told == ["messages.*.name", "messages.*.content.*.cache_control"]
 
 
 @pytest.mark.parametrize("change", REFUSED, ids=str)
