@@ -9,7 +9,7 @@ PAGES := tests/loraland/api tests/loraland/catalogue tests/loraland/playground
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run logs test test-fast test-fast-inference test-fast-pages test-fast-rest check chaos bench bench-gpu bakeoff admin format clean
+.PHONY: run logs test test-fast test-fast-inference test-fast-pages test-fast-rest check chaos bench bench-gpu clients bakeoff admin format clean
 
 run: $(VENV)/.run
 	@$(BIN)/python -m loraland
@@ -54,6 +54,10 @@ bench: $(VENV)/.dev
 
 bench-gpu: $(VENV)/.dev
 	$(BIN)/python -m tests.bench.gpu $(ARGS)
+
+# Takes the table of docs/clients.md anew; the clients are installed under var/clients.
+clients: $(VENV)/.dev
+	$(BIN)/python -m tests.clients $(ARGS)
 
 bakeoff: $(VENV)/.run
 	@PYTHON=$(BIN)/python bin/bakeoff "$(DATA)"
