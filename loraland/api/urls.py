@@ -10,6 +10,7 @@ from loraland.api import about, tokenizing
 from loraland.api.addresses import GENERATION, NOT_OFFERED, SMALL
 from loraland.api.lorax import views as lorax
 from loraland.api.metrics import metrics
+from loraland.api.reference.views import reference
 from loraland.api.v1 import api, nothing_here
 
 _SMALL: Final = {
@@ -37,6 +38,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *[path(name, _GENERATION[name]) for name in GENERATION],
     *[path(name, lorax.not_offered) for name in NOT_OFFERED],
     *[path(f"v1/{verb}_lora_adapter", about.imported) for verb in ("load", "unload")],
+    path("api/", reference, name="api"),
     path("v1/", api.urls),
     path("v1/<path:rest>", csrf_exempt(nothing_here)),
 ]
