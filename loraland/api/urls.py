@@ -10,6 +10,7 @@ from loraland.api import about, tokenizing
 from loraland.api.addresses import GENERATION, NOT_OFFERED, SMALL
 from loraland.api.lorax import views as lorax
 from loraland.api.metrics import metrics
+from loraland.api.reference.document import openapi
 from loraland.api.reference.views import reference
 from loraland.api.v1 import api, nothing_here
 
@@ -39,6 +40,7 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *[path(name, lorax.not_offered) for name in NOT_OFFERED],
     *[path(f"v1/{verb}_lora_adapter", about.imported) for verb in ("load", "unload")],
     path("api/", reference, name="api"),
+    path("v1/openapi.json", openapi, name="openapi"),
     path("v1/", api.urls),
     path("v1/<path:rest>", csrf_exempt(nothing_here)),
 ]

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 
+from loraland.api.reference.examples import EXAMPLES, Example
 from tests.bench.site import running
 from tests.clients.clients import TESTED, Client
 from tests.clients.environments import NotInstalled, environment_of
@@ -48,3 +51,20 @@ def test_the_harness_is_told_the_log_likelihoods_that_peft_computes(
     prove(client, *land, columns=["logprobs"], **variables)
     for model, scores in json.loads(out.read_text()).items():
         assert scores == pytest.approx(likelihoods(model_dir, model), abs=1e-3), model
+
+
+def test_every_call_on_the_page_of_the_api_is_answered(land: tuple[str, str]):
+    url, key = land
+    refused = {example.title: told for example in EXAMPLES if (told := status_of(example, url, key)) != 200}
+    assert refused == {}
+
+
+def status_of(example: Example, url: str, key: str) -> int:
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **example.headers}
+    body = None if example.body is None else json.dumps(example.body).encode()
+    try:
+        with urlopen(Request(f"{url}{example.path}", body, headers), timeout=300) as response:
+            response.read()
+            return int(response.status)
+    except HTTPError as error:
+        return error.code

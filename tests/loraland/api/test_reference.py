@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from loraland.api.reference.document import document
 from loraland.api.reference.examples import EXAMPLES, Example
 from loraland.api.reference.operations import operations
-from loraland.api.v1 import api
 
 
 def test_every_address_of_the_schema_is_on_the_page(client, db):
     page = client.get("/api/").content.decode()
-    for path in api.get_openapi_schema()["paths"]:
+    for path in document()["paths"]:
         assert path in page
 
 
@@ -26,7 +26,7 @@ def test_a_command_quotes_its_body_for_a_shell():
 
 
 def test_a_parameter_is_told_with_its_kind_its_range_and_what_it_is_when_left_out():
-    found = {operation.path: operation.parameters for operation in operations(api.get_openapi_schema())}
+    found = {operation.path: operation.parameters for operation in operations(document())}
     by_name = {parameter.name: parameter for parameter in found["/v1/chat/completions"]}
     assert by_name["temperature"].kind.startswith("number")
     assert by_name["stop"].kind == "string or list of string"
