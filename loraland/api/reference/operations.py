@@ -6,8 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from loraland.api.reference.words import WORDS
+
 Schema = Mapping[str, Any]
 METHODS: Final = ("get", "post")
+NOTHING: Final[tuple[Any, ...]] = (None, "", [], {})
 
 
 @dataclass(frozen=True)
@@ -55,8 +58,17 @@ def _parameters(operation: Schema, components: Schema) -> Iterator[Parameter]:
 
 def _parameter(name: str, schema: Schema, is_required: bool, components: Schema) -> Parameter:
     default = schema.get("default")
-    told = "" if default in (None, "", [], {}) else str(default).lower() if isinstance(default, bool) else str(default)
-    return Parameter(name, _kind(schema, components), told, schema.get("description", ""), is_required)
+    return Parameter(
+        name,
+        _kind(schema, components),
+        "" if default in NOTHING else _told(default),
+        WORDS.get(name) or str(schema.get("description", "")),
+        is_required,
+    )
+
+
+def _told(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _kind(schema: Schema, components: Schema) -> str:
@@ -71,7 +83,7 @@ def _kind(schema: Schema, components: Schema) -> str:
         kinds = dict.fromkeys(_kind(one, components) for one in either if one.get("type") != "null")
         return " or ".join(kinds)
     if values := schema.get("enum") or ([schema["const"]] if "const" in schema else None):
-        return " or ".join(map(str, values))
+        return " or ".join(map(_told, values))
     if schema.get("type") == "array":
         return f"list of {_kind(schema.get('items', {}), components)}"
     return str(schema.get("type", "any")) + _range(schema)
