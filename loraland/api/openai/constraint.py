@@ -22,6 +22,14 @@ _OF_VLLM: Final = {
     "choice": "choice",
     "grammar": "grammar",
 }
+_KEYS: Final[Mapping[Any, tuple[str, ...]]] = {
+    "text": (),
+    "json_schema": ("json_schema", "strict"),
+    "json_object": ("schema", "value", "strict"),
+    "json": ("schema", "value", "strict"),
+    "regex": ("value", "regex"),
+    "grammar": ("value", "grammar"),
+}
 _HINTS: Final = ("backend", "disable_fallback", "disable_any_whitespace", "disable_additional_properties")
 """What vLLM takes beside a constraint, none of which loosens it here."""
 
@@ -39,14 +47,16 @@ def checked(constraint: Constraint) -> Constraint:
 
 def of_response_format(given: Any) -> Constraint | None:
     """OpenAI's ``{"type": "json_schema", "json_schema": {"name", "schema"}}``, LoRAX's ``{"type": "json_object",
-    "schema"}``, and what asks for nothing."""
+    "schema"}``, TGI's ``{"type": "json", "value"}``, and what asks for nothing."""
     if given in NO_VALUE or given == {"type": "text"}:
         return None
     kind = given.get("type") if isinstance(given, dict) else None
+    if kind in _KEYS and (unknown := [key for key in given if key not in ("type", *_KEYS[kind])]):
+        raise ConstraintRefused(f"{unknown[0]!r} is not offered beside type {kind}; leave it out")
     if kind == "json_schema":
         return of_schema(_schema_in(given.get("json_schema")))
-    if kind == "json_object":
-        schema = given.get("schema")
+    if kind in ("json_object", "json"):  # with a schema as LoRAX (schema) and TGI (value) have it
+        schema = given.get("schema", given.get("value"))
         return checked(Constraint("json_object")) if schema is None else of_schema(schema)
     if kind in ("regex", "grammar"):  # as TGI and Fireworks have them
         return of_text(kind, given.get("value", given.get(kind)))

@@ -42,6 +42,8 @@ def refusal(**parameters: Any) -> str:
             SCHEMA,
         ),
         ({"response_format": {"type": "json_object", "schema": PERSON}}, SCHEMA),
+        ({"response_format": {"type": "json_object", "value": PERSON}}, SCHEMA),
+        ({"response_format": {"type": "json", "value": PERSON}}, SCHEMA),
         ({"response_format": {"type": "regex", "value": "a+"}}, Constraint("regex", "a+")),
         ({"structured_outputs": {"json": PERSON, "disable_any_whitespace": True}}, SCHEMA),
         ({"structured_outputs": {"json": json.dumps(PERSON), "regex": None}}, SCHEMA),
@@ -65,6 +67,10 @@ def test_each_way_to_ask_comes_to_one_constraint(parameters: dict[str, Any], con
     ("parameters", "sentence"),
     [
         ({"response_format": {"type": "xml"}}, 'response_format: the type is "xml"; it must be text, json_object or'),
+        (
+            {"response_format": {"type": "json_object", "json_schema": {}}},
+            "response_format: 'json_schema' is not offered beside type json_object; leave it out",
+        ),
         ({"response_format": "json"}, "response_format: the type is null"),
         (
             {"response_format": {"type": "json_schema"}},
