@@ -70,7 +70,7 @@ CLIENTS = {
     "llamaindex": _framework("llamaindex", "llama-index openai-like", "llama-index-llms-openai-like"),
     "pydantic-ai": _framework("pydantic_ai", "pydantic-ai", "pydantic-ai-slim[openai]"),
     "agents": _framework("agents", "openai-agents", "openai-agents"),
-    "dspy": _framework("dspy", "dspy", "dspy"),
+    "dspy": _framework("dspy", "dspy", "dspy[numpy]"),
     "llm": _framework("llm", "llm (simonw)", "llm"),
     "outlines": _framework("outlines", "outlines (openai, vllm)", "outlines[openai]"),
     "guidance": _framework("guidance", "guidance", "guidance", "openai"),

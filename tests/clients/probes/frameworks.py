@@ -321,9 +321,11 @@ def llm() -> None:
 def outlines() -> None:
     import openai
     import outlines
-    from pydantic import BaseModel, Field
+    from pydantic import BaseModel, ConfigDict, Field
 
     class Person(BaseModel):
+        model_config = ConfigDict(extra="forbid")
+
         name: str = Field(max_length=12)
         age: int = Field(ge=0, le=99)
 

@@ -22,9 +22,8 @@ def chat() -> str:
 
 @column("stream")
 def stream() -> None:
-    chunks = list(
-        client().chat_completion(HELLO, model="base", max_tokens=8, stream=True, stream_options={"include_usage": True})
-    )
+    asking, options = client(), {"include_usage": True}  # a client that is gone closes its stream
+    chunks = list(asking.chat_completion(HELLO, model="base", max_tokens=8, stream=True, stream_options=options))
     check(chunks[-1].usage, chunks[-1])
 
 
