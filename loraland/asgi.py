@@ -14,6 +14,7 @@ sys.setswitchinterval(0.0005)
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "loraland.settings")
 django_application = get_asgi_application()
 
+from loraland.doorway import Doorway  # noqa: E402
 from loraland.edge.origins import SameOrigin  # noqa: E402 - needs the apps loaded
 from loraland.edge.proxies import Proxies  # noqa: E402
 from loraland.gate import Gate  # noqa: E402
@@ -22,12 +23,14 @@ from loraland.playground.farewell import Farewell  # noqa: E402
 from loraland.playground.routing import websocket_urlpatterns  # noqa: E402
 
 application = Proxies(
-    Gate(
-        ProtocolTypeRouter(
-            {
-                "http": by_path(SharedThreads(ApiHandler()), django_application),
-                "websocket": SameOrigin(Farewell(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),
-            }
+    Doorway(
+        Gate(
+            ProtocolTypeRouter(
+                {
+                    "http": by_path(SharedThreads(ApiHandler()), django_application),
+                    "websocket": SameOrigin(Farewell(AuthMiddlewareStack(URLRouter(websocket_urlpatterns)))),
+                }
+            )
         )
     )
 )

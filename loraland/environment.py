@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 import secrets
 from pathlib import Path
 
@@ -41,6 +42,15 @@ def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
 
 def words(name: str, default: str) -> list[str]:
     return [word.strip() for word in text(name, default).split(",") if word.strip()]
+
+
+def origins(name: str) -> frozenset[str]:
+    """Origins such as https://example.org, with commas between; ``*`` is every one."""
+    found = [word.lower() for word in words(name, "")]
+    for word in found:
+        if word != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#\s]+", word):
+            raise ImproperlyConfigured(f"{name}: {word!r} is no origin; write one like https://example.org, or *")
+    return frozenset(found)
 
 
 def networks(name: str, default: str) -> tuple[Network, ...]:

@@ -13,6 +13,7 @@ from django.middleware.security import SecurityMiddleware
 from django.utils.deprecation import MiddlewareMixin
 from redis.exceptions import RedisError
 
+from loraland.api.failing import ApiError
 from loraland.broken import not_now
 from loraland.edge.hashing import Busy
 
@@ -56,6 +57,22 @@ class Security(OnTheLoop, SecurityMiddleware):
 
 class Common(OnTheLoop, CommonMiddleware):
     pass
+
+
+class OneShape(OnTheLoop):
+    """Tells a program in the one shape of errors that an address does not take its method."""
+
+    def process_request(self, request: HttpRequest) -> None:
+        return None
+
+    def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
+        if response.status_code != 405 or response.get("Content-Type", "").startswith("application/json"):
+            return response
+        allowed = ", ".join(sorted(response.get("Allow", "").replace(" ", "").split(",")))
+        sentence = f"{request.path[:200]} takes {allowed.replace(', ', ' and ')}, not {request.method}."
+        refusal = ApiError(405, "method_not_allowed", sentence).response()
+        refusal["Allow"] = allowed
+        return refusal
 
 
 class NotNow(MiddlewareMixin):

@@ -19,6 +19,7 @@ SECRET_KEY = environment.secret("SECRET_KEY", VAR_DIR / "secret_key")
 HTTPS = environment.flag("HTTPS", False)
 ALLOWED_HOSTS = environment.words("ALLOWED_HOSTS", "localhost,127.0.0.1,[::1]")
 CSRF_TRUSTED_ORIGINS = environment.words("CSRF_TRUSTED_ORIGINS", "")
+CORS_ORIGINS = environment.origins("CORS_ORIGINS")
 
 # Whom to believe about a visitor's address and scheme, and who may see how the site is doing inside
 TRUSTED_PROXIES = environment.networks("TRUSTED_PROXIES", "127.0.0.0/8,::1")
@@ -99,7 +100,7 @@ MIDDLEWARE = [
 ]
 
 # What programs pass that show a key to /v1: no session, no cookie, no form (see `loraland.handlers`)
-API_MIDDLEWARE = ["loraland.middleware.Security", "loraland.middleware.Common"]
+API_MIDDLEWARE = ["loraland.middleware.Security", "loraland.middleware.Common", "loraland.middleware.OneShape"]
 
 ROOT_URLCONF = "loraland.urls"
 ASGI_APPLICATION = "loraland.asgi.application"

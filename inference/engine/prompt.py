@@ -56,8 +56,8 @@ def build_prompt(request: Generate, tokenizer: Tokenizer, context_length: int) -
         need = " and the answer needs at least one" if is_answered else ""
         raise PromptError(
             "prompt_too_long",
-            f"The prompt has {len(prompt.token_ids)} tokens, but the context holds {context_length}{need}; "
-            f"shorten it by {excess} tokens or more.",
+            f"This model's maximum context length is {context_length} tokens. The prompt has "
+            f"{len(prompt.token_ids)} tokens{need}; shorten it by {excess} tokens or more.",
         )
     return prompt
 
@@ -81,6 +81,8 @@ def _encode(request: Generate, tokenizer: Tokenizer, context_length: int) -> Pro
     messages = _checked(request.messages or ())
     if request.adapter is not None and request.adapter.template:
         return Prompt(tuple(_fill_messages(request, messages, tokenizer)))
+    if request.keep_turns:
+        return Prompt(tuple(tokenizer.encode_chat(messages, request.tools)))
     reserve = min(request.sampling.max_tokens, context_length // ANSWER_SHARE)
     return _fit_chat(messages, request.tools, tokenizer, context_length - reserve)
 

@@ -119,6 +119,8 @@ class Generate:
     """A JSON list of the tools that the answer may call, in OpenAI's form; they go into the base's chat template."""
     tool_choice: str = ""
     """How the answer calls them: auto, required, parallel (required, one or several), or ``=`` and the name of one."""
+    keep_turns: bool = False
+    """Refuse a chat that does not fit the context, and leave none of its old turns out."""
 
 
 @dataclass(frozen=True)

@@ -28,4 +28,4 @@ def shape_for(method: str, path: str) -> Shape | None:
     """In which shape a program is told what went wrong at `path`; None where people ask."""
     if path[1:] in GENERATION + NOT_OFFERED or (path == ROOT and method in POSTED):
         return lorax.told
-    return errors.told if path.startswith(errors.PATH) or path[1:] in SMALL else None
+    return errors.told if f"{path}/".startswith(errors.PATH) or path[1:] in SMALL else None

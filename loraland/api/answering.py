@@ -7,7 +7,7 @@ else runs is stopped, as it is when the caller hangs up, unless it asked to have
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, Protocol
@@ -16,17 +16,22 @@ from uuid import uuid4
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 
+from inference.wire.contract import WireError
+from inference.wire.failures import meaning_of
 from inference.wire.protocol import Delta, Embedded, Failed, Finished, Prompted, Sampling
 from loraland.api.authentication import visitor_of
 from loraland.api.call import Call, Choice, Reader, Told
 from loraland.api.entries import offered
+from loraland.api.failing import ApiError
 from loraland.api.shape import Answer, Head, Shape, usage_of
 from loraland.api.streaming import streamed
 from loraland.catalogue.composition import Composition, named
 from loraland.catalogue.models import AdapterVersion
+from loraland.generations.filling import filled
 from loraland.generations.models import Generation
 from loraland.generations.start import check, start
 from loraland.generations.visitor import Visitor
+from loraland.inference_client import context_length
 from loraland.refusal import Refused
 
 Response = HttpResponse | StreamingHttpResponse
@@ -71,21 +76,52 @@ async def answer(request: HttpRequest, asked: Asked, shape: Shape, is_embedding:
     """
     visitor = visitor_of(request)
     version = await sync_to_async(named)(asked.model, offered(visitor))
-    choices = choices_of(asked)
-    _check(visitor, version, choices)
-    begin = partial(_begin, visitor, version, is_embedding)
+    choices, unused = _filled(version, choices_of(asked), _keeps_turns(asked))
+    try:
+        _check(visitor, version, choices)
+    except Refused as refusal:
+        raise await _with_context(refusal) from None
+    begin = partial(_begin, visitor, version, is_embedding, _keeps_turns(asked))
     first = await begin(choices[0])
     created = int(first.created.timestamp())
     digest = version.digest if version else ""
-    head = Head(first.wire_id, asked.model, created, digest, first.components, len(choices) > 1, told_of(asked))
+    head = Head(first.wire_id, asked.model, created, digest, first.components, len(choices) > 1, told_of(asked, unused))
     reader = Reader(stops=not asked.store, with_usage=asked.include_usage)
     return await respond(Call(first, reader, choices, begin), head, shape, reader, asked.stream, asked.n)
 
 
-def told_of(asked: Asked) -> dict[str, Any]:
-    """What an answer says of its question: which parameters changed nothing."""
-    ignored = getattr(asked, "ignored", ())
-    return {"ignored": list(ignored)} if ignored else {}
+def told_of(asked: Asked, unused: Sequence[int] = ()) -> dict[str, Any]:
+    """What an answer says of its question: which parameters changed nothing, and of which messages nothing is used."""
+    told = {"ignored": list(getattr(asked, "ignored", ())), "unused_messages": list(unused)}
+    return {name: places for name, places in told.items() if places}
+
+
+def _keeps_turns(asked: Asked) -> bool:
+    return bool(getattr(asked, "keep_turns", False))
+
+
+def _filled(
+    version: AdapterVersion | Composition | None, choices: list[Choice], keep_turns: bool
+) -> tuple[list[Choice], tuple[int, ...]]:
+    """`choices` as `version` takes them, and the places of the messages of which it uses nothing."""
+    found = [filled(version, choice.source) for choice in choices]
+    unused = found[0].unused
+    if unused and keep_turns:
+        sentence = (
+            f"This adapter's own prompt uses one message and has no place for messages {', '.join(map(str, unused))}; "
+            "leave them out, or truncation: disabled."
+        )
+        raise Refused("invalid_request", sentence, param=f"messages.{unused[0]}")
+    return [replace(choice, source=each.source) for choice, each in zip(choices, found, strict=True)], unused
+
+
+async def _with_context(refusal: Refused) -> Refused:
+    """`refusal`, in the words by which programs know that a text is too long, if it is one of these."""
+    if meaning_of(refusal.code).fault != "text":
+        return refusal
+    with suppress(WireError):
+        refusal.sentence = f"This model's maximum context length is {await context_length()} tokens. {refusal.sentence}"
+    return refusal
 
 
 def choices_of(asked: Asked) -> list[Choice]:
@@ -104,11 +140,28 @@ async def respond(
     call: Call, head: Head, shape: Shape, reader: Reader, stream: bool, num_best: int | None = None
 ) -> Response:
     """The answer, streamed or as one body, which tells the best `num_best` choices of each prompt."""
+    try:
+        response = await _responded(call, head, shape, reader, stream, num_best)
+    except ApiError as error:
+        error.request_id = head.generation
+        raise
+    response["X-Request-Id"] = head.generation
+    if unused := head.told.get("unused_messages"):
+        response["X-LoRALand-Unused-Messages"] = ",".join(map(str, unused))
+    return response
+
+
+async def _responded(
+    call: Call, head: Head, shape: Shape, reader: Reader, stream: bool, num_best: int | None
+) -> Response:
     if stream:
         return await streamed(call, head, shape, reader)
     answers = await whole(call)
     told = best(answers, num_best) if num_best else answers
-    return JsonResponse(shape.whole(head, told, usage_of(answers)), safe=False)
+    response = JsonResponse(shape.whole(head, told, usage_of(answers)), safe=False)
+    if dropped := max(answer.finished.stats.dropped_turns for answer in answers):
+        response["X-LoRALand-Dropped-Turns"] = str(dropped)
+    return response
 
 
 async def whole(call: Call) -> list[Answer]:
@@ -176,7 +229,11 @@ def _check(visitor: Visitor, version: AdapterVersion | Composition | None, choic
 
 
 async def _begin(
-    visitor: Visitor, version: AdapterVersion | Composition | None, is_embedding: bool, choice: Choice
+    visitor: Visitor,
+    version: AdapterVersion | Composition | None,
+    is_embedding: bool,
+    keep_turns: bool,
+    choice: Choice,
 ) -> Generation:
     return await start(
         visitor,
@@ -185,5 +242,6 @@ async def _begin(
         **choice.source,
         sampling=choice.sampling,
         group=choice.group,
+        keep_turns=keep_turns,
         is_embedding=is_embedding,
     )

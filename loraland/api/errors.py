@@ -35,6 +35,8 @@ def of_failure(failure: Failed) -> ApiError:
 
 
 def of_refusal(refusal: Refused) -> ApiError:
+    if meaning_of(refusal.code).fault == "text":
+        return ApiError(400, "context_length_exceeded", refusal.sentence, refusal.param)
     return ApiError(refusal.status, refusal.code, refusal.sentence, refusal.param, refusal.retry_after)
 
 

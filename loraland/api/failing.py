@@ -21,6 +21,8 @@ class ApiError(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.request_id = ""
+        """The answer that it ended, if one had begun."""
 
     def body(self) -> dict[str, Any]:
         kind = TYPES.get(self.status, "invalid_request_error" if self.status < 500 else "server_error")
@@ -32,4 +34,6 @@ class ApiError(Exception):
             response["WWW-Authenticate"] = "Bearer"
         if self.retry_after is not None:
             response["Retry-After"] = str(self.retry_after)
+        if self.request_id:
+            response["X-Request-Id"] = self.request_id
         return response

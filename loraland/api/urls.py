@@ -41,6 +41,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *[path(f"v1/{verb}_lora_adapter", about.imported) for verb in ("load", "unload")],
     path("api/", reference, name="api"),
     path("v1/openapi.json", openapi, name="openapi"),
+    path("v1", csrf_exempt(nothing_here)),
+    path("v1/", csrf_exempt(nothing_here)),
     path("v1/", api.urls),
     path("v1/<path:rest>", csrf_exempt(nothing_here)),
 ]

@@ -60,6 +60,8 @@ async def completion(request: HttpRequest, id: str, stream: bool = False, includ
     return await answer_again(request, id.removeprefix("cmpl-"), Plain, stream, include_usage)
 
 
-def nothing_here(request: HttpRequest, rest: str) -> HttpResponse:
+def nothing_here(request: HttpRequest, rest: str = "") -> HttpResponse:
     """Any other address under /v1."""
-    return errors.ApiError(404, "not_found", f"There is nothing at {request.path[:200]}.").response()
+    return errors.ApiError(
+        404, "not_found", f"There is nothing at {request.path[:200]}; /v1/openapi.json lists what there is."
+    ).response()

@@ -12,6 +12,7 @@ from inference.adapters.storable import is_storable
 from inference.wire.protocol import Message, Sampling
 from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
+from loraland.generations.filling import forms
 from loraland.generations.visitor import SESSIONS_PER_ADDRESS, Visitor
 from loraland.inference_client import redis
 from loraland.refusal import Refused
@@ -99,7 +100,7 @@ def check_inputs(
     fields = version.field_names if version and version.template else ()
     if inputs is None:
         if has_messages and len(fields) > 1:
-            sentence = f"This adapter's prompt has the fields {', '.join(fields)}; give them as inputs."
+            sentence = f"This adapter's prompt has several fields; {forms(fields)}."
             raise Refused("inputs_required", sentence, param="inputs")
         return
     if not fields:

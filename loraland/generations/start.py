@@ -43,6 +43,7 @@ async def start(
     token_ids: tuple[int, ...] | None = None,
     sampling: Sampling = GREEDY,
     group: str = "",
+    keep_turns: bool = False,
     is_embedding: bool = False,
     queue_class: QueueClass = "chat",
 ) -> Generation:
@@ -66,6 +67,7 @@ async def start(
         owner=visitor.tenant,
         created=time.time(),
         group=group,
+        keep_turns=keep_turns,
         is_embedding=is_embedding,
     )
     await _spend(visitor)

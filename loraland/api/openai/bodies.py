@@ -118,6 +118,7 @@ def conclusion(head: Head, answers: Sequence[Answer]) -> Body:
 
 def _about(head: Head, answer: Answer) -> Body:
     about = asdict(answer.finished.stats)
+    about["dropped_turns"] += len(head.told.get("unused_messages", ()))
     del about["logit_delta"]
     return about | {"digest": head.digest, "generation": answer.generation, "reason": answer.finished.reason}
 

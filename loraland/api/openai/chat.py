@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from inference.wire.protocol import Message
 from loraland.api.openai import neutral
@@ -56,15 +56,25 @@ class ChatMessage(Strict):
 
 
 class ChatCompletion(Common):
-    messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)] | None = None
+    messages: Annotated[list[ChatMessage], Field(max_length=1000)] | None = None
     max_completion_tokens: MaxTokens = None
     logprobs: bool = False
     top_logprobs: Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)] | None = None
 
+    truncation: Literal["auto", "disabled"] = "auto"
+    """Whether a chat that outgrows the context loses its oldest turns, or is refused."""
+
+    @field_validator("messages")
+    @classmethod
+    def _are_some(cls, messages: list[ChatMessage] | None, info: ValidationInfo) -> list[ChatMessage] | None:
+        if not messages and info.data.get("inputs") is None:
+            raise ValueError("this list is empty; send at least one message, with the role user")
+        return messages
+
     @model_validator(mode="after")
     def _is_whole(self) -> ChatCompletion:
-        if (self.messages is None) == (self.inputs is None):
-            raise ValueError("give either messages or inputs")
+        if self.messages is None and self.inputs is None:
+            raise ValueError("give messages, or inputs for an adapter with fields of its own")
         if self.top_logprobs and not self.logprobs:
             raise ValueError("top_logprobs is only allowed with logprobs: true")
         return self
@@ -73,6 +83,10 @@ class ChatCompletion(Common):
     def ignored(self) -> tuple[str, ...]:
         of_messages = (f"messages.*.{name}" for message in self.messages or () for name in message.ignored)
         return tuple(dict.fromkeys((*super().ignored, *of_messages)))
+
+    @property
+    def keep_turns(self) -> bool:
+        return self.truncation == "disabled"
 
     @property
     def token_limit(self) -> int:
@@ -84,6 +98,6 @@ class ChatCompletion(Common):
 
     def sources(self) -> list[dict[str, Any]]:
         """What is asked, as `generations.start` takes it."""
-        if self.messages is None:
-            return [{"inputs": self.inputs}]
-        return [{"messages": [message.to_wire() for message in self.messages]}]
+        messages = [message.to_wire() for message in self.messages or ()]
+        told = {"messages": messages} if messages else {}
+        return [told | ({"inputs": self.inputs} if self.inputs is not None else {})]

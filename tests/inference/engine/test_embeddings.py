@@ -104,8 +104,10 @@ def test_a_text_may_fill_the_context(make: MakeEngine):
     engine.add(embed("more", text="x" * (length + 1)))
     records = drain(engine)
     assert len(records["whole"].vectors) == 1
-    sentence = f"The prompt has {length + 1} tokens, but the context holds {length}; shorten it by 1 tokens or more."
-    assert records["more"].failed.error == sentence
+    context = f"This model's maximum context length is {length} tokens."
+    assert (
+        records["more"].failed.error == f"{context} The prompt has {length + 1} tokens; shorten it by 1 tokens or more."
+    )
 
 
 def test_a_preempted_text_is_read_again_with_the_same_bits(make: MakeEngine):

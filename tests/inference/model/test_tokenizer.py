@@ -122,7 +122,7 @@ def test_a_long_chat_drops_its_oldest_turns_and_keeps_the_system(tokenizer: Toke
 
 
 def test_a_last_message_that_is_too_long_is_refused_with_numbers(tokenizer: Tokenizer) -> None:
-    with pytest.raises(PromptError, match=r"has 118 tokens, but the context holds 100 .* by 19 tokens") as caught:
+    with pytest.raises(PromptError, match=r"has 118 tokens and the answer .* by 19 tokens") as caught:
         build_prompt(ask(messages=said("old", "old", "x" * 99)), tokenizer, 100)
     assert caught.value.code == "prompt_too_long"
 

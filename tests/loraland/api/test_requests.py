@@ -89,7 +89,7 @@ async def test_what_is_no_prompt_is_told_what_it_is(http, prompt, words):
     assert "a list of token ids" in error["message"]
 
 
-@pytest.mark.parametrize("change", [{"inputs": {"text": "x"}}, {"messages": None}])
+@pytest.mark.parametrize("change", [{"logprobs": False, "top_logprobs": 2}, {"messages": None}])
 async def test_a_request_that_contradicts_itself_is_refused(http, change):
     answer = await http.post("/v1/chat/completions", json=ASKED | change)
     assert answer.status_code == 400
@@ -107,7 +107,7 @@ async def test_a_body_that_is_not_json_or_too_large_is_refused(http, settings):
 async def test_a_text_longer_than_the_site_takes_is_refused(http, settings):
     settings.MAX_INPUT_CHARS = 10
     answer = await http.post("/v1/completions", json=PLAIN | {"prompt": "x" * 11})
-    assert (answer.status_code, answer.json()["error"]["param"]) == (413, "prompt")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "prompt")
 
 
 async def test_a_full_queue_is_503_with_retry_after(http, settings):
