@@ -12,6 +12,7 @@ from loraland.catalogue.composition import Composition, named
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.slug import BASE
 from loraland.catalogue.versions import AdapterVersionQuerySet
+from loraland.generations.filling import form_of
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import context_length
 
@@ -68,6 +69,7 @@ def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
         "digest": version.digest,
         "rank": version.rank,
         "fields": list(version.field_names),
+        "form": form_of(version.field_names),
     }
     return _entry(name, int(version.created.timestamp()), adapter.author or "loraland", about, str(version), BASE)
 
@@ -79,6 +81,7 @@ def _of_sum(composition: Composition, name: str) -> dict[str, Any]:
         "digest": composition.digest,
         "rank": composition.rank,
         "fields": list(composition.field_names),
+        "form": form_of(composition.field_names),
     }
     newest = max(version.created for version in composition.versions)
     return _entry(name, int(newest.timestamp()), "loraland", about, str(composition), BASE)
