@@ -62,6 +62,8 @@ def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
     adapter = version.adapter
     about = {
         "base": adapter.base,
+        "named_base": version.named_base or None,
+        "base_confirmed": version.base_confirmed,
         "adapter": adapter.slug,
         "name": adapter.name,
         "category": adapter.category,

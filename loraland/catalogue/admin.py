@@ -30,6 +30,7 @@ else:
     AdapterAdminBase = VersionAdminBase = admin.ModelAdmin
 
 WEIGHTS = ("digest", "same_digest", "rank", "lora_alpha", "target_modules", "num_parameters", "megabytes")
+TOLD = ("name", "slug", "category", "summary", "description", "license", "author")
 PROMPT = ("template", "field_names", "example_lines")
 
 admin.site.site_header = admin.site.site_title = "LoRA Land"
@@ -76,12 +77,13 @@ class AdapterVersionAdmin(VersionAdminBase):
         ("Files", {"fields": ("config_file", "weights_file", "archive", "publish_when_ready", "held")}),
         (
             "Adapter",
-            {"fields": ("adapter", "name", "slug", "category", "summary", "description", "license", "author", "base")},
+            {"fields": ("adapter", *TOLD, "base", "base_confirmed")},
         ),
         ("Prompt", {"fields": ("template", "chats_freely", "field_names", "example_lines")}),
     )
     view_fieldsets = (
         (None, {"fields": ("adapter", "status", "all_reasons", "proof_due", "logit_delta", "publish_when_ready")}),
+        ("What to know", {"fields": ("shown_base", "all_remarks")}),
         ("Weights", {"fields": WEIGHTS}),
         ("Prompt", {"fields": ("template", "shown_fields", "shown_examples")}),
         ("History", {"fields": ("created", "created_by", "published_at", "training", "score", "config")}),
@@ -211,6 +213,15 @@ class AdapterVersionAdmin(VersionAdminBase):
     @admin.display(description="reasons")
     def all_reasons(self, version: AdapterVersion) -> SafeString | str:
         return format_html_join(SafeString("<br>"), "{}", ([reason] for reason in version.reasons)) or "none"
+
+    @admin.display(description="base that its config names")
+    def shown_base(self, version: AdapterVersion) -> str:
+        said = "Its owner confirmed the base." if version.base_confirmed else ""
+        return " ".join(filter(None, [version.base_doubt or version.named_base or "none", said]))
+
+    @admin.display(description="remarks")
+    def all_remarks(self, version: AdapterVersion) -> SafeString | str:
+        return format_html_join(SafeString("<br>"), "{}", ([remark] for remark in version.remarks)) or "none"
 
     @admin.display(description="size", ordering="size_bytes")
     def megabytes(self, version: AdapterVersion) -> str:

@@ -12,6 +12,7 @@ from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
 
+from inference.adapters.named_base import doubt_of, named_base
 from inference.wire.contract import WireError
 from inference.wire.protocol import AdapterRef, Failed, Probe, Terminal
 from loraland import inference_client
@@ -94,6 +95,10 @@ class AdapterVersion(models.Model):
     status = models.CharField(max_length=12, choices=Status.choices, default=Status.UPLOADED, db_index=True)
     reasons = models.JSONField(default=list, blank=True, help_text="Why it was rejected, one sentence each.")
     publish_when_ready = models.BooleanField(default=True)
+    base_confirmed = models.BooleanField(
+        default=False, editable=False, help_text="Whether its owner wants it though its config names another base."
+    )
+    remarks = models.JSONField(default=list, blank=True, help_text="What its owner should know, one sentence each.")
     quarantine = models.CharField(max_length=64, blank=True, editable=False)
     probe_id = models.CharField(max_length=32, blank=True, editable=False, db_index=True)
     proof_due = models.DateTimeField(
@@ -170,6 +175,16 @@ class AdapterVersion(models.Model):
         """
         is_withdrawn = self.status == self.Status.RETIRED and self.adapter.published_id is None
         return self.status in ANSWERING and not is_withdrawn
+
+    @property
+    def named_base(self) -> str:
+        """The base that its config names, as it stands there; empty where it names none."""
+        return named_base(self.config)
+
+    @property
+    def base_doubt(self) -> str:
+        """What speaks against the base that is served, in sentences; empty where its config names no other."""
+        return doubt_of(self.named_base, settings.BASE_NAME) if self.adapter.is_served else ""
 
     @property
     def effective_scale(self) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 from django.conf import settings
 
+from inference.adapters import named_base as naming
 from inference.adapters.config_file import ConfigRefused, read_config
 from inference.adapters.examination import CONFIG
 from inference.config import base_name
@@ -14,17 +15,31 @@ from inference.model.architecture import Architecture, ArchitectureError, read_a
 
 
 def named_base(config: dict[str, Any]) -> str:
-    """The base model's name in `config`: advisory, because the shapes decide."""
-    name = config.get("base_model_name_or_path")
-    return base_name(name)[:200] if isinstance(name, str) else ""
+    """The base model's name in `config` without its owner: what fits is decided by the shapes."""
+    return base_name(naming.named_base(config))
+
+
+def doubt_about_base(config: dict[str, Any]) -> str:
+    """What an owner confirms before an adapter whose shapes fit is served on another base; empty where nothing is."""
+    return naming.doubt_of(naming.named_base(config), settings.BASE_NAME)
+
+
+def remark_on_base(config: dict[str, Any]) -> str:
+    """A word on a config that names no model; empty for one that does."""
+    return naming.remark_of(naming.named_base(config), settings.BASE_NAME)
 
 
 def base_named_in(directory: Path) -> str:
     """The base that the adapter in `directory` names; empty where nobody can read its config."""
+    return named_base(config_in(directory))
+
+
+def config_in(directory: Path) -> dict[str, Any]:
+    """The config of the adapter in `directory`; empty where nobody can read it."""
     try:
-        return named_base(read_config(directory / CONFIG))
+        return read_config(directory / CONFIG)
     except ConfigRefused:
-        return ""
+        return {}
 
 
 def served_base() -> Architecture | None:

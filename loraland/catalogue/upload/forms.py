@@ -19,7 +19,9 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import refusal
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples
 from loraland.catalogue.upload.archive import ArchiveRefused, Contents, read_archive
-from loraland.catalogue.upload.submission import Submission, submit
+from loraland.catalogue.upload.bases import config_in, doubt_about_base
+from loraland.catalogue.upload.submission import Submission, find, submit
+from loraland.catalogue.upload.validation import fits_served
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -150,6 +152,12 @@ class UploadForm(PromptForm):
         help_text=f"Name of the base model; read from {store.CONFIG} if empty. The shapes of the tensors decide.",
     )
 
+    base_confirmed = forms.BooleanField(
+        required=False,
+        label="Its base is right",
+        help_text=f"Tick it when {store.CONFIG} names another base than the one that is served, and you want it so.",
+    )
+
     chats_freely = forms.BooleanField(
         required=False,
         label="It chats freely",
@@ -183,6 +191,7 @@ class UploadForm(PromptForm):
             )
         else:
             self._check_new(cleaned)
+        self._check_base(cleaned)
         is_bare = not cleaned.get("template", "refused already").strip() and not cleaned.get("chats_freely")
         if is_bare and cleaned.get("publish_when_ready"):
             self.add_error("template", WITHOUT_PROMPT)
@@ -193,7 +202,18 @@ class UploadForm(PromptForm):
         cleaned = self.cleaned_data
         adapter = cleaned.get("adapter")
         slug = adapter.slug if adapter else cleaned["slug"]
-        return submit(cleaned["token"], slug, self._card(), user=user, publish=cleaned["publish_when_ready"])
+        told = {"publish": cleaned["publish_when_ready"], "base_confirmed": cleaned["base_confirmed"]}
+        return submit(cleaned["token"], slug, self._card(), user=user, **told)
+
+    def _check_base(self, cleaned: dict[str, Any]) -> None:
+        """Ask for the tick before anything is made of files whose config names another model of the same shape."""
+        if not self.token or cleaned.get("base_confirmed"):
+            return
+        files, adapter = store.quarantined(self.token), cleaned.get("adapter")
+        doubt = doubt_about_base(config_in(files))
+        is_known = bool(doubt and adapter and find(adapter.slug, store.digest_in(files)))
+        if doubt and not is_known and fits_served(files):
+            self.add_error("base_confirmed", f"{doubt} Tick this if it is to be served so.")
 
     def _check_empty(self, cleaned: dict[str, Any], *names: str) -> None:
         for name in names:

@@ -38,7 +38,15 @@ def find(slug: str, digest: str) -> AdapterVersion | None:
     return versions.exclude(status=AdapterVersion.Status.REJECTED).select_related("adapter").first()
 
 
-def submit(token: str, slug: str, card: Card, *, user: User | None = None, publish: bool = True) -> Submission:
+def submit(
+    token: str,
+    slug: str,
+    card: Card,
+    *,
+    user: User | None = None,
+    publish: bool = True,
+    base_confirmed: bool = False,
+) -> Submission:
     """Make a version of the adapter `slug` from the files in quarantine `token`, or find the one they are.
 
     An adapter that exists keeps its name and texts. A rejected version of the same digest gives way.
@@ -59,6 +67,7 @@ def submit(token: str, slug: str, card: Card, *, user: User | None = None, publi
             quarantine=token,
             created_by=user,
             publish_when_ready=publish,
+            base_confirmed=base_confirmed,
             template=card.template,
             fields=card.fields,
             examples=card.examples,

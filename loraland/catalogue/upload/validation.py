@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
@@ -18,7 +18,12 @@ from inference.adapters.identity import adapter_digest
 from inference.model.architecture import Architecture
 from loraland.catalogue import store
 from loraland.catalogue.models import Adapter, AdapterVersion
-from loraland.catalogue.upload.bases import known_base, named_base, served_base
+from loraland.catalogue.upload.bases import doubt_about_base, known_base, named_base, remark_on_base, served_base
+
+CONFIRM: Final = (
+    "If it is to be served so, confirm it: --confirm-base of import_adapter, or the tick “Its base is right” in the "
+    "admin's upload form. If not, serve the base that it names."
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,7 @@ def examine(version: AdapterVersion) -> None:
         return version.reject(["The uploaded files are gone; upload them again."])
     try:
         found = examine_upload(directory, version.adapter.base)
-        if reasons := found.reasons or _conflicts(version, found):
+        if reasons := found.reasons or _conflicts(version, found) or _unconfirmed(version, found):
             return version.reject(reasons)
         if not _adopt(version, found):
             return None
@@ -60,7 +65,13 @@ def examine_upload(directory: Path, base: str) -> Examined:
     if reasons:
         return Examined(reasons)
     weights = directory / store.WEIGHTS
-    return Examined([], fits, adapter_digest(found.config, weights), _facts(found, weights))
+    return Examined([], fits, adapter_digest(found.config, weights), _facts(found, weights, fits))
+
+
+def fits_served(directory: Path) -> bool:
+    """Whether the adapter in `directory` is sound and of the shapes of the base that is served. Raises OSError."""
+    found = _examine_for(directory, base) if (base := served_base()) else None
+    return found is not None and found.fits and not found.reasons
 
 
 def _examine(directory: Path, base: str) -> tuple[Examination, bool]:
@@ -76,10 +87,11 @@ def _examine_for(directory: Path, base: Architecture | None) -> Examination:
     return examine_files(directory / store.CONFIG, directory / store.WEIGHTS, base, settings.MAX_RANK)
 
 
-def _facts(found: Examination, weights: Path) -> dict[str, Any]:
+def _facts(found: Examination, weights: Path, fits: bool) -> dict[str, Any]:
     trained = [tensor for parts in found.modules.values() for part, tensor in parts.items() if part != "base"]
     return {
         "config": found.config,
+        "remarks": [*found.remarks, *filter(None, [remark_on_base(found.config) if fits else ""])],
         "rank": found.config["r"],
         "lora_alpha": found.config["lora_alpha"],
         "target_modules": sorted({module.rpartition(".")[2] for module in found.modules}),
@@ -100,6 +112,14 @@ def _conflicts(version: AdapterVersion, found: Examined) -> list[str]:
         f"{adapter.slug} is an adapter for {adapter.base}, and these weights are for {settings.BASE_NAME}; "
         "upload them under another slug."
     ]
+
+
+def _unconfirmed(version: AdapterVersion, found: Examined) -> list[str]:
+    """An upload whose config names another model of the same shape is served when its owner says so, not before."""
+    if not version.quarantine or version.base_confirmed or not found.fits:
+        return []
+    doubt = doubt_about_base(found.facts["config"])
+    return [f"{doubt} {CONFIRM}"] if doubt else []
 
 
 def _adopt(version: AdapterVersion, found: Examined) -> bool:

@@ -41,12 +41,25 @@ class Command(BaseCommand):
         parser.add_argument("sources", nargs="+", metavar="DIR_OR_HUB_ID")
         parser.add_argument("--slug", default="", help="name in addresses; by default the directory's or repository's")
         parser.add_argument("--template", type=Path, metavar="FILE", help="the prompt that it was trained on")
+        parser.add_argument(
+            "--confirm-base", action="store_true", help="serve it though its config names another base of this shape"
+        )
         parser.add_argument("--no-wait", action="store_true", help="do not wait for the workers' verdicts")
 
-    def handle(self, *, sources: list[str], slug: str, template: Path | None, no_wait: bool, **options: Any) -> None:
+    def handle(
+        self,
+        *,
+        sources: list[str],
+        slug: str = "",
+        template: Path | None = None,
+        confirm_base: bool = False,
+        no_wait: bool = False,
+        **options: Any,
+    ) -> None:
         if (slug or template) and len(sources) > 1:
             raise CommandError("--slug and --template are for one adapter; import one source at a time with them.")
         self.num_refused = 0
+        self.confirm_base = confirm_base
         self.template = _text_of(template)
         with ExitStack() as stack:
             imported = [self._import(source, slug, stack) for source in sources]
@@ -71,7 +84,7 @@ class Command(BaseCommand):
             with reading(source, hub.HubError, *REFUSALS, OperationalError, InterfaceError):
                 directory = self._directory(source, stack)
                 card = self._card(directory, slug, entry)
-                version = _version_of(directory, slug, card)
+                version = _version_of(directory, slug, card, confirm_base=self.confirm_base)
         except ValidationError:
             self._refuse(source, [f"{slug!r} is no slug; give one of letters, digits, - and _ with --slug."])
         except (cards.CardError, TemplateError) as error:
@@ -79,6 +92,8 @@ class Command(BaseCommand):
         except (hub.HubError, store.TooLarge, OSError) as error:
             self._refuse(slug, [str(error)])
         else:
+            for warning in filter(None, (version.base_doubt, *version.remarks)):
+                self.stderr.write(f"{slug}: {warning}")
             return self._told(slug, version)
         return None
 
@@ -141,12 +156,12 @@ def _card_of(directory: Path, slug: str) -> Card:
     return cards.read_card(path) if path.is_file() else Card(name=label_of(slug.replace("-", "_")))
 
 
-def _version_of(directory: Path, slug: str, card: Card) -> AdapterVersion:
+def _version_of(directory: Path, slug: str, card: Card, *, confirm_base: bool) -> AdapterVersion:
     """The version of `slug` with the files in `directory`, examined and on its way to a proof if it is a new one."""
     digest = store.digest_in(directory)
     if (existing := find(slug, digest)) and store.kept(digest).exists():
         return existing
-    submission = submit(store.receive_directory(directory), slug, card)
+    submission = submit(store.receive_directory(directory), slug, card, base_confirmed=confirm_base)
     if submission.is_new and (version := AdapterVersion.objects.claim(submission.version.pk)):
         examine(version)
     submitted = AdapterVersion.objects.select_related("adapter").filter(pk=submission.version.pk).first()
