@@ -1,4 +1,4 @@
-"""Rows of a data set: one JSON object a line, ``{"inputs": {field: text}, "target": text}``."""
+"""Rows of a data set: one JSON object a line, ``{"inputs": {field: text}, "target": text}`` or another of `forms`."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from inference.reading import reading
+from inference.tasks.forms import ROW, FormError, fields_and_target
+from inference.tasks.lines import parts_of, text_lines, whole_form
 
 VALIDATION_SEED = 20240501
 """Fixed: recipes are compared on the same validation rows, whatever their own seed."""
@@ -50,11 +53,22 @@ def read_split(folder: Path, task: str, fields: Sequence[str], validation: int =
 
 def read_rows(path: Path, fields: Sequence[str]) -> tuple[Row, ...]:
     """Read the rows of the file at `path`, which must have the inputs `fields`."""
-    with reading(path.name, DataError), path.open(encoding="utf-8") as file:
-        rows = tuple(read_row(line, f"{path.name}, line {number}", fields) for number, line in enumerate(file, start=1))
+    with reading(path.name, DataError), path.open("rb") as file:
+        raw = file.read()
+    if form := whole_form(parts_of(raw[:10_000].split(b"\n")[0])[0]):
+        raise DataError(f"{path} is {form}")
+    lines = enumerate(text_lines(_decoded(raw, path)), start=1)
+    rows = tuple(read_row(line, f"{path.name}, line {number}", fields) for number, line in lines if line.strip())
     if not rows:
         raise DataError(f"{path} is empty; it needs at least one row")
     return rows
+
+
+def _decoded(raw: bytes, path: Path) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text; save it as UTF-8") from error
 
 
 def hold_out(rows: Sequence[Row], count: int) -> tuple[tuple[Row, ...], tuple[Row, ...]]:
@@ -83,23 +97,28 @@ def _place(folder: Path, task: str) -> Path:
 def read_row(line: str, where: str, fields: Sequence[str] | None = None) -> Row:
     """The row in `line`, which has the inputs `fields` if they are given. Raises `DataError`, which says `where`."""
     with reading(where, DataError):
-        row = _row(line, where)
-    if fields is not None and set(fields) != set(row.inputs):
-        raise DataError(f"{where} has the fields {', '.join(row.inputs) or 'none'}; needed: {', '.join(fields)}")
-    if not isinstance(row.target, str) or not all(isinstance(value, str) for value in row.inputs.values()):
-        raise DataError(f"{where} holds a value that is not text; inputs and targets are strings")
-    return row
+        try:
+            data = json.loads(line, parse_constant=_no_number)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{where} is not JSON; {ROW}") from error
+        return row_of(data, where, fields)
 
 
-def _row(line: str, where: str) -> Row:
+def row_of(data: Any, where: str, fields: Sequence[str] | None = None) -> Row:
+    """The row in parsed JSON, as `read_row` reads it. A field that is left out is empty in a row of another's form."""
     try:
-        data = json.loads(line)
-        row = Row(inputs=data["inputs"], target=data["target"])
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise DataError(f'{where} is not {{"inputs": {{…}}, "target": "…"}}: {str(error)[:200]}') from error
-    if not isinstance(row.inputs, dict):
-        raise DataError(f'{where} is not {{"inputs": {{…}}, "target": "…"}}: its inputs are no object')
-    return row
+        inputs, target = fields_and_target(data)
+    except FormError as error:
+        raise DataError(f"{where} {error}") from error
+    if fields is not None and "inputs" not in data and set(inputs) < set(fields):
+        inputs = {name: inputs.get(name, "") for name in fields}
+    if fields is not None and set(fields) != set(inputs):
+        raise DataError(f"{where} has the fields {', '.join(inputs) or 'none'}; needed: {', '.join(fields)}")
+    return Row(inputs, target)
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def _question(row: Row) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Collection
 from typing import Any, Final
 
 from inference.adapters.storable import is_storable
+from inference.tasks.lines import text_lines
 from inference.tasks.template import FIELD, placeholders
 
 MAX_FIELDS: Final = 12
@@ -75,7 +76,7 @@ def parse_examples(text: str, fields: list[dict[str, Any]]) -> list[dict[str, An
     """
     examples, reasons = [], []
     names = {field["name"] for field in fields}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text_lines(text), 1):
         if not line.strip():
             continue
         try:

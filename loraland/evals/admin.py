@@ -128,6 +128,9 @@ class DataSetAdmin(DataSetAdminBase):
         if not change:
             obj.created_by_id = request.user.pk
         super().save_model(request, obj, form, change)
+        parts = [part for part in (form.examined, form.examined_test) if part] if not change else []
+        if num_repeats := sum(part.num_repeats for part in parts):
+            self.message_user(request, f"{num_repeats} lines repeat another one and were left out.")
 
     def response_add(self, request: HttpRequest, obj: DataSet, post_url_continue: str | None = None) -> Any:
         return super().response_add(request, obj, reverse("admin:evals_dataset_change", args=[obj.pk]))

@@ -8,18 +8,21 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import IO, Final
+from typing import IO, Any, Final
 
 from django.conf import settings
 
 from inference.adapters.storable import is_storable
 from inference.tasks.data import DataError, Row, read_row
+from inference.tasks.lines import parts_of, whole_form, without_mark
 from inference.tasks.template import FIELD
 from loraland.catalogue.template import MAX_FIELDS
 
 FEWEST_ROWS: Final = 20
 MOST_REASONS: Final = 20
 MOST_REASON_CHARS: Final = 500
+WHERE: Final = "line"
+"""How a reader names the line that it is at."""
 MOST_BYTES: Final = 64 * 2**20
 MOST_ROWS: Final = 200_000
 MOST_LINES: Final = 2 * MOST_ROWS
@@ -34,6 +37,8 @@ class Examined:
     rows: tuple[Row, ...]
     reasons: list[str]
     digest: str
+    num_repeats: int = 0
+    """Lines that were left out, since another says the same."""
 
     @property
     def fields(self) -> list[str]:
@@ -45,35 +50,83 @@ def examine(lines: Iterable[bytes], fewest: int = FEWEST_ROWS, fields: list[str]
 
     It ends early at the last reason that is told, and where there are more lines or rows than are taken.
     """
-    digest, reasons = hashlib.sha256(), list[str]()
+    digest, told = hashlib.sha256(), _Told()
     rows: list[Row] = []
-    seen: dict[tuple[str, ...], int] = {}
-    for number, line in enumerate(lines, 1):
-        digest.update(line)
-        if reason := _excess(number, len(rows), line):
-            reasons.append(reason)
+    seen: set[tuple[str, ...]] = set()
+    num_repeats = 0
+    for number, line in enumerate(without_mark(_digested(lines, digest)), 1):
+        if reason := (number == 1 and _foreign(line)) or _excess(number, len(rows), line):
+            told.add(reason)
             break
         if not line.strip():
             continue
         try:
-            row = _read(line, f"line {number}", fields)
+            row = _read(line, WHERE, fields)
             fields = fields or list(row.inputs)
-            _check_new(row, number, seen)
-            rows.append(row)
         except DataError as error:
-            reasons.append(_sentence(error))
-        if len(reasons) == MOST_REASONS:
-            reasons.append(f"So many of the first {number} lines have faults that the rest was not read.")
+            told.fault(number, error)
+        else:
+            key = (*row.inputs.values(), row.target)
+            num_repeats += key in seen
+            rows += [] if key in seen else [row]
+            seen.add(key)
+        if told.num_faults == MOST_REASONS:
+            told.add(f"So many of the first {number} lines have faults that the rest was not read.")
             break
+    reasons = told.sentences()
     if not reasons and len(rows) < fewest:
         reasons.append(f"There are {len(rows)} rows; it takes {fewest} at least.")
-    return Examined(tuple(rows), reasons, digest.hexdigest())
+    return Examined(tuple(rows), reasons, digest.hexdigest(), num_repeats)
+
+
+class _Told:
+    """What is wrong with lines: one sentence for each fault, with the lines that have it."""
+
+    def __init__(self) -> None:
+        self._lines: dict[str, list[int]] = {}
+        self._last: list[str] = []
+        self.num_faults = 0
+
+    def fault(self, number: int, error: DataError) -> None:
+        self.num_faults += 1
+        self._lines.setdefault(_plain(str(error).removeprefix(f"{WHERE} ")), []).append(number)
+
+    def add(self, sentence: str) -> None:
+        """Say it behind all others."""
+        self._last.append(sentence)
+
+    def sentences(self) -> list[str]:
+        return [_sentence(fault, numbers) for fault, numbers in self._lines.items()] + self._last
+
+
+def _sentence(fault: str, numbers: list[int]) -> str:
+    """One fault, with its first line and how many more have it."""
+    more = len(numbers) - 1
+    others = f", and so do {more} more, among them {', '.join(map(str, numbers[1:4]))}" if more else ""
+    return f"Line {numbers[0]} {fault}{others}."
+
+
+def _plain(text: str) -> str:
+    """`text` in bounds, and without half characters, which no page can show."""
+    return text[:MOST_REASON_CHARS].encode("utf-8", "replace").decode()
+
+
+def _digested(lines: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    for line in lines:
+        digest.update(line)
+        yield line
+
+
+def _foreign(first: bytes) -> str:
+    """What the file is instead, in a sentence, if it is none of lines of JSON."""
+    form = whole_form(first)
+    return f"The file is {form}." if form else ""
 
 
 def lines_of(file: IO[bytes]) -> Iterator[bytes]:
     """The lines of `file`, one after the other; one that is too long comes cut, so that it is refused."""
     while line := file.readline(_most_bytes() + 1):
-        yield line
+        yield from parts_of(line)
 
 
 def examine_test(lines: Iterable[bytes], train: Examined) -> Examined:
@@ -86,12 +139,6 @@ def examine_test(lines: Iterable[bytes], train: Examined) -> Examined:
     first = " · ".join(twice[0].inputs.values())[:80]
     sentence = f"{len(twice)} test rows ask what a training row asks, such as “{first}”; leave them out of one part."
     return replace(found, reasons=[*found.reasons, sentence])
-
-
-def _sentence(error: DataError) -> str:
-    """What `error` says, in bounds, and without half characters, which no page can show."""
-    text = str(error)[:MOST_REASON_CHARS].encode("utf-8", "replace").decode()
-    return f"{text[0].upper()}{text[1:]}."
 
 
 def _most_bytes() -> int:
@@ -107,17 +154,11 @@ def _excess(number: int, num_rows: int, line: bytes) -> str:
     return f"There are more than {MOST_ROWS} rows; take a part of them." if num_rows > MOST_ROWS else ""
 
 
-def _check_new(row: Row, number: int, seen: dict[tuple[str, ...], int]) -> None:
-    first = seen.setdefault((*row.inputs.values(), row.target), number)
-    if first != number:
-        raise DataError(f"line {number} repeats line {first}; leave it out")
-
-
 def _read(line: bytes, where: str, fields: list[str] | None) -> Row:
     try:
         row = read_row(line.decode(), where, fields)
     except UnicodeDecodeError as error:
-        raise DataError(f"{where} is not UTF-8 text") from error
+        raise DataError(f"{where} is not UTF-8 text; save the file as UTF-8") from error
     if fields is None:
         _check_fields(row, where)
     if not is_storable([*row.inputs.values(), row.target]):

@@ -12,6 +12,7 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.utils.text import slugify
 
 from inference.model.architecture import TARGETS
+from inference.tasks.lines import text_lines
 from inference.tasks.metrics import METRICS
 from inference.tasks.recipe import tasks
 from inference.tasks.template import placeholders
@@ -123,7 +124,7 @@ class TrainingForm(ModelForm):
         fields, lines = fields_of(cleaned["template"]), cleaned.get("example_lines", "")
         unused = set(self.rows_of.fields) - {field["name"] for field in fields}
         try:
-            known = "\n".join(_line_without(line, unused) for line in lines.splitlines())
+            known = "\n".join(_line_without(line, unused) for line in text_lines(lines))
             cleaned["examples"] = parse_examples(known, fields)
         except TemplateError as error:
             self.add_error("example_lines", error.reasons)

@@ -91,17 +91,15 @@ def test_the_page_without_measurements_says_what_to_do(client: Client, settings:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        (b"joy\n", 'Line 25 is not {"inputs"'),
-        (b'{"inputs": {"text": "x"}}\n', "Line 25 is not"),
+        (b"joy\n", 'Line 25 is not JSON; a row is {"inputs"'),
+        (b'{"inputs": {"text": "x"}}\n', "Line 25 has no target"),
         (*lines(({"tweet": "x"}, "joy")), "Line 25 has the fields tweet; needed: text."),
         (*lines(({"text": "x"}, " ")), "Line 25 has an empty target"),
         (*lines(({"text": "x\0"}, "joy")), "Line 25 holds a NUL"),
         (b"\xff\xfe\n", "Line 25 is not UTF-8"),
-        (GOOD[3], "Line 25 repeats line 4; leave it out."),
-        (b"[" * 100_000 + b"\n", 'Line 25 is not {"inputs"'),
-        (b'{"inputs": [[1, "x"]], "target": "joy"}\n', "Line 25 is not"),
-        (b'{"inputs": [["text", "x"]], "target": "joy"}\n', "Line 25 is not"),
-        (b'{"inputs": {"text": ["x"]}, "target": "joy"}\n', "Line 25 holds a value that is not text"),
+        (b"[" * 100_000 + b"\n", "Line 25 is not JSON"),
+        (b'{"inputs": [[1, "x"]], "target": "joy"}\n', "Line 25 has a list as its inputs"),
+        (b'{"inputs": {"text": ["x"]}, "target": "joy"}\n', "Line 25 has a list as the value of 'text'"),
         (b'{"inputs": {"\\ud800": "x"}, "target": "joy"}\n', "Line 25 has the fields ?; needed: text."),
         (*lines(({"text": "x"}, "y" * 40_000)), "Line 25 has a target of 40000 characters"),
         (b"x" * 2_000_000, "Line 25 has more than 768000 bytes"),
@@ -123,8 +121,36 @@ def test_too_few_rows_odd_field_names_and_many_faults_are_told() -> None:
     assert examine(GOOD[:5]).reasons == ["There are 5 rows; it takes 20 at least."]
     assert "name fields with letters" in examine(lines(({"a b": "x"}, "joy"))).reasons[0]
     many = examine([b"x\n"] * 30).reasons
-    sentence = "So many of the first 20 lines have faults that the rest was not read."
-    assert (len(many), many[-1]) == (MOST_REASONS + 1, sentence)
+    assert many == [
+        'Line 1 is not JSON; a row is {"inputs": {"text": "…"}, "target": "…"}, and so do 19 more, among them 2, 3, 4.',
+        f"So many of the first {MOST_REASONS} lines have faults that the rest was not read.",
+    ]
+
+
+def test_a_line_that_repeats_another_is_left_out_and_counted() -> None:
+    found = examine([*GOOD, GOOD[3], GOOD[3], GOOD[7]])
+    assert (found.reasons, len(found.rows), found.num_repeats) == ([], 24, 3)
+
+
+def test_a_file_of_another_form_is_told_once() -> None:
+    assert examine([b"[\n", *GOOD]).reasons[0].startswith("The file is one JSON array; `python")
+    assert examine('{"a": 1}\n{"a": 2}\n'.encode("utf-16").splitlines(True)).reasons == [
+        "The file is UTF-16 text; save it as UTF-8."
+    ]
+
+
+def test_a_byte_order_mark_is_passed_over() -> None:
+    found = examine([b"\xef\xbb\xbf" + GOOD[0], *GOOD[1:]])
+    assert (found.reasons, len(found.rows)) == ([], 24)
+
+
+def test_chats_are_read_as_questions_and_answers() -> None:
+    rows = [
+        {"messages": [{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}]}
+        for n in range(20)
+    ]
+    found = examine([json.dumps(row).encode() + b"\r\n" for row in rows])
+    assert (found.reasons, found.fields, found.rows[3].target) == ([], ["question"], "Yes.")
 
 
 def test_no_more_of_a_file_is_read_than_is_told() -> None:
@@ -174,7 +200,7 @@ def test_an_uploaded_data_set_is_kept_and_its_forecast_shown(staff: Client) -> N
 def test_a_bad_upload_is_refused_with_every_reason_and_nothing_is_kept(staff: Client) -> None:
     html = upload(staff, b"".join([*GOOD, b"joy\n", b"{}\n"]))
     assert "Line 25 is not" in html
-    assert "Line 26 is not" in html
+    assert "Line 26 has the keys none" in html
     assert not DataSet.objects.exists()
 
 

@@ -1,0 +1,99 @@
+"""`python -m inference.tasks.convert IN OUT`: a JSON array, a table or a Parquet file as lines of JSON.
+
+Each row becomes ``{"inputs": {field: text}, "target": text}``. The answer of a table is its column target, label,
+answer, output, completion, response or summary, else the last one; `--target NAME` names another. A file whose name
+ends in .gz is unpacked. Parquet needs the package pyarrow.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import io
+import json
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from inference.tasks.data import DataError, row_of
+from inference.tasks.forms import ANSWERS, IDENTITIES
+from inference.tasks.lines import MARK, text_lines
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Convert what the command line names; 0 when it stands, 1 with a sentence when something is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m inference.tasks.convert", description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path, metavar="IN")
+    parser.add_argument("out", type=Path, metavar="OUT")
+    parser.add_argument("--target", help="the column, or key, of the answer")
+    options = parser.parse_args(arguments)
+    try:
+        lines = [_line(number, row, options.target) for number, row in enumerate(_rows(options.source), 1)]
+        options.out.write_text("".join(lines), encoding="utf-8")
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(lines)} rows in {options.out}")
+    return 0
+
+
+def _line(number: int, data: Any, target: str | None) -> str:
+    if target is not None and isinstance(data, dict):
+        if target not in data:
+            raise DataError(f"row {number} has no {target}; it has {', '.join(map(str, data))}")
+        data = {"inputs": {name: value for name, value in data.items() if name != target}, "target": data[target]}
+    row = row_of(data, f"row {number}")
+    return json.dumps({"inputs": row.inputs, "target": row.target}, ensure_ascii=False) + "\n"
+
+
+def _rows(path: Path) -> Iterator[Any]:
+    raw = path.read_bytes()
+    raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
+    if raw.startswith(b"PAR1"):
+        return _parquet(raw)
+    text = _text(raw)
+    if text.lstrip().startswith("["):
+        return iter(_json(text, path.name))
+    if text.lstrip().startswith("{"):
+        return (_json(line, f"{path.name}, line {n}") for n, line in enumerate(text_lines(text), 1) if line.strip())
+    return _table(text)
+
+
+def _text(raw: bytes) -> str:
+    encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8"
+    try:
+        return raw.removeprefix(MARK).decode(encoding)
+    except UnicodeDecodeError as error:
+        raise DataError(f"the file is not {encoding.upper()} text; save it as UTF-8") from error
+
+
+def _json(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where} is not JSON ({str(error)[:100]})") from error
+
+
+def _table(text: str) -> Iterator[Mapping[str, Any]]:
+    first = text_lines(text)[0]
+    rows = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=first.count))
+    names = [name for name in rows.fieldnames or () if name not in IDENTITIES]
+    if len(names) < 2:
+        raise DataError(f"the first line is {first[:80]!r}; it must name two columns or more")
+    answer = next((name for name in ANSWERS if name in names), names[-1])
+    for row in rows:
+        yield {"inputs": {name: row[name] for name in names if name != answer}, "target": row[answer]}
+
+
+def _parquet(raw: bytes) -> Iterator[Any]:
+    try:
+        import pyarrow.parquet
+    except ImportError as error:
+        raise DataError("a Parquet file needs the package pyarrow; run `pip install pyarrow`") from error
+    return iter(pyarrow.parquet.read_table(io.BytesIO(raw)).to_pylist())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,114 @@
+"""Forms in which people have rows: our own, and those of others that can be read as one question and one answer.
+
+Ours is ``{"inputs": {field: text}, "target": text}``. Read as well are chats (``messages``, and ShareGPT's
+``conversations``) of one question and one answer, with or without a system message, and flat objects with one key that
+names the answer (Alpaca's ``output``, ``completion``, ``answer``, ``label`` and the like), whose other keys are fields.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+ROW: Final = 'a row is {"inputs": {"text": "…"}, "target": "…"}'
+ANSWERS: Final = ("completion", "response", "output", "answer", "label", "target", "summary")
+"""Keys of a flat object that hold its answer, the first one that is there."""
+IDENTITIES: Final = frozenset({"id", "idx", "index", "uuid", "_id"})
+"""Keys that tell rows apart and say nothing."""
+ROLES: Final = {
+    "system": "system",
+    "developer": "system",
+    "user": "question",
+    "human": "question",
+    "assistant": "answer",
+    "gpt": "answer",
+    "chatgpt": "answer",
+    "model": "answer",
+}
+_KINDS: Final = (
+    (str, "a text"),
+    (bool, "true or false"),
+    (int | float, "a number"),
+    (list, "a list"),
+    (dict, "an object"),
+)
+
+
+class FormError(ValueError):
+    """A row that cannot be read; the text goes on from the name of its line."""
+
+
+def fields_and_target(data: Any) -> tuple[dict[str, str], str]:
+    """The inputs and the target of one row, whichever form it has. Raises `FormError`."""
+    if not isinstance(data, dict):
+        raise FormError(f"is {_kind(data)}; {ROW}")
+    if "inputs" in data:
+        return _own(data)
+    for key in ("messages", "conversations"):
+        if isinstance(data.get(key), list):
+            return _chat(data[key])
+    return _flat(data)
+
+
+def text_of(value: Any, name: str) -> str:
+    """A text as it is, null as the empty one, and a number or a truth value as JSON writes it."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool | int | float):
+        return json.dumps(value)
+    raise FormError(f"has {_kind(value)} as the value of {name[:80]!r}; a value is a text, a number or null")
+
+
+def _own(data: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    inputs = data["inputs"]
+    if not isinstance(inputs, dict):
+        raise FormError(f"has {_kind(inputs)} as its inputs; {ROW}")
+    if "target" not in data:
+        raise FormError(f"has no target; {ROW}")
+    return {name: text_of(value, name) for name, value in inputs.items()}, text_of(data["target"], "target")
+
+
+def _flat(data: Mapping[str, Any]) -> tuple[dict[str, str], str]:
+    answer = next((key for key in ANSWERS if key in data), None)
+    names = [key for key in data if key != answer and key not in IDENTITIES]
+    if answer is None or not names:
+        keys = ", ".join(map(repr, list(data)[:6])) or "none"
+        raise FormError(f"has the keys {keys}; {ROW}, a chat under messages, or fields beside {', '.join(ANSWERS[:5])}")
+    return {name: text_of(data[name], name) for name in names}, text_of(data[answer], answer)
+
+
+def _chat(turns: list[Any]) -> tuple[dict[str, str], str]:
+    said = [_turn(turn) for turn in turns]
+    system = [text for part, text in said if part == "system"]
+    rest = [(part, text) for part, text in said if part != "system"]
+    if [part for part, _ in rest] != ["question", "answer"] or len(system) > 1:
+        parts = ", ".join(part for part, _ in said) or "nothing"
+        raise FormError(
+            f"is a chat of {len(said)} turns ({parts[:100]}); what can be learnt is one question and one answer, "
+            "with or without a system message before them: make a row of each answer"
+        )
+    inputs = {"system": system[0]} if system else {}
+    return {**inputs, "question": rest[0][1]}, rest[1][1]
+
+
+def _turn(turn: Any) -> tuple[str, str]:
+    if not isinstance(turn, dict):
+        raise FormError(f"has {_kind(turn)} as a turn of its chat; a turn has a role and a content")
+    role = turn.get("role", turn.get("from"))
+    if role not in ROLES:
+        raise FormError(f"has a turn of the role {json.dumps(role)[:40]}; roles are system, user and assistant")
+    return ROLES[role], _content(turn.get("content", turn.get("value")))
+
+
+def _content(content: Any) -> str:
+    """The text of a turn, which may be in parts."""
+    if isinstance(content, list) and all(isinstance(part, dict) and part.get("type") == "text" for part in content):
+        return "".join(text_of(part.get("text"), "text") for part in content)
+    return text_of(content, "content")
+
+
+def _kind(value: Any) -> str:
+    return next((name for kind, name in _KINDS if isinstance(value, kind)), "null")

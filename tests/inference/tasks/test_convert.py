@@ -1,0 +1,46 @@
+"""Foreign data sets become lines of JSON by one command."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from inference.tasks.convert import main
+
+
+def converted(source: Path, raw: bytes, *options: str) -> list[dict[str, object]]:
+    source.write_bytes(raw)
+    out = source.with_name("out.jsonl")
+    assert main([str(source), str(out), *options]) == 0
+    return [json.loads(line) for line in out.read_text("utf-8").splitlines()]
+
+
+ROW = {"inputs": {"text": "good, très"}, "target": "1"}
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "options"),
+    [
+        ("a.json", json.dumps([{"text": "good, très", "label": 1}]).encode(), ()),
+        ("a.csv", 'id,text,label\n7,"good, très",1\n'.encode(), ()),
+        ("a.csv", 'text;grade\n"good, très";1\n'.encode("utf-16"), ()),
+        ("a.tsv", "label\ttext\n1\tgood, très\n".encode(), ()),
+        ("a.csv", 'grade,text\n1,"good, très"\n'.encode(), ("--target", "grade")),
+        ("a.jsonl.gz", gzip.compress(json.dumps({"text": "good, très", "label": "1"}).encode()), ()),
+    ],
+)
+def test_each_form_becomes_rows(name: str, raw: bytes, options: tuple[str, ...], tmp_path: Path):
+    if options:
+        raw, options = json.dumps([{"grade": 1, "text": "good, très"}]).encode(), options
+    assert converted(tmp_path / name, raw, *options) == [ROW]
+
+
+def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source = tmp_path / "a.json"
+    source.write_text('[{"text": "x", "label": 1}]')
+    assert main([str(source), str(tmp_path / "out"), "--target", "grade"]) == 1
+    assert capsys.readouterr().err == "error: row 1 has no grade; it has text, label\n"
+    assert not (tmp_path / "out").exists()
