@@ -227,7 +227,7 @@ class Engine:
             answer = self._answers[sequence.id]
             if not answer.times.admitted:
                 answer.times.admitted = answer.clock()
-                self._events.append(Progress(answer.id, "running"))
+                self._events.append(Progress(answer.id, "running", sequence.num_prompt, answer.dropped_turns))
 
     def _samplings(self, plan: Plan) -> dict[str, list[RowSampling]]:
         sampled = (work for work in plan.works if work.is_sampled and not work.sequence.is_probe)

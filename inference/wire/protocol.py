@@ -141,6 +141,9 @@ class Progress:
 
     id: str
     state: Literal["claimed", "loading", "running"]
+    prompt_tokens: int = 0
+    """Told once it runs, as is what of the chat was left out."""
+    dropped_turns: int = 0
 
 
 @dataclass(frozen=True)

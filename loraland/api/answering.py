@@ -86,7 +86,11 @@ async def answer(request: HttpRequest, asked: Asked, shape: Shape, is_embedding:
     created = int(first.created.timestamp())
     digest = version.digest if version else ""
     head = Head(first.wire_id, asked.model, created, digest, first.components, len(choices) > 1, told_of(asked, unused))
-    reader = Reader(stops=not asked.store, with_usage=asked.include_usage)
+    reader = Reader(
+        stops=not asked.store,
+        with_usage=asked.include_usage,
+        with_every_usage=bool(getattr(asked, "every_usage", False)),
+    )
     return await respond(Call(first, reader, choices, begin), head, shape, reader, asked.stream, asked.n)
 
 

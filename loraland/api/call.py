@@ -14,6 +14,7 @@ from inference.wire.protocol import (
     Event,
     Failed,
     Finished,
+    Progress,
     Prompted,
     Sampling,
     TokenLogprob,
@@ -61,6 +62,8 @@ class Reader:
 
     stops: bool
     with_usage: bool = False
+    with_every_usage: bool = False
+    """Whether each piece of a stream tells what the answer has cost so far."""
     after: str = reading.START
     num_chars: int = 0
     held: tuple[TokenLogprob, ...] = ()
@@ -188,6 +191,11 @@ class Call:
             await asyncio.gather(*map(cancel, running))
 
 
+def is_running(event: Event) -> bool:
+    """Whether `event` tells how long the prompt is, which nothing else does before the end."""
+    return isinstance(event, Progress) and event.prompt_tokens > 0
+
+
 async def _events(generation: Generation, reader: Reader) -> AsyncGenerator[tuple[str, Event]]:
     """What is told of the prompt, the answer's deltas and its terminal event."""
     num_chars, held = reader.num_chars, reader.held
@@ -198,5 +206,5 @@ async def _events(generation: Generation, reader: Reader) -> AsyncGenerator[tupl
                 event = replace(event, text=event.text[num_chars:]) if cursor == reading.START else event
                 event, held = replace(event, logprobs=held + event.logprobs), ()
                 num_chars += len(event.text)
-            if isinstance(event, Prompted | Embedded | Delta | Finished | Failed):
+            if isinstance(event, Prompted | Embedded | Delta | Finished | Failed) or is_running(event):
                 yield cursor, event

@@ -94,4 +94,5 @@ def _entry(
 ) -> dict[str, Any]:
     """An entry as OpenAI has it, and vLLM: `root` is what answers, `parent` what it is added to."""
     entry = {"id": name, "object": "model", "created": created, "owned_by": owner, "root": root, "parent": parent}
+    entry |= {"permission": []}
     return entry | {"loraland": about}

@@ -9,14 +9,14 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from typing import Final
+from typing import Any, Final
 
 from django.http import StreamingHttpResponse
 
-from inference.wire.protocol import Delta, Failed, Finished, Prompted
+from inference.wire.protocol import Delta, Failed, Finished, Progress, Prompted
 from loraland.api.call import Call, Reader, Told
 from loraland.api.errors import PATH, ApiError, api_error
-from loraland.api.shape import Answer, Body, Head, Shape, usage_of
+from loraland.api.shape import Answer, Body, Head, Shape, Usage, usage_of
 from loraland.generations import reading
 from loraland.generations.read_ahead import ReadAhead
 
@@ -31,16 +31,20 @@ async def streamed(call: Call, head: Head, shape: Shape, reader: Reader) -> Stre
     """The answer as server-sent events. Raises `ApiError` when it fails before anything was sent."""
     events = ReadAhead(call.events())
     try:
-        first = await events.next(PATIENCE_SECONDS)
+        stream, first = _Stream(call, head, shape, reader), await events.next(PATIENCE_SECONDS)
+        while first and isinstance(first.event, Progress):
+            stream.note(first)
+            first = await events.next(PATIENCE_SECONDS)
         if first and isinstance(first.event, Failed):
             raise call.error_of(first)
     except BaseException:
         await events.aclose()
         raise
-    stream = _Stream(call, head, shape, reader)
     response = StreamingHttpResponse(_sse(events, first, stream), content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
+    if stream.dropped_turns:
+        response["X-LoRALand-Dropped-Turns"] = str(stream.dropped_turns)
     return response
 
 
@@ -69,6 +73,11 @@ class _Stream:
         self._opened: set[int] = set() if reader.after == reading.START else {0}
         self._ended: list[Answer] = []
         self._has_failed = False
+        self._with_every_usage = reader.with_every_usage
+        self._num_prompt: dict[int, int] = {}
+        self._num_told = 0
+        self.dropped_turns = 0
+        """How many turns are known to have been left out of the prompt."""
 
     @property
     def is_over(self) -> bool:
@@ -84,8 +93,11 @@ class _Stream:
 
     def lines(self, told: Told) -> Iterator[str]:
         """What `told` says, and behind the last choice's end what all of them cost."""
+        if isinstance(told.event, Progress):
+            return self.note(told)
         yield from self._lines(self._opening(told.choice.index))
         if isinstance(told.event, Delta):
+            self._num_told += len(told.event.token_ids)
             yield from self._lines(self._chunk(told.choice.index, told.event), self._cursor(told))
         elif isinstance(told.event, Prompted):
             pieces = self._shape.prompted(self._head, told.choice.index, told.event)
@@ -94,6 +106,12 @@ class _Stream:
             yield from self._closing(told, told.event)
         elif isinstance(told.event, Failed):
             yield self.failure(self._call.error_of(told))
+
+    def note(self, told: Told) -> None:
+        """Remember what a choice tells of its prompt."""
+        assert isinstance(told.event, Progress)
+        self._num_prompt[told.choice.prompt] = told.event.prompt_tokens
+        self.dropped_turns = max(self.dropped_turns, told.event.dropped_turns)
 
     def failure(self, error: ApiError) -> str:
         self._has_failed = True
@@ -126,8 +144,15 @@ class _Stream:
     def _lines(self, bodies: list[Body], cursor: str = reading.START) -> Iterator[str]:
         """A stream that will end with its usage says in every other chunk that it is not there yet."""
         for number, body in enumerate(bodies, 1):
-            body = {**body, "usage": None} if self._with_usage else body
+            body = {**body, "usage": self._usage()} if self._with_usage or self._with_every_usage else body
             yield self._event(body, cursor if number == len(bodies) else reading.START)
+
+    def _usage(self) -> Any:
+        """What the answer has cost so far, as the dialect writes it; None where it is told at the end alone."""
+        if not (self._with_every_usage and self._num_prompt):
+            return None
+        tally = self._shape.tally(self._head, Usage(sum(self._num_prompt.values()), self._num_told, 0))
+        return next((body["usage"] for body in tally if "usage" in body), None)
 
     def _event(self, body: Body, cursor: str = reading.START) -> str:
         id = "" if cursor == reading.START else f"id: {cursor}\n"

@@ -108,6 +108,10 @@ class Common(Strict):
         return self.stream_options is not None and self.stream_options.include_usage
 
     @property
+    def every_usage(self) -> bool:
+        return self.stream_options is not None and self.stream_options.continuous_usage_stats
+
+    @property
     def token_limit(self) -> int:
         return self.max_tokens or settings.MAX_NEW_TOKENS
 

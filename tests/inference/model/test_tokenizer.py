@@ -121,6 +121,15 @@ def test_a_long_chat_drops_its_oldest_turns_and_keeps_the_system(tokenizer: Toke
     assert whole.dropped_turns == 0
 
 
+def test_a_long_chat_that_is_to_keep_its_turns_is_refused(tokenizer: Tokenizer) -> None:
+    messages = said(*(f"{n}" * 50 for n in range(9)))
+    whole = build_prompt(ask(messages=messages, keep_turns=True), tokenizer, 5000)
+    assert whole.dropped_turns == 0
+    with pytest.raises(PromptError, match=r"^This model's maximum context length is 350 tokens\. ") as caught:
+        build_prompt(ask(messages=messages, keep_turns=True), tokenizer, 350)
+    assert caught.value.code == "prompt_too_long"
+
+
 def test_a_last_message_that_is_too_long_is_refused_with_numbers(tokenizer: Tokenizer) -> None:
     with pytest.raises(PromptError, match=r"has 118 tokens and the answer .* by 19 tokens") as caught:
         build_prompt(ask(messages=said("old", "old", "x" * 99)), tokenizer, 100)
