@@ -30,7 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--target", help="the column, or key, of the answer")
     options = parser.parse_args(arguments)
     try:
-        lines = [_line(number, row, options.target) for number, row in enumerate(_rows(options.source), 1)]
+        lines = [
+            _line(number, row, options.target) for number, row in enumerate(_rows(options.source, options.target), 1)
+        ]
         options.out.write_text("".join(lines), encoding="utf-8")
     except (DataError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -40,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _line(number: int, data: Any, target: str | None) -> str:
-    if target is not None and isinstance(data, dict):
+    if target is not None and isinstance(data, dict) and "inputs" not in data:
         if target not in data:
             raise DataError(f"row {number} has no {target}; it has {', '.join(map(str, data))}")
         data = {"inputs": {name: value for name, value in data.items() if name != target}, "target": data[target]}
@@ -48,7 +50,7 @@ def _line(number: int, data: Any, target: str | None) -> str:
     return json.dumps({"inputs": row.inputs, "target": row.target}, ensure_ascii=False) + "\n"
 
 
-def _rows(path: Path) -> Iterator[Any]:
+def _rows(path: Path, target: str | None) -> Iterator[Any]:
     raw = path.read_bytes()
     raw = gzip.decompress(raw) if raw.startswith(b"\x1f\x8b") else raw
     if raw.startswith(b"PAR1"):
@@ -58,7 +60,7 @@ def _rows(path: Path) -> Iterator[Any]:
         return iter(_json(text, path.name))
     if text.lstrip().startswith("{"):
         return (_json(line, f"{path.name}, line {n}") for n, line in enumerate(text_lines(text), 1) if line.strip())
-    return _table(text)
+    return _table(text, target)
 
 
 def _text(raw: bytes) -> str:
@@ -76,13 +78,15 @@ def _json(text: str, where: str) -> Any:
         raise DataError(f"{where} is not JSON ({str(error)[:100]})") from error
 
 
-def _table(text: str) -> Iterator[Mapping[str, Any]]:
+def _table(text: str, target: str | None) -> Iterator[Mapping[str, Any]]:
     first = text_lines(text)[0]
     rows = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=first.count))
     names = [name for name in rows.fieldnames or () if name not in IDENTITIES]
     if len(names) < 2:
         raise DataError(f"the first line is {first[:80]!r}; it must name two columns or more")
-    answer = next((name for name in ANSWERS if name in names), names[-1])
+    if target is not None and target not in names:
+        raise DataError(f"there is no column {target}; there are {', '.join(names)}")
+    answer = target or next((name for name in ANSWERS if name in names), names[-1])
     for row in rows:
         yield {"inputs": {name: row[name] for name in names if name != answer}, "target": row[answer]}
 

@@ -33,8 +33,6 @@ ROW = {"inputs": {"text": "good, très"}, "target": "1"}
     ],
 )
 def test_each_form_becomes_rows(name: str, raw: bytes, options: tuple[str, ...], tmp_path: Path):
-    if options:
-        raw, options = json.dumps([{"grade": 1, "text": "good, très"}]).encode(), options
     assert converted(tmp_path / name, raw, *options) == [ROW]
 
 
