@@ -118,7 +118,8 @@ class Generate:
     tools: str = ""
     """A JSON list of the tools that the answer may call, in OpenAI's form; they go into the base's chat template."""
     tool_choice: str = ""
-    """How the answer calls them: auto, required, parallel (required, one or several), or ``=`` and the name of one."""
+    """How the answer calls them: auto, one (none or one), required (one), parallel (one or several), or ``=`` and the
+    name of the one that it calls."""
     keep_turns: bool = False
     """Refuse a chat that does not fit the context, and leave none of its old turns out."""
 

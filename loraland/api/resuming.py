@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import Any
 
 from django.http import HttpRequest
 
@@ -13,7 +14,11 @@ from loraland.api.answering import Response, respond
 from loraland.api.authentication import visitor_of
 from loraland.api.call import Call, Reader
 from loraland.api.errors import ApiError
+from loraland.api.openai.bodies import Chat
+from loraland.api.openai.calls import ChatCalls
+from loraland.api.openai.plain import Plain
 from loraland.api.shape import Head, Shape
+from loraland.api.tools.reading import of_request
 from loraland.catalogue.composition import sum_of
 from loraland.catalogue.slug import BASE
 from loraland.generations import reading
@@ -21,8 +26,20 @@ from loraland.generations.models import Generation
 from loraland.inference_client import wire
 
 
+@dataclass(frozen=True)
+class Again:
+    """What is known of an answer to which a program comes back: its request, and its text that the program has."""
+
+    request: dict[str, Any]
+    told: str
+
+    @property
+    def with_logprobs(self) -> bool:
+        return self.request["sampling"]["logprobs"] is not None
+
+
 async def answer_again(
-    request: HttpRequest, id: str, shape: Callable[[bool], Shape], stream: bool, with_usage: bool
+    request: HttpRequest, id: str, shape: Callable[[Again], Shape], stream: bool, with_usage: bool
 ) -> Response:
     """The answer `id`, as far as it is there and as it comes, to the key that asked for it.
 
@@ -32,10 +49,20 @@ async def answer_again(
     """
     generation = await _own(request, id)
     after = request.headers.get("Last-Event-ID", "") if stream else ""
-    reader = Reader(stops=False, with_usage=with_usage)
-    reader = await _behind(generation, after, reader) if after else reader
-    with_logprobs = generation.request["sampling"]["logprobs"] is not None
-    return await respond(Call(generation, reader), _head(generation), shape(with_logprobs), reader, stream)
+    reader, told = Reader(stops=False, with_usage=with_usage), ""
+    if after:
+        reader, told = await _behind(generation, after, reader)
+    shaped = shape(Again(generation.request, told))
+    return await respond(Call(generation, reader), _head(generation), shaped, reader, stream)
+
+
+def chat_again(again: Again) -> Chat:
+    tools = of_request(again.request.get("tools", ""), again.request.get("tool_choice", ""))
+    return Chat(again.with_logprobs, calls=ChatCalls(tools, told=again.told) if tools else None)
+
+
+def plain_again(again: Again) -> Plain:
+    return Plain(again.with_logprobs)
 
 
 async def _own(request: HttpRequest, id: str) -> Generation:
@@ -46,8 +73,8 @@ async def _own(request: HttpRequest, id: str) -> Generation:
         raise ApiError(404, "not_found", sentence, param="id") from None
 
 
-async def _behind(generation: Generation, after: str, reader: Reader) -> Reader:
-    """`reader` as one who was told the answer up to the cursor `after`."""
+async def _behind(generation: Generation, after: str, reader: Reader) -> tuple[Reader, str]:
+    """`reader` as one who was told the answer up to the cursor `after`, and the text that it was told."""
     try:
         position = position_of(after)
     except ValueError:
@@ -58,9 +85,10 @@ async def _behind(generation: Generation, after: str, reader: Reader) -> Reader:
         sentence = "This stream has gone; ask again without Last-Event-ID and stream for the whole answer."
         raise ApiError(410, "stream_gone", sentence, param="Last-Event-ID")
     seen = [event for cursor, event in history if position_of(cursor) <= position and isinstance(event, Delta)]
-    num_chars = sum(len(delta.text) for delta in seen)
+    told = "".join(delta.text for delta in seen)
+    num_chars = len(told)
     held = tuple(token for delta in seen for token in delta.logprobs if token.offset >= num_chars)
-    return replace(reader, after=after, num_chars=num_chars, held=held)
+    return replace(reader, after=after, num_chars=num_chars, held=held), told
 
 
 def _head(generation: Generation) -> Head:

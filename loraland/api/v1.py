@@ -15,7 +15,7 @@ from loraland.api.openai.completion import Completion
 from loraland.api.openai.embeddings import Embedding, Embeddings, told_of_input
 from loraland.api.openai.plain import Plain
 from loraland.api.parsing import JsonParser
-from loraland.api.resuming import answer_again
+from loraland.api.resuming import answer_again, chat_again, plain_again
 
 api = errors.Api(
     title="LoRA Land", version="1", docs_url=None, auth=KeyHolder(), urls_namespace="v1", parser=JsonParser()
@@ -35,7 +35,7 @@ async def model(request: HttpRequest, name: str) -> dict[str, Any]:
 
 @api.post("/chat/completions", url_name="chat_completions", response=None)
 async def chat_completions(request: HttpRequest, asked: ChatCompletion) -> Response:
-    return await answer(request, asked, Chat(asked.logprobs, asked.prompt_logprobs))
+    return await answer(request, asked, Chat(asked.logprobs, asked.prompt_logprobs, asked.calls()))
 
 
 @api.post("/completions", url_name="completions", response=None)
@@ -52,12 +52,12 @@ async def embeddings(request: HttpRequest, asked: Embedding) -> Response:
 
 @api.get("/chat/completions/{id}", url_name="chat_completion", response=None)
 async def chat_completion(request: HttpRequest, id: str, stream: bool = False, include_usage: bool = False) -> Response:
-    return await answer_again(request, id.removeprefix("chatcmpl-"), Chat, stream, include_usage)
+    return await answer_again(request, id.removeprefix("chatcmpl-"), chat_again, stream, include_usage)
 
 
 @api.get("/completions/{id}", url_name="completion", response=None)
 async def completion(request: HttpRequest, id: str, stream: bool = False, include_usage: bool = False) -> Response:
-    return await answer_again(request, id.removeprefix("cmpl-"), Plain, stream, include_usage)
+    return await answer_again(request, id.removeprefix("cmpl-"), plain_again, stream, include_usage)
 
 
 def nothing_here(request: HttpRequest, rest: str = "") -> HttpResponse:

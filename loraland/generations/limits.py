@@ -58,7 +58,11 @@ def check_size(
     (name,) = given
     if token_ids is not None:
         return _check_tokens(token_ids)
-    texts = [message.content for message in messages or ()] + [prompt or ""] + list((inputs or {}).values())
+    texts = (
+        [message.content + message.tool_calls for message in messages or ()]
+        + [prompt or ""]
+        + list((inputs or {}).values())
+    )
     if not any(text.strip() for text in texts):
         raise Refused("invalid_request", "There is no text to answer; write something first.", param=name)
     if not all(map(is_storable, texts)):
@@ -111,6 +115,22 @@ def check_inputs(
     if unknown := [name for name in inputs if name not in fields]:
         sentence = f"The prompt has no field {unknown[0][:80]!r}; its fields are {', '.join(fields)}."
         raise Refused("invalid_request", sentence, param="inputs")
+
+
+def check_tools(version: AdapterVersion | Composition | None, tools: str, choice: str) -> None:
+    """Refuse tools that an adapter could not be told of, and more text of them than is read."""
+    if not is_storable(tools):
+        sentence = "The tools contain half a character; remove it and send the rest."
+        raise Refused("invalid_request", sentence, param="tools")
+    if (size := len(tools)) > settings.MAX_INPUT_CHARS:
+        sentence = f"The tools have {size} characters; at most {settings.MAX_INPUT_CHARS} are read. Shorten them."
+        raise Refused("input_too_long", sentence, 413, param="tools")
+    if choice in ("auto", "one") and version and version.template:
+        sentence = (
+            "This adapter answers a prompt of its own, which has no place for tools. Set tool_choice to required or to "
+            "one function, which then has the form of its arguments forced on the answer, or ask the base."
+        )
+        raise Refused("invalid_request", sentence, param="tools")
 
 
 async def may_begin_session(address: str) -> bool:

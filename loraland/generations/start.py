@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 from uuid import UUID, uuid4
 
 from asgiref.sync import sync_to_async
@@ -19,7 +19,7 @@ from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.versions import unknown
 from loraland.generations import readers
-from loraland.generations.limits import check_inputs, check_size, check_stops, clamp, spend_quota
+from loraland.generations.limits import check_inputs, check_size, check_stops, check_tools, clamp, spend_quota
 from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import wire
@@ -45,6 +45,8 @@ async def start(
     group: str = "",
     keep_turns: bool = False,
     is_embedding: bool = False,
+    tools: str = "",
+    tool_choice: str = "",
     queue_class: QueueClass = "chat",
 ) -> Generation:
     """Accept one request of `visitor` for an answer of `version` (None: the base model) and put it in the queue.
@@ -53,7 +55,8 @@ async def start(
     Requests of one `group` ask the same; with `is_embedding` the prompt's embedding is all that is told. Raises
     `Refused`; when the queue was full or out of reach, the row stays as an answer that ended in an error.
     """
-    check(visitor, version, messages=messages, prompt=prompt, inputs=inputs, token_ids=token_ids, sampling=sampling)
+    asked: dict[str, Any] = {"messages": messages, "prompt": prompt, "inputs": inputs, "token_ids": token_ids}
+    check(visitor, version, **asked, sampling=sampling, tools=tools, tool_choice=tool_choice)
     turns = tuple(messages) if messages is not None else None
     request = Generate(
         id=uuid4().hex,
@@ -69,6 +72,8 @@ async def start(
         group=group,
         keep_turns=keep_turns,
         is_embedding=is_embedding,
+        tools=tools,
+        tool_choice=tool_choice,
     )
     await _spend(visitor)
     limit = _running_limit(visitor) if queue_class == "chat" else None
@@ -89,6 +94,8 @@ def check(
     inputs: dict[str, str] | None = None,
     token_ids: tuple[int, ...] | None = None,
     sampling: Sampling = GREEDY,
+    tools: str = "",
+    tool_choice: str = "",
 ) -> None:
     """Refuse what could never be answered, however much room there is. It is asked as `start` is."""
     if not visitor.tenant:
@@ -99,6 +106,7 @@ def check(
         check_seen(visitor, asked)
         check_served(asked)
     check_inputs(version, inputs, messages is not None)
+    check_tools(version, tools, tool_choice)
 
 
 def check_seen(visitor: Visitor, version: AdapterVersion) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from inference.wire.protocol import Alternative, Delta, Prompted, TokenLogprob
 from loraland.api.errors import ApiError
+from loraland.api.openai.calls import ChatCalls
 from loraland.api.openai.held import HeldTokens, all_told
 from loraland.api.openai.prompts import prompt_logprobs
 from loraland.api.shape import DONE, Answer, Body, Head, Usage
@@ -56,13 +57,16 @@ class Chat(OpenAI):
 
     prefix, kind, chunk_kind = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
-    def __init__(self, with_logprobs: bool, num_prompt_logprobs: int | None = None) -> None:
+    def __init__(
+        self, with_logprobs: bool, num_prompt_logprobs: int | None = None, calls: ChatCalls | None = None
+    ) -> None:
         self._with_logprobs = with_logprobs
         self._num_prompt_logprobs = num_prompt_logprobs
+        self._calls = calls
         self._held: defaultdict[int, HeldTokens] = defaultdict(HeldTokens)
 
     def whole(self, head: Head, answers: Sequence[Answer], usage: Usage) -> Body:
-        body = self._whole(head, [self._choice(answer) for answer in answers], answers, usage)
+        body = self._whole(head, [self._choice(head, answer) for answer in answers], answers, usage)
         if self._num_prompt_logprobs is None:
             return body
         return body | {"prompt_logprobs": prompt_logprobs(answers[0].prompted, self._num_prompt_logprobs)}
@@ -74,21 +78,39 @@ class Chat(OpenAI):
         tokens = self._held[index].push(delta.logprobs, at + len(delta.text))
         if not (delta.text or tokens):
             return []
-        return [self._delta(head, index, {"content": delta.text}, self._logprobs(tokens))]
+        deltas = [{"content": delta.text}]
+        if self._calls:
+            deltas = self._calls.deltas(head.generation, index, delta.text)
+        return self._deltas(head, index, deltas, tokens)
 
     def closing(self, head: Head, answer: Answer) -> list[Body]:
-        reason = FINISH_REASONS[answer.finished.reason]
         rest = self._held[answer.index].rest(answer.finished.reason)
-        last = [self._delta(head, answer.index, {"content": ""}, self._logprobs(rest))] if rest else []
-        return [*last, self._delta(head, answer.index, {}, reason=reason) | conclusion(head, [answer])]
+        deltas = self._calls.last_deltas(head.generation, answer.index) if self._calls else []
+        last = self._delta(head, answer.index, {}, reason=self._reason(answer)) | conclusion(head, [answer])
+        return [*self._deltas(head, answer.index, deltas, rest), last]
 
-    def _choice(self, answer: Answer) -> Body:
+    def _choice(self, head: Head, answer: Answer) -> Body:
+        message: Body = {"role": "assistant", "content": answer.text, "refusal": None}
+        if self._calls:
+            message = self._calls.message(head.generation, answer.index, answer.text)
         return {
             "index": answer.index,
-            "message": {"role": "assistant", "content": answer.text, "refusal": None},
+            "message": message,
             "logprobs": self._logprobs(all_told(answer.logprobs, len(answer.text), answer.finished.reason)),
-            "finish_reason": FINISH_REASONS[answer.finished.reason],
+            "finish_reason": self._reason(answer),
         }
+
+    def _reason(self, answer: Answer) -> str:
+        reason = FINISH_REASONS[answer.finished.reason]
+        return self._calls.reason(answer.index, reason) if self._calls else reason
+
+    def _deltas(self, head: Head, index: int, deltas: list[Body], tokens: Sequence[TokenLogprob]) -> list[Body]:
+        """A chunk for each of `deltas`, the tokens with the first."""
+        told = deltas or ([{"content": ""}] if tokens and self._with_logprobs else [])
+        return [
+            self._delta(head, index, delta, self._logprobs(() if number else tokens))
+            for number, delta in enumerate(told)
+        ]
 
     def _delta(self, head: Head, index: int, delta: Body, logprobs: Any = None, reason: str | None = None) -> Body:
         return self._chunk(head, {"index": index, "delta": delta, "logprobs": logprobs, "finish_reason": reason})

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any, ClassVar, Final, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
-from inference.wire.protocol import Message
+from inference.wire.protocol import Message, Sampling
 from loraland.api.openai import neutral
+from loraland.api.openai.calls import ChatCalls
 from loraland.api.openai.common import MAX_LOGPROBS, Common, MaxTokens
 from loraland.api.openai.strict import Strict, Text, Whole
+from loraland.api.tools.asked import Tools, function_of, tools_of, wrong
+from loraland.api.tools.history import calls_of, one_call
+from loraland.api.tools.reading import constraint_of
 
 NOT_READ: Final = {
     "image_url": "images are not read here; send text parts only",
@@ -42,17 +48,39 @@ class TextPart(Strict):
 class ChatMessage(Strict):
     RULES: ClassVar[Mapping[str, neutral.Rule]] = neutral.MESSAGE
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
     content: Text | list[TextPart] = ""
+    name: str | None = None
+    tool_calls: list[Any] | None = None
+    tool_call_id: str | None = None
+    function_call: dict[str, Any] | None = None
 
     @property
     def ignored(self) -> tuple[str, ...]:
         parts = self.content if isinstance(self.content, list) else []
-        return (*super().ignored, *(f"content.*.{name}" for part in parts for name in part.ignored))
+        names = ("name",) if self.name and self.role != "function" else ()
+        return (*names, *super().ignored, *(f"content.*.{name}" for part in parts for name in part.ignored))
 
-    def to_wire(self) -> Message:
+    def to_wire(self, path: str = "messages") -> Message:
         content = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message("system" if self.role == "developer" else self.role, content)
+        if self.role in ("tool", "function"):
+            return Message("tool", content, tool_call_id=self._answered(path))
+        role = "system" if self.role == "developer" else self.role
+        return Message(role, content, self._calls(path) if role == "assistant" else "")
+
+    def _answered(self, path: str) -> str:
+        """The id of the call that this answers; a function's is its name."""
+        wanted = "tool_call_id" if self.role == "tool" else "name"
+        id = self.tool_call_id if self.role == "tool" else self.name
+        if not id:
+            raise wrong(f"{path}.{wanted}", f"a message with the role {self.role} has the {wanted} of what it answers")
+        return id
+
+    def _calls(self, path: str) -> str:
+        if self.function_call is None:
+            return calls_of(self.tool_calls, f"{path}.tool_calls")
+        name, arguments = self.function_call.get("name"), self.function_call.get("arguments")
+        return json.dumps([one_call(name, name, arguments, f"{path}.function_call")], ensure_ascii=False)
 
 
 class ChatCompletion(Common):
@@ -60,7 +88,11 @@ class ChatCompletion(Common):
     max_completion_tokens: MaxTokens = None
     logprobs: bool = False
     top_logprobs: Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)] | None = None
-
+    tools: Any = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    functions: Any = None
+    function_call: Any = None
     truncation: Literal["auto", "disabled"] = "auto"
     """Whether a chat that outgrows the context loses its oldest turns, or is refused."""
 
@@ -96,8 +128,30 @@ class ChatCompletion(Common):
     def num_logprobs(self) -> int | None:
         return (self.top_logprobs or 0) if self.logprobs else None
 
+    @property
+    def is_old(self) -> bool:
+        """Whether it offers functions as there were before there were tools."""
+        return bool(self.functions) and not self.tools
+
+    def offered(self) -> Tools | None:
+        """The tools among which the answer may choose. Raises `ApiError` for what is none."""
+        if self.is_old:
+            return tools_of(self.functions, self.function_call, False, function_of, "functions")
+        return tools_of(self.tools, self.tool_choice, self.parallel_tool_calls)
+
+    def calls(self) -> ChatCalls | None:
+        """How the answer's calls are told."""
+        tools = self.offered()
+        return ChatCalls(tools, self.is_old) if tools else None
+
+    def sampling(self) -> Sampling:
+        sampling, constraint = super().sampling(), constraint_of(self.offered())
+        return replace(sampling, constraint=constraint) if constraint else sampling
+
     def sources(self) -> list[dict[str, Any]]:
         """What is asked, as `generations.start` takes it."""
-        messages = [message.to_wire() for message in self.messages or ()]
-        told = {"messages": messages} if messages else {}
-        return [told | ({"inputs": self.inputs} if self.inputs is not None else {})]
+        tools = self.offered()
+        messages = [message.to_wire(f"messages.{number}") for number, message in enumerate(self.messages or ())]
+        source: dict[str, Any] = tools.source() if tools else {}
+        source |= {"messages": messages} if messages else {}
+        return [source | ({"inputs": self.inputs} if self.inputs is not None else {})]

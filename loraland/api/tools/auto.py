@@ -1,8 +1,8 @@
 """Finding calls in answers that may hold some, in the forms that models were taught.
 
 Hermes and Qwen write ``<tool_call>{…}</tool_call>``, Mistral ``[TOOL_CALLS]`` and a list, Granite ``<|tool_call|>`` and
-a list, Llama 3.1 a bare object or ``<|python_tag|>`` and an object. Text is held back only while it may begin a call, and
-what turns out to be none stays text.
+a list, Llama 3.1 a bare object or ``<|python_tag|>`` and an object. Text is held back only while it may begin a call,
+and what turns out to be none stays text.
 """
 
 from __future__ import annotations

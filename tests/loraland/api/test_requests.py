@@ -34,7 +34,7 @@ PLAIN = {"model": "base", "prompt": "hi"}
         ({"stop": [3]}, "stop"),
         ({"top_logprobs": 21, "logprobs": True}, "top_logprobs"),
         ({"logprobs": 2}, "logprobs"),
-        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+        ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.tool_call_id"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content"),
         ({"messages": []}, "messages"),
         ({"inputs": {"text": 3}, "messages": None}, "inputs.text"),
