@@ -20,6 +20,7 @@ from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
 from loraland.catalogue.tasks import revalidate, validate_version
 from loraland.catalogue.upload.forms import PromptForm, UploadForm
 from loraland.catalogue.upload.hub import HubError
+from loraland.catalogue.upload.layout import told
 from loraland.catalogue.upload.published_import import fetch_published
 from loraland.paper import published
 
@@ -161,9 +162,7 @@ class AdapterVersionAdmin(VersionAdminBase):
             named = ", ".join(f"{twin.adapter.name} ({twin}, {twin.get_status_display()})" for twin in submission.twins)
             messages.warning(request, f"Other names have exactly these weights already: {named}.")
         if form.ignored:
-            messages.info(
-                request, f"Nobody needs these files of the .zip, and they were left out: {', '.join(form.ignored)}."
-            )
+            messages.info(request, told(form.ignored))
         version: AdapterVersion = submission.version
         return version
 

@@ -1,4 +1,4 @@
-"""A .zip of an adapter as people have it, at its top or in one folder, read without trusting a word of it."""
+"""A .zip of an adapter as people have it, at its top or in a folder, read without trusting a word of it."""
 
 from __future__ import annotations
 
@@ -14,22 +14,26 @@ from typing import IO, Final
 from inference.reading import reading
 from inference.tasks.card import CARD
 from loraland.catalogue import card, store
+from loraland.catalogue.upload.layout import home_of, misses
 
-MAX_DIRECTORY_BYTES: Final = 64 * 1024
+MAX_DIRECTORY_BYTES: Final = 256 * 1024
 CHUNK_BYTES: Final = 1024 * 1024
 METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-MAX_ENTRIES: Final = 64
+MAX_ENTRIES: Final = 1000
 READ: Final = (*store.FILES, CARD)
-WANTED: Final = f"{store.CONFIG} and {store.WEIGHTS}"
-ALLOWED: Final = f"{WANTED}, with {CARD} and what training leaves beside them, at its top or in one folder"
-
-_COMPANION: Final = re.compile(
-    r"(README\.md|LICENSE(\.txt)?|\.gitattributes|\.DS_Store|training_args\.bin|trainer_state\.json|chat_template\.jinja"
-    r"|tokenizer\.(json|model)|(tokenizer_config|special_tokens_map|added_tokens|vocab)\.json|merges\.txt)"
+_HOUSEKEEPING: Final = re.compile(r"(?:.*/)?(?:__MACOSX/.*|\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini)", re.DOTALL)
+"""What systems add to the archives that they make; of these nothing is told."""
+_OUTSIDE: Final = re.compile(r"/|[A-Za-z]:|(?:.*/)?\.\.(?:/|$)", re.DOTALL)
+"""A name that leaves the folder into which an archive is unpacked."""
+_PACKINGS: Final = (
+    (0, b"\x1f\x8b", "a .gz, as .tar.gz has it"),
+    (257, b"ustar", "a .tar"),
+    (0, b"BZh", "a .bz2"),
+    (0, b"\xfd7zXZ", "an .xz"),
+    (0, b"\x28\xb5\x2f\xfd", "a .zst"),
+    (0, b"7z\xbc\xaf", "a .7z"),
+    (0, b"Rar!", "a .rar"),
 )
-"""What lies beside an adapter and is none of it: it is left in the archive, unread, and told."""
-_HOUSEKEEPING: Final = "__MACOSX/"
-"""A folder that one system adds to the archives that it makes."""
 
 _END: Final = struct.Struct("<4s4H2LH")
 _BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, UnicodeDecodeError, struct.error)
@@ -64,29 +68,37 @@ def read_archive(file: IO[bytes]) -> Contents:
             entries = archive.infolist()
         except _BROKEN as error:
             raise _refused(f"The .zip is damaged ({error}); make it again.") from error
-        entries = [entry for entry in entries if not entry.orig_filename.startswith(_HOUSEKEEPING)]
-        home = _home(entries)
-        if reasons := _problems(entries, home):
+        named = {entry.orig_filename: entry.orig_filename.replace("\\", "/") for entry in entries}
+        files = [entry for entry in entries if not _is_left_out(named[entry.orig_filename])]
+        home = home_of(map(named.__getitem__, (entry.orig_filename for entry in files)))
+        if reasons := _names(files, named):
             raise ArchiveRefused(reasons)
-    read = {entry.filename.removeprefix(home): entry for entry in entries if not _is_ignored(entry, home)}
-    ignored = tuple(name for entry in entries if (name := entry.filename.removeprefix(home)) and name not in read)
-    return Contents({name: _inflate(archive, entry) for name, entry in read.items()}, ignored)
+        if home is None:
+            raise ArchiveRefused(misses((named[entry.orig_filename] for entry in files), "The .zip"))
+        read = [entry for entry in files if named[entry.orig_filename] in {home + name for name in READ}]
+        if reasons := _problems(read):
+            raise ArchiveRefused(reasons)
+    ignored = [named[entry.orig_filename].removeprefix(home) for entry in files if entry not in read]
+    return Contents({_bare(entry): _inflate(archive, entry) for entry in read}, tuple(ignored))
 
 
-def _home(entries: list[zipfile.ZipInfo]) -> str:
-    """The folder of the adapter's config with its slash, where that is one plain folder; else empty: the top."""
+def _is_left_out(name: str) -> bool:
+    return (name.endswith("/") and not _OUTSIDE.match(name)) or bool(_HOUSEKEEPING.fullmatch(name))
+
+
+def _names(entries: list[zipfile.ZipInfo], named: Mapping[str, str]) -> list[str]:
+    """A name that is not what it seems: of whatever file it is, the archive was made to deceive."""
+    reasons = []
     for entry in entries:
-        folder, slash, name = entry.orig_filename.partition("/")
-        if slash and name == store.CONFIG and folder not in ("", ".", "..") and "\\" not in folder:
-            return f"{folder}/"
-    return ""
+        given = entry.orig_filename
+        # ZipInfo cuts a name at a NUL and keeps what the archive said in orig_filename.
+        if _OUTSIDE.match(named[given]) or "\0" in given:
+            reasons.append(f"The .zip holds {given[:100]!r}; every name must be plain and stay inside its folder.")
+    return reasons[:10]
 
 
-def _is_ignored(entry: zipfile.ZipInfo, home: str) -> bool:
-    name = entry.filename.removeprefix(home)
-    return entry.filename == entry.orig_filename and (
-        entry.filename == home or bool(entry.filename.startswith(home) and _COMPANION.fullmatch(name))
-    )
+def _bare(entry: zipfile.ZipInfo) -> str:
+    return entry.orig_filename.replace("\\", "/").rpartition("/")[2]
 
 
 def _refused(reason: str) -> ArchiveRefused:
@@ -95,6 +107,10 @@ def _refused(reason: str) -> ArchiveRefused:
 
 def _check_end(file: IO[bytes]) -> None:
     """Refuse what makes a reader slow or uncertain before the directory is parsed: its size, zip64 and comments."""
+    head = file.read(300)
+    for place, magic, kind in _PACKINGS:
+        if head[place:].startswith(magic):
+            raise ArchiveRefused([f"The file is {kind}, whatever its name says; pack the adapter's folder as a .zip."])
     size = file.seek(0, 2)
     file.seek(max(0, size - _END.size - 20))
     tail = file.read()
@@ -107,19 +123,21 @@ def _check_end(file: IO[bytes]) -> None:
         or num_entries > MAX_ENTRIES
         or directory_bytes > MAX_DIRECTORY_BYTES
     ):
-        raise ArchiveRefused([f"The .zip lists {num_entries} files or more; it must hold exactly {ALLOWED}."])
+        raise ArchiveRefused(
+            [
+                f"The .zip lists {num_entries} files or more, and at most {MAX_ENTRIES} are looked at; "
+                "pack the adapter's folder only."
+            ]
+        )
 
 
-def _problems(entries: list[zipfile.ZipInfo], home: str) -> list[str]:
-    wanted = [entry for entry in entries if not _is_ignored(entry, home)]
-    names = [entry.filename.removeprefix(home) for entry in wanted]
-    where = f"in its folder {home}" if home else "at its top"
-    reasons = [reason for entry in wanted if (reason := _problem(entry, home))]
+def _problems(entries: list[zipfile.ZipInfo]) -> list[str]:
+    names = [_bare(entry) for entry in entries]
+    reasons = [reason for entry in entries if (reason := _problem(entry))]
     reasons += [f"The .zip holds {name} twice." for name in READ if names.count(name) > 1]
-    reasons += [f"The .zip lacks {name} {where}." for name in store.FILES if name not in names]
-    if any(entry.filename == f"{home}{CARD}" and entry.file_size > card.MAX_CARD_BYTES for entry in wanted):
+    if any(_bare(entry) == CARD and entry.file_size > card.MAX_CARD_BYTES for entry in entries):
         reasons.append(f"{CARD} is larger than {card.MAX_CARD_BYTES // 1024} KB.")
-    total = sum(entry.file_size for entry in wanted)
+    total = sum(entry.file_size for entry in entries)
     if total > store.max_bytes():
         reasons.append(
             f"Unpacked, the files have {total // 2**20} MB; this site takes {store.max_bytes() // 2**20} MB."
@@ -127,11 +145,8 @@ def _problems(entries: list[zipfile.ZipInfo], home: str) -> list[str]:
     return reasons
 
 
-def _problem(entry: zipfile.ZipInfo, home: str) -> str:
-    mode, name = entry.external_attr >> 16, entry.filename.removeprefix(home)
-    # ZipInfo cuts a name at a NUL and keeps what the archive said in orig_filename.
-    if name not in READ or not entry.filename.startswith(home) or entry.orig_filename != entry.filename:
-        return f"The .zip holds {entry.orig_filename[:100]!r}; it must hold exactly {ALLOWED}."
+def _problem(entry: zipfile.ZipInfo) -> str:
+    mode, name = entry.external_attr >> 16, _bare(entry)
     if stat.S_IFMT(mode) not in (0, stat.S_IFREG):
         return f"{name} is a link or another special file in the .zip; put the file itself in."
     if entry.flag_bits & 1:

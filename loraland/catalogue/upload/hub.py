@@ -10,6 +10,7 @@ from typing import Final, Protocol
 from django.conf import settings
 
 from loraland.catalogue import store
+from loraland.catalogue.upload.layout import misses_here
 
 REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
 README: Final = "README.md"
@@ -68,8 +69,8 @@ def fetch(hub: Hub, repository: str, directory: Path) -> None:
     listing = hub.listing(repository)
     if not REVISION.fullmatch(listing.revision):
         raise HubError(f"The hub names no commit of {repository}; try again later.")
-    if missing := [name for name in store.FILES if name not in listing.sizes]:
-        raise HubError(f"{repository} lacks {' and '.join(missing)}; it is not a LoRA adapter in safetensors.")
+    if any(name not in listing.sizes for name in store.FILES):
+        raise HubError(" ".join(misses_here(listing.sizes, repository, "download it, and import that folder")))
     total = sum(listing.sizes[name] for name in store.FILES)
     if total > store.max_bytes():
         raise HubError(f"{repository} has {total // 2**20} MB; this site takes {settings.MAX_UPLOAD_MB} MB.")

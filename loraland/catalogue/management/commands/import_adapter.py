@@ -23,6 +23,8 @@ from loraland.catalogue import store
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.template import TemplateError, fields_of, label_of
 from loraland.catalogue.upload import hub
+from loraland.catalogue.upload.archive import ArchiveRefused, read_archive
+from loraland.catalogue.upload.layout import files_below, misses_here, told
 from loraland.catalogue.upload.published_import import card_of, shown_template
 from loraland.catalogue.upload.submission import find, submit
 from loraland.catalogue.upload.validation import examine
@@ -30,12 +32,12 @@ from loraland.paper.published import Published
 from loraland.paper.published import find as find_published
 
 POLL_SECONDS = 0.3
-REFUSALS = (cards.CardError, TemplateError, store.TooLarge)
+REFUSALS = (cards.CardError, TemplateError, store.TooLarge, ArchiveRefused)
 PENDING = (AdapterVersion.Status.UPLOADED, AdapterVersion.Status.VALIDATING)
 
 
 class Command(BaseCommand):
-    help = "Import LoRA adapters from directories (with a card.toml or bare) or from the Hugging Face hub."
+    help = "Import LoRA adapters from directories, .zips (with a card.toml or bare) or from the Hugging Face hub."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("sources", nargs="+", metavar="DIR_OR_HUB_ID")
@@ -74,8 +76,8 @@ class Command(BaseCommand):
 
     def _import(self, source: str, slug: str, stack: ExitStack) -> AdapterVersion | None:
         """The version that `source` is now; None when it was refused, which has been told."""
-        entry = None if Path(source).is_dir() else find_published(source)
-        slug = slug or (entry.slug if entry else Path(source).resolve().name)
+        entry = None if Path(source).exists() else find_published(source)
+        slug = slug or (entry.slug if entry else _name_of(Path(source)))
         try:
             validate_slug(slug)
             if reason := slugs.refusal(slug):
@@ -87,7 +89,7 @@ class Command(BaseCommand):
                 version = _version_of(directory, slug, card, confirm_base=self.confirm_base)
         except ValidationError:
             self._refuse(source, [f"{slug!r} is no slug; give one of letters, digits, - and _ with --slug."])
-        except (cards.CardError, TemplateError) as error:
+        except (cards.CardError, TemplateError, ArchiveRefused) as error:
             self._refuse(slug, error.reasons)
         except (hub.HubError, store.TooLarge, OSError) as error:
             self._refuse(slug, [str(error)])
@@ -99,14 +101,27 @@ class Command(BaseCommand):
 
     def _directory(self, source: str, stack: ExitStack) -> Path:
         directory = Path(source)
+        if directory.is_file():
+            return self._unpacked(source, stack)
         if not directory.is_dir():
             if source.startswith((".", "/", "~")) or source.count("/") != 1:
                 raise NotADirectoryError(f"{source} is no directory; give one with the adapter's two files.")
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             hub.fetch(hub.HuggingFaceHub(), source, directory)
-        for name in store.FILES:
-            if not (directory / name).is_file():
-                raise FileNotFoundError(f"{source} lacks {name}; PEFT's save_pretrained writes it.")
+        if not all((directory / name).is_file() for name in store.FILES):
+            raise FileNotFoundError(" ".join(misses_here(files_below(directory), source)))
+        return directory
+
+    def _unpacked(self, source: str, stack: ExitStack) -> Path:
+        """The adapter of the .zip `source`, in a folder for the time of the import."""
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        with Path(source).open("rb") as archive:
+            contents = read_archive(archive)
+            for name, chunks in contents.files.items():
+                with (directory / name).open("xb") as file:
+                    file.writelines(chunks)
+        if contents.ignored:
+            self.stderr.write(f"{source}: {told(contents.ignored)}")
         return directory
 
     def _card(self, directory: Path, slug: str, entry: Published | None) -> Card:
@@ -140,6 +155,10 @@ class Command(BaseCommand):
     def _refuse(self, name: str, reasons: list[str]) -> None:
         self.num_refused += 1
         self.stderr.write("\n".join([f"{name}: refused.", *(f"  - {reason}" for reason in reasons)]))
+
+
+def _name_of(path: Path) -> str:
+    return path.stem if path.is_file() and path.suffix.lower() == ".zip" else path.resolve().name
 
 
 def _text_of(template: Path | None) -> str:

@@ -1,0 +1,108 @@
+"""`python -m inference.adapters.convert FOLDER`: an adapter's weights, a pickle or parts, as one safetensors file.
+
+For owners, on their own machine; the server never runs it. Of a pickle only tensors are read, no code of it runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from inference.adapters.examination import WEIGHTS
+
+PICKLES: Final = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
+
+
+class NotConverted(Exception):
+    """A folder that is not converted; the message is a sentence."""
+
+
+def convert(folder: Path) -> Path:
+    """Write the weights in `folder` as one safetensors file beside them. Raises `NotConverted`."""
+    target = folder / WEIGHTS
+    if not folder.is_dir():
+        raise NotConverted(f"{folder} is no folder; give the one that holds the adapter's files.")
+    if target.exists():
+        raise NotConverted(f"{target} is there already, and is not overwritten; that folder needs no converting.")
+    tensors: dict[str, Tensor] = {}
+    for path in _sources(folder):
+        for name, tensor in _read(path).items():
+            if name in tensors:
+                raise NotConverted(f"{path} holds {name}, and another part does too; each tensor may be in one part.")
+            tensors[name] = tensor.detach().clone().contiguous()
+    half = target.with_suffix(".part")
+    save_file(tensors, half, metadata={"format": "pt"})
+    half.rename(target)
+    return target
+
+
+def _sources(folder: Path) -> list[Path]:
+    for kind in ("safetensors", "bin"):
+        if parts := _parts(folder, kind):
+            return parts
+    for name in PICKLES:
+        if (folder / name).is_file():
+            return [folder / name]
+    raise NotConverted(
+        f"{folder} holds neither {PICKLES[0]} nor parts such as adapter_model-00001-of-00002.safetensors."
+    )
+
+
+def _parts(folder: Path, kind: str) -> list[Path]:
+    """The parts that the index names, or all that lie there; each of them must be there."""
+    found = sorted(folder.glob(f"adapter_model-*-of-*.{kind}"))
+    index = folder / f"adapter_model.{kind}.index.json"
+    if index.is_file():
+        try:
+            named = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+            found = [folder / Path(name).name for name in sorted(named)]
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise NotConverted(
+                f"{index} has no weight_map of tensors and their files; save the adapter again."
+            ) from error
+    elif found:
+        total = found[0].stem.rpartition("-of-")[2]
+        number = int(total) if total.isdigit() and len(total) < 6 else len(found)
+        found = [folder / f"adapter_model-{at:0{len(total)}}-of-{total}.{kind}" for at in range(1, number + 1)]
+    if missing := [path.name for path in found if not path.is_file()]:
+        raise NotConverted(f"{folder} lacks the part {missing[0]}; all parts of an adapter are needed.")
+    return found
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    try:
+        read: Callable[[Path], Any] = load_file if path.suffix == ".safetensors" else _unpickled
+        found = read(path)
+    except Exception as error:  # torch and safetensors raise of many kinds for a file that is not theirs
+        reason = str(error).partition("\n")[0][:200]
+        raise NotConverted(f"{path} cannot be read as tensors alone: {reason}") from error
+    if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
+        raise NotConverted(f"{path} holds more than named tensors; save the adapter's state_dict alone.")
+    return found
+
+
+def _unpickled(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m inference.adapters.convert", description="One safetensors file.")
+    parser.add_argument("folder", type=Path, help="with adapter_model.bin, or with adapter_model-0000N-of-0000M files")
+    try:
+        print(f"Wrote {convert(parser.parse_args(arguments).folder)}.")
+    except NotConverted as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
