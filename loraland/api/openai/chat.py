@@ -45,6 +45,13 @@ class TextPart(Strict):
         return kind
 
 
+def _as_text(part: Any) -> Any:
+    """A part that OpenAI writes where an answer was refused, as the text that it was; any other part as it is."""
+    if isinstance(part, dict) and part.get("type") == "refusal" and "refusal" in part:
+        return {"text" if name == "refusal" else name: value for name, value in part.items()} | {"type": "text"}
+    return part
+
+
 class ChatMessage(Strict):
     RULES: ClassVar[Mapping[str, neutral.Rule]] = neutral.MESSAGE
 
@@ -54,6 +61,11 @@ class ChatMessage(Strict):
     tool_calls: list[Any] | None = None
     tool_call_id: str | None = None
     function_call: dict[str, Any] | None = None
+
+    @field_validator("content", mode="before")
+    @classmethod
+    def _refusals_are_text(cls, content: Any) -> Any:
+        return [_as_text(part) for part in content] if isinstance(content, list) else content
 
     @property
     def ignored(self) -> tuple[str, ...]:
@@ -96,6 +108,13 @@ class ChatCompletion(Common):
     truncation: Literal["auto", "disabled"] = "auto"
     """Whether a chat that outgrows the context loses its oldest turns, or is refused."""
 
+    @field_validator("top_logprobs")
+    @classmethod
+    def _beside_logprobs(cls, num: int | None, info: ValidationInfo) -> int | None:
+        if num and info.data.get("logprobs") is False:
+            raise ValueError("the likeliest tokens are told beside the chosen ones; send logprobs: true as well")
+        return num
+
     @field_validator("messages")
     @classmethod
     def _are_some(cls, messages: list[ChatMessage] | None, info: ValidationInfo) -> list[ChatMessage] | None:
@@ -107,8 +126,6 @@ class ChatCompletion(Common):
     def _is_whole(self) -> ChatCompletion:
         if self.messages is None and self.inputs is None:
             raise ValueError("give messages, or inputs for an adapter with fields of its own")
-        if self.top_logprobs and not self.logprobs:
-            raise ValueError("top_logprobs is only allowed with logprobs: true")
         return self
 
     @property

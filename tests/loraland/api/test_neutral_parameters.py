@@ -65,6 +65,13 @@ async def test_marks_of_messages_and_parts_are_told_as_ignored(http, answering):
     assert told == ["messages.*.name", "messages.*.content.*.cache_control"]
 
 
+async def test_an_answer_that_was_refused_elsewhere_is_a_text_of_the_chat(http, answering):
+    worker = answering()
+    refusal = {"role": "assistant", "content": [{"type": "refusal", "refusal": "No."}]}
+    await http.post("/v1/chat/completions", json=ASKED | {"messages": [refusal, *ASKED["messages"]]})
+    assert worker.seen[0].messages[0].content == "No."
+
+
 @pytest.mark.parametrize("change", REFUSED, ids=str)
 async def test_a_value_that_asks_for_what_is_not_offered_is_refused_by_name(http, change):
     answer = await http.post("/v1/chat/completions", json=ASKED | change)

@@ -20,6 +20,7 @@ ERRORS = [
     ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content"),
     ({"messages": [{"role": "pope", "content": "a"}]}, "messages.0.role"),
     ({"stop": 5}, "stop"),
+    ({"top_logprobs": 3}, "top_logprobs"),
     ({"stop": ["a", 5]}, "stop.1"),
     ({"stop": "x" * 501}, "stop"),
 ]
