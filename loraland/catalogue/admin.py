@@ -163,6 +163,8 @@ class AdapterVersionAdmin(VersionAdminBase):
             messages.warning(request, f"Other names have exactly these weights already: {named}.")
         if form.ignored:
             messages.info(request, told(form.ignored))
+        for remark in form.remarks:
+            messages.warning(request, remark)
         version: AdapterVersion = submission.version
         return version
 

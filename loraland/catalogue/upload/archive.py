@@ -8,12 +8,14 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import IO, Final
 
 from inference.reading import reading
 from inference.tasks.card import CARD
 from loraland.catalogue import card, store
+from loraland.catalogue.upload.companions import COMPANIONS, MAX_BYTES
 from loraland.catalogue.upload.layout import home_of, misses
 
 MAX_DIRECTORY_BYTES: Final = 256 * 1024
@@ -54,6 +56,8 @@ class Contents:
 
     files: Mapping[str, Iterable[bytes]]
     ignored: tuple[str, ...] = ()
+    companions: Mapping[str, bytes] = field(default_factory=dict)
+    """Of those, what `companions` compares with the base's."""
 
 
 def read_archive(file: IO[bytes]) -> Contents:
@@ -79,7 +83,20 @@ def read_archive(file: IO[bytes]) -> Contents:
         if reasons := _problems(read):
             raise ArchiveRefused(reasons)
     ignored = [named[entry.orig_filename].removeprefix(home) for entry in files if entry not in read]
-    return Contents({_bare(entry): _inflate(archive, entry) for entry in read}, tuple(ignored))
+    return Contents(
+        {_bare(entry): _inflate(archive, entry) for entry in read}, tuple(ignored), _beside(archive, files, home)
+    )
+
+
+def _beside(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], home: str) -> dict[str, bytes]:
+    """What lies beside the adapter and can be compared; a damaged one is no reason to refuse what is read."""
+    found = {}
+    for entry in entries:
+        is_one = entry.orig_filename.replace("\\", "/") in {home + name for name in COMPANIONS}
+        if is_one and entry.file_size <= MAX_BYTES and not _problem(entry):
+            with suppress(ArchiveRefused):
+                found[_bare(entry)] = b"".join(_inflate(archive, entry))
+    return found
 
 
 def _is_left_out(name: str) -> bool:

@@ -20,6 +20,7 @@ from loraland.catalogue.slug import refusal
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples
 from loraland.catalogue.upload.archive import ArchiveRefused, Contents, read_archive
 from loraland.catalogue.upload.bases import config_in, doubt_about_base
+from loraland.catalogue.upload.companions import remarks_on
 from loraland.catalogue.upload.submission import Submission, find, submit
 from loraland.catalogue.upload.validation import fits_served
 
@@ -173,6 +174,7 @@ class UploadForm(PromptForm):
         self.token = ""
         self.card: Card | None = None
         self.ignored: tuple[str, ...] = ()
+        self.remarks: list[str] = []
         self.faults: list[tuple[str, Any]] = []
         if self.is_bound:
             self.data: Any = self.data.copy()
@@ -203,7 +205,7 @@ class UploadForm(PromptForm):
         adapter = cleaned.get("adapter")
         slug = adapter.slug if adapter else cleaned["slug"]
         told = {"publish": cleaned["publish_when_ready"], "base_confirmed": cleaned["base_confirmed"]}
-        return submit(cleaned["token"], slug, self._card(), user=user, **told)
+        return submit(cleaned["token"], slug, self._card(), user=user, remarks=self.remarks, **told)
 
     def _check_base(self, cleaned: dict[str, Any]) -> None:
         """Ask for the tick before anything is made of files whose config names another model of the same shape."""
@@ -258,6 +260,7 @@ class UploadForm(PromptForm):
         try:
             contents = _contents(config, weights, archive)
             self.ignored = contents.ignored
+            self.remarks = remarks_on(contents.companions)
             self._hold(store.receive(contents.files))
         except (ArchiveRefused, store.TooLarge) as error:
             where = "archive" if archive else "weights_file"
@@ -268,7 +271,9 @@ class UploadForm(PromptForm):
     def _held(self) -> str:
         """The quarantine that this form names, if it is this person's, there yet, and no version's."""
         try:
-            user_id, token = signing.loads(self.data.get("held", ""), salt=HELD, max_age=store.LEFT_SECONDS)
+            user_id, token, self.remarks = signing.loads(
+                self.data.get("held", ""), salt=HELD, max_age=store.LEFT_SECONDS
+            )
         except (signing.BadSignature, TypeError, ValueError):
             return ""
         is_free = user_id == self.user_id and store.quarantined(token).is_dir()
@@ -276,7 +281,7 @@ class UploadForm(PromptForm):
 
     def _hold(self, token: str) -> None:
         self.token = token
-        self.data["held"] = signing.dumps([self.user_id, token], salt=HELD)
+        self.data["held"] = signing.dumps([self.user_id, token, self.remarks], salt=HELD)
         size = sum(path.stat().st_size for path in store.quarantined(token).iterdir()) / 1e6
         kept = f"Your files are here ({size:.1f} MB); choose others only to put them in their place."
         self.fields["config_file"].help_text = kept

@@ -46,6 +46,7 @@ def submit(
     user: User | None = None,
     publish: bool = True,
     base_confirmed: bool = False,
+    remarks: Iterable[str] = (),
 ) -> Submission:
     """Make a version of the adapter `slug` from the files in quarantine `token`, or find the one they are.
 
@@ -68,6 +69,7 @@ def submit(
             created_by=user,
             publish_when_ready=publish,
             base_confirmed=base_confirmed,
+            remarks=list(remarks),
             template=card.template,
             fields=card.fields,
             examples=card.examples,

@@ -143,7 +143,15 @@ def _adopt(version: AdapterVersion, found: Examined) -> bool:
 
 
 def _save(version: AdapterVersion, found: Examined) -> None:
-    values = {**found.facts, "digest": found.digest, "reasons": [], "quarantine": "", "examinations": 0}
+    remarks = [*dict.fromkeys([*version.remarks, *found.facts["remarks"]])]
+    values = {
+        **found.facts,
+        "remarks": remarks,
+        "digest": found.digest,
+        "reasons": [],
+        "quarantine": "",
+        "examinations": 0,
+    }
     for name, value in values.items():
         setattr(version, name, value)
     version.save(update_fields=list(values))

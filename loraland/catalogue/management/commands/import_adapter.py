@@ -24,6 +24,7 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.template import TemplateError, fields_of, label_of
 from loraland.catalogue.upload import hub
 from loraland.catalogue.upload.archive import ArchiveRefused, read_archive
+from loraland.catalogue.upload.companions import companions_in, remarks_on
 from loraland.catalogue.upload.layout import files_below, misses_here, told
 from loraland.catalogue.upload.published_import import card_of, shown_template
 from loraland.catalogue.upload.submission import find, submit
@@ -120,6 +121,8 @@ class Command(BaseCommand):
             for name, chunks in contents.files.items():
                 with (directory / name).open("xb") as file:
                     file.writelines(chunks)
+        for name, data in contents.companions.items():
+            (directory / name).write_bytes(data)
         if contents.ignored:
             self.stderr.write(f"{source}: {told(contents.ignored)}")
         return directory
@@ -180,7 +183,8 @@ def _version_of(directory: Path, slug: str, card: Card, *, confirm_base: bool) -
     digest = store.digest_in(directory)
     if (existing := find(slug, digest)) and store.kept(digest).exists():
         return existing
-    submission = submit(store.receive_directory(directory), slug, card, base_confirmed=confirm_base)
+    remarks = remarks_on(companions_in(directory))
+    submission = submit(store.receive_directory(directory), slug, card, base_confirmed=confirm_base, remarks=remarks)
     if submission.is_new and (version := AdapterVersion.objects.claim(submission.version.pk)):
         examine(version)
     submitted = AdapterVersion.objects.select_related("adapter").filter(pk=submission.version.pk).first()
