@@ -46,22 +46,25 @@ def read_split(folder: Path, task: str, fields: Sequence[str], validation: int =
     `folder` holds the two files, or a folder named after the task that does. Raises `DataError` when they
     are not there, a line is not a row, or a row's fields are not `fields`.
     """
-    place = _place(folder, task)
+    place = place_of(folder, task)
     train, held_out = hold_out(read_rows(place / "train.jsonl", fields), validation)
     return Split(train, held_out, read_rows(place / "test.jsonl", fields))
 
 
-def read_rows(path: Path, fields: Sequence[str]) -> tuple[Row, ...]:
-    """Read the rows of the file at `path`, which must have the inputs `fields`."""
+def read_rows(path: Path, fields: Sequence[str] | None = None) -> tuple[Row, ...]:
+    """Read the rows of the file at `path`, which must have the inputs `fields`, else those of the first."""
     with reading(path.name, DataError), path.open("rb") as file:
         raw = file.read()
     if form := whole_form(parts_of(raw[:10_000].split(b"\n")[0])[0]):
         raise DataError(f"{path} is {form}")
-    lines = enumerate(text_lines(_decoded(raw, path)), start=1)
-    rows = tuple(read_row(line, f"{path.name}, line {number}", fields) for number, line in lines if line.strip())
+    rows: list[Row] = []
+    for number, line in enumerate(text_lines(_decoded(raw, path)), start=1):
+        if line.strip():
+            rows.append(read_row(line, f"{path.name}, line {number}", fields))
+            fields = fields or list(rows[0].inputs)
     if not rows:
         raise DataError(f"{path} is empty; it needs at least one row")
-    return rows
+    return tuple(rows)
 
 
 def _decoded(raw: bytes, path: Path) -> str:
@@ -84,7 +87,8 @@ def hold_out(rows: Sequence[Row], count: int) -> tuple[tuple[Row, ...], tuple[Ro
     return kept, tuple(first[question] for question in questions if question in chosen)
 
 
-def _place(folder: Path, task: str) -> Path:
+def place_of(folder: Path, task: str) -> Path:
+    """Where the two files of `task` are: `folder`, or a folder of its name therein. Raises `DataError`."""
     for place in (folder, folder / task):
         if (place / "train.jsonl").is_file() and (place / "test.jsonl").is_file():
             return place

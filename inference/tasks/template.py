@@ -56,3 +56,8 @@ def opening(template: str) -> str:
 
 def _names(names: tuple[str, ...] | list[str]) -> str:
     return ", ".join(names) or "none"
+
+
+def label_of(name: str) -> str:
+    """What a form calls the field `name`."""
+    return name.replace("_", " ").strip().capitalize()

@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from inference.config import DEFAULT_BASE_MODEL, base_name, read_config
+from inference.config import DEFAULT_BASE_MODEL, EngineConfig, base_name, read_config
 from inference.fetch import FetchError, find_model
 from inference.tasks.card import CARD, has_score
 from inference.tasks.data import DataError
 from inference.tasks.fetch import datasets_dir, fetch
-from inference.tasks.recipe import RecipeError, load_recipe, tasks
+from inference.tasks.recipe import Recipe, RecipeError, load_recipe, tasks
 from inference.training import qlora
 from inference.training.loop import Step
+from inference.training.own import proposed, recipe_in
 from inference.training.run import Job, train_jobs
 from inference.training.scoring import score_jobs
 
@@ -63,18 +64,36 @@ def _train(jobs: Sequence[Job], with_qlora: bool) -> None:
             train_jobs(jobs, show)
 
 
+def _recipe(task: str, options: argparse.Namespace) -> Recipe:
+    """The task's own recipe, the one that is given, or for rows of one's own the one that they propose."""
+    if options.recipe is not None:
+        return recipe_in(options.recipe, task)
+    if task in tasks() or options.data is None:
+        return load_recipe(task)
+    recipe = proposed(task, options.data, find_model(_config(options)))
+    print(
+        f"{task} has no recipe; its rows propose: {recipe.metric}, {recipe.schedule.max_length} tokens a row.",
+        file=sys.stderr,
+    )
+    return recipe
+
+
+def _config(options: argparse.Namespace) -> EngineConfig:
+    return read_config({**os.environ, **({"BASE_MODEL": options.base} if options.base else {})})
+
+
 def _job(task: str, options: argparse.Namespace) -> Job:
-    recipe = load_recipe(task)
+    if options.data and not options.data.is_dir():
+        raise DataError(f"--data {options.data} is not a folder; name one with train.jsonl and test.jsonl")
+    recipe = _recipe(task, options)
     changes = {name: value for name in ("steps", "seed") if (value := getattr(options, name)) is not None}
     if changes:
         recipe = dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, **changes))
     if options.qlora:
         recipe = qlora.with_qlora(recipe)
-    if options.data and not options.data.is_dir():
-        raise DataError(f"--data {options.data} is not a folder; name one with train.jsonl and test.jsonl")
     if (len(options.task) > 1 or options.task == ["all"]) and "{task}" not in options.out:
         raise RecipeError(f"--out {options.out} is one folder for several adapters; write {options.out}/{{task}}")
-    config = read_config({**os.environ, **({"BASE_MODEL": options.base} if options.base else {})})
+    config = _config(options)
     return Job(
         recipe=recipe,
         data=options.data or fetch(recipe, datasets_dir()),
@@ -99,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
         description="Train the adapters of one or more tasks and score them.",
         epilog="With --serve alone it trains what the site queues, until it is stopped.",
     )
-    parser.add_argument("--task", nargs="+", required=True, metavar="NAME", help="tasks with a recipe, or: all")
+    parser.add_argument("--task", nargs="+", required=True, metavar="NAME", help="tasks, or: all that have a recipe")
+    parser.add_argument("--recipe", type=Path, metavar="FILE", help="in TOML; else the task's, or one of its rows")
     parser.add_argument("--data", type=Path, metavar="DIR", help="one data set, or a folder of them; else from the hub")
     parser.add_argument("--out", required=True, metavar="DIR", help="where it goes; {task} stands for the task")
     parser.add_argument("--base", help=f"a directory or a name; otherwise BASE_MODEL, or {DEFAULT_BASE_MODEL}")

@@ -13,12 +13,12 @@ from django.urls import reverse
 from django.utils import timezone
 
 from inference.adapters.named_base import doubt_of, named_base
+from inference.tasks.template import label_of
 from inference.wire.contract import WireError
 from inference.wire.protocol import AdapterRef, Failed, Probe, Terminal
 from loraland import inference_client
 from loraland.catalogue import proofs, store
 from loraland.catalogue.status import ANSWERING, ON_THE_WAY, VersionStatus
-from loraland.catalogue.template import label_of
 from loraland.catalogue.versions import AdapterVersionQuerySet
 
 MOST_REASONS: Final = 30

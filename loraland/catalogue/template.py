@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from inference.adapters.storable import is_storable
 from inference.tasks.lines import text_lines
-from inference.tasks.template import FIELD, placeholders
+from inference.tasks.template import FIELD, label_of, placeholders
 
 MAX_FIELDS: Final = 12
 MAX_EXAMPLES: Final = 20
@@ -25,10 +25,6 @@ class TemplateError(ValueError):
     def __init__(self, reasons: list[str]) -> None:
         super().__init__(" ".join(reasons))
         self.reasons = reasons
-
-
-def label_of(name: str) -> str:
-    return name.replace("_", " ").strip().capitalize()
 
 
 def fields_of(template: str, names: list[str] | None = None) -> list[dict[str, Any]]:

@@ -7,9 +7,9 @@ from functools import cache
 from typing import Final
 
 from inference.tasks.recipe import Recipe, RecipeError, load_recipe
+from inference.tasks.template import label_of
 from loraland.catalogue.categories import Category, category_of
 from loraland.catalogue.models import Adapter
-from loraland.catalogue.template import label_of
 from loraland.paper import table
 
 STAND_INS: Final = {

@@ -14,6 +14,7 @@ from django.utils.text import slugify
 from inference.model.architecture import TARGETS
 from inference.tasks.lines import text_lines
 from inference.tasks.metrics import METRICS
+from inference.tasks.proposal import labels_of, max_answer, misfit, propose
 from inference.tasks.recipe import tasks
 from inference.tasks.template import placeholders
 from loraland.catalogue import slug as slugs
@@ -22,8 +23,8 @@ from loraland.catalogue.models import Adapter
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples
 from loraland.evals.models import DataSet
 from loraland.training import presets
+from loraland.training.lengths import counter
 from loraland.training.models import Training
-from loraland.training.proposal import labels_of, max_answer, misfit, propose
 from loraland.training.rows import Parts, parts_of
 
 if TYPE_CHECKING:
@@ -111,8 +112,8 @@ class TrainingForm(ModelForm):
         training.examples = cleaned["examples"]
         training.labels = list(labels_of(rows)) if training.metric == "accuracy" else []
         training.many_lines = any("\n" in row.target.strip() for row in rows)
-        training.max_answer = max_answer(rows)
-        training.tokens = round(presets.tokens(training.recipe.schedule, self.parts.train, training.template))
+        training.max_answer = max_answer(rows, counter())
+        training.tokens = round(presets.tokens(training.recipe.schedule, self.parts.lengths(training.template)))
         training.save()
         return training
 
@@ -166,7 +167,7 @@ def numbers_of(preset: str) -> dict[str, Any]:
 
 
 def _proposed(data: DataSet, parts: Parts) -> dict[str, Any]:
-    found = propose(parts)
+    found = propose(parts.train, parts.test, counter())
     return {
         "name": data.name,
         "slug": free_slug(data.name),

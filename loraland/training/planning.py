@@ -15,7 +15,6 @@ from loraland.evals.forecast import forecast
 from loraland.training import presets
 from loraland.training.forms import TrainingForm
 from loraland.training.presets import PRESETS, Preset, duration
-from loraland.training.proposal import tokens_of
 from loraland.training.speed import ms_a_token
 
 NUMBERS: Final = ("steps", "batch", "learning_rate", "rank", "max_length")
@@ -53,13 +52,13 @@ def context_of(form: TrainingForm) -> dict[str, Any]:
 def preview_of(form: TrainingForm) -> dict[str, Any]:
     """What the first row becomes by the form's prompt, how long training takes, and how many rows are too long."""
     template, schedule = _value(form, "template"), schedule_of(form)
-    longest = schedule.max_length - len(template) // 3
+    lengths = form.parts.lengths(template)
     return {
         "pieces": filled(template, form.parts.train[0].inputs),
         "answer": form.parts.train[0].target,
-        "time": duration(presets.seconds(schedule, form.parts.train, template, ms_a_token())),
+        "time": duration(presets.seconds(schedule, lengths, ms_a_token())),
         "passes": schedule.steps * schedule.batch / max(1, len(form.parts.learnt)),
-        "too_long": sum(tokens_of(row) > longest for row in form.parts.train),
+        "too_long": sum(length > schedule.max_length for length in lengths),
         "steps": schedule.steps,
     }
 
@@ -72,11 +71,11 @@ def schedule_of(form: TrainingForm) -> Schedule:
 
 def tickets(form: TrainingForm) -> list[Ticket]:
     """The presets with their times; the one is chosen whose steps the form has."""
-    wanted, speed, template = schedule_of(form), ms_a_token(), _value(form, "template")
+    wanted, speed, lengths = schedule_of(form), ms_a_token(), form.parts.lengths(_value(form, "template"))
     found = []
     for preset in PRESETS:
         schedule = Schedule(preset.schedule.steps, preset.schedule.batch, max_length=wanted.max_length)
-        time = duration(presets.seconds(schedule, form.parts.train, template, speed))
+        time = duration(presets.seconds(schedule, lengths, speed))
         address = reverse("admin:training_training_add", query={"data": form.rows_of.pk, "preset": preset.key})
         found.append(Ticket(preset, time, address, schedule == wanted))
     return found

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from inference.tasks.data import Row
 from inference.tasks.recipe import Lora, Schedule
-from loraland.training.proposal import tokens_of
 
 ALL: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
@@ -61,16 +59,15 @@ def preset_of(key: str) -> Preset:
     return named.get(key, named[DEFAULT])
 
 
-def seconds(schedule: Schedule, rows: Sequence[Row], template: str, ms_a_token: float = MS_A_TOKEN) -> float:
-    """How long a training will take, when `ms_a_token` is what a token takes."""
-    return BEGINNING_SECONDS + tokens(schedule, rows, template) * ms_a_token / 1000
+def seconds(schedule: Schedule, lengths: Sequence[int], ms_a_token: float = MS_A_TOKEN) -> float:
+    """How long a training takes on rows of so many tokens, when `ms_a_token` is what a token takes."""
+    return BEGINNING_SECONDS + tokens(schedule, lengths) * ms_a_token / 1000
 
 
-def tokens(schedule: Schedule, rows: Sequence[Row], template: str) -> float:
-    """About how many tokens a training reads."""
-    lengths = [min(tokens_of(row), schedule.max_length) for row in rows]
-    mean = sum(lengths) / max(1, len(lengths)) + len(template) // 3
-    return schedule.steps * schedule.batch * mean
+def tokens(schedule: Schedule, lengths: Sequence[int]) -> float:
+    """About how many tokens a training reads: rows that are too long are left out."""
+    read = [length for length in lengths if length <= schedule.max_length]
+    return schedule.steps * schedule.batch * sum(read) / max(1, len(read))
 
 
 def duration(seconds: float) -> str:

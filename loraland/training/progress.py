@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from loraland.evals.models import Run
 from loraland.training.chart import chart
 from loraland.training.models import Training
 from loraland.training.presets import duration
+from loraland.training.rows import parts_of
 
 STAGES: Final = (
     (Training.State.WAITING, "Waits its turn"),
@@ -43,6 +45,7 @@ def context_of(training: Training) -> dict[str, Any]:
     return {
         "training": training,
         "prompt": filled(training.template, {name: f"{{{name}}}" for name in training.recipe.field_names}),
+        "num_left_out": _num_left_out(training),
         "metric_name": METRICS[training.metric].name,
         "category": category_of(training.category),
         "version": version,
@@ -56,6 +59,14 @@ def context_of(training: Training) -> dict[str, Any]:
         "compared": compared,
         "score": score_of(compared),
     }
+
+
+def _num_left_out(training: Training) -> int:
+    """Rows that are longer than the training takes; none where its data set has gone from the disk."""
+    with suppress(OSError):
+        lengths = parts_of(training.data).lengths(training.template)
+        return sum(length > training.max_length for length in lengths)
+    return 0
 
 
 def stages(training: Training) -> list[Stage]:

@@ -12,6 +12,7 @@ from typing import Final
 from inference.tasks.data import VALIDATION_ROWS, Row, hold_out
 from loraland.evals.jsonl import examine, examine_test, lines_of
 from loraland.evals.models import DataSet
+from loraland.training.lengths import lengths_of
 
 MOST_TEST_ROWS: Final = 300
 
@@ -27,6 +28,17 @@ class Parts:
     def learnt(self) -> tuple[Row, ...]:
         """What is left to learn from once the trainer has held its validation rows out: the number of the card."""
         return hold_out(self.train, VALIDATION_ROWS)[0]
+
+    def lengths(self, template: str) -> tuple[int, ...]:
+        """The tokens of each row to learn from, in its prompt by `template`."""
+        if template not in self._lengths:
+            self._lengths.clear()
+            self._lengths[template] = lengths_of(self.learnt, template)
+        return self._lengths[template]
+
+    @cached_property
+    def _lengths(self) -> dict[str, tuple[int, ...]]:
+        return {}
 
 
 def parts_of(data: DataSet) -> Parts:

@@ -28,6 +28,7 @@ from inference.training.adapter import Adapter
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import encode_all
 from inference.training.loop import Learner, train
+from inference.training.own import proposed
 from inference.training.run import Cancelled, Job, train_jobs
 from inference.wire.protocol import Sampling
 from tests.inference.training import through_peft
@@ -213,7 +214,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(base: Path, data: Path) -> 
 @pytest.mark.parametrize(
     ("changes", "problem"),
     [
-        ({"--task": "cooking"}, "no recipe for the task 'cooking'"),
+        ({"--recipe": "/nowhere.toml"}, "--recipe /nowhere.toml cannot be read"),
         ({"--data": "/nowhere"}, "--data /nowhere is not a folder"),
         ({"--base": "/nowhere"}, "run `python -m inference.fetch` first"),
         ({"--task": "viggo"}, "has the fields tweet; needed: representation"),
@@ -224,9 +225,27 @@ def test_a_command_that_cannot_be_done_ends_with_a_sentence(
 ) -> None:
     words = command(base, data, tmp_path / "out")
     for option, value in changes.items():
-        words[words.index(option) + 1] = value
+        if option in words:
+            words[words.index(option) + 1] = value
+        else:
+            words += [option, value]
     assert main(words) == 1
     assert problem in capsys.readouterr().err
+
+
+def test_a_task_without_data_or_recipe_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--task", "cooking", "--out", str(tmp_path)]) == 1
+    assert "no recipe for the task 'cooking'" in capsys.readouterr().err
+
+
+def test_rows_of_ones_own_propose_their_recipe(base: Path, tmp_path: Path) -> None:
+    rows = [{"inputs": {"dish": f"soup {n}"}, "target": ("hot", "cold")[n % 2]} for n in range(40)]
+    for name in ("train", "test"):
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    found = proposed("my_kitchen", tmp_path, base)
+    assert (found.metric, found.labels, found.field_names) == ("accuracy", ("cold", "hot"), ("dish",))
+    assert found.template == "Dish: {dish}\nLabel:"
+    assert found.schedule.max_length == 128
 
 
 def test_a_pass_over_the_base_trains_one_adapter_at_least(

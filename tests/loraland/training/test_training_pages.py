@@ -13,16 +13,20 @@ from django.test import Client
 from django.utils import timezone
 
 from inference.tasks.data import Row
+from inference.tasks.proposal import metric_of, propose
 from loraland.catalogue.models import AdapterVersion
 from loraland.evals.models import DataSet
 from loraland.training.chart import chart
 from loraland.training.models import Training
 from loraland.training.presets import duration
-from loraland.training.proposal import metric_of, propose
 from loraland.training.rows import parts_of
 
 Upload = Callable[..., DataSet]
 Plan = Callable[..., Training]
+
+
+def line(text: str, target: str) -> bytes:
+    return json.dumps({"inputs": {"text": text}, "target": target}, ensure_ascii=False).encode() + b"\n"
 
 
 def rows(*targets: str) -> list[Row]:
@@ -43,10 +47,31 @@ def test_a_metric_is_proposed_from_the_targets(targets: list[str], metric: str) 
 
 
 def test_prompt_instruction_and_examples_are_proposed_from_the_rows(upload: Upload) -> None:
-    found = propose(parts_of(upload()))
+    parts = parts_of(upload())
+    found = propose(parts.train, parts.test, len)
     assert found.template == "Text: {text}\nLabel:"
     assert found.instruction == "Answer with one of these: anger, joy, sadness."
     assert {example["expected"] for example in found.examples} == {"anger", "joy", "sadness"}
+
+
+def test_the_proposed_length_holds_the_rows_of_a_script_that_takes_many_tokens(upload: Upload) -> None:
+    texts = [f"今天的天气非常好，我们一起去公园散步吧，第{n}次。" * 3 for n in range(40)]
+    parts = parts_of(upload([line(text, ("好", "坏")[n % 2]) for n, text in enumerate(texts)]))
+    found = propose(parts.train, parts.test, lambda text: 2 * len(text))
+    longest = max(2 * len(found.template.replace("{text}", text)) for text in texts)
+    assert longest < found.max_length <= longest + 64
+    assert propose(parts.train, parts.test, len).max_length < longest
+
+
+def test_rows_that_were_too_long_are_counted_on_the_page_of_a_training(
+    owner: Client, upload: Upload, plan: Callable[..., Training]
+) -> None:
+    texts = [f"{n} " + "word " * (200 if n % 4 == 0 else 3) for n in range(40)]
+    training = plan(data=upload([line(text, "joy") for text in texts]), max_length=128)
+    num_long = sum(length > 128 for length in parts_of(training.data).lengths(training.template))
+    assert 0 < num_long < 40
+    html = owner.get(training.get_absolute_url()).content.decode()
+    assert f"128; {num_long} longer rows were left out" in html
 
 
 def page_of(client: Client, data: DataSet, **query: str) -> str:
@@ -103,7 +128,7 @@ def test_a_plan_that_is_right_becomes_a_training_that_waits(owner: Client, uploa
     training = Training.objects.get()
     assert response["Location"] == f"/admin/training/training/{training.pk}/change/"
     assert (training.slug, training.template, training.state) == ("moods", "Text: {text}\nMood:", "waiting")
-    assert (training.labels, training.max_answer) == (["anger", "joy", "sadness"], 11)
+    assert (training.labels, training.max_answer) == (["anger", "joy", "sadness"], len("sadness") + 8)
     assert training.examples == [{"inputs": {"text": "What a day!"}, "expected": "joy"}]
     assert (training.created_by, training.base, training.seed) == (User.objects.get(), "SmolLM2-135M-Instruct", 1)
 

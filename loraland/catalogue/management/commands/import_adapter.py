@@ -17,11 +17,12 @@ from django.db import InterfaceError, OperationalError, connection
 
 from inference.reading import reading
 from inference.tasks.card import CARD, Card
+from inference.tasks.template import label_of
 from loraland.catalogue import card as cards
 from loraland.catalogue import slug as slugs
 from loraland.catalogue import store
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.template import TemplateError, fields_of, label_of
+from loraland.catalogue.template import TemplateError, fields_of
 from loraland.catalogue.upload import hub
 from loraland.catalogue.upload.archive import ArchiveRefused, read_archive
 from loraland.catalogue.upload.companions import companions_in, remarks_on

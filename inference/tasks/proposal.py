@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import Any, Final
 
 from inference.tasks.data import Row
-from loraland.catalogue.template import label_of
-from loraland.training.rows import Parts
+from inference.tasks.template import fill, label_of
 
+Count = Callable[[str], int]
+"""How many tokens a text has."""
 MOST_LABELS: Final = 100
 ROWS_A_LABEL: Final = 4
 """Targets count as labels when each is the answer of so many rows on average."""
@@ -21,6 +22,8 @@ WORDS_OF_A_TEXT: Final = 4
 EXAMPLES: Final = 3
 LONGEST_EXAMPLE: Final = 300
 MOST_ANSWER_TOKENS: Final = 512
+LONGEST: Final = 200
+"""Of so many rows with the most bytes one has the most tokens, or nearly."""
 _ANSWER_MARKS: Final = {"accuracy": "Label:", "f1_json": "JSON:", "rouge_l": "Text:", "exact_match": "Answer:"}
 _CATEGORIES: Final = {"accuracy": "Classic NLP", "f1_json": "Structured", "rouge_l": "Classic NLP"}
 
@@ -37,17 +40,18 @@ class Proposal:
     max_length: int
 
 
-def propose(parts: Parts) -> Proposal:
-    """A proposal for `parts`, whose rows all have the same fields."""
-    rows = (*parts.train, *parts.test)
+def propose(train: Sequence[Row], test: Sequence[Row], count: Count) -> Proposal:
+    """A proposal for rows that all have the same fields."""
+    rows = (*train, *test)
     metric = metric_of(rows)
+    template = template_of(list(rows[0].inputs), metric)
     return Proposal(
         metric,
-        template_of(list(rows[0].inputs), metric),
+        template,
         instruction_of(rows, metric),
         _CATEGORIES.get(metric, "Knowledge"),
-        [{"inputs": row.inputs, "expected": row.target} for row in _examples(parts.test or parts.train)],
-        max_length(rows),
+        [{"inputs": row.inputs, "expected": row.target} for row in _examples(test or train)],
+        max_length(rows, template, count),
     )
 
 
@@ -99,22 +103,21 @@ def labels_of(rows: Sequence[Row]) -> tuple[str, ...]:
     return tuple(sorted({row.target for row in rows}))
 
 
-def max_answer(rows: Sequence[Row]) -> int:
-    """Tokens that the longest answer may need, from its characters: two a token is more than any text needs."""
-    longest = max(len(row.target) for row in rows)
-    return min(MOST_ANSWER_TOKENS, longest // 2 + 8)
+def max_answer(rows: Sequence[Row], count: Count) -> int:
+    """Tokens that the longest answer may need, and a few for another one."""
+    longest = sorted({row.target for row in rows}, key=len)[-LONGEST:]
+    return min(MOST_ANSWER_TOKENS, max(map(count, longest)) + 8)
 
 
-def max_length(rows: Sequence[Row]) -> int:
-    """Tokens that hold nearly all rows with their prompts: a multiple of 64, from 128 to 1024."""
-    lengths = sorted(tokens_of(row) for row in rows)
-    wanted = lengths[int(0.98 * (len(lengths) - 1))] + 32
+def max_length(rows: Sequence[Row], template: str, count: Count) -> int:
+    """Tokens that hold the longest rows with their prompts: a multiple of 64, from 128 to 1024."""
+    longest = sorted(rows, key=_size)[-LONGEST:]
+    wanted = max(count(fill(template, row.inputs)) + count(row.target) + 1 for row in longest)
     return min(1024, max(128, -(-wanted // 64) * 64))
 
 
-def tokens_of(row: Row) -> int:
-    """About how many tokens a row has. The site has no tokenizer: three characters a token is on the safe side."""
-    return (len(row.target) + sum(map(len, row.inputs.values()))) // 3 + 1
+def _size(row: Row) -> int:
+    return len(row.target.encode()) + sum(len(value.encode()) for value in row.inputs.values())
 
 
 def _examples(rows: Sequence[Row]) -> list[Row]:
