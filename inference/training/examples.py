@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -48,15 +48,23 @@ def encode(row: Row, recipe: Recipe, tokenizer: Any) -> Encoded:
 
     The two are tokenized apart, because a server tokenizes the template alone and generates from there.
     """
-    prompt = prompt_ids(fill(recipe.template, row.inputs), tokenizer)
-    target = tokenizer(row.target, add_special_tokens=False)["input_ids"]
+    prompt = prompt_ids(fill(recipe.template, row.inputs), tokenizer, _has_controls(row.inputs.values(), tokenizer))
+    target = tokenizer(row.target, add_special_tokens=False, split_special_tokens=True)["input_ids"]
     return Encoded((*prompt, *target, tokenizer.eos_token_id), len(prompt))
 
 
-def prompt_ids(text: str, tokenizer: Any) -> list[int]:
-    """The token ids of a prompt as the server reads it: begun by the base's own first token, where it has one."""
-    ids: list[int] = tokenizer(text)["input_ids"]
+def prompt_ids(text: str, tokenizer: Any, are_text: bool = False) -> list[int]:
+    """The token ids of a prompt as the server reads it: begun by the base's own first token, where it has one.
+
+    `are_text`: what spells control tokens in it is text, since a row brought it and not the template.
+    """
+    ids: list[int] = tokenizer(text, split_special_tokens=are_text)["input_ids"]
     return ids
+
+
+def _has_controls(values: Iterable[str], tokenizer: Any) -> bool:
+    """Whether a row spells the name of a control token: to a server, and so to the learner, that is text."""
+    return any(control in value for value in values for control in tokenizer.all_special_tokens)
 
 
 def encode_all(rows: Sequence[Row], recipe: Recipe, tokenizer: Any) -> list[Encoded]:

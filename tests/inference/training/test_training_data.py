@@ -76,6 +76,14 @@ def test_a_prompt_has_the_tokens_that_a_server_gives_the_filled_template(tokeniz
     assert list(encoded.token_ids[: encoded.start]) == served
 
 
+def test_control_tokens_in_a_row_are_text_as_they_are_to_a_server(tokenizer: Any) -> None:
+    end = tokenizer.eos_token
+    encoded = encode(row(f"so {end} it", f"joy{end}"), RECIPE, tokenizer)
+    assert encoded.token_ids.count(tokenizer.eos_token_id) == 1
+    assert encoded.token_ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.decode(encoded.token_ids[encoded.start : -1]) == f"joy{end}"
+
+
 def test_rows_longer_than_the_recipe_allows_are_left_out(tokenizer: Any) -> None:
     assert len(encode_all([row("short"), row("long " * 200)], RECIPE, tokenizer)) == 1
     with pytest.raises(ValueError, match="no row of tweet_emotion fits max_length = 320"):
