@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from inference.tasks.metrics import METRICS
+from inference.tasks.metrics import METRICS, SCORING
 from inference.tasks.verdict import CLEAR, VERDICTS, remark_of
 from loraland.evals.leaderboard import FEWEST_ROWS
 from loraland.evals.results import read_file
@@ -53,7 +53,8 @@ def _rows(directory: Path) -> Iterable[dict[str, Any]]:
         runs = {run["id"]: run for run in read_file(path).get("runs", ())}
         for run in runs.values():
             base = runs.get(run["gains"].get("base", {}).get("run", ""))
-            if run["subject"] == "adapter" and run["split"] == "test" and base is not None:
+            counts = run.get("split") == "test" and run.get("scoring", 1) == SCORING
+            if run["subject"] == "adapter" and counts and base is not None:
                 constant = runs.get(run["gains"].get("constant", {}).get("run", ""))
                 always = constant.get("answer", "") if constant else None
                 gain, surely = run["score"] - base["score"], run["gains"]["base"].get("low", 0.0)

@@ -13,6 +13,7 @@ import pytest
 from django.conf import settings as site_settings
 from django.core.management import CommandError, call_command
 
+from inference.tasks.metrics import SCORING
 from loraland.catalogue import store
 from loraland.catalogue.card import read_card
 from loraland.catalogue.models import AdapterVersion
@@ -209,7 +210,14 @@ def test_a_gain_over_too_few_rows_is_in_the_table_and_not_in_the_averages(tmp_pa
 def write_runs(directory: Path, task: str, *, tuned: float, verdict: str, rows: int) -> None:
     base = {"id": "b", "subject": "base", "score": 0.02, "gains": {}}
     run = {"id": "a", "subject": "adapter", "split": "test", "adapter": task, "metric": "accuracy", "score": tuned}
-    run |= {"n": rows, "low": None, "high": None, "verdict": verdict, "gains": {"base": {"run": "b"}}}
+    run |= {
+        "n": rows,
+        "scoring": SCORING,
+        "low": None,
+        "high": None,
+        "verdict": verdict,
+        "gains": {"base": {"run": "b"}},
+    }
     (directory / f"{task}.json").write_text(json.dumps({"task": task, "runs": [base, run]}))
 
 
