@@ -110,10 +110,18 @@ def max_answer(rows: Sequence[Row], count: Count) -> int:
 
 
 def max_length(rows: Sequence[Row], template: str, count: Count) -> int:
-    """Tokens that hold the longest rows with their prompts: a multiple of 64, from 128 to 1024."""
-    longest = sorted(rows, key=_size)[-LONGEST:]
-    wanted = max(count(fill(template, row.inputs)) + count(row.target) + 1 for row in longest)
-    return min(1024, max(128, -(-wanted // 64) * 64))
+    """Tokens that hold the longest rows with their prompts: a multiple of 64, from 128 to 1024.
+
+    Where half of the rows would not fit those it goes on to 4096, lest nothing be left to learn from.
+    """
+    ordered = sorted(rows, key=_size)
+
+    def length(row: Row) -> int:
+        return count(fill(template, row.inputs)) + count(row.target) + 1
+
+    most = 4096 if length(ordered[len(ordered) // 2]) > 1024 else 1024
+    wanted = max(map(length, ordered[-LONGEST:]))
+    return min(most, max(128, -(-wanted // 64) * 64))
 
 
 def _size(row: Row) -> int:

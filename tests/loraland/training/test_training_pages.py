@@ -13,7 +13,7 @@ from django.test import Client
 from django.utils import timezone
 
 from inference.tasks.data import Row
-from inference.tasks.proposal import metric_of, propose
+from inference.tasks.proposal import max_length, metric_of, propose
 from loraland.catalogue.models import AdapterVersion
 from loraland.evals.models import DataSet
 from loraland.training.chart import chart
@@ -307,3 +307,13 @@ def test_examples_with_a_field_called_like_the_answer_come_back(owner: Client, u
     template = "Text: {text}\nExpected: {expected}\nLabel:"
     owner.post(f"/admin/training/training/add/?data={data.pk}", form(template=template, example_lines=text))
     assert Training.objects.get().examples[0]["expected"] == "joy"
+
+
+def test_rows_that_are_all_long_get_a_length_that_holds_them() -> None:
+    def proposed(*sizes: int) -> int:
+        return max_length([Row({"text": "x" * size}, "joy") for size in sizes], "{text}", len)
+
+    assert proposed(100, 200, 300) == 320
+    assert proposed(*[100] * 9, 3000) == 1024, "one long row is left out, and told"
+    assert proposed(*[1500] * 9, 2000) == 2048
+    assert proposed(*[9000] * 9) == 4096
