@@ -15,6 +15,8 @@ from loraland.api.openai.completion import Completion
 from loraland.api.openai.embeddings import Embedding, Embeddings, told_of_input
 from loraland.api.openai.plain import Plain
 from loraland.api.parsing import JsonParser
+from loraland.api.responses.asked import ResponseRequest
+from loraland.api.responses.bodies import Responses
 from loraland.api.resuming import answer_again, chat_again, plain_again
 
 api = errors.Api(
@@ -42,6 +44,11 @@ async def chat_completions(request: HttpRequest, asked: ChatCompletion) -> Respo
 async def completions(request: HttpRequest, asked: Completion) -> Response:
     echoed = asked.echoed() if asked.echo else None
     return await answer(request, asked, Plain(asked.logprobs is not None, echoed, asked.prompt_logprobs))
+
+
+@api.post("/responses", url_name="responses", response=None)
+async def responses(request: HttpRequest, asked: ResponseRequest) -> Response:
+    return await answer(request, asked, Responses(asked))
 
 
 @api.post("/embeddings", url_name="embeddings", response=None)

@@ -1,0 +1,129 @@
+"""What ``/v1/responses`` takes: nothing is kept between two calls, so a call brings its whole conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, ClassVar, Final, Literal
+
+from pydantic import ConfigDict, ValidationInfo, field_validator
+
+from inference.structured.grammar import ConstraintRefused
+from inference.wire.protocol import Constraint, Message, Sampling
+from loraland.api.openai import neutral
+from loraland.api.openai.common import Common, MaxTokens
+from loraland.api.openai.constraint import of_response_format, of_schema
+from loraland.api.responses.items import messages_of
+from loraland.api.tools.asked import Function, Tools, function_of, shown, tools_of, wrong
+from loraland.api.tools.reading import constraint_of
+
+LOGPROBS: Final = "message.output_text.logprobs"
+_INCLUDED: Final = neutral.Rule(lambda given: isinstance(given, list) and LOGPROBS not in given, is_told=True)
+_KEPT: Final = "nothing is kept between calls; send the conversation itself as input"
+
+
+class ResponseRequest(Common):
+    RULES: ClassVar[Mapping[str, neutral.Rule]] = {
+        **neutral.REQUEST,
+        "include": _INCLUDED,
+        "max_tool_calls": neutral.LABEL,
+        "context_management": neutral.EMPTY,
+    }
+    model_config = ConfigDict(ignored_types=(cached_property,))
+
+    input: Any = None
+    instructions: str | None = None
+    max_output_tokens: MaxTokens = None
+    text: dict[str, Any] | None = None
+    tools: Any = None
+    tool_choice: Any = None
+    parallel_tool_calls: bool | None = None
+    metadata: dict[str, Any] | None = None
+    truncation: Literal["auto", "disabled"] = "auto"
+    previous_response_id: Any = None
+    conversation: Any = None
+    prompt: Any = None
+    background: bool = False
+
+    @field_validator("previous_response_id", "conversation", "prompt")
+    @classmethod
+    def _nothing_is_kept(cls, given: Any) -> Any:
+        raise ValueError(_KEPT)
+
+    @field_validator("background")
+    @classmethod
+    def _in_front(cls, background: bool) -> bool:
+        if background:
+            raise ValueError("an answer is told while its caller waits, or by the stream; leave it out")
+        return background
+
+    @field_validator("n")
+    @classmethod
+    def _one(cls, n: int, info: ValidationInfo) -> int:
+        if n != 1:
+            raise ValueError("a response is one answer; /v1/chat/completions tells several")
+        return n
+
+    @property
+    def ignored(self) -> tuple[str, ...]:
+        labels = ("metadata",) if self.metadata else ()
+        return (*super().ignored, *labels, *self.read[1])
+
+    @property
+    def keep_turns(self) -> bool:
+        return self.truncation == "disabled"
+
+    @property
+    def token_limit(self) -> int:
+        return self.max_output_tokens or super().token_limit
+
+    @property
+    def include_usage(self) -> bool:
+        return False
+
+    @cached_property
+    def read(self) -> tuple[list[Message], tuple[str, ...]]:
+        """The input's messages, and the paths of its items that change nothing. Raises `ApiError`."""
+        if self.input is None and self.inputs is not None:
+            return [], ()
+        return messages_of(self.input)
+
+    @cached_property
+    def offered(self) -> Tools | None:
+        """The tools among which the answer may choose. Raises `ApiError`."""
+        return tools_of(self.tools, self.tool_choice, self.parallel_tool_calls, _function)
+
+    def form(self) -> Constraint | None:
+        """What ``text.format`` wants of the answer. Raises `ApiError`."""
+        given = (self.text or {}).get("format")
+        try:
+            if isinstance(given, dict) and given.get("type") == "json_schema":
+                if not isinstance(given.get("schema"), dict):
+                    raise wrong("text.format.schema", f"{shown(given.get('schema'))} is no JSON schema; send an object")
+                return of_schema(given["schema"])
+            return of_response_format(given)
+        except ConstraintRefused as error:
+            raise wrong("text.format", str(error).rstrip(".")) from None
+
+    def sampling(self) -> Sampling:
+        sampling = super().sampling()
+        constraint = constraint_of(self.offered) or self.form()
+        return replace(sampling, constraint=constraint) if constraint else sampling
+
+    def sources(self) -> list[dict[str, Any]]:
+        """What is asked, as `generations.start` takes it."""
+        messages = list(self.read[0])
+        if self.instructions:
+            messages.insert(0, Message("system", self.instructions))
+        source: dict[str, Any] = dict(self.offered.source()) if self.offered else {}
+        source |= {"messages": messages} if messages else {}
+        return [source | ({"inputs": self.inputs} if self.inputs is not None else {})]
+
+
+def _function(given: Any, path: str) -> Function:
+    """A tool as responses have it: flat, of the type function."""
+    kind = given.get("type") if isinstance(given, dict) else None
+    if kind != "function":
+        raise wrong(f"{path}.type", f"{shown(kind)} is not offered; tools here have the type function")
+    return function_of(given, path)
