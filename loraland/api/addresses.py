@@ -8,6 +8,7 @@ from typing import Final
 from django.http import HttpResponse
 
 from loraland.api import errors
+from loraland.api.anthropic import errors as anthropic
 from loraland.api.lorax import errors as lorax
 
 Shape = Callable[[Exception, str], HttpResponse]
@@ -19,6 +20,8 @@ GENERATION: Final = ("generate", "generate_stream", "invocations")
 """Where LoRAX and TGI are asked for an answer, beside their root."""
 NOT_OFFERED: Final = ("embed", "classify", "classify_batch")
 """What LoRAX offers for models that do not write text."""
+MESSAGES: Final = ("/v1/messages", "/v1/messages/count_tokens")
+"""Anthropic's."""
 ROOT: Final = "/"
 """The page of the catalogue for who reads it, LoRAX's own address for who posts to it."""
 POSTED: Final = ("POST", "OPTIONS")
@@ -26,6 +29,8 @@ POSTED: Final = ("POST", "OPTIONS")
 
 def shape_for(method: str, path: str) -> Shape | None:
     """In which shape a program is told what went wrong at `path`; None where people ask."""
+    if path in MESSAGES:
+        return anthropic.told
     if path[1:] in GENERATION + NOT_OFFERED or (path == ROOT and method in POSTED):
         return lorax.told
     return errors.told if f"{path}/".startswith(errors.PATH) or path[1:] in SMALL else None

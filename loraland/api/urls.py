@@ -8,6 +8,7 @@ from django.views.decorators.csrf import csrf_exempt
 from loraland import health
 from loraland.api import about, tokenizing
 from loraland.api.addresses import GENERATION, NOT_OFFERED, SMALL
+from loraland.api.anthropic import views as anthropic
 from loraland.api.lorax import views as lorax
 from loraland.api.metrics import metrics
 from loraland.api.reference.document import openapi
@@ -40,6 +41,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     *[path(name, lorax.not_offered) for name in NOT_OFFERED],
     *[path(f"v1/{verb}_lora_adapter", about.imported) for verb in ("load", "unload")],
     path("api/", reference, name="api"),
+    path("v1/messages", anthropic.messages),
+    path("v1/messages/count_tokens", anthropic.count_tokens),
     path("v1/openapi.json", openapi, name="openapi"),
     path("v1", csrf_exempt(nothing_here)),
     path("v1/", csrf_exempt(nothing_here)),

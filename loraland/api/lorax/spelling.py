@@ -54,14 +54,14 @@ class Spelling:
         return ready
 
     def end(self, finished: Finished) -> Ending:
-        stop = self._stop(finished)
+        stop = self.stop_of(finished)
         text = self._told + stop
         over = len(self._written) - len(text)
         last = [replace(each, text=each.text[: len(each.text) - over]) if over > 0 else each for each in self._held]
         reason: Reason = "stop_sequence" if stop else "eos_token" if finished.reason == "done" else "length"
         return Ending(text, reason, last, self._written.startswith(text))
 
-    def _stop(self, finished: Finished) -> str:
+    def stop_of(self, finished: Finished) -> str:
         """The stop string that ended the answer: what was written of it was not told. Empty where none did."""
         if finished.reason != "done":
             return ""

@@ -11,6 +11,7 @@ from typing import Any, Final
 from django.http import HttpRequest, JsonResponse
 from pydantic import BaseModel
 
+from loraland.api.anthropic.asked import Counted, MessageRequest
 from loraland.api.lorax.asked import GenerateRequest
 from loraland.api.tokenizing import Detokenize, Tokenize
 from loraland.api.v1 import api
@@ -28,6 +29,8 @@ class Address:
 
 
 ADDRESSES: Final = (
+    Address("/v1/messages", "Anthropic: the next message of a conversation", MessageRequest),
+    Address("/v1/messages/count_tokens", "The tokens of a conversation", Counted),
     Address("/generate", "LoRAX and TGI: an answer to a finished prompt", GenerateRequest),
     Address("/generate_stream", "The same, streamed a token an event", GenerateRequest),
     Address("/invocations", "The same, as SageMaker calls it", GenerateRequest),

@@ -11,18 +11,8 @@ from loraland.api.errors import ApiError
 from loraland.api.openai.bodies import conclusion
 from loraland.api.responses.asked import ResponseRequest
 from loraland.api.shape import Answer, Body, Head, Usage
-from loraland.api.tools.pieces import Arguments, Called, Parser, Piece, Words
+from loraland.api.tools.pieces import Arguments, Called, Parser, Piece, PlainText
 from loraland.api.tools.reading import call_id, parser_of
-
-
-class PlainText:
-    """The parser of an answer that calls nothing."""
-
-    def push(self, text: str) -> list[Piece]:
-        return [Words(text)] if text else []
-
-    def end(self) -> list[Piece]:
-        return []
 
 
 @dataclass

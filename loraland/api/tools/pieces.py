@@ -40,6 +40,16 @@ class Parser(Protocol):
         """What was held back, as it might have been the beginning of a call."""
 
 
+class PlainText:
+    """The parser of an answer that calls nothing."""
+
+    def push(self, text: str) -> list[Piece]:
+        return [Words(text)] if text else []
+
+    def end(self) -> list[Piece]:
+        return []
+
+
 @dataclass
 class Call:
     name: str

@@ -1,0 +1,64 @@
+"""Anthropic's addresses: ``/v1/messages``, and what a conversation counts."""
+
+from __future__ import annotations
+
+import asyncio
+
+from asgiref.sync import sync_to_async
+from django.http import HttpRequest, JsonResponse
+from django.http.response import HttpResponseBase
+from ninja.errors import AuthenticationError
+
+from inference.engine.prompt import PromptError, build_prompt
+from inference.wire.protocol import Generate
+from loraland.api.answering import answer
+from loraland.api.anthropic.asked import Counted, MessageRequest
+from loraland.api.anthropic.bodies import Messages
+from loraland.api.authentication import active_key, visitor_of
+from loraland.api.entries import offered
+from loraland.api.errors import ApiError
+from loraland.api.last_used import notes
+from loraland.api.programs import body_of, caller, opened
+from loraland.api.tokenizing import UNLIMITED
+from loraland.base_files import base_tokenizer
+from loraland.catalogue.composition import named
+from loraland.generations.filling import filled
+from loraland.generations.visitor import Visitor
+
+
+@opened("POST")
+async def messages(request: HttpRequest) -> HttpResponseBase:
+    await _caller(request)
+    asked = body_of(request, MessageRequest)
+    response = await answer(request, asked, Messages(asked))
+    response["Request-Id"] = response["X-Request-Id"]
+    return response
+
+
+@opened("POST")
+async def count_tokens(request: HttpRequest) -> HttpResponseBase:
+    visitor = await _caller(request)
+    asked = body_of(request, Counted)
+    version = await sync_to_async(named)(asked.model, offered(visitor))
+    source = filled(version, asked.source()).source
+    turns = source.get("messages")
+    rest = {name: value for name, value in source.items() if name != "messages"}
+    wanted = Generate("", version.ref if version else None, messages=tuple(turns) if turns else None, **rest)
+    try:
+        prompt = await asyncio.to_thread(lambda: build_prompt(wanted, base_tokenizer(), UNLIMITED))
+    except PromptError as error:
+        raise ApiError(400, error.code, str(error), "messages") from error
+    return JsonResponse({"input_tokens": len(prompt.token_ids)})
+
+
+async def _caller(request: HttpRequest) -> Visitor:
+    """Whose key it is, shown as Anthropic's clients do, old and new: as ``x-api-key`` or as a Bearer token."""
+    secret = request.headers.get("x-api-key")
+    if secret is None or "Authorization" in request.headers:
+        return await caller(request)
+    key = await active_key(secret)
+    if key is None:
+        raise AuthenticationError
+    notes.note(key)
+    request.auth = key  # type: ignore[attr-defined]
+    return visitor_of(request)
