@@ -11,6 +11,7 @@ from inference.wire.protocol import Delta, Failed, Finished, Stats, TokenLogprob
 from loraland import inference_client
 from loraland.generations.models import Generation
 from loraland.generations.recorder import Recorder
+from loraland.inference_client import cancel
 
 PLAIN = {"model": "base", "prompt": ["one two", "three"]}
 CHAT = {"model": "base", "messages": [{"role": "user", "content": "one two three"}]}
@@ -107,8 +108,8 @@ async def test_more_prompts_than_a_key_may_have_answers_run_one_after_another(ht
     watching = asyncio.create_task(watch())
     recording = asyncio.create_task(record())
     done = (await http.post("/v1/completions", json=PLAIN | {"prompt": prompts}, timeout=60)).json()
-    watching.cancel()
-    recording.cancel()
+    await cancel(watching)
+    await cancel(recording)
     assert [choice["text"] for choice in done["choices"]] == prompts
     assert max(most) <= 2
 
