@@ -35,7 +35,7 @@ class Client:
     left_out: str = ""
 
 
-_NO_WAY = "the client has no way to ask for it"
+_NO_WAY = "The client has no way to ask for it."
 CORE = ("openai", "litellm", "mcp", "lm-eval[api]", "lorax-client", "instructor")
 """The five that the tests run; they live together in one environment. LiteLLM reads tools with the package mcp."""
 NODE = ("openai", "ai", "@ai-sdk/openai", "@ai-sdk/openai-compatible", "zod")
@@ -57,7 +57,7 @@ TESTED = {
     "openai": _core("openai (Python)", "openai_python.py", "openai"),
     "litellm": _core("litellm", "litellm_python.py", "litellm"),
     "lm-eval": _core("lm-eval", "lm_eval_python.py", "lm_eval", tools=_NO_WAY),
-    "lorax-client": _core("lorax-client", "lorax_python.py", "lorax-client", tools="LoRAX has none in its own API"),
+    "lorax-client": _core("lorax-client", "lorax_python.py", "lorax-client", tools="LoRAX has none in its own API."),
     "instructor": _core("instructor", "instructor_python.py", "instructor"),
 }
 CLIENTS = {
@@ -86,5 +86,6 @@ CLIENTS = {
 
 LEFT_OUT = {
     "vllm bench serve": "It comes with the whole of vLLM, a CUDA build of several GB.",
+    "promptfoo": "Not run: it sends what openai (npm) sends.",
     "Open WebUI, LibreChat, Continue, Claude Code, Codex": "Whole programs; they send what the packages above send.",
 }

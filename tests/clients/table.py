@@ -48,7 +48,12 @@ def _line(row: Row, notes: list[str]) -> str:
 
 def _cell(column: str, proof: Proof | None, client: Client, notes: list[str]) -> str:
     if proof is None:
-        return "–" + _number(client.absent.get(column, "The client has no way of its own to ask for it."), notes)
+        return "–" + _number(
+            client.absent.get(
+                column, "Not asked: the client has no way of its own for it, or its script does not try."
+            ),
+            notes,
+        )
     if column == "own" and proof.works:
         return f"✓ {proof.note}".strip()
     return ("✓" if proof.works else "✗") + (_number(proof.note, notes) if proof.note else "")
