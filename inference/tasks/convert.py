@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.tasks.data import DataError, row_of
-from inference.tasks.forms import ANSWERS, IDENTITIES
+from inference.tasks.forms import IDENTITIES, answer_among
 from inference.tasks.lines import MARK, text_lines
 
 
@@ -29,12 +29,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("out", type=Path, metavar="OUT")
     parser.add_argument("--target", help="the column, or key, of the answer")
     options = parser.parse_args(arguments)
+    csv.field_size_limit(2**30)
     try:
         lines = [
             _line(number, row, options.target) for number, row in enumerate(_rows(options.source, options.target), 1)
         ]
         options.out.write_text("".join(lines), encoding="utf-8")
-    except (DataError, OSError) as error:
+    except (DataError, OSError, EOFError, csv.Error) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     print(f"{len(lines)} rows in {options.out}")
@@ -45,7 +46,8 @@ def _line(number: int, data: Any, target: str | None) -> str:
     if target is not None and isinstance(data, dict) and "inputs" not in data:
         if target not in data:
             raise DataError(f"row {number} has no {target}; it has {', '.join(map(str, data))}")
-        data = {"inputs": {name: value for name, value in data.items() if name != target}, "target": data[target]}
+        names = [name for name in data if name != target and name not in IDENTITIES]
+        data = {"inputs": {name: data[name] for name in names}, "target": data[target]}
     row = row_of(data, f"row {number}")
     return json.dumps({"inputs": row.inputs, "target": row.target}, ensure_ascii=False) + "\n"
 
@@ -59,8 +61,23 @@ def _rows(path: Path, target: str | None) -> Iterator[Any]:
     if text.lstrip().startswith("["):
         return iter(_json(text, path.name))
     if text.lstrip().startswith("{"):
-        return (_json(line, f"{path.name}, line {n}") for n, line in enumerate(text_lines(text), 1) if line.strip())
+        return _objects(text, path.name)
     return _table(text, target)
+
+
+def _objects(text: str, name: str) -> Iterator[Any]:
+    """The objects in `text`, of which each has a line of its own, or all stand one behind the other."""
+    if text_lines(text.lstrip())[0].strip() != "{":
+        yield from (_json(line, f"{name}, line {n}") for n, line in enumerate(text_lines(text), 1) if line.strip())
+        return
+    place, decoder = 0, json.JSONDecoder()
+    while rest := text[place:].lstrip():
+        place = len(text) - len(rest)
+        try:
+            found, place = decoder.raw_decode(text, place)
+        except (ValueError, RecursionError) as error:
+            raise DataError(f"{name} is not JSON from line {text.count(chr(10), 0, place) + 1} on") from error
+        yield found
 
 
 def _text(raw: bytes) -> str:
@@ -80,15 +97,20 @@ def _json(text: str, where: str) -> Any:
 
 def _table(text: str, target: str | None) -> Iterator[Mapping[str, Any]]:
     first = text_lines(text)[0]
-    rows = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=first.count))
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
     names = [name for name in rows.fieldnames or () if name not in IDENTITIES]
     if len(names) < 2:
         raise DataError(f"the first line is {first[:80]!r}; it must name two columns or more")
     if target is not None and target not in names:
         raise DataError(f"there is no column {target}; there are {', '.join(names)}")
-    answer = target or next((name for name in ANSWERS if name in names), names[-1])
+    last = names[-1] if target is None and answer_among(names) is None else None
     for row in rows:
-        yield {"inputs": {name: row[name] for name in names if name != answer}, "target": row[answer]}
+        if None in row:
+            raise DataError(f"line {rows.line_num} has more cells than there are columns; quote what holds a comma")
+        if last is None:
+            yield row
+        else:
+            yield {"inputs": {name: row[name] for name in names if name != last}, "target": row[last]}
 
 
 def _parquet(raw: bytes) -> Iterator[Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,13 +58,24 @@ def read_rows(path: Path, fields: Sequence[str] | None = None) -> tuple[Row, ...
     if form := whole_form(parts_of(raw[:10_000].split(b"\n")[0])[0]):
         raise DataError(f"{path} is {form}")
     rows: list[Row] = []
+    given = fields
     for number, line in enumerate(text_lines(_decoded(raw, path)), start=1):
         if line.strip():
-            rows.append(read_row(line, f"{path.name}, line {number}", fields))
-            fields = fields or list(rows[0].inputs)
+            rows.append(read_row(line, f"{path.name}, line {number}", fields, may_grow=given is None))
+            fields = given or list(rows[-1].inputs)
     if not rows:
         raise DataError(f"{path} is empty; it needs at least one row")
-    return tuple(rows)
+    return evened(rows)
+
+
+def evened(rows: Sequence[Row]) -> tuple[Row, ...]:
+    """`rows` with the fields of the last, which are all there are; what a row does not have is empty."""
+    names = list(rows[-1].inputs) if rows else []
+    return tuple(row if list(row.inputs) == names else replace(row, inputs=_filled(row, names)) for row in rows)
+
+
+def _filled(row: Row, names: Sequence[str]) -> dict[str, str]:
+    return {name: row.inputs.get(name, "") for name in names}
 
 
 def _decoded(raw: bytes, path: Path) -> str:
@@ -98,31 +109,49 @@ def place_of(folder: Path, task: str) -> Path:
     )
 
 
-def read_row(line: str, where: str, fields: Sequence[str] | None = None) -> Row:
-    """The row in `line`, which has the inputs `fields` if they are given. Raises `DataError`, which says `where`."""
+def read_row(line: str, where: str, fields: Sequence[str] | None = None, may_grow: bool = False) -> Row:
+    """The row in `line`, as `row_of` reads it. Raises `DataError`, which says `where`."""
     with reading(where, DataError):
         try:
-            data = json.loads(line, parse_constant=_no_number)
+            data = json.loads(line, parse_constant=_no_number, object_pairs_hook=_unique)
+        except FormError as error:
+            raise DataError(f"{where} {error}") from error
         except (ValueError, RecursionError) as error:
             raise DataError(f"{where} is not JSON; {ROW}") from error
-        return row_of(data, where, fields)
+        return row_of(data, where, fields, may_grow)
 
 
-def row_of(data: Any, where: str, fields: Sequence[str] | None = None) -> Row:
-    """The row in parsed JSON, as `read_row` reads it. A field that is left out is empty in a row of another's form."""
+def row_of(data: Any, where: str, fields: Sequence[str] | None = None, may_grow: bool = False) -> Row:
+    """The row in parsed JSON, which has the inputs `fields`, in their order, if they are given. Raises `DataError`.
+
+    A field that is left out is empty in a row of another's form; one that is new comes behind them if they `may_grow`.
+    """
     try:
         inputs, target = fields_and_target(data)
     except FormError as error:
         raise DataError(f"{where} {error}") from error
-    if fields is not None and "inputs" not in data and set(inputs) < set(fields):
-        inputs = {name: inputs.get(name, "") for name in fields}
-    if fields is not None and set(fields) != set(inputs):
+    if fields is None:
+        return Row(inputs, target)
+    names = list(fields)
+    if not isinstance(data.get("inputs"), dict):
+        names += [name for name in inputs if may_grow and name not in fields]
+        inputs = dict.fromkeys(names, "") | inputs
+    if set(names) != set(inputs):
         raise DataError(f"{where} has the fields {', '.join(inputs) or 'none'}; needed: {', '.join(fields)}")
-    return Row(inputs, target)
+    return Row({name: inputs[name] for name in names}, target)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise FormError(f"gives {twice[:80]!r} twice; give it once")
+    return found
 
 
 def _no_number(name: str) -> Any:
-    raise ValueError(f"{name} is no number in JSON")
+    raise FormError(f"holds {name}, which is no number in JSON; write null or a text")
 
 
 def _question(row: Row) -> tuple[str, ...]:

@@ -13,11 +13,19 @@ MARK: Final = b"\xef\xbb\xbf"
 """The byte order mark that some editors put before UTF-8."""
 CONVERT: Final = "python -m inference.tasks.convert FILE rows.jsonl"
 _WHOLE: Final = (
+    (b"\xff\xfe\0\0", "UTF-32 text; save it as UTF-8"),
     (b"\xff\xfe", "UTF-16 text; save it as UTF-8"),
     (b"\xfe\xff", "UTF-16 text; save it as UTF-8"),
     (b"PAR1", f"a Parquet file; `{CONVERT}` makes lines of JSON of it"),
     (b"\x1f\x8b", f"a gzip archive; unpack it, or let `{CONVERT}` do it"),
-    (b"PK\x03\x04", "a zip archive; unpack it first"),
+    (b"PK\x03\x04", "a zip archive, as Excel's files are too; unpack it, or save the table as CSV"),
+    (b"BZh", "a bzip2 archive; unpack it first"),
+    (b"\xfd7zXZ", "an xz archive; unpack it first"),
+    (b"\x28\xb5\x2f\xfd", "a zstd archive; unpack it first"),
+    (b"7z\xbc\xaf", "a 7z archive; unpack it first"),
+    (b"ARROW1", "an Arrow file; save it as Parquet, CSV or lines of JSON"),
+    (b"SQLite format 3", "an SQLite database; export its table as CSV"),
+    (b"%PDF", "a PDF; rows are lines of JSON"),
 )
 
 
@@ -47,7 +55,9 @@ def whole_form(first: bytes) -> str:
         return "UTF-16 text; save it as UTF-8"
     if head == b"[" or head.startswith((b"[{", b"[ {")):
         return f"one JSON array; `{CONVERT}` makes lines of JSON of it"
-    if head and not head.startswith((b"{", b"[", b'"')) and _is_header(head):
+    if head == b"{":
+        return f"JSON in which an object takes several lines; `{CONVERT}` gives each a line of its own"
+    if head and not head.startswith((b"{", b"[")) and _is_header(head):
         return f"a table of CSV or TSV; `{CONVERT}` makes lines of JSON of it"
     return ""
 

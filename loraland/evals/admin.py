@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, cast
 
 from django import forms
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
@@ -131,6 +131,12 @@ class DataSetAdmin(DataSetAdminBase):
         parts = [part for part in (form.examined, form.examined_test) if part] if not change else []
         if num_repeats := sum(part.num_repeats for part in parts):
             self.message_user(request, f"{num_repeats} lines repeat another one and were left out.")
+        if part := next((part for part in parts if part.num_disputed), None):
+            sentence = (
+                f"{part.num_disputed} questions have several answers, such as “{part.disputed}”. All rows are kept; "
+                "where only one answer is right, mend the others, as no adapter can give both."
+            )
+            self.message_user(request, sentence, messages.WARNING)
 
     def response_add(self, request: HttpRequest, obj: DataSet, post_url_continue: str | None = None) -> Any:
         return super().response_add(request, obj, reverse("admin:evals_dataset_change", args=[obj.pk]))

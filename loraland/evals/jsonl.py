@@ -13,7 +13,7 @@ from typing import IO, Any, Final
 from django.conf import settings
 
 from inference.adapters.storable import is_storable
-from inference.tasks.data import DataError, Row, read_row
+from inference.tasks.data import DataError, Row, evened, read_row
 from inference.tasks.lines import parts_of, whole_form, without_mark
 from inference.tasks.template import FIELD
 from loraland.catalogue.template import MAX_FIELDS
@@ -39,6 +39,10 @@ class Examined:
     digest: str
     num_repeats: int = 0
     """Lines that were left out, since another says the same."""
+    num_disputed: int = 0
+    """Questions to which rows give several answers. All are kept: they may be right, as in translations."""
+    disputed: str = ""
+    """The first of these."""
 
     @property
     def fields(self) -> list[str]:
@@ -52,8 +56,8 @@ def examine(lines: Iterable[bytes], fewest: int = FEWEST_ROWS, fields: list[str]
     """
     digest, told = hashlib.sha256(), _Told()
     rows: list[Row] = []
-    seen: set[tuple[str, ...]] = set()
-    num_repeats = 0
+    seen: dict[frozenset[tuple[str, str]], set[str]] = {}
+    num_repeats, given = 0, fields
     for number, line in enumerate(without_mark(_digested(lines, digest)), 1):
         if reason := (number == 1 and _foreign(line)) or _excess(number, len(rows), line):
             told.add(reason)
@@ -61,22 +65,29 @@ def examine(lines: Iterable[bytes], fewest: int = FEWEST_ROWS, fields: list[str]
         if not line.strip():
             continue
         try:
-            row = _read(line, WHERE, fields)
-            fields = fields or list(row.inputs)
+            row = _read(line, WHERE, fields, given is None)
+            fields = given or list(row.inputs)
         except DataError as error:
             told.fault(number, error)
         else:
-            key = (*row.inputs.values(), row.target)
-            num_repeats += key in seen
-            rows += [] if key in seen else [row]
-            seen.add(key)
+            answers = seen.setdefault(frozenset(item for item in row.inputs.items() if item[1]), set())
+            num_repeats += row.target in answers
+            rows += [] if row.target in answers else [row]
+            answers.add(row.target)
         if told.num_faults == MOST_REASONS:
             told.add(f"So many of the first {number} lines have faults that the rest was not read.")
             break
     reasons = told.sentences()
     if not reasons and len(rows) < fewest:
         reasons.append(f"There are {len(rows)} rows; it takes {fewest} at least.")
-    return Examined(tuple(rows), reasons, digest.hexdigest(), num_repeats)
+    disputed = [asked for asked, answers in seen.items() if len(answers) > 1]
+    return Examined(evened(rows), reasons, digest.hexdigest(), num_repeats, len(disputed), _shown(disputed, fields))
+
+
+def _shown(questions: list[frozenset[tuple[str, str]]], fields: list[str] | None) -> str:
+    """The first of `questions`, cut."""
+    first = dict(questions[0]) if questions else {}
+    return " · ".join(first[name] for name in fields or () if name in first)[:80]
 
 
 class _Told:
@@ -89,7 +100,7 @@ class _Told:
 
     def fault(self, number: int, error: DataError) -> None:
         self.num_faults += 1
-        self._lines.setdefault(_plain(str(error).removeprefix(f"{WHERE} ")), []).append(number)
+        self._lines.setdefault(_plain(str(error).removeprefix(f"{WHERE} ")).rstrip("."), []).append(number)
 
     def add(self, sentence: str) -> None:
         """Say it behind all others."""
@@ -154,12 +165,12 @@ def _excess(number: int, num_rows: int, line: bytes) -> str:
     return f"There are more than {MOST_ROWS} rows; take a part of them." if num_rows > MOST_ROWS else ""
 
 
-def _read(line: bytes, where: str, fields: list[str] | None) -> Row:
+def _read(line: bytes, where: str, fields: list[str] | None, may_grow: bool) -> Row:
     try:
-        row = read_row(line.decode(), where, fields)
+        row = read_row(line.decode(), where, fields, may_grow)
     except UnicodeDecodeError as error:
         raise DataError(f"{where} is not UTF-8 text; save the file as UTF-8") from error
-    if fields is None:
+    if may_grow and list(row.inputs) != fields:
         _check_fields(row, where)
     if not is_storable([*row.inputs.values(), row.target]):
         raise DataError(f"{where} holds a NUL or half a character")
@@ -176,4 +187,6 @@ def _check_fields(row: Row, where: str) -> None:
     if not 1 <= len(row.inputs) <= MAX_FIELDS:
         raise DataError(f"{where} has {len(row.inputs)} fields; a prompt takes from 1 to {MAX_FIELDS}")
     if bad := [name[:80] for name in row.inputs if not FIELD.fullmatch(name)]:
-        raise DataError(f"{where} has the field {bad[0]!r}; name fields with letters, digits and underscores")
+        raise DataError(
+            f"{where} has the field {bad[0]!r}; name fields with the letters a to z, digits and underscores"
+        )

@@ -29,6 +29,8 @@ ROW = {"inputs": {"text": "good, très"}, "target": "1"}
         ("a.csv", 'text;grade\n"good, très";1\n'.encode("utf-16"), ()),
         ("a.tsv", "label\ttext\n1\tgood, très\n".encode(), ()),
         ("a.csv", 'grade,text\n1,"good, très"\n'.encode(), ("--target", "grade")),
+        ("a.csv", '"text";"Label_Text";"label"\n"good, très";"1";"0"\n'.encode(), ()),
+        ("a.json", b'{\n "text": "good, tr\\u00e8s",\n "label": 1\n}\n', ()),
         ("a.jsonl.gz", gzip.compress(json.dumps({"text": "good, très", "label": "1"}).encode()), ()),
     ],
 )
@@ -42,3 +44,10 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, 
     assert main([str(source), str(tmp_path / "out"), "--target", "grade"]) == 1
     assert capsys.readouterr().err == "error: row 1 has no grade; it has text, label\n"
     assert not (tmp_path / "out").exists()
+
+
+def test_a_row_with_more_cells_than_columns_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source = tmp_path / "a.csv"
+    source.write_text("text,label\ngood, very,1\n")
+    assert main([str(source), str(tmp_path / "out")]) == 1
+    assert "line 2 has more cells than there are columns" in capsys.readouterr().err

@@ -44,6 +44,21 @@ QUESTION = [{"role": "user", "content": "Why?"}, {"role": "assistant", "content"
         ),
         ({"prompt": "Why?", "completion": "So."}, Row({"prompt": "Why?"}, "So.")),
         ({"id": 4, "sentence": "Good.", "label": 1}, Row({"sentence": "Good."}, "1")),
+        ({"text": "Good.", "label": 1, "label_text": "joy"}, Row({"text": "Good."}, "joy")),
+        ({"Text": "Good.", "Label": 1}, Row({"Text": "Good."}, "1")),
+        ({"inputs": "Why?", "targets": "So."}, Row({"inputs": "Why?"}, "So.")),
+        (
+            {"instruction": "Add.", "input": "", "output": "3", "text": "Add.\n3"},
+            Row({"instruction": "Add.", "input": ""}, "3"),
+        ),
+        ({"prompt": QUESTION[:1], "completion": QUESTION[1:]}, Row({"question": "Why?"}, "So.")),
+        (
+            {
+                "system": "Be brief.",
+                "conversations": [{"from": "Human", "value": "Why?"}, {"from": "bot", "value": "So."}],
+            },
+            Row({"system": "Be brief.", "question": "Why?"}, "So."),
+        ),
     ],
     ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict) else "",
 )
@@ -72,6 +87,13 @@ def test_a_row_is_read_in_each_form(data: Any, row: Row):
             'line 3 has a turn of the role "tool"; roles are system',
         ),
         ({"messages": ["hi"]}, "line 3 has a text as a turn of its chat"),
+        ({"messages": [{"role": ["user"], "content": "x"}]}, 'line 3 has a turn of the role ["user"]'),
+        (
+            {"messages": [QUESTION[0], {**QUESTION[1], "tool_calls": [{"id": "1"}]}]},
+            "line 3 has a turn that calls tools",
+        ),
+        ({"messages": [QUESTION[0], {**QUESTION[1], "weight": 0}]}, "line 3 has an answer of the weight 0"),
+        ({"messages": QUESTION, "tools": [{"type": "function"}]}, "line 3 offers tools beside its chat"),
     ],
     ids=lambda value: json.dumps(value)[:40] if not isinstance(value, str) else "",
 )
@@ -83,6 +105,35 @@ def test_what_is_no_row_is_told_what_it_is(data: Any, sentence: str):
 
 def test_a_key_that_some_rows_leave_out_is_empty_there():
     assert read({"instruction": "Add.", "output": "3"}, ["instruction", "input"]).inputs["input"] == ""
+
+
+def test_a_field_that_comes_later_is_empty_in_the_rows_before(tmp_path: Path):
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"instruction": "Add.", "output": "3"}\n{"instruction": "Add.", "input": "1 2", "output": "3"}\n')
+    assert [row.inputs for row in read_rows(path)] == [
+        {"instruction": "Add.", "input": ""},
+        {"instruction": "Add.", "input": "1 2"},
+    ]
+
+
+def test_fields_come_in_one_order_whatever_that_of_a_row():
+    assert list(read({"inputs": {"b": "2", "a": "1"}, "target": "y"}, ["a", "b"]).inputs.items()) == [
+        ("a", "1"),
+        ("b", "2"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('{"inputs": {"text": "x"}, "target": "y", "target": "z"}', "row gives 'target' twice"),
+        ('{"inputs": {"text": "x"}, "target": NaN}', "row holds NaN, which is no number in JSON"),
+    ],
+)
+def test_a_line_that_could_be_read_in_two_ways_or_in_none_is_refused(line: str, sentence: str):
+    with pytest.raises(DataError) as refused:
+        read_row(line, "row")
+    assert str(refused.value).startswith(sentence)
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -104,7 +155,11 @@ def test_a_file_is_read_whatever_ends_its_lines_and_with_a_mark_before_it(end: s
         (b'[{"text": "x"},', "one JSON array"),
         (b"[\n", "one JSON array"),
         (b"text,label\n", "a table of CSV or TSV"),
-        (b'"text"\t"label"\n', ""),
+        (b'"text"\t"label"\n', "a table of CSV or TSV"),
+        (b'"a text"\n', ""),
+        (b"{\n", "JSON in which an object takes several lines"),
+        (b"ARROW1\0\0", "an Arrow file"),
+        ('{"a": 1}'.encode("utf-32"), "UTF-32 text"),
         (b"\xef\xbb\xbftext;label\r\n", "a table of CSV or TSV"),
         (b'{"inputs": {}}\n', ""),
         (b"joy\n", ""),

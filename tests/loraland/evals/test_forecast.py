@@ -119,7 +119,7 @@ def test_good_rows_have_no_reasons_against_them_and_empty_lines_are_passed_over(
 
 def test_too_few_rows_odd_field_names_and_many_faults_are_told() -> None:
     assert examine(GOOD[:5]).reasons == ["There are 5 rows; it takes 20 at least."]
-    assert "name fields with letters" in examine(lines(({"a b": "x"}, "joy"))).reasons[0]
+    assert "name fields with the letters a to z" in examine(lines(({"a b": "x"}, "joy"))).reasons[0]
     many = examine([b"x\n"] * 30).reasons
     assert many == [
         'Line 1 is not JSON; a row is {"inputs": {"text": "…"}, "target": "…"}, and so do 19 more, among them 2, 3, 4.',
@@ -130,6 +130,18 @@ def test_too_few_rows_odd_field_names_and_many_faults_are_told() -> None:
 def test_a_line_that_repeats_another_is_left_out_and_counted() -> None:
     found = examine([*GOOD, GOOD[3], GOOD[3], GOOD[7]])
     assert (found.reasons, len(found.rows), found.num_repeats) == ([], 24, 3)
+
+
+def test_a_question_with_several_answers_is_kept_and_told() -> None:
+    found = examine([*GOOD, *lines(({"text": "Is it?"}, "joy"), ({"text": "Is it?"}, "anger"))])
+    assert (found.reasons, len(found.rows), found.num_disputed, found.disputed) == ([], 26, 1, "Is it?")
+    assert examine(GOOD).num_disputed == 0
+
+
+def test_two_fields_that_change_places_are_another_question() -> None:
+    rows = lines(({"a": "1", "b": "2"}, "joy"))
+    found = examine([*rows, b'{"inputs": {"b": "1", "a": "2"}, "target": "joy"}\n'], fewest=1)
+    assert [list(row.inputs.items()) for row in found.rows] == [[("a", "1"), ("b", "2")], [("a", "2"), ("b", "1")]]
 
 
 def test_a_file_of_another_form_is_told_once() -> None:
