@@ -20,8 +20,8 @@ GENERATION: Final = ("generate", "generate_stream", "invocations")
 """Where LoRAX and TGI are asked for an answer, beside their root."""
 NOT_OFFERED: Final = ("embed", "classify", "classify_batch")
 """What LoRAX offers for models that do not write text."""
-MESSAGES: Final = ("/v1/messages", "/v1/messages/count_tokens")
-"""Anthropic's."""
+MESSAGES: Final = "/v1/messages/"
+"""Where Anthropic's are, and what is below."""
 ROOT: Final = "/"
 """The page of the catalogue for who reads it, LoRAX's own address for who posts to it."""
 POSTED: Final = ("POST", "OPTIONS")
@@ -29,7 +29,7 @@ POSTED: Final = ("POST", "OPTIONS")
 
 def shape_for(method: str, path: str) -> Shape | None:
     """In which shape a program is told what went wrong at `path`; None where people ask."""
-    if path in MESSAGES:
+    if f"{path}/".startswith(MESSAGES):
         return anthropic.told
     if path[1:] in GENERATION + NOT_OFFERED or (path == ROOT and method in POSTED):
         return lorax.told

@@ -7,6 +7,7 @@ from typing import Any
 from django.http import HttpRequest, HttpResponse
 
 from loraland.api import entries, errors
+from loraland.api.addresses import shape_for
 from loraland.api.answering import Response, answer
 from loraland.api.authentication import KeyHolder, visitor_of
 from loraland.api.openai.bodies import Chat
@@ -69,6 +70,6 @@ async def completion(request: HttpRequest, id: str, stream: bool = False, includ
 
 def nothing_here(request: HttpRequest, rest: str = "") -> HttpResponse:
     """Any other address under /v1."""
-    return errors.ApiError(
-        404, "not_found", f"There is nothing at {request.path[:200]}; /v1/openapi.json lists what there is."
-    ).response()
+    sentence = f"There is nothing at {request.path[:200]}; /v1/openapi.json lists what there is."
+    told = shape_for(request.method or "", request.path) or errors.told
+    return told(errors.ApiError(404, "not_found", sentence), request.path)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any, Final
 
 from inference.wire.protocol import Message
+from loraland.api.openai.beside import beside
+from loraland.api.openai.neutral import LABEL, Rule
 from loraland.api.tools.asked import shown, wrong
 from loraland.api.tools.history import one_call
 
@@ -17,6 +20,15 @@ NOT_READ: Final = {
 }
 PASSED: Final = ("thinking", "redacted_thinking")
 """Blocks that other models wrote for themselves, of which nothing is in a prompt here."""
+READ: Final[Mapping[str, tuple[str, ...]]] = {
+    "text": ("type", "text"),
+    "tool_use": ("type", "id", "name", "input"),
+    "tool_result": ("type", "tool_use_id", "content", "is_error"),
+}
+"""What is read of a block of each type."""
+LABELS: Final[Mapping[str, Rule]] = dict.fromkeys(("cache_control", "citations", "caller", "toolset_name"), LABEL)
+FAILED: Final = "Error: "
+"""Tells a model that a call brought no result: chat templates have no word for it."""
 
 
 def messages_of(given: Any, system: Any) -> tuple[list[Message], tuple[str, ...]]:
@@ -30,6 +42,7 @@ def messages_of(given: Any, system: Any) -> tuple[list[Message], tuple[str, ...]
         role = turn.get("role") if isinstance(turn, dict) else None
         if role not in ("user", "assistant"):
             raise wrong(f"{path}.role", f"{shown(role)} is no role; there are user and assistant")
+        ignored += beside(turn, ("role", "content"), {}, path)
         content = turn.get("content")
         blocks = [{"type": "text", "text": content}] if isinstance(content, str) else content
         if not isinstance(blocks, list):
@@ -58,6 +71,7 @@ def _said(blocks: list[Any], path: str, ignored: list[str]) -> list[Message]:
         where = f"{path}.{number}"
         if _kind(block) == "tool_use":
             calls.append(one_call(_id(block, "id", where), block.get("name"), block.get("input", {}), where))
+            ignored += beside(block, READ["tool_use"], LABELS, where)
         else:
             texts.append(_text(block, where, ignored))
     told = json.dumps(calls, ensure_ascii=False) if calls else ""
@@ -66,7 +80,12 @@ def _said(blocks: list[Any], path: str, ignored: list[str]) -> list[Message]:
 
 def _result(block: dict[str, Any], path: str, ignored: list[str]) -> Message:
     id = _id(block, "tool_use_id", path)
-    return Message("tool", _texts(block.get("content"), f"{path}.content", ignored), tool_call_id=id)
+    has_failed = block.get("is_error") or False
+    if not isinstance(has_failed, bool):
+        raise wrong(f"{path}.is_error", f"{shown(has_failed)} is neither true nor false")
+    ignored += beside(block, READ["tool_result"], LABELS, path)
+    text = _texts(block.get("content"), f"{path}.content", ignored)
+    return Message("tool", FAILED * has_failed + text, tool_call_id=id)
 
 
 def _id(block: dict[str, Any], name: str, path: str) -> str:
@@ -93,7 +112,7 @@ def _text(block: Any, path: str, ignored: list[str]) -> str:
         raise wrong(f"{path}.type", NOT_READ[kind])
     if kind != "text" or not isinstance(block.get("text"), str):
         raise wrong(path, f"{shown(block)} is no block with a text; send type text")
-    ignored += [f"{path}.{name}" for name in ("cache_control", "citations") if block.get(name)]
+    ignored += beside(block, READ["text"], LABELS, path)
     return str(block["text"])
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from uuid import uuid4
 
 from asgiref.sync import sync_to_async
 from django.http import HttpRequest, JsonResponse
@@ -11,9 +12,10 @@ from ninja.errors import AuthenticationError
 
 from inference.engine.prompt import PromptError, build_prompt
 from inference.wire.protocol import Generate
-from loraland.api.answering import answer
+from loraland.api.answering import answer, told_of
 from loraland.api.anthropic.asked import Counted, MessageRequest
 from loraland.api.anthropic.bodies import Messages
+from loraland.api.anthropic.errors import identified
 from loraland.api.authentication import active_key, visitor_of
 from loraland.api.entries import offered
 from loraland.api.errors import ApiError
@@ -23,6 +25,7 @@ from loraland.api.tokenizing import UNLIMITED
 from loraland.base_files import base_tokenizer
 from loraland.catalogue.composition import named
 from loraland.generations.filling import filled
+from loraland.generations.limits import check_inputs, check_tools
 from loraland.generations.visitor import Visitor
 
 
@@ -31,8 +34,7 @@ async def messages(request: HttpRequest) -> HttpResponseBase:
     await _caller(request)
     asked = body_of(request, MessageRequest)
     response = await answer(request, asked, Messages(asked))
-    response["Request-Id"] = response["X-Request-Id"]
-    return response
+    return identified(response, response["X-Request-Id"])
 
 
 @opened("POST")
@@ -40,15 +42,19 @@ async def count_tokens(request: HttpRequest) -> HttpResponseBase:
     visitor = await _caller(request)
     asked = body_of(request, Counted)
     version = await sync_to_async(named)(asked.model, offered(visitor))
-    source = filled(version, asked.source()).source
-    turns = source.get("messages")
-    rest = {name: value for name, value in source.items() if name != "messages"}
-    wanted = Generate("", version.ref if version else None, messages=tuple(turns) if turns else None, **rest)
+    sampling, (given,) = asked.sampling(), asked.sources()
+    found = filled(version, given)
+    source = dict(found.source)
+    turns = tuple(source.pop("messages", ()))
+    check_inputs(version, source.get("inputs"), bool(turns))
+    check_tools(version, source.get("tools", ""), source.get("tool_choice", ""))
+    wanted = Generate("", version.ref if version else None, messages=turns or None, sampling=sampling, **source)
     try:
         prompt = await asyncio.to_thread(lambda: build_prompt(wanted, base_tokenizer(), UNLIMITED))
     except PromptError as error:
-        raise ApiError(400, error.code, str(error), "messages") from error
-    return JsonResponse({"input_tokens": len(prompt.token_ids)})
+        raise ApiError(400, error.code, str(error), "messages" if turns else "inputs") from error
+    told = {"loraland": about} if (about := told_of(asked, found.unused)) else {}
+    return identified(JsonResponse({"input_tokens": len(prompt.token_ids)} | told), uuid4().hex)
 
 
 async def _caller(request: HttpRequest) -> Visitor:

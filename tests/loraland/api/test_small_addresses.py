@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
-from pathlib import Path
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
 
 from inference.engine.prompt import build_prompt
-from inference.model.tokenizer import Tokenizer
 from inference.wire.protocol import AdapterRef, Generate, Message
 from loraland.api.addresses import SMALL
-from tests.inference.engines import make_tokenizer
 from tests.loraland.scripted_worker import ScriptedWorker
 
 HELLO = [{"role": "user", "content": "hi <|end|>"}]
-
-
-@pytest.fixture
-def folder(settings, tmp_path) -> Path:
-    settings.BASE_MODEL = str(make_tokenizer(tmp_path / "base", opening="<|start|>"))
-    (tmp_path / "base" / "config.json").write_text("{}")
-    return tmp_path / "base"
-
-
-@pytest.fixture
-def tokenizer(folder) -> Tokenizer:
-    return Tokenizer(folder)
 
 
 @pytest.fixture
