@@ -20,7 +20,6 @@ _NEW_ARITHMETIC: Final = "which computes more than the LoRA and DoRA that are se
 UNSUPPORTED: Final = {
     "modules_to_save": "carries whole modules (modules_to_save), which all adapters share here; train without them",
     "lora_bias": "trains biases (lora_bias), which the base does not have; set lora_bias to false",
-    "fan_in_fan_out": "stores weights transposed (fan_in_fan_out), but the base's linears are not; set it to false",
     "trainable_token_indices": "trains token embeddings (trainable_token_indices), which all adapters share here",
     "layer_replication": "replicates layers (layer_replication), but every adapter shares one stack of layers here",
     "target_parameters": "targets bare parameters (target_parameters); only linear layers can be adapted here",
@@ -60,6 +59,7 @@ HARMLESS: Final = frozenset(
         "inference_mode",
         "lora_dropout",
         "merge_weights",
+        "fan_in_fan_out",
         "megatron_core",
         "loftq_config",
         "eva_config",
@@ -69,7 +69,8 @@ HARMLESS: Final = frozenset(
         "runtime_config",
     }
 )
-"""Keys that PEFT writes and that do not change the arithmetic of trained weights."""
+"""Keys that PEFT writes and that do not change the arithmetic of trained weights. PEFT itself takes a true
+fan_in_fan_out for false where a base has linears, as all have that are served here."""
 
 NOTHING: Final[tuple[Any, ...]] = (None, False, "", [], {})
 """Values by which a key asks for nothing."""
@@ -167,7 +168,7 @@ def _features(config: dict[str, Any]) -> list[str]:
     if config.get("bias") not in BIASES:
         reasons.append(f"bias is {show(config['bias'])}; PEFT knows none, all and lora_only.")
     start = config.get("init_lora_weights")
-    if not (start is None or isinstance(start, bool) or start in SAFE_STARTS):
+    if not (start in NOTHING or isinstance(start, bool) or start in SAFE_STARTS):
         reasons.append(
             f"init_lora_weights is {show(start)}, which may rewrite the base's weights, and all adapters share them; "
             "convert the adapter to plain LoRA when saving (path_initial_model_for_weight_conversion)."

@@ -27,6 +27,8 @@ NAMES: Final = {
     "choice": "The list of choices",
     "grammar": "The grammar",
 }
+_ERROR: Final = re.compile(r"regex parse error:.*^ *error: ([^\n]+)", re.DOTALL | re.MULTILINE)
+"""What is wrong with a regular expression, behind a drawing of the place."""
 _UNKNOWN_KEYS: Final = re.compile(r"Unimplemented keys: (\[.*\])")
 
 
@@ -74,7 +76,8 @@ def _read(constraint: Constraint) -> Any:
     try:
         return json.loads(constraint.text)
     except (ValueError, RecursionError) as error:
-        raise ConstraintRefused(f"{NAMES[constraint.kind]} is not JSON: {error}.") from error
+        place = f" from line {error.lineno}, column {error.colno} on" if isinstance(error, json.JSONDecodeError) else ""
+        raise ConstraintRefused(f"{NAMES[constraint.kind]} is not JSON{place}.") from error
 
 
 def _of_schema(schema: Any) -> str:
@@ -100,5 +103,7 @@ def _explained(constraint: Constraint, told: str) -> str:
         return f"{name} uses {keys}, which cannot be enforced here; leave it out or say it with other keywords."
     if "oneOf" in told:
         return f"{name} has a oneOf whose cases overlap, which cannot be enforced here; write anyOf."
+    if plain := _ERROR.search(told):
+        return f"{name} cannot be used: {plain.group(1).strip()}."
     lines = [line.strip() for line in told.splitlines() if line.strip(" ^|")]
     return f"{name} cannot be used: {'; '.join(lines)[:400].rstrip('.')}."

@@ -7,7 +7,8 @@ count ask without one.
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Final, Literal
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
@@ -19,9 +20,11 @@ from inference.model.tokenizer import Span
 from inference.wire.protocol import Generate
 from loraland.api.entries import offered
 from loraland.api.errors import ApiError
+from loraland.api.openai import neutral
 from loraland.api.openai.chat import ChatMessage
 from loraland.api.openai.strict import Strict, Text
 from loraland.api.programs import STRANGER, body_of, caller_if_any, opened
+from loraland.api.tools.asked import tools_of
 from loraland.base_files import base_tokenizer
 from loraland.catalogue.composition import named
 from loraland.catalogue.slug import BASE
@@ -41,13 +44,18 @@ TokenId = Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class Tokenize(Strict):
-    """`prompt` as it stands, `messages` or an adapter's fields through the template of `model`. `inputs` as a text is
-    LoRAX's word for a prompt, and is told in LoRAX's form."""
+    """`prompt` as it stands; `messages`, with `tools` to call, or an adapter's fields through the template of `model`.
+    `inputs` as a text is LoRAX's word for a prompt, and is told in LoRAX's form."""
+
+    RULES: ClassVar[Mapping[str, neutral.Rule]] = {
+        name: neutral.REQUEST[name] for name in ("chat_template", "chat_template_kwargs", "mm_processor_kwargs")
+    }
 
     model: str = BASE
     prompt: Text | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=1, max_length=1000)] | None = None
     inputs: Text | dict[str, Text] | None = None
+    tools: Any = None
     add_special_tokens: bool | None = None
     return_token_strs: bool = False
     add_generation_prompt: Literal[True] = True
@@ -98,7 +106,8 @@ async def _filled(asked: Tokenize, visitor: Visitor) -> list[int]:
     turns = tuple(message.to_wire() for message in asked.messages) if asked.messages else None
     inputs = asked.inputs if isinstance(asked.inputs, dict) else None
     check_inputs(version, inputs, turns is not None)
-    request = Generate("", version.ref if version else None, messages=turns, inputs=inputs)
+    tools = found.source()["tools"] if (found := tools_of(asked.tools, None)) else ""
+    request = Generate("", version.ref if version else None, messages=turns, inputs=inputs, tools=tools)
     try:
         prompt = await asyncio.to_thread(lambda: build_prompt(request, base_tokenizer(), UNLIMITED))
     except PromptError as error:
@@ -140,6 +149,9 @@ def _check(asked: Tokenize, visitor: Visitor) -> None:
     if len(given) != 1:
         sentence = f"Give exactly one of prompt, messages and inputs, not {' and '.join(given) or 'none of them'}."
         raise ApiError(400, "invalid_value", sentence, given[0] if given else "prompt")
+    if asked.tools and asked.messages is None:
+        sentence = "tools are told before messages; give messages, or leave tools out."
+        raise ApiError(400, "invalid_value", sentence, "tools")
     texts = [message.to_wire().content for message in asked.messages or ()]
     texts += list(asked.inputs.values()) if isinstance(asked.inputs, dict) else [asked.inputs or "", asked.prompt or ""]
     _check_size(sum(map(len, texts)), visitor, given[0])

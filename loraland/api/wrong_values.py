@@ -6,6 +6,7 @@ Pydantic finds it. Its own words, and the names it has for the branches of a uni
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -42,7 +43,7 @@ BOUNDS: Final = {
     "less_than": "a number below {lt}",
     "less_than_equal": "a number of at most {le}",
     "multiple_of": "a multiple of {multiple_of}",
-    "string_too_short": "a text of at least {min_length} characters",
+    "string_too_short": "a text that is not empty",
     "string_too_long": "a text of at most {max_length} characters",
     "too_short": "at least {min_length} of them",
     "too_long": "at most {max_length} of them",
@@ -102,6 +103,7 @@ def _sentence(fault: Fault, forms: Iterable[str]) -> str:
     if tell := TELLERS.get(fault.kind):
         return tell(fault)
     right = " or ".join(forms) if fault.kind in FORMS else BOUNDS.get(fault.kind, "").format_map(_Known(fault.context))
+    right = _PYTHON.sub(lambda found: _JSON_OF[found.group()], right)
     if not fault.path:
         kind = "a list" if isinstance(fault.given, list) else shown(fault.given)
         return f"The request's body is {kind}; give {right or 'another'}."
@@ -171,6 +173,10 @@ def _not_offered(fault: Fault) -> str:
 
 def _ended(sentence: str) -> str:
     return sentence if sentence.endswith((".", "?", "!")) else f"{sentence}."
+
+
+_JSON_OF: Final = {"True": "true", "False": "false", "None": "null"}
+_PYTHON: Final = re.compile(r"\b(?:True|False|None)\b(?!')")
 
 
 class _Known(dict[str, Any]):

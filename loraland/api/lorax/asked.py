@@ -19,7 +19,7 @@ from loraland.api.lorax.adapters import Merged, name_of, name_of_merged
 from loraland.api.lorax.formats import Grammar, ResponseFormat
 from loraland.api.openai.chat import ChatMessage
 from loraland.api.openai.common import MAX_LOGPROBS, MAX_SEED, MAX_STOPS
-from loraland.api.openai.strict import Strict, Text
+from loraland.api.openai.strict import EMPTY_IS_NONE, MINUS_ONE_IS_NONE, Strict, Text
 from loraland.base_files import base_tokenizer
 
 MAX_BEST_OF: Final = 128
@@ -32,7 +32,7 @@ Penalty = Annotated[float, Field(ge=-2, le=2)]
 
 class Parameters(Strict):
     adapter_id: Annotated[str, Field(max_length=1000)] | None = None
-    merged_adapters: Merged | None = None
+    merged_adapters: Annotated[Merged | None, EMPTY_IS_NONE] = None
     adapter_source: str | None = None
     api_token: str | None = None
     """Where LoRAX should fetch the adapter, and with which right: adapters are here already."""
@@ -42,24 +42,24 @@ class Parameters(Strict):
     stop: Stop | Annotated[list[Stop], Field(max_length=MAX_STOPS)] = ""
     do_sample: bool = False
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
-    top_k: Annotated[int, Field(ge=0, le=1_000_000)] | None = None
+    top_k: Annotated[Annotated[int, Field(ge=0, le=1_000_000)] | None, MINUS_ONE_IS_NONE] = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
     typical_p: float | None = None
-    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    seed: Annotated[Annotated[int, Field(ge=0, le=MAX_SEED)] | None, MINUS_ONE_IS_NONE] = None
     best_of: Annotated[int, Field(ge=1, le=MAX_BEST_OF)] = 1
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
     frequency_penalty: Penalty = 0.0
     presence_penalty: Penalty = 0.0
-    response_format: ResponseFormat | None = None
-    grammar: Grammar | None = None
-    truncate: Annotated[int, Field(ge=1)] | None = None
+    response_format: Annotated[ResponseFormat | None, EMPTY_IS_NONE] = None
+    grammar: Annotated[Grammar | None, EMPTY_IS_NONE] = None
+    truncate: Annotated[Annotated[int, Field(ge=1)] | None, EMPTY_IS_NONE] = None
     apply_chat_template: bool = False
     watermark: bool = False
     return_full_text: bool = False
     details: bool = False
     decoder_input_details: bool = False
-    return_k_alternatives: Alternatives | None = None
-    top_n_tokens: Alternatives | None = None
+    return_k_alternatives: Annotated[Alternatives | None, EMPTY_IS_NONE] = None
+    top_n_tokens: Annotated[Alternatives | None, EMPTY_IS_NONE] = None
     """TGI's word for `return_k_alternatives`, which it tells in another place."""
 
     @field_validator("typical_p")

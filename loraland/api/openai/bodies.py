@@ -118,8 +118,12 @@ class Chat(OpenAI):
     def _logprobs(self, logprobs: Sequence[TokenLogprob]) -> Body | None:
         if not self._with_logprobs:
             return None
-        content = [_token(token) | {"top_logprobs": [_token(other) for other in token.top]} for token in logprobs]
-        return {"content": content, "refusal": None}
+        return {"content": told_tokens(logprobs), "refusal": None}
+
+
+def told_tokens(tokens: Sequence[TokenLogprob]) -> list[Body]:
+    """How likely `tokens` were, each with the likeliest in its place."""
+    return [_token(token) | {"top_logprobs": [_token(other) for other in token.top]} for token in tokens]
 
 
 def conclusion(head: Head, answers: Sequence[Answer]) -> Body:

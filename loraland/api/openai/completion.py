@@ -57,7 +57,7 @@ class Completion(Common):
         if (self.prompt is None) == (self.inputs is None):
             raise ValueError("give either prompt or inputs")
         if self.max_tokens == 0 and not (self.echo or self.prompt_logprobs is not None):
-            raise ValueError("max_tokens 0 asks for nothing; give at least 1, or echo: true for the prompt itself")
+            raise ValueError("with max_tokens 0 nothing is asked for; give at least 1, or echo: true for the prompt")
         if (num := len(self.sources()) * self.num_tried) > MAX_PROMPTS:
             raise ValueError(f"this call asks for {num} answers; ask for at most {MAX_PROMPTS} at once")
         return self

@@ -50,8 +50,11 @@ def of_response_format(given: Any) -> Constraint | None:
     "schema"}``, TGI's ``{"type": "json", "value"}``, and what asks for nothing."""
     if given in NO_VALUE or given == {"type": "text"}:
         return None
-    kind = given.get("type") if isinstance(given, dict) else None
-    if kind in _KEYS and (unknown := [key for key in given if key not in ("type", *_KEYS[kind])]):
+    if not isinstance(given, dict):
+        raise ConstraintRefused(f'it is {_short(given)}; it must be an object such as {{"type": "json_object"}}')
+    kind = given.get("type")
+    keys = _KEYS.get(kind) if isinstance(kind, str) else None
+    if keys is not None and (unknown := [key for key in given if key not in ("type", *keys)]):
         raise ConstraintRefused(f"{unknown[0]!r} is not offered beside type {kind}; leave it out")
     if kind == "json_schema":
         return of_schema(_schema_in(given.get("json_schema")))

@@ -32,7 +32,7 @@ LABEL: Final = Rule(lambda given: True, is_told=True)
 ABSENT: Final = Rule(lambda given: False)
 """Known to other servers, and every value asks for something."""
 FLAG: Final = Rule(lambda given: isinstance(given, bool), is_told=True, example="true")
-EMPTY: Final = only([], {}, "")
+EMPTY: Final = Rule(only([], {}, "").passes, example="null")
 OFF: Final = only(False)
 ON: Final = only(True)
 ZERO: Final = only(0)
@@ -91,6 +91,14 @@ REQUEST: Final[Mapping[str, Rule]] = {
     **_rules(ZERO, "mirostat", "dry_multiplier", "xtc_probability", "dynatemp_range", "top_a", "min_keep", "n_probs"),
     **_rules(ONE, "tfs_z", "tfs", "repeat_penalty", "smoothing_curve"),
     **_rules(OFF, "think", "raw", "safe_prompt"),
+    # text-generation-webui's and koboldcpp's, whose clients send all of them always; labels belong to samplers that
+    # are off
+    **_rules(ONE, "typical", "typ_p", "encoder_repetition_penalty", "guidance_scale", "num_beams", "num_beam_groups"),
+    **_rules(ZERO, "epsilon_cutoff", "eta_cutoff", "no_repeat_ngram_size", "penalty_alpha", "nsigma"),
+    **_rules(OFF, "temperature_last", "dynamic_temperature"),
+    **_rules(EMPTY, "custom_token_bans", "banned_tokens", "banned_strings", "negative_prompt", "format"),
+    **_rules(LABEL, "dry_base", "dry_allowed_length", "dry_penalty_last_n", "dry_sequence_breakers", "timeout"),
+    **_rules(LABEL, "mirostat_tau", "mirostat_eta", "xtc_threshold", "dynatemp_exponent", "repeat_last_n"),
     "smoothing_factor": ZERO,
     "top_n_sigma": only(-1, 0),
     "thinking": only({"type": "disabled"}, {}, False),

@@ -36,6 +36,14 @@ def _unless_false(value: Any) -> Any:
 FALSE_IS_NONE = BeforeValidator(_unless_false)
 
 
+def _unless_empty(value: Any) -> Any:
+    return value if value or isinstance(value, bool) else None
+
+
+EMPTY_IS_NONE = BeforeValidator(_unless_empty)
+"""For an object that is empty, or a number of things that is 0."""
+
+
 def _with_rules(schema: dict[str, Any], model: type[Strict]) -> None:
     """Tell in the schema what passes though it is not declared."""
     properties = schema.setdefault("properties", {})

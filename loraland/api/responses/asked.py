@@ -5,28 +5,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import ConfigDict, ValidationInfo, field_validator
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
 from inference.structured.grammar import ConstraintRefused
 from inference.wire.protocol import Constraint, Message, Sampling
 from loraland.api.openai import neutral
-from loraland.api.openai.common import Common, MaxTokens
+from loraland.api.openai.common import MAX_LOGPROBS, Common, MaxTokens
 from loraland.api.openai.constraint import of_response_format, of_schema
+from loraland.api.openai.strict import Whole
 from loraland.api.responses.items import messages_of
 from loraland.api.tools.asked import Function, Tools, function_of, shown, tools_of, wrong
 from loraland.api.tools.reading import constraint_of
 
 LOGPROBS: Final = "message.output_text.logprobs"
-_INCLUDED: Final = neutral.Rule(lambda given: isinstance(given, list) and LOGPROBS not in given, is_told=True)
 _KEPT: Final = "nothing is kept between calls; send the conversation itself as input"
 
 
 class ResponseRequest(Common):
     RULES: ClassVar[Mapping[str, neutral.Rule]] = {
         **neutral.REQUEST,
-        "include": _INCLUDED,
         "max_tool_calls": neutral.LABEL,
         "context_management": neutral.EMPTY,
     }
@@ -36,6 +35,9 @@ class ResponseRequest(Common):
     instructions: str | None = None
     max_output_tokens: MaxTokens = None
     text: dict[str, Any] | None = None
+    include: Annotated[list[str], Field(max_length=100)] = []
+    """What an answer tells beside its text: log-probabilities, as `LOGPROBS`. All else is not here to tell."""
+    top_logprobs: Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)] = 0
     tools: Any = None
     tool_choice: Any = None
     parallel_tool_calls: bool | None = None
@@ -49,7 +51,32 @@ class ResponseRequest(Common):
     @field_validator("previous_response_id", "conversation", "prompt")
     @classmethod
     def _nothing_is_kept(cls, given: Any) -> Any:
-        raise ValueError(_KEPT)
+        if given not in ("", {}):
+            raise ValueError(_KEPT)
+        return None
+
+    @field_validator("text")
+    @classmethod
+    def _is_known(cls, text: dict[str, Any] | None) -> dict[str, Any] | None:
+        if unknown := [name for name in text or () if name not in ("format", "verbosity")]:
+            raise ValueError(f"{unknown[0][:80]!r} is not offered; there are format and verbosity")
+        return text
+
+    @model_validator(mode="after")
+    def _told_without_tools(self) -> ResponseRequest:
+        if self.tells_logprobs and self.tools:
+            raise ValueError(f"{LOGPROBS} are told of texts alone; leave out tools, or ask /v1/chat/completions")
+        if self.top_logprobs and not self.tells_logprobs:
+            raise ValueError(f"top_logprobs are told beside the chosen tokens; include {LOGPROBS} as well")
+        return self
+
+    @property
+    def tells_logprobs(self) -> bool:
+        return LOGPROBS in self.include
+
+    @property
+    def num_logprobs(self) -> int | None:
+        return self.top_logprobs if self.tells_logprobs else None
 
     @field_validator("background")
     @classmethod
@@ -67,7 +94,8 @@ class ResponseRequest(Common):
 
     @property
     def ignored(self) -> tuple[str, ...]:
-        labels = ("metadata",) if self.metadata else ()
+        is_more = any(name != LOGPROBS for name in self.include)
+        labels = (*(("metadata",) if self.metadata else ()), *(("include",) if is_more else ()))
         return (*super().ignored, *labels, *self.read[1])
 
     @property

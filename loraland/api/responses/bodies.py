@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-from inference.wire.protocol import Delta, Prompted
+from inference.wire.protocol import Delta, Prompted, TokenLogprob
 from loraland.api.errors import ApiError
-from loraland.api.openai.bodies import conclusion
+from loraland.api.openai.bodies import conclusion, told_tokens
+from loraland.api.openai.held import HeldTokens, all_told
 from loraland.api.responses.asked import ResponseRequest
 from loraland.api.shape import Answer, Body, Head, Usage
 from loraland.api.tools.pieces import Arguments, Called, Parser, Piece, PlainText
@@ -24,6 +25,7 @@ class Item:
     text: str = ""
     name: str = ""
     call_id: str = ""
+    logprobs: list[Body] = field(default_factory=list)
 
     @property
     def is_call(self) -> bool:
@@ -33,7 +35,7 @@ class Item:
         if self.is_call:
             about = {"call_id": self.call_id, "name": self.name, "arguments": self.text}
             return {"type": "function_call", "id": self.id, "status": status} | about
-        content = [] if status == "in_progress" else [_part(self.text)]
+        content = [] if status == "in_progress" else [_part(self.text, self.logprobs)]
         return {"type": "message", "id": self.id, "status": status, "role": "assistant", "content": content}
 
 
@@ -48,6 +50,7 @@ class Responses:
         self._parser: Parser = parser_of(asked.offered) if asked.offered else PlainText()
         self._items: list[Item] = []
         self._number = 0
+        self._held = HeldTokens()
 
     def whole(self, head: Head, answers: Sequence[Answer], usage: Usage) -> Body:
         (answer,) = answers
@@ -55,6 +58,7 @@ class Responses:
             self._read(head, piece)
         if not self._items:
             self._begin(head)
+        self._tell(all_told(answer.logprobs, len(answer.text), answer.finished.reason))
         return self._ended(head, answer)
 
     def opening(self, head: Head, index: int) -> list[Body]:
@@ -65,12 +69,14 @@ class Responses:
         return []
 
     def chunk(self, head: Head, index: int, delta: Delta, at: int) -> list[Body]:
-        return [event for piece in self._parser.push(delta.text) for event in self._told(head, piece)]
+        tokens = self._held.push(delta.logprobs, at + len(delta.text))
+        return [event for piece in self._parser.push(delta.text) for event in self._told(head, piece, tokens)]
 
     def closing(self, head: Head, answer: Answer) -> list[Body]:
         events = [event for piece in self._parser.end() for event in self._told(head, piece)]
         if not self._items:
             events += self._added(self._begin(head))
+        self._tell(self._held.rest(answer.finished.reason))
         events += self._over(self._items[-1], _status(answer))
         response = self._ended(head, answer)
         return [*events, self._event(f"response.{response['status']}", {"response": response})]
@@ -103,8 +109,14 @@ class Responses:
         self._items.append(item)
         return item
 
-    def _told(self, head: Head, piece: Piece) -> list[Body]:
-        """The events that tell `piece`."""
+    def _tell(self, tokens: Sequence[TokenLogprob]) -> list[Body]:
+        """How likely `tokens` of the last item were, where that is asked for."""
+        told = told_tokens(tokens) if self._asked.tells_logprobs else []
+        self._items[-1].logprobs += told
+        return told
+
+    def _told(self, head: Head, piece: Piece, tokens: Sequence[TokenLogprob] = ()) -> list[Body]:
+        """The events that tell `piece`, which has `tokens`."""
         before = self._items[-1] if self._items else None
         item = self._read(head, piece)
         events = [] if item is before or before is None else self._over(before, "completed")
@@ -113,7 +125,7 @@ class Responses:
             return events
         if item.is_call:
             return [*events, self._at(item, "response.function_call_arguments.delta", {"delta": piece.text})]
-        told = {"delta": piece.text, "logprobs": []}
+        told = {"delta": piece.text, "logprobs": self._tell(tokens)}
         return [*events, self._at(item, "response.output_text.delta", {"content_index": 0} | told)]
 
     def _added(self, item: Item) -> list[Body]:
@@ -133,8 +145,8 @@ class Responses:
             told = {"arguments": item.text, "name": item.name}
             events = [self._at(item, "response.function_call_arguments.done", told)]
         else:
-            text = {"content_index": 0, "text": item.text, "logprobs": []}
-            part = {"content_index": 0, "part": _part(item.text)}
+            text = {"content_index": 0, "text": item.text, "logprobs": item.logprobs}
+            part = {"content_index": 0, "part": _part(item.text, item.logprobs)}
             events = [
                 self._at(item, "response.output_text.done", text),
                 self._at(item, "response.content_part.done", part),
@@ -201,8 +213,8 @@ def _told_tools(tools: Any) -> list[Any]:
     return [{"strict": False, "description": None, "parameters": {}} | tool for tool in tools or ()]
 
 
-def _part(text: str) -> Body:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _part(text: str, logprobs: Sequence[Body] = ()) -> Body:
+    return {"type": "output_text", "text": text, "annotations": [], "logprobs": list(logprobs)}
 
 
 def _status(answer: Answer) -> str:

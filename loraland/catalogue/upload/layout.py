@@ -53,7 +53,8 @@ def misses(names: Iterable[str], what: str) -> list[str]:
         return [f"{what} has several adapters: {_listed(map(_shown, homes))}. Give one of them by itself."]
     found = [said for said in (_other_form(known), *_other_kinds(known)) if said]
     for name in store.FILES:
-        if not any(_bare(other) == name for other in known):
+        is_in_other_form = name == store.WEIGHTS and bool(_other_form(known))
+        if not is_in_other_form and not any(_bare(other) == name for other in known):
             found.append(f"{what} lacks {name}; PEFT's save_pretrained writes it.")
     apart = [name for name in known if _bare(name) in store.FILES]
     if len({_bare(name) for name in apart}) == 2:

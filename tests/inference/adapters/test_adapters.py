@@ -89,7 +89,6 @@ def test_a_sound_adapter_is_loaded_with_its_scaling_in_b(sound: Path, store: Pat
         ("trainable_token_indices", [1, 2], "trainable_token_indices"),
         ("megatron_config", {"a": 1}, "Megatron's parallel layers"),
         ("target_parameters", ["experts.up"], "target_parameters"),
-        ("fan_in_fan_out", True, "fan_in_fan_out"),
         ("use_qalora", True, "QA-LoRA"),
         ("alora_invocation_tokens", [5], "activated LoRA"),
         ("peft_type", "LOHA", 'peft_type is "LOHA"'),

@@ -71,7 +71,9 @@ def test_each_way_to_ask_comes_to_one_constraint(parameters: dict[str, Any], con
             {"response_format": {"type": "json_object", "json_schema": {}}},
             "response_format: 'json_schema' is not offered beside type json_object; leave it out",
         ),
-        ({"response_format": "json"}, "response_format: the type is null"),
+        ({"response_format": "json"}, 'response_format: it is "json"; it must be an object'),
+        ({"guided_json": "{"}, "guided_json: The JSON schema is not JSON from line 1, column 2 on."),
+        ({"guided_regex": "("}, "guided_regex: The regular expression cannot be used: unclosed group."),
         (
             {"response_format": {"type": "json_schema"}},
             'response_format: json_schema must be an object with a "schema"',

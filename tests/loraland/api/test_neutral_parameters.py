@@ -25,9 +25,19 @@ SILENT = [
     {"allowed_token_ids": None},
     {"chat_template_kwargs": {}},
     {"length_penalty": 1.0},
+    {"no_repeat_ngram_size": 0, "typical": 1, "guidance_scale": 1, "custom_token_bans": ""},
     {"stream_options": {"include_usage": True}},
 ]
-LABELS = ["metadata", "service_tier", "safety_identifier", "prompt_cache_key", "reasoning_effort", "verbosity", "user"]
+LABELS = [
+    "metadata",
+    "service_tier",
+    "safety_identifier",
+    "prompt_cache_key",
+    "reasoning_effort",
+    "verbosity",
+    "user",
+    "dry_base",
+]
 REFUSED = [
     {"modalities": ["text", "audio"]},
     {"length_penalty": 2},

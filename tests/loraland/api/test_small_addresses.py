@@ -108,6 +108,16 @@ async def test_a_prompt_is_counted_as_the_engine_counts_it(stranger, ready, toke
     assert answer["token_strs"][:2] == ["<|start|>", "u"]
 
 
+async def test_tools_count_as_they_are_told_to_the_model(stranger, folder):
+    tools = [{"type": "function", "function": {"name": "weather"}}]
+    asked = {"messages": HELLO, "chat_template_kwargs": {}}
+    plain = (await stranger.post("/tokenize", json=asked | {"tools": []})).json()
+    told = (await stranger.post("/tokenize", json=asked | {"tools": tools})).json()
+    assert told["count"] > plain["count"]
+    refused = await stranger.post("/tokenize", json={"prompt": "x", "tools": tools})
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "tools")
+
+
 async def test_what_begins_a_text_is_left_out_on_request(stranger, folder):
     whole = (await stranger.post("/tokenize", json={"prompt": "ab"})).json()
     bare = (await stranger.post("/tokenize", json={"prompt": "ab", "add_special_tokens": False})).json()

@@ -63,6 +63,30 @@ async def test_several_required_calls_have_ids_of_their_own(client, answering):
     assert len({call.id for call in message.tool_calls}) == 2
 
 
+async def test_a_forced_call_comes_before_the_form_of_an_answer_that_is_none(client, answering):
+    worker = answering(says('{"city": "Bonn"}'))
+    form = {"type": "json_schema", "json_schema": {"name": "n", "schema": {"type": "object", "required": ["zzz"]}}}
+    done = await client.chat.completions.create(**ASKED, tool_choice=NAMED, response_format=form)
+    assert functions(done.choices[0].message) == [("weather", {"city": "Bonn"})]
+    assert json.loads(worker.seen[0].sampling.constraint.text) == WEATHER["function"]["parameters"]
+
+
+async def test_only_allowed_tools_are_told_and_called(client, answering):
+    worker = answering(says('{"city": "Bonn"}'))
+    allowed = {"mode": "required", "tools": [{"type": "function", "function": {"name": "weather"}}]}
+    choice = {"type": "allowed_tools", "allowed_tools": allowed}
+    done = await client.chat.completions.create(**ASKED, tool_choice=choice)
+    assert functions(done.choices[0].message) == [("weather", {"city": "Bonn"})]
+    assert [tool["function"]["name"] for tool in json.loads(worker.seen[0].tools)] == ["weather"]
+
+
+async def test_each_of_several_choices_has_its_own_calls(client, answering):
+    answering(says('{"city": "Bonn"}'))
+    done = await client.chat.completions.create(**ASKED, tool_choice=NAMED, n=2)
+    assert [functions(choice.message) for choice in done.choices] == [[("weather", {"city": "Bonn"})]] * 2
+    assert len({choice.message.tool_calls[0].id for choice in done.choices}) == 2
+
+
 @pytest.mark.parametrize(
     ("choice", "text"),
     [(NAMED, '{"city": "Bonn"}'), ("required", CALL), ("auto", f"<tool_call>{CALL}</tool_call>")],

@@ -47,6 +47,12 @@ def test_what_shapes_a_draw_asks_for_one_as_in_lorax(parameters, temperature):
     assert ask(**parameters).sampling().temperature == temperature
 
 
+def test_values_that_ask_for_nothing_stand_for_left_out():
+    empty = {"response_format": {}, "grammar": {}, "merged_adapters": {}}
+    zero = {"truncate": 0, "return_k_alternatives": 0, "top_n_tokens": 0, "top_k": -1, "seed": -1, "typical_p": 1}
+    assert ask(**empty, **zero).sampling() == ask().sampling()
+
+
 def test_null_stands_for_left_out_and_an_empty_stop_string_for_none():
     asked = ask(stop=["", "END"], seed=None, top_k=None, typical_p=None, watermark=False, adapter_source="hub")
     assert asked.sampling().stop == ("END",)

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 from pydantic import BaseModel
 
-from inference.wire.protocol import Delta, Finished, Message, Stats
+from inference.wire.protocol import Alternative, Delta, Finished, Message, Stats, TokenLogprob
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"type": "function", "name": "weather", "description": "Tells it.", "parameters": CITY}
@@ -159,6 +159,9 @@ async def test_a_class_is_parsed_from_an_answer_of_its_schema(client, answering)
         ({"tools": [{"type": "web_search"}]}, "tools.0.type", '"web_search" is not offered'),
         ({"text": {"format": {"type": "json_schema", "name": "a", "schema": {"not": {}}}}}, "text.format", "uses not"),
         ({"text": {"format": {"type": "xml"}}}, "text.format", '"xml"'),
+        ({"text": {"fromat": {"type": "json_object"}}}, "text", "'fromat' is not offered"),
+        ({"include": ["message.output_text.logprobs"], "tools": [WEATHER]}, None, "are told of texts alone"),
+        ({"top_logprobs": 2}, None, "include message.output_text.logprobs as well"),
     ],
     ids=lambda value: json.dumps(value)[:40] if isinstance(value, dict) else "",
 )
@@ -167,6 +170,28 @@ async def test_what_cannot_be_done_is_refused_by_its_name(client, parameters, pa
         await client.responses.create(**({"model": "base", "input": "x"} | parameters))
     assert refused.value.param == param
     assert sentence in str(refused.value)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_the_text_of_a_message_tells_how_likely_it_was(client, answering, stream):
+    first = TokenLogprob("Re", 1, -0.5, top=(Alternative("Re", 1, -0.5), Alternative("Bl", 2, -1.5)))
+    second = TokenLogprob("d.", 3, -0.25, top=(Alternative("d.", 3, -0.25),), offset=2)
+    worker = answering(
+        lambda request: [
+            Delta(request.id, "Re", (1,), (first,)),
+            Delta(request.id, "d.", (3,), (second,)),
+            Finished(request.id, "done", Stats()),
+        ]
+    )
+    asked = {"include": ["message.output_text.logprobs"], "top_logprobs": 2, "stream": stream}
+    answer = await client.responses.create(model="base", input="A colour?", **asked)
+    events = [event async for event in answer] if stream else []
+    told = (events[-1].response if stream else answer).output[0].content[0].logprobs
+    assert [(one.token, one.logprob, bytes(one.bytes)) for one in told] == [("Re", -0.5, b"Re"), ("d.", -0.25, b"d.")]
+    assert [other.token for other in told[0].top_logprobs] == ["Re", "Bl"]
+    deltas = [event.logprobs for event in events if event.type == "response.output_text.delta"]
+    assert [[one.token for one in each] for each in deltas] == ([["Re"], ["d."]] if stream else [])
+    assert worker.seen[0].sampling.logprobs == 2
 
 
 async def test_what_changes_nothing_passes(client, answering):

@@ -79,6 +79,7 @@ def test_every_door_says_what_lies_there(names: list[str], told: str, right: str
     for text in (said, str(of_zip.value), str(of_hub.value)):
         assert told in text
         assert right in text
+        assert not ("lacks" in text and {CONFIG, "adapter_model.bin"} <= set(names))
 
 
 @pytest.mark.django_db

@@ -273,6 +273,7 @@ def test_a_number_that_float32_does_not_hold_counts_as_infinity(tmp_path: Path) 
         {"target_modules": ["q_proj", "v_proj", "k_proj"], "exclude_modules": ["k_proj"]},
         {"layers_to_transform": 0, "layers_pattern": "layers"},
         {"target_modules": None},
+        {"fan_in_fan_out": True, "init_lora_weights": ""},
         {"merge_weights": False, "enable_lora": None, "a_key_of_tomorrow": None, "another": []},
         {"bias": "all"},
         {"peft_type": "lora"},
