@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.tasks.words import said_alone
 from tests.patterns import MOST_GROWTH, Found, expressions, worst_growth
 
 REPO = Path(__file__).parents[1]
@@ -30,7 +31,7 @@ SOUND = {
     "numbers": (r"-?\d+(?:\.\d+)?", 0),
 }
 
-AT_RUN_TIME: dict[str, int] = {}
+AT_RUN_TIME: dict[str, int] = {"inference/tasks/baseline.py": 2}
 """How many expressions of a module are made at run time, where no test can see them."""
 
 
@@ -52,6 +53,12 @@ def test_the_measure_lets_pass_what_is_sound(which: str) -> None:
 def test_the_work_of_an_expression_grows_no_faster_than_its_text(found: Found) -> None:
     growth, text = worst_growth(found.pattern, found.flags, found.is_anchored)
     assert growth <= MOST_GROWTH, f"{found.place}: {found.pattern!r} backtracks on {text}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("label", ["a", "neutral or mixed", "--", "中性", "aa aa"])
+def test_the_work_of_finding_a_label_grows_no_faster_than_the_text(label: str) -> None:
+    assert worst_growth(said_alone(label))[0] <= MOST_GROWTH
 
 
 @pytest.mark.slow

@@ -8,15 +8,14 @@ from typing import Any, Final, Literal
 KEY: Final = "base_model_name_or_path"
 Verdict = Literal["same", "nobodys", "other"]
 
-_PATH: Final = re.compile(
-    r"[/~.]|[A-Za-z]:[/\\]|.*\\|.*/.*/|.*/$|(?:.*/)?(?:checkpoint|epoch|step|global_step)[-_]?\d*$"
-)
-"""What names a place on somebody's disk: it starts at a root, has more than one slash, or is a step of a training."""
+_ROOT: Final = re.compile(r"[/~.]|[A-Za-z]:[/\\]")
+_STEP: Final = re.compile(r"(?:checkpoint|epoch|step|global_step)[-_]?\d*")
+"""The name of a folder that a training writes."""
 _GENERIC: Final = re.compile(
     r"(?:base[-_]?)?models?|base|merged(?:[-_]model)?|final(?:[-_]model)?|outputs?|out|checkpoints|tmp|none|null|unknown"
 )
 """Names of folders, which no model has."""
-_CACHED: Final = re.compile(r"models--(?:[\w.-]+?--)?(?P<name>[\w.-]+)")
+_CACHED: Final = re.compile(r"models--([\w.-]++)")
 """A model in the hub's cache, whose folder is named after it."""
 _COPY: Final = re.compile(
     r"[-._](?:unsloth|bnb|bitsandbytes|dynamic|sharded|hf|safetensors|gguf|ggml|mlx|gptq|awq|hqq|exl2|exl3|eetq|aqlm"
@@ -39,10 +38,18 @@ def judge_base(named: str, served: str) -> Verdict:
     if model_name(named) == model_name(served) != "":
         return "same"
     if cached := _CACHED.search(named):
-        return "same" if model_name(cached["name"]) == model_name(served) else "other"
-    is_file = bool(_FILE.search(named)) and not re.match(r"[/~.]|[A-Za-z]:[/\\]|.*/.*/|.*\\", named)
-    is_nobodys = not model_name(named) or (not is_file and _PATH.match(named)) or _GENERIC.fullmatch(model_name(named))
+        owner, _, name = cached[1].partition("--")
+        return "same" if model_name(name or owner) == model_name(served) else "other"
+    is_nobodys = not model_name(named) or _is_place(named) or _GENERIC.fullmatch(model_name(named))
     return "nobodys" if is_nobodys else "other"
+
+
+def _is_place(named: str) -> bool:
+    """Whether `named` is on somebody's disk: it starts at a root, has more slashes than an owner's model, or is a
+    folder of a training."""
+    if _ROOT.match(named) or "\\" in named or named.count("/") > 1:
+        return True
+    return not _FILE.search(named) and (named.endswith("/") or bool(_STEP.fullmatch(named.rpartition("/")[2])))
 
 
 def model_name(name: str) -> str:

@@ -16,7 +16,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-import tokenizers
 from jinja2 import TemplateError
 
 from inference.model.chat_template import ChatTemplate
@@ -50,6 +49,8 @@ class Tokenizer:
         path = directory / "tokenizer.json"
         if not path.is_file():
             raise TokenizerError(f"{directory} has no tokenizer.json; a model directory needs one")
+        import tokenizers  # the site names this class, and most of its processes never make one
+
         self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
         self._tokenizer.encode_special_tokens = True  # control tokens in plain text are text
         settings, own = _read_json(directory / "tokenizer_config.json"), _read_json(path)

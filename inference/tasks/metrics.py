@@ -25,7 +25,8 @@ FINAL_ANSWER: Final = "####"
 
 _NUMBER: Final = re.compile(r"-?\d+(?:\.\d+)?")
 _DECODER: Final = json.JSONDecoder()
-_BRACE_OR_STRING: Final = re.compile(r'[{}]|"(?:[^"\\]|\\.)*+"', re.DOTALL)
+_BRACE_OR_STRING: Final = re.compile(r'[{}]|"(?:[^"\\]|\\.)*+"?', re.DOTALL)
+"""A string that nobody closes reaches to the end."""
 _SIGNS: Final = str.maketrans({"\u2212": "-", "\u066b": "."})
 """The minus of mathematics and the decimal mark of Arabic digits."""
 

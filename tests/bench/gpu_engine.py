@@ -27,6 +27,7 @@ from inference.model.weights import DecoderWeights
 from inference.scheduling.kv_cache import BlockPool
 from inference.scheduling.prefix_cache import PrefixCache
 from inference.scheduling.scheduler import Scheduler
+from inference.structured.guide import Guides
 from inference.tile import TILE
 from tests.bench.mistral import make_adapter
 from tests.inference.engines import make_tokenizer
@@ -69,8 +70,10 @@ def make_engine(
     slots = LoraSlots(config.adapter_slots, loader.get, decoder.bank, config.slots_mb * 1024**2)
     prefixes = PrefixCache(pool, TILE, is_on=False)
     runner = ModelRunner(decoder, kv_cache, (1, 2, 3))
+    tokenizer = Tokenizer(make_tokenizer(Path(config.var_dir)))
     machine = Machine(
-        tokenizer=Tokenizer(make_tokenizer(Path(config.var_dir))),
+        tokenizer=tokenizer,
+        guides=Guides(tokenizer),
         scheduler=Scheduler(pool, slots, config.max_rows, config.prefill_tokens, prefixes),
         runner=runner,
         slots=slots,

@@ -102,6 +102,8 @@ def site(model_dir: Path) -> Iterator[Site]:
         "DJANGO_ALLOW_ASYNC_UNSAFE": "",
         # Where torch decodes on a processor without bfloat16, that takes three times as long.
         "DTYPE": "float32" if missing_feature() else "bfloat16",
+        # A poem that repeats itself would be at its end before a reader's finger is.
+        "SPECULATION": "off",
     }
     process = subprocess.Popen([sys.executable, "-m", "loraland"], cwd=REPO, env=environment, text=True)
     running = Site(f"http://127.0.0.1:{port}", var_dir, environment, process)

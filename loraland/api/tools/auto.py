@@ -19,7 +19,7 @@ OPENERS: Final = ("<tool_call>", "[TOOL_CALLS]", "<|python_tag|>", "<|tool_call|
 CLOSER: Final = "</tool_call>"
 KEYS: Final = ('"type":"function"', '"function":', '"arguments":{', '"parameters":{')
 BETWEEN: Final = re.compile(rf"(?:\s|;|{CLOSER})*")
-NAMED: Final = re.compile(r"\s*([\w-]+)\s*(?:\[ARGS\])?\s*(?=\{)")
+_NAMED: Final = re.compile(r"\s*+([\w-]++)\s*+(?:\[ARGS\]\s*+)?(?=\{)")
 """Newer Mistrals write the name before an object of arguments."""
 _JSON: Final = json.JSONDecoder(strict=False)
 
@@ -130,7 +130,7 @@ class Auto:
 
     def _wrapped(self, body: str, is_end: bool) -> Found | None:
         """As `_bare`, for what stands behind an opener."""
-        named = NAMED.match(body)
+        named = _NAMED.match(body)
         start = named.end() if named else len(body) - len(body.lstrip())
         value, size = _value(body[start:])
         if size:

@@ -8,7 +8,7 @@ from typing import Final
 
 from loraland.api.tools.pieces import Arguments, Called, Piece, Words
 
-HEAD: Final = re.compile(r'[\s\[,}]*\{\s*"name"\s*:\s*("(?:[^"\\]|\\.)*")\s*,\s*"arguments"\s*:\s*(?=\{)')
+_HEAD: Final = re.compile(r'[\s\[,}]*+\{\s*+"name"\s*+:\s*+("(?:[^"\\]|\\.)*+")\s*+,\s*+"arguments"\s*+:\s*+(?=\{)')
 """What stands before the arguments of a call, and behind those of the one before it."""
 
 
@@ -45,7 +45,7 @@ class ToldFunctions:
         pieces: list[Piece] = []
         while self._buffer:
             if self._span is None:
-                head = HEAD.match(self._buffer)
+                head = _HEAD.match(self._buffer)
                 if head is None:
                     break
                 pieces.append(Called(self._num_calls, json.loads(head[1])))
