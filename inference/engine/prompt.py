@@ -131,13 +131,14 @@ def _fill_messages(request: Generate, messages: tuple[Message, ...], tokenizer: 
 def _fit_chat(messages: tuple[Message, ...], tools: str, tokenizer: Tokenizer, limit: int) -> Prompt:
     """The chat without as many of its oldest turns as it takes to fit `limit` tokens.
 
-    System messages stay, and so does the last message; what is kept starts with a user's turn, so that what a tool
-    brought is not without its call.
+    System messages stay, and so does the last message, with the user's before it where the answer goes on from it.
+    What is kept starts with a user's turn, so that what a tool brought is not without its call.
     """
     system = tuple(message for message in messages if message.role == "system")
     turns = tuple(message for message in messages if message.role != "system")
     last = len(turns) - 1
-    starts = [n for n, turn in enumerate(turns) if turn.role == "user" or (n == last and turn.role != "tool")]
+    is_whole = bool(turns) and turns[last].role != "tool" and not turns[last].is_open
+    starts = [n for n, turn in enumerate(turns) if turn.role == "user" or (n == last and is_whole)]
 
     def encode_from(start: int) -> list[int]:
         return tokenizer.encode_chat(system + turns[start:] if start else messages, tools)

@@ -125,7 +125,7 @@ class Tokenizer:
         return self._started(self._encode(text, _unguard))
 
     def encode_chat(self, messages: tuple[Message, ...], tools: str = "") -> list[int]:
-        """Token ids of a conversation in the base's chat template, up to where the assistant's answer starts.
+        """Token ids of a conversation in the base's chat template, up to where the answer starts or goes on.
 
         `tools`, a JSON list, and earlier calls go in as the template writes them, and where it has no words for them
         as text. A base without a template gets the bare contents with a blank line between them, and goes on writing.
@@ -142,6 +142,8 @@ class Tokenizer:
     def _render(self, messages: tuple[Message, ...], tools: str) -> str:
         """A conversation in the template's words. One that it refuses for its calls (some take one at a time) is told
         it in ours."""
+        if messages and messages[-1].is_open:
+            return self._render(messages[:-1], tools) + self.guard(messages[-1].content)
         has_calls = any(message.tool_calls or message.role == "tool" for message in messages)
         is_shown = not tools or self._template.shows_tools
         told = messages if is_shown else with_tools_said(messages, tools)

@@ -31,6 +31,8 @@ class Message:
     content: str
     tool_calls: str = ""
     tool_call_id: str = ""
+    is_open: bool = False
+    """Whether the answer goes on from this text of an assistant, which stands last."""
 
 
 @dataclass(frozen=True)

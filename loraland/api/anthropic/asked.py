@@ -114,7 +114,10 @@ class MessageRequest(Strict):
         return [each for each in given if each != ""] if isinstance(given, list) else given
 
     def sampling(self) -> Sampling:
-        form, _ = self._form
+        constraint = constraint_of(self.offered) or self._form[0]
+        if constraint and any(message.is_open for message in self.read[0]):
+            sentence = "the answer goes on from the assistant's last turn, so that it has no form of its own; leave out"
+            raise wrong("messages", f"{sentence} that turn, or output_config and a forced tool_choice")
         return Sampling(
             temperature=float(self.temperature),
             top_k=max(self.top_k, 0),
@@ -124,7 +127,7 @@ class MessageRequest(Strict):
             max_tokens=self.max_tokens,
             # Its tokens tell which of several stop strings ended an answer.
             logprobs=0 if self.stop_sequences else None,
-            constraint=constraint_of(self.offered) or form,
+            constraint=constraint,
         )
 
     def sources(self) -> list[dict[str, Any]]:

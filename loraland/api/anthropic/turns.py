@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from inference.wire.protocol import Message
@@ -48,7 +49,21 @@ def messages_of(given: Any, system: Any) -> tuple[list[Message], tuple[str, ...]
         if not isinstance(blocks, list):
             raise wrong(f"{path}.content", f"{shown(content)} is no content; send a text, or a list of blocks")
         messages += (_said if role == "assistant" else _asked)(blocks, f"{path}.content", ignored)
-    return messages, tuple(ignored)
+    return _begun(messages, f"messages.{len(given) - 1}"), tuple(ignored)
+
+
+def _begun(messages: list[Message], path: str) -> list[Message]:
+    """`messages`, of which a last one of the assistant begins the answer."""
+    *before, last = messages
+    if last.role != "assistant":
+        return messages
+    if last.tool_calls:
+        raise wrong(
+            path, "a call stands last, and nothing of what it brought; send its tool_result in a turn of the user"
+        )
+    if not any(message.role in ("user", "tool") for message in before):
+        raise wrong(path, "the answer goes on from a last turn of the assistant; send one of the user before it")
+    return [*before, replace(last, is_open=True)]
 
 
 def _asked(blocks: list[Any], path: str, ignored: list[str]) -> list[Message]:

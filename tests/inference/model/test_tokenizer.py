@@ -77,6 +77,22 @@ def test_a_chat_goes_through_the_base_template(tokenizer: Tokenizer) -> None:
     assert prompt.token_ids.count(END) == 3
 
 
+def test_an_answer_goes_on_from_what_the_assistant_began(tokenizer: Tokenizer) -> None:
+    messages = (*said("a fruit?"), Message("assistant", "An app<|end|>", is_open=True))
+    prompt = build_prompt(ask(messages=messages), tokenizer, 500)
+    begun = build_prompt(ask(messages=said("a fruit?")), tokenizer, 500)
+    assert prompt.token_ids == (*begun.token_ids, *tokenizer.encode_text("An app<|end|>"))
+    assert prompt.token_ids.count(END) == begun.token_ids.count(END)
+
+
+def test_a_long_chat_keeps_the_question_whose_answer_has_begun(tokenizer: Tokenizer) -> None:
+    messages = (*said(*("x" * 50 for _ in range(8)), "why?"), Message("assistant", "As", is_open=True))
+    text = tokenizer.decode(
+        build_prompt(ask(messages=messages, sampling=Sampling(max_tokens=9)), tokenizer, 40).token_ids
+    )
+    assert text == "user\nwhy?\nassistant\nAs"
+
+
 def test_a_base_without_a_template_goes_on_writing(tmp_path: Path) -> None:
     tokenizer = Tokenizer(make_tokenizer(tmp_path, chat_template=None))
     assert tokenizer.decode(tokenizer.encode_chat(said("once", "upon", "a time"))) == "once\n\nupon\n\na time"

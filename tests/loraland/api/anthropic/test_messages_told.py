@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from inference.wire.protocol import Delta, Finished
+from inference.wire.protocol import Delta, Finished, Message
 from tests.loraland.api.anthropic.test_messages import ASKED, CITY, HELLO, WEATHER, client, post, says  # noqa: F401
 
 COUNT = "/v1/messages/count_tokens"
@@ -60,6 +60,38 @@ async def test_a_forced_call_is_strict_anyway(client, answering):  # noqa: F811
     answering(says('{"city": "Bonn"}'))
     done = await post(client, tools=[WEATHER | {"strict": True}], tool_choice={"type": "any"})
     assert "ignored" not in done["loraland"]
+
+
+async def test_an_answer_goes_on_from_the_assistants_last_turn(client, answering):  # noqa: F811
+    worker = answering(says(" blue."))
+    done = await post(client, messages=[*HELLO, {"role": "assistant", "content": "Light"}])
+    assert done["content"][0]["text"] == " blue."
+    assert worker.seen[0].messages[1] == Message("assistant", "Light", is_open=True)
+    await post(client, messages=[*HELLO, {"role": "assistant", "content": "Red."}, *HELLO])
+    assert not any(message.is_open for message in worker.seen[1].messages)
+
+
+BEGUN = {"role": "assistant", "content": "Light"}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        (
+            {"messages": [BEGUN]},
+            "messages.0: the answer goes on from a last turn of the assistant; send one of the user",
+        ),
+        ({"messages": [*HELLO, {"role": "assistant", "content": [CALL]}]}, "messages.1: a call stands last"),
+        ({"messages": [*HELLO, BEGUN], "output_config": {"format": FORMAT}}, "leave out that turn, or output_config"),
+        ({"messages": [*HELLO, BEGUN], "tools": [WEATHER], "tool_choice": {"type": "any"}}, "a forced tool_choice"),
+    ],
+    ids=["no question", "a call", "a form", "a forced call"],
+)
+async def test_what_cannot_be_gone_on_from_is_refused(client, parameters, sentence):  # noqa: F811
+    for path in ("/v1/messages", COUNT):
+        response = await client.post(path, json=ASKED | parameters)
+        assert response.status_code == 400
+        assert sentence in response.json()["error"]["message"]
 
 
 @pytest.mark.parametrize(
