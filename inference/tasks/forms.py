@@ -118,10 +118,9 @@ def _chat(turns: list[Any], data: Mapping[str, Any]) -> tuple[dict[str, str], st
     system = [text for part, text in said if part == "system"]
     rest = [(part, text) for part, text in said if part != "system"]
     if [part for part, _ in rest] != ["question", "answer"] or len(system) > 1:
-        parts = ", ".join(part for part, _ in said) or "nothing"
         raise FormError(
-            f"is a chat of {len(said)} turns ({parts[:100]}); what can be learnt is one question and one answer, "
-            "with or without a system message before them: make a row of each answer"
+            "is a chat that is not one question and one answer, with or without a system message before them; make a "
+            "row of each answer"
         )
     inputs = {"system": system[0]} if system else {}
     return {**inputs, "question": rest[0][1]}, rest[1][1]

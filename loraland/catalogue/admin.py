@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin, messages
@@ -69,7 +69,7 @@ class AdapterAdmin(AdapterAdminBase):
 class AdapterVersionAdmin(VersionAdminBase):
     """Adding a version is an upload; after that it changes by actions only."""
 
-    list_display = ("__str__", "status", "rank", "megabytes", "logit_delta", "created")
+    list_display = ("__str__", "status", "rank", "megabytes", "shown_delta", "created")
     list_filter = ("status",)
     list_select_related = ("adapter",)
     search_fields = ("digest", "adapter__slug", "adapter__name")
@@ -213,7 +213,7 @@ class AdapterVersionAdmin(VersionAdminBase):
 
     @admin.display(description="reasons")
     def all_reasons(self, version: AdapterVersion) -> SafeString | str:
-        return format_html_join(SafeString("<br>"), "{}", ([reason] for reason in version.reasons)) or "none"
+        return _listed(version.reasons)
 
     @admin.display(description="base that its config names")
     def shown_base(self, version: AdapterVersion) -> str:
@@ -222,11 +222,15 @@ class AdapterVersionAdmin(VersionAdminBase):
 
     @admin.display(description="remarks")
     def all_remarks(self, version: AdapterVersion) -> SafeString | str:
-        return format_html_join(SafeString("<br>"), "{}", ([remark] for remark in version.remarks)) or "none"
+        return _listed(version.remarks)
+
+    @admin.display(description="logit delta", ordering="logit_delta")
+    def shown_delta(self, version: AdapterVersion) -> str:
+        return "-" if version.logit_delta is None else f"{version.logit_delta:.2f}"
 
     @admin.display(description="size", ordering="size_bytes")
     def megabytes(self, version: AdapterVersion) -> str:
-        return f"{version.size_bytes / 2**20:.2f} MB"
+        return f"{version.size_bytes / 2**20:.2f}\N{NO-BREAK SPACE}MB"
 
     @admin.display(description="versions of this digest")
     def same_digest(self, version: AdapterVersion) -> SafeString | str:
@@ -264,3 +268,9 @@ class AdapterVersionAdmin(VersionAdminBase):
 
 def _address(version: AdapterVersion) -> str:
     return reverse("admin:catalogue_adapterversion_change", args=[version.pk])
+
+
+def _listed(sentences: Iterable[str]) -> SafeString | str:
+    """`sentences`, each with a mark before it."""
+    items = format_html_join("", "<li>{}</li>", ([sentence] for sentence in sentences))
+    return format_html('<ul class="sentences">{}</ul>', items) if items else "none"

@@ -130,10 +130,16 @@ class DataSetAdmin(DataSetAdminBase):
         super().save_model(request, obj, form, change)
         parts = [part for part in (form.examined, form.examined_test) if part] if not change else []
         if num_repeats := sum(part.num_repeats for part in parts):
-            self.message_user(request, f"{num_repeats} lines repeat another one and were left out.")
+            told = (
+                "1 line repeats another one and was"
+                if num_repeats == 1
+                else f"{num_repeats} lines repeat others and were"
+            )
+            self.message_user(request, f"{told} left out.")
         if part := next((part for part in parts if part.num_disputed), None):
+            told = "1 question has" if part.num_disputed == 1 else f"{part.num_disputed} questions have"
             sentence = (
-                f"{part.num_disputed} questions have several answers, such as “{part.disputed}”. All rows are kept; "
+                f"{told} several answers, such as “{part.disputed}”. All rows are kept; "
                 "where only one answer is right, mend the others, as no adapter can give both."
             )
             self.message_user(request, sentence, messages.WARNING)

@@ -11,6 +11,7 @@ from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidg
 from django.core import signing
 from django.core.files.uploadedfile import UploadedFile
 from django.core.validators import RegexValidator
+from django.utils.safestring import mark_safe
 from django.utils.text import slugify
 
 from inference.tasks.card import CARD, TEXTS, Card
@@ -118,7 +119,7 @@ class UploadForm(PromptForm):
 
     held = forms.CharField(required=False, widget=forms.HiddenInput)
     config_file = forms.FileField(required=False, label=store.CONFIG)
-    weights_file = forms.FileField(required=False, label=store.WEIGHTS)
+    weights_file = forms.FileField(required=False, label=mark_safe(store.WEIGHTS.replace("_", "_<wbr>")))
     archive = forms.FileField(
         required=False,
         label="or one .zip of the two",

@@ -80,7 +80,7 @@ def test_a_row_is_read_in_each_form(data: Any, row: Row):
         ({"text": "a book"}, "line 3 has the keys 'text'; a row is"),
         (
             {"messages": QUESTION * 2},
-            "line 3 is a chat of 4 turns (question, answer, question, answer); what can",
+            "line 3 is a chat that is not one question and one answer",
         ),
         (
             {"messages": [{"role": "tool", "content": "x"}]},
