@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, ValidationInfo, field_validator, model_v
 from inference.structured.grammar import ConstraintRefused
 from inference.wire.protocol import Constraint, Message, Sampling
 from loraland.api.openai import neutral
+from loraland.api.openai.beside import beside
 from loraland.api.openai.common import MAX_LOGPROBS, Common, MaxTokens
 from loraland.api.openai.constraint import of_response_format, of_schema
 from loraland.api.openai.strict import Whole
@@ -20,6 +21,12 @@ from loraland.api.tools.asked import Function, Tools, function_of, shown, tools_
 from loraland.api.tools.reading import constraint_of
 
 LOGPROBS: Final = "message.output_text.logprobs"
+TOOL: Final = ("type", "name", "description", "parameters", "strict")
+TOOL_RULES: Final[Mapping[str, neutral.Rule]] = {
+    **dict.fromkeys(("output_schema", "cache_control"), neutral.LABEL),
+    "defer_loading": neutral.OFF,
+    "allowed_callers": neutral.only(["direct"], []),
+}
 _KEPT: Final = "nothing is kept between calls; send the conversation itself as input"
 
 
@@ -27,6 +34,7 @@ class ResponseRequest(Common):
     RULES: ClassVar[Mapping[str, neutral.Rule]] = {
         **neutral.REQUEST,
         "max_tool_calls": neutral.LABEL,
+        "prompt_cache_options": neutral.LABEL,
         "context_management": neutral.EMPTY,
     }
     model_config = ConfigDict(ignored_types=(cached_property,))
@@ -96,7 +104,18 @@ class ResponseRequest(Common):
     def ignored(self) -> tuple[str, ...]:
         is_more = any(name != LOGPROBS for name in self.include)
         labels = (*(("metadata",) if self.metadata else ()), *(("include",) if is_more else ()))
-        return (*super().ignored, *labels, *self.read[1])
+        labels += ("text.verbosity",) if (self.text or {}).get("verbosity") else ()
+        return (*super().ignored, *labels, *self._tool_labels, *self.read[1])
+
+    @property
+    def _tool_labels(self) -> list[str]:
+        """What changes nothing of the tools. Calls are of their schema where the answer is forced to make them."""
+        labels: list[str] = []
+        is_kept = self.offered is None or self.offered.is_forced
+        for number, tool in enumerate(self.tools or ()):
+            labels += beside(tool, TOOL, TOOL_RULES, f"tools.{number}")
+            labels += [f"tools.{number}.strict"] if tool.get("strict") and not is_kept else []
+        return labels
 
     @property
     def keep_turns(self) -> bool:
@@ -129,6 +148,7 @@ class ResponseRequest(Common):
             if isinstance(given, dict) and given.get("type") == "json_schema":
                 if not isinstance(given.get("schema"), dict):
                     raise wrong("text.format.schema", f"{shown(given.get('schema'))} is no JSON schema; send an object")
+                beside(given, ("type", "name", "description", "schema", "strict"), {}, "text.format")
                 return of_schema(given["schema"])
             return of_response_format(given)
         except ConstraintRefused as error:
@@ -136,7 +156,10 @@ class ResponseRequest(Common):
 
     def sampling(self) -> Sampling:
         sampling = super().sampling()
-        constraint = constraint_of(self.offered) or self.form()
+        form = self.form()
+        if form and sampling.constraint:
+            raise wrong("text.format", "the form of the answer is given twice; leave out text.format or the other")
+        constraint = constraint_of(self.offered) or form
         return replace(sampling, constraint=constraint) if constraint else sampling
 
     def sources(self) -> list[dict[str, Any]]:
@@ -154,4 +177,5 @@ def _function(given: Any, path: str) -> Function:
     kind = given.get("type") if isinstance(given, dict) else None
     if kind != "function":
         raise wrong(f"{path}.type", f"{shown(kind)} is not offered; tools here have the type function")
+    beside(given, TOOL, TOOL_RULES, path)
     return function_of(given, path)

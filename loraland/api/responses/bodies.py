@@ -76,7 +76,8 @@ class Responses:
         events = [event for piece in self._parser.end() for event in self._told(head, piece)]
         if not self._items:
             events += self._added(self._begin(head))
-        self._tell(self._held.rest(answer.finished.reason))
+        rest = self._tell(self._held.rest(answer.finished.reason))
+        events += [self._delta(self._items[-1], "", rest)] if rest else []
         events += self._over(self._items[-1], _status(answer))
         response = self._ended(head, answer)
         return [*events, self._event(f"response.{response['status']}", {"response": response})]
@@ -125,8 +126,11 @@ class Responses:
             return events
         if item.is_call:
             return [*events, self._at(item, "response.function_call_arguments.delta", {"delta": piece.text})]
-        told = {"delta": piece.text, "logprobs": self._tell(tokens)}
-        return [*events, self._at(item, "response.output_text.delta", {"content_index": 0} | told)]
+        return [*events, self._delta(item, piece.text, self._tell(tokens))]
+
+    def _delta(self, item: Item, text: str, tokens: list[Body]) -> Body:
+        told = {"content_index": 0, "delta": text, "logprobs": tokens}
+        return self._at(item, "response.output_text.delta", told)
 
     def _added(self, item: Item) -> list[Body]:
         about = {
