@@ -19,6 +19,7 @@ from loraland.api.lorax.adapters import Merged, name_of, name_of_merged
 from loraland.api.lorax.formats import Grammar, ResponseFormat
 from loraland.api.openai.chat import ChatMessage
 from loraland.api.openai.common import MAX_LOGPROBS, MAX_SEED, MAX_STOPS
+from loraland.api.openai.constraint import checked
 from loraland.api.openai.strict import EMPTY_IS_NONE, MINUS_ONE_IS_NONE, Strict, Text
 from loraland.base_files import base_tokenizer
 
@@ -61,6 +62,13 @@ class Parameters(Strict):
     return_k_alternatives: Annotated[Alternatives | None, EMPTY_IS_NONE] = None
     top_n_tokens: Annotated[Alternatives | None, EMPTY_IS_NONE] = None
     """TGI's word for `return_k_alternatives`, which it tells in another place."""
+
+    @field_validator("response_format", "grammar")
+    @classmethod
+    def _can_be_kept(cls, form: ResponseFormat | Grammar | None) -> ResponseFormat | Grammar | None:
+        if form and form.constraint:
+            checked(form.constraint)
+        return form
 
     @field_validator("typical_p")
     @classmethod

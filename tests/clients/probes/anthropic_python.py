@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import anthropic
 from probing import ADAPTER, HELLO, KEY, URL, WEATHER, check, column, main
 
@@ -25,6 +27,13 @@ def stream() -> None:
         check(events.get_final_message().usage.output_tokens > 0, "no usage")
 
 
+@column("schema")
+def schema() -> None:
+    form = {"type": "json_schema", "schema": WEATHER}
+    done = client.messages.create(model="base", max_tokens=60, messages=HELLO, output_config={"format": form})
+    check(json.loads(done.content[0].text)["city"] in ("Oslo", "Lima"), done)
+
+
 @column("tools")
 def tools() -> None:
     done = client.messages.create(
@@ -45,8 +54,16 @@ def own() -> str:
     count = client.messages.count_tokens(model="base", messages=HELLO).input_tokens
     used = client.messages.create(model="base", max_tokens=4, messages=HELLO).usage.input_tokens
     check(count == used, (count, used))
+    begun = [*HELLO, {"role": "assistant", "content": "I am"}]
+    count = client.messages.count_tokens(model="base", messages=begun).input_tokens
+    used = client.messages.create(model="base", max_tokens=4, messages=begun).usage.input_tokens
+    check(count == used, (count, used))
+    try:
+        client.messages.create(model="base", max_tokens=4, messages=[])
+    except anthropic.BadRequestError as error:
+        check(error.request_id, "an error without an id")
     check("base" in [model.id for model in client.models.list()], "no base among the models")
-    return "count_tokens, models"
+    return "count_tokens, an answer begun, ids of errors, models"
 
 
 if __name__ == "__main__":

@@ -158,6 +158,9 @@ def test_messages_are_read_from_the_inputs_on_request():
         ("hi", {"grammar": {"type": "lark", "value": "x"}}, "grammar"),
         ("hi", {"grammar": {"type": "regex", "value": ""}}, "grammar"),
         ("hi", {"response_format": {"type": "xml"}}, "response_format"),
+        ("hi", {"response_format": {"type": "json_object", "schema": {"not": {}}}}, "uses not"),
+        ("hi", {"grammar": {"type": "json", "value": "{bad"}}, "grammar"),
+        ("hi", {"grammar": {"type": "regex", "value": "(a"}}, "grammar"),
         (
             "hi",
             {"response_format": {"type": "json_object"}, "grammar": {"type": "regex", "value": "a"}},
