@@ -28,6 +28,7 @@ _NUMBERS: Final = (
     "top_k",
     "top_p",
     "min_p",
+    "typical_p",
     "repetition_penalty",
     "presence_penalty",
     "frequency_penalty",
@@ -123,6 +124,7 @@ def _out_of_range(sampling: Sampling) -> str | None:
         ("top_k", sampling.top_k >= 0, "0 (off) or more"),
         ("top_p", 0 < sampling.top_p <= 1, "above 0 and at most 1"),
         ("min_p", 0 <= sampling.min_p <= 1, "between 0 and 1"),
+        ("typical_p", 0 < sampling.typical_p <= 1, "above 0 and at most 1"),
         ("repetition_penalty", sampling.repetition_penalty > 0, "above 0"),
         ("max_tokens", sampling.max_tokens >= least, "1 or more, or 0 with prompt_logprobs"),
         ("min_tokens", 0 <= sampling.min_tokens <= sampling.max_tokens, "between 0 and max_tokens"),
@@ -231,9 +233,11 @@ def _draw(scores: Row, how: RowSampling) -> int:
     """Draw one token of softmax(`scores` / temperature) with the noise of the row's seed and index."""
     sampling, uniform = how.sampling, _uniform(how.seed, how.index)
     weights = np.exp((scores - scores.max()) / _clamped(sampling.temperature))
-    if not (sampling.top_k or sampling.top_p < 1 or sampling.min_p):
+    if not (sampling.top_k or sampling.top_p < 1 or sampling.min_p or sampling.typical_p < 1):
         return _inverse_cdf(weights, uniform)
     kept = np.flatnonzero(weights >= _threshold(weights, sampling))
+    if sampling.typical_p < 1:
+        kept = kept[_typical(weights[kept], sampling.typical_p)]
     return int(kept[_inverse_cdf(weights[kept], uniform)])
 
 
@@ -250,6 +254,16 @@ def _threshold(weights: Row, sampling: Sampling) -> float:
     before = likely.cumsum(dtype=np.float64) - likely
     least = likely[before < sampling.top_p * total][-1] if sampling.top_k or sampling.top_p < 1 else 0.0
     return max(float(least), sampling.min_p)
+
+
+def _typical(weights: Row, mass: float) -> np.ndarray:
+    """The places of the `weights` that surprise most nearly as much as all do on average (Meister et al. 2023), up to
+    the share `mass` of them, in their order."""
+    shares = weights.astype(np.float64) / weights.sum(dtype=np.float64)
+    surprises = -np.log(np.maximum(shares, np.finfo(np.float64).tiny))
+    order = np.argsort(np.abs(surprises - (shares * surprises).sum()), kind="stable")
+    before = shares[order].cumsum() - shares[order]
+    return np.sort(order[before < mass])
 
 
 def _likely(weights: Row) -> np.ndarray:

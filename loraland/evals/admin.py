@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Any, cast
 
 from django import forms
 from django.contrib import admin, messages
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponseRedirect
 from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
@@ -112,7 +112,7 @@ def _keep(file: Any, path: Path) -> None:
 class DataSetAdmin(DataSetAdminBase):
     """Adding a data set is an upload; its rows never change after that."""
 
-    list_display = ("name", "rows", "created", "forecast")
+    list_display = ("name", "rows", "created", "short_forecast")
     fields = ("name", "shown_rows", "shown_fields", "forecast", "shown_heuristics", "digest", "created", "created_by")
 
     def get_form(self, request: HttpRequest, obj: DataSet | None = None, change: bool = False, **kwargs: Any) -> Any:
@@ -145,7 +145,10 @@ class DataSetAdmin(DataSetAdminBase):
             self.message_user(request, sentence, messages.WARNING)
 
     def response_add(self, request: HttpRequest, obj: DataSet, post_url_continue: str | None = None) -> Any:
-        return super().response_add(request, obj, reverse("admin:evals_dataset_change", args=[obj.pk]))
+        response = super().response_add(request, obj, post_url_continue)
+        if "_addanother" in request.POST:
+            return response
+        return HttpResponseRedirect(reverse("admin:evals_dataset_change", args=[obj.pk]))
 
     @admin.display(description="rows")
     def shown_rows(self, data: DataSet) -> str:
@@ -168,6 +171,11 @@ class DataSetAdmin(DataSetAdminBase):
             *(signed(found.gain), signed(found.low), signed(found.high), found.tasks),
             *(f"{found.error:.1f}", f"{found.mean_error:.1f}", reverse("complexity")),
         )
+
+    @admin.display(description="likely gain")
+    def short_forecast(self, data: DataSet) -> str:
+        found = forecast(data.heuristics)
+        return f"{signed(found.gain)} points" if found else "not known"
 
     @admin.display(description="how it looks")
     def shown_heuristics(self, data: DataSet) -> SafeString:

@@ -113,7 +113,7 @@ async def http(site_wire, answering, publish):
 
 # what programs send
 
-COMMON = ["max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "repetition_penalty"]
+COMMON = ["max_tokens", "min_tokens", "temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty"]
 COMMON += ["presence_penalty", "frequency_penalty", "seed", "stop", "ignore_eos", "n", "user", "stream", "inputs.text"]
 
 

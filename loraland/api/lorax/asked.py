@@ -45,7 +45,7 @@ class Parameters(Strict):
     temperature: Annotated[float, Field(ge=0, le=MAX_TEMPERATURE)] | None = None
     top_k: Annotated[Annotated[int, Field(ge=0, le=1_000_000)] | None, MINUS_ONE_IS_NONE] = None
     top_p: Annotated[float, Field(gt=0, le=1)] | None = None
-    typical_p: float | None = None
+    typical_p: Annotated[float, Field(gt=0, le=1)] | None = None
     seed: Annotated[Annotated[int, Field(ge=0, le=MAX_SEED)] | None, MINUS_ONE_IS_NONE] = None
     best_of: Annotated[int, Field(ge=1, le=MAX_BEST_OF)] = 1
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
@@ -69,13 +69,6 @@ class Parameters(Strict):
         if form and form.constraint:
             checked(form.constraint)
         return form
-
-    @field_validator("typical_p")
-    @classmethod
-    def _no_typical(cls, mass: float | None) -> float | None:
-        if mass not in (None, 1):
-            raise ValueError("typical sampling is not done here; leave it out or use top_p")
-        return mass
 
     @field_validator("watermark")
     @classmethod
@@ -104,7 +97,7 @@ class Parameters(Strict):
     @property
     def samples(self) -> bool:
         """Whether tokens are drawn. What shapes the draw asks for one as well, as it does in LoRAX and TGI."""
-        is_shaped = self.temperature not in (None, 1) or self.top_k or self.top_p not in (None, 1)
+        is_shaped = self.temperature not in (None, 1) or self.top_k or {self.top_p, self.typical_p} - {None, 1}
         return self.temperature != 0 and (self.do_sample or bool(is_shaped))
 
     @property
@@ -123,6 +116,7 @@ class Parameters(Strict):
             temperature=(1.0 if self.temperature is None else float(self.temperature)) if self.samples else 0.0,
             top_k=self.top_k or 0,
             top_p=float(self.top_p or 1),
+            typical_p=float(self.typical_p or 1),
             repetition_penalty=float(self.repetition_penalty),
             presence_penalty=float(self.presence_penalty),
             frequency_penalty=float(self.frequency_penalty),

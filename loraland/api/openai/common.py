@@ -69,6 +69,7 @@ class Common(Strict):
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     top_k: Annotated[Whole, Field(ge=-1, le=1_000_000)] = 0
     min_p: Annotated[float, Field(ge=0, le=1)] = 0.0
+    typical_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     repetition_penalty: Annotated[float, Field(gt=0, le=10)] = 1.0
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] = 0.0
@@ -151,6 +152,7 @@ class Common(Strict):
             top_k=max(self.top_k, 0),
             top_p=float(self.top_p),
             min_p=float(self.min_p),
+            typical_p=float(self.typical_p),
             repetition_penalty=float(self.repetition_penalty),
             presence_penalty=float(self.presence_penalty),
             frequency_penalty=float(self.frequency_penalty),

@@ -76,7 +76,7 @@ REQUEST: Final[Mapping[str, Rule]] = {
     **_rules(OFF, "return_tokens_as_token_ids", "return_token_ids", "flat_logprobs", "no_stop_trim"),
     **_rules(OFF, "return_hidden_states", "early_stopping", "return_full_text", "enable_thinking"),
     **_rules(ON, "skip_special_tokens", "spaces_between_special_tokens", "detokenize", "add_generation_prompt"),
-    **_rules(ONE, "length_penalty", "typical_p", "diversity_penalty"),
+    **_rules(ONE, "length_penalty", "diversity_penalty"),
     "chat_template_kwargs": NO_THOUGHTS,
     "add_special_tokens": ON,
     "truncate_prompt_tokens": ABSENT,

@@ -21,7 +21,7 @@ WORDS: Final = {
     "top_p": "Only the likeliest tokens that have this share of the probability are drawn from.",
     "top_k": "Only so many of the likeliest tokens are drawn from.",
     "min_p": "Only tokens with this share of the likeliest one's probability are drawn from.",
-    "typical_p": "1 is off; nothing else is offered.",
+    "typical_p": "Only tokens about as likely as is usual there, up to this share of the probability; 1 is off.",
     "repetition_penalty": "Makes tokens of prompt and answer less likely.",
     "presence_penalty": "Makes tokens of the answer less likely.",
     "frequency_penalty": "Makes tokens of the answer less likely, as often as they occur.",

@@ -100,11 +100,18 @@ def _other_form(names: list[str]) -> str:
             f"its weights as a pickle ({_listed(pickles)}), which may run code and is not opened here. Convert it on a "
             f"machine that you trust with {CONVERT}, which writes {store.WEIGHTS} beside it."
         )
+    is_adapter = any(_bare(name) == store.CONFIG for name in names)
+    others = [name for name in names if name.endswith(".safetensors") and _bare(name) not in _OTHERS]
+    if is_adapter and others:
+        return (
+            f"weights under another name ({_listed(others)}). If they are the adapter's, call the file {store.WEIGHTS}."
+        )
     return ""
 
 
 def _other_kinds(names: list[str]) -> list[str]:
     kinds = [f"{name}: {kind}." for name in names if (kind := _OTHERS.get(_bare(name)))]
+    kinds += [f"another .zip in it ({name}); unpack that." for name in names if name.lower().endswith(".zip")][:1]
     models = [name for name in names if _MODEL.fullmatch(_bare(name))]
     if models and not any(_bare(name) == store.CONFIG for name in names):
         kinds.append(f"a whole model ({_listed(models)}), not an adapter. Only adapters are taken, as PEFT saves them.")

@@ -42,6 +42,7 @@ def test_every_row_is_chosen_as_if_it_were_alone() -> None:
         {"temperature": 0.9},
         {"temperature": 0.7, "top_p": 0.9, "logprobs": 5},
         {"temperature": 1.2, "top_k": 900, "min_p": 0.001},
+        {"temperature": 1.1, "typical_p": 0.8},
         {"repetition_penalty": 1.2, "presence_penalty": 0.1},
         {"logprobs": 20},
         {"barred": (3,)},
@@ -129,6 +130,10 @@ def test_draws_follow_the_probabilities() -> None:
         ({"top_p": 0.01}, {0}),
         ({"min_p": 0.5}, {0, 1}),
         ({"min_p": 1.0}, {0}),
+        ({"typical_p": 0.2}, {1}),
+        ({"typical_p": 0.79}, {0, 1}),
+        ({"typical_p": 0.81}, {0, 1, 2}),
+        ({"typical_p": 0.2, "top_k": 1}, {0}),
     ],
 )
 def test_a_restriction_leaves_the_likely_tokens(changes: dict[str, float], allowed: set[int]) -> None:
@@ -181,6 +186,7 @@ def test_logits_that_are_not_finite_are_reported_for_their_row_alone(logits: tor
         {"top_p": 0.0},
         {"top_k": -1},
         {"min_p": 1.5},
+        {"typical_p": 0.0},
         {"repetition_penalty": 0.0},
         {"max_tokens": 0},
         {"min_tokens": 300},

@@ -189,6 +189,7 @@ def test_a_row_behind_a_draft_is_chosen_as_if_the_draft_had_been_said(make: Make
         {"temperature": 0.7, "seed": 4},
         {"temperature": 1.5, "seed": 4, "top_k": 5},
         {"temperature": 0.9, "seed": 4, "top_p": 0.7, "min_p": 0.01},
+        {"temperature": 0.9, "seed": 4, "typical_p": 0.7},
         {"repetition_penalty": 1.3},
         {"presence_penalty": 0.5, "frequency_penalty": 0.1},
         {"temperature": 0.5, "seed": 1, "frequency_penalty": 0.02, "repetition_penalty": 1.01},

@@ -204,7 +204,7 @@ async def test_an_accepted_request_that_fails_is_told_by_whose_fault_it_is(
     ("body", "words"),
     [
         ({"parameters": {}}, "inputs"),
-        (asked(typical_p=0.5), "parameters.typical_p"),
+        (asked(typical_p=1.5), "parameters.typical_p"),
         (asked(adapter_id="a+*"), "no weight"),
         (asked(unheard_of=1), "unheard_of"),
         ({"inputs": ["a", "b"]}, "inputs"),

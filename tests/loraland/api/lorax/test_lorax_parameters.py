@@ -38,6 +38,7 @@ def test_left_out_the_likeliest_tokens_are_taken_up_to_the_limit_of_the_site():
         ({"top_p": 0.9}, 1.0),
         ({"temperature": 1}, 0.0),
         ({"top_p": 1, "top_k": 0, "typical_p": 1}, 0.0),
+        ({"typical_p": 0.9}, 1.0),
         ({"do_sample": True, "temperature": 0}, 0.0),
         ({"seed": 5}, 0.0),
     ],
@@ -144,7 +145,6 @@ def test_messages_are_read_from_the_inputs_on_request():
 @pytest.mark.parametrize(
     ("inputs", "parameters", "words"),
     [
-        ("hi", {"typical_p": 0.9}, "use top_p"),
         ("hi", {"watermark": True}, "not watermarked"),
         ("hi", {"merged_adapters": {"ids": ["a"], "weights": [1], "merge_strategy": "ties"}}, "'ties' is not offered"),
         ("hi", {"merged_adapters": {"ids": ["a", "b"], "weights": [1]}}, "2 ids and 1 weights"),
