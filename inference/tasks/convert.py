@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from inference.tasks.data import DataError, row_of
+from inference.tasks.data import DataError, Row, evened, row_of
 from inference.tasks.forms import IDENTITIES, answer_among
 from inference.tasks.lines import MARK, text_lines
 
@@ -31,25 +31,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     csv.field_size_limit(2**30)
     try:
-        lines = [
-            _line(number, row, options.target) for number, row in enumerate(_rows(options.source, options.target), 1)
-        ]
+        rows = _converted(_rows(options.source, options.target), options.target)
+        lines = [json.dumps({"inputs": row.inputs, "target": row.target}, ensure_ascii=False) + "\n" for row in rows]
         options.out.write_text("".join(lines), encoding="utf-8")
-    except (DataError, OSError, EOFError, csv.Error) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (DataError, OSError, EOFError, csv.Error, ValueError) as error:
+        print(f"error: {_explained(error, options.source)}", file=sys.stderr)
         return 1
     print(f"{len(lines)} rows in {options.out}")
     return 0
 
 
-def _line(number: int, data: Any, target: str | None) -> str:
+def _explained(error: Exception, source: Path) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"there is no {error.filename}"
+    if isinstance(error, DataError | OSError):
+        return str(error)
+    return f"{source.name} is damaged: it was cut off, or a quote in it has no end"
+
+
+def _converted(found: Iterator[Any], target: str | None) -> tuple[Row, ...]:
+    """Each of `found` as a row, all with the same fields. Raises `DataError`."""
+    rows: list[Row] = []
+    for number, data in enumerate(found, 1):
+        data, name = _with_target(data, number, target), f"row {number}"
+        rows.append(row_of(data, name, list(rows[-1].inputs) if rows else None, may_grow=True))
+    if not rows:
+        raise DataError("there are no rows in the file")
+    return evened(rows)
+
+
+def _with_target(data: Any, number: int, target: str | None) -> Any:
     if target is not None and isinstance(data, dict) and "inputs" not in data:
         if target not in data:
             raise DataError(f"row {number} has no {target}; it has {', '.join(map(str, data))}")
         names = [name for name in data if name != target and name not in IDENTITIES]
-        data = {"inputs": {name: data[name] for name in names}, "target": data[target]}
-    row = row_of(data, f"row {number}")
-    return json.dumps({"inputs": row.inputs, "target": row.target}, ensure_ascii=False) + "\n"
+        return {"inputs": {name: data[name] for name in names}, "target": data[target]}
+    return data
 
 
 def _rows(path: Path, target: str | None) -> Iterator[Any]:
@@ -92,21 +109,25 @@ def _json(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{where} is not JSON ({str(error)[:100]})") from error
+        place = f" from line {error.lineno}, column {error.colno} on" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{where} is not JSON{place}") from error
 
 
 def _table(text: str, target: str | None) -> Iterator[Mapping[str, Any]]:
     first = text_lines(text)[0]
-    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count))
+    rows = csv.DictReader(io.StringIO(text, newline=""), delimiter=max(",;\t", key=first.count), strict=True)
     names = [name for name in rows.fieldnames or () if name not in IDENTITIES]
     if len(names) < 2:
         raise DataError(f"the first line is {first[:80]!r}; it must name two columns or more")
     if target is not None and target not in names:
         raise DataError(f"there is no column {target}; there are {', '.join(names)}")
+    if len(set(names)) < len(names):
+        raise DataError(f"two columns have one name; the columns are {', '.join(names)}")
     last = names[-1] if target is None and answer_among(names) is None else None
     for row in rows:
-        if None in row:
-            raise DataError(f"line {rows.line_num} has more cells than there are columns; quote what holds a comma")
+        if None in row or None in row.values():
+            many = "more" if None in row else "fewer"
+            raise DataError(f"line {rows.line_num} has {many} cells than there are columns; quote what holds a comma")
         if last is None:
             yield row
         else:

@@ -66,7 +66,7 @@ def text_of(value: Any, name: str) -> str:
     """A text as it is, null as the empty one, and a number or a truth value as JSON writes it."""
     if isinstance(value, str):
         return value
-    if value is None:
+    if value is None or value != value:  # pandas has NaN where a cell is empty
         return ""
     if isinstance(value, bool | int | float):
         return json.dumps(value)

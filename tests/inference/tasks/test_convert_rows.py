@@ -46,6 +46,31 @@ def test_a_column_that_is_not_there_is_told_with_those_that_are(tmp_path: Path, 
     assert not (tmp_path / "out").exists()
 
 
+def test_rows_get_the_same_fields_whichever_they_had(tmp_path: Path):
+    raw = b'[{"prompt": "a", "output": "y"}, {"prompt": "b", "input": "z", "output": "x"}]'
+    assert [row["inputs"] for row in converted(tmp_path / "a.json", raw)] == [
+        {"prompt": "a", "input": ""},
+        {"prompt": "b", "input": "z"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "words"),
+    [
+        (b"[]", "there are no rows"),
+        (b"PAR1 cut off", "a is damaged: it was cut off"),
+        (b'text,label\n"a,x\n', "a is damaged"),
+        (b"text,label\na\n", "line 2 has fewer cells than there are columns"),
+        (b"text,text,label\na,b,x\n", "two columns have one name"),
+        (b"[3", "is not JSON from line 1, column 3 on"),
+    ],
+)
+def test_a_file_that_is_damaged_is_told(raw: bytes, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "a").write_bytes(raw)
+    assert main([str(tmp_path / "a"), str(tmp_path / "out")]) == 1
+    assert words in capsys.readouterr().err
+
+
 def test_a_row_with_more_cells_than_columns_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     source = tmp_path / "a.csv"
     source.write_text("text,label\ngood, very,1\n")
