@@ -23,7 +23,7 @@ Headers = list[tuple[bytes, bytes]]
 METHODS: Final = b"GET, HEAD, POST, OPTIONS"
 EXPOSED: Final = (
     b"retry-after, x-request-id, x-client-request-id, x-loraland-unused-messages, x-loraland-dropped-turns, "
-    b"x-prompt-tokens, x-generated-tokens, x-total-tokens, x-queue-time, x-adapter-id"
+    b"request-id, x-prompt-tokens, x-generated-tokens, x-total-tokens, x-queue-time, x-adapter-id"
 )
 MAX_AGE: Final = b"600"
 NAMES: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, -]{1,4096}")
@@ -84,7 +84,9 @@ def _ids(asked: dict[bytes, bytes]) -> Headers:
     """An id for the answer, should it have none of its own, and the caller's own id for it."""
     own = asked.get(b"x-client-request-id") or asked.get(b"x-request-id") or b""
     echoed = [(b"x-client-request-id", own)] if ID.fullmatch(own) else []
-    return [(b"x-request-id", b"req-" + uuid4().hex.encode()), *echoed]
+    id = b"req-" + uuid4().hex.encode()
+    named = [(b"request-id", id)] if b"anthropic-version" in asked else []
+    return [(b"x-request-id", id), *named, *echoed]
 
 
 def _marking(send: Send, marks: Headers) -> Send:

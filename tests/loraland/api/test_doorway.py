@@ -81,3 +81,9 @@ async def test_an_answer_bears_its_id_and_the_callers_own(http, answering):
 async def test_an_error_bears_an_id(http):
     first, second = [(await http.get("/v1/models/none")).headers["x-request-id"] for _ in range(2)]
     assert first != second
+
+
+async def test_anthropics_clients_find_an_id_under_their_own_name(http):
+    listed = await http.get("/v1/models", headers={"anthropic-version": "2023-06-01"})
+    assert listed.headers["request-id"] == listed.headers["x-request-id"]
+    assert "request-id" not in (await http.get("/v1/models")).headers
