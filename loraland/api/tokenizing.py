@@ -84,7 +84,7 @@ async def tokenize(request: HttpRequest) -> HttpResponse:
 async def detokenize(request: HttpRequest) -> HttpResponse:
     visitor = await _caller(request)
     asked = body_of(request, Detokenize)
-    _check_size(len(asked.tokens) * TEXT_OF_MANY, visitor, "tokens")
+    _check_size(len(asked.tokens), visitor, "tokens", settings.MAX_INPUT_CHARS // TEXT_OF_MANY, "ids")
     return JsonResponse({"prompt": await asyncio.to_thread(_text_of, asked.tokens)})
 
 
@@ -157,10 +157,12 @@ def _check(asked: Tokenize, visitor: Visitor) -> None:
     _check_size(sum(map(len, texts)), visitor, given[0])
 
 
-def _check_size(size: int, visitor: Visitor, param: str | None = None) -> None:
+def _check_size(
+    size: int, visitor: Visitor, param: str | None = None, most: int | None = None, unit: str = "characters"
+) -> None:
     """Refuse a stranger more than the text of one prompt. Who has a key may send whatever a body holds."""
-    most = settings.MAX_INPUT_CHARS
+    most = settings.MAX_INPUT_CHARS if most is None else most
     if visitor == STRANGER and size > most:
         what = f"{param} has" if param else "This is"
-        sentence = f"{what} {size} characters; without an API key at most {most} are read. Send less, or a key."
+        sentence = f"{what} {size} {unit}; without an API key at most {most} are read. Send less, or a key."
         raise ApiError(413, "request_too_large", sentence, param)
