@@ -27,8 +27,8 @@ NAMES: Final = {
     "choice": "The list of choices",
     "grammar": "The grammar",
 }
-_ERROR: Final = re.compile(r"regex parse error:.*^ *error: ([^\n]+)", re.DOTALL | re.MULTILINE)
-"""What is wrong with a regular expression, behind a drawing of the place."""
+_ERROR: Final = "error: "
+"""Begins the line of what is wrong with a regular expression, below a drawing of the place."""
 _UNKNOWN_KEYS: Final = re.compile(r"Unimplemented keys: (\[.*\])")
 
 
@@ -103,7 +103,7 @@ def _explained(constraint: Constraint, told: str) -> str:
         return f"{name} uses {keys}, which cannot be enforced here; leave it out or say it with other keywords."
     if "oneOf" in told:
         return f"{name} has a oneOf whose cases overlap, which cannot be enforced here; write anyOf."
-    if plain := _ERROR.search(told):
-        return f"{name} cannot be used: {plain.group(1).strip()}."
     lines = [line.strip() for line in told.splitlines() if line.strip(" ^|")]
+    if "regex parse error:" in told and (plain := [line for line in lines if line.startswith(_ERROR)]):
+        return f"{name} cannot be used: {plain[0].removeprefix(_ERROR).strip()}."
     return f"{name} cannot be used: {'; '.join(lines)[:400].rstrip('.')}."

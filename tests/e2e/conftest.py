@@ -102,7 +102,8 @@ def site(model_dir: Path) -> Iterator[Site]:
         "DJANGO_ALLOW_ASYNC_UNSAFE": "",
         # Where torch decodes on a processor without bfloat16, that takes three times as long.
         "DTYPE": "float32" if missing_feature() else "bfloat16",
-        # A poem that repeats itself would be at its end before a reader's finger is.
+        # An answer must not be at its end before a reader's finger is.
+        "MAX_NEW_TOKENS": "4096",
         "SPECULATION": "off",
     }
     process = subprocess.Popen([sys.executable, "-m", "loraland"], cwd=REPO, env=environment, text=True)

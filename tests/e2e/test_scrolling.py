@@ -30,7 +30,7 @@ def ask(page: Page) -> None:
     page.goto("/chat/?adapter=base")
     page.locator(".sampling summary").click()
     page.get_by_label("Temperature").fill("0")
-    page.get_by_label("Longest answer").fill("1024")  # no processor is through before the test is
+    page.get_by_label("Longest answer").fill("4096")  # no processor is through before the test is
     page.locator("[data-field]").fill(POEM)
     page.get_by_role("button", name="Send").click()
 
