@@ -1,6 +1,6 @@
 """`make bench`: the workloads and scenarios on a live site, on the engine itself, and on its peers.
 
-python -m tests.bench --runs 3 --json var/bench.json --vllm /path/to/a/venv
+python -m tests.bench --runs 3 --json var/bench.json --peers var/peers
 python -m tests.bench --only w3,w4,fairness --runs 1
 python -m tests.bench --resume …        goes on where an interrupted run stopped
 python -m tests.bench --show --markdown prints the tables of a finished one
@@ -15,13 +15,15 @@ import tempfile
 from pathlib import Path
 
 from tests.bench import report
+from tests.bench.bench import Bench
+from tests.bench.peers import PEERS
 from tests.bench.record import Record
 from tests.bench.site import REPO
-from tests.bench.stages import STAGES, Bench
+from tests.bench.stages import STAGES
 from tests.bench.workloads import WORKLOADS
 
-SYSTEMS = ("site", "engine", "vllm", "llama", "peft")
-SCENARIOS = ("startup", "fairness", "crowd", "cold", "prefix", "speculation", "overhead", "training")
+SYSTEMS = ("site", "engine", "bits", "avx2", "vllm", "llama", "peft")
+SCENARIOS = ("startup", "fairness", "crowd", "cold", "prefix", "speculation", "overhead", "training", "parts")
 
 
 def main() -> None:
@@ -37,8 +39,7 @@ def main() -> None:
                 only=options.only,
                 systems=options.systems,
                 runs=options.runs,
-                vllm=options.vllm if "vllm" in options.systems else None,
-                llama=options.llama if "llama" in options.systems else None,
+                peers=options.peers,
                 data=options.data,
             )
             for stage in STAGES:
@@ -52,13 +53,12 @@ def _options() -> argparse.Namespace:
         prog="make bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", type=_names, default=(*WORKLOADS, *SCENARIOS), help="comma-separated; default all")
-    parser.add_argument(
-        "--systems", type=_systems, default=SYSTEMS, help="which of site, engine, vllm, llama, peft; default all"
-    )
+    parser.add_argument("--systems", type=_systems, default=SYSTEMS, help=f"which of {', '.join(SYSTEMS)}; default all")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--json", type=Path, default=REPO / "var" / "bench.json")
-    parser.add_argument("--vllm", type=Path, help="a virtual environment with vLLM's CPU build (docs/benchmarks.md)")
-    parser.add_argument("--llama", type=Path, help="a virtual environment with llama-cpp-python (docs/benchmarks.md)")
+    parser.add_argument(
+        "--peers", type=Path, default=PEERS, help="where `python -m tests.bench.peers` has put vLLM and llama.cpp"
+    )
     parser.add_argument("--data", type=Path, help="a directory of <adapter>/test.jsonl for the trained adapters")
     parser.add_argument("--models", type=Path, default=REPO / "var" / "models", help="where fetched base models lie")
     parser.add_argument("--dir", type=Path, help="where to put the temporary site, about 3 GB with 2,000 adapters")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import harmonic_mean
 from typing import Any, Final
 
 Record = dict[str, Any]
 ANY, TUNED, PLAIN = "vllm any adapter", "vllm tuned to the set", "vllm without LoRA"
+TORCH = ("torch avx2 bf16", "torch avx2 float32")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,38 @@ def _fewer_bits(record: Record) -> float | None:
     return ratio(max(rates, default=None), figure(record, "llama.cpp", "w1"))
 
 
+def _engines(
+    workload: str, system: str, peer: str, name: str = "tokens_per_second"
+) -> Callable[[Record], float | None]:
+    return lambda record: ratio(figure(record, system, workload, name), figure(record, peer, workload, name))
+
+
+def _over_torch(workload: str) -> Callable[[Record], float | None]:
+    """Over the better type of torch, on a processor that has AVX2 and no more."""
+
+    def over(record: Record) -> float | None:
+        rates = [rate for name in TORCH if (rate := figure(record, name, workload))]
+        return ratio(figure(record, "engine avx2", workload), max(rates, default=None))
+
+    return over
+
+
+def _told_of_peak(record: Record) -> float | None:
+    return figure(record, "engine", "w3", "of_peak")
+
+
+def _products(record: Record) -> float | None:
+    """W3 has as many rows of prompts as of answers."""
+    told = record["medians"].get("parts", {}).get("bf16")
+    shares = [told[shape]["products"]["of_peak"] for shape in ("answers", "prompts")] if told else []
+    return harmonic_mean(shares) if shares else None
+
+
+def _share_of_engine(record: Record) -> float | None:
+    part = ratio(figure(record, "site", "w3"), figure(record, "engine", "w3"))
+    return None if part is None else part * 100
+
+
 def _told(name: str, figure: str) -> Callable[[Record], float | None]:
     return lambda record: scenario(record, name, figure)
 
@@ -90,6 +124,20 @@ BARS: Final = (
     Bar("W1 over vLLM serving any adapter", _over("w1", ANY), 2.5),
     Bar("W1 with 8 or 4 bits over llama.cpp with 4 (reported)", _fewer_bits, 0, 1),
     Bar("W4 over vLLM without LoRA", _over("w4", PLAIN), 1.2, 1.5),
+    Bar("W3 with int8 over bf16, engine", _engines("w3", "engine int8", "engine"), 1.5),
+    Bar("W3 with int4 over bf16, engine", _engines("w3", "engine int4", "engine"), 1),
+    Bar(
+        "W1 with int8: first token over bf16's, engine",
+        _engines("w1", "engine int8", "engine", "first_ms"),
+        1,
+        is_limit=True,
+    ),
+    Bar("W1 on AVX2 over torch restricted to it", _over_torch("w1"), 6),
+    Bar("W2 on AVX2 over torch restricted to it", _over_torch("w2"), 4),
+    Bar("W1 with int4 on AVX2 over llama.cpp built for it", _engines("w1", "engine avx2 int4", "llama.cpp avx2"), 0.9),
+    Bar("W3: products, of the peak of bf16", _products, 75, unit="%"),
+    Bar("W3: all of the engine, of the peak (reported)", _told_of_peak, 0, 75, unit="%"),
+    Bar("W3 of the site, of the engine's", _share_of_engine, 92, unit="%"),
     Bar("W3: what LoRA takes from W4", _tax("w3"), 20, is_limit=True, unit="%"),
     Bar("W5: what LoRA takes from W4 (reported)", _tax("w5"), 100, is_limit=True, unit="%"),
     Bar("2,000 adapters by Zipf, of the rate with 25", _share("crowd", "zipf", "few", 100), 94, unit="%"),

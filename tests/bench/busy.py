@@ -86,14 +86,14 @@ def measure(way: dict[str, str], options: argparse.Namespace) -> list[float]:
         command = [sys.executable, "-m", "tests.bench.direct"]
         output = subprocess.run(
             command,
-            input=json.dumps(runs),
+            input="".join(f"{json.dumps(run)}\n" for run in runs),
             env=kept | settings,
             cwd=REPO,
             check=True,
             stdout=subprocess.PIPE,
             text=True,
         ).stdout
-    return [round(json.loads(line)["tokens_per_second"], 1) for line in output.splitlines()]
+    return [round(json.loads(line)["tokens_per_second"], 1) for line in output.splitlines()[1:]]
 
 
 def _print(burners: int, users: Sequence[int], best: dict[str, list[float]]) -> None:

@@ -1,7 +1,8 @@
 """`python -m tests.bench.llama`: one user of the base in llama.cpp, in its own process, with no server around it.
 
-Runs in a virtual environment that has llama-cpp-python. Reads JSON from its input: the model's file, threads, and runs
-of prompts and the length of an answer; writes one line of JSON a run. No adapter, greedy, ends of sequence ignored.
+Runs in a virtual environment that has llama-cpp-python; its arguments are the model's file and how many threads. Reads
+a run in JSON from each line of its input, as `tests.bench.direct` does; writes one line of JSON first, which says what
+computes, and one a run. No adapter, greedy, ends of sequence ignored.
 """
 
 from __future__ import annotations
@@ -15,15 +16,16 @@ from typing import Any
 
 
 def main() -> None:
-    from llama_cpp import Llama  # there is none in the project's own environment
+    from llama_cpp import Llama, llama_print_system_info  # there is none in the project's own environment
 
-    asked = json.load(sys.stdin)
-    model = Llama(
-        asked["model"], n_ctx=2048, n_threads=asked["threads"], n_threads_batch=asked["threads"], verbose=False
-    )
-    _figures(model, asked["runs"][0]["prompts"][-1:], 4)  # warms up
-    for run in asked["runs"]:
-        print(json.dumps(_figures(model, run["prompts"], run["tokens"])), flush=True)
+    path, threads = sys.argv[1], int(sys.argv[2])
+    model = Llama(path, n_ctx=2048, n_threads=threads, n_threads_batch=threads, verbose=False)
+    print(json.dumps({"unit": llama_print_system_info().decode()}), flush=True)
+    for run in map(json.loads, sys.stdin):
+        prompts, length = [prompt for _, prompt, _ in run["asks"]], run["asks"][0][2]
+        if run["is_first"]:
+            _figures(model, prompts[-1:], 4)
+        print(json.dumps(_figures(model, prompts, length)), flush=True)
 
 
 def _figures(model: Any, prompts: list[str], length: int) -> dict[str, float]:

@@ -9,8 +9,9 @@ from tests.bench.bars import BARS
 from tests.bench.workloads import WORKLOADS
 
 Row = Sequence[str]
-HEAD = ("system", "workload", "tok/s", "first ms", "p95 ms", "next ms", "strangers")
+HEAD = ("system", "workload", "tok/s", "first ms", "p95 ms", "next ms", "strangers", "of peak")
 COSTS = ("web", "redis", "worker's loop", "worker's device", "recorder", "celery", "supervisor", "client")
+PARTS_HEAD = ("setting", "peak, GFLOP/s", "part", "32 answers, ms", "of peak", "256 of prompts, ms", "of peak")
 COST_HEAD = ("workload", *COSTS)
 BAR_HEAD = ("what", "measured", "bar", "goal", "")
 
@@ -24,6 +25,7 @@ def figures(medians: dict[str, Any]) -> list[Row]:
             f"{workload.upper()} {WORKLOADS[workload].title}",
             *(_number(run.get(name)) for name in names),
             f"{run['strangers']:.0%}" if "strangers" in run else "–",
+            _percent(run.get("of_peak")),
         )
         for system, workloads in medians.items()
         for workload, run in workloads.items()
@@ -38,6 +40,20 @@ def costs(medians: dict[str, Any]) -> list[Row]:
         for workload, run in medians.get("site", {}).items()
         if workload in WORKLOADS
     ]
+
+
+def parts(medians: dict[str, Any]) -> list[Row]:
+    """One row a setting and part: milliseconds, and of what the unit's instruction can do at most."""
+    return [
+        (name, f"{run['unit']}, {run['instruction']} {run['peak_gflops']:,.0f}", part, *_of_shapes(run, part))
+        for name, run in medians.get("parts", {}).items()
+        for part in run["answers"]
+    ]
+
+
+def _of_shapes(run: dict[str, Any], part: str) -> list[str]:
+    shapes = [run[shape][part] for shape in ("answers", "prompts")]
+    return [text for shape in shapes for text in (f"{shape['ms']:.2f}", _percent(shape["of_peak"]))]
 
 
 def scenarios(medians: dict[str, Any]) -> list[Row]:
@@ -69,6 +85,7 @@ def markdown(about: dict[str, str], medians: dict[str, Any]) -> str:
 def _tables(medians: dict[str, Any]) -> list[tuple[str, Row, list[Row]]]:
     return [
         ("### Figures", HEAD, figures(medians)),
+        ("### Parts of a pass", PARTS_HEAD, parts(medians)),
         ("### Processor seconds per 1,000 tokens", COST_HEAD, costs(medians)),
         ("### Scenarios", ("scenario", "medians"), scenarios(medians)),
         ("### Bars", BAR_HEAD, bars(medians)),
@@ -89,6 +106,10 @@ def _markdown_table(head: Row, rows: list[Row]) -> str:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float)
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.0f}%"
 
 
 def _number(value: Any) -> str:

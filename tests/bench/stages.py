@@ -3,84 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from functools import cached_property
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any, Final
 
-from inference.config import DEFAULT_BASE_MODEL
-from inference.fetch import packaged_file
 from tests.bench import scenarios, site, vllm
-from tests.bench.load import Target, measure
+from tests.bench.bench import Bench
+from tests.bench.offline import engine_variables, in_turn
+from tests.bench.peers import find_peer
 from tests.bench.processes import resident_mb
-from tests.bench.random_adapters import write_adapters
-from tests.bench.record import Record, Run
-from tests.bench.tasks import Task, read_tasks
+from tests.bench.record import Run
 from tests.bench.training import beside_training
-from tests.bench.workloads import NARROW, NEW_TOKENS, WIDE, WORKLOADS, Ask, Prompts
+from tests.bench.workloads import NARROW, NEW_TOKENS, WIDE, WORKLOADS
 
-ROWS_PER_TASK: Final = 8
-
-
-@dataclass
-class Bench:
-    """What all stages share: the record, a directory to work in, and what is wanted how often."""
-
-    record: Record
-    directory: Path
-    models: Path
-    only: tuple[str, ...]
-    systems: tuple[str, ...]
-    runs: int
-    vllm: Path | None
-    llama: Path | None
-    data: Path | None
-
-    @property
-    def base(self) -> Path:
-        return self.models / DEFAULT_BASE_MODEL
-
-    @cached_property
-    def prompts(self) -> Prompts:
-        return Prompts(self.base)
-
-    @cached_property
-    def adapters(self) -> dict[str, Path]:
-        """The random adapters of the workloads, by name."""
-        return {path.name: path for path in write_adapters(self.base, self.directory / "adapters")}
-
-    @cached_property
-    def tasks(self) -> list[Task]:
-        return read_tasks(self.data, ROWS_PER_TASK)
-
-    def site(self, **settings: str) -> AbstractContextManager[site.Site]:
-        return site.running(self.directory / "var", self.models, site.PLAIN | settings)
-
-    def wanted(self, system: str, names: Iterable[str]) -> list[str]:
-        """Those of `names` that are asked for and not yet measured."""
-        return [name for name in names if name in self.only and self.record.missing(system, name, self.runs)]
-
-    def fill(self, system: str, name: str, run: Callable[[int], Run]) -> None:
-        if name in self.wanted(system, [name]):
-            self.record.fill(system, name, self.runs, run)
-
-    def asks(self, name: str, run: object) -> list[Ask]:
-        workload = WORKLOADS[name]
-        return self.prompts.asks(workload.models, workload.requests, f"{name}-{run}")
-
-    def load(self, system: str, name: str, target: Target, wanted: Iterable[str]) -> None:
-        """One workload on a server, if `wanted`: all its runs, after a request of each user and adapter to warm up."""
-        if name not in wanted:
-            return
-        workload = WORKLOADS[name]
-        warm = self.prompts.asks(workload.models, max(workload.users, len(workload.models)), f"{name}-warm")
-        measure(target, [Ask(ask.model, ask.prompt, 4) for ask in warm], workload.users)
-        self.fill(system, name, lambda run: asdict(measure(target, self.asks(name, run), workload.users)))
+PARTS: Final = {
+    "bf16": {},
+    "int8": {"QUANTIZATION": "int8"},
+    "int4": {"QUANTIZATION": "int4"},
+    "avx2": {"DECODER_UNIT": "avx2"},
+}
+"""The settings under which the parts of a pass are measured."""
 
 
 def plain_site(bench: Bench) -> None:
@@ -157,24 +100,16 @@ def speculation(bench: Bench) -> None:
         bench.record.add("scenarios", "speculation", run | {"different_answers": len(texts) - 1})
 
 
-def direct(bench: Bench) -> None:
-    """The workloads on the engine alone, in a process of its own, over the same store of adapters."""
-    names = bench.wanted("engine", WORKLOADS) if "engine" in bench.systems else []
-    if not names:
-        return
-    digests, runs = _store(bench), []
-    for name in names:
-        users = WORKLOADS[name].users
-        for number in range(bench.runs):
-            asks = [
-                (digests.get(ask.model, ""), ask.prompt, NEW_TOKENS) for ask in bench.asks(name, f"direct-{number}")
-            ]
-            runs.append({"users": users, "asks": asks, "is_first": number == 0})
-    variables = site.environment() | site.PLAIN | {"VAR_DIR": str(bench.directory / "store")}
-    told = _told("tests.bench.direct", runs, variables)
-    for name in names:
-        for _ in range(bench.runs):
-            bench.record.add("engine", name, next(told))
+def parts(bench: Bench) -> None:
+    """How near products, attention and head come to the peak; each setting once, for it has its own repetitions."""
+    for name, settings in PARTS.items():
+        if "parts" in bench.only and "engine" in bench.systems and bench.record.missing("parts", name, 1):
+            variables = engine_variables(bench, settings) | {"VAR_DIR": str(bench.models.parent)}
+            for told in _told("tests.bench.parts", None, variables):
+                if "refused" in told:
+                    print(f"parts, {name}: {told['refused']}", flush=True)
+                else:
+                    bench.record.add("parts", name, told)
 
 
 def peft(bench: Bench) -> None:
@@ -199,36 +134,23 @@ def peft(bench: Bench) -> None:
 def vllm_variants(bench: Bench) -> None:
     """vLLM, each variant started once, with the same load generator."""
     for variant, names in vllm.WORKLOADS_OF.items():
-        wanted = bench.wanted(variant, names) if bench.vllm else []
-        if not wanted or bench.vllm is None:
+        home = find_peer(bench.peers, "vllm") if "vllm" in bench.systems else None
+        if home is None or not (wanted := bench.wanted(variant, names)):
             continue
         adapters = next(iter(bench.adapters.values())).parent
-        with vllm.running(bench.vllm, variant, bench.base, adapters, bench.directory / "vllm.log") as (target, seconds):
+        with vllm.running(home, variant, bench.base, adapters, bench.directory / "vllm.log") as (target, seconds):
             bench.record.add(variant, "start", {"ready_seconds": seconds})
             for name in wanted:
                 bench.load(variant, name, target, wanted)
-
-
-def llama_cpp(bench: Bench) -> None:
-    """W1 of the base's file of four bits in llama.cpp, which has no adapter to apply."""
-    if not bench.llama or not bench.wanted("llama.cpp", ["w1"]):
-        return
-    runs = [
-        {"prompts": [ask.prompt for ask in bench.asks("w1", f"llama-{number}")], "tokens": NEW_TOKENS}
-        for number in range(bench.runs)
-    ]
-    asked = {"model": str(packaged_file(DEFAULT_BASE_MODEL)), "threads": os.cpu_count(), "runs": runs}
-    for run in _told("tests.bench.llama", asked, site.environment(), bench.llama / "bin" / "python"):
-        bench.record.add("llama.cpp", "w1", run)
 
 
 STAGES: Final = (
     overhead,
     plain_site,
     quantised_site,
-    direct,
+    in_turn,
+    parts,
     vllm_variants,
-    llama_cpp,
     peft,
     prefix_cache,
     speculation,
@@ -236,28 +158,9 @@ STAGES: Final = (
 )
 
 
-def _store(bench: Bench) -> dict[str, str]:
-    """A store of the random adapters for an engine of its own; their digests by name."""
-    from inference.adapters.identity import adapter_digest
-
-    home = bench.directory / "store"
-    (home / "adapters").mkdir(parents=True, exist_ok=True)
-    (home / "models").symlink_to(bench.models.resolve())
-    digests = {}
-    for name, path in bench.adapters.items():
-        config = json.loads((path / "adapter_config.json").read_text())
-        digests[name] = adapter_digest(config, path / "adapter_model.safetensors")
-        (home / "adapters" / digests[name]).mkdir()
-        for file in path.iterdir():
-            (home / "adapters" / digests[name] / file.name).hardlink_to(file)
-    return digests
-
-
-def _told(
-    module: str, asked: Any, variables: dict[str, str], python: str | Path = sys.executable
-) -> Iterator[dict[str, float]]:
+def _told(module: str, asked: Any, variables: dict[str, str]) -> Iterator[dict[str, Any]]:
     """What a measuring process of its own writes, one run a line, as it comes."""
-    command, streams = [str(python), "-m", module], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command, streams = [sys.executable, "-m", module], {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(command, cwd=site.REPO, env=variables, text=True, **streams) as process:
         assert process.stdin
         assert process.stdout
