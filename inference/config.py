@@ -22,6 +22,19 @@ QUANTIZATIONS: Final = ("none", "int8", "int4", "nf4")
 PREFIX_CACHES: Final = ("on", "tenant", "off")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
 DECODERS: Final = ("auto", "native", "torch")
+DECODER_UNITS: Final = (
+    "amx",
+    "avx512_bf16",
+    "avx512_vnni",
+    "avx512",
+    "avx_vnni",
+    "avx2",
+    "neon_bf16",
+    "neon_dot",
+    "neon",
+    "portable",
+)
+"""Where a processor computes, in the order of `Unit` in units.h: the most able first."""
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
 
@@ -45,6 +58,7 @@ class EngineConfig:
     dtype: str = "bfloat16"
     quantization: str = "none"
     decoder: str = "auto"
+    decoder_unit: str = "auto"
     adapter_quantization: str = "none"
     deterministic: bool = False
     max_rows: int = 32
@@ -99,6 +113,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             dtype=env.choice("DTYPE", DTYPES, "bfloat16"),
             quantization=env.choice("QUANTIZATION", QUANTIZATIONS, "none"),
             decoder=env.choice("DECODER", DECODERS, "auto"),
+            decoder_unit=env.choice("DECODER_UNIT", ("auto", *DECODER_UNITS), "auto"),
             adapter_quantization=env.choice("ADAPTER_QUANTIZATION", ADAPTER_QUANTIZATIONS, "none"),
             deterministic=env.choice("DETERMINISTIC", ("0", "1"), "0") == "1",
             max_rows=max_rows,

@@ -30,7 +30,8 @@ def unpack(pair: TargetWeights) -> TargetWeights:
 
 
 def _pack(target: str, pair: TargetWeights) -> TargetWeights:
-    """`b` as [layers, rank / 2, out, 2], and `a` with its ranks one behind the other in memory, its shape unchanged.
+    """`b` as [layers, rank / 2, out, 2] or, of float32, [layers, rank, out, 1]; and `a` with its ranks one behind the
+    other in memory, its shape unchanged.
 
     The embedding's `a` is looked up, so it stays as it is. The head's outputs are padded to whole blocks.
     """
@@ -39,7 +40,8 @@ def _pack(target: str, pair: TargetWeights) -> TargetWeights:
         if target == HEAD:
             b, scale = _padded(b), None if scale is None else _padded(scale)
         num_layers, rank, out = b.shape
-        b = b.reshape(num_layers, rank // 2, 2, out).transpose(2, 3).contiguous()
+        together = 4 // b.itemsize
+        b = b.reshape(num_layers, rank // together, together, out).transpose(2, 3).contiguous()
     a = a.contiguous() if target == EMBEDDING else a.transpose(1, 2).contiguous().transpose(1, 2)
     return TargetWeights(a, b, scale)
 

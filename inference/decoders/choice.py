@@ -32,6 +32,8 @@ def make_decoder(config: EngineConfig, architecture: Architecture, weights: Deco
         if config.decoder != "torch":
             return _native_decoder(config, architecture, weights)
     except BuildError as error:
+        if config.decoder_unit != "auto":
+            raise ConfigError(f"DECODER_UNIT={config.decoder_unit} cannot be had: {error}; choose auto") from error
         if config.decoder == "native":
             raise ConfigError(f"DECODER=native cannot be had: {error}; choose auto or torch") from error
         log.info("torch decoder reason=%s", error)
@@ -40,10 +42,11 @@ def make_decoder(config: EngineConfig, architecture: Architecture, weights: Deco
 
 def _native_decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> NativeDecoder:
     """Raises `BuildError` where it is not made for this device, type, shape or processor."""
-    if weights.device.type != "cpu" or weights.dtype != torch.bfloat16:
-        raise BuildError("it computes in bfloat16 on a CPU")
+    if weights.device.type != "cpu" or weights.dtype not in (torch.bfloat16, torch.float32):
+        raise BuildError("it computes in bfloat16 or float32 on a CPU")
     reason = unsupported(architecture, config.block_size)
     if reason:
         raise BuildError(reason)
     bank, threads = NativeBank(config.adapter_slots), config.threads or torch.get_num_threads()
-    return NativeDecoder(architecture, weights, bank, library_path(config.var_dir), config.block_size, threads)
+    library = library_path(config.var_dir)
+    return NativeDecoder(architecture, weights, bank, library, config.block_size, threads, config.decoder_unit)

@@ -14,7 +14,7 @@ import torch
 from inference.config import EngineConfig
 from inference.model.torch_environment import sums
 
-VERSION: Final = 3
+VERSION: Final = 4
 """To be raised by whoever changes a bit of the decoder's or the sampler's results."""
 _FILES: Final = ("*.json", "*.jinja", "*.safetensors")
 _DTYPES: Final = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
@@ -28,7 +28,7 @@ def fingerprint(
     context_length: int,
     unit: str = "",
 ) -> str:
-    """For example ``3/bf16/none/cpu-amx/ab12cd34``. `unit` names where the native decoder computes, if it does.
+    """For example ``4/bf16/none/cpu-amx/ab12cd34``. `unit` names where the native decoder computes, if it does.
 
     The last part covers the base's files and what else shapes an answer: torch's version, the processor by which
     it chooses kernels, the block size, the context, by which long chats are cut, and the options of a GPU.

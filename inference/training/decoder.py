@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inference.decoders.native.build import BuildError, library_path
-from inference.decoders.native.library import UNITS, open_library
+from inference.decoders.native.library import best_unit, open_library
 from inference.model.architecture import Architecture
 from inference.model.linear import Linear, PlainLinear
 from inference.model.rotary import Rotary
@@ -131,7 +131,7 @@ def _fast_to_multiply(weights: DecoderWeights) -> DecoderWeights:
 
 def _is_fast_in_bfloat16() -> bool:
     try:
-        return UNITS[open_library(library_path()).native_best_unit()] != "avx512_f32"
+        return best_unit(open_library(library_path())) in ("amx", "avx512_bf16")
     except BuildError:
         return False
 

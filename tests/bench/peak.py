@@ -23,7 +23,6 @@ INSTRUCTIONS: Final = {
     "amx": ("AMX_BF16", "AMX_INT8", _FMA_512),
     "avx512_bf16": ("DPBF16_512", _BYTES_512, _FMA_512),
     "avx512_vnni": (_FMA_512, _BYTES_512, _FMA_512),
-    "avx512_f32": (_FMA_512, _BYTES_512, _FMA_512),
     "avx512": (_FMA_512, _FMA_512, _FMA_512),
     "avx_vnni": (_FMA_256, "DPBUSD_256", _FMA_256),
     "avx2": (_FMA_256, "MADDUBS_256", _FMA_256),

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import ctypes
 
-import torch
-
 from inference.adapters.packed_lora import pack_adapter
 from inference.adapters.slots import Bank
 from inference.adapters.weights import AdapterWeights
@@ -34,7 +32,7 @@ class NativeBank(Bank):
         view = AdapterView()
         for index, target in enumerate(TARGETS):
             if pair := kept.get(target):
-                assert pair.a.dtype == pair.b.dtype == torch.bfloat16, "the native decoder computes in bfloat16"
+                assert pair.a.dtype == pair.b.dtype, "the native decoder computes in one type"
                 scale = None if pair.scale is None else pair.scale.data_ptr()
                 view.targets[index] = PairView(pair.a.data_ptr(), pair.b.data_ptr(), scale, pair.rank)
         self._kept[slot] = view, kept

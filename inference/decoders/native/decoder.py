@@ -1,4 +1,4 @@
-"""The decoder of `inference.decoders.torch.decoder` in one C++ call a pass, for CPUs with bfloat16 instructions.
+"""The decoder of `inference.decoders.torch.decoder` in one C++ call a pass, for CPUs of any kind.
 
 Same weights, same batches, same interface; the torch decoder is the truth that tests compare it with. Every row's
 sums have an order of their own, so no panels are needed: a row has the same bits whatever the batch, and the same
@@ -20,6 +20,7 @@ from inference.decoders.contract import Decoder
 from inference.decoders.interrupt import Interrupted
 from inference.decoders.kv_tensors import KVCache
 from inference.decoders.native.bank import NativeBank
+from inference.decoders.native.build import BuildError
 from inference.decoders.native.library import (
     DEPTH,
     MAX_IN,
@@ -28,7 +29,9 @@ from inference.decoders.native.library import (
     LinearView,
     ModelView,
     PassView,
+    best_unit,
     open_library,
+    units_of,
 )
 from inference.decoders.native.packing import pack
 from inference.model.architecture import Architecture
@@ -65,7 +68,8 @@ def unsupported(architecture: Architecture, block_size: int) -> str | None:
 class NativeDecoder(Decoder):
     """The base model with the adapters of `bank`. Weights are packed anew, so give up `weights`.
 
-    Products are computed on the `unit` of `UNITS` that is named, which the processor must have, or on its fastest.
+    It computes on the `unit` of `UNITS` that is named, or on the fastest (`auto`), in the type of the weights:
+    bfloat16 or float32. Raises `BuildError` where the processor has no such unit.
     """
 
     rows_are_uniform = True
@@ -80,7 +84,7 @@ class NativeDecoder(Decoder):
         library: Path,
         block_size: int,
         num_threads: int,
-        unit: str = "",
+        unit: str = "auto",
     ) -> None:
         super().__init__(bank)
         self.architecture = architecture
@@ -89,10 +93,11 @@ class NativeDecoder(Decoder):
         self._kept: list[Tensor | ctypes.Array[LayerView]] = []
         self._logits = torch.empty((0, _padded(architecture.vocab_size)), dtype=torch.float32)
         self._cache: tuple[KVCache, ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_void_p]] | None = None
-        model = self._model(weights)
-        chosen = UNITS.index(unit) if unit else -1
-        self._handle = self._library.native_create(ctypes.byref(model), num_threads, chosen)
-        self.unit = UNITS[self._library.native_unit(self._handle)]
+        self.view = self._model(weights)
+        self.unit = best_unit(self._library) if unit == "auto" else unit
+        self._handle = self._library.native_create(ctypes.byref(self.view), num_threads, UNITS.index(self.unit))
+        if not self._handle:
+            raise BuildError(f"this processor has no {self.unit}; it has {', '.join(units_of(self._library))}")
 
     def __del__(self) -> None:
         handle = self.__dict__.pop("_handle", None)
@@ -161,6 +166,7 @@ class NativeDecoder(Decoder):
             vocab=_padded(arch.vocab_size),
             block_size=self._block_size,
             window=arch.sliding_window or 0,
+            is_wide=int(weights.dtype == torch.float32),
             norm_eps=arch.norm_eps,
             embedding=self._keep(weights.embedding),
             norm=self._keep(weights.norm),
@@ -182,7 +188,7 @@ class NativeDecoder(Decoder):
 
     def _linear(self, linear: Linear) -> LinearView:
         packed = pack(linear)
-        parts = (packed.weight, packed.scales, packed.group_scales, packed.group_mins)
+        parts = (packed.weight, packed.scales, packed.mins)
         addresses = (None if part is None else self._keep(part) for part in parts)
         return LinearView(*addresses, packed.bits, packed.out, packed.into)
 

@@ -2,29 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from ctypes import c_float, c_int64, c_void_p
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Final
 
 import torch
 from torch import Tensor
 
 from inference.decoders.native.build import BuildError, library_path
-
-_SIGNATURES: Final[dict[str, list[type]]] = {
-    "rms_norm": [c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_float],
-    "rms_norm_backward": [c_void_p, c_void_p, c_void_p, c_void_p, c_void_p, c_int64, c_int64],
-    "swiglu": [c_void_p, c_void_p, c_int64, c_int64],
-    "swiglu_backward": [c_void_p, c_void_p, c_void_p, c_int64, c_int64],
-    "rope": [c_void_p, c_int64, c_void_p, c_void_p, c_void_p, c_int64, c_int64, c_int64, c_float],
-    "softmax": [c_void_p, c_int64, c_int64, c_float],
-    "softmax_backward": [c_void_p, c_void_p, c_int64, c_int64, c_float],
-}
+from inference.decoders.native.library import UNITS, open_library
 
 
 @lru_cache(maxsize=1)
@@ -37,14 +25,11 @@ def native_elementwise() -> NativeElementwise | None:
 
 
 class NativeElementwise:
-    """The functions of `training.cpp` over whole tensors."""
+    """The functions of `training.h` over whole tensors, on the `unit` that is named or on the fastest."""
 
-    def __init__(self, library: Path) -> None:
-        opened = ctypes.CDLL(str(library))
-        for name, signature in _SIGNATURES.items():
-            function = getattr(opened, f"training_{name}")
-            function.argtypes, function.restype = signature, None
-        self._library = opened
+    def __init__(self, library: Path, unit: str = "") -> None:
+        self._library = open_library(library)
+        self._functions = self._library.native_training(UNITS.index(unit) if unit else -1).contents
         self._pool = ThreadPoolExecutor(thread_name_prefix="training")
 
     def rms_norm(self, rows: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -101,7 +86,7 @@ class NativeElementwise:
         Of `parts` the tensors are cut, and numbers given as they are; then it is told how many rows there are, which
         are `height` in an item, and `sizes`.
         """
-        function = getattr(self._library, f"training_{name}")
+        function = getattr(self._functions, name)
 
         def run(start: int, end: int) -> None:
             pointers = (part[start:end].data_ptr() if isinstance(part, Tensor) else part for part in parts)

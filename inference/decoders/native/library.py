@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import ctypes
-from ctypes import POINTER, Structure, c_float, c_int, c_int64, c_void_p
+from ctypes import CFUNCTYPE, POINTER, Structure, c_float, c_int, c_int64, c_void_p
 from pathlib import Path
 from typing import Any, Final
 
+from inference.config import DECODER_UNITS
 from inference.model import architecture
 
 TARGETS: Final = (*architecture.TARGETS, architecture.EMBEDDING, architecture.HEAD)
 """In the order of `Target` in views.h."""
-DEPTH: Final = 64
-"""Inputs of a matrix tile of int8."""
+DEPTH: Final = 32
+"""Inputs that are quantised together, and those of a tile of the matrix unit."""
 MAX_IN: Final = 32768
-UNITS: Final = ("amx", "avx512_bf16", "avx512_f32")
-"""Where products are computed, in the order of `Unit` in units.h: on the matrix unit, or on the vector unit from pairs
-of bfloat16, or there from float32."""
+UNITS: Final = DECODER_UNITS
 
 
 def _all(kind: Any, names: str) -> list[tuple[str, Any]]:
@@ -24,7 +23,7 @@ def _all(kind: Any, names: str) -> list[tuple[str, Any]]:
 
 
 class LinearView(Structure):
-    _fields_ = [*_all(c_void_p, "weight scales group_scales group_mins"), *_all(c_int64, "bits out into")]
+    _fields_ = [*_all(c_void_p, "weight scales mins"), *_all(c_int64, "bits out into")]
 
 
 class LayerView(Structure):
@@ -33,7 +32,7 @@ class LayerView(Structure):
 
 class ModelView(Structure):
     _fields_ = [
-        *_all(c_int64, "hidden num_layers num_heads num_kv_heads head_dim inner vocab block_size window"),
+        *_all(c_int64, "hidden num_layers num_heads num_kv_heads head_dim inner vocab block_size window is_wide"),
         ("norm_eps", c_float),
         *_all(c_void_p, "embedding norm cos sin"),
         ("head", LinearView),
@@ -58,14 +57,43 @@ class PassView(Structure):
     ]
 
 
+def _function(pointers: int, *others: Any) -> Any:
+    return CFUNCTYPE(None, *[c_void_p] * pointers, *others)
+
+
+class Training(Structure):
+    """The operators of `source/training.h`."""
+
+    _fields_ = [
+        ("rms_norm", _function(4, c_int64, c_int64, c_float)),
+        ("rms_norm_backward", _function(5, c_int64, c_int64)),
+        ("swiglu", _function(2, c_int64, c_int64)),
+        ("swiglu_backward", _function(3, c_int64, c_int64)),
+        ("rope", CFUNCTYPE(None, c_void_p, c_int64, *[c_void_p] * 3, *[c_int64] * 3, c_float)),
+        ("softmax", _function(1, c_int64, c_int64, c_float)),
+        ("softmax_backward", _function(2, c_int64, c_int64, c_float)),
+    ]
+
+
 def open_library(path: Path) -> ctypes.CDLL:
     """Load the library at `path` and declare its functions. They let go of the interpreter's lock while they run."""
     library = ctypes.CDLL(str(path))
-    library.native_create.argtypes, library.native_create.restype = [POINTER(ModelView), c_int, c_int], c_void_p
+    library.native_has_unit.argtypes, library.native_has_unit.restype = [c_int], c_int
     library.native_best_unit.argtypes, library.native_best_unit.restype = [], c_int
-    library.native_unit.argtypes, library.native_unit.restype = [c_void_p], c_int
+    library.native_create.argtypes, library.native_create.restype = [POINTER(ModelView), c_int, c_int], c_void_p
     library.native_forward.argtypes, library.native_forward.restype = [c_void_p, POINTER(PassView)], c_int
     library.native_argmax.argtypes = [c_void_p, c_void_p, c_int64, c_int64, c_int64, c_void_p, c_void_p]
     library.native_argmax.restype = None
     library.native_destroy.argtypes, library.native_destroy.restype = [c_void_p], None
+    library.native_training.argtypes, library.native_training.restype = [c_int], POINTER(Training)
     return library
+
+
+def units_of(library: ctypes.CDLL) -> list[str]:
+    """The units that the library and this processor have, the most able first."""
+    return [name for number, name in enumerate(UNITS) if library.native_has_unit(number)]
+
+
+def best_unit(library: ctypes.CDLL) -> str:
+    """The fastest of them."""
+    return UNITS[library.native_best_unit()]

@@ -21,32 +21,35 @@ class Packed:
     out: int
     into: int
     scales: Tensor | None = None
-    group_scales: Tensor | None = None
-    group_mins: Tensor | None = None
+    mins: Tensor | None = None
 
 
 def pack(linear: Linear) -> Packed:
-    """Pack a plain bfloat16, an int8 or an int4 linear."""
+    """Pack a plain bfloat16 or float32, an int8 or an int4 linear."""
     if isinstance(linear, Int4Linear):
-        weight, into = _padded(linear.weight), linear.weight.shape[1] * 2
-        scales, mins = (_by_block(_padded(of_groups)) for of_groups in (linear.scales, linear.mins))
-        return Packed(_by_block(weight), 4, len(weight), into, group_scales=scales, group_mins=mins)
-    assert isinstance(linear, Int8Linear | PlainLinear), "the native decoder packs bfloat16, int8 and int4"
+        return _pack_int4(linear)
+    assert isinstance(linear, Int8Linear | PlainLinear), "the native decoder packs bfloat16, float32, int8 and int4"
     weight = _padded(linear.weight)
-    out, into = weight.shape
-    together = 4 // weight.itemsize
-    packed = weight.view(out // BLOCK, BLOCK, into // together, together).transpose(1, 2).contiguous()
     if isinstance(linear, Int8Linear):
-        return Packed(packed, 8, out, into, scales=_padded(linear.scales[:, None])[:, 0].contiguous())
-    assert weight.dtype == torch.bfloat16, "the native decoder computes in bfloat16"
-    return Packed(packed, 16, out, into)
+        # Processors multiply bytes without a sign by bytes with one.
+        scales = _together(_padded(linear.scales), 1)
+        return Packed(_together(weight.view(torch.uint8) ^ 128, 4), 8, len(weight), weight.shape[1], scales)
+    assert weight.dtype in (torch.bfloat16, torch.float32), "the native decoder computes in bfloat16 or float32"
+    return Packed(_together(weight, 4 // weight.itemsize), weight.itemsize * 8, len(weight), weight.shape[1])
+
+
+def _pack_int4(linear: Int4Linear) -> Packed:
+    levels = _together(_padded(linear.levels()), 4)
+    out, into = levels.shape[0] * BLOCK, levels.shape[1] * 4
+    scales, mins = (_together(_padded(of_groups), 1) for of_groups in (linear.scales, linear.mins))
+    return Packed(levels[:, ::2] | levels[:, 1::2] << 4, 4, out, into, scales, mins)
+
+
+def _together(rows: Tensor, count: int) -> Tensor:
+    """[out, in] as [out / 16, in / count, 16, count]."""
+    out, into = rows.shape
+    return rows.view(out // BLOCK, BLOCK, into // count, count).transpose(1, 2).contiguous()
 
 
 def _padded(rows: Tensor) -> Tensor:
     return functional.pad(rows, (0, 0, 0, -len(rows) % BLOCK)).contiguous()
-
-
-def _by_block(rows: Tensor) -> Tensor:
-    """[out, n] as [out / 16][n][16]."""
-    out, width = rows.shape
-    return rows.view(out // BLOCK, BLOCK, width).transpose(1, 2).contiguous()

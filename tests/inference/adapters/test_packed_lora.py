@@ -52,10 +52,13 @@ def test_what_is_unpacked_is_what_was_packed(target: str) -> None:
     assert (again.rank, packed.rank, unpack(pair)) == (8, 8, pair)
 
 
-def test_two_ranks_of_an_output_lie_side_by_side() -> None:
+@pytest.mark.parametrize(("dtype", "first"), [(torch.bfloat16, [0, 10, 1, 11]), (torch.float32, [0, 1, 2, 3])])
+def test_as_many_ranks_of_an_output_lie_side_by_side_as_are_multiplied_at_once(
+    dtype: torch.dtype, first: list[int]
+) -> None:
     a, b = torch.arange(8.0).expand(1, 4, 8), torch.arange(80.0).view(1, 8, 10)
-    packed = pack_adapter({"q_proj": TargetWeights(a, b)})["q_proj"]
-    assert packed.b.flatten().tolist()[:4] == [0, 10, 1, 11]
+    packed = pack_adapter({"q_proj": TargetWeights(a.to(dtype), b.to(dtype))})["q_proj"]
+    assert packed.b.flatten().tolist()[:4] == first
     assert packed.a.transpose(1, 2).flatten().tolist()[:8] == [0, 0, 0, 0, 1, 1, 1, 1]
     assert packed.a.transpose(1, 2).is_contiguous()
 

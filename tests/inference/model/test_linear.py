@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from inference.model.linear import GROUP, Int4Linear, Int8Linear
+from inference.model.linear import GROUP, Int4Linear, Int8Linear, in_levels
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -36,6 +36,23 @@ def test_outputs_of_zeros_stay_zeros() -> None:
         assert not kind(weight)(draw(3, 32)).any()
 
 
-def test_four_bits_of_a_ragged_width_are_refused() -> None:
+@pytest.mark.parametrize("kind", [Int8Linear, Int4Linear])
+def test_bits_of_a_ragged_width_are_refused(kind: type[Int8Linear | Int4Linear]) -> None:
     with pytest.raises(ValueError, match="groups of 32 inputs, and this linear has 40"):
-        Int4Linear(draw(16, 40))
+        kind(draw(16, 40))
+
+
+def test_a_large_number_of_a_row_rounds_only_its_own_group() -> None:
+    rows = draw(3, 96)
+    rows[:, 5] = 1000.0
+    error = (in_levels(rows) - rows).abs()
+    assert error[:, :32].max() > 1
+    assert error[:, 32:].max() < 0.02
+
+
+def test_what_is_said_to_meet_rows_as_they_are_does() -> None:
+    linear, rows = Int8Linear(draw(48, 96)), draw(5, 96, seed=1)
+    seen = linear(rows)
+    linear.quantizes_rows = False
+    assert torch.equal(linear(rows), functional.linear(rows, linear.dequantized(torch.float32)))
+    assert not torch.equal(linear(rows), seen)

@@ -2,10 +2,10 @@
 // over positions in order, sixteen at a time from position 0 of a block, each row's in a row of a tile of its own, so a
 // row's bits are the same alone and beside others.
 #pragma once
+#include "amx_linear.h"
 #include "attention.h"
-#include "units.h"
 
-namespace native {
+namespace native::NATIVE_UNIT {
 
 // Rows [row, row + count) of a pass: tokens of one sequence, at positions from `position` on. `window` 0: they see all.
 struct Span {
@@ -27,7 +27,13 @@ struct Heads {
     int64_t stride;
 };
 
-class AmxAttention {
+template <class Element>
+class AmxAttention;
+
+#if defined(__AMX_TILE__)
+
+template <>
+class AmxAttention<bf16> {
   public:
     // The `group` heads of every row of `span`, from the first row's first head in `queries` on.
     void attend(const CacheShape& shape, const Span& span, int64_t group, Heads<const bf16> queries, const bf16* keys, const bf16* values,
@@ -44,8 +50,8 @@ class AmxAttention {
                        {out.data + index * out.stride, out.stride});
             return;
         }
-        scores_.resize(std::max<size_t>(scores_.size(), 16 * (end_ - begin_)));
-        weights_.resize(std::max<size_t>(weights_.size(), 16 * (end_ - begin_)));
+        grow(scores_, 16 * (end_ - begin_));
+        grow(weights_, 16 * (end_ - begin_));
         // Of one row the heads are worked on together, of several the rows, a head at a time.
         bool is_alone = span.count == 1;
         int64_t dim = shape.head_dim, together = is_alone ? 16 : 1;
@@ -124,8 +130,7 @@ class AmxAttention {
         if (is_wide) _tile_stored(3, sums[3], 64);
         for (int64_t index = 0; index < height; index++)
             for (int64_t tile = 0; tile < (is_wide ? 4 : 2); tile++)
-                store(out.data + index * out.stride + column + tile * 16,
-                      _mm512_mul_ps(_mm512_load_ps(sums[tile][index]), _mm512_set1_ps(1.0f / totals[index])));
+                store(out.data + index * out.stride + column + tile * 16, load(sums[tile][index]) * F32::all(1.0f / totals[index]));
     }
 
     int64_t block_of(int64_t at) const { return shape_.head(span_.table[at / shape_.block_size], 0); }
@@ -151,13 +156,14 @@ class AmxAttention {
 
     // A copy of the values of sixteen positions with zeros for what a row that is alone does not see.
     const bf16* masked_group_of(int64_t at) {
-        masked_.resize(16 * shape_.head_dim);
+        grow(masked_, 16 * shape_.head_dim);
         const bf16* group = group_of(at);
-        __mmask16 seen = visible(at, span_.seen_by(0));
+        Context seen = span_.seen_by(0);
         for (int64_t pair = 0; pair < 8; pair++) {
-            __mmask32 even = seen >> 2 * pair & 1 ? 0x55555555 : 0, odd = seen >> 2 * pair & 2 ? 0xaaaaaaaa : 0;
+            auto is_seen = [&](int64_t position) { return position >= seen.first && position < seen.context; };
+            U32 kept = U32::all((is_seen(at + 2 * pair) ? 0xffff : 0) | (is_seen(at + 2 * pair + 1) ? 0xffff0000 : 0));
             for (int64_t place = pair * shape_.head_dim * 2; place < (pair + 1) * shape_.head_dim * 2; place += 32)
-                _mm512_storeu_si512(masked_.data() + place, _mm512_maskz_loadu_epi16(even | odd, group + place));
+                (load_packs(group + place) & kept).put(masked_.data() + place);
         }
         TileConfig::compiler_barrier();
         return masked_.data();
@@ -171,4 +177,6 @@ class AmxAttention {
     Buffer<bf16> weights_, masked_;
 };
 
-}  // namespace native
+#endif
+
+}  // namespace native::NATIVE_UNIT

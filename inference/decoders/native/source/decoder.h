@@ -8,28 +8,29 @@
 #include <numeric>
 #include <vector>
 
-#include "lora.h"
 #include "amx_attention.h"
+#include "interface.h"
+#include "linear.h"
+#include "lora.h"
 #include "threads.h"
 
-namespace native {
+namespace native::NATIVE_UNIT {
 
-class Decoder {
+// `Element` is bf16 or float: what weights, activations and the cache are made of.
+template <class Element>
+class Decoder : public AnyDecoder {
   public:
-    Decoder(const ModelView& model, int num_threads, Unit unit)
+    Decoder(const ModelView& model, int num_threads)
         : model_(model),
           queries_(model.num_heads * model.head_dim),
           keys_(model.num_kv_heads * model.head_dim),
           qkv_width_(queries_ + 2 * keys_),
+          widest_(std::max({model.hidden, queries_, model.inner})),
           cache_{model.num_kv_heads, model.head_dim, model.block_size},
           num_threads_(num_threads),
-          unit_(unit),
           pool_(num_threads) {}
 
-    Unit unit() const { return unit_; }
-
-    // False when it was interrupted: then nothing of it counts.
-    bool forward(const PassView& pass) {
+    bool forward(const PassView& pass) override {
         pool_.wake();
         prepare(pass);
         bool is_whole = panels_.size() > 1 ? run_panels(pass) : run_panel(pass);
@@ -39,15 +40,16 @@ class Decoder {
         return is_whole;
     }
 
-    // For each row of logits the index of the largest, the first of equals, and whether all are finite.
-    void argmax(const float* logits, int64_t rows, int64_t stride, int64_t width, int64_t* indices, bool* are_finite) {
+    void argmax(const float* logits, int64_t rows, int64_t stride, int64_t width, int64_t* indices, bool* are_finite) override {
         pool_.wake();
-        pool_.run(rows, [&](int64_t row) { indices[row] = native::argmax(logits + row * stride, width, are_finite + row); });
+        pool_.run(rows, [&](int64_t row) { indices[row] = NATIVE_UNIT::argmax(logits + row * stride, width, are_finite + row); });
         pool_.rest();
     }
 
   private:
     static constexpr int64_t MAX_BLOCKS = 10;  // of outputs in a task
+    static constexpr int64_t QUANTIZED = 8;    // rows in a task
+    static constexpr bool ON_TILES = HAS_AMX && sizeof(Element) == 2;  // attention
     static constexpr int64_t PANEL_ROWS = 48;  // rows that are worth reading all weights by one thread
 
     // Rows of one adapter, which are worked on together.
@@ -88,9 +90,11 @@ class Decoder {
             add_panel(pass, tiles * index / count * 16, std::min(pass.rows, tiles * (index + 1) / count * 16));
         for (auto [buffer, width] : {std::pair{&hidden_, model_.hidden}, {&normed_, model_.hidden}, {&qkv_, qkv_width_},
                                      {&attended_, queries_}, {&added_, model_.hidden}, {&gate_up_, 2 * model_.inner}, {&inner_, model_.inner}})
-            buffer->resize(std::max<size_t>(buffer->size(), pass.rows * width));
-        quantized_.resize(std::max<size_t>(quantized_.size(), tiles * 32 * std::max({model_.hidden, queries_, model_.inner})));
-        scales_.resize(std::max<size_t>(scales_.size(), pass.rows));
+            grow(*buffer, pass.rows * width);
+        if (!QUANTIZES_ROWS) return;
+        grow(levels_, pass.rows * widest_);
+        for (auto* buffer : {&scales_, &sums_}) grow(*buffer, pass.rows * widest_ / GROUP);
+        grow(offsets_, pass.rows * widest_ / GROUP);
     }
 
     // Rows that attention takes together: those of a tile on the matrix unit, else each alone.
@@ -98,7 +102,7 @@ class Decoder {
         spans_.clear();
         for (int64_t row = 0; row < pass.rows; row++) {
             const int64_t* table = pass.tables + pass.table_starts[row];
-            bool follows = unit_ == AMX && row && spans_.back().table == table && spans_.back().count < 16 &&
+            bool follows = ON_TILES && row && spans_.back().table == table && spans_.back().count < 16 &&
                            pass.positions[row] == pass.positions[row - 1] + 1;
             if (!follows) spans_.push_back({row, 0, pass.positions[row], table, model_.window});
             spans_.back().count++;
@@ -158,7 +162,7 @@ class Decoder {
         by_chunk(panel, run, [&](const Chunk& chunk) {
             for (int64_t place = chunk.begin; place < chunk.end; place++) {
                 int64_t row = order_[place], width = model_.hidden;
-                std::memcpy(hidden_.data() + row * width, model_.embedding + pass.token_ids[row] * width, width * sizeof(bf16));
+                std::memcpy(hidden_.data() + row * width, of(model_.embedding) + pass.token_ids[row] * width, width * sizeof(Element));
                 const PairView* pair = pair_of(pass, row, EMBEDDING);
                 if (pair) add_lora_embedding(*pair, pass.token_ids[row], hidden_.data() + row * width, width);
                 rms_norm(row, model_.layers[0].attention_norm);
@@ -175,7 +179,7 @@ class Decoder {
     template <class Run>
     void end_layer(const PassView& pass, int64_t layer, const Panel& panel, const Run& run) {
         const LayerView& weights = model_.layers[layer];
-        const bf16* next_norm = layer + 1 < model_.num_layers ? model_.layers[layer + 1].attention_norm : model_.norm;
+        const void* next_norm = layer + 1 < model_.num_layers ? model_.layers[layer + 1].attention_norm : model_.norm;
         apply(weights.o, attended_.data(), panel, added_.data(), run);
         by_chunk(panel, run, [&](const Chunk& chunk) {
             add_lora_rows(pass, O, layer, chunk, attended_.data(), queries_, added_.data(), model_.hidden, 0);
@@ -197,17 +201,17 @@ class Decoder {
     // Logits of the sampled rows, which the last layer has left normalised.
     void compute_logits(const PassView& pass) {
         int64_t width = model_.hidden;
-        sampled_.resize(std::max<size_t>(sampled_.size(), pass.num_samples * width));
+        grow(sampled_, pass.num_samples * width);
         for (int64_t at = 0; at < pass.num_samples; at++)
-            std::memcpy(sampled_.data() + at * width, normed_.data() + pass.sample_rows[at] * width, width * sizeof(bf16));
+            std::memcpy(sampled_.data() + at * width, normed_.data() + pass.sample_rows[at] * width, width * sizeof(Element));
         Parallel run{pool_};
-        Rows rows = rows_of(model_.head, sampled_.data(), 0, pass.num_samples, run);
+        Rows<Element> rows = rows_of(model_.head, sampled_.data(), 0, pass.num_samples, run);
         by_blocks(model_.head.out / BLOCK, run, [&](int64_t begin, int64_t end) {
-            multiply(rows, model_.head, begin, end, {nullptr, pass.logits, model_.vocab}, unit_);
+            multiply(rows, model_.head, begin, end, {nullptr, pass.logits, model_.vocab});
         });
         pool_.run(pass.num_samples, [&](int64_t at) {
             const PairView* pair = pair_of(pass, pass.sample_rows[at], HEAD);
-            const bf16* row = sampled_.data() + at * width;
+            const Element* row = sampled_.data() + at * width;
             float* logits = pass.logits + at * model_.vocab;
             if (pair) add_lora(*pair, 0, &row, &logits, 1, width, model_.vocab);
         });
@@ -216,7 +220,7 @@ class Decoder {
     // The hidden rows, which the last layer has left normalised.
     void keep_hidden(const PassView& pass) {
         for (int64_t at = 0; at < pass.num_hidden; at++) {
-            const bf16* row = normed_.data() + pass.hidden_rows[at] * model_.hidden;
+            const Element* row = normed_.data() + pass.hidden_rows[at] * model_.hidden;
             for (int64_t column = 0; column < model_.hidden; column += 16)
                 store(pass.states + at * model_.hidden + column, load(row + column));
         }
@@ -231,27 +235,28 @@ class Decoder {
 
     // The rows of a panel in `data` times a linear, into `out`.
     template <class Run>
-    void apply(const LinearView& linear, const bf16* data, const Panel& panel, bf16* out, const Run& run) {
-        Rows rows = rows_of(linear, data, panel.begin, panel.end, run);
+    void apply(const LinearView& linear, const Element* data, const Panel& panel, Element* out, const Run& run) {
+        Rows<Element> rows = rows_of(linear, data, panel.begin, panel.end, run);
         by_blocks(linear.out / BLOCK, run, [&](int64_t begin, int64_t end) {
-            multiply(rows, linear, begin, end, {out + panel.begin * linear.out, nullptr, linear.out}, unit_);
+            multiply(rows, linear, begin, end, {out + panel.begin * linear.out, nullptr, linear.out});
         });
     }
 
     // gate_up and SwiGLU fused: of the same columns by the same thread, so that what is between stays in its cache.
     template <class Run>
     void apply_swiglu(const LinearView& linear, const Panel& panel, const Run& run) {
-        Rows rows = rows_of(linear, normed_.data(), panel.begin, panel.end, run);
+        Rows<Element> rows = rows_of(linear, normed_.data(), panel.begin, panel.end, run);
         int64_t blocks = model_.inner / BLOCK;
         by_blocks(blocks, run, [&](int64_t begin, int64_t end) {
-            static thread_local Buffer<bf16> scratch;
+            static thread_local Buffer<Element> scratch;
             int64_t width = (end - begin) * BLOCK;
-            scratch.resize(std::max<size_t>(scratch.size(), 2 * width * rows.count));
+            grow(scratch, 2 * width * rows.count);
             // Products go to the columns of their blocks, of which the first is at the beginning here.
-            multiply(rows, linear, begin, end, Out{scratch.data(), nullptr, 2 * width}.from(-begin * BLOCK), unit_);
-            multiply(rows, linear, blocks + begin, blocks + end, Out{scratch.data(), nullptr, 2 * width}.from(width - (blocks + begin) * BLOCK), unit_);
+            Out<Element> out{scratch.data(), nullptr, 2 * width};
+            multiply(rows, linear, begin, end, out.from(-begin * BLOCK));
+            multiply(rows, linear, blocks + begin, blocks + end, out.from(width - (blocks + begin) * BLOCK));
             for (int64_t row = 0; row < rows.count; row++) {
-                const bf16* gates = scratch.data() + row * 2 * width;
+                const Element* gates = scratch.data() + row * 2 * width;
                 swiglu(gates, gates + width, width, inner_.data() + (panel.begin + row) * model_.inner + begin * BLOCK);
             }
         });
@@ -269,18 +274,16 @@ class Decoder {
 
     // The rows [begin, end) of `data` as `linear` wants them.
     template <class Run>
-    Rows rows_of(const LinearView& linear, const bf16* data, int64_t begin, int64_t end, const Run& run) {
-        int64_t width = linear.in, count = end - begin;
-        data += begin * width;
-        if (linear.bits != 8) return {data, count, width * 2};
-        int8_t* quantized = quantized_.data() + begin / 16 * 32 * std::max({model_.hidden, queries_, model_.inner});
-        run((count + CHUNK - 1) / CHUNK, [&](int64_t task) {
-            for (int64_t row = task * CHUNK; row < std::min(count, (task + 1) * CHUNK); row++) {
-                int8_t* high = quantized + (row / 16 * 32 + row % 16) * width;
-                scales_[begin + row] = quantize(data + row * width, high, high + 16 * width, width);
-            }
+    Rows<Element> rows_of(const LinearView& linear, const Element* data, int64_t begin, int64_t end, const Run& run) {
+        Rows<Element> rows{data + begin * linear.in, end - begin, linear.in};
+        if (!QUANTIZES_ROWS || linear.bits > 8) return rows;
+        // Panels are at different linears, so that each has room for its widest rows.
+        rows.quantized = Quantized{levels_.data(), scales_.data(), offsets_.data(), sums_.data()}.from(begin, widest_);
+        run((rows.count + QUANTIZED - 1) / QUANTIZED, [&](int64_t task) {
+            for (int64_t row = task * QUANTIZED; row < std::min(rows.count, (task + 1) * QUANTIZED); row++)
+                quantize(rows.data + row * linear.in, linear.in, rows.quantized.from(row, linear.in));
         });
-        return {quantized, count, width, scales_.data() + begin};
+        return rows;
     }
 
     template <class Run, class Function>
@@ -289,12 +292,12 @@ class Decoder {
     }
 
     // Add the adapter's update of `target` to columns from `to` on of the chunk's rows in `outs`.
-    void add_lora_rows(const PassView& pass, Target target, int64_t layer, const Chunk& chunk, const bf16* rows, int64_t stride, bf16* outs,
+    void add_lora_rows(const PassView& pass, Target target, int64_t layer, const Chunk& chunk, const Element* rows, int64_t stride, Element* outs,
                     int64_t width, int64_t to) {
         const PairView* pair = pair_of(pass, order_[chunk.begin], target);
         if (!pair) return;
-        const bf16* inputs[CHUNK];
-        bf16* outputs[CHUNK];
+        const Element* inputs[CHUNK];
+        Element* outputs[CHUNK];
         for (int64_t place = chunk.begin; place < chunk.end; place++) {
             inputs[place - chunk.begin] = rows + order_[place] * stride;
             outputs[place - chunk.begin] = outs + order_[place] * width + to;
@@ -315,28 +318,27 @@ class Decoder {
     }
 
     void rope_and_store(const PassView& pass, int64_t layer, const Chunk& chunk) {
-        const bf16* rows = normed_.data();
+        const Element* rows = normed_.data();
         add_lora_rows(pass, Q, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, 0);
         add_lora_rows(pass, K, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, queries_);
         add_lora_rows(pass, V, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, queries_ + keys_);
         for (int64_t place = chunk.begin; place < chunk.end; place++) {
             int64_t row = order_[place];
-            bf16* parts = qkv_.data() + row * qkv_width_;
+            Element* parts = qkv_.data() + row * qkv_width_;
             for (int64_t at = 0; at < queries_ + keys_; at += model_.head_dim) rope(parts + at, pass.positions[row]);
-            write_cache(cache_, pass.keys[layer], pass.values[layer], pass.cache_slots[row], parts + queries_, parts + queries_ + keys_);
+            write_cache(cache_, keys_of(pass, layer), values_of(pass, layer), pass.cache_slots[row], parts + queries_, parts + queries_ + keys_);
         }
     }
 
     // Rotary embedding of one head [head_dim] in place, its halves being the two coordinates.
-    void rope(bf16* head, int64_t position) const {
+    void rope(Element* head, int64_t position) const {
         int64_t half = model_.head_dim / 2;
         const float* cos = model_.cos + position * model_.head_dim;
         const float* sin = model_.sin + position * model_.head_dim;
         for (int64_t at = 0; at < half; at += 16) {
-            __m512 x = load(head + at), y = load(head + half + at);
-            __m512 c = _mm512_loadu_ps(cos + at), s = _mm512_loadu_ps(sin + at);
-            store(head + at, _mm512_fmsub_ps(x, c, _mm512_mul_ps(y, s)));
-            store(head + half + at, _mm512_fmadd_ps(y, c, _mm512_mul_ps(x, s)));
+            F32 x = load(head + at), y = load(head + half + at), c = load(cos + at), s = load(sin + at);
+            store(head + at, fmadd(x, c, -(y * s)));
+            store(head + half + at, fmadd(y, c, x * s));
         }
     }
 
@@ -350,62 +352,66 @@ class Decoder {
 
     void attend_head(const PassView& pass, int64_t layer, const Span& span, int64_t kv_head) {
         int64_t group = model_.num_heads / model_.num_kv_heads, at = kv_head * group * model_.head_dim;
-        const bf16* queries = qkv_.data() + span.row * qkv_width_ + at;
-        bf16* out = attended_.data() + span.row * queries_ + at;
-        static thread_local AmxAttention amx;
-        static thread_local Avx512Attention avx512;
-        if (unit_ == AMX)
-            amx.attend(cache_, span, group, {queries, qkv_width_}, pass.keys[layer], pass.values[layer], kv_head, {out, queries_});
-        else
-            avx512.attend(cache_, group, queries, pass.keys[layer], pass.values[layer], kv_head, span.seen_by(0), out);
+        const Element* queries = qkv_.data() + span.row * qkv_width_ + at;
+        Element* out = attended_.data() + span.row * queries_ + at;
+        if constexpr (ON_TILES) {
+            static thread_local AmxAttention<Element> attention;
+            attention.attend(cache_, span, group, {queries, qkv_width_}, keys_of(pass, layer), values_of(pass, layer), kv_head, {out, queries_});
+        } else {
+            static thread_local Attention<Element> attention;
+            attention.attend(cache_, group, queries, keys_of(pass, layer), values_of(pass, layer), kv_head, span.seen_by(0), out);
+        }
     }
 
     void activate(const PassView& pass, int64_t layer, const Chunk& chunk) {
-        const bf16* rows = normed_.data();
+        const Element* rows = normed_.data();
         add_lora_rows(pass, GATE, layer, chunk, rows, model_.hidden, gate_up_.data(), 2 * model_.inner, 0);
         add_lora_rows(pass, UP, layer, chunk, rows, model_.hidden, gate_up_.data(), 2 * model_.inner, model_.inner);
         for (int64_t place = chunk.begin; place < chunk.end; place++) {
-            const bf16* gate = gate_up_.data() + order_[place] * 2 * model_.inner;
+            const Element* gate = gate_up_.data() + order_[place] * 2 * model_.inner;
             swiglu(gate, gate + model_.inner, model_.inner, inner_.data() + order_[place] * model_.inner);
         }
     }
 
-    static void swiglu(const bf16* gates, const bf16* ups, int64_t width, bf16* out) {
-        for (int64_t at = 0; at < width; at += 16) store(out + at, _mm512_mul_ps(silu(load(gates + at)), load(ups + at)));
+    static void swiglu(const Element* gates, const Element* ups, int64_t width, Element* out) {
+        for (int64_t at = 0; at < width; at += 16) store(out + at, silu(load(gates + at)) * load(ups + at));
     }
 
-    void add_rms_norm(int64_t row, const bf16* weight) {
-        bf16* hidden = hidden_.data() + row * model_.hidden;
-        const bf16* added = added_.data() + row * model_.hidden;
-        for (int64_t at = 0; at < model_.hidden; at += 16) store(hidden + at, _mm512_add_ps(load(hidden + at), load(added + at)));
+    void add_rms_norm(int64_t row, const void* weight) {
+        Element* hidden = hidden_.data() + row * model_.hidden;
+        const Element* added = added_.data() + row * model_.hidden;
+        for (int64_t at = 0; at < model_.hidden; at += 16) store(hidden + at, load(hidden + at) + load(added + at));
         rms_norm(row, weight);
     }
 
     // RMSNorm of a row of the residual stream into `normed_`.
-    void rms_norm(int64_t row, const bf16* weight) {
-        const bf16* hidden = hidden_.data() + row * model_.hidden;
-        bf16* normed = normed_.data() + row * model_.hidden;
-        __m512 squares = _mm512_setzero_ps();
-        for (int64_t at = 0; at < model_.hidden; at += 16) squares = _mm512_fmadd_ps(load(hidden + at), load(hidden + at), squares);
-        float mean = _mm512_reduce_add_ps(squares) / static_cast<float>(model_.hidden);
-        __m512 scale = _mm512_set1_ps(1.0f / std::sqrt(mean + model_.norm_eps));
-        for (int64_t at = 0; at < model_.hidden; at += 16)
-            store(normed + at, _mm512_mul_ps(_mm512_mul_ps(load(hidden + at), scale), load(weight + at)));
+    void rms_norm(int64_t row, const void* weight) {
+        const Element* hidden = hidden_.data() + row * model_.hidden;
+        Element* normed = normed_.data() + row * model_.hidden;
+        F32 squares = {};
+        for (int64_t at = 0; at < model_.hidden; at += 16) squares = fmadd(load(hidden + at), load(hidden + at), squares);
+        float mean = total(squares) / static_cast<float>(model_.hidden);
+        F32 scale = F32::all(1.0f / std::sqrt(mean + model_.norm_eps));
+        for (int64_t at = 0; at < model_.hidden; at += 16) store(normed + at, load(hidden + at) * scale * load(of(weight) + at));
     }
 
+    static const Element* of(const void* numbers) { return static_cast<const Element*>(numbers); }
+    static Element* keys_of(const PassView& pass, int64_t layer) { return static_cast<Element*>(pass.keys[layer]); }
+    static Element* values_of(const PassView& pass, int64_t layer) { return static_cast<Element*>(pass.values[layer]); }
+
     const ModelView model_;
-    const int64_t queries_, keys_, qkv_width_;
+    const int64_t queries_, keys_, qkv_width_, widest_;
     const CacheShape cache_;
     const int64_t num_threads_;
-    const Unit unit_;
-    std::vector<int64_t> order_;
-    std::vector<Chunk> chunks_;
-    std::vector<Panel> panels_;
-    std::vector<Span> spans_;
-    Buffer<int8_t> quantized_;
-    Buffer<float> scales_;
-    Buffer<bf16> hidden_, normed_, qkv_, attended_, added_, gate_up_, inner_, sampled_;
+    Buffer<int64_t> order_;
+    Buffer<Chunk> chunks_;
+    Buffer<Panel> panels_;
+    Buffer<Span> spans_;
+    Buffer<int8_t> levels_;
+    Buffer<float> scales_, sums_;
+    Buffer<int32_t> offsets_;
+    Buffer<Element> hidden_, normed_, qkv_, attended_, added_, gate_up_, inner_, sampled_;
     Pool pool_;
 };
 
-}  // namespace native
+}  // namespace native::NATIVE_UNIT

@@ -7,10 +7,18 @@
 #include <thread>
 #include <vector>
 
-#include <immintrin.h>
 #include <sched.h>
 
 namespace native {
+
+// Tell the core that its thread waits.
+inline void relax() {
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
 
 class Pool {
   public:
@@ -104,7 +112,7 @@ class Pool {
 
     static void pause(int spins) {
         if (spins < 4096)
-            _mm_pause();
+            relax();
         else
             sched_yield();
     }

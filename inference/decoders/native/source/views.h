@@ -1,5 +1,5 @@
 // What crosses the border from Python: plain structs of pointers, mirrored field by field in library.py.
-// All weights and activations are bfloat16 unless said otherwise; all memory belongs to Python.
+// Weights and activations are elements: bfloat16, or float32 where the model is wide. All memory belongs to Python.
 #pragma once
 #include <cstdint>
 
@@ -11,36 +11,41 @@ enum Target { Q, K, V, O, GATE, UP, DOWN, EMBEDDING, HEAD, NUM_TARGETS };
 
 // A linear [out, in] in the order in which it is read, so that 64 bytes hold a few inputs of 16 outputs.
 struct LinearView {
-    const void* weight;    // 16 bits: bfloat16 [out / 16][in / 2][16][2]; 8: int8 [out / 16][in / 4][16][4]; 4: bytes [out / 16][in / 2][16]
-    const float* scales;           // 8 bits: one an output, [out]
-    const uint16_t* group_scales;  // 4 bits: one a group of 32 inputs, float16 [out / 16][in / 32][16]; so are
-    const uint16_t* group_mins;    // the minima: a weight is its level times the scale plus the minimum
+    // By bits. 32: float32 [out / 16][in][16]; 16: bfloat16 [out / 16][in / 2][16][2]; 8: bytes with 128 added
+    // [out / 16][in / 4][16][4]; 4: an input low and the one four behind it high, [out / 16][in / 8][16][4].
+    const void* weight;
+    // Of 8 and 4 bits, one a group of 32 inputs: float16 [out / 16][in / 32][16]. A weight is its level times the scale and,
+    // of 4 bits, plus the minimum.
+    const uint16_t* scales;
+    const uint16_t* mins;
     int64_t bits, out, in;
 };
 
 struct LayerView {
-    const bf16* attention_norm;
-    const bf16* mlp_norm;
+    const void* attention_norm;
+    const void* mlp_norm;
     LinearView qkv, o, gate_up, down;
 };
 
 struct ModelView {
     int64_t hidden, num_layers, num_heads, num_kv_heads, head_dim, inner, vocab, block_size, window;  // window 0: none
+    int64_t is_wide;
     float norm_eps;
-    const bf16* embedding;
-    const bf16* norm;
+    const void* embedding;
+    const void* norm;
     const float* cos;  // [positions, head_dim]
     const float* sin;
     LinearView head;
     const LayerView* layers;
 };
 
-// One adapter's pair for one target: a [layers][rank][in], b [layers][rank / 2][out][2], rank even; rank 0: none.
+// One adapter's pair for one target: a [layers][rank][in], b [layers][rank / 2][out][2] or, of float32,
+// [layers][rank][out]; the rank is even, and 0 where there is none.
 // The embedding and the head are one layer, and the embedding's a is [vocab][rank], for it is looked up.
 // `scale` [layers][out] multiplies the adapted output (DoRA); null: none.
 struct PairView {
-    const bf16* a;
-    const bf16* b;
+    const void* a;
+    const void* b;
     const float* scale;
     int64_t rank;
 };
@@ -61,8 +66,8 @@ struct PassView {
     const int64_t* sample_rows;
     const int64_t* hidden_rows;
     const AdapterView* const* adapter_views;
-    bf16* const* keys;    // per layer [block][kv head][head_dim / 2][block_size][2]
-    bf16* const* values;  // per layer [block][kv head][block_size / 2][head_dim][2]
+    void* const* keys;    // per layer [block][kv head][head_dim / 2][block_size][2], of float32 [head_dim][block_size]
+    void* const* values;  // per layer [block][kv head][block_size / 2][head_dim][2], of float32 [block_size][head_dim]
     float* logits;        // [num_samples, vocab]
     float* states;        // [num_hidden, hidden]: what the head sees of the hidden rows
     const int64_t* interrupts;  // above `acknowledged` they end the pass; null: nothing does

@@ -8,10 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from inference.decoders.native.build import library_path, missing_feature
 from inference.decoders.native.elementwise import NativeElementwise, native_elementwise
+from inference.decoders.native.library import open_library, units_of
 from inference.training.elementwise import TORCH, Elementwise, elementwise
 
 Run = Callable[[Elementwise, list[Tensor]], Tensor | tuple[Tensor, ...]]
+HERE = units_of(open_library(library_path())) if missing_feature() is None else []
 ROWS, WIDTH, HEADS, DIM, LENGTH = 150, 100, 3, 40, 21
 
 
@@ -63,15 +66,25 @@ FUNCTIONS: dict[str, tuple[Run, Callable[[], list[Tensor]]]] = {
 @pytest.mark.parametrize("name", FUNCTIONS)
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_compiled_function_equals_its_twin(native: NativeElementwise, name: str, threads: int) -> None:
-    torch.manual_seed(1)
-    run, make = FUNCTIONS[name]
-    given = make()
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        found = run(native, given)
+        assert_equals_its_twin(native, name)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("unit", HERE)
+def test_each_unit_computes_what_its_twin_does(unit: str, name: str) -> None:
+    assert_equals_its_twin(NativeElementwise(library_path(), unit), name)
+
+
+def assert_equals_its_twin(native: NativeElementwise, name: str) -> None:
+    torch.manual_seed(1)
+    run, make = FUNCTIONS[name]
+    given = make()
+    found = run(native, given)
     wanted = run(TORCH, [tensor.float() for tensor in given])
     pairs = zip(found, wanted, strict=True) if isinstance(found, tuple) else [(found, wanted)]
     for ours, truth in pairs:
