@@ -8,6 +8,11 @@ namespace native::NATIVE_UNIT {
 
 constexpr int64_t STRIPE = 4;  // blocks that stay in the cache while all rows pass by
 
+// Weights are read once from memory: a line of each block asks for that of the next stripe.
+ALWAYS_INLINE void prefetch_next(const void* line, int64_t bytes_of_block) {
+    __builtin_prefetch(static_cast<const char*>(line) + STRIPE * bytes_of_block, 0, 2);
+}
+
 // Rows and weights of one type, whose packs this unit multiplies as they lie. Weights [out / 16][in / pack][16][pack].
 template <class Element>
 struct PackLinear {
@@ -29,7 +34,12 @@ struct PackLinear {
         weights += block * BLOCK * rows.in;
         for (int64_t at = 0; at < rows.in; at += PACK<Element>) {
             Packs<Element> columns[width];
-            for (int column = 0; column < width; column++) columns[column] = load_packs(weights + (column * rows.in + at) * BLOCK);
+            for (int column = 0; column < width; column++) {
+                const Element* line = weights + (column * rows.in + at) * BLOCK;
+                columns[column] = load_packs(line);
+                // Many rows take long enough for the processor to fetch ahead by itself, and have no register to spare.
+                if constexpr (height <= 2) prefetch_next(line, rows.in * BLOCK * sizeof(Element));
+            }
             for (int row = 0; row < height; row++) {
                 Packs<Element> inputs = broadcast_pack(data + row * rows.in + at);
                 for (int column = 0; column < width; column++) sums[row][column] = dot(sums[row][column], inputs, columns[column]);
@@ -69,7 +79,11 @@ struct WideLinear {
         F32 sums[height][width] = {};
         for (int64_t at = 0; at < in; at += 2) {
             U32 pairs[width];
-            for (int column = 0; column < width; column++) pairs[column] = load_packs(weights + (column * in + at) * BLOCK);
+            for (int column = 0; column < width; column++) {
+                const bf16* line = weights + (column * in + at) * BLOCK;
+                pairs[column] = load_packs(line);
+                prefetch_next(line, in * BLOCK * sizeof(bf16));
+            }
             F32 columns[width];
             for (int column = 0; column < width; column++) columns[column] = evens(pairs[column]);
             add<height, width>(rows + at, columns, sums);
@@ -119,15 +133,30 @@ struct ByteLinear {
             for (int column = 0; column < width; column++)
                 add_up<height, width>(inputs, group, num_groups, linear, ((block + column) * num_groups + group) * BLOCK, column, parts, sums);
         }
+        if constexpr (BITS == 4)
+            for (int column = 0; column < width; column++) add_minima<height, width>(inputs, linear, block + column, column, sums);
         for (int row = 0; row < height; row++)
             for (int column = 0; column < width; column++) out.put(first + row, (block + column) * BLOCK, sums[row][column]);
+    }
+
+    // What the minima of a block add, in a pass of its own: registers are short while groups are added up.
+    template <int height, int width>
+    static ALWAYS_INLINE void add_minima(const Quantized& inputs, const LinearView& linear, int64_t block, int column, F32 (&sums)[height][width]) {
+        int64_t num_groups = linear.in / GROUP;
+        for (int64_t group = 0; group < num_groups; group++) {
+            F32 mins = load_float16(linear.mins + (block * num_groups + group) * BLOCK);
+            for (int row = 0; row < height; row++) sums[row][column] = fmadd(mins, F32::all(inputs.sums[row * num_groups + group]), sums[row][column]);
+        }
     }
 
     template <int height, int width>
     static ALWAYS_INLINE void add_group(const int8_t* levels, int64_t in, const char* const (&weights)[width], int64_t group, ByteSums<BITS> (&parts)[height][width]) {
         for (int64_t step = 0; step < BYTES; step += 64) {
             U32 lines[width];
-            for (int column = 0; column < width; column++) lines[column] = U32::at(weights[column] + group * BYTES + step);
+            for (int column = 0; column < width; column++) {
+                lines[column] = U32::at(weights[column] + group * BYTES + step);
+                prefetch_next(weights[column] + group * BYTES + step, in / GROUP * BYTES);
+            }
             if constexpr (BITS == 8) {
                 for (int column = 0; column < width; column++) lines[column] = signed_where_needed(lines[column]);
                 add_step<height, width>(levels + step / 16, in, lines, parts);
@@ -151,17 +180,15 @@ struct ByteLinear {
         }
     }
 
-    // The sums of a group under its scales, and of four bits what its minimum adds.
+    // The sums of a group under its scales.
     template <int height, int width>
     static ALWAYS_INLINE void add_up(const Quantized& inputs, int64_t group, int64_t num_groups, const LinearView& linear, int64_t place, int column,
                                      const ByteSums<BITS> (&parts)[height][width], F32 (&sums)[height][width]) {
-        F32 scales = load_float16(linear.scales + place), mins = {};
-        if constexpr (BITS == 4) mins = load_float16(linear.mins + place);
+        F32 scales = load_float16(linear.scales + place);
         for (int row = 0; row < height; row++) {
             int64_t at = row * num_groups + group;
             F32 whole = parts[row][column].total().template to<float>();
             sums[row][column] = fmadd(whole, scales * F32::all(inputs.scales[at]), sums[row][column]);
-            if constexpr (BITS == 4) sums[row][column] = fmadd(mins, F32::all(inputs.sums[at]), sums[row][column]);
         }
     }
 };
