@@ -7,7 +7,7 @@ an append which is repeated after a broken connection can be recognised and writ
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
@@ -171,6 +171,9 @@ class Wire(Protocol):
     async def history(self, id: str) -> list[tuple[str, Event]]:
         """Every event so far as (cursor, event); empty when there is none or the stream has expired."""
 
+    async def histories(self, ids: Sequence[str]) -> list[list[tuple[str, Event]]]:
+        """`history` of each, in one round trip."""
+
     async def exists(self, id: str) -> bool:
         """Whether the wire knows this id: it is queued, claimed, or its stream has not yet expired."""
 
@@ -194,8 +197,9 @@ class Wire(Protocol):
         another left uncommitted for `RETRY_MS`. The request is None when `fail` ended an id that was never queued.
         """
 
-    async def committed(self, entry: str, id: str, ttl_seconds: int) -> None:
-        """Tell that an entry of `finished` is safe elsewhere; the answer's stream expires after `ttl_seconds`."""
+    async def committed(self, entries: Mapping[str, str], ttl_seconds: int) -> None:
+        """Tell that `entries` of `finished`, each with its request's id, are safe elsewhere; the streams of their
+        answers expire after `ttl_seconds`."""
 
     # a worker
 

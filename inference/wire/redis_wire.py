@@ -53,7 +53,7 @@ from inference.wire.protocol import (
 )
 from inference.wire.redis_finished import FINISHED, RECORDERS, FinishedReader
 from inference.wire.redis_messages import messages
-from inference.wire.redis_reader import LONGEST_BLOCK_MS, Reader, read_entries
+from inference.wire.redis_reader import LONGEST_BLOCK_MS, RawEntries, Reader, read_entries
 
 STOPS: Final = "generation:stops"
 MAX_CONNECTIONS: Final = 64
@@ -123,11 +123,13 @@ class RedisWire:
         return self._reader.events(stream_key(id), after)
 
     async def history(self, id: str) -> list[tuple[str, Event]]:
-        raw = await _answer(self._client.xrange(stream_key(id)))
-        try:
-            return read_entries(raw)
-        except ProtocolError as error:
-            raise WireError(f"answer {id} was written by another version: {error}") from error
+        return (await self.histories([id]))[0]
+
+    async def histories(self, ids: Sequence[str]) -> list[list[tuple[str, Event]]]:
+        pipe = self._client.pipeline(transaction=False)
+        for id in ids:
+            pipe.xrange(stream_key(id))
+        return [_history(id, raw) for id, raw in zip(ids, await _answer(pipe.execute()), strict=True)]
 
     async def exists(self, id: str) -> bool:
         return bool(await _answer(self._client.exists(stream_key(id), f"{stream_key(id)}:claim")))
@@ -154,12 +156,9 @@ class RedisWire:
         entries = await _answer(self._finished.read(consumer, count, min(block_ms, LONGEST_BLOCK_MS)))
         return [_ended(*entry) for entry in entries]
 
-    async def committed(self, entry: str, id: str, ttl_seconds: int) -> None:
-        pipe = self._client.pipeline(transaction=True)
-        pipe.xack(FINISHED, RECORDERS, entry)
-        pipe.xdel(FINISHED, entry)
-        pipe.expire(stream_key(id), ttl_seconds)
-        await _answer(pipe.execute())
+    async def committed(self, entries: Mapping[str, str], ttl_seconds: int) -> None:
+        pairs = [part for entry, id in entries.items() for part in (entry, stream_key(id))]
+        await self._call(scripts.COMMIT, [FINISHED], [RECORDERS, ttl_seconds, *pairs])
 
     # a worker
 
@@ -280,6 +279,13 @@ def _append_args(write: Write) -> list[str | int]:
         encode(terminal) if terminal else "",
         *map(encode, events),
     ]
+
+
+def _history(id: str, raw: RawEntries) -> list[tuple[str, Event]]:
+    try:
+        return read_entries(raw)
+    except ProtocolError as error:
+        raise WireError(f"answer {id} was written by another version: {error}") from error
 
 
 def _receipt(answer: Any) -> Receipt:

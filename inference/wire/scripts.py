@@ -271,6 +271,17 @@ return 1
 """
 )
 
+COMMIT: Final = """
+-- KEYS: the list of what has ended. ARGV: the group that reads it, seconds until an answer's stream expires, then each
+-- entry and the stream of its answer.
+for i = 3, #ARGV, 2 do
+  redis.call('XACK', KEYS[1], ARGV[1], ARGV[i])
+  redis.call('XDEL', KEYS[1], ARGV[i])
+  redis.call('EXPIRE', ARGV[i + 1], ARGV[2])
+end
+return 1
+"""
+
 BEAT: Final = (
     _PRELUDE
     + """

@@ -24,6 +24,7 @@ OTHER: Final = "other"
 """Under which name adapters with little traffic are told together; a slug of this name is told with them."""
 BOUNDS: Final = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds, in seconds, of the buckets of every time."""
+ADD: Final = "for i = 1, #ARGV, 2 do redis.call('HINCRBYFLOAT', KEYS[1], ARGV[i], ARGV[i + 1]) end"
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,21 @@ class Count:
     value: float
 
 
-async def count(generation: Generation, terminal: Terminal) -> None:
-    """Add one recorded answer. Counting is worth less than recording: without Redis it is skipped and said so."""
+async def count(recorded: Collection[tuple[Generation, Terminal]]) -> None:
+    """Add recorded answers. Counting is worth less than recording: without Redis it is skipped and said so."""
+    adds: defaultdict[str, float] = defaultdict(float)
+    for generation, terminal in recorded:
+        for field, amount in _adds(generation, terminal).items():
+            adds[field] += amount
+    try:
+        if adds:
+            await redis().eval(ADD, 1, KEY, *(part for field, amount in adds.items() for part in (field, amount)))
+    except RedisError as error:
+        logger.warning("%d answers are recorded but not counted: %s", len(recorded), error)
+
+
+def _adds(generation: Generation, terminal: Terminal) -> dict[str, float]:
+    """What one answer adds, by field."""
     version = generation.adapter_version
     adapter = version.adapter.slug if version else SUM if generation.components else BASE
     stats = terminal.stats
@@ -52,13 +66,7 @@ async def count(generation: Generation, terminal: Terminal) -> None:
         adds |= _timed("first_token", adapter, stats.first_token_ms)
     if stats.load_ms:
         adds |= _timed("load", adapter, stats.load_ms)
-    try:
-        pipe = redis().pipeline(transaction=False)
-        for field, amount in adds.items():
-            pipe.hincrbyfloat(KEY, field, amount)
-        await pipe.execute()
-    except RedisError as error:
-        logger.warning("Answer %s is recorded but not counted: %s", generation.wire_id, error)
+    return adds
 
 
 def _timed(name: str, adapter: str, milliseconds: float) -> dict[str, float]:

@@ -71,5 +71,5 @@ async def _settle(id: str) -> None:
         await wire().fail(id, Failed(id, "lost", LOST))
     history = await wire().history(id)
     if history and is_terminal(terminal := history[-1][1]):
-        await record(id, terminal)  # type: ignore[arg-type]
-        await wire().committed(NO_ENTRY, id, settings.STREAM_TTL_SECONDS)
+        await record(terminal)  # type: ignore[arg-type]
+        await wire().committed({NO_ENTRY: id}, settings.STREAM_TTL_SECONDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 from uuid import UUID
 
@@ -29,17 +29,10 @@ BLOCK_MS: Final = 1000
 PAUSE_SECONDS: Final = 1.0
 GATHER_SECONDS: Final = 0.2
 """A pause after each read, in which more answers end: nobody waits for a row, and many at once cost far less."""
+COUNTED: Final = ("source", "components", "adapter_version__adapter__slug")
+"""What is read of a row: its request may be long."""
 MOST_UNWRITTEN: Final = 1024
 """Past so many entries that could not be written, none are read until some can be."""
-
-
-@dataclass(frozen=True)
-class Ended:
-    """One entry of the wire's list of ended requests."""
-
-    entry: str
-    id: str
-    terminal: Terminal
 
 
 class Recorder:
@@ -50,7 +43,7 @@ class Recorder:
 
     def __init__(self, name: str) -> None:
         self._name = name
-        self._unwritten: dict[str, Ended] = {}
+        self._unwritten: dict[str, Terminal] = {}
 
     async def run(self, stopping: asyncio.Event) -> None:
         """Record until `stopping` is set; what was read is tried once more before this returns."""
@@ -66,8 +59,7 @@ class Recorder:
         except (WireError, RedisError) as error:
             logger.warning("Cannot read what has ended; trying again: %s", error)
             return False
-        for ended in list(self._unwritten.values()):
-            await self._try(ended)
+        await self._write()
         await aclose_old_connections()
         return not self._unwritten
 
@@ -75,27 +67,40 @@ class Recorder:
         if len(self._unwritten) >= MOST_UNWRITTEN:
             return
         for entry, _, terminal in await wire().finished(self._name, BATCH, 1 if self._unwritten else block_ms):
-            self._unwritten[entry] = Ended(entry, terminal.id, terminal)
+            self._unwritten[entry] = terminal
 
-    async def _try(self, ended: Ended) -> None:
-        """Write one entry. Whatever stands in its way, it stays in hand and does not hold up the others."""
+    async def _write(self) -> None:
+        """Write all that is in hand together; each by itself where something stands in the way of that."""
+        together = dict(self._unwritten)
+        if len(together) > 1 and await self._try(together):
+            return
+        for entry, terminal in together.items():
+            await self._try({entry: terminal})
+
+    async def _try(self, ended: Mapping[str, Terminal]) -> bool:
+        """Whether these entries were written. Whatever stands in their way, they stay in hand."""
+        ids = {entry: terminal.id for entry, terminal in ended.items()}
         try:
-            await record(ended.id, ended.terminal)
-            await wire().committed(ended.entry, ended.id, settings.STREAM_TTL_SECONDS)
+            await record(*ended.values())
+            await wire().committed(ids, settings.STREAM_TTL_SECONDS)
         except Exception:
-            logger.exception("Cannot record %s; trying again", ended.id)
+            logger.exception("Cannot record %s; trying again", ", ".join(ids.values()))
             await aclose_old_connections()  # it may be the connection
-        else:
-            del self._unwritten[ended.entry]
+            return False
+        for entry in ended:
+            del self._unwritten[entry]
+        return True
 
 
-async def record(id: str, terminal: Terminal) -> bool:
-    """Write the outcome of the answer or the probe `id`. False when it was written before, or is nobody's."""
-    text = text_of(await wire().history(id))
-    generation = await sync_to_async(_write)(id, terminal, text)
-    if generation is not None:
-        await metrics.count(generation, terminal)
-    return generation is not None
+async def record(*ended: Terminal) -> int:
+    """Write how answers and probes ended, all of them or none; how many rows that gave an outcome.
+
+    One that has an outcome already keeps it, and one that is nobody's is passed over.
+    """
+    histories = await wire().histories([terminal.id for terminal in ended])
+    recorded = await sync_to_async(_write)(list(zip(ended, map(text_of, histories), strict=True)))
+    await metrics.count(recorded)
+    return len(recorded)
 
 
 def text_of(history: list[tuple[str, Event]]) -> str:
@@ -111,20 +116,35 @@ async def pause(stopping: asyncio.Event, seconds: float) -> None:
         return
 
 
-def _write(id: str, terminal: Terminal, text: str) -> Generation | None:
-    """The generation whose outcome this call wrote, in one transaction; a probe's goes to its version."""
+def _write(ended: Sequence[tuple[Terminal, str]]) -> list[tuple[Generation, Terminal]]:
+    """The generations whose outcomes this call wrote, in one transaction; a probe's goes to its version."""
+    recorded = []
     with transaction.atomic():
-        generation = _generation(id)
-        if generation is not None:
-            return generation if generation.record(terminal, text) else None
-    for version in AdapterVersion.objects.filter(probe_id=id).select_related("adapter"):
-        version.record_proof(terminal)
-    return None
+        generations = _generations([terminal.id for terminal, _ in ended])
+        for terminal, text in ended:
+            if generation := generations.get(terminal.id):
+                if generation.record(terminal, text):
+                    recorded.append((generation, terminal))
+            else:
+                _prove(terminal)
+    return recorded
 
 
-def _generation(id: str) -> Generation | None:
+def _generations(ids: Iterable[str]) -> dict[str, Generation]:
+    """Those of these ids that this site was asked for, with what is counted of them."""
+    rows = Generation.objects.filter(pk__in=[key for id in ids if (key := _key(id))])
+    rows = rows.select_related("adapter_version__adapter").only(*COUNTED)
+    return {row.wire_id: row for row in rows}
+
+
+def _key(id: str) -> UUID | None:
+    """Whoever put an id of another form on the wire did not ask this site to keep it."""
     try:
-        key = UUID(id)
+        return UUID(id)
     except ValueError:
-        return None  # whoever put it on the wire did not ask this site to keep it
-    return Generation.objects.filter(pk=key).select_related("adapter_version__adapter").first()
+        return None
+
+
+def _prove(terminal: Terminal) -> None:
+    for version in AdapterVersion.objects.filter(probe_id=terminal.id).select_related("adapter"):
+        version.record_proof(terminal)

@@ -124,6 +124,9 @@ class MemoryWire:
     async def history(self, id: str) -> list[tuple[str, Event]]:
         return [(f"{number}-0", event) for number, event in enumerate(self._stream(check_id(id)), 1)]
 
+    async def histories(self, ids: Sequence[str]) -> list[list[tuple[str, Event]]]:
+        return [await self.history(id) for id in ids]
+
     async def exists(self, id: str) -> bool:
         return check_id(id) in self._requests or bool(self._stream(id))
 
@@ -154,9 +157,10 @@ class MemoryWire:
             ended.reader, ended.read = consumer, self._clock()
         return [(entry, ended.request, ended.terminal) for entry, ended in unread]
 
-    async def committed(self, entry: str, id: str, ttl_seconds: int) -> None:
-        self._ended.pop(entry, None)
-        self._expiries[id] = self._clock() + ttl_seconds
+    async def committed(self, entries: Mapping[str, str], ttl_seconds: int) -> None:
+        for entry, id in entries.items():
+            self._ended.pop(entry, None)
+            self._expiries[id] = self._clock() + ttl_seconds
 
     def _is_unread(self, ended: _Ended) -> bool:
         return not ended.reader or self._clock() - ended.read >= RETRY_MS / 1000

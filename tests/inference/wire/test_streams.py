@@ -668,6 +668,21 @@ async def test_the_recorder_learns_which_ends_are_probes(wire):
     assert await recorded(wire) == [(probe, Finished("p", "done"))]
 
 
+async def test_entries_are_committed_together_and_histories_read_together(wire):
+    await submit(wire, "a", "b")
+    await wire.stop("a")
+    await wire.stop("b")
+    entries = await wire.finished("recorder", 10, 1)
+    ended = {entry: end.id for entry, _, end in entries}
+    assert list(ended.values()) == ["a", "b"]
+    told = [[("1-0", Finished(id, "stopped"))] for id in ("a", "b")]
+    assert await wire.histories(["a", "nobody", "b"]) == [told[0], [], told[1]]
+    await wire.committed(ended, 1)
+    await asyncio.sleep(1.1)
+    assert await wire.histories(["a", "b"]) == [[], []]
+    assert await wire.histories([]) == []
+
+
 async def test_an_entry_is_given_out_once_and_gone_when_committed(wire):
     await submit(wire, "a", "b")
     await wire.stop("a")
@@ -675,7 +690,7 @@ async def test_an_entry_is_given_out_once_and_gone_when_committed(wire):
     [(entry, _, _)] = await wire.finished("r1", 1, 1)
     [(_, _, other)] = await wire.finished("r2", 10, 1)
     assert other.id == "b"
-    await wire.committed(entry, "a", 3600)
+    await wire.committed({entry: "a"}, 3600)
     assert await wire.finished("r1", 10, 1) == []
 
 
@@ -694,7 +709,7 @@ async def test_a_stream_expires_only_after_its_commit(wire):
     await wire.stop("a")
     [(entry, _, _)] = await wire.finished("r", 10, 1)
     assert await wire.exists("a")
-    await wire.committed(entry, "a", 1)
+    await wire.committed({entry: "a"}, 1)
     assert await wire.exists("a")
     await asyncio.sleep(1.1)
     assert not await wire.exists("a")

@@ -117,7 +117,7 @@ async def test_no_finished_answer_is_lost_when_the_server_is_killed(wire, server
     server.start()
     [(entry, request, end)] = await wire.finished("recorder", 10, 1)
     assert (request.prompt, end, len(await wire.history("a"))) == ("hi", Finished("a", "done"), 2)
-    await wire.committed(entry, "a", 60)
+    await wire.committed({entry: "a"}, 60)
 
 
 async def test_what_a_crash_lost_is_written_again_under_the_same_cursors(wire, client):
@@ -147,7 +147,7 @@ async def test_a_recorder_that_starts_again_gets_what_it_had_not_committed(wire,
     for id in ("a", "b", "c"):
         await wire.finish(await begin(wire, id), Finished(id, "done"))
     before = await wire.finished("recorder", 2, 1)
-    await wire.committed(before[0][0], "a", 60)
+    await wire.committed({before[0][0]: "a"}, 60)
     async with RedisWire.connect(server.url) as again:
         seen = [end.id for _ in range(3) for _, _, end in await again.finished("recorder", 1, 1)]
         assert seen == ["b", "c"]
@@ -166,7 +166,7 @@ async def test_nothing_is_left_behind_but_the_streams_of_answers(wire, client):
     for index in range(3):
         await wire.finish(await begin(wire, f"g{index}"), Finished(f"g{index}", "done"))
     for entry, _, end in await wire.finished("recorder", 10, 1):
-        await wire.committed(entry, end.id, 60)
+        await wire.committed({entry: end.id}, 60)
     assert await client.xlen("generation:finished") == 0
     assert {key for key in await client.keys() if await client.ttl(key) < 0} == {"generation:finished"}
 

@@ -70,8 +70,8 @@ async def test_an_entry_seen_twice_is_written_and_counted_once(site_wire):
     generation = await ask()
     await answered(site_wire)
     terminal = (await site_wire.history(generation.wire_id))[-1][1]
-    assert await recorder.record(generation.wire_id, terminal)
-    assert not await recorder.record(generation.wire_id, Failed(generation.wire_id, "internal", "late"))
+    assert await recorder.record(terminal) == 1
+    assert await recorder.record(Failed(generation.wire_id, "internal", "late")) == 0
     await generation.arefresh_from_db()
     assert generation.status == "done"
     answers = [count for count in await metrics.counts() if count.name == "answers"]
@@ -91,6 +91,44 @@ async def test_nothing_is_lost_while_the_database_is_down(site_wire, monkeypatch
     assert await keeper.step(50)
     rows = [row async for row in Generation.objects.order_by("created")]
     assert [(row.id, row.text) for row in rows] == [(first.id, "one two three"), (second.id, "four")]
+
+
+async def test_what_ended_meanwhile_is_written_together_probes_and_strangers_answers_among_it(site_wire, publish):
+    version = await sync_to_async(publish)(status="validating", probe_id="p" * 32)
+    await site_wire.submit(Probe("p" * 32, version.ref), site_settings.BASE_KEY, "evaluation", 10)
+    await site_wire.submit(Generate("not-ours", prompt="x"), site_settings.BASE_KEY, "chat", 10)
+    generations = [await ask(f"{number}") for number in range(5)]
+    proven = Stats(logit_delta=0.5)
+    for _ in range(7):
+        await answered(site_wire, lambda asked: [Delta(asked.id, "x"), Finished(asked.id, "done", proven)])
+    assert await Recorder("r").step(50)
+    assert [row.text async for row in Generation.objects.all()] == ["x"] * len(generations)
+    await version.arefresh_from_db()
+    assert version.status == "published"
+    answers = [count for count in await metrics.counts() if count.name == "answers"]
+    assert [(count.label, count.value) for count in answers] == [("chat:done", 5.0)]
+    assert await site_wire.finished("another", 10, 1) == []
+
+
+async def test_one_that_cannot_be_written_does_not_hold_up_those_that_ended_with_it(site_wire, monkeypatch):
+    _, faulty, _ = [await ask(text) for text in ("one", "two", "three")]
+    for _ in range(3):
+        await answered(site_wire)
+    keeper, write = Recorder("r"), Generation.record
+
+    def record(generation: Generation, *ended) -> bool:
+        if generation.id == faulty.id:
+            raise OperationalError("this row cannot be written")
+        return write(generation, *ended)
+
+    with monkeypatch.context() as faulted:
+        faulted.setattr(Generation, "record", record)
+        assert not await keeper.step(50)
+    assert {row.id async for row in Generation.objects.unfinished()} == {faulty.id}
+    assert await keeper.step(50)
+    assert [row.text async for row in Generation.objects.order_by("created")] == ["one", "two", "three"]
+    counted = {count.label: count.value for count in await metrics.counts() if count.name == "answers"}
+    assert counted == {"chat:done": 3.0}
 
 
 async def test_what_a_recorder_read_and_did_not_write_is_written_by_its_next_life(site_wire):
