@@ -31,6 +31,8 @@ from loraland.watch import Watch
 
 FREE_MB: Final = 1024
 """Room for the base model, its conversion and the database."""
+BACKLOG: Final = 2048
+"""How many connections wait to be accepted, as uvicorn has it."""
 WEB_WAIT_SECONDS: Final = 5
 """How long the web process waits for a database at most: somebody waits for its answer, where a job has time."""
 
@@ -61,8 +63,7 @@ def read_names(arguments: Sequence[str] | None) -> list[str]:
 
 def check_port(host: str, port: int) -> None:
     """Refuse to start on an address that cannot be listened on."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
+    with socket.socket(family_of(host), socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))
@@ -113,7 +114,7 @@ def services(names: Sequence[str] = ()) -> list[Service]:
         "worker": [worker(name) for name in names_of_workers],
         "celery": [signing("celery", *celery_command())],
         "trainer": [trainer(given or "trainer")],
-        "web": [web()],
+        "web": webs(),
     }
     return [service for kind, found in kinds.items() if not names or kind in names for service in found]
 
@@ -135,20 +136,34 @@ def trainer(name: str) -> Service:
     return Service(name, (PYTHON, "-m", "inference.training", "--serve"), environment, watch)
 
 
-def web() -> Service:
+def webs() -> list[Service]:
+    """One web process, or several that accept from one socket, so that whoever is free takes the next connection.
+
+    Each of several has a port of its own beside it, at which it is watched.
+    """
+    if settings.WEB_PROCESSES == 1:
+        return [web("web")]
+    shared = listening(settings.HOST, settings.PORT)
+    numbers = range(1, settings.WEB_PROCESSES + 1)
+    return [web(f"web-{number}", (shared, listening("127.0.0.1", 0))) for number in numbers]
+
+
+def web(name: str, sockets: tuple[socket.socket, ...] = ()) -> Service:
+    """A web process on the last of `sockets`, which is its own, and on the others, or on `HOST` and `PORT`."""
     environment = {"DATABASE_WAIT_SECONDS": str(min(settings.DATABASE_WAIT_SECONDS, WEB_WAIT_SECONDS))}
-    watch = Watch(partial(liveness.web, ""), every=5.0, patience=4)
-    return Service("web", web_command(), environment, watch)
+    environment |= {"HOST": settings.HOST, "PORT": str(settings.PORT)}
+    own = "{}:{}".format(*sockets[-1].getsockname()) if sockets else ""
+    watch = Watch(partial(liveness.web, own), every=5.0, patience=4)
+    command = (PYTHON, "-m", "loraland.web", *(str(each.fileno()) for each in sockets))
+    return Service(name, command, environment, watch, sockets)
 
 
-def web_command() -> tuple[str, ...]:
-    return (
-        *(PYTHON, "-m", "uvicorn", "loraland.asgi:application"),
-        *("--host", settings.HOST, "--port", str(settings.PORT), "--no-server-header"),
-        *("--log-level", settings.FRAMEWORKS_LOG_LEVEL),
-        *("--http", "loraland.edge.http:Http", "--ws", "loraland.edge.socket:Socket", "--no-proxy-headers"),
-        *("--ws-max-size", "65536", "--ws-per-message-deflate", "false", "--timeout-graceful-shutdown", "5"),
-    )
+def listening(host: str, port: int) -> socket.socket:
+    return socket.create_server((host, port), family=family_of(host), backlog=BACKLOG)
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def celery_command() -> tuple[str, ...]:

@@ -7,7 +7,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 STOP_SECONDS: Final = 10.0
@@ -28,10 +28,13 @@ class Child:
         self._process = process
 
     @classmethod
-    async def start(cls, command: tuple[str, ...], added: Mapping[str, str], output: int) -> Child:
+    async def start(
+        cls, command: tuple[str, ...], added: Mapping[str, str], output: int, inherited: Sequence[int] = ()
+    ) -> Child:
         """Run `command` with `added` to our environment; what it writes goes to `output`, a descriptor that it closes.
 
-        Raises OSError when the system cannot start it.
+        It inherits the descriptors `inherited` too, under the same numbers. Raises OSError when the system cannot start
+        it.
         """
         try:
             process = await asyncio.create_subprocess_exec(
@@ -40,6 +43,7 @@ class Child:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
+                pass_fds=inherited,
                 start_new_session=True,
                 preexec_fn=_die_with_parent if sys.platform == "linux" else None,
             )

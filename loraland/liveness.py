@@ -43,9 +43,12 @@ async def redis() -> None:
         raise Silent(str(error)) from error
 
 
-async def web(name: str = "") -> None:
-    """Ask /healthz. Whatever it answers shows that the process is alive."""
-    status, _ = await asyncio.to_thread(ask, "/healthz")
+async def web(own: str = "") -> None:
+    """Ask /healthz of whichever process accepts, or at the address that one has of its `own`.
+
+    Whatever it answers shows that the process is alive.
+    """
+    status, _ = await asyncio.to_thread(ask, "/healthz", own)
     if status != HTTPStatus.OK:
         raise Unwell(f"port {settings.PORT} answers {status}")
 
@@ -88,17 +91,17 @@ SERVICES: Final[dict[str, Callable[[str], Awaitable[None]]]] = {
 """How to look whether one of each kind does its work; raises `loraland.watch.Unwell` with what is missing."""
 
 
-def ask(path: str) -> tuple[int, bytes]:
-    """What the web process of this host answers there, asked as the proxy in front would. Raises `Silent`."""
+def ask(path: str, own: str = "") -> tuple[int, bytes]:
+    """What a web process of this host answers there, asked as the proxy in front would. Raises `Silent`."""
     host = next((host for host in settings.ALLOWED_HOSTS if host != "*"), "localhost").lstrip(".")
     headers = {"Host": host, "X-Forwarded-Proto": "https" if settings.HTTPS else "http"}
-    connection = HTTPConnection(address().removeprefix("http://"), timeout=SECONDS_A_LOOK)
+    connection = HTTPConnection(own or address().removeprefix("http://"), timeout=SECONDS_A_LOOK)
     try:
         connection.request("GET", path, headers=headers)
         response = connection.getresponse()
         return response.status, response.read()
     except (OSError, HTTPException) as error:
-        raise Silent(f"port {settings.PORT} does not answer ({error})") from error
+        raise Silent(f"port {connection.port} does not answer ({error})") from error
     finally:
         connection.close()
 

@@ -28,6 +28,7 @@ INTERNAL_ADDRESSES = environment.networks("INTERNAL_ADDRESSES", "127.0.0.0/8,::1
 # What `python -m loraland` starts
 HOST = environment.text("HOST", "127.0.0.1")
 PORT = environment.number("PORT", 8000, 1, 65535)
+WEB_PROCESSES = environment.number("WEB_PROCESSES", 1, 1, 64)
 WORKERS = environment.number("WORKERS", 1, 0, 64)
 WORKER_NAME = environment.text("WORKER_NAME", "")
 TRAINER_DEVICE = environment.text("TRAINER_DEVICE", "cpu")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -27,12 +28,14 @@ TRACEBACK_SECONDS: Final = 5.0
 
 @dataclass(frozen=True)
 class Service:
-    """A child to keep alive: its `command`, what its environment adds to ours, and how to see that it answers."""
+    """A child to keep alive: its `command`, what its environment adds to ours, how to see that it answers, and which
+    listening `sockets` of ours it inherits, under the same numbers."""
 
     name: str
     command: tuple[str, ...]
     environment: dict[str, str] = field(default_factory=dict)
     watch: Watch | None = None
+    sockets: tuple[socket.socket, ...] = ()
 
 
 class Supervisor:
@@ -74,7 +77,8 @@ class Supervisor:
     async def _run(self, service: Service) -> str:
         """Run `service` to its end; what became of it."""
         try:
-            child = await Child.start(service.command, service.environment, self._logs.open(service.name))
+            output, numbers = self._logs.open(service.name), [each.fileno() for each in service.sockets]
+            child = await Child.start(service.command, service.environment, output, numbers)
         except OSError as error:
             return f"could not be started ({error})"
         self._children[service.name] = child

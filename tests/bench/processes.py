@@ -29,7 +29,7 @@ def name_of(pid: int) -> str:
         "inference.training": "trainer",
         " -m inference": "worker",
         "bench.hollow": "worker",
-        "uvicorn": "web",
+        "loraland.web": "web",
         "celery": "celery",
         " record": "recorder",
     }

@@ -91,7 +91,7 @@ def test_a_killed_web_process_loses_nothing(page: Page, site: Site) -> None:
     open_chat(page, WRITER)
     answer = send_example(page, 1)
     expect(answer.locator(".answer-text")).not_to_be_empty()
-    os.kill(site.child("uvicorn"), signal.SIGKILL)
+    os.kill(site.child("loraland.web"), signal.SIGKILL)
     expect(answer).to_have_attribute("data-state", "done", timeout=60_000)
     assert answer.locator(".answer-text").inner_text() == undisturbed
     site.wait_until_ready()

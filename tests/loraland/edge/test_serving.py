@@ -7,29 +7,25 @@ from pathlib import Path
 import yaml
 from pytest_django import Settings
 
-from loraland.__main__ import celery_command, web_command
+from loraland.__main__ import celery_command, services
+from loraland.web import config
 
 REPO = Path(__file__).parents[3]
-EDGE = ("--no-proxy-headers", "--no-server-header")
-VALUES = {
-    "--http": "loraland.edge.http:Http",
-    "--ws": "loraland.edge.socket:Socket",
-    "--ws-max-size": "65536",
-    "--ws-per-message-deflate": "false",
-}
 
 
 def test_make_run_and_compose_start_the_same_edge():
-    command = web_command()
-    assert set(EDGE) <= set(command)
-    assert {name: command[command.index(name) + 1] for name in VALUES} == VALUES
+    serving, [service] = config(), services(["web"])
+    assert (serving.http, serving.ws) == ("loraland.edge.http:Http", "loraland.edge.socket:Socket")
+    assert (serving.proxy_headers, serving.server_header, serving.ws_per_message_deflate) == (False, False, False)
+    assert serving.ws_max_size == 65536
+    assert service.command[1:] == ("-m", "loraland.web")
     web = yaml.safe_load((REPO / "compose.yaml").read_text())["services"]["web"]
     assert web["command"] == ["python", "-m", "loraland", "web"]
 
 
 def test_the_servers_of_the_site_log_from_the_level_that_is_set(settings: Settings) -> None:
     settings.LOG_LEVEL, settings.FRAMEWORKS_LOG_LEVEL = "debug", "info"
-    assert web_command()[web_command().index("--log-level") + 1] == "info"
+    assert config().log_level == "info"
     assert celery_command()[celery_command().index("--loglevel") + 1] == "debug"
 
 
