@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, Protocol, Self
 
 from inference.wire.capacity import Capacity
 from inference.wire.digits import whole
@@ -142,6 +142,16 @@ class Write:
         return any(isinstance(event, Delta | Prompted) for event in self.events)
 
 
+class Events(Protocol):
+    """What follows one answer. A wait that is cancelled ends nothing: asked again, it goes on where it was."""
+
+    def __aiter__(self) -> Self: ...
+
+    async def __anext__(self) -> tuple[str, Event]: ...
+
+    async def aclose(self) -> None: ...
+
+
 class Wire(Protocol):
     """The wire as the site, the recorder and a worker see it. Every method raises `WireError` when it is down."""
 
@@ -162,7 +172,7 @@ class Wire(Protocol):
     async def place(self, id: str) -> int | None:
         """How many requests are to be served before this one; None when it is claimed, ended or unknown."""
 
-    def events(self, id: str, after: str = "0-0") -> AsyncIterator[tuple[str, Event]]:
+    def events(self, id: str, after: str = "0-0") -> Events:
         """Every event behind the cursor `after` as (cursor, event), those to come included, up to the terminal one.
 
         An iterator over an id that nobody submits waits until it is cancelled or closed.
@@ -223,8 +233,8 @@ class Wire(Protocol):
         no live worker has had for `ORPHAN_LEASES`, or written by another version of the wire.
         """
 
-    async def renew(self, claim: Claim) -> Receipt:
-        """Begin the lease anew; false when another worker owns the request or it has ended."""
+    async def renew(self, claims: Sequence[Claim]) -> list[Receipt]:
+        """Begin the lease of each anew; false when another worker owns the request or it has ended."""
 
     async def append(self, claim: Claim, events: Sequence[Event], after: int | None = None) -> Receipt:
         """Write events as `Write` says; false, and nothing written, when the claim is lost."""

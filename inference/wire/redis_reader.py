@@ -13,7 +13,8 @@ import itertools
 import logging
 import random
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from redis.asyncio import Redis
@@ -74,33 +75,13 @@ class Reader:
         self._subscribed = 0
         self._covered = 0
 
-    async def events(self, key: str, after: str) -> AsyncIterator[Entry]:
+    def events(self, key: str, after: str) -> Tail:
         """Entries of the stream `key` behind the cursor `after`, until the terminal one."""
-        subscription = Subscription(position_of(after))
+        return Tail(self, key, Subscription(position_of(after)))
+
+    async def join(self, key: str, subscription: Subscription) -> None:
+        """Read for `subscription` too: begin to read, or end the read under way, which does not wait for its stream."""
         self._subscriptions.setdefault(key, set()).add(subscription)
-        try:
-            await self._start()
-            async for entry in _drain(subscription):
-                yield entry
-        finally:
-            self._leave(key, subscription)
-
-    async def aclose(self) -> None:
-        for reader in itertools.chain.from_iterable(self._subscriptions.values()):
-            reader.entries.put_nowait(None)
-        if self._task:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
-            self._task = None
-
-    def _leave(self, key: str, subscription: Subscription) -> None:
-        others = self._subscriptions.get(key, set())
-        others.discard(subscription)
-        if not others:
-            self._subscriptions.pop(key, None)
-
-    async def _start(self) -> None:
-        """Have the task read the new subscription too: begin it, or end the read in which it waits."""
         self._subscribed += 1
         number = self._subscribed
         if self._task is None or self._task.done():
@@ -111,6 +92,20 @@ class Reader:
             # One who waited here may be covered by now: many that come together need one or two wakes.
             if self._covered < number:
                 await self._end_read()
+
+    def leave(self, key: str, subscription: Subscription) -> None:
+        others = self._subscriptions.get(key, set())
+        others.discard(subscription)
+        if not others:
+            self._subscriptions.pop(key, None)
+
+    async def aclose(self) -> None:
+        for reader in itertools.chain.from_iterable(self._subscriptions.values()):
+            reader.entries.put_nowait(None)
+        if self._task:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
 
     async def _end_read(self) -> None:
         # Without a connection there is no read to end, and where nothing can be written it ends by itself soon.
@@ -186,14 +181,48 @@ class Reader:
             subscription.offer(start, entries)
 
 
-async def _drain(subscription: Subscription) -> AsyncIterator[Entry]:
-    while (entries := await subscription.entries.get()) is not None:
-        if isinstance(entries, Exception):
+class Tail:
+    """The entries that `reader` reads for `subscription`, one by one up to the terminal one.
+
+    It is no generator, so that a wait which is cancelled ends nothing: asked again, it goes on where it was.
+    """
+
+    def __init__(self, reader: Reader, key: str, subscription: Subscription) -> None:
+        self._reader, self._key, self._subscription = reader, key, subscription
+        self._read: deque[Entry] = deque()
+        self._has_joined = self._is_over = False
+
+    def __aiter__(self) -> Tail:
+        return self
+
+    async def __anext__(self) -> Entry:
+        if not self._has_joined:
+            self._has_joined = True
+            await self._reader.join(self._key, self._subscription)
+        while not self._read:
+            if self._is_over:
+                raise StopAsyncIteration
+            self._take(await self._subscription.entries.get())
+        entry = self._read.popleft()
+        if is_terminal(entry[1]):
+            self._leave()
+        return entry
+
+    async def aclose(self) -> None:
+        self._leave()
+
+    def _take(self, entries: list[Entry] | Exception | None) -> None:
+        if isinstance(entries, list):
+            return self._read.extend(entries)
+        self._leave()
+        if entries is not None:
             raise entries
-        for entry in entries:
-            yield entry
-            if is_terminal(entry[1]):
-                return
+
+    def _leave(self) -> None:
+        """A terminal entry is the last: whatever stands behind it in the stream is nobody's."""
+        self._read.clear()
+        self._is_over = True
+        self._reader.leave(self._key, self._subscription)
 
 
 def read_streams(answer: Any) -> Iterable[tuple[str, RawEntries]]:

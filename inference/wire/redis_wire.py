@@ -15,7 +15,7 @@ from typing import Any, Final, Literal
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import ExponentialBackoff
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from inference.wire import scripts
 from inference.wire.capacity import Capacity
@@ -53,7 +53,7 @@ from inference.wire.protocol import (
 )
 from inference.wire.redis_finished import FINISHED, RECORDERS, FinishedReader
 from inference.wire.redis_messages import messages
-from inference.wire.redis_reader import LONGEST_BLOCK_MS, RawEntries, Reader, read_entries
+from inference.wire.redis_reader import LONGEST_BLOCK_MS, RawEntries, Reader, Tail, read_entries
 
 STOPS: Final = "generation:stops"
 MAX_CONNECTIONS: Final = 64
@@ -119,7 +119,7 @@ class RedisWire:
         place = await self._call(scripts.PLACE, [], [check_id(id), *CLASSES])
         return None if place < 0 else int(place)
 
-    def events(self, id: str, after: str = "0-0") -> AsyncIterator[tuple[str, Event]]:
+    def events(self, id: str, after: str = "0-0") -> Tail:
         return self._reader.events(stream_key(id), after)
 
     async def history(self, id: str) -> list[tuple[str, Event]]:
@@ -197,8 +197,9 @@ class RedisWire:
         await self.finish(claim, terminal_of(id, end))
         return None
 
-    async def renew(self, claim: Claim) -> Receipt:
-        return _receipt(await self._call(scripts.RENEW, [], [claim.id, claim.token, milliseconds(claim.lease_seconds)]))
+    async def renew(self, claims: Sequence[Claim]) -> list[Receipt]:
+        args = [part for claim in claims for part in (claim.id, claim.token, milliseconds(claim.lease_seconds))]
+        return [_receipt(answer) for answer in await self._call(scripts.RENEW, [], args)] if claims else []
 
     async def append(self, claim: Claim, events: Sequence[Event], after: int | None = None) -> Receipt:
         return (await self.append_all([Write(claim, tuple(events), after)]))[0]
@@ -207,24 +208,8 @@ class RedisWire:
         return await self.append(claim, [terminal], after)
 
     async def append_all(self, writes: Sequence[Write]) -> list[Receipt]:
-        if not writes:
-            return []
-        answers = await _answer(self._append_each(writes))
-        missing = [number for number, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if missing:
-            await _answer(self._client.script_load(scripts.APPEND))
-            again = await _answer(self._append_each([writes[number] for number in missing]))
-            for number, answer in zip(missing, again, strict=True):
-                answers[number] = answer
-        return [_receipt(answer) for answer in answers]
-
-    async def _append_each(self, writes: Sequence[Write]) -> list[Any]:
-        """What Redis answers to each write, or its error. redis-py's own way would ask first, before every pass,
-        whether the script is there."""
-        pipe = self._client.pipeline(transaction=False)
-        for write in writes:
-            pipe.evalsha(self._script(scripts.APPEND).sha, 0, *_append_args(write))
-        return list(await pipe.execute(raise_on_error=False))
+        args = [part for write in writes for part in _append_args(write)]
+        return [_receipt(answer) for answer in await self._call(scripts.APPEND, [], args)] if writes else []
 
     async def release(self, claim: Claim, crashed: bool = False) -> None:
         await self._call(scripts.RELEASE, [], [claim.id, claim.token, int(crashed)])
@@ -277,6 +262,7 @@ def _append_args(write: Write) -> list[str | int]:
         -1 if write.after is None else write.after,
         claim.fingerprint if write.has_tokens else "",
         encode(terminal) if terminal else "",
+        len(events),
         *map(encode, events),
     ]
 
@@ -289,7 +275,7 @@ def _history(id: str, raw: RawEntries) -> list[tuple[str, Event]]:
 
 
 def _receipt(answer: Any) -> Receipt:
-    """What a transaction says of the claim; an error of a pipeline as a `WireError`."""
+    """What a transaction says of the claim; an error in the place of a receipt as a `WireError`."""
     if isinstance(answer, Exception):
         raise WireError(f"Redis does not serve the wire: {answer}") from answer
     held, stopping, length = answer

@@ -12,10 +12,6 @@ from inference.wire.lines import LINES
 _PRELUDE: Final = (
     LINES
     + """
-local function receipt(id)
-  local stopping = redis.call('HEXISTS', claim_of(id), 'stop')
-  return {1, stopping, redis.call('XLEN', stream_of(id))}
-end
 local function cost_of(terminal)
   local stats = cjson.decode(terminal).stats
   return INPUT_COST * stats.prompt_tokens + OUTPUT_COST * stats.completion_tokens
@@ -223,33 +219,56 @@ return taken
 RENEW: Final = (
     _PRELUDE
     + """
--- ARGV: id, token, lease in ms. Returns a receipt.
-local id, claim = ARGV[1], claim_of(ARGV[1])
-if not is_owner(claim, ARGV[2]) then return {0, 0, 0} end
-begin_lease(line_of(redis.call('HGET', claim, 'queue')), id, ARGV[3])
-return receipt(id)
+-- ARGV: of each claim its id, token and lease in ms. Returns a receipt of each.
+local receipts = {}
+for i = 1, #ARGV, 3 do
+  local claim = redis.call('HMGET', claim_of(ARGV[i]), 'token', 'queue', 'stop')
+  if claim[1] == ARGV[i + 1] then
+    begin_lease(line_of(claim[2]), ARGV[i], ARGV[i + 2])
+    receipts[#receipts + 1] = {1, claim[3] and 1 or 0, redis.call('XLEN', stream_of(ARGV[i]))}
+  else receipts[#receipts + 1] = {0, 0, 0} end
+end
+return receipts
 """
 )
 
 APPEND: Final = (
     _PRELUDE
     + """
--- ARGV: id, token, length expected (-1: any), fingerprint to record ('' for none), terminal event or '', events.
--- Returns a receipt. Entries are numbered from 1, so one that is there already is known by its number. An answer that
--- grows has no strikes: what it makes of its worker, it did not make of it at once.
-local id, after, terminal = ARGV[1], tonumber(ARGV[3]), ARGV[5]
-if not is_owner(claim_of(id), ARGV[2]) then return {0, 0, 0} end
-local length = redis.call('XLEN', stream_of(id))
-if after < 0 then after = length end
-if after > length then return receipt(id) end
-for i = 6, #ARGV do
-  local number = after + i - 5
-  if number > length then redis.call('XADD', stream_of(id), number .. '-0', 'event', ARGV[i]) end
+-- ARGV: of each write its id, token, length expected (-1: any), fingerprint to record ('' for none), terminal event or
+-- '', and how many events, then these. Returns of each a receipt, or an error that stands in the way of it alone.
+-- Entries are numbered from 1, so one that is there already is known by its number. An answer that grows has no
+-- strikes: what it makes of its worker, it did not make of it at once.
+local function append(id, token, after, fingerprint, terminal, first, last)
+  local claim = redis.call('HMGET', claim_of(id), 'token', 'stop', 'fingerprint', 'strikes')
+  if claim[1] ~= token then return {0, 0, 0} end
+  local length = redis.call('XLEN', stream_of(id))
+  if after < 0 then after = length end
+  if after > length then return {1, claim[2] and 1 or 0, length} end
+  local grown = length
+  for i = first, last do
+    local number = after + i - first + 1
+    if number > length then
+      redis.call('XADD', stream_of(id), number .. '-0', 'event', ARGV[i])
+      grown = number
+    end
+  end
+  if fingerprint ~= '' and not claim[3] then redis.call('HSET', claim_of(id), 'fingerprint', fingerprint) end
+  if fingerprint ~= '' and grown > length and claim[4] ~= '0' then redis.call('HSET', claim_of(id), 'strikes', 0) end
+  if terminal == '' then return {1, claim[2] and 1 or 0, grown} end
+  finish(id, terminal)
+  return {1, 0, grown + 1}
 end
-if ARGV[4] ~= '' then redis.call('HSETNX', claim_of(id), 'fingerprint', ARGV[4]) end
-if ARGV[4] ~= '' and redis.call('XLEN', stream_of(id)) > length then redis.call('HSET', claim_of(id), 'strikes', 0) end
-if terminal ~= '' then finish(id, terminal) end
-return receipt(id)
+
+local receipts, at = {}, 1
+while at <= #ARGV do
+  local last = at + 5 + ARGV[at + 5]
+  local is_done, receipt = pcall(append, ARGV[at], ARGV[at + 1], tonumber(ARGV[at + 2]), ARGV[at + 3], ARGV[at + 4],
+    at + 6, last)
+  receipts[#receipts + 1] = (is_done or type(receipt) == 'table') and receipt or {err = receipt}
+  at = last + 1
+end
+return receipts
 """
 )
 

@@ -187,8 +187,10 @@ class Worker:
                 await asyncio.sleep(self._config.lease_seconds / 3)
 
     async def _renew_all(self) -> None:
-        for running in list(self._running.values()):
-            self._apply(running, await self._wire.renew(running.claim))
+        running = list(self._running.values())
+        receipts = await self._wire.renew([each.claim for each in running])
+        for each, receipt in zip(running, receipts, strict=True):
+            self._apply(each, receipt)
         self._renewed = time.monotonic()
 
     async def _settle(self, running: Running, write: Write, receipt: Receipt) -> None:

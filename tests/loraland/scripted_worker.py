@@ -65,7 +65,7 @@ class ScriptedWorker:
         for event in events:
             await self._wire.append(claim, [event])
         while not (self.leaving or (events and is_terminal(events[-1]))):
-            receipt = await self._wire.renew(claim)
+            [receipt] = await self._wire.renew([claim])
             if not receipt.held:
                 return
             if receipt.stopping:

@@ -51,6 +51,27 @@ class _Ended:
     read: float = 0.0
 
 
+class MemoryEvents:
+    """Follows one answer of `wire`, of which `number` events are known."""
+
+    def __init__(self, wire: MemoryWire, id: str, number: int) -> None:
+        self._wire, self._id, self._number, self._is_over = wire, id, number, False
+
+    def __aiter__(self) -> MemoryEvents:
+        return self
+
+    async def __anext__(self) -> tuple[str, Event]:
+        event = None if self._is_over else await self._wire.event(self._id, self._number)
+        if event is None:
+            raise StopAsyncIteration
+        self._number += 1
+        self._is_over = is_terminal(event)
+        return f"{self._number}-0", event
+
+    async def aclose(self) -> None:
+        self._is_over = True
+
+
 class MemoryWire:
     """The wire that `inference.wire.contract.Wire` describes, without a server. `clock` tells seconds.
 
@@ -108,18 +129,17 @@ class MemoryWire:
         line = [waiting for queue_class in CLASSES for waiting in self._requests.of(mine.base, queue_class)]
         return line.index(mine)
 
-    async def events(self, id: str, after: str = "0-0") -> AsyncIterator[tuple[str, Event]]:
-        check_id(id)
+    def events(self, id: str, after: str = "0-0") -> MemoryEvents:
         number, second = position_of(after)
-        number += second > 0
+        return MemoryEvents(self, check_id(id), number + (second > 0))
+
+    async def event(self, id: str, number: int) -> Event | None:
+        """The event behind the first `number` of an answer, once it is there; None when the wire has been closed."""
         while not self._closed:
-            for event in self._stream(id)[number:]:
-                number += 1
-                yield f"{number}-0", event
-                if is_terminal(event):
-                    return
-            if len(self._stream(id)) <= number:
-                await self._change()
+            if len(stream := self._stream(id)) > number:
+                return stream[number]
+            await self._change()
+        return None
 
     async def history(self, id: str) -> list[tuple[str, Event]]:
         return [(f"{number}-0", event) for number, event in enumerate(self._stream(check_id(id)), 1)]
@@ -208,10 +228,11 @@ class MemoryWire:
             queue_class=waiting.queue_class,
         )
 
-    async def renew(self, claim: Claim) -> Receipt:
-        if waiting := self._owned(claim):
-            waiting.deadline = self._clock() + claim.lease_seconds
-        return self._receipt(claim)
+    async def renew(self, claims: Sequence[Claim]) -> list[Receipt]:
+        for claim in claims:
+            if waiting := self._owned(claim):
+                waiting.deadline = self._clock() + claim.lease_seconds
+        return [self._receipt(claim) for claim in claims]
 
     async def append(self, claim: Claim, events: Sequence[Event], after: int | None = None) -> Receipt:
         return self._write(Write(claim, tuple(events), after))

@@ -310,7 +310,7 @@ async def test_the_token_of_an_earlier_claim_writes_nothing(wire):
     await wire.append(sleeper, [Delta("a", "one ", (1,))])
     [successor] = await take_over(wire)
     assert not await wire.append(sleeper, [Delta("a", "one ", (1,))])
-    assert not await wire.renew(sleeper)
+    assert not (await wire.renew([sleeper]))[0]
     assert not await wire.finish(sleeper, Finished("a", "done"))
     await wire.release(sleeper)
     assert await wire.append(successor, [Delta("a", "two", (2,))])
@@ -322,7 +322,7 @@ async def test_a_renewed_lease_is_not_taken(wire):
     [mine] = await claim(wire, lease=10 * SHORT)
     for _ in range(8):
         await asyncio.sleep(2 * SHORT)
-        assert await wire.renew(mine)
+        assert (await wire.renew([mine]))[0]
         assert await claim(wire, worker="w2") == []
 
 
@@ -330,7 +330,7 @@ async def test_a_lease_that_ended_can_be_renewed_while_nobody_took_it(wire):
     await submit(wire, "a")
     [mine] = await claim(wire, lease=SHORT)
     await asyncio.sleep(2 * SHORT)
-    assert await wire.renew(mine)
+    assert (await wire.renew([mine]))[0]
 
 
 async def test_a_successor_resumes_what_was_streamed(wire):
@@ -591,10 +591,10 @@ async def test_stopping_a_claimed_request_reaches_its_worker(wire):
     stops = wire.stops()
     hearing = asyncio.create_task(anext(stops))
     await asyncio.sleep(0.05)
-    assert not (await wire.renew(mine)).stopping
+    assert not (await wire.renew([mine]))[0].stopping
     await wire.stop("a")
     assert await asyncio.wait_for(hearing, 5) == "a"
-    assert (await wire.renew(mine)).stopping
+    assert (await wire.renew([mine]))[0].stopping
     assert (await wire.append(mine, [Delta("a", "x", (1,))])).stopping
     assert await wire.finish(mine, Finished("a", "stopped"))
     await stops.aclose()
@@ -658,6 +658,21 @@ async def test_the_reconciler_ends_what_was_never_queued(wire):
 
 
 # the recorder
+
+
+async def test_a_wait_that_is_cancelled_loses_nothing(wire):
+    await submit(wire, "a")
+    [mine] = await claim(wire)
+    events = wire.events("a")
+    for number in range(3):
+        for _ in range(3):
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(anext(events), 0.02)
+        await wire.append(mine, [Delta("a", f"{number}", (number,))])
+        assert await asyncio.wait_for(anext(events), 5) == (f"{number + 1}-0", Delta("a", f"{number}", (number,)))
+    await wire.finish(mine, Finished("a", "done"))
+    assert [event async for _, event in events] == [Finished("a", "done")]
+    assert [event async for _, event in events] == [], "there is no more"
 
 
 async def test_the_recorder_learns_which_ends_are_probes(wire):

@@ -85,6 +85,14 @@ def test_a_reader_that_joins_during_a_read_begins_with_its_own_past():
     assert late.position == (6, 0)
 
 
+async def test_what_stands_in_the_way_of_one_answer_stands_in_no_others(wire, client):
+    claims = [await begin(wire, id) for id in ("a", "bad", "c")]
+    await client.set("generation:bad", "no stream")
+    with pytest.raises(WireError, match="wrong kind of value"):
+        await wire.append_all([Write(mine, (Delta(mine.id, "x", (1,)),)) for mine in claims])
+    assert [len(await wire.history(id)) for id in ("a", "c")] == [1, 1]
+
+
 async def test_readers_survive_cut_connections(wire, client):
     mine = await begin(wire, "a")
     reading = asyncio.create_task(read(wire, "a"))

@@ -40,9 +40,9 @@ class FlakyWire(MemoryWire):
             raise WireError("the reply was lost")
         return receipts
 
-    async def renew(self, claim):
+    async def renew(self, claims):
         self._check()
-        return await super().renew(claim)
+        return await super().renew(claims)
 
     async def claim(self, *args):
         self._check()

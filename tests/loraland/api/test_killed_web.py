@@ -147,5 +147,5 @@ async def told_to_leave(site: Site, wire: RedisWire, key: str, base: str) -> Cla
 async def test_a_web_process_that_is_told_to_leave_stops_no_answer(site, settings):
     key = site.manage("create_api_key", "tests").split()[-1]
     async with RedisWire.connect(site.redis_url) as wire, asyncio.timeout(60):
-        receipt = await wire.renew(await told_to_leave(site, wire, key, settings.BASE_KEY))
+        [receipt] = await wire.renew([await told_to_leave(site, wire, key, settings.BASE_KEY)])
     assert (receipt.held, receipt.stopping) == (True, False)
