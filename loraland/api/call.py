@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
@@ -113,6 +113,24 @@ class Call:
         A caller who leaves before the end may stop all that runs. A fault of ours, or of Redis, does not: the caller
         can come back.
         """
+        async with aclosing(self._of_all() if len(self._choices) > 1 else self._of_one()) as events:
+            async for told in events:
+                yield told
+
+    async def _of_one(self) -> AsyncGenerator[Told]:
+        """A choice that is alone needs no task to follow it."""
+        [choice], is_over = self._choices, False
+        try:
+            async with aclosing(_events(self._first, self._reader)) as events:
+                async for cursor, event in events:
+                    is_over = is_terminal(event)
+                    yield Told(choice, self._first, cursor, event)
+        except (GeneratorExit, asyncio.CancelledError):
+            if self._reader.stops and not is_over:
+                await _whatever_happens(stop(self._first))
+            raise
+
+    async def _of_all(self) -> AsyncGenerator[Told]:
         self._follow(self._choices[0], self._first)
         placing = asyncio.create_task(self._place_rest(), name="placing choices")
         is_left, left = False, len(self._choices)
@@ -127,10 +145,7 @@ class Call:
             is_left = True
             raise
         finally:
-            ending = asyncio.create_task(self._end(placing, is_left), name="ending a call")
-            _leaving.add(ending)
-            ending.add_done_callback(_leaving.discard)
-            await asyncio.shield(ending)
+            await _whatever_happens(self._end(placing, is_left))
 
     async def _place_rest(self) -> None:
         try:
@@ -189,6 +204,14 @@ class Call:
                 await asyncio.gather(*map(stop, running.values()))
         finally:
             await asyncio.gather(*map(cancel, running))
+
+
+async def _whatever_happens(ending: Coroutine[Any, Any, None]) -> None:
+    """Do what the end of a call takes, to its end even where nobody waits for it any more."""
+    task = asyncio.create_task(ending, name="ending a call")
+    _leaving.add(task)
+    task.add_done_callback(_leaving.discard)
+    await asyncio.shield(task)
 
 
 def is_running(event: Event) -> bool:

@@ -31,12 +31,10 @@ async def streamed(call: Call, head: Head, shape: Shape, reader: Reader) -> Stre
     """The answer as server-sent events. Raises `ApiError` when it fails before anything was sent."""
     events = ReadAhead(call.events())
     try:
-        stream, first = _Stream(call, head, shape, reader), await events.next(PATIENCE_SECONDS)
-        while first and isinstance(first.event, Progress):
-            stream.note(first)
-            first = await events.next(PATIENCE_SECONDS)
-        if first and isinstance(first.event, Failed):
-            raise call.error_of(first)
+        stream = _Stream(call, head, shape, reader)
+        first = await _first_words(events, stream)
+        if first and isinstance(first[0].event, Failed):
+            raise call.error_of(first[0])
     except BaseException:
         await events.aclose()
         raise
@@ -48,19 +46,31 @@ async def streamed(call: Call, head: Head, shape: Shape, reader: Reader) -> Stre
     return response
 
 
-async def _sse(events: ReadAhead[Told], told: Told | None, stream: _Stream) -> AsyncIterator[str]:
+async def _first_words(events: ReadAhead[Told], stream: _Stream) -> list[Told]:
+    """What is told first beside progress, which is noted; nothing where that takes longer than a caller waits."""
+    while told := await events.next(PATIENCE_SECONDS):
+        for each in told:
+            stream.note(each)
+        if words := [each for each in told if not isinstance(each.event, Progress)]:
+            return words
+    return []
+
+
+async def _sse(events: ReadAhead[Told], told: list[Told], stream: _Stream) -> AsyncIterator[str]:
+    """What is told together is sent together: each piece that is sent wakes its reader."""
     async with aclosing(events):
-        for line in stream.opening():
-            yield line
+        text = "".join(stream.opening())
         try:
-            while not stream.is_over:
-                for line in stream.lines(told) if told else [KEEP_ALIVE]:
-                    yield line
-                if not stream.is_over:
-                    told = await events.next(KEEP_ALIVE_SECONDS)
+            while True:
+                text += "".join(line for each in told for line in stream.lines(each)) if told else KEEP_ALIVE
+                if stream.is_over:
+                    break
+                if text:
+                    yield text
+                text, told = "", await events.next(KEEP_ALIVE_SECONDS)
         except Exception as error:
-            yield stream.failure(api_error(error, PATH))
-        yield stream.done
+            text += stream.failure(api_error(error, PATH))
+        yield text + stream.done
 
 
 class _Stream:
@@ -95,6 +105,8 @@ class _Stream:
         """What `told` says, and behind the last choice's end what all of them cost."""
         if isinstance(told.event, Progress):
             return self.note(told)
+        if self.is_over:
+            return
         yield from self._lines(self._opening(told.choice.index))
         if isinstance(told.event, Delta):
             self._num_told += len(told.event.token_ids)
@@ -108,8 +120,9 @@ class _Stream:
             yield self.failure(self._call.error_of(told))
 
     def note(self, told: Told) -> None:
-        """Remember what a choice tells of its prompt."""
-        assert isinstance(told.event, Progress)
+        """Remember what a choice tells of its prompt, if `told` says so."""
+        if not isinstance(told.event, Progress):
+            return
         self._num_prompt[told.choice.prompt] = told.event.prompt_tokens
         self.dropped_turns = max(self.dropped_turns, told.event.dropped_turns)
 

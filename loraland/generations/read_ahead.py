@@ -1,9 +1,8 @@
-"""An asynchronous iterator whose items can be waited for in slices of time without losing one."""
+"""An asynchronous iterator whose items can be waited for in slices of time without losing one, and taken together."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import suppress
 from typing import Generic, TypeVar
@@ -18,12 +17,12 @@ class ReadAhead(Generic[Item]):
 
     def __init__(self, items: AsyncIterator[Item]) -> None:
         self._items = items
-        self._read: deque[Item] = deque()
+        self._read: list[Item] = []
         self._news = asyncio.Event()
         self._reading = asyncio.create_task(self._read_on(), name="read ahead")
 
-    async def next(self, seconds: float) -> Item | None:
-        """The next item, or None when none has come within `seconds`.
+    async def next(self, seconds: float) -> list[Item]:
+        """The next items, all that are there by now; none when none has come within `seconds`.
 
         Raises StopAsyncIteration after the last one, or what reading raised.
         """
@@ -32,12 +31,11 @@ class ReadAhead(Generic[Item]):
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await self._news.wait()
-        if self._read:
-            return self._read.popleft()
-        if self._reading.done():
+        read, self._read = self._read, []
+        if not read and self._reading.done():
             self._reading.result()
             raise StopAsyncIteration
-        return None
+        return read
 
     async def aclose(self) -> None:
         await cancel(self._reading)

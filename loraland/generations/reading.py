@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import timedelta
 from typing import Final
 from uuid import UUID
@@ -16,7 +17,6 @@ from inference.wire.protocol import Delta, Event, is_terminal
 from loraland import outage
 from loraland.generations.models import Generation
 from loraland.generations.outcomes import outcomes
-from loraland.generations.read_ahead import ReadAhead
 from loraland.generations.readers import readers
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import wire
@@ -67,15 +67,17 @@ async def events(generation: Generation, after: str = START) -> AsyncGenerator[R
 
 async def _live(generation: Generation, after: str) -> AsyncGenerator[Read]:
     """Events from the wire; ends early when the row says that the answer is over and the stream is silent."""
-    async with aclosing(ReadAhead(wire().events(generation.wire_id, after))) as stream:
-        try:
-            is_over = await _is_over(generation)
-            while not is_over:
-                while read := await stream.next(SILENCE_SECONDS):
+    async with aclosing(wire().events(generation.wire_id, after)) as stream:
+        is_over = await _is_over(generation)
+        while not is_over:
+            with suppress(TimeoutError):
+                while True:
+                    async with asyncio.timeout(SILENCE_SECONDS):
+                        read = await anext(stream, None)
+                    if read is None:
+                        return
                     yield read
-                is_over = await _may_be_over(generation) and await _is_over(generation)
-        except StopAsyncIteration:
-            return
+            is_over = await _may_be_over(generation) and await _is_over(generation)
 
 
 async def _is_over(generation: Generation) -> bool:

@@ -22,11 +22,21 @@ async def items(gate: asyncio.Event, ended: list[str]) -> AsyncGenerator[int]:
 async def test_a_slice_without_an_item_loses_none():
     gate, ended = asyncio.Event(), []
     ahead = ReadAhead(items(gate, ended))
-    assert [await ahead.next(5), await ahead.next(0.01)] == [1, None]
+    assert [await ahead.next(5), await ahead.next(0.01)] == [[1], []]
     gate.set()
-    assert await ahead.next(5) == 2
+    assert await ahead.next(5) == [2]
     with pytest.raises(StopAsyncIteration):
         await ahead.next(5)
+
+
+async def test_what_has_been_read_meanwhile_comes_together():
+    gate, ended = asyncio.Event(), []
+    ahead = ReadAhead(items(gate, ended))
+    gate.set()
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert ended == ["closed"]
+    assert await ahead.next(5) == [1, 2]
 
 
 async def test_leaving_early_closes_what_is_read():
@@ -43,6 +53,6 @@ async def test_what_reading_raises_reaches_the_reader():
         raise ValueError("torn")
 
     ahead = ReadAhead(broken())
-    assert await ahead.next(5) == 1
+    assert await ahead.next(5) == [1]
     with pytest.raises(ValueError, match="torn"):
         await ahead.next(5)
