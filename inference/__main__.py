@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 
+import uvloop
+
 from inference.config import ConfigError, EngineConfig, read_config, start_logging
 from inference.model.torch_environment import prepare_torch
 from inference.wire.redis_wire import RedisWire
@@ -30,7 +32,7 @@ def main() -> int:
     except ConfigError as error:
         logging.error("refused config error=%s", error)
         return BAD_CONFIG
-    return asyncio.run(serve(config))
+    return uvloop.run(serve(config))
 
 
 async def serve(config: EngineConfig) -> int:

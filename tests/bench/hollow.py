@@ -9,6 +9,8 @@ import asyncio
 import os
 import signal
 
+import uvloop
+
 from inference.config import read_config
 from inference.wire.redis_wire import RedisWire
 from inference.worker.worker import Worker, WorkerConfig
@@ -28,4 +30,4 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    os._exit(asyncio.run(main()))
+    os._exit(uvloop.run(main()))

@@ -10,9 +10,11 @@ from tests.bench.workloads import WORKLOADS
 
 Row = Sequence[str]
 HEAD = ("system", "workload", "tok/s", "first ms", "p95 ms", "next ms", "strangers", "of peak")
-COSTS = ("web", "redis", "worker's loop", "worker's device", "recorder", "celery", "supervisor", "client")
+HOST = ("web", "redis", "worker's loop", "recorder", "celery", "supervisor")
+"""What serves and does not compute."""
+COSTS = (*HOST, "worker's device", "client")
 PARTS_HEAD = ("setting", "peak, GFLOP/s", "part", "32 answers, ms", "of peak", "256 of prompts, ms", "of peak")
-COST_HEAD = ("workload", *COSTS)
+COST_HEAD = ("workload", "the host's", *COSTS)
 BAR_HEAD = ("what", "measured", "bar", "goal", "")
 
 
@@ -34,12 +36,17 @@ def figures(medians: dict[str, Any]) -> list[Row]:
 
 
 def costs(medians: dict[str, Any]) -> list[Row]:
-    """Processor seconds per 1,000 tokens of each process, while the site does a workload."""
+    """Processor seconds per 1,000 tokens of each process, in each workload and beside a hollow engine."""
+    told = {name.upper(): run["cpu"] for name, run in medians.get("site", {}).items() if name in WORKLOADS}
+    told |= {name: run for name, run in medians.get("scenarios", {}).items() if name == "overhead"}
     return [
-        (workload.upper(), *(f"{run['cpu'].get(name, 0.0):.3f}" for name in COSTS))
-        for workload, run in medians.get("site", {}).items()
-        if workload in WORKLOADS
+        (name, *(f"{seconds:.3f}" for seconds in (_of_host(cpu), *(cpu.get(cost, 0.0) for cost in COSTS))))
+        for name, cpu in told.items()
     ]
+
+
+def _of_host(cpu: dict[str, float]) -> float:
+    return sum(cpu.get(name, 0.0) for name in HOST)
 
 
 def parts(medians: dict[str, Any]) -> list[Row]:

@@ -8,6 +8,7 @@ import socket
 from argparse import ArgumentParser
 from typing import Any
 
+import uvloop
 from django.core.management.base import BaseCommand
 
 from loraland import inference_client
@@ -22,7 +23,7 @@ class Command(BaseCommand):
         parser.add_argument("--name", default=socket.gethostname(), help="what this recorder is called on the wire")
 
     def handle(self, *args: Any, name: str, **options: Any) -> None:
-        asyncio.run(record(name))
+        uvloop.run(record(name))
 
 
 async def record(name: str) -> None:
