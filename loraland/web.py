@@ -24,7 +24,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "sockets", nargs="*", type=int, help="descriptors of listening sockets, instead of HOST and PORT"
     )
     sockets = [socket.socket(fileno=number) for number in parser.parse_args(arguments).sockets]
-    server = uvicorn.Server(config())
+    serving = config()
+    serving.load_app()  # before the edge, which needs the apps that it sets up
+    server = uvicorn.Server(serving)
     server.run(sockets=sockets or None)
     return 0 if server.started else 1
 
