@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Protocol
 from uuid import uuid4
 
-from asgiref.sync import sync_to_async
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 
 from inference.wire.contract import WireError
@@ -21,11 +20,11 @@ from inference.wire.failures import meaning_of
 from inference.wire.protocol import Delta, Embedded, Failed, Finished, Prompted, Sampling
 from loraland.api.authentication import visitor_of
 from loraland.api.call import Call, Choice, Reader, Told
-from loraland.api.entries import offered
+from loraland.api.entries import meant
 from loraland.api.failing import ApiError
 from loraland.api.shape import Answer, Head, Shape, usage_of
 from loraland.api.streaming import streamed
-from loraland.catalogue.composition import Composition, named
+from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.filling import filled
 from loraland.generations.models import Generation
@@ -75,7 +74,7 @@ async def answer(request: HttpRequest, asked: Asked, shape: Shape, is_embedding:
     Raises `ApiError` and `Refused` for what cannot be answered.
     """
     visitor = visitor_of(request)
-    version = await sync_to_async(named)(asked.model, offered(visitor))
+    version = await meant(asked.model, visitor)
     choices, unused = _filled(version, choices_of(asked), _keeps_turns(asked))
     try:
         _check(visitor, version, choices)

@@ -28,10 +28,11 @@ async def active_key(secret: str) -> ApiKey | None:
     if not secret.startswith(PREFIX) or not secret.isascii():
         return None
     digest = hash_of(secret)
-    key = await ApiKey.objects.active().select_related("user").filter(hash=digest).afirst()
-    if key is None or not hmac.compare_digest(key.hash, digest):
+    try:
+        key = await ApiKey.objects.select_related("user").aget(hash=digest)
+    except ApiKey.DoesNotExist:
         return None
-    return None if key.user and not key.user.is_active else key
+    return key if key.is_active and hmac.compare_digest(key.hash, digest) else None
 
 
 def visitor_of(request: HttpRequest) -> Visitor:

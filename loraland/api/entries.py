@@ -22,6 +22,15 @@ def offered(visitor: Visitor) -> AdapterVersionQuerySet:
     return AdapterVersion.objects.seen_by(visitor).served()
 
 
+async def meant(name: str, visitor: Visitor) -> AdapterVersion | Composition | None:
+    """What a program means by `name`; None is the base, of which no row tells. Raises `Refused`."""
+    return None if name == BASE else await sync_to_async(_meant)(name, visitor)
+
+
+def _meant(name: str, visitor: Visitor) -> AdapterVersion | Composition | None:
+    return named(name, offered(visitor))
+
+
 async def listing(visitor: Visitor) -> list[dict[str, Any]]:
     """The base, each adapter, and by its digest each version that answers."""
     entries = [_base()]
@@ -40,7 +49,7 @@ async def entry(name: str, visitor: Visitor) -> dict[str, Any]:
 
 
 def _named(name: str, visitor: Visitor) -> dict[str, Any]:
-    version = named(name, offered(visitor))
+    version = _meant(name, visitor)
     if isinstance(version, Composition):
         return _of_sum(version, name)
     return _of(version, name) if version else _base()

@@ -14,10 +14,6 @@ PREFIX: Final = "ll_"
 
 
 class ApiKeyQuerySet(models.QuerySet["ApiKey"]):
-    def active(self) -> ApiKeyQuerySet:
-        """Keys that are neither revoked nor expired."""
-        return self.filter(revoked=None).exclude(expires__lte=timezone.now())
-
     def issue(self, name: str) -> tuple[ApiKey, str]:
         """Make a key and give back its secret, which is never kept in clear."""
         key = self.model(name=name)
@@ -44,6 +40,12 @@ class ApiKey(models.Model):
 
     def __str__(self) -> str:
         return f"{self.name} (…{self.last_four})"
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it is neither revoked nor expired, and its owner, whom it comes with, may still come in."""
+        is_expired = self.expires is not None and self.expires <= timezone.now()
+        return self.revoked is None and not is_expired and (self.user is None or self.user.is_active)
 
     def seal(self) -> str:
         """Draw a new secret for this key and give it back; the row keeps its hash and last four characters."""

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
+from itertools import chain
 from typing import Any, Final
 
 from django.http import StreamingHttpResponse
@@ -24,6 +25,8 @@ PATIENCE_SECONDS: Final = 2.0
 """How long a stream waits for its first event before it begins: an early failure gets a status of its own."""
 KEEP_ALIVE_SECONDS: Final = 10.0
 KEEP_ALIVE: Final = ": waiting\n\n"
+LONG: Final = 16 * 1024
+"""What has more characters is not kept back to be sent with what comes next."""
 _JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
 
@@ -62,7 +65,11 @@ async def _sse(events: ReadAhead[Told], told: list[Told], stream: _Stream) -> As
         text = "".join(stream.opening())
         try:
             while True:
-                text += "".join(line for each in told for line in stream.lines(each)) if told else KEEP_ALIVE
+                for line in chain.from_iterable(map(stream.lines, told)) if told else [KEEP_ALIVE]:
+                    text += line
+                    if len(text) > LONG:
+                        yield text
+                        text = ""
                 if stream.is_over:
                     break
                 if text:

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Final, Literal
 
-from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from pydantic import Field
@@ -18,7 +17,7 @@ from pydantic import Field
 from inference.engine.prompt import PromptError, build_prompt
 from inference.model.tokenizer import Span
 from inference.wire.protocol import Generate
-from loraland.api.entries import offered
+from loraland.api.entries import meant
 from loraland.api.errors import ApiError
 from loraland.api.openai import neutral
 from loraland.api.openai.chat import ChatMessage
@@ -26,7 +25,6 @@ from loraland.api.openai.strict import Strict, Text
 from loraland.api.programs import STRANGER, body_of, caller_if_any, opened
 from loraland.api.tools.asked import tools_of
 from loraland.base_files import base_tokenizer
-from loraland.catalogue.composition import named
 from loraland.catalogue.slug import BASE
 from loraland.generations.limits import check_inputs
 from loraland.generations.visitor import Visitor
@@ -102,7 +100,7 @@ async def _plain(asked: Tokenize) -> list[int]:
 
 async def _filled(asked: Tokenize, visitor: Visitor) -> list[int]:
     """The tokens of a template with what was sent, by the rules of the workers."""
-    version = await sync_to_async(named)(asked.model, offered(visitor))
+    version = await meant(asked.model, visitor)
     turns = tuple(message.to_wire() for message in asked.messages) if asked.messages else None
     inputs = asked.inputs if isinstance(asked.inputs, dict) else None
     check_inputs(version, inputs, turns is not None)

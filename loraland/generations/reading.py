@@ -82,7 +82,9 @@ async def _live(generation: Generation, after: str) -> AsyncGenerator[Read]:
 
 async def _is_over(generation: Generation) -> bool:
     """Whether the row has an outcome. Lets the connection go: a reader may wait for minutes, and by the hundred."""
-    if not generation.is_finished and not _is_new(generation):
+    if _is_new(generation):
+        return generation.is_finished
+    if not generation.is_finished:
         with outage.tolerated(FOLLOWING):
             await generation.arefresh_from_db(fields=["status", "text", "error_code", "error", "stats", "finished"])
     await aclose_old_connections()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from uuid import uuid4
 
-from asgiref.sync import sync_to_async
 from django.http import HttpRequest, JsonResponse
 from django.http.response import HttpResponseBase
 from ninja.errors import AuthenticationError
@@ -17,13 +16,12 @@ from loraland.api.anthropic.asked import Counted, MessageRequest
 from loraland.api.anthropic.bodies import Messages
 from loraland.api.anthropic.errors import identified
 from loraland.api.authentication import active_key, visitor_of
-from loraland.api.entries import offered
+from loraland.api.entries import meant
 from loraland.api.errors import ApiError
 from loraland.api.last_used import notes
 from loraland.api.programs import body_of, caller, opened
 from loraland.api.tokenizing import UNLIMITED
 from loraland.base_files import base_tokenizer
-from loraland.catalogue.composition import named
 from loraland.generations.filling import filled
 from loraland.generations.limits import check_inputs, check_tools
 from loraland.generations.visitor import Visitor
@@ -41,7 +39,7 @@ async def messages(request: HttpRequest) -> HttpResponseBase:
 async def count_tokens(request: HttpRequest) -> HttpResponseBase:
     visitor = await _caller(request)
     asked = body_of(request, Counted)
-    version = await sync_to_async(named)(asked.model, offered(visitor))
+    version = await meant(asked.model, visitor)
     sampling, (given,) = asked.sampling(), asked.sources()
     found = filled(version, given)
     source = dict(found.source)
