@@ -61,15 +61,25 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
         greyed out, and `generations.start` refuses them by that reason. Who wants none of them asks the `served`.
         """
         slug, _, prefix = (name if NAME.fullmatch(name) else "").partition("@")
-        versions = self.select_related("adapter__published").filter(adapter__slug=slug)
-        older = versions.answering().filter(digest__startswith=prefix, adapter__published__isnull=False)
-        found = list((older if prefix else versions.shown())[:2])
+        versions = self.filter(adapter__slug=slug).order_by()
+        found = list((versions._of_digest(prefix) if prefix else versions._shown_alone())[:2])
         if len(found) > 1:
             sentence = f"More than one version is called {name!r}; give more of its digest."
             raise Refused("model_not_found", sentence, param="model")
         if not found:
             raise unknown(name)
-        return found[0]
+        [version] = found
+        if not prefix:
+            version.adapter.published = version
+        return version
+
+    def _of_digest(self, prefix: str) -> AdapterVersionQuerySet:
+        versions = self.select_related("adapter__published").filter(digest__startswith=prefix)
+        return versions.answering().filter(adapter__published__isnull=False)
+
+    def _shown_alone(self) -> AdapterVersionQuerySet:
+        """`shown`, where each is fetched once and not a second time as what its adapter publishes."""
+        return self.select_related("adapter").filter(pk=models.F("adapter__published"))
 
     def claim(self, pk: int) -> AdapterVersion | None:
         """Take the examination of version `pk`; None when another process has it or it is done.
