@@ -23,7 +23,7 @@ from tests.bench.stages import STAGES
 from tests.bench.workloads import WORKLOADS
 
 SYSTEMS = ("site", "engine", "bits", "avx2", "vllm", "llama", "peft")
-SCENARIOS = ("startup", "fairness", "crowd", "cold", "prefix", "speculation", "overhead", "training", "parts")
+SCENARIOS = ("startup", "busy", "fairness", "crowd", "cold", "prefix", "speculation", "overhead", "training", "parts")
 
 
 def main() -> None:

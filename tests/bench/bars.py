@@ -158,6 +158,22 @@ BARS: Final = (
         is_limit=True,
         unit="%",
     ),
+    Bar("W1 beside one busy core, of the quiet rate", _share("busy", "w1_beside_1", "w1_beside_0", 100), 45, unit="%"),
+    Bar("W3 beside one busy core, of the quiet rate", _share("busy", "w3_beside_1", "w3_beside_0", 100), 45, unit="%"),
+    Bar("W1 beside two busy cores, of the quiet rate", _share("busy", "w1_beside_2", "w1_beside_0", 100), 30, unit="%"),
+    Bar("W3 beside two busy cores, of the quiet rate", _share("busy", "w3_beside_2", "w3_beside_0", 100), 30, unit="%"),
+    Bar(
+        "W1: slowest request beside one busy core, over its quiet time",
+        _told("busy", "w1_beside_1_longest"),
+        5,
+        is_limit=True,
+    ),
+    Bar(
+        "W3: slowest request beside one busy core, over its quiet time",
+        _told("busy", "w3_beside_1_longest"),
+        5,
+        is_limit=True,
+    ),
     Bar(
         "Fairness: beside 200 queued over alone",
         _share("fairness", "queued_first_ms", "alone_first_ms"),

@@ -107,6 +107,7 @@ def _figures(
         "tokens_per_second": tokens / seconds,
         "first_ms": statistics.median(ordered) * 1000,
         "first_p95_ms": ordered[min(len(ordered) - 1, int(0.95 * len(ordered)))] * 1000,
+        "longest_ms": max(lasts.values()) * 1000,
         "next_ms": statistics.median((lasts[id] - firsts[id]) / (length - 1) for id in lasts) * 1000,
     }
 

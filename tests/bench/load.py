@@ -39,21 +39,21 @@ class Figures:
 
 
 async def serve(target: Target, asks: Iterable[Ask], users: int) -> tuple[list[Sample], float]:
-    """Send all `asks`, `users` at a time; the samples in order of their ends, and the seconds it took."""
-    waiting, ended = deque(asks), list[tuple[Ask, float, list[tuple[float, bytes]]]]()
+    """Send all `asks`, `users` at a time; the samples in their order, and the seconds it took."""
+    waiting, ended = deque(enumerate(asks)), dict[int, tuple[Ask, float, list[tuple[float, bytes]]]]()
     connections = [await connect(target.url, target.key) for _ in range(users)]
 
     async def user(connection: Connection) -> None:
         while waiting:
-            ask = waiting.popleft()
-            ended.append((ask, *await connection.post("/v1/completions", body_of(ask))))
+            number, ask = waiting.popleft()
+            ended[number] = ask, *await connection.post("/v1/completions", body_of(ask))
 
     began = time.perf_counter()
     await asyncio.gather(*map(user, connections))
     seconds = time.perf_counter() - began
     for connection in connections:
         connection.close()
-    return [read(*answer) for answer in ended], seconds
+    return [read(*ended[number]) for number in sorted(ended)], seconds
 
 
 def measure(target: Target, asks: list[Ask], users: int) -> Figures:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from tests.bench import scenarios, site, vllm
 from tests.bench.bench import Bench
+from tests.bench.busy import beside_burners
 from tests.bench.offline import engine_variables, in_turn
 from tests.bench.peers import find_peer
 from tests.bench.processes import resident_mb
@@ -29,7 +30,7 @@ PARTS: Final = {
 def plain_site(bench: Bench) -> None:
     """The workloads and what else needs no cache, on one site; wide adapters come when memory has been read."""
     wanted = bench.wanted("site", WORKLOADS) if "site" in bench.systems else []
-    others = bench.wanted("scenarios", ("startup", "fairness", "crowd", "cold"))
+    others = bench.wanted("scenarios", ("startup", "busy", "fairness", "crowd", "cold"))
     if not wanted and not others:
         return
     with bench.site() as live:
@@ -40,6 +41,7 @@ def plain_site(bench: Bench) -> None:
             bench.record.add("scenarios", "memory", {"worker_mb": resident_mb(live.worker)})
         bench.load("site", "w4", live.target, wanted)
         bench.fill("scenarios", "startup", lambda run: scenarios.startup(live))
+        bench.fill("scenarios", "busy", lambda run: beside_burners(live, bench.prompts, f"busy-{run}"))
         bench.fill("scenarios", "fairness", lambda run: scenarios.fairness(live, bench.prompts, f"fairness-{run}"))
         if "w5" in wanted:
             live.import_adapters([bench.adapters[name] for name in WIDE])
