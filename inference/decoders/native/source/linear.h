@@ -26,7 +26,6 @@ struct PackLinear {
     }
 
   private:
-
     template <int height, int width>
     static void patch(const Rows<Element>& rows, int64_t first, const Element* weights, int64_t block, const Out<Element>& out) {
         F32 sums[height][width] = {};

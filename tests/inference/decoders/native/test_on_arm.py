@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import shutil
+import struct
 import subprocess
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +17,8 @@ from torch import Tensor
 
 from inference.decoders.native.bank import NativeBank
 from inference.decoders.native.build import FLAGS, SOURCES, compile_units, missing_feature, units_of
-from inference.decoders.native.library import UNITS
+from inference.decoders.native.elementwise import NativeElementwise
+from inference.decoders.native.library import UNITS, Training
 from tests.inference.checkpoints import make_adapter, make_model
 from tests.inference.decoders.native.image import Recorder
 from tests.inference.decoders.native.test_native_decoder import (
@@ -24,6 +29,7 @@ from tests.inference.decoders.native.test_native_decoder import (
     answer,
     assert_as_true_as_torch,
 )
+from tests.inference.decoders.native.test_native_elementwise import FUNCTIONS, assert_equals_its_twin
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 LACKING = [name for name in (COMPILER, EMULATOR) if shutil.which(name) is None]
@@ -35,13 +41,34 @@ ARM_UNITS = list(units_of("aarch64"))
 
 
 @pytest.fixture(scope="session")
-def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("arm")
-    compile_units([COMPILER], units_of("aarch64"), home / "decoder.so")
-    source = Path(__file__).with_name("driver.cpp")
-    command = [COMPILER, *FLAGS, f"-I{SOURCES}", str(source), str(home / "decoder.so"), f"-Wl,-rpath,{home}"]
-    subprocess.run([*command, "-o", str(home / "driver")], check=True)
-    return home / "driver"
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("arm") / "decoder.so"
+    compile_units([COMPILER], units_of("aarch64"), path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def driver(library: Path) -> Path:
+    return make_driver(library, "driver")
+
+
+@pytest.fixture(scope="session")
+def training_driver(library: Path) -> Path:
+    return make_driver(library, "training_driver")
+
+
+def make_driver(library: Path, name: str) -> Path:
+    home = library.parent
+    source = Path(__file__).with_name(f"{name}.cpp")
+    command = [COMPILER, *FLAGS, f"-I{SOURCES}", str(source), str(library), f"-Wl,-rpath,{home}"]
+    subprocess.run([*command, "-o", str(home / name)], check=True)
+    return home / name
+
+
+def emulate(program: Path, *arguments: object, given: bytes = b"") -> bytearray:
+    """What `program` writes."""
+    command = [EMULATOR, "-cpu", "max", "-L", root_of(COMPILER), str(program), *map(str, arguments)]
+    return bytearray(subprocess.run(command, input=given, capture_output=True, check=True).stdout)
 
 
 @cache
@@ -66,12 +93,51 @@ class Arm:
         native._library = library
         path = self._driver.with_name("image")
         recorder.write(path, native.view)
-        return self._run(path)[:, : rows.shape[1]]
+        told = emulate(self._driver, path, UNITS.index(self._unit))
+        return torch.frombuffer(told, dtype=torch.float32).view(len(rows), -1)[:, : rows.shape[1]]
 
-    def _run(self, path: Path) -> Tensor:
-        command = [EMULATOR, "-cpu", "max", "-L", root_of(COMPILER), str(self._driver), str(path)]
-        run = subprocess.run([*command, str(UNITS.index(self._unit))], capture_output=True, check=True)
-        return torch.frombuffer(bytearray(run.stdout), dtype=torch.float32).view(84, -1)
+
+class ArmElementwise(NativeElementwise):
+    """The operators of training as an ARM processor computes them, all rows in one call."""
+
+    def __init__(self, driver: Path, unit: str) -> None:
+        self._driver, self._unit = driver, unit
+
+    def _share(
+        self,
+        name: str,
+        count: int,
+        parts: Sequence[Tensor | int],
+        sizes: Sequence[int | float],
+        height: int = 1,
+        grain: int = 64,
+    ) -> None:
+        values = [*parts, count * height, *sizes]
+        if name.startswith("rms_norm"):
+            # The weight comes as its address.
+            place = 1 if name == "rms_norm" else 2
+            values[place] = torch.frombuffer(
+                bytearray(ctypes.string_at(int(parts[place]), int(sizes[0]) * 2)), dtype=torch.bfloat16
+            )
+        given = [_bytes_of(value) for value in values]
+        which = [field[0] for field in Training._fields_].index(name)
+        message = struct.pack("<2q", which, len(given)) + b"".join(
+            struct.pack("<q", len(part)) + part for part in given
+        )
+        told = emulate(self._driver, UNITS.index(self._unit), given=message)
+        for value, part in zip(values, given, strict=True):
+            if isinstance(value, Tensor):
+                ctypes.memmove(value.data_ptr(), bytes(told[: len(part)]), len(part))
+            del told[: len(part)]
+
+
+def _bytes_of(value: Tensor | float) -> bytes:
+    if isinstance(value, Tensor):
+        # Rows of a wider tensor lie apart.
+        rows, *others = value.shape
+        length = (rows - 1) * value.stride(0) + math.prod(others)
+        return ctypes.string_at(value.data_ptr(), length * value.itemsize)
+    return struct.pack("<q" if isinstance(value, int) else "<f", value)
 
 
 def twins_of(home: Path, unit: str, **options: object) -> Twins:
@@ -108,3 +174,9 @@ def test_each_unit_adds_what_an_adapter_changes(driver: Path, tmp_path: Path, un
     rows = Arm(driver, twins, unit).answer(digests)
     torch_rows, truth = (answer(twins.passes(name, digests), 0) for name in ("torch", "truth"))
     assert_as_true_as_torch(rows, torch_rows, truth)
+
+
+@pytest.mark.parametrize("unit", ARM_UNITS)
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_each_unit_computes_what_training_does_to_rows(training_driver: Path, unit: str, name: str) -> None:
+    assert_equals_its_twin(ArmElementwise(training_driver, unit), name)
