@@ -14,8 +14,8 @@ from inference.worker.running import Running
 
 COALESCE_SECONDS: Final = 0.025
 COALESCED_ROWS: Final = 8
-"""Past so many answers at once words gather for longer, in proportion to their number."""
-LONGEST_COALESCE: Final = 0.1
+"""Past so many answers at once words gather for longer, by more than their number grows."""
+LONGEST_COALESCE: Final = 0.2
 
 
 class Outbox:
@@ -65,4 +65,5 @@ class Outbox:
 
     def _coalesce_seconds(self) -> float:
         """How long words gather. With many readers each piece costs more than it is worth to any of them."""
-        return min(COALESCE_SECONDS * max(1.0, len(self._running) / COALESCED_ROWS), LONGEST_COALESCE)
+        crowd = max(1.0, len(self._running) / COALESCED_ROWS)
+        return min(COALESCE_SECONDS * crowd**1.5, LONGEST_COALESCE)
