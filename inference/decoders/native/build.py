@@ -80,7 +80,7 @@ def units_of(architecture: str) -> dict[str, tuple[str, ...]]:
 
 
 def _found_compiler() -> str | None:
-    return shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
+    return shutil.which("g++") or shutil.which("clang++")
 
 
 def _compiler() -> str:
