@@ -76,18 +76,11 @@ def make_llama_avx2(home: Path) -> None:
 
 
 def _compile_llama(home: Path, parts: list[str]) -> None:
-    """Some minutes. Without a wheel from the cache, which may have been built otherwise."""
+    """Some minutes. Without a wheel from the cache, which may have been built otherwise, and without eyes."""
     switches = [f"-DGGML_{part}={'ON' if part in parts else 'OFF'}" for part in _BEYOND]
-    switches += ["-DGGML_NATIVE=OFF", *(f"-DGGML_{part}=ON" for part in _AVX2)]
-    _pip(
-        home,
-        "install",
-        "--no-cache-dir",
-        "--no-binary",
-        "llama-cpp-python",
-        "llama-cpp-python",
-        CMAKE_ARGS=" ".join(switches),
-    )
+    switches += ["-DLLAVA_BUILD=OFF", "-DGGML_NATIVE=OFF", *(f"-DGGML_{part}=ON" for part in _AVX2)]
+    package = "llama-cpp-python"
+    _pip(home, "install", "--no-cache-dir", "--no-binary", package, package, CMAKE_ARGS=" ".join(switches))
 
 
 def make_vllm(home: Path) -> None:
