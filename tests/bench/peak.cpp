@@ -9,10 +9,9 @@
 #include <thread>
 #include <vector>
 
-#if defined(AMX_BF16) || defined(AMX_INT8)
+#if defined(AMX_BF16)
 #include <sys/syscall.h>
 #include <unistd.h>
-#define IS_AMX
 #define SUMS 4
 #else
 #define SUMS 12
@@ -23,9 +22,6 @@
 #if defined(AMX_BF16)
 #define STEP(sum) "tdpbf16ps %%tmm6, %%tmm4, %%tmm" #sum "\n"
 constexpr double OPERATIONS = 2 * 16 * 16 * 32;
-#elif defined(AMX_INT8)
-#define STEP(sum) "tdpbssd %%tmm6, %%tmm4, %%tmm" #sum "\n"
-constexpr double OPERATIONS = 2 * 16 * 16 * 64;
 #elif defined(DPBF16_512)
 #define STEP(sum) "vdpbf16ps %%zmm14, %%zmm15, %%zmm" #sum "\n"
 constexpr double OPERATIONS = 2 * 32;
@@ -38,6 +34,11 @@ constexpr double OPERATIONS = 2 * 16;
 #elif defined(DPBUSD_256)
 #define STEP(sum) "%{vex%} vpdpbusd %%ymm14, %%ymm15, %%ymm" #sum "\n"
 constexpr double OPERATIONS = 2 * 32;
+#elif defined(MADDUBS_512)
+#define STEP(sum) \
+    "vpmaddubsw %%zmm14, %%zmm15, %%zmm13\n vpmaddwd %%zmm12, %%zmm13, %%zmm13\n" \
+    "vpaddd %%zmm13, %%zmm" #sum ", %%zmm" #sum "\n"
+constexpr double OPERATIONS = 2 * 64;
 #elif defined(MADDUBS_256)
 #define STEP(sum) \
     "vpmaddubsw %%ymm14, %%ymm15, %%ymm13\n vpmaddwd %%ymm12, %%ymm13, %%ymm13\n" \
@@ -82,7 +83,7 @@ constexpr int ROUNDS = 2000;   // between two looks at the clock
 alignas(64) const uint32_t ONES[16] = {0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80,
                                        0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80, 0x3f803f80};
 
-#if defined(IS_AMX)
+#if defined(AMX_BF16)
 // All eight tiles have 16 rows of 64 bytes.
 struct alignas(64) TileConfig {
     uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -92,15 +93,15 @@ struct alignas(64) TileConfig {
 #endif
 
 static void prepare() {
-#if defined(IS_AMX)
+#if defined(AMX_BF16)
     static const TileConfig config;
     asm volatile("ldtilecfg %0\n tileloadd (%1,%2,1), %%tmm4\n tileloadd (%1,%2,1), %%tmm6" : : "m"(config), "r"(ONES), "r"(0L) : "memory");
 #elif defined(MULPS)
     asm volatile("movaps (%0), %%xmm14\n movaps (%0), %%xmm15" : : "r"(ONES) : CLOBBERED);
 #elif defined(__x86_64__)
     asm volatile("vbroadcastss (%0), %%ymm12\n vbroadcastss (%0), %%ymm14\n vbroadcastss (%0), %%ymm15" : : "r"(ONES) : CLOBBERED);
-#if defined(DPBF16_512) || defined(DPBUSD_512) || defined(FMA_512)
-    asm volatile("vmovaps (%0), %%zmm14\n vmovaps (%0), %%zmm15" : : "r"(ONES) : CLOBBERED);
+#if defined(DPBF16_512) || defined(DPBUSD_512) || defined(FMA_512) || defined(MADDUBS_512)
+    asm volatile("vmovaps (%0), %%zmm12\n vmovaps (%0), %%zmm14\n vmovaps (%0), %%zmm15" : : "r"(ONES) : CLOBBERED);
 #endif
 #else
     asm volatile("ldr q30, [%0]\n ldr q31, [%0]" : : "r"(ONES) : CLOBBERED);
@@ -127,7 +128,7 @@ static double work(double end) {
 
 int main(int count, char** words) {
     if (count != 3) return std::fprintf(stderr, "peak THREADS SECONDS\n"), 2;
-#if defined(IS_AMX)
+#if defined(AMX_BF16)
     constexpr int ARCH_REQ_XCOMP_PERM = 0x1023, XTILE_DATA = 18;  // Linux permits AMX to a process that asks
     if (syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XTILE_DATA)) return std::fprintf(stderr, "no AMX here\n"), 1;
 #endif

@@ -20,10 +20,10 @@ _PLAIN: Final = "MULPS" if platform.machine() in ("x86_64", "AMD64") else "FMLA"
 _FMA_512, _FMA_256, _BYTES_512 = "FMA_512", "FMA_256", "DPBUSD_512"
 INSTRUCTIONS: Final = {
     # unit: by pairs of bfloat16 or what they are widened to, by bytes, by float32
-    "amx": ("AMX_BF16", "AMX_INT8", _FMA_512),
+    "amx": ("AMX_BF16", "AMX_BF16", _FMA_512),
     "avx512_bf16": ("DPBF16_512", _BYTES_512, _FMA_512),
     "avx512_vnni": (_FMA_512, _BYTES_512, _FMA_512),
-    "avx512": (_FMA_512, _FMA_512, _FMA_512),
+    "avx512": (_FMA_512, "MADDUBS_512", _FMA_512),
     "avx_vnni": (_FMA_256, "DPBUSD_256", _FMA_256),
     "avx2": (_FMA_256, "MADDUBS_256", _FMA_256),
     "neon_bf16": ("BFMMLA", "SDOT", "FMLA"),
