@@ -227,7 +227,7 @@ async def _events(generation: Generation, reader: Reader) -> AsyncGenerator[tupl
             if isinstance(event, Delta):
                 # The row has no finer steps than the whole text, of which the caller has the beginning.
                 event = replace(event, text=event.text[num_chars:]) if cursor == reading.START else event
-                event, held = replace(event, logprobs=held + event.logprobs), ()
+                event, held = replace(event, logprobs=held + event.logprobs) if held else event, ()
                 num_chars += len(event.text)
             if isinstance(event, Prompted | Embedded | Delta | Finished | Failed) or is_running(event):
                 yield cursor, event
