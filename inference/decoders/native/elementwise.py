@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from inference.decoders.native.build import BuildError, library_path
-from inference.decoders.native.library import UNITS, open_library
+from inference.decoders.native.library import UNITS, best_unit, open_library
 
 
 @lru_cache(maxsize=1)
@@ -25,11 +25,12 @@ def native_elementwise() -> NativeElementwise | None:
 
 
 class NativeElementwise:
-    """The functions of `training.h` over whole tensors, on the `unit` that is named or on the fastest."""
+    """The functions of `training.h` over whole tensors, on the `unit` that is named or on the fastest (`auto`)."""
 
-    def __init__(self, library: Path, unit: str = "") -> None:
-        self._library = open_library(library)
-        self._functions = self._library.native_training(UNITS.index(unit) if unit else -1).contents
+    def __init__(self, library: Path, unit: str = "auto") -> None:
+        opened = open_library(library)
+        chosen = best_unit(opened) if unit == "auto" else unit
+        self._functions = opened.native_training(UNITS.index(chosen)).contents
         self._pool = ThreadPoolExecutor(thread_name_prefix="training")
 
     def rms_norm(self, rows: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:

@@ -45,9 +45,9 @@ int native_has_unit(int unit) { return variant_of(unit) != nullptr; }
 
 int native_best_unit() { return best().unit; }
 
-// Null where the library or the processor lacks the unit; -1 asks for the best.
+// Null where the library or the processor lacks the unit.
 void* native_create(const ModelView* model, int num_threads, int unit) {
-    const Variant* variant = unit < 0 ? &best() : variant_of(unit);
+    const Variant* variant = variant_of(unit);
     return variant ? variant->functions->create(*model, num_threads) : nullptr;
 }
 
@@ -60,9 +60,9 @@ void native_argmax(
 
 void native_destroy(void* decoder) { delete static_cast<AnyDecoder*>(decoder); }
 
-// Null where the library or the processor lacks the unit; -1 asks for the best.
+// Null where the library or the processor lacks the unit.
 const Training* native_training(int unit) {
-    const Variant* variant = unit < 0 ? &best() : variant_of(unit);
+    const Variant* variant = variant_of(unit);
     return variant ? &variant->functions->training : nullptr;
 }
 

@@ -36,14 +36,12 @@ class Decoder : public AnyDecoder {
         bool is_whole = panels_.size() > 1 ? run_panels(pass) : run_panel(pass);
         if (is_whole && pass.num_samples) compute_logits(pass);
         if (is_whole && pass.num_hidden) keep_hidden(pass);
-        pool_.rest();
         return is_whole;
     }
 
     void argmax(const float* logits, int64_t rows, int64_t stride, int64_t width, int64_t* indices, bool* are_finite) override {
         pool_.wake();
         pool_.run(rows, [&](int64_t row) { indices[row] = NATIVE_UNIT::argmax(logits + row * stride, width, are_finite + row); });
-        pool_.rest();
     }
 
   private:

@@ -92,9 +92,6 @@ class Pool {
     // A job will follow: the threads may as well wake meanwhile.
     void wake() { announce(threads_.size()); }
 
-    // No job will follow. The threads find that out by themselves.
-    void rest() {}
-
     // Call `function(task)` for every task below `count`, in any order, on any thread.
     template <class Function>
     void run(int64_t count, const Function& function) {

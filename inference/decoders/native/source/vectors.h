@@ -243,14 +243,6 @@ ALWAYS_INLINE F32 load_float16(const uint16_t* from) {
     return (sizes.as<uint32_t>() | ((bits & U32::all(0x8000)) << 16)).as<float>();
 }
 
-inline float to_float(bf16 value) {
-    uint32_t bits = static_cast<uint32_t>(value) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, 4);
-    return wide;
-}
-inline float to_float(float value) { return value; }
-
 // As `to_bf16_bits`.
 inline void round_to(float value, bf16& rounded) {
     uint32_t bits;

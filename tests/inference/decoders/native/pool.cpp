@@ -34,7 +34,6 @@ bool passes(int num_threads, int num_passes) {
             if (!does_all(pool, (pass * 7 + job * 13) % 61, job % 5 * 40)) return false;
         if (pass % 8 == 0) std::this_thread::sleep_for(std::chrono::microseconds(300));
         if (!does_all(pool, 2, 0)) return false;
-        pool.rest();
         if (pass % 8 == 4) std::this_thread::sleep_for(std::chrono::microseconds(300));
     }
     return true;
