@@ -25,7 +25,7 @@ def make_decoder(config: EngineConfig, architecture: Architecture, weights: Deco
         # Triton is a matter of GPUs alone.
         from inference.decoders.gpu.decoder import make_triton_decoder
 
-        return make_triton_decoder(config, architecture, weights)
+        return make_triton_decoder(config, architecture, weights.held())
     if config.adapter_quantization != "none":
         raise ConfigError(f"ADAPTER_QUANTIZATION={config.adapter_quantization} needs a GPU; choose none")
     try:
@@ -37,7 +37,7 @@ def make_decoder(config: EngineConfig, architecture: Architecture, weights: Deco
         if config.decoder == "native":
             raise ConfigError(f"DECODER=native cannot be had: {error}; choose auto or torch") from error
         log.info("torch decoder reason=%s", error)
-    return TorchDecoder(architecture, weights, LoraBank())
+    return TorchDecoder(architecture, weights.held(), LoraBank())
 
 
 def _native_decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> NativeDecoder:

@@ -22,9 +22,10 @@ from inference.fetch import find_model
 from inference.model.architecture import Architecture, read_architecture
 from inference.model.base_weights import BaseWeights
 from inference.model.fingerprint import fingerprint, of_nobody_else
+from inference.model.heap import trim_heap
 from inference.model.tokenizer import Tokenizer
 from inference.model.torch_environment import EXACT_SUMS
-from inference.model.weights import load_weights
+from inference.model.weights import stream_weights
 from inference.scheduling.kv_cache import BlockPool
 from inference.scheduling.prefix_cache import PrefixCache
 from inference.scheduling.scheduler import Scheduler
@@ -70,9 +71,10 @@ def build_machine(config: EngineConfig) -> Machine:
         torch.set_num_threads(config.threads)
     directory = find_model(config)
     architecture = read_architecture(directory / "config.json")
-    weights = load_weights(directory, architecture, dtype, device, config.quantization)
+    weights = stream_weights(directory, architecture, dtype, device, config.quantization)
     decoder = make_decoder(config, architecture, weights)
     del weights
+    trim_heap()
     tokenizer = Tokenizer(directory)
     context = _context_length(config, architecture, device)
     pool = BlockPool(_num_blocks(config, architecture, dtype, device, context), config.block_size)

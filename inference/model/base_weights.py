@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from inference.model.architecture import EMBEDDING, HEAD, Architecture, module_name
+from inference.model.checkpoint import Checkpoint
 from inference.model.fingerprint import file_identity
-from inference.model.weights import Checkpoint
 
 
 class BaseWeights:
@@ -27,13 +27,13 @@ class BaseWeights:
         if target == EMBEDDING or (target == HEAD and self._architecture.tied_embeddings):
             name = f"{module_name(EMBEDDING, 0)}.weight"
             shape = (self._architecture.vocab_size, self._architecture.hidden_size)
-        return self._checkpoint.read(name, shape).to(self._dtype).to(torch.float32)
+        return self._checkpoint.read(name, shape, self._dtype).to(torch.float32)
 
     @cached_property
     def identity(self) -> str:
         """Another checkpoint has another one."""
         state = hashlib.sha256()
-        for path in sorted(self._directory.glob("*.safetensors")):
+        for path in self._checkpoint.files:
             state.update(file_identity(path))
         return state.hexdigest()
 

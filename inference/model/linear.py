@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final, Protocol
 
 import torch
@@ -10,6 +11,8 @@ from torch.nn import functional
 
 GROUP: Final = 32
 """Inputs that share a scale: of a row, and of a weight of 4 bits."""
+PIECE: Final = 1 << 20
+"""Weights that are converted at once, of which passing copies are made."""
 TINY: Final = 1e-7
 """The least scale: above zero, by which nothing can be divided, and a number in float16."""
 
@@ -49,9 +52,20 @@ class Int8Linear:
 
     def __init__(self, weight: Tensor) -> None:
         self.quantizes_rows = True
-        groups = _in_groups(weight)
-        self.scales = (groups.abs().amax(dim=2) / 127).clamp(min=TINY).to(torch.float16)
-        self.weight = (groups / self.scales[..., None].float()).round().clamp(-127, 127).to(torch.int8).flatten(1)
+        self.weight, self.scales = _in_pieces(weight, self._quantized)
+
+    @classmethod
+    def of_levels(cls, levels: Tensor, scales: Tensor) -> Int8Linear:
+        """Of weights that are in 8 bits already: `levels` int8 [out, in] and `scales` as they are kept."""
+        linear = cls.__new__(cls)
+        linear.quantizes_rows, linear.weight, linear.scales = True, levels, scales
+        return linear
+
+    @staticmethod
+    def _quantized(groups: Tensor) -> tuple[Tensor, Tensor]:
+        scales = (groups.abs().amax(dim=2) / 127).clamp(min=TINY).to(torch.float16)
+        levels = (groups / scales[..., None].float()).round().clamp(-127, 127)
+        return levels.to(torch.int8).flatten(1), scales
 
     def __call__(self, rows: Tensor) -> Tensor:
         return _linear(rows, self)
@@ -71,12 +85,22 @@ class Int4Linear:
 
     def __init__(self, weight: Tensor) -> None:
         self.quantizes_rows = True
-        groups = _in_groups(weight)
-        self.mins = groups.amin(dim=2).to(torch.float16)
-        self.scales = ((groups.amax(dim=2) - self.mins) / 15).clamp(min=TINY).to(torch.float16)
-        levels = ((groups - self.mins[..., None].float()) / self.scales[..., None].float()).round().clamp(0, 15)
-        levels = levels.to(torch.uint8).flatten(1)
-        self.weight = levels[:, ::2] | levels[:, 1::2] << 4
+        self.weight, self.scales, self.mins = _in_pieces(weight, self._quantized)
+
+    @classmethod
+    def of_levels(cls, levels: Tensor, scales: Tensor, mins: Tensor) -> Int4Linear:
+        """Of weights that are in 4 bits already: `levels` uint8 [out, in] from 0 to 15, `scales` and `mins` as they are
+        kept."""
+        linear = cls.__new__(cls)
+        linear.quantizes_rows, linear.weight, linear.scales, linear.mins = True, _paired(levels), scales, mins
+        return linear
+
+    @staticmethod
+    def _quantized(groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        mins = groups.amin(dim=2).to(torch.float16)
+        scales = ((groups.amax(dim=2) - mins) / 15).clamp(min=TINY).to(torch.float16)
+        levels = ((groups - mins[..., None].float()) / scales[..., None].float()).round().clamp(0, 15)
+        return _paired(levels.to(torch.uint8).flatten(1)), scales, mins
 
     def __call__(self, rows: Tensor) -> Tensor:
         return _linear(rows, self)
@@ -89,6 +113,17 @@ class Int4Linear:
         """The weight [out, in] that products see."""
         groups = _in_groups(self.levels()) * self.scales[..., None].float() + self.mins[..., None].float()
         return groups.flatten(1).to(dtype)
+
+
+def _paired(levels: Tensor) -> Tensor:
+    return levels[:, ::2] | levels[:, 1::2] << 4
+
+
+def _in_pieces(weight: Tensor, quantized: Callable[[Tensor], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """What `quantized` makes of `weight` [out, in] in groups, some outputs at a time: groups are in float32, of which
+    there is never more than a piece."""
+    pieces = weight.split(max(1, PIECE // weight.shape[1]))
+    return tuple(torch.cat(parts) for parts in zip(*(quantized(_in_groups(piece)) for piece in pieces), strict=True))
 
 
 def _in_groups(weight: Tensor) -> Tensor:

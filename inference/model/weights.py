@@ -1,22 +1,19 @@
-"""A checkpoint's tensors as the decoder's parameters: read one by one, stacked, and put on the device.
-
-Checkpoints are Hugging Face directories with one safetensors file or several under an index.
-"""
+"""A checkpoint's tensors as the decoder's parameters: read one by one, stacked, and put on the device."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Final, overload
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inference.model.architecture import Architecture, module_path
+from inference.model.checkpoint import Checkpoint, WeightsError
+from inference.model.heap import trim_heap
 from inference.model.linear import Int4Linear, Int8Linear, Linear, Nf4Linear, PlainLinear
 
 MakeLinear = Callable[[Tensor], Linear]
@@ -40,7 +37,7 @@ class DecoderWeights:
     """Everything a decoder knows: `embedding` [vocab, hidden], the layers, the last norm, and the head to the vocab."""
 
     embedding: Tensor
-    layers: tuple[LayerWeights, ...]
+    layers: Sequence[LayerWeights]
     norm: Tensor
     head: Linear
 
@@ -52,33 +49,27 @@ class DecoderWeights:
     def device(self) -> torch.device:
         return self.embedding.device
 
+    def held(self) -> DecoderWeights:
+        """The same with all layers in memory."""
+        return replace(self, layers=tuple(self.layers))
 
-class WeightsError(ValueError):
-    """A checkpoint that cannot be read as the model it claims to be."""
 
+class _Streamed(Sequence[LayerWeights]):
+    """Layers that are read whenever they are asked for, and kept by nobody."""
 
-class Checkpoint:
-    """The tensors of a model directory by name, each read when asked for."""
+    def __init__(self, read: Callable[[int], LayerWeights], count: int) -> None:
+        self._read, self._count = read, count
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._files = _files_by_name(directory)
+    def __len__(self) -> int:
+        return self._count
 
-    def __contains__(self, name: str) -> bool:
-        return name in self._files
-
-    def read(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        """The tensor `name`, which must have `shape`; raises `WeightsError` otherwise."""
-        if name not in self._files:
-            raise WeightsError(f"{self.directory} has no tensor {name!r}")
-        try:
-            with safe_open(self._files[name], framework="pt") as file:
-                tensor: Tensor = file.get_tensor(name)
-        except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{self._files[name]} cannot be read: {error}") from error
-        if tuple(tensor.shape) != shape:
-            raise WeightsError(f"tensor {name!r} has shape {tuple(tensor.shape)}; config.json asks for {shape}")
-        return tensor
+    @overload
+    def __getitem__(self, index: int) -> LayerWeights: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[LayerWeights]: ...
+    def __getitem__(self, index: int | slice) -> LayerWeights | Sequence[LayerWeights]:
+        numbers = range(self._count)[index]
+        return self._read(numbers) if isinstance(numbers, int) else tuple(map(self._read, numbers))
 
 
 def load_weights(
@@ -91,6 +82,20 @@ def load_weights(
     """Read the checkpoint in `directory` as `dtype` onto `device`, its linears quantised as `quantization` says.
 
     Raises `WeightsError` for a missing, damaged or misshapen tensor.
+    """
+    return stream_weights(directory, architecture, dtype, device, quantization).held()
+
+
+def stream_weights(
+    directory: Path,
+    architecture: Architecture,
+    dtype: torch.dtype,
+    device: torch.device | str = "cpu",
+    quantization: str = "none",
+) -> DecoderWeights:
+    """The same, but a layer is read whenever it is asked for: who converts them one after the other never has two.
+
+    Its errors come with the layers.
     """
     make_linear = _linear_maker(quantization, torch.device(device))
     return _Reader(Checkpoint(directory), architecture, dtype, torch.device(device), make_linear).decoder()
@@ -107,7 +112,7 @@ class _Reader:
     def decoder(self) -> DecoderWeights:
         arch, table = self.architecture, (self.architecture.vocab_size, self.architecture.hidden_size)
         embedding = self._tensor("model.embed_tokens.weight", table)
-        layers = tuple(self._layer(index) for index in range(arch.num_layers))
+        layers = _Streamed(self._layer, arch.num_layers)
         norm = self._tensor("model.norm.weight", (arch.hidden_size,))
         head = embedding if arch.tied_embeddings else self._tensor("lm_head.weight", table)
         # The head has 8 bits at least: the most of the error of a 4-bit model would be its.
@@ -126,6 +131,7 @@ class _Reader:
         )
 
     def _linear(self, prefix: str, *targets: str) -> Linear:
+        trim_heap()
         weights = []
         for target in targets:
             width_in, width_out = self.architecture.target_shape(target)
@@ -133,7 +139,7 @@ class _Reader:
         return self.make_linear(torch.cat(weights) if len(weights) > 1 else weights[0])
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        return self.checkpoint.read(name, shape).to(self.device, self.dtype)
+        return self.checkpoint.read(name, shape, self.dtype).to(self.device)
 
 
 def _linear_maker(quantization: str, device: torch.device) -> MakeLinear:
@@ -150,33 +156,3 @@ def _linear_maker(quantization: str, device: torch.device) -> MakeLinear:
     if find_spec("bitsandbytes") is None:
         raise WeightsError("QUANTIZATION=nf4 needs the package bitsandbytes; run `pip install bitsandbytes`")
     return Nf4Linear
-
-
-def _files_by_name(directory: Path) -> dict[str, Path]:
-    """Which file holds which tensor, from the index of a sharded checkpoint or the files' own headers."""
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        return _from_index(index)
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
-        raise WeightsError(f"{directory} holds no .safetensors file")
-    return {name: path for path in files for name in _names(path)}
-
-
-def _from_index(index: Path) -> dict[str, Path]:
-    try:
-        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError) as error:
-        raise WeightsError(f"{index} is not an index of a sharded checkpoint") from error
-    missing = sorted({file for file in names.values() if not (index.parent / file).is_file()})
-    if missing:
-        raise WeightsError(f"{index.parent} lacks {', '.join(missing)}, which its index names")
-    return {name: index.parent / file for name, file in names.items()}
-
-
-def _names(path: Path) -> list[str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error

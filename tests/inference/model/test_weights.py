@@ -15,7 +15,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from inference.model.architecture import ArchitectureError, parse_architecture, read_architecture
-from inference.model.weights import WeightsError, load_weights
+from inference.model.checkpoint import WeightsError
+from inference.model.weights import load_weights
 
 
 def logits(directory: Path, dtype: torch.dtype = torch.float32) -> torch.Tensor:

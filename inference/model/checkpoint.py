@@ -1,0 +1,77 @@
+"""The tensors of a model directory by name: one safetensors file, or several under an index."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+
+class WeightsError(ValueError):
+    """A checkpoint that cannot be read as the model it claims to be."""
+
+
+class Checkpoint:
+    """The tensors of a model directory by name, each read when asked for."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._files = _files_by_name(directory)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._files
+
+    @property
+    def files(self) -> list[Path]:
+        """Where the tensors lie."""
+        return sorted(set(self._files.values()))
+
+    def read(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+        """The tensor `name` in `dtype`, or its own; it must have `shape`, and raises `WeightsError` otherwise."""
+        tensor = self._raw(name)
+        if tuple(tensor.shape) != shape:
+            raise WeightsError(f"tensor {name!r} has shape {tuple(tensor.shape)}; config.json asks for {shape}")
+        return tensor if dtype is None else tensor.to(dtype)
+
+    def _raw(self, name: str) -> Tensor:
+        if name not in self._files:
+            raise WeightsError(f"{self.directory} has no tensor {name!r}")
+        try:
+            with safe_open(self._files[name], framework="pt") as file:
+                tensor: Tensor = file.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise WeightsError(f"{self._files[name]} cannot be read: {error}") from error
+        return tensor
+
+
+def _files_by_name(directory: Path) -> dict[str, Path]:
+    """Which file holds which tensor, from the index of a sharded checkpoint or the files' own headers."""
+    index = directory / "model.safetensors.index.json"
+    if index.exists():
+        return _from_index(index)
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise WeightsError(f"{directory} holds no .safetensors file")
+    return {name: path for path in files for name in _names(path)}
+
+
+def _from_index(index: Path) -> dict[str, Path]:
+    try:
+        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    except (ValueError, KeyError) as error:
+        raise WeightsError(f"{index} is not an index of a sharded checkpoint") from error
+    missing = sorted({file for file in names.values() if not (index.parent / file).is_file()})
+    if missing:
+        raise WeightsError(f"{index.parent} lacks {', '.join(missing)}, which its index names")
+    return {name: index.parent / file for name, file in names.items()}
+
+
+def _names(path: Path) -> list[str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return list(file.keys())
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error

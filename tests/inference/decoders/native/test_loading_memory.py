@@ -1,0 +1,57 @@
+"""What loading a base takes: the base as it is kept and a layer, never two copies of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from checkpoints import make_model
+from safetensors.torch import load_file, save_file
+
+from inference.decoders.native.build import library_path
+
+pytestmark = pytest.mark.slow
+
+MIB = 1024**2
+SIZES = {
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_hidden_layers": 10,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 16,
+    "vocab_size": 2048,
+}
+LAYER = 4 * 1024**2 + 3 * 4 * 1024**2
+"""Weights of one layer."""
+
+
+def loaded(directory: Path, *options: str) -> dict[str, int]:
+    library_path()  # compiled before anybody measures
+    program = Path(__file__).with_name("loading_memory.py")
+    command = [sys.executable, str(program), str(directory), *options]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": ".", "PATH": "/bin"})
+    return dict(json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = make_model(tmp_path_factory.mktemp("wide"), **SIZES)
+    tensors = {name: tensor.to(torch.bfloat16) for name, tensor in load_file(directory / "model.safetensors").items()}
+    save_file(tensors, directory / "model.safetensors")
+    return directory
+
+
+@pytest.mark.parametrize(("quantization", "bits"), [("int8", 8.5), ("int4", 5)])
+def test_fewer_bits_are_made_layer_by_layer(checkpoint: Path, quantization: str, bits: float) -> None:
+    told = loaded(checkpoint, quantization)
+    quantised = SIZES["num_hidden_layers"] * LAYER * bits / 8
+    assert quantised < told["kept"] < quantised + 32 * MIB
+    assert told["peak"] < quantised + 2 * LAYER * 2 + 32 * MIB
+
+
+def test_layers_that_are_all_read_first_take_twice_as_much(checkpoint: Path) -> None:
+    assert loaded(checkpoint, "int4", "held")["peak"] > 2 * SIZES["num_hidden_layers"] * LAYER * 5 / 8
