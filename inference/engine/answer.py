@@ -14,6 +14,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from inference.engine.defaults import filled
 from inference.engine.sampler import RowSampling, SampledToken, derived_seed
 from inference.model.tokenizer import Detokenizer, Tokenizer
 from inference.scheduling.sequence import Sequence
@@ -110,7 +111,7 @@ class Answer:
         has_tools = isinstance(self.request, Generate) and bool(self.request.tools)
         self._detokenizer = Detokenizer(self.tokenizer, shows_calls=has_tools)
         self._num_decoded = 0
-        self._stops = StopStrings(self.request.sampling.stop if isinstance(self.request, Generate) else ())
+        self._stops = StopStrings(self._end_strings())
         self._scores: dict[int, SampledToken] = {}
         self._sums: dict[int, Tensor] = {}
         self._num_prompted = self.resume.num_prompted if self.resume else 0
@@ -119,6 +120,13 @@ class Answer:
         for token_id in self.resume.token_ids if self.resume else ():
             if not self.reason:
                 self._unsent += self._take(token_id)
+
+    def _end_strings(self) -> tuple[str, ...]:
+        """The strings that end the answer: the caller's, and the base's as its tokens do."""
+        if isinstance(self.request, Probe):
+            return ()
+        sampling = self.request.sampling
+        return tuple(sampling.stop) + (() if sampling.ignore_eos else self.tokenizer.end_strings)
 
     @property
     def id(self) -> str:
@@ -236,6 +244,7 @@ class Answer:
             dropped_turns=self.dropped_turns,
             takeovers=0 if self.resume is None else 1,
             cached_tokens=self.sequence.num_cached_tokens,
+            defaults=filled(self.request),
             logit_delta=self.logit_delta,
         )
 

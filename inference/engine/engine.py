@@ -15,6 +15,7 @@ from inference.adapters.store import AdapterNotFound
 from inference.config import EngineConfig
 from inference.decoders.interrupt import Interrupted
 from inference.engine.answer import Answer, seed_of
+from inference.engine.defaults import fill
 from inference.engine.loading import Loaded
 from inference.engine.machine import Machine, build_machine
 from inference.engine.model_runner import OUT_OF_MEMORY, Outcome, OutOfMemory
@@ -75,6 +76,7 @@ class Engine:
     def add(self, request: Request, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None:
         """Take a request, or go on with one that another worker has begun. A refusal is an event of the next step."""
         assert request.id not in self._answers, f"request {request.id} is here already"
+        request = fill(request, self.machine.default_sampling)
         try:
             self._start(self._accept(request, resume, queue_class))
         except PromptError as error:

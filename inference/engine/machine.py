@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import torch
@@ -15,6 +16,7 @@ from inference.adapters.store import AdapterCache, AdapterStore
 from inference.config import ConfigError, EngineConfig
 from inference.decoders.choice import make_decoder
 from inference.decoders.kv_tensors import KVCache
+from inference.engine.defaults import read_defaults
 from inference.engine.loading import AdapterLoader
 from inference.engine.model_runner import ModelRunner, canary_blocks
 from inference.engine.self_check import differs, self_check
@@ -58,6 +60,8 @@ class Machine:
     max_rank: int
     fingerprint: str
     self_check: str
+    default_sampling: Mapping[str, float] = field(default_factory=dict)
+    """What stands for parameters that a caller left out."""
 
     def __post_init__(self) -> None:
         pool = self.scheduler.pool
@@ -71,6 +75,7 @@ def build_machine(config: EngineConfig) -> Machine:
         torch.set_num_threads(config.threads)
     directory = find_model(config)
     architecture = read_architecture(directory / "config.json")
+    defaults = read_defaults(directory) if config.default_sampling == "model" else {}
     weights = stream_weights(directory, architecture, dtype, device, config.quantization)
     decoder = make_decoder(config, architecture, weights)
     del weights
@@ -109,6 +114,7 @@ def build_machine(config: EngineConfig) -> Machine:
         max_rank=config.max_rank,
         fingerprint=_own_if_broken(config, device, told, check),
         self_check=check,
+        default_sampling=defaults,
     )
 
 

@@ -1,15 +1,13 @@
-"""The base's own chat template: Jinja in a sandbox, and what it has words for. Adapters never bring one."""
+"""The base's own chat template, and what it has words for. Adapters never bring one."""
 
 from __future__ import annotations
 
-import json
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from inference.model.generation_config import read_json
+from inference.model.template_runner import RUNNER, TemplateRefused
 
 Turn = dict[str, Any]
 
@@ -32,23 +30,23 @@ class ChatTemplate:
     """
 
     def __init__(self, directory: Path, settings: dict[str, Any], names: dict[str, str]) -> None:
-        plain, with_tools = _sources(directory, settings.get("chat_template"))
-        environment = _environment()
-        self.source = plain
-        self._names = names
-        self._plain = environment.from_string(plain) if plain is not None else None
-        self._with_tools = environment.from_string(with_tools) if with_tools is not None else self._plain
+        self.source, with_tools = _sources(directory, settings.get("chat_template"))
+        self._with_tools = self.source if with_tools is None else with_tools
+        self._names = {name: token for name, token in names.items() if token}
+        if self.exists:
+            RUNNER.start()
 
     @property
     def exists(self) -> bool:
-        return self._plain is not None
+        return self.source is not None
 
     def render(self, turns: list[Turn], tools: list[Any] | None = None) -> str:
-        """The text of a conversation up to where the answer starts. Raises jinja2's `TemplateError`."""
+        """The text of a conversation up to where the answer starts. Raises `TemplateRefused`."""
         is_plain = not tools and not any("tool_calls" in turn or turn["role"] == "tool" for turn in turns)
-        template = self._plain if is_plain else self._with_tools
-        assert template is not None
-        return str(template.render(messages=turns, tools=tools or None, add_generation_prompt=True, **self._names))
+        source = self.source if is_plain else self._with_tools
+        assert source is not None
+        asked = {"messages": turns, "tools": tools or None, "add_generation_prompt": True}
+        return RUNNER.render(source, {**self._names, **asked})
 
     @cached_property
     def shows_tools(self) -> bool:
@@ -65,7 +63,7 @@ class ChatTemplate:
             return False
         try:
             text = self.render(turns, tools)
-        except TemplateError:
+        except TemplateRefused:
             return False
         return all(word in text for word in words)
 
@@ -74,24 +72,8 @@ def _sources(directory: Path, settled: Any) -> tuple[str | None, str | None]:
     """The template, and the one for tools where that is another."""
     path = directory / "chat_template.jinja"
     more = directory / "additional_chat_templates" / "tool_use.jinja"
+    settled = settled or read_json(directory / "chat_template.json").get("chat_template")
     named = {each["name"]: each["template"] for each in settled} if isinstance(settled, list) else {"default": settled}
     plain = path.read_text("utf-8") if path.is_file() else named.get("default")
     with_tools = more.read_text("utf-8") if more.is_file() else named.get("tool_use")
     return plain if isinstance(plain, str) else None, with_tools if isinstance(with_tools, str) else None
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    extensions = ["jinja2.ext.loopcontrols"]
-    environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=extensions)
-    environment.filters["tojson"] = _to_json  # Jinja's own writes for HTML
-    environment.globals["raise_exception"] = _refuse
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
-
-
-def _to_json(value: Any, indent: int | None = None, ensure_ascii: bool = False, **style: Any) -> str:
-    return json.dumps(value, indent=indent, ensure_ascii=ensure_ascii, **style)
-
-
-def _refuse(sentence: str) -> None:
-    raise TemplateError(sentence)

@@ -31,9 +31,11 @@ def fingerprint(
     """For example ``4/bf16/none/cpu-amx/ab12cd34``. `unit` names where the native decoder computes, if it does.
 
     The last part covers the base's files and what else shapes an answer: torch's version, the processor by which
-    it chooses kernels, the block size, the context, by which long chats are cut, and the options of a GPU.
+    it chooses kernels, the block size, the context, by which long chats are cut, the options of a GPU, and whose
+    sampling stands for what callers leave out.
     """
     options = f" {config.adapter_quantization} {config.deterministic}" if device.type == "cuda" else ""
+    options += " own sampling" if config.default_sampling == "model" else ""
     parts = f"{torch.__version__} {_processor(device, unit)} {config.block_size} {context_length}{options}"
     state = hashlib.sha256(parts.encode())
     for path in sorted(path for kind in _FILES for path in model_dir.glob(kind) if path.name != "source.json"):

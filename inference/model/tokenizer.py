@@ -16,9 +16,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
-from jinja2 import TemplateError
-
 from inference.model.chat_template import ChatTemplate
+from inference.model.generation_config import content, end_ids, end_strings, read_json
+from inference.model.system_turns import has_system, shows_system, with_system_merged
+from inference.model.template_runner import TemplateExceeded, TemplateRefused
 from inference.model.tool_turns import in_words, tools_of, turns_of, with_tools_said
 from inference.wire.protocol import Message
 
@@ -51,21 +52,30 @@ class Tokenizer:
             raise TokenizerError(f"{directory} has no tokenizer.json; a model directory needs one")
         import tokenizers  # the site names this class, and most of its processes never make one
 
+        settings, own = _settings(directory), read_json(path)
         self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        self.eos_ids = end_ids(directory, self._tokenizer.token_to_id)
+        """Every token that ends an answer."""
+        self.end_strings = end_strings(directory)
+        """Every string that does."""
+        added = own.get("added_tokens", [])
+        if plain_ends := [token for token in added if token["id"] in self.eos_ids and not token["special"]]:
+            for token in plain_ends:
+                token["special"] = True
+            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(own))
         self._tokenizer.encode_special_tokens = True  # control tokens in plain text are text
-        settings, own = _read_json(directory / "tokenizer_config.json"), _read_json(path)
-        self._controls = {token["content"]: token["id"] for token in own.get("added_tokens", []) if token["special"]}
+        self._controls = {token["content"]: token["id"] for token in added if token["special"]}
         self.call_tokens = {self._controls[name]: name.encode() for name in CALL_TOKENS if name in self._controls}
         self._is_byte_level = "ByteLevel" in json.dumps(own["decoder"])
+        self._starts = re.escape("".join(sorted({control[0] for control in self._controls})))
         self._pattern = "|".join(re.escape(control) for control in sorted(self._controls, key=len, reverse=True))
-        self._names = {key: _content(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
+        self._names = {key: content(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
         self._template = ChatTemplate(directory, settings, self._names)
         self.template_source = self._template.source
         """The base's chat template in Jinja; None where it has none."""
         # What the tokenizer itself puts before a text.
         bare, whole = (self._tokenizer.encode("a", add_special_tokens=is_special).ids for is_special in (False, True))
         self._opening = whole[: next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)]
-        self.eos_ids = self._find_eos(directory)
         bos = self._controls.get(self._names["bos_token"])
         self._start = [bos] if bos in self._tokenizer.encode("").ids[:1] else []
 
@@ -113,16 +123,15 @@ class Tokenizer:
 
     def guard(self, text: str) -> str:
         """Mark `text` of a user so that `encode_guarded` finds no control token in it."""
-        text = _unguard(text)
-        starts = {control[0] for control in self._controls}
-        return re.sub(f"([{re.escape(''.join(sorted(starts)))}])", rf"\1{_GUARD}", text) if starts else text
+        text = text.replace(_GUARD, "")
+        return re.sub(f"([{self._starts}])", rf"\1{_GUARD}", text) if self._starts else text
 
     def encode_guarded(self, text: str) -> list[int]:
         """Token ids of a filled template whose values went through `guard`.
 
         The same ids as `encode` of the unmarked text, unless a value spells a control token.
         """
-        return self._started(self._encode(text, _unguard))
+        return self._started(self._encode(text, self._unguard))
 
     def encode_chat(self, messages: tuple[Message, ...], tools: str = "") -> list[int]:
         """Token ids of a conversation in the base's chat template, up to where the answer starts or goes on.
@@ -135,26 +144,45 @@ class Tokenizer:
             contents = (self.guard(message.content) for message in in_words(messages, tools))
             return self.begin(self.encode_guarded("\n\n".join(contents)))
         try:
-            return self._encode(self._render(messages, tools), _unguard)
-        except TemplateError as error:
+            return self._encode(self._render(messages, tools), self._unguard)
+        except TemplateExceeded as error:
+            raise TokenizerError(f"the chat template cannot be filled: {error}") from error
+        except TemplateRefused as error:
             raise TokenizerError(f"the chat template refuses this conversation: {error}") from error
 
     def _render(self, messages: tuple[Message, ...], tools: str) -> str:
-        """A conversation in the template's words. One that it refuses for its calls (some take one at a time) is told
-        it in ours."""
+        """A conversation in the template's words. What it refuses or leaves out of it (several calls at once, system
+        messages) is told it in ours."""
         if messages and messages[-1].is_open:
             return self._render(messages[:-1], tools) + self.guard(messages[-1].content)
-        has_calls = any(message.tool_calls or message.role == "tool" for message in messages)
         is_shown = not tools or self._template.shows_tools
         told = messages if is_shown else with_tools_said(messages, tools)
-        shown = tools if is_shown else ""
-        if has_calls and self._template.shows_calls:
+        shown = tools_of(tools if is_shown else "", self.guard)
+        refusals, lacking = list[TemplateRefused](), list[str]()
+        for variant in self._variants(told):
             try:
-                return self._template.render(turns_of(told, self.guard), tools_of(shown, self.guard))
-            except TemplateError:
-                pass
-        told = in_words(told, "") if has_calls else told
-        return self._template.render(turns_of(told, self.guard), tools_of(shown, self.guard))
+                text = self._template.render(turns_of(variant, self.guard), shown)
+            except TemplateExceeded:
+                raise
+            except TemplateRefused as refusal:
+                refusals.append(refusal)
+                continue
+            if shows_system(text, variant, self.guard):
+                return text
+            lacking.append(text)
+        if lacking:
+            return lacking[0]
+        raise refusals[0]
+
+    def _variants(self, messages: tuple[Message, ...]) -> Iterator[tuple[Message, ...]]:
+        """A conversation as it is, then as templates take it that know neither calls nor system messages."""
+        has_calls = any(message.tool_calls or message.role == "tool" for message in messages)
+        plain = in_words(messages, "") if has_calls else messages
+        if has_calls and self._template.shows_calls:
+            yield messages
+        yield plain
+        if has_system(messages):
+            yield with_system_merged(plain)
 
     def decode(self, token_ids: list[int] | tuple[int, ...]) -> str:
         """The text of `token_ids` without control tokens; broken bytes become U+FFFD."""
@@ -202,6 +230,10 @@ class Tokenizer:
             ids += self._tokenizer.encode(plain, add_special_tokens=False).ids
         return ids
 
+    def _unguard(self, text: str) -> str:
+        """`text` without the marks of `guard`, be they escaped as templates do it that write objects for Python."""
+        return re.sub(rf"([{self._starts}])\\ue0ff", r"\1", text).replace(_GUARD, "") if self._starts else text
+
     def _started(self, ids: list[int]) -> list[int]:
         return ids if ids[: len(self._start)] == self._start else [*self._start, *ids]
 
@@ -211,14 +243,6 @@ class Tokenizer:
             return iter([("", text)])
         parts = re.split(f"({self._pattern})", text)
         return zip(["", *parts[1::2]], parts[::2], strict=True)
-
-    def _find_eos(self, directory: Path) -> frozenset[int]:
-        """Every token that ends an answer, by the tokenizer, the model's and the generation's configuration."""
-        ids: list[Any] = [self._controls.get(self._names["eos_token"])]
-        for name in ("config.json", "generation_config.json"):
-            found = _read_json(directory / name).get("eos_token_id")
-            ids += found if isinstance(found, list) else [found]
-        return frozenset(id for id in ids if isinstance(id, int))
 
 
 class Detokenizer:
@@ -237,10 +261,6 @@ class Detokenizer:
         return self._decoder.decode(self._shown.get(token_id) or self._tokenizer.token_bytes(token_id))
 
 
-def _unguard(text: str) -> str:
-    return text.replace(_GUARD, "")
-
-
 def _byte_alphabet() -> dict[str, int]:
     """The printable characters by which byte-level BPE writes the 256 bytes (Radford et al. 2019)."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
@@ -251,9 +271,6 @@ def _byte_alphabet() -> dict[str, int]:
 _BYTES: Final = _byte_alphabet()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
-
-
-def _content(token: Any) -> str:
-    return str(token.get("content", "")) if isinstance(token, dict) else token or ""
+def _settings(directory: Path) -> dict[str, Any]:
+    """What the tokenizer's configuration says, by its own file and, where that is silent, by the older one."""
+    return read_json(directory / "special_tokens_map.json") | read_json(directory / "tokenizer_config.json")

@@ -92,6 +92,8 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Token ids, and what is added to their logits before one is chosen."""
     constraint: Constraint | None = None
+    unset: tuple[str, ...] = ()
+    """Parameters that the caller left out, for which the base's own stand where a worker takes these."""
 
 
 @dataclass(frozen=True)
@@ -235,6 +237,8 @@ class Stats:
     takeovers: int = 0
     cached_tokens: int = 0
     """Tokens of the prompt that were in the prefix cache from earlier prompts of the same tenant."""
+    defaults: dict[str, float] = field(default_factory=dict)
+    """The base's own sampling parameters that stood for some which the caller left out."""
     logit_delta: float | None = None
     """Largest change of a logit that a probed adapter made; None for answers."""
 

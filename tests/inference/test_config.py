@@ -61,6 +61,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
             "PREFILL_TOKENS": "512",
             "PREFIX_CACHE": "off",
             "SPECULATION": "OFF",
+            "DEFAULT_SAMPLING": "model",
             "LEASE_SECONDS": "2.5",
             "WORKER_NAME": "one",
             "THREADS": "4",
@@ -73,7 +74,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert (config.context_length, config.adapter_slots, config.slots_mb) == (2048, 8, 300)
     assert (config.max_rank, config.host_cache_mb, config.prefill_tokens, config.lease_seconds) == (16, 100, 512, 2.5)
     assert (config.worker_name, config.threads) == ("one", 4)
-    assert (config.prefix_cache, config.speculation) == ("off", False)
+    assert (config.prefix_cache, config.speculation, config.default_sampling) == ("off", False, "model")
     assert config.tenant_weights == {"key": 2.0, "user:7": 0.5}
     assert config.adapters_dir == tmp_path / "adapters"
 
@@ -102,6 +103,7 @@ def test_a_config_cannot_be_changed() -> None:
         ({"BLOCK_SIZE": "-1"}, "BLOCK_SIZE=-1 must be a whole number from 8 to 256"),
         ({"PREFILL_TOKENS": "100"}, "PREFILL_TOKENS=100 must be a multiple of 32"),
         ({"PREFIX_CACHE": "yes"}, "PREFIX_CACHE=yes is not known; choose on, tenant or off"),
+        ({"DEFAULT_SAMPLING": "best"}, "DEFAULT_SAMPLING=best is not known; choose greedy or model"),
         ({"LEASE_SECONDS": "0.1"}, "LEASE_SECONDS=0.1 must be a number of seconds from 1 to 3600"),
         ({"LEASE_SECONDS": "nan"}, "LEASE_SECONDS=nan must be a number"),
         ({"BASE_MODEL": "a/b c"}, "BASE_MODEL=a/b c must end in a name"),

@@ -13,7 +13,7 @@ from inference.wire.protocol import Constraint, Message, Sampling
 from loraland.api.anthropic.turns import messages_of
 from loraland.api.openai import neutral
 from loraland.api.openai.beside import beside
-from loraland.api.openai.common import MAX_STOPS, StopString, Strict, Text
+from loraland.api.openai.common import MAX_STOPS, StopString, Strict, Text, unset_of
 from loraland.api.openai.constraint import of_schema
 from loraland.api.openai.strict import Whole
 from loraland.api.tools.asked import Function, Tools, function_of, shown, tools_of, wrong
@@ -128,6 +128,7 @@ class MessageRequest(Strict):
             # Its tokens tell which of several stop strings ended an answer.
             logprobs=0 if self.stop_sequences else None,
             constraint=constraint,
+            unset=unset_of(self),
         )
 
     def sources(self) -> list[dict[str, Any]]:

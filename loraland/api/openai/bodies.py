@@ -146,6 +146,8 @@ def _about(head: Head, answer: Answer) -> Body:
     about = asdict(answer.finished.stats)
     about["dropped_turns"] += len(head.told.get("unused_messages", ()))
     del about["logit_delta"]
+    if not about["defaults"]:
+        del about["defaults"]
     return about | {"digest": head.digest, "generation": answer.generation, "reason": answer.finished.reason}
 
 

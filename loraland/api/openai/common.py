@@ -27,6 +27,8 @@ from loraland.api.openai.strict import Text as Text
 MAX_SEED = 2**63 - 1
 MAX_LOGPROBS = 20
 MAX_STOPS = 16
+OPEN = ("temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
+"""Parameters for which the base's own may stand where they are left out (`DEFAULT_SAMPLING`)."""
 MAX_CHOICES = 128
 """How many answers to one prompt a call may ask for."""
 
@@ -45,6 +47,11 @@ StopStrings = Annotated[
 MaxTokens = Annotated[Annotated[Whole, Field(ge=1)] | None, MINUS_ONE_IS_NONE]
 
 
+def unset_of(body: Strict) -> tuple[str, ...]:
+    """What `body` left out of `OPEN`."""
+    return tuple(name for name in OPEN if name not in body.model_fields_set)
+
+
 class StreamOptions(Strict):
     RULES: ClassVar[Mapping[str, neutral.Rule]] = {"include_obfuscation": neutral.OFF}
 
@@ -54,8 +61,8 @@ class StreamOptions(Strict):
 
 
 class Common(Strict):
-    """The parameters that both kinds of completion take. Left out, `temperature` is 0: the likeliest answer; and
-    `max_tokens` is what the site and the context leave."""
+    """The parameters that both kinds of completion take. Left out, `temperature` is 0, the likeliest answer, or
+    the base's own where the workers take that; `max_tokens` is what the site and the context leave."""
 
     RULES: ClassVar[Mapping[str, neutral.Rule]] = neutral.REQUEST
 
@@ -165,4 +172,5 @@ class Common(Strict):
             prompt_logprobs=self.num_prompt_logprobs,
             logit_bias=self.logit_bias,
             constraint=self.constraint(),
+            unset=unset_of(self),
         )

@@ -170,7 +170,8 @@ class Responses:
         """The response as it is at its end."""
         status, stats = _status(answer), answer.finished.stats
         items = [item.body(status if item is self._items[-1] else "completed") for item in self._items]
-        response = self._response(head, status) | {"output": items}
+        own = {name: value for name, value in stats.defaults.items() if name in ("temperature", "top_p")}
+        response = self._response(head, status) | own | {"output": items}
         if status == "incomplete":
             response["incomplete_details"] = {"reason": "max_output_tokens"}
         response["usage"] = {

@@ -102,6 +102,22 @@ async def test_all_sampling_parameters_reach_the_worker(client, answering):
     assert (sampling.ignore_eos, sampling.logprobs) == (True, 2)
 
 
+async def test_what_is_left_out_may_be_as_the_base_has_it_and_then_the_answer_tells(client, answering):
+    stats = Stats(prompt_tokens=1, completion_tokens=1, defaults={"top_p": 0.8})
+    worker = answering(lambda request: [Delta(request.id, "joy", (5,)), Finished(request.id, "done", stats)])
+    done = await client.chat.completions.create(model="base", messages=HELLO, temperature=0.5)
+    assert worker.seen[0].sampling.unset == ("top_p", "top_k", "min_p", "typical_p", "repetition_penalty")
+    assert done.loraland["defaults"] == {"top_p": 0.8}
+    response = await client.responses.create(model="base", input="one", temperature=0.5)
+    assert (response.temperature, response.top_p) == (0.5, 0.8)
+
+
+async def test_an_answer_in_which_nothing_stood_in_tells_nothing(client, answering):
+    answering()
+    done = await client.completions.create(model="base", prompt="one two")
+    assert "defaults" not in done.loraland
+
+
 async def test_logprobs_come_in_the_shape_of_each_kind(client, answering):
     token = TokenLogprob("joy", 5, -0.25, top=(Alternative("joy", 5, -0.25), Alternative("fear", 6, -2.0)))
     stats = Stats(prompt_tokens=1, completion_tokens=1)

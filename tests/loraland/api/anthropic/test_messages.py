@@ -70,6 +70,7 @@ async def test_a_message_is_answered_with_its_usage(client, answering):
     (request,) = worker.seen
     assert request.messages == (Message("system", "Be brief."), Message("user", "A colour?"))
     assert (request.sampling.max_tokens, request.sampling.temperature, request.sampling.top_k) == (20, 0.5, 3)
+    assert request.sampling.unset == ("top_p", "min_p", "typical_p", "repetition_penalty")
 
 
 async def test_a_bearer_token_is_taken_too(server, secret, answering):
