@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from inference.bases import DEFAULT_BASE_MODEL, BaseError, base_key, base_models, own_value
 from inference.tile import TILE
 from inference.wire.address import embedded_redis_url
 
-DEFAULT_BASE_MODEL: Final = "SmolLM2-135M-Instruct"
 DEVICES: Final = ("auto", "cpu", "cuda")
 DTYPES: Final = ("bfloat16", "float16", "float32")
 ADAPTER_QUANTIZATIONS: Final = ("none", "int8")
@@ -36,12 +36,8 @@ DECODER_UNITS: Final = (
     "portable",
 )
 """Where a processor computes, in the order of `Unit` in units.h: the most able first."""
+_NUMBER: Final = re.compile(r"\d{1,9}(\.\d{1,9})?")
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
-
-
-def base_name(text: str) -> str:
-    """The name of the base model that `text` names, be it a hub id, a directory or a .gguf file."""
-    return text.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
 
 
 class ConfigError(ValueError):
@@ -70,6 +66,8 @@ class EngineConfig:
     slots_mb: int = 2048
     max_rank: int = 64
     host_cache_mb: int = 512
+    memory_share: float = 1.0
+    """How much of a GPU's memory this worker may take."""
     prefill_tokens: int = 256
     prefix_cache: str = "on"
     speculation: bool = True
@@ -82,7 +80,7 @@ class EngineConfig:
     @property
     def base_key(self) -> str:
         """The name of the base model in the names of queues."""
-        return base_name(self.base_model).lower()
+        return base_key(self.base_model)
 
     @property
     def adapters_dir(self) -> Path:
@@ -101,16 +99,20 @@ def start_logging(environ: Mapping[str, str] = os.environ) -> None:
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
-def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
-    """Read the environment. Raises `ConfigError` naming the variable, its value and what it may be."""
-    env = _Environment(environ)
+def read_config(environ: Mapping[str, str] = os.environ, base: str | None = None) -> EngineConfig:
+    """Read the environment as it holds for `base`, which may be no base of the site, or for the site's default one.
+
+    Raises `ConfigError` naming the variable, its value and what it may be.
+    """
+    models = _base_models(environ, base)
+    env = _Environment(environ, models)
     max_rows = env.whole("MAX_ROWS", 32, 1, 1024)
     var_dir = Path(env.text("VAR_DIR", str(_REPOSITORY / "var"))).expanduser().absolute()
     return _check_together(
         EngineConfig(
             var_dir=var_dir,
             redis_url=env.text("REDIS_URL", embedded_redis_url(var_dir)),
-            base_model=env.text("BASE_MODEL", DEFAULT_BASE_MODEL),
+            base_model=models[0],
             device=env.choice("DEVICE", DEVICES, "auto"),
             dtype=env.choice("DTYPE", DTYPES, "bfloat16"),
             quantization=env.choice("QUANTIZATION", QUANTIZATIONS, "none"),
@@ -127,6 +129,7 @@ def read_config(environ: Mapping[str, str] = os.environ) -> EngineConfig:
             slots_mb=env.whole("SLOTS_MB", 2048, 1, 10_000_000),
             max_rank=env.whole("MAX_RANK", 64, 1, 512),
             host_cache_mb=env.whole("HOST_CACHE_MB", 512, 1, 10_000_000),
+            memory_share=env.share("MEMORY_SHARE", 1 / len(models)),
             prefill_tokens=env.whole("PREFILL_TOKENS", 256, TILE, 65536),
             prefix_cache=env.choice("PREFIX_CACHE", PREFIX_CACHES, "on"),
             speculation=env.switch("SPECULATION", True),
@@ -146,24 +149,38 @@ def _check_together(config: EngineConfig) -> EngineConfig:
         raise ConfigError("QUANTIZATION=nf4 needs a GPU; with DEVICE=cpu choose none, int8 or int4")
     if config.adapter_quantization == "int8" and config.device == "cpu":
         raise ConfigError("ADAPTER_QUANTIZATION=int8 needs a GPU; with DEVICE=cpu choose none")
-    if not re.fullmatch(r"[\w.-]+", config.base_key):
-        raise ConfigError(f"BASE_MODEL={config.base_model} must end in a name of letters, digits, dots and dashes")
     if not re.fullmatch(r"[\w.-]+", config.worker_name):
         raise ConfigError(f"WORKER_NAME={config.worker_name} must be of letters, digits, dots and dashes")
     return config
 
 
-class _Environment:
-    """Variables with defaults; an empty value counts as unset."""
+def _base_models(environ: Mapping[str, str], base: str | None) -> tuple[str, ...]:
+    """The bases of the site, in front of them the one that is asked for."""
+    try:
+        first = base_models({"BASE_MODEL": base})[0] if base else base_models(environ)[0]
+        return (first, *(model for model in base_models(environ) if base_key(model) != base_key(first)))
+    except BaseError as error:
+        raise ConfigError(str(error)) from error
 
-    def __init__(self, environ: Mapping[str, str]) -> None:
-        self._environ = environ
+
+class _Environment:
+    """Variables with defaults; an empty value counts as unset. What is no text may differ between bases, of which the
+    first of `models` is the one that is asked for."""
+
+    def __init__(self, environ: Mapping[str, str], models: tuple[str, ...] = (DEFAULT_BASE_MODEL,)) -> None:
+        self._environ, self._models = environ, models
 
     def text(self, key: str, default: str) -> str:
         return self._environ.get(key, "").strip() or default
 
+    def own(self, key: str, default: str) -> str:
+        try:
+            return own_value(key, self.text(key, default), base_key(self._models[0]), self._models) or default
+        except BaseError as error:
+            raise ConfigError(str(error)) from error
+
     def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
-        value = self.text(key, default).lower()
+        value = self.own(key, default).lower()
         if value not in choices:
             raise ConfigError(f"{key}={value} is not known; choose {', '.join(choices[:-1])} or {choices[-1]}")
         return value
@@ -172,15 +189,21 @@ class _Environment:
         return self.choice(key, ("on", "off"), "on" if default else "off") == "on"
 
     def whole(self, key: str, default: int, low: int, high: int) -> int:
-        value = self.text(key, str(default))
+        value = self.own(key, str(default))
         if not re.fullmatch(r"\d{1,9}", value) or not low <= int(value) <= high:
             raise ConfigError(f"{key}={value} must be a whole number from {low} to {high}")
         return int(value)
 
     def seconds(self, key: str, default: float, low: float, high: float) -> float:
-        value = self.text(key, str(default))
-        if not re.fullmatch(r"\d{1,9}(\.\d{1,9})?", value) or not low <= float(value) <= high:
+        value = self.own(key, str(default))
+        if not _NUMBER.fullmatch(value) or not low <= float(value) <= high:
             raise ConfigError(f"{key}={value} must be a number of seconds from {low:g} to {high:g}")
+        return float(value)
+
+    def share(self, key: str, default: float) -> float:
+        value = self.own(key, f"{default:.9f}")
+        if not _NUMBER.fullmatch(value) or not 0 < float(value) <= 1:
+            raise ConfigError(f"{key}={value} must be a share, greater than 0 and at most 1")
         return float(value)
 
     def shares(self, key: str) -> dict[str, float]:

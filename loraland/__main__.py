@@ -22,7 +22,8 @@ from typing import Final
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 
-from loraland import liveness
+from loraland import bases, liveness
+from loraland.bases import Base
 from loraland.logs import LogFiles
 from loraland.opening import PYTHON, CannotStart, Opening
 from loraland.supervisor import Service, Supervisor
@@ -108,10 +109,9 @@ def services(names: Sequence[str] = ()) -> list[Service]:
     Those named keep the `WORKER_NAME` that they are given; those of the whole site are told apart by numbers.
     """
     given = settings.WORKER_NAME if names else ""
-    names_of_workers = [given] if given else [f"worker-{number}" for number in range(1, settings.WORKERS + 1)]
     kinds = {
         "recorder": [signing("recorder", PYTHON, "manage.py", "record")],
-        "worker": [worker(name) for name in names_of_workers],
+        "worker": [worker(name, base) for base in bases.served() for name in names_of_workers(base, given)],
         "celery": [signing("celery", *celery_command())],
         "trainer": [trainer(given or "trainer")],
         "web": webs(),
@@ -123,9 +123,17 @@ def signing(name: str, *command: str) -> Service:
     return Service(name, command, watch=Watch(partial(liveness.sign, name)))
 
 
-def worker(name: str) -> Service:
+def names_of_workers(base: Base, given: str) -> list[str]:
+    """What the workers of `base` on this machine are called: those of another base than the default one by its key."""
+    number, beside = settings.WORKERS[base.key], "" if base.is_default else f"-{base.key}"
+    if given:
+        return [f"{given}{beside}"] if number else []
+    return [f"worker{beside}-{count}" for count in range(1, number + 1)]
+
+
+def worker(name: str, base: Base) -> Service:
     watch = Watch(partial(liveness.worker, name))
-    return Service(name, (PYTHON, "-m", "inference"), {"WORKER_NAME": name}, watch)
+    return Service(name, (PYTHON, "-m", "inference"), {"WORKER_NAME": name, "BASE_MODEL": base.model}, watch)
 
 
 def trainer(name: str) -> Service:

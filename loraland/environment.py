@@ -10,6 +10,7 @@ from pathlib import Path
 
 from django.core.exceptions import ImproperlyConfigured
 
+from inference.bases import BaseError, base_key, base_models, own_value
 from inference.wire.digits import whole
 from loraland.edge.addresses import Network
 
@@ -31,6 +32,26 @@ def number(name: str, default: int, low: int, high: int) -> int:
         return whole(value, high, low)
     except ValueError as error:
         raise ImproperlyConfigured(f"{name}={error}") from error
+
+
+def bases() -> tuple[str, ...]:
+    """The base models of the site, the default one first."""
+    try:
+        return base_models(os.environ)
+    except BaseError as error:
+        raise ImproperlyConfigured(str(error)) from error
+
+
+def number_of_each(name: str, default: int, low: int, high: int, models: tuple[str, ...]) -> dict[str, int]:
+    """A number for each base of `models` by its key: one for all, or others where ``base=number`` says so."""
+    found = {}
+    for key in map(base_key, models):
+        try:
+            found[key] = whole(own_value(name, text(name, ""), key, models) or str(default), high, low)
+        except ValueError as error:
+            told = str(error) if isinstance(error, BaseError) else f"{name}={error}"
+            raise ImproperlyConfigured(told) from error
+    return found
 
 
 def choice(name: str, default: str, choices: tuple[str, ...]) -> str:

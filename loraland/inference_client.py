@@ -15,6 +15,8 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from inference.wire.contract import Wire
 from inference.wire.protocol import Heartbeat, Probe
 from inference.wire.redis_wire import RedisWire
+from loraland import bases
+from loraland.bases import Base
 
 CANCEL_AGAIN_SECONDS: Final = 0.1
 
@@ -74,30 +76,35 @@ def plugged(wire: Wire) -> Iterator[Wire]:
 
 
 async def live_workers() -> list[Heartbeat]:
-    """The heartbeats of the workers that serve this site's base model, ready or still loading."""
-    return await wire().heartbeats(settings.BASE_KEY)
+    """The heartbeats of the workers of all bases that this site serves, ready or still loading."""
+    return [worker for base in bases.served() for worker in await workers_of(base)]
 
 
-async def ready_worker() -> Heartbeat | None:
-    """A worker with the base loaded; all of them serve it alike."""
-    return next((worker for worker in await live_workers() if worker.ready), None)
+async def workers_of(base: Base) -> list[Heartbeat]:
+    """The heartbeats of the workers that serve `base`, ready or still loading."""
+    return await wire().heartbeats(base.key)
 
 
-async def context_length() -> int:
+async def ready_worker(base: Base) -> Heartbeat | None:
+    """A worker with `base` loaded; all of them serve it alike."""
+    return next((worker for worker in await workers_of(base) if worker.ready), None)
+
+
+async def context_length(base: Base) -> int:
     """How many tokens a prompt and its answer may have together; 0 while no worker is ready to tell."""
-    worker = await ready_worker()
+    worker = await ready_worker(base)
     return worker.load.context_length if worker else 0
 
 
 @async_to_sync
-async def submit_probe(probe: Probe) -> None:
-    """Send `probe` to the workers, from synchronous code (Celery, commands, the admin, the recorder's thread).
+async def submit_probe(probe: Probe, base: Base) -> None:
+    """Send `probe` to the workers of `base`, from synchronous code (Celery, commands, the admin, a recorder's thread).
 
     It has a connection of its own, since it may run in any loop, even in one that goes on using its wire. Raises
     `inference.wire.contract.WireError` (a full queue, no Redis); the reconciler sees to a probe that was lost.
     """
     async with _own_wire() as wire:
-        await wire.submit(probe, settings.BASE_KEY, "evaluation", settings.QUEUE_LIMIT)
+        await wire.submit(probe, base.key, "evaluation", settings.QUEUE_LIMIT)
 
 
 @asynccontextmanager

@@ -54,7 +54,7 @@ async def web(own: str = "") -> None:
 
 
 async def worker(name: str = "") -> None:
-    """Look for the heartbeat of a worker that has loaded the base model. It beats from its first second on."""
+    """Look for the heartbeat of a worker that has loaded its base model. It beats from its first second on."""
     try:
         async with asyncio.timeout(SECONDS_A_LOOK):
             alive = await inference_client.live_workers()

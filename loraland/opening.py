@@ -6,13 +6,13 @@ import asyncio
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Final
+from typing import Any, Final
 
 from django.conf import settings
 
-from loraland import liveness
+from loraland import bases, liveness
 from loraland.child import Child
 from loraland.logs import LogFiles
 from loraland.supervisor import Service, Supervisor
@@ -42,7 +42,7 @@ class Opening:
     async def run(self, services: Iterable[Service]) -> None:
         """Open the site with `services` and tell what becomes of it, until cancelled. Raises `CannotStart`."""
         await self._start_redis()
-        async with self._terminal.stage("base model", lambda: megabytes_fetched() or settings.BASE_NAME):
+        async with self._terminal.stage("base model", lambda: megabytes_fetched() or bases.names()):
             await self._run("base", "-m", "inference.fetch")
         async with self._terminal.stage("database", lambda: self._latest("database"), "up to date"):
             await self._run("database", "manage.py", "migrate")
@@ -98,13 +98,14 @@ class Opening:
                 self._terminal.say(f"{'Ready' if is_ready else 'Not ready'}: {self._state}{self._logs.see('*')}")
 
     async def _look(self) -> bool:
-        """Whether the site can answer."""
+        """Whether the site can answer, by every base that runs here."""
         try:
             _, body = await asyncio.to_thread(liveness.ask, "/readyz")
             report = json.loads(body)
         except (Silent, ValueError):
             report = {"missing": ["web"]}
-        missing, found = report["missing"], [settings.BASE_NAME, report.get("self_check")]
+        missing, found = report["missing"], [bases.names(), report.get("self_check")]
+        missing += [f"a worker of {name}" for name in _unready(report) if "worker" not in missing]
         self._state = f"waits for {', '.join(missing)}" if missing else ", ".join(filter(None, found))
         return not missing
 
@@ -127,6 +128,12 @@ class Opening:
     def _failure(self, what: str, name: str) -> CannotStart:
         lines = "".join(f"\n    {line}" for line in self._logs.tail(name))
         return CannotStart(f"{what}{self._logs.see(name)}. Mend what its last lines tell and start again:{lines}")
+
+
+def _unready(report: Mapping[str, Any]) -> list[str]:
+    """The bases that have workers on this machine and no ready one anywhere, as far as the `report` tells."""
+    here = {base.name for base in bases.served() if settings.WORKERS[base.key]}
+    return [told["base"] for told in report.get("bases", ()) if told["base"] in here and not told["worker"]]
 
 
 def megabytes_fetched() -> str:

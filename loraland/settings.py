@@ -7,7 +7,8 @@ from pathlib import Path
 import dj_database_url
 from csp.constants import NONCE, NONE, SELF
 
-from inference.config import DEFAULT_BASE_MODEL, LOG_LEVELS, base_name
+from inference.bases import base_name
+from inference.config import LOG_LEVELS
 from inference.wire.address import embedded_redis_url
 from loraland import environment
 
@@ -29,7 +30,6 @@ INTERNAL_ADDRESSES = environment.networks("INTERNAL_ADDRESSES", "127.0.0.0/8,::1
 HOST = environment.text("HOST", "127.0.0.1")
 PORT = environment.number("PORT", 8000, 1, 65535)
 WEB_PROCESSES = environment.number("WEB_PROCESSES", 1, 1, 64)
-WORKERS = environment.number("WORKERS", 1, 0, 64)
 WORKER_NAME = environment.text("WORKER_NAME", "")
 TRAINER_DEVICE = environment.text("TRAINER_DEVICE", "cpu")
 
@@ -37,9 +37,11 @@ TRAINER_DEVICE = environment.text("TRAINER_DEVICE", "cpu")
 EMBEDDED_REDIS_URL = embedded_redis_url(VAR_DIR)
 REDIS_URL = environment.text("REDIS_URL", EMBEDDED_REDIS_URL)
 REDIS_IS_EMBEDDED = REDIS_URL == EMBEDDED_REDIS_URL
-BASE_MODEL = environment.text("BASE_MODEL", DEFAULT_BASE_MODEL)
+BASE_MODELS = environment.bases()
+BASE_MODEL = BASE_MODELS[0]
 BASE_NAME = base_name(BASE_MODEL)
 BASE_KEY = BASE_NAME.lower()
+WORKERS = environment.number_of_each("WORKERS", 1, 0, 64, BASE_MODELS)
 MODELS_DIR = VAR_DIR / "models"
 ADAPTERS_DIR = VAR_DIR / "adapters"
 DATASETS_DIR = VAR_DIR / "datasets"

@@ -15,6 +15,7 @@ DOCUMENTS = [REPO / "README.md", REPO / "CONTRIBUTING.md", *sorted((REPO / "docs
 STATUS = re.compile(r".+\n\n\d{4}-\d\d-\d\d · Status: (in force|overtaken by “.+”)")
 READERS = {
     "loraland/settings.py": r"environment\.\w+\(\s*\"([A-Z_]+)\"",
+    "inference/bases.py": r"environ\.get\(\"([A-Z_]+)\"",
     "inference/config.py": r"env\.\w+\(\s*\"([A-Z_]+)\"",
     "inference/model/torch_environment.py": r"\"([A-Z]+_[A-Z]+)\"",
 }

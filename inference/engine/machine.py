@@ -73,6 +73,8 @@ def build_machine(config: EngineConfig) -> Machine:
     device, dtype = _device(config), getattr(torch, config.dtype)
     if config.threads:
         torch.set_num_threads(config.threads)
+    if device.type == "cuda" and config.memory_share < 1:
+        torch.cuda.set_per_process_memory_fraction(config.memory_share, device)
     directory = find_model(config)
     architecture = read_architecture(directory / "config.json")
     defaults = read_defaults(directory) if config.default_sampling == "model" else {}
@@ -154,17 +156,18 @@ def _num_blocks(
     if config.kv_blocks:
         return config.kv_blocks
     per_token = 2 * architecture.num_layers * architecture.num_kv_heads * architecture.head_dim * dtype.itemsize
-    affordable = _cache_bytes(device, config.slots_mb * 1024**2) // (per_token * config.block_size)
+    affordable = _cache_bytes(device, config.slots_mb * 1024**2, config.memory_share) // (per_token * config.block_size)
     useful = config.max_rows * -(-context // config.block_size)
     if affordable < 2:
         raise ConfigError("there is no memory left for the key-value cache; free some, or choose a smaller base model")
     return int(min(affordable, useful))
 
 
-def _cache_bytes(device: torch.device, slot_bytes: int) -> int:
-    """On a GPU what adapters may take there is left free, up to a fourth of it."""
+def _cache_bytes(device: torch.device, slot_bytes: int, share: float) -> int:
+    """On a GPU what adapters may take there is left free, up to a fourth of what this worker's share leaves free."""
     if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
+        free, total = torch.cuda.mem_get_info(device)
+        free = min(free, int(share * total) - torch.cuda.memory_reserved(device))
         return int((free - min(slot_bytes, free // 4)) * GPU_CACHE_SHARE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return min(CPU_CACHE_BYTES, memory // 8)

@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from inference.config import EngineConfig, base_name, read_config, start_logging
+from inference.bases import base_name
+from inference.config import EngineConfig, read_config, start_logging
 from inference.fetch import FetchError, find_model
 from inference.server.protocol import (
     Train,
@@ -64,7 +65,7 @@ def main() -> int:
 def outcome(job: Train, tell: Tell, is_wanted: Callable[[], bool]) -> TrainingEnd:
     """Do `job` and say how it ended; whatever goes wrong is told as a sentence."""
     try:
-        config = read_config({**os.environ, "BASE_MODEL": job.base})
+        config = read_config(base=job.base)
         data, out = (_place(config.var_dir, folder) for folder in (job.data, job.out))
         recipe = parse_recipe("this training", job.recipe)
         read_split(data, recipe.task, recipe.field_names)

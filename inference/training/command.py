@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from inference.config import DEFAULT_BASE_MODEL, EngineConfig, base_name, read_config
+from inference.bases import DEFAULT_BASE_MODEL, base_name
+from inference.config import EngineConfig, read_config
 from inference.fetch import FetchError, find_model
 from inference.tasks.card import CARD, has_score
 from inference.tasks.data import DataError
@@ -79,7 +79,7 @@ def _recipe(task: str, options: argparse.Namespace) -> Recipe:
 
 
 def _config(options: argparse.Namespace) -> EngineConfig:
-    return read_config({**os.environ, **({"BASE_MODEL": options.base} if options.base else {})})
+    return read_config(base=options.base)
 
 
 def _job(task: str, options: argparse.Namespace) -> Job:

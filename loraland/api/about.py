@@ -9,7 +9,7 @@ from typing import Any, Final
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
-from loraland import health
+from loraland import bases, health
 from loraland.api.errors import ApiError
 from loraland.api.openai.common import MAX_STOPS
 from loraland.api.programs import SAFE, opened
@@ -33,7 +33,7 @@ async def version(request: HttpRequest) -> HttpResponse:
 @opened(*SAFE)
 async def info(request: HttpRequest) -> HttpResponse:
     """``/info`` as LoRAX and TGI tell it, as far as the same things are counted here."""
-    worker = await ready_worker()
+    worker = await ready_worker(bases.default())
     dtype, device = _computed_with(worker.fingerprint if worker else "")
     context = worker.load.context_length if worker else 0
     return JsonResponse(
@@ -62,7 +62,8 @@ async def tokenizer_info(request: HttpRequest) -> HttpResponse:
     """``/tokenizer_info`` as vLLM tells it: what a client needs to write the base's prompts itself."""
     tokenizer = await asyncio.to_thread(base_tokenizer)
     names: dict[str, Any] = {name: token or None for name, token in tokenizer.names.items()}
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": await context_length() or None}
+    context = await context_length(bases.default())
+    about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context or None}
     return JsonResponse(about | names | {"chat_template": tokenizer.template_source})
 
 

@@ -18,6 +18,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpRe
 from inference.wire.contract import WireError
 from inference.wire.failures import meaning_of
 from inference.wire.protocol import Delta, Embedded, Failed, Finished, Prompted, Sampling
+from loraland import bases
 from loraland.api.authentication import visitor_of
 from loraland.api.call import Call, Choice, Reader, Told
 from loraland.api.entries import meant
@@ -123,7 +124,8 @@ async def _with_context(refusal: Refused) -> Refused:
     if meaning_of(refusal.code).fault != "text":
         return refusal
     with suppress(WireError):
-        refusal.sentence = f"This model's maximum context length is {await context_length()} tokens. {refusal.sentence}"
+        context = await context_length(bases.default())
+        refusal.sentence = f"This model's maximum context length is {context} tokens. {refusal.sentence}"
     return refusal
 
 

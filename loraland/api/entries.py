@@ -8,9 +8,10 @@ from asgiref.sync import sync_to_async
 from django.conf import settings
 
 from inference.wire.contract import WireError
+from loraland import bases
+from loraland.bases import BASE
 from loraland.catalogue.composition import Composition, named
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.slug import BASE
 from loraland.catalogue.versions import AdapterVersionQuerySet
 from loraland.generations.filling import form_of
 from loraland.generations.visitor import Visitor
@@ -58,7 +59,7 @@ def _named(name: str, visitor: Visitor) -> dict[str, Any]:
 async def _context() -> dict[str, Any]:
     """How long a prompt and its answer may be together, as vLLM tells it; null while no worker says so."""
     try:
-        return {"max_model_len": await context_length() or None}
+        return {"max_model_len": await context_length(bases.default()) or None}
     except WireError:
         return {"max_model_len": None}
 

@@ -5,18 +5,20 @@ However many adapters there are, those beyond the `SHOWN` busiest are told toget
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
 
-from django.conf import settings
 from django.http import HttpRequest, HttpResponse
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from redis.exceptions import RedisError
 
 from inference.wire.contract import WireError
+from inference.wire.protocol import Heartbeat
+from loraland import bases
 from loraland.api.worker_metrics import worker_metrics
+from loraland.bases import Base
 from loraland.catalogue.models import AdapterVersion
 from loraland.edge.insiders import REFUSAL, ais_insider
 from loraland.generations.metrics import BOUNDS, Count, busiest, counts, folded
@@ -50,17 +52,29 @@ async def metrics(request: HttpRequest) -> HttpResponse:
     if not await ais_insider(request):
         return HttpResponse(f"# {REFUSAL}\n", status=403, content_type="text/plain")
     try:
-        counted, queued, workers = await counts(), await wire().queue_length(settings.BASE_KEY), await live_workers()
+        counted, workers = await counts(), await live_workers()
+        queued = {base: await wire().queue_length(base.key) for base in bases.served()}
     except (RedisError, WireError):
         return HttpResponse("# Redis cannot be reached\n", status=503, content_type="text/plain")
     shown = busiest(counted, SHOWN)
     numbers = folded(counted, shown)
     versions = AdapterVersion.objects.filter(adapter__slug__in=shown).values_list("digest", "adapter__slug")
     slugs = {digest: slug async for digest, slug in versions}
-    waiting = GaugeMetricFamily("loraland_queue_length", "Requests that no worker has claimed yet.", queued)
     registry = CollectorRegistry()
-    registry.register(Snapshot([*_counters(numbers), *_times(numbers), waiting, *worker_metrics(workers, slugs)]))
+    of_workers = [*_queues(queued, workers), *worker_metrics(workers, slugs)]
+    registry.register(Snapshot([*_counters(numbers), *_times(numbers), *of_workers]))
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+
+def _queues(queued: Mapping[Base, int], workers: Sequence[Heartbeat]) -> Iterator[Metric]:
+    """How many wait, in all and for each base, and how many workers each has that are ready."""
+    yield GaugeMetricFamily("loraland_queue_length", "Requests that no worker has claimed yet.", sum(queued.values()))
+    waiting = GaugeMetricFamily("loraland_base_queue_length", "Those of one base.", labels=("base",))
+    ready = GaugeMetricFamily("loraland_base_workers_ready", "Workers with this base loaded.", labels=("base",))
+    for base, number in queued.items():
+        waiting.add_metric((base.name,), number)
+        ready.add_metric((base.name,), sum(worker.ready and worker.base == base.key for worker in workers))
+    yield from (waiting, ready)
 
 
 def _counters(counted: list[Count]) -> Iterator[Metric]:

@@ -19,8 +19,8 @@ from loraland.api.openai.calls import ChatCalls
 from loraland.api.openai.plain import Plain
 from loraland.api.shape import Head, Shape
 from loraland.api.tools.reading import of_request
+from loraland.bases import BASE
 from loraland.catalogue.composition import sum_of
-from loraland.catalogue.slug import BASE
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.inference_client import wire

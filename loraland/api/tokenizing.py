@@ -17,6 +17,7 @@ from pydantic import Field
 from inference.engine.prompt import PromptError, build_prompt
 from inference.model.tokenizer import Span
 from inference.wire.protocol import Generate
+from loraland import bases
 from loraland.api.entries import meant
 from loraland.api.errors import ApiError
 from loraland.api.openai import neutral
@@ -25,7 +26,7 @@ from loraland.api.openai.strict import Strict, Text
 from loraland.api.programs import STRANGER, body_of, caller_if_any, opened
 from loraland.api.tools.asked import tools_of
 from loraland.base_files import base_tokenizer
-from loraland.catalogue.slug import BASE
+from loraland.bases import BASE
 from loraland.generations.limits import check_inputs
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import context_length
@@ -74,7 +75,7 @@ async def tokenize(request: HttpRequest) -> HttpResponse:
         return JsonResponse(await asyncio.to_thread(_in_lorax_form, asked.inputs, asked), safe=False)
     ids = await _plain(asked) if asked.prompt is not None else await _filled(asked, visitor)
     strings = [base_tokenizer().symbol(id) for id in ids] if asked.return_token_strs else None
-    about = {"count": len(ids), "max_model_len": await context_length() or None}
+    about = {"count": len(ids), "max_model_len": await context_length(bases.default()) or None}
     return JsonResponse(about | {"tokens": ids, "token_strs": strings})
 
 

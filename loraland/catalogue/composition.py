@@ -13,8 +13,9 @@ from django.conf import settings
 
 from inference.adapters.identity import composed_digest
 from inference.wire.protocol import AdapterRef, Component
+from loraland.bases import BASE
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.slug import BASE, STAND_INS, is_bases_own
+from loraland.catalogue.slug import STAND_INS, is_bases_own
 from loraland.catalogue.versions import AdapterVersionQuerySet
 from loraland.refusal import Refused
 

@@ -16,7 +16,8 @@ from inference.adapters.named_base import doubt_of, named_base
 from inference.tasks.template import label_of
 from inference.wire.contract import WireError
 from inference.wire.protocol import AdapterRef, Failed, Probe, Terminal
-from loraland import inference_client
+from loraland import bases, inference_client
+from loraland.bases import Base
 from loraland.catalogue import proofs, store
 from loraland.catalogue.status import ANSWERING, ON_THE_WAY, VersionStatus
 from loraland.catalogue.versions import AdapterVersionQuerySet
@@ -35,8 +36,8 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
         return self.filter(published__isnull=False).select_related("published")
 
     def served(self) -> AdapterQuerySet:
-        """Published adapters of the base model that this site serves."""
-        return self.published().filter(base__iexact=settings.BASE_NAME)
+        """Published adapters of the bases that this site serves."""
+        return self.published().filter(bases.is_served("base"))
 
 
 class Adapter(models.Model):
@@ -69,15 +70,20 @@ class Adapter(models.Model):
 
     @property
     def is_served(self) -> bool:
-        """Whether the base model that runs here is the one that this adapter was made for."""
-        return self.base.lower() == settings.BASE_NAME.lower()
+        """Whether a base model that runs here is the one that this adapter was made for."""
+        return bases.of_name(self.base) is not None
+
+    @property
+    def served_base(self) -> Base:
+        """The base under which its requests wait; the default one while its own is not served."""
+        return bases.of_name(self.base) or bases.default()
 
     @property
     def unserved_reason(self) -> str:
         """Why a listed adapter does not answer here, in one sentence; empty for one that does."""
         if self.is_served:
             return ""
-        return f"Made for {self.base}; this site serves {settings.BASE_NAME}."
+        return f"Made for {self.base}; this site serves {bases.names()}."
 
 
 class AdapterVersion(models.Model):
@@ -184,7 +190,7 @@ class AdapterVersion(models.Model):
     @property
     def base_doubt(self) -> str:
         """What speaks against the base that is served, in sentences; empty where its config names no other."""
-        return doubt_of(self.named_base, settings.BASE_NAME) if self.adapter.is_served else ""
+        return doubt_of(self.named_base, self.adapter.base) if self.adapter.is_served else ""
 
     @property
     def effective_scale(self) -> float:
@@ -204,7 +210,7 @@ class AdapterVersion(models.Model):
             return
         self.probe_id, self.proof_due, self.changed = probe_id, None, now
         try:
-            inference_client.submit_probe(Probe(self.probe_id, self.ref, time.time()))
+            inference_client.submit_probe(Probe(self.probe_id, self.ref, time.time()), self.adapter.served_base)
         except WireError:
             return  # awaiting_proof still names this version, and the wire does not know its probe
 

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from django.conf import settings
-
-BASE: Final = "base"
-"""The base model itself, in the API and on pages."""
+from loraland import bases
+from loraland.bases import BASE
 
 UNNAMED: Final = ("", "__base_model__")
 """What no adapter is called, and LoRAX's clients send for the base."""
@@ -16,9 +14,9 @@ STAND_INS: Final = ("tgi", "dummy")
 
 
 def is_bases_own(name: str) -> bool:
-    """Whether `name` is the base's, with its owner on the hub or without, or says that nobody is named."""
+    """Whether `name` is the default base's, with its owner on the hub or without, or says that nobody is named."""
     _, _, last = name.rpartition("/")
-    return name in UNNAMED or last.lower() == settings.BASE_KEY
+    return name in UNNAMED or last.lower() == bases.default().key
 
 
 def refusal(slug: str) -> str:

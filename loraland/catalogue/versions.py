@@ -6,10 +6,10 @@ import re
 from datetime import timedelta
 from typing import TYPE_CHECKING, Final, Protocol
 
-from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
+from loraland import bases
 from loraland.catalogue.status import ANSWERING, ON_THE_WAY, VersionStatus
 from loraland.refusal import Refused
 
@@ -47,8 +47,8 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
         return self.filter(status__in=ANSWERING).exclude(status=VersionStatus.RETIRED, adapter__published=None)
 
     def served(self) -> AdapterVersionQuerySet:
-        """Versions made for the base that this site serves."""
-        return self.filter(is_served())
+        """Versions made for a base that this site serves."""
+        return self.filter(bases.is_served("adapter__base"))
 
     def shown(self) -> AdapterVersionQuerySet:
         """The one version of each adapter that stands for it in the catalogue."""
@@ -112,7 +112,8 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
         unexamined = models.Q(status=status.UPLOADED) | models.Q(status=status.VALIDATING, digest="")
         halted = models.Q(status__in=[status.VALIDATING, status.LISTED]) & ~models.Q(digest="")
         is_due = models.Q(proof_due__lte=now)
-        unproven = (is_due | (models.Q(proof_due=None) & (~models.Q(probe_id="") | halted))) & is_served()
+        unproven = is_due | (models.Q(proof_due=None) & (~models.Q(probe_id="") | halted))
+        unproven &= bases.is_served("adapter__base")
         return self.select_related("adapter").filter((unexamined & models.Q(changed__lt=stale)) | unproven)
 
 
@@ -120,11 +121,6 @@ def unknown(name: str) -> Refused:
     """What is told of a name that means nothing to who asks: it never was, is hidden, or has been withdrawn."""
     sentence = f"No adapter called {name[:160]!r} is published; choose another."
     return Refused("model_not_found", sentence, param="model")
-
-
-def is_served() -> models.Q:
-    """`Adapter.is_served` as the database understands it."""
-    return models.Q(adapter__base__iexact=settings.BASE_NAME)
 
 
 def is_draft() -> models.Q:

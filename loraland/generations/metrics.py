@@ -11,7 +11,7 @@ from typing import Final
 from redis.exceptions import RedisError
 
 from inference.wire.protocol import Terminal
-from loraland.catalogue.slug import BASE
+from loraland.bases import BASE
 from loraland.generations.models import Generation
 from loraland.inference_client import redis
 

@@ -12,8 +12,8 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from inference.wire.protocol import Sampling
+from loraland.bases import BASE
 from loraland.catalogue.models import Adapter, AdapterVersion
-from loraland.catalogue.slug import BASE
 from loraland.catalogue.versions import Reader
 from loraland.generations.visitor import visitor_of
 from loraland.playground import comparisons, pages

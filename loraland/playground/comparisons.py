@@ -11,8 +11,8 @@ from django.db import transaction
 
 from inference.tasks.template import pieces
 from inference.wire.protocol import Message
+from loraland.bases import BASE
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.slug import BASE
 from loraland.catalogue.versions import Reader
 from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor

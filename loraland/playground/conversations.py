@@ -10,8 +10,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from inference.wire.protocol import Message, Sampling
+from loraland.bases import BASE
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.slug import BASE
 from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
 from loraland.playground import sampling

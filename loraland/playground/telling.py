@@ -85,14 +85,14 @@ async def _place(generation: Generation) -> tuple[int, str] | None:
     """The place and the state of the workers; None once claimed, or while Redis does not say."""
     try:
         place = await reading.place(generation)
-        return None if place is None else (place, await _workers())
+        return None if place is None else (place, await _workers(generation))
     except WireError:
         return None
 
 
-async def _workers() -> str:
+async def _workers(generation: Generation) -> str:
     """``ready``, ``starting`` while none has the base model loaded, ``none``."""
-    heartbeats = await inference_client.live_workers()
+    heartbeats = await inference_client.wire().heartbeats(generation.base.lower())
     if any(heartbeat.ready for heartbeat in heartbeats):
         return "ready"
     return "starting" if heartbeats else "none"

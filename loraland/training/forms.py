@@ -17,6 +17,7 @@ from inference.tasks.metrics import METRICS
 from inference.tasks.proposal import labels_of, max_answer, misfit, propose
 from inference.tasks.recipe import tasks
 from inference.tasks.template import placeholders
+from loraland.bases import BASE
 from loraland.catalogue import slug as slugs
 from loraland.catalogue.categories import CATEGORIES
 from loraland.catalogue.models import Adapter
@@ -149,7 +150,7 @@ def free_slug(name: str) -> str:
     """A slug for `name` that may be used and is not."""
     slug = slugify(name)[:70] or "adapter"
     names = (name for model in (Adapter, Training) for name in model.objects.values_list("slug", flat=True))
-    taken = {slugs.BASE, *tasks(), *names}
+    taken = {BASE, *tasks(), *names}
     numbered = (f"{slug}-{number}" for number in range(2, len(taken) + 3))
     return next(free for free in (slug, *numbered) if free not in taken)
 

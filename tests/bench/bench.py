@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from inference.config import DEFAULT_BASE_MODEL
+from inference.bases import DEFAULT_BASE_MODEL
 from tests.bench import site
 from tests.bench.load import Target, measure
 from tests.bench.random_adapters import write_adapters

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from inference.config import DEFAULT_BASE_MODEL
+from inference.bases import DEFAULT_BASE_MODEL
 from inference.fetch import packaged_file
 from tests.bench import site
 from tests.bench.bench import Bench

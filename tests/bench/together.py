@@ -15,7 +15,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from inference.config import DEFAULT_BASE_MODEL
+from inference.bases import DEFAULT_BASE_MODEL
 from inference.tasks.recipe import load_recipe
 from inference.training.loop import Step
 from inference.training.run import Job, train_jobs

@@ -13,7 +13,7 @@ from typing import Final
 
 from redis import Redis
 
-from inference.config import DEFAULT_BASE_MODEL
+from inference.bases import DEFAULT_BASE_MODEL
 from inference.server import queue as training_queue
 from inference.server.protocol import Train, TrainingProgress, is_end
 from inference.tasks.recipe import RECIPES

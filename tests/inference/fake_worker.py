@@ -1,4 +1,4 @@
-"""``python -m tests.inference.fake_worker URL NAME FINGERPRINT LEASE STEP``: a worker process without a model."""
+"""``python -m tests.inference.fake_worker URL NAME FINGERPRINT LEASE STEP [BASE]``: a worker without a model."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.fake_engine import FakeEngine
 
 
-async def main(url: str, name: str, fingerprint: str, lease: str, step: str) -> int:
+async def main(url: str, name: str, fingerprint: str, lease: str, step: str, base: str = "tiny") -> int:
     async with RedisWire.connect(url) as wire:
-        config = WorkerConfig("tiny", name, float(lease))
+        config = WorkerConfig(base, name, float(lease))
         worker = Worker(wire, lambda: FakeEngine(fingerprint, step_seconds=float(step)), config)
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, worker.close)
         return await worker.run()

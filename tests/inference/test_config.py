@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.config import ConfigError, base_name, read_config
+from inference.bases import base_name
+from inference.config import ConfigError, read_config
 
 
 def test_an_empty_environment_gives_the_defaults() -> None:

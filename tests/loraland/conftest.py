@@ -72,6 +72,14 @@ async def answering(site_wire: Wire) -> AsyncIterator[Callable[[Script], Scripte
 
 
 @pytest.fixture
+def other_base(settings: object) -> str:
+    """Let the site serve a second base, and tell its name."""
+    settings.BASE_MODELS = (settings.BASE_MODEL, "owner/Tiny-Llama")
+    settings.WORKERS = {settings.BASE_KEY: 1, "tiny-llama": 2}
+    return "Tiny-Llama"
+
+
+@pytest.fixture
 def publish(db: None) -> Callable[..., AdapterVersion]:
     """`publish(slug, **fields)` puts a published version with one-letter digest `digest` into the catalogue."""
 

@@ -40,6 +40,20 @@ def test_a_base_in_a_gguf_file_has_the_name_of_its_folder_and_the_key_of_its_wor
     assert found == ["Mistral-7B", read_config({"BASE_MODEL": file}).base_key]
 
 
+def test_workers_are_counted_for_each_base(tmp_path: Path) -> None:
+    told = "[settings.BASE_NAME, settings.BASE_MODELS, settings.WORKERS]"
+    found = read(told, tmp_path, BASE_MODELS="owner/One,Two", BASE_MODEL="Two", WORKERS="2,one=0")
+    assert found == ["Two", ["Two", "owner/One"], {"two": 2, "one": 0}]
+    assert read(told, tmp_path, BASE_MODEL="One") == ["One", ["One"], {"one": 1}]
+
+
+@pytest.mark.parametrize("value", ["65", "one=two", "three=1"])
+def test_workers_that_cannot_be_meant_are_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("WORKERS", value)
+    with pytest.raises(ImproperlyConfigured, match="WORKERS="):
+        environment.number_of_each("WORKERS", 1, 0, 64, ("one", "two"))
+
+
 def test_what_an_address_of_postgresql_asks_for_is_kept_beside_the_pool_and_the_bound_of_locks(tmp_path: Path) -> None:
     options = options_of_the_database(tmp_path, "postgres://u:p@host/name?sslmode=require&options=-c%20jit%3Doff")
     assert options["sslmode"] == "require"

@@ -349,6 +349,18 @@ def test_one_service_may_be_kept_alone(settings: Settings) -> None:
     assert [service.environment["WORKER_NAME"] for service in services(["trainer"])] == ["box-7"]
 
 
+def test_each_base_has_workers_of_its_own(settings: Settings, other_base: str) -> None:
+    kept = {service.name: service.environment for service in services() if service.name.startswith("worker")}
+    assert list(kept) == ["worker-1", "worker-tiny-llama-1", "worker-tiny-llama-2"]
+    assert {name: told["BASE_MODEL"] for name, told in kept.items()} == {
+        "worker-1": settings.BASE_MODEL,
+        "worker-tiny-llama-1": "owner/Tiny-Llama",
+        "worker-tiny-llama-2": "owner/Tiny-Llama",
+    }
+    settings.WORKER_NAME, settings.WORKERS = "box-7", {settings.BASE_KEY: 0, "tiny-llama": 1}
+    assert [service.name for service in services(["worker"])] == ["box-7-tiny-llama"], "the other runs elsewhere"
+
+
 def test_an_unknown_service_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["webb"])

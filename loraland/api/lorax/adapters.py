@@ -7,8 +7,9 @@ from typing import Annotated
 from pydantic import Field, field_validator, model_validator
 
 from loraland.api.openai.strict import Strict
+from loraland.bases import BASE
 from loraland.catalogue.composition import MAX_PARTS, sum_of
-from loraland.catalogue.slug import BASE, is_bases_own
+from loraland.catalogue.slug import is_bases_own
 
 Id = Annotated[str, Field(min_length=1, max_length=200)]
 Weight = Annotated[float, Field(allow_inf_nan=False)]

@@ -13,7 +13,7 @@ from loraland.api.lorax import errors
 from loraland.api.lorax.asked import GenerateRequest
 from loraland.api.lorax.spelling import Ending, Spelled, Spelling
 from loraland.api.shape import Answer, Body, Head, Usage
-from loraland.catalogue.slug import BASE
+from loraland.bases import BASE
 
 
 class Generated:

@@ -10,7 +10,7 @@ from django.conf import settings
 from inference.adapters import named_base as naming
 from inference.adapters.config_file import ConfigRefused, read_config
 from inference.adapters.examination import CONFIG
-from inference.config import base_name
+from inference.bases import base_name
 from inference.model.architecture import Architecture, ArchitectureError, read_architecture
 
 

@@ -45,7 +45,7 @@ def start(server) -> Iterator[Start]:
     """Start a worker process without a model; whatever is left of them ends with the test."""
     processes: list[subprocess.Popen] = []
 
-    def start(name: str, fingerprint="fp", step=0.005, command=None, env=None) -> subprocess.Popen:
+    def start(name: str, fingerprint="fp", step=0.005, command=None, env=None, base="tiny") -> subprocess.Popen:
         fake = [
             sys.executable,
             "-m",
@@ -55,6 +55,7 @@ def start(server) -> Iterator[Start]:
             fingerprint,
             str(LEASE),
             str(step),
+            base,
         ]
         processes.append(subprocess.Popen(command or fake, cwd=REPO, env={**os.environ, **(env or {})}))
         return processes[-1]
@@ -114,8 +115,8 @@ class Reader:
         return self.events[-1]
 
 
-async def ask(wire: RedisWire, id: str, num_tokens: int) -> Reader:
-    await wire.submit(Generate(id, prompt="hi", sampling=Sampling(max_tokens=num_tokens)), "tiny", "chat", 100)
+async def ask(wire: RedisWire, id: str, num_tokens: int, base: str = "tiny") -> Reader:
+    await wire.submit(Generate(id, prompt="hi", sampling=Sampling(max_tokens=num_tokens)), base, "chat", 100)
     return Reader(wire, id)
 
 
@@ -211,6 +212,28 @@ async def test_workers_that_are_killed_again_and_again_end_nobody_s_answer(wire,
     assert [getattr(end, "reason", end) for end in ends] == ["length"] * len(ends)
     assert [reader.text for reader in readers] == [text_of(length) for length in lengths]
     assert max(end.stats.takeovers for end in ends) > 0
+
+
+async def test_one_base_s_dead_worker_is_replaced_by_its_own_and_the_other_base_does_not_notice(wire, start):
+    """Even one whose arithmetic is told to be the same takes nothing of another base."""
+    small, large = start("w"), start("w", base="large")
+    await ready(wire, "tiny", "w")
+    await ready(wire, "large", "w")
+    left, undisturbed = await ask(wire, "left", 400, "large"), await ask(wire, "undisturbed", 400)
+    await left.seen(20)
+    large.kill()
+    large.wait(10)
+    await undisturbed.end()
+    later = await ask(wire, "later", 400)
+    await later.end()  # its own worker has had longer than a lease to take the other's
+    assert (undisturbed.text, later.text) == (text_of(400), text_of(400))
+    assert [reader.last.stats.takeovers for reader in (undisturbed, later)] == [0, 0]
+    assert len(left.token_ids) < 400
+    assert await wire.queue_length("large") == 1, "it waits for a worker of its base"
+    start("again", base="large")
+    end = await left.end()
+    assert (left.text, end.stats.takeovers) == (text_of(400), 1)
+    assert small.poll() is None
 
 
 @pytest.mark.slow

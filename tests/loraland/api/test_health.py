@@ -36,6 +36,17 @@ async def test_the_site_is_ready_once_a_worker_has_the_base_loaded(async_client,
     assert answer.json()["fingerprint"] == FINGERPRINT
 
 
+async def test_one_base_that_is_up_makes_the_site_ready_and_each_is_told(async_client, site_wire, other_base):
+    await ScriptedWorker(site_wire, other_base.lower()).beat()
+    answer = await async_client.get("/readyz")
+    assert (answer.status_code, answer.json()["worker"]) == (200, True)
+    told = {each["base"]: (each["worker"], each["workers"]) for each in answer.json()["bases"]}
+    assert told == {site_settings.BASE_NAME: (False, 0), other_base: (True, 1)}
+    lines = (await async_client.get("/metrics")).content.decode().splitlines()
+    assert f'loraland_base_workers_ready{{base="{other_base}"}} 1.0' in lines
+    assert f'loraland_base_workers_ready{{base="{site_settings.BASE_NAME}"}} 0.0' in lines
+
+
 async def test_a_site_without_redis_says_so(async_client, settings, tmp_path):
     settings.REDIS_URL = f"unix://{tmp_path}/nothing.sock"
     answer = await async_client.get("/readyz")

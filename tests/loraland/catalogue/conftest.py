@@ -20,7 +20,7 @@ from loraland.catalogue.upload.validation import examine
 def probes(monkeypatch: pytest.MonkeyPatch) -> list[Probe]:
     """The probes that the site sends, in place of the workers' queue."""
     sent: list[Probe] = []
-    monkeypatch.setattr(inference_client, "submit_probe", sent.append)
+    monkeypatch.setattr(inference_client, "submit_probe", lambda probe, base: sent.append(probe))
     return sent
 
 

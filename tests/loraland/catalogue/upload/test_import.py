@@ -16,6 +16,7 @@ from django.db import connection
 from inference.tasks.card import Card
 from inference.wire.protocol import Finished, Probe, Stats
 from loraland import inference_client
+from loraland.bases import Base
 from loraland.catalogue import store
 from loraland.catalogue.card import CardError, read_card
 from loraland.catalogue.models import Adapter, AdapterVersion
@@ -191,7 +192,7 @@ def test_a_directory_without_weights_is_refused(run: Callable[..., tuple[str, st
 def test_the_command_waits_for_the_proof(
     delta: float, outcome: str, adapter_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:
-    def prove(probe: Probe) -> None:
+    def prove(probe: Probe, base: Base) -> None:
         def answer() -> None:
             version = AdapterVersion.objects.select_related("adapter").get(probe_id=probe.id)
             version.record_proof(Finished(probe.id, "done", Stats(logit_delta=delta)))

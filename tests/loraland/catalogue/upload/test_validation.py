@@ -17,10 +17,11 @@ from django.conf import settings as site_settings
 from inference.adapters.config import CHECKED, HARMLESS, UNSUPPORTED, USED
 from inference.adapters.finite import non_finite
 from inference.adapters.identity import adapter_digest, read_header
-from inference.config import base_name
+from inference.bases import base_name
 from inference.wire.contract import WireError
 from inference.wire.protocol import Finished, Probe, Stats
 from loraland import inference_client
+from loraland.bases import Base
 from loraland.catalogue import store
 from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
 from loraland.catalogue.tasks import resubmit, revalidate, validate_version
@@ -454,7 +455,7 @@ def test_a_rejected_digest_that_another_adapter_has_keeps_its_files(
 def test_a_version_without_redis_waits_and_goes_on(
     examined: Examined, proven: Prove, tmp_path: Path, probes: list[Probe], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(probe: Probe) -> None:
+    def unreachable(probe: Probe, base: Base) -> None:
         raise WireError("no Redis")
 
     with monkeypatch.context() as patch:

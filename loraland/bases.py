@@ -1,0 +1,64 @@
+"""The base models of this site: which there are, the default one first, and what programs and pages call each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from django.conf import settings
+from django.db.models import Q
+
+from inference.bases import base_name
+
+BASE: Final = "base"
+"""The default base itself, in the API and on pages; another one is ``base:`` and its name."""
+
+
+@dataclass(frozen=True)
+class Base:
+    """A base model that is served: `model` is how BASE_MODELS says where it is, `name` what it is called."""
+
+    model: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """Its name in queues."""
+        return self.name.lower()
+
+    @property
+    def is_default(self) -> bool:
+        return self.key == settings.BASE_KEY
+
+    @property
+    def called(self) -> str:
+        """What programs and pages call it when nobody's adapter is meant."""
+        return BASE if self.is_default else f"{BASE}:{self.name}"
+
+
+def default() -> Base:
+    """The one that answers where nobody names one."""
+    return Base(settings.BASE_MODEL, settings.BASE_NAME)
+
+
+def served() -> tuple[Base, ...]:
+    """All that are served here, the default one first."""
+    return (default(), *(Base(model, base_name(model)) for model in settings.BASE_MODELS[1:]))
+
+
+def of_name(name: str) -> Base | None:
+    """The one that is called `name`, in whatever case; None where none is."""
+    return next((base for base in served() if base.key == name.lower()), None)
+
+
+def names() -> str:
+    """The names of all that are served, for a sentence."""
+    return " and ".join(base.name for base in served())
+
+
+def is_served(field: str) -> Q:
+    """Whether the name in `field` is that of a base that is served, as the database understands it."""
+    found = Q()
+    for base in served():
+        found |= Q(**{f"{field}__iexact": base.name})
+    return found
