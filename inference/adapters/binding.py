@@ -57,6 +57,7 @@ class Binding:
 def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture: Architecture | None) -> Binding:
     """Pair the tensors of `header` by module; what is known of `config` and of the base must say the same."""
     binding = Binding()
+    config = config.on(architecture) if config and architecture else config
     _pair(header, binding)
     for module, parts in binding.modules.items():
         _check_shapes(module, parts, binding.faults)
@@ -64,6 +65,8 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
             _check_module(module, parts, config, binding.faults)
         if architecture is not None:
             _check_fit(module, parts, architecture, binding.misfits)
+    if architecture is not None:
+        _check_overlap(binding, architecture)
     if config is not None and binding.modules:
         _check_targets(config, architecture, binding)
     for table, tensor in binding.tables.items():
@@ -126,10 +129,10 @@ def _check_module(module: str, parts: Parts, config: LoraConfig, faults: Finding
 
 
 def _check_fit(module: str, parts: Parts, architecture: Architecture, misfits: Findings) -> None:
-    name, place = architecture.name, architecture.place(module)
-    if place is None:
+    name, places = architecture.name, architecture.places(module)
+    if not places:
         return misfits.add(f"{name} has no such module", module)
-    width_in, width_out = architecture.target_shape(place[0])
+    width_in, width_out = architecture.target_shape(places[0].target)[0], places[-1].outputs.stop
     for side, axis, size, word in (("A", 1, width_in, "inputs"), ("B", 0, width_out, "outputs")):
         shape = parts[side].shape if side in parts else ()
         if len(shape) == 2 and shape[axis] != size:
@@ -139,11 +142,25 @@ def _check_fit(module: str, parts: Parts, architecture: Architecture, misfits: F
     return None
 
 
+def _check_overlap(binding: Binding, architecture: Architecture) -> None:
+    """A fused linear and its parts are the same outputs under two names."""
+    owners: dict[tuple[str, int], str] = {}
+    for module in binding.modules:
+        for place in architecture.places(module):
+            if (place.target, place.layer) in owners:
+                other = owners[place.target, place.layer]
+                return binding.misfits.add(
+                    f"Two modules are the same outputs of {architecture.name}", f"{other}, {module}"
+                )
+            owners[place.target, place.layer] = module
+    return None
+
+
 def _check_table(module: str, tensor: TensorInfo, architecture: Architecture | None, binding: Binding) -> None:
     """A whole table beside a LoRA. PEFT saves the base's own, whose numbers are the worker's to compare."""
     if architecture is None:
         return
-    if architecture.place(module) is None:
+    if not architecture.places(module):
         binding.misfits.add(f"{architecture.name} has no such module", module)
     else:
         _check_height(module, tensor, architecture, binding.misfits)
@@ -172,7 +189,7 @@ def _check_targets(config: LoraConfig, architecture: Architecture | None, bindin
             binding.faults.add("There are tensors for modules that target_modules does not name", module)
     if architecture is None:
         return
-    modules = list(architecture.modules())
+    modules = list(architecture.modules(bound))
     wanted = [module for module in modules if targets.mean(module)]
     lacking = [module for module in wanted if module not in bound]
     met = {name for module in bound for name in targets.names_of(module)}

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from inference.adapters.config_file import show
 from inference.adapters.patterns import PatternRefused, compiled, fullmatch, is_literal
 from inference.adapters.targets import Targets, read_targets
+from inference.model.architecture import Architecture
 
 _NEW_ARITHMETIC: Final = "which computes more than the LoRA and DoRA that are served here; train without it"
 UNSUPPORTED: Final = {
@@ -97,6 +98,12 @@ class LoraConfig:
     targets: Targets
     is_dora: bool = False
     """Whether the result is scaled to learned magnitudes (weight-decomposed LoRA; Liu et al., 2024)."""
+
+    def on(self, architecture: Architecture) -> LoraConfig:
+        """The same for that base, which says what is trained where target_modules is null."""
+        if not self.targets.is_default:
+            return self
+        return replace(self, targets=replace(self.targets, names=architecture.names.default_targets))
 
     def rank(self, module: str) -> int:
         """The rank of `module`, e.g. ``model.layers.0.self_attn.q_proj``. Raises `PatternRefused`."""

@@ -23,7 +23,7 @@ from inference.adapters.examination import CONFIG, WEIGHTS, examine_files
 from inference.adapters.identity import HeaderError, adapter_digest
 from inference.adapters.packed_lora import pack_adapter
 from inference.adapters.weights import RANK_STEP, AdapterWeights, TargetWeights
-from inference.model.architecture import EMBEDDING, Architecture, module_name
+from inference.model.architecture import EMBEDDING, Architecture, Place
 from inference.reading import reading
 
 
@@ -108,60 +108,78 @@ _Tensors = dict[str, Tensor]
 """The parts of one module, in float32."""
 
 
+@dataclass(frozen=True)
+class _Module:
+    """A module that an adapter changes, by the name that its file has for it, or a target's share of a fused one."""
+
+    name: str
+    tensors: _Tensors
+
+    @property
+    def rank(self) -> int:
+        return self.tensors["A"].shape[0]
+
+
 def _read_tensors(
     weights: Path, modules: dict[str, Parts], architecture: Architecture
-) -> dict[str, dict[int, _Tensors]]:
+) -> dict[str, dict[int, _Module]]:
     """All `modules`, which are the base's, by target and layer."""
-    read: dict[str, dict[int, _Tensors]] = defaultdict(dict)
+    read: dict[str, dict[int, _Module]] = defaultdict(dict)
     with safe_open(weights, framework="pt") as file:
         for module, parts in modules.items():
-            place = architecture.place(module)
-            assert place is not None, "what the examination lets through is of the base"
+            places = architecture.places(module)
+            assert places, "what the examination lets through is of the base"
             tensors = {part: file.get_tensor(info.name).to(torch.float32) for part, info in parts.items()}
-            read[place[0]][place[1]] = tensors
+            for place in places:
+                read[place.target][place.layer] = _Module(module, _share(tensors, place))
     return read
 
 
-def _build(digest: str, tensors: dict[str, dict[int, _Tensors]], config: LoraConfig, base: Base) -> HostAdapter:
+def _share(tensors: _Tensors, place: Place) -> _Tensors:
+    """What of a module's `tensors` is of `place`: all of A, which its outputs share, and the rows of these."""
+    return {part: tensor[place.outputs] if part in ("B", "magnitude") else tensor for part, tensor in tensors.items()}
+
+
+def _build(digest: str, tensors: dict[str, dict[int, _Module]], config: LoraConfig, base: Base) -> HostAdapter:
     weights: AdapterWeights = {}
     for target, layers in sorted(tensors.items()):
-        for layer, parts in layers.items():
-            _check_copy(target, layer, parts, base)
+        for layer, module in layers.items():
+            _check_copy(target, layer, module.tensors, base)
         weights[target] = _stack(target, layers, config, base)
     if not all(torch.isfinite(pair.a).all() and torch.isfinite(pair.b).all() for pair in weights.values()):
         raise AdapterRefused([f"the adapter's values overflow {base.dtype} once scaled; lower lora_alpha"])
     weights = pack_adapter(weights) if base.is_packed else weights
-    rank = max(parts["A"].shape[0] for layers in tensors.values() for parts in layers.values())
+    rank = max(module.rank for layers in tensors.values() for module in layers.values())
     return HostAdapter(digest, weights, rank, sum(pair.num_bytes for pair in weights.values()))
 
 
-def _stack(target: str, layers: dict[int, _Tensors], config: LoraConfig, base: Base) -> TargetWeights:
+def _stack(target: str, layers: dict[int, _Module], config: LoraConfig, base: Base) -> TargetWeights:
     """The pairs of all layers as two tensors, ranks padded with zeros to the largest, rounded up."""
-    rank = math.ceil(max(parts["A"].shape[0] for parts in layers.values()) / RANK_STEP) * RANK_STEP
+    rank = math.ceil(max(module.rank for module in layers.values()) / RANK_STEP) * RANK_STEP
     width_in, width_out = base.architecture.target_shape(target)
     num_layers = base.architecture.target_layers(target)
     stacked_a = torch.zeros(num_layers, width_in, rank, dtype=base.dtype)
     stacked_b = torch.zeros(num_layers, rank, width_out, dtype=base.dtype)
     scale = torch.ones(num_layers, width_out) if config.is_dora else None
-    for layer, parts in layers.items():
-        scaling = config.scaling(module_name(target, layer))
-        stacked_a[layer, :, : len(parts["A"])] = parts["A"].t()
-        stacked_b[layer, : len(parts["A"])] = parts["B"].t() * scaling
+    for layer, module in layers.items():
+        scaling = config.scaling(module.name)
+        stacked_a[layer, :, : module.rank] = module.tensors["A"].t()
+        stacked_b[layer, : module.rank] = module.tensors["B"].t() * scaling
         if scale is not None:
-            scale[layer] = _scale(target, layer, parts, scaling, base)
+            scale[layer] = _scale(target, layer, module, scaling, base)
     return TargetWeights(stacked_a, stacked_b, scale)
 
 
-def _scale(target: str, layer: int, parts: _Tensors, scaling: float, base: Base) -> Tensor:
+def _scale(target: str, layer: int, module: _Module, scaling: float, base: Base) -> Tensor:
     """What DoRA multiplies each output of a module with: its magnitude over the norm of W + scaling * B A."""
     if base.is_nf4:
         raise AdapterRefused(["DoRA needs the norms of the base's weights, which are in NF4 here (QUANTIZATION)"])
     weight = base.weight(target, layer)
-    weight = weight.t() if target == EMBEDDING else weight
+    weight, parts = weight.t() if target == EMBEDDING else weight, module.tensors
     norm = torch.linalg.norm(weight + scaling * (parts["B"] @ parts["A"]), dim=1)
     scale: Tensor = parts["magnitude"] / norm
     if not torch.isfinite(scale).all():
-        raise AdapterRefused([f"DoRA cannot scale {module_name(target, layer)}: some of its adapted weights are all 0"])
+        raise AdapterRefused([f"DoRA cannot scale {module.name}: some of its adapted weights are all 0"])
     return scale
 
 
@@ -169,14 +187,13 @@ def _check_tables(weights: Path, tables: Parts, base: Base) -> None:
     """Whole tables beside a LoRA on something else."""
     with safe_open(weights, framework="pt") as file:
         for module, info in tables.items():
-            place = base.architecture.place(module)
-            assert place is not None, "what the examination lets through is of the base"
-            _check_copy(*place, {"base": file.get_tensor(info.name).to(torch.float32)}, base)
+            (place,) = base.architecture.places(module)
+            _check_copy(place.target, place.layer, {"base": file.get_tensor(info.name).to(torch.float32)}, base)
 
 
 def _check_copy(target: str, layer: int, parts: _Tensors, base: Base) -> None:
     """A table that PEFT saves beside a LoRA must be the base's own, since ours is what is served."""
     if "base" in parts and not torch.equal(parts["base"].to(base.dtype).float(), base.weight(target, layer)):
-        where = f"the table of {module_name(target, layer)}"
+        where = f"the table of {base.architecture.module_name(target, layer)}"
         sentence = "is not the base's own: it was trained whole, and all adapters share one; train a LoRA on it"
         raise AdapterRefused([f"{where} {sentence}"])

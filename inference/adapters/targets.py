@@ -11,15 +11,18 @@ from inference.adapters.patterns import fullmatch
 
 ALL_LINEAR: Final = "all-linear"
 DEFAULT: Final = ("q_proj", "v_proj")
-"""What PEFT trains of Llama and its kin when target_modules is null."""
+"""What PEFT trains of most bases when target_modules is null."""
 _LAYER: Final = re.compile(r".*?\.[^.]*\.(\d+)\.")
 
 
 @dataclass(frozen=True)
 class Targets:
-    """Names, or one pattern; all modules that `excluded` means are left out, and names mean `layers` alone."""
+    """Names, or one pattern; all modules that `excluded` means are left out, and names mean `layers` alone.
+
+    `is_default`: nobody named any, and the base decides."""
 
     names: tuple[str, ...] = ()
+    is_default: bool = False
     pattern: str = ""
     excluded: tuple[str, ...] = ()
     excluded_pattern: str = ""
@@ -69,6 +72,7 @@ def read_targets(config: dict[str, Any]) -> tuple[Targets, list[str]]:
     return (
         Targets(
             names=() if isinstance(wanted, str) else tuple(DEFAULT if wanted is None else wanted),
+            is_default=wanted is None,
             pattern=wanted if isinstance(wanted, str) else "",
             excluded=tuple(out) if isinstance(out, list) else (),
             excluded_pattern=out if isinstance(out, str) else "",

@@ -78,12 +78,13 @@ def build_machine(config: EngineConfig) -> Machine:
     directory = find_model(config)
     architecture = read_architecture(directory / "config.json")
     defaults = read_defaults(directory) if config.default_sampling == "model" else {}
+    context = _context_length(config, architecture, device)
+    architecture = architecture.within(context)
     weights = stream_weights(directory, architecture, dtype, device, config.quantization)
     decoder = make_decoder(config, architecture, weights)
     del weights
     trim_heap()
     tokenizer = Tokenizer(directory)
-    context = _context_length(config, architecture, device)
     pool = BlockPool(_num_blocks(config, architecture, dtype, device, context), config.block_size)
     context = min(context, pool.num_blocks * config.block_size)
     prefixes = PrefixCache(

@@ -1,36 +1,51 @@
-"""What a Llama-like decoder looks like, read from its config.json. Numbers only: no torch, no weights."""
+"""What a decoder looks like, read from its config.json. Numbers only: no torch, no weights."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-SUPPORTED: Final = ("LlamaForCausalLM", "MistralForCausalLM")
-ROPE_TYPES: Final = ("default", "linear", "dynamic", "llama3", "yarn")
-TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""The linears of a layer, each of which an adapter may change."""
-EMBEDDING: Final = "embed_tokens"
-HEAD: Final = "lm_head"
-"""What an adapter may change beside the layers: the table of tokens, and the linear to the vocabulary."""
-_ATTENTION: Final = frozenset(TARGETS[:4])
+from inference.model.families.family import Config, Family
+from inference.model.families.known import family_of
+from inference.model.rope_config import read_rope
+from inference.model.spec import EMBEDDING, HEAD, TARGETS, ArchitectureError, DecoderSpec, Names, Rope
+
+__all__ = [
+    "EMBEDDING",
+    "HEAD",
+    "TARGETS",
+    "Architecture",
+    "ArchitectureError",
+    "Place",
+    "Rope",
+    "Source",
+    "parse_architecture",
+    "read_architecture",
+]
+
 _LAYER: Final = re.compile(r"model\.layers\.([0-9]{1,5})\.")
 
 
-class ArchitectureError(ValueError):
-    """A config.json that describes a model this decoder does not compute."""
+@dataclass(frozen=True)
+class Place:
+    """Where an adapter's module is in the decoder: a target of a layer, and its share of the module's outputs."""
+
+    target: str
+    layer: int
+    outputs: slice
 
 
 @dataclass(frozen=True)
-class Rope:
-    """Rotary embedding: its base frequency `theta`, its scaling `kind` and that kind's numbers from the config."""
+class Source:
+    """Where a checkpoint holds a target: in `rows` of the `outputs` of the linear `module`."""
 
-    theta: float = 10000.0
-    kind: str = "default"
-    scaling: dict[str, Any] = field(default_factory=dict)
+    module: str
+    rows: slice
+    outputs: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +67,40 @@ class Architecture:
     rope: Rope = field(default_factory=Rope)
     sliding_window: int | None = None
     tied_embeddings: bool = False
+    spec: DecoderSpec = field(default_factory=DecoderSpec)
+    names: Names = field(default_factory=Names)
     name: str = field(default="the base", repr=False, compare=False)
+
+    @property
+    def targets(self) -> tuple[str, ...]:
+        """The linears of a layer."""
+        return TARGETS if self.spec.is_gated else tuple(target for target in TARGETS if target != "gate_proj")
+
+    @property
+    def rotary_dim(self) -> int:
+        """How many numbers of a head turn."""
+        return int(self.head_dim * self.spec.rotary_part)
+
+    def window(self, layer: int) -> int | None:
+        """How many tokens a row of `layer` may look back to."""
+        return self.sliding_window if self._is_windowed(layer) else None
+
+    def rope_of(self, layer: int) -> Rope | None:
+        """By what queries and keys of `layer` turn, if they do."""
+        if self.spec.turning and not self.spec.turning[layer]:
+            return None
+        return self.spec.local_rope if self.spec.local_rope and self._is_windowed(layer) else self.rope
+
+    def within(self, context: int) -> Architecture:
+        """The same, served with a context of so many tokens: a rotary embedding that is another one for long contexts
+        is that for all of them or for none, so that no token's keys depend on how long its text becomes."""
+        if self.rope.kind != "longrope":
+            return self
+        is_long = context > self.rope.scaling["original_max_position_embeddings"]
+        return replace(self, rope=replace(self.rope, scaling={**self.rope.scaling, "is_long": is_long}))
+
+    def _is_windowed(self, layer: int) -> bool:
+        return not self.spec.windowed or self.spec.windowed[layer]
 
     def target_shape(self, target: str) -> tuple[int, int]:
         """(in features, out features) of `target`: one of `TARGETS`, `EMBEDDING` or `HEAD`."""
@@ -73,36 +121,58 @@ class Architecture:
         """How many modules of the base are a `target`: one in each layer, or the one embedding or head."""
         return 1 if target in (EMBEDDING, HEAD) else self.num_layers
 
-    def modules(self) -> Iterator[str]:
-        """All modules that an adapter may change, as checkpoints name them."""
-        for target in (*TARGETS, EMBEDDING, HEAD):
-            yield from (module_name(target, layer) for layer in range(self.target_layers(target)))
+    def module_name(self, target: str, layer: int) -> str:
+        """The module `target` of `layer`, by itself: ``model.layers.0.mlp.up_proj`` or ``lm_head``."""
+        if target == HEAD:
+            return HEAD
+        return f"model.{EMBEDDING}" if target == EMBEDDING else f"model.layers.{layer}.{self.names.path(target)}"
 
-    def place(self, module: str) -> tuple[str, int] | None:
-        """The target and the layer whose `module_name` is `module`; None when this decoder has no such module."""
+    def source(self, target: str, layer: int) -> Source:
+        """Where checkpoints hold `target` of `layer`."""
+        path = self.names.fused_path(target)
+        shares = dict(self._shares(self.names.fused.get(path, (target,))))
+        outputs = max(share.stop for share in shares.values())
+        module = f"model.layers.{layer}.{path}" if path else self.module_name(target, layer)
+        return Source(module, shares[target], outputs)
+
+    def modules(self, named: Collection[str] = ()) -> Iterator[str]:
+        """All modules that an adapter may change, as checkpoints name them; for a fused one its parts, if any of these
+        is `named`."""
+        for target in (*self.targets, EMBEDDING, HEAD):
+            for layer in range(self.target_layers(target)):
+                yield from self._modules_of(target, layer, named)
+
+    def _modules_of(self, target: str, layer: int, named: Collection[str]) -> Iterator[str]:
+        members = self.names.fused.get(self.names.fused_path(target), (target,))
+        if len(members) == 1 or any(self.module_name(member, layer) in named for member in members):
+            yield self.module_name(target, layer)
+        elif target == members[0]:
+            yield self.source(target, layer).module
+
+    def places(self, module: str) -> tuple[Place, ...]:
+        """What `module` is of this decoder, by itself or fused of several; empty when there is no such module."""
         numbered = _LAYER.match(module)
         layer = int(numbered[1]) if numbered else 0
-        named = (target for target in (*TARGETS, EMBEDDING, HEAD) if module_name(target, layer) == module)
-        target = next(named, None)
-        return (target, layer) if target and layer < self.target_layers(target) else None
+        for target in (*self.targets, EMBEDDING, HEAD):
+            if self.module_name(target, layer) == module and layer < self.target_layers(target):
+                return (Place(target, layer, slice(0, self.target_shape(target)[1])),)
+        path = module[numbered.end() :] if numbered else ""
+        members = self.names.fused.get(path, ()) if layer < self.num_layers else ()
+        return tuple(Place(target, layer, outputs) for target, outputs in self._shares(members))
+
+    def _shares(self, members: tuple[str, ...]) -> Iterator[tuple[str, slice]]:
+        """The outputs of each of `members` in the linear that they make."""
+        start = 0
+        for target in members:
+            stop = start + self.target_shape(target)[1]
+            yield target, slice(start, stop)
+            start = stop
 
 
 def layer_of(module: str) -> str:
     """The number of the layer that `module` lies in; empty for the embedding and the head."""
     numbered = _LAYER.match(module)
     return numbered[1] if numbered else ""
-
-
-def module_path(target: str) -> str:
-    """Where `target` lies in a layer, as checkpoints name it: ``self_attn.q_proj`` or ``mlp.up_proj``."""
-    return f"{'self_attn' if target in _ATTENTION else 'mlp'}.{target}"
-
-
-def module_name(target: str, layer: int) -> str:
-    """The module `target` of `layer` as checkpoints name it: ``model.layers.0.mlp.up_proj`` or ``lm_head``."""
-    if target == HEAD:
-        return HEAD
-    return f"model.{EMBEDDING}" if target == EMBEDDING else f"model.layers.{layer}.{module_path(target)}"
 
 
 def read_architecture(path: Path) -> Architecture:
@@ -121,9 +191,19 @@ def read_architecture(path: Path) -> Architecture:
 
 def parse_architecture(config: dict[str, Any]) -> Architecture:
     """The `Architecture` that a config.json describes; raises `ArchitectureError` naming what does not fit."""
-    _check_supported(config)
-    heads = config["num_attention_heads"]
-    rope = _parse_rope(config)
+    family = family_of(config)
+    return _parse(family, {**family.defaults, **config})
+
+
+def _parse(family: Family, config: Config) -> Architecture:
+    required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
+    missing = [key for key in required if not isinstance(config.get(key), int)]
+    if missing:
+        raise ArchitectureError(f"the config.json lacks a whole number for {', '.join(missing)}")
+    heads, spec = config["num_attention_heads"], family.describe(config)
+    window = config.get("sliding_window") if family.has_window else None
+    if spec.windowed and not any(spec.windowed):
+        spec, window = replace(spec, windowed=(), local_rope=None), None
     return Architecture(
         vocab_size=config["vocab_size"],
         hidden_size=config["hidden_size"],
@@ -132,36 +212,11 @@ def parse_architecture(config: dict[str, Any]) -> Architecture:
         num_heads=heads,
         num_kv_heads=config.get("num_key_value_heads") or heads,
         head_dim=config.get("head_dim") or config["hidden_size"] // heads,
-        norm_eps=config.get("rms_norm_eps", 1e-6),
+        norm_eps=config.get(family.eps, 1e-6),
         max_position=config.get("max_position_embeddings", 2048),
-        rope=rope,
-        sliding_window=config.get("sliding_window"),
+        rope=read_rope(config),
+        sliding_window=window,
         tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+        spec=spec,
+        names=family.names,
     )
-
-
-def _check_supported(config: dict[str, Any]) -> None:
-    names = config.get("architectures") or ["none named"]
-    if names[0] not in SUPPORTED:
-        raise ArchitectureError(f"the architecture {names[0]} is not supported; supported are {', '.join(SUPPORTED)}")
-    required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    missing = [key for key in required if not isinstance(config.get(key), int)]
-    if missing:
-        raise ArchitectureError(f"the config.json lacks a whole number for {', '.join(missing)}")
-    if config.get("hidden_act", "silu") != "silu":
-        raise ArchitectureError(f"the activation {config['hidden_act']!r} is not supported; supported is silu")
-    biased = [key for key in ("attention_bias", "mlp_bias") if config.get(key)]
-    if biased:
-        raise ArchitectureError(f"linears with a bias ({', '.join(biased)}) are not supported")
-
-
-def _parse_rope(config: dict[str, Any]) -> Rope:
-    """Read both spellings: ``rope_parameters``, and the older ``rope_theta`` beside ``rope_scaling``."""
-    scaling = dict(config.get("rope_parameters") or config.get("rope_scaling") or {})
-    kind = scaling.pop("rope_type", None) or scaling.pop("type", None) or "default"
-    theta = scaling.pop("rope_theta", None) or config.get("rope_theta") or 10000.0
-    if kind not in ROPE_TYPES:
-        raise ArchitectureError(f"the rotary scaling {kind!r} is not supported; supported are {', '.join(ROPE_TYPES)}")
-    if kind not in ("default", "dynamic") and "factor" not in scaling:
-        raise ArchitectureError(f"the rotary scaling {kind!r} needs a factor")
-    return Rope(theta=float(theta), kind=kind, scaling=scaling)

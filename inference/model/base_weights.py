@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from inference.model.architecture import EMBEDDING, HEAD, Architecture, module_name
+from inference.model.architecture import EMBEDDING, HEAD, Architecture
 from inference.model.checkpoint import Checkpoint
 from inference.model.fingerprint import file_identity
+from inference.model.weights import read_linear
 
 
 class BaseWeights:
@@ -22,12 +23,8 @@ class BaseWeights:
 
     def read(self, target: str, layer: int) -> Tensor:
         """The weight of `target` in `layer` in float32, rounded to the decoder's type; raises `WeightsError`."""
-        width_in, width_out = self._architecture.target_shape(target)
-        name, shape = f"{module_name(target, layer)}.weight", (width_out, width_in)
-        if target == EMBEDDING or (target == HEAD and self._architecture.tied_embeddings):
-            name = f"{module_name(EMBEDDING, 0)}.weight"
-            shape = (self._architecture.vocab_size, self._architecture.hidden_size)
-        return self._checkpoint.read(name, shape, self._dtype).to(torch.float32)
+        target = EMBEDDING if target == HEAD and self._architecture.tied_embeddings else target
+        return read_linear(self._checkpoint, self._architecture, layer, (target,), self._dtype).to(torch.float32)
 
     @cached_property
     def identity(self) -> str:

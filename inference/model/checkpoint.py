@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
+from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
+
+_WRAPPER: Final = re.compile(r"^(?:model\.)?language_model\.(?:model\.)?")
 
 
 class WeightsError(ValueError):
@@ -19,7 +23,7 @@ class Checkpoint:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._files = _files_by_name(directory)
+        self._files = {_plain(name): (name, path) for name, path in _files_by_name(directory).items()}
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
@@ -27,7 +31,7 @@ class Checkpoint:
     @property
     def files(self) -> list[Path]:
         """Where the tensors lie."""
-        return sorted(set(self._files.values()))
+        return sorted({path for _, path in self._files.values()})
 
     def read(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         """The tensor `name` in `dtype`, or its own; it must have `shape`, and raises `WeightsError` otherwise."""
@@ -39,12 +43,19 @@ class Checkpoint:
     def _raw(self, name: str) -> Tensor:
         if name not in self._files:
             raise WeightsError(f"{self.directory} has no tensor {name!r}")
+        stored, path = self._files[name]
         try:
-            with safe_open(self._files[name], framework="pt") as file:
-                tensor: Tensor = file.get_tensor(name)
+            with safe_open(path, framework="pt") as file:
+                tensor: Tensor = file.get_tensor(stored)
         except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{self._files[name]} cannot be read: {error}") from error
+            raise WeightsError(f"{path} cannot be read: {error}") from error
         return tensor
+
+
+def _plain(name: str) -> str:
+    """The name of a tensor without what wraps a language model that was published with another for pictures."""
+    bare = _WRAPPER.sub("", name)
+    return bare if bare == name or bare.startswith("lm_head.") else f"model.{bare}"
 
 
 def _files_by_name(directory: Path) -> dict[str, Path]:

@@ -11,43 +11,56 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.model.architecture import Architecture
+from inference.model.architecture import Architecture, Rope
 
 
 class Rotary:
-    """Cosines and sines [max_position, head_dim] for every position, in the type of the rows."""
+    """Cosines and sines [max_position, rotary_dim] for every position, in the type of the rows: of the base's rotary
+    embedding, or of `rope`, another one of it."""
 
-    def __init__(self, architecture: Architecture, dtype: torch.dtype, device: torch.device) -> None:
-        frequencies, scale = inverse_frequencies(architecture)
+    def __init__(
+        self, architecture: Architecture, dtype: torch.dtype, device: torch.device, rope: Rope | None = None
+    ) -> None:
+        frequencies, scale = inverse_frequencies(architecture, rope or architecture.rope)
         angles = torch.arange(architecture.max_position, dtype=torch.float32)[:, None] * frequencies
-        angles = torch.cat((angles, angles), dim=-1)
+        twice = angles.repeat_interleave(2, dim=-1)
+        angles = twice if architecture.spec.is_interleaved else torch.cat((angles, angles), dim=-1)
         self.cos = (angles.cos() * scale).to(device, dtype)
         self.sin = (angles.sin() * scale).to(device, dtype)
 
     def at(self, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Cosines and sines [n, 1, head_dim] for `positions` int64 [n]."""
+        """Cosines and sines [n, 1, rotary_dim] for `positions` int64 [n]."""
         return self.cos[positions].unsqueeze(1), self.sin[positions].unsqueeze(1)
 
 
-def apply_rope(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn `heads` [n, heads, head_dim] by the angles of their rows."""
+def apply_rope(heads: Tensor, cos: Tensor, sin: Tensor, is_interleaved: bool = False) -> Tensor:
+    """Turn the first numbers of `heads` [n, heads, head_dim], as many as `cos` has, by the angles of their rows: those
+    of one half with those of the other, or each even one with the next."""
+    width = cos.shape[-1]
+    if width < heads.shape[-1]:
+        turned = apply_rope(heads[..., :width], cos, sin, is_interleaved)
+        return torch.cat((turned, heads[..., width:]), dim=-1)
+    if is_interleaved:
+        return heads * cos + torch.stack((-heads[..., 1::2], heads[..., ::2]), dim=-1).flatten(-2) * sin
     first, second = heads.chunk(2, dim=-1)
     return heads * cos + torch.cat((-second, first), dim=-1) * sin
 
 
-def inverse_frequencies(architecture: Architecture) -> tuple[Tensor, float]:
-    """Inverse frequencies float32 [head_dim / 2] and the factor on cosines and sines.
+def inverse_frequencies(architecture: Architecture, rope: Rope) -> tuple[Tensor, float]:
+    """Inverse frequencies float32 [rotary_dim / 2] of `rope` and the factor on cosines and sines.
 
     `dynamic` equals `default` here: its stretching begins past `max_position`, where this decoder does not go.
     """
-    rope, dim = architecture.rope, architecture.head_dim
+    dim = architecture.rotary_dim
     plain = 1.0 / rope.theta ** (torch.arange(0, dim, 2, dtype=torch.int64).to(torch.float32) / dim)
     if rope.kind == "linear":
         return plain / rope.scaling["factor"], 1.0
     if rope.kind == "llama3":
         return _llama3(plain, rope.scaling), 1.0
     if rope.kind == "yarn":
-        return _yarn(plain, architecture)
+        return _yarn(plain, architecture, rope)
+    if rope.kind == "longrope":
+        return _longrope(plain, rope.scaling)
     return plain, 1.0
 
 
@@ -63,9 +76,19 @@ def _llama3(plain: Tensor, scaling: dict[str, Any]) -> Tensor:
     return torch.where(between, blended, stretched)
 
 
-def _yarn(plain: Tensor, architecture: Architecture) -> tuple[Tensor, float]:
+def _longrope(plain: Tensor, scaling: dict[str, Any]) -> tuple[Tensor, float]:
+    """LongRoPE (Ding et al., 2024): a factor for each frequency, found by search, for short and for long contexts."""
+    factors = scaling["long_factor" if scaling["is_long"] else "short_factor"]
+    given, factor = scaling.get("attention_factor"), scaling["factor"]
+    if given is None:
+        stretched = math.log(factor) / math.log(scaling["original_max_position_embeddings"]) if factor > 1 else 0.0
+        given = math.sqrt(1 + stretched)
+    return plain / torch.tensor(factors, dtype=torch.float32), float(given)
+
+
+def _yarn(plain: Tensor, architecture: Architecture, rope: Rope) -> tuple[Tensor, float]:
     """YaRN (Peng et al., 2023): a ramp over the dimensions from kept to stretched, and a sharper attention."""
-    scaling, dim, theta = architecture.rope.scaling, architecture.head_dim, architecture.rope.theta
+    scaling, dim, theta = rope.scaling, architecture.rotary_dim, rope.theta
     original = scaling.get("original_max_position_embeddings") or architecture.max_position
     factor = scaling["factor"]
 

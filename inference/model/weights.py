@@ -11,10 +11,11 @@ from typing import Final, overload
 import torch
 from torch import Tensor
 
-from inference.model.architecture import Architecture, module_path
+from inference.model.architecture import EMBEDDING, Architecture
 from inference.model.checkpoint import Checkpoint, WeightsError
 from inference.model.heap import trim_heap
 from inference.model.linear import Int4Linear, Int8Linear, Linear, Nf4Linear, PlainLinear
+from inference.model.spec import GATE_UP, HEAD, QKV, HeadNorm, Norm, NormPlace
 
 MakeLinear = Callable[[Tensor], Linear]
 _ON_CPU: Final[dict[str, MakeLinear]] = {"int8": Int8Linear, "int4": Int4Linear}
@@ -22,7 +23,13 @@ _ON_CPU: Final[dict[str, MakeLinear]] = {"int8": Int8Linear, "int4": Int4Linear}
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer: norms [hidden]; `qkv` stacks the three projections of attention, `gate_up` the two of the MLP."""
+    """One layer: norms [hidden]; `qkv` stacks the three projections of attention, `gate_up` the two of the MLP or,
+    where it has no gate, the one.
+
+    A LayerNorm's weight and bias are one tensor [2, hidden]. Where norms stand behind attention and MLP alone,
+    `attention_norm` and `mlp_norm` are these. Norms of queries and keys are [heads, head_dim], with one head where all
+    share it, or [heads * head_dim] if they are normed whole. A bias is [out], and None where its linear has none.
+    """
 
     attention_norm: Tensor
     qkv: Linear
@@ -30,6 +37,14 @@ class LayerWeights:
     mlp_norm: Tensor
     gate_up: Linear
     down: Linear
+    attention_out_norm: Tensor | None = None
+    mlp_out_norm: Tensor | None = None
+    q_norm: Tensor | None = None
+    k_norm: Tensor | None = None
+    qkv_bias: Tensor | None = None
+    o_bias: Tensor | None = None
+    gate_up_bias: Tensor | None = None
+    down_bias: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +55,7 @@ class DecoderWeights:
     layers: Sequence[LayerWeights]
     norm: Tensor
     head: Linear
+    head_bias: Tensor | None = None
 
     @property
     def dtype(self) -> torch.dtype:
@@ -101,6 +117,23 @@ def stream_weights(
     return _Reader(Checkpoint(directory), architecture, dtype, torch.device(device), make_linear).decoder()
 
 
+def read_linear(
+    checkpoint: Checkpoint, architecture: Architecture, layer: int, targets: Sequence[str], dtype: torch.dtype
+) -> Tensor:
+    """The weights of `targets` of `layer` one below the other, [out, in], as `checkpoint` has them; of the embedding
+    [vocab, hidden]. Raises `WeightsError`."""
+    if EMBEDDING in targets:
+        return checkpoint.read(f"model.{EMBEDDING}.weight", architecture.target_shape(EMBEDDING), dtype)
+    modules: dict[str, Tensor] = {}
+    rows = []
+    for target in targets:
+        source, width = architecture.source(target, layer), architecture.target_shape(target)[0]
+        if source.module not in modules:
+            modules[source.module] = checkpoint.read(f"{source.module}.weight", (source.outputs, width), dtype)
+        rows.append(modules[source.module][source.rows])
+    return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+
 @dataclass(frozen=True)
 class _Reader:
     checkpoint: Checkpoint
@@ -110,36 +143,80 @@ class _Reader:
     make_linear: MakeLinear
 
     def decoder(self) -> DecoderWeights:
-        arch, table = self.architecture, (self.architecture.vocab_size, self.architecture.hidden_size)
-        embedding = self._tensor("model.embed_tokens.weight", table)
+        arch = self.architecture
+        embedding = self._weight(0, EMBEDDING)
         layers = _Streamed(self._layer, arch.num_layers)
-        norm = self._tensor("model.norm.weight", (arch.hidden_size,))
-        head = embedding if arch.tied_embeddings else self._tensor("lm_head.weight", table)
+        norm = self._norm(f"model.{arch.names.last_norm}", (arch.hidden_size,))
+        head = embedding if arch.tied_embeddings else self._weight(0, HEAD)
         # The head has 8 bits at least: the most of the error of a 4-bit model would be its.
         make_head = Int8Linear if self.make_linear in _ON_CPU.values() else PlainLinear
-        return DecoderWeights(embedding, layers, norm, make_head(head))
+        return DecoderWeights(embedding, layers, norm, make_head(head), self._bias(0, HEAD))
 
     def _layer(self, index: int) -> LayerWeights:
-        prefix, hidden = f"model.layers.{index}", (self.architecture.hidden_size,)
+        spec, names = self.architecture.spec, self.architecture.names
+        gate_up = GATE_UP if spec.is_gated else GATE_UP[1:]
+        inner_norm = names.attention_norm if spec.is_parallel else names.mlp_norm
+        is_both = spec.norm_place is NormPlace.BOTH
         return LayerWeights(
-            attention_norm=self._tensor(f"{prefix}.input_layernorm.weight", hidden),
-            qkv=self._linear(prefix, "q_proj", "k_proj", "v_proj"),
-            o=self._linear(prefix, "o_proj"),
-            mlp_norm=self._tensor(f"{prefix}.post_attention_layernorm.weight", hidden),
-            gate_up=self._linear(prefix, "gate_proj", "up_proj"),
-            down=self._linear(prefix, "down_proj"),
+            attention_norm=self._of_hidden(index, names.attention_norm),
+            qkv=self._linear(index, *QKV),
+            o=self._linear(index, "o_proj"),
+            mlp_norm=self._of_hidden(index, inner_norm),
+            gate_up=self._linear(index, *gate_up),
+            down=self._linear(index, "down_proj"),
+            attention_out_norm=self._of_hidden(index, names.attention_out_norm) if is_both else None,
+            mlp_out_norm=self._of_hidden(index, names.mlp_out_norm) if is_both else None,
+            q_norm=self._head_norm(index, names.q_norm, self.architecture.num_heads),
+            k_norm=self._head_norm(index, names.k_norm, self.architecture.num_kv_heads),
+            qkv_bias=self._bias(index, *QKV),
+            o_bias=self._bias(index, "o_proj"),
+            gate_up_bias=self._bias(index, *gate_up),
+            down_bias=self._bias(index, "down_proj"),
         )
 
-    def _linear(self, prefix: str, *targets: str) -> Linear:
-        trim_heap()
-        weights = []
-        for target in targets:
-            width_in, width_out = self.architecture.target_shape(target)
-            weights.append(self._tensor(f"{prefix}.{module_path(target)}.weight", (width_out, width_in)))
-        return self.make_linear(torch.cat(weights) if len(weights) > 1 else weights[0])
+    def _of_hidden(self, index: int, name: str) -> Tensor:
+        return self._norm(f"model.layers.{index}.{name}", (self.architecture.hidden_size,))
 
-    def _tensor(self, name: str, shape: tuple[int, ...]) -> Tensor:
-        return self.checkpoint.read(name, shape, self.dtype).to(self.device)
+    def _head_norm(self, index: int, name: str, heads: int) -> Tensor | None:
+        kind, width = self.architecture.spec.head_norm, self.architecture.head_dim
+        name = f"model.layers.{index}.{name}"
+        if kind is HeadNorm.EACH_HEAD:
+            return torch.stack([self._norm(f"{name}.norms.{head}", (width,)) for head in range(heads)], dim=-2)
+        if kind is HeadNorm.BY_HEAD:
+            return self._norm(name, (width,)).unsqueeze(-2)
+        return self._norm(name, (heads * width,)) if kind is HeadNorm.WHOLE else None
+
+    def _norm(self, name: str, shape: tuple[int, ...]) -> Tensor:
+        """A norm's weight, in float32 where it multiplies in that; a LayerNorm's with its bias, or zeros."""
+        spec = self.architecture.spec
+        weight = self.checkpoint.read(f"{name}.weight", shape)
+        if spec.norm is Norm.LAYER:
+            has_bias = f"{name}.bias" in self.checkpoint
+            bias = self.checkpoint.read(f"{name}.bias", shape) if has_bias else torch.zeros_like(weight)
+            weight = torch.stack((weight, bias))
+        if spec.norm is Norm.RMS_FLOAT32:
+            return weight.to(self.device, torch.float32) + spec.norm_offset
+        return weight.to(self.device, self.dtype)
+
+    def _linear(self, layer: int, *targets: str) -> Linear:
+        trim_heap()
+        return self.make_linear(self._weight(layer, *targets))
+
+    def _weight(self, layer: int, *targets: str) -> Tensor:
+        return read_linear(self.checkpoint, self.architecture, layer, targets, self.dtype).to(self.device)
+
+    def _bias(self, layer: int, *targets: str) -> Tensor | None:
+        """The biases of `targets` one behind the other, zeros for one that has none; None if all have none."""
+        arch = self.architecture
+        if not arch.spec.biased.intersection(targets):
+            return None
+        parts = []
+        for target in targets:
+            source, part = arch.source(target, layer), torch.zeros(arch.target_shape(target)[1], dtype=self.dtype)
+            if target in arch.spec.biased:
+                part = self.checkpoint.read(f"{source.module}.bias", (source.outputs,), self.dtype)[source.rows]
+            parts.append(part)
+        return torch.cat(parts).to(self.device)
 
 
 def _linear_maker(quantization: str, device: torch.device) -> MakeLinear:

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inference.adapters.examination import CONFIG, WEIGHTS
-from inference.model.architecture import Architecture, module_name
+from inference.model.architecture import Architecture
 from inference.tasks.recipe import Lora
 
 CPU: Final = torch.device("cpu")
@@ -53,6 +53,7 @@ class Adapter:
 
     def __init__(self, architecture: Architecture, lora: Lora, seed: int, device: torch.device = CPU) -> None:
         self.lora, self.scaling = lora, lora.lora_alpha / lora.rank
+        self._module_name = architecture.module_name
         shapes = {name: architecture.target_shape(name) for name in lora.target_modules}
         size = architecture.num_layers * sum(lora.rank * (rows_in + out) for rows_in, out in shapes.values())
         self.values = torch.zeros(size, device=device)
@@ -72,7 +73,7 @@ class Adapter:
         """Every factor under the name that PEFT saves it by."""
         for index, layer in enumerate(self.layers):
             for target, pair in layer.items():
-                prefix = f"base_model.model.{module_name(target, index)}"
+                prefix = f"base_model.model.{self._module_name(target, index)}"
                 yield f"{prefix}.lora_A.weight", pair.a.detach()
                 yield f"{prefix}.lora_B.weight", pair.b.detach()
 

@@ -37,6 +37,11 @@ class TrainingDecoder:
     """The base, which stays as it is; adapters and their examples come with each call."""
 
     def __init__(self, architecture: Architecture, weights: DecoderWeights) -> None:
+        """Raises ValueError for a base whose gradients are not computed here."""
+        if beyond := architecture.spec.beyond_llama():
+            raise ValueError(
+                f"{architecture.name} cannot be trained here, which takes the gradients of {', '.join(beyond)}"
+            )
         self.architecture, self.weights = architecture, _fast_to_multiply(weights)
         self._rotary = Rotary(architecture, weights.dtype, weights.device)
         self._width = architecture.num_heads * architecture.head_dim

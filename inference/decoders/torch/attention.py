@@ -37,51 +37,73 @@ class AttentionCall:
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """What every layer of one pass does alike: where to write, and which calls of attention there are."""
+    """What layers of one pass do alike: where to write, and which calls of attention there are by their window."""
 
     writes: Writes
-    calls: tuple[AttentionCall, ...]
+    calls: dict[int | None, tuple[AttentionCall, ...]]
 
 
 def plan_attention(batch: Batch, layout: Layout, architecture: Architecture, block_size: int) -> AttentionPlan:
     """Work out, once a pass, where its keys go and how its rows attend."""
     slots = batch.cache_slots
     writes = Writes(slots, slots[slots % block_size == 0] // block_size)
-    planner = _Planner(architecture, block_size, batch.token_ids.device)
-    calls = planner.decodes(batch.decodes) + [
-        planner.tile(segment, layout.tile(index)) for index, segment in enumerate(batch.tiles)
-    ]
-    return AttentionPlan(writes, tuple(calls))
+    calls = {}
+    for window in {architecture.window(layer) for layer in range(architecture.num_layers)}:
+        planner = _Planner(architecture, window, block_size, batch.token_ids.device)
+        tiles = [planner.tile(segment, layout.tile(index)) for index, segment in enumerate(batch.tiles)]
+        calls[window] = (*planner.decodes(batch.decodes), *tiles)
+    return AttentionPlan(writes, calls)
 
 
-def attend(queries: Tensor, cache: KVCache, layer: int, plan: AttentionPlan) -> Tensor:
+@dataclass(frozen=True)
+class Scores:
+    """How attention scores are made of queries and keys: times `scale`, and bent to stay below `cap`; 0 as in
+    `DecoderSpec`."""
+
+    scale: float = 0.0
+    cap: float = 0.0
+
+
+def attend(queries: Tensor, cache: KVCache, layer: int, calls: tuple[AttentionCall, ...], scores: Scores) -> Tensor:
     """Attention of `queries` [padded rows, heads, head_dim] over the cache, as [padded rows, heads * head_dim].
 
     Padding rows that nobody looks for stay zero.
     """
     out = torch.zeros_like(queries)
-    for call in plan.calls:
-        out[call.rows] = _attend(queries[call.rows], cache.keys[layer], cache.values[layer], call)
+    for call in calls:
+        out[call.rows] = _attend(queries[call.rows], cache.keys[layer], cache.values[layer], call, scores)
     return out.flatten(1)
 
 
-def _attend(queries: Tensor, keys: Tensor, values: Tensor, call: AttentionCall) -> Tensor:
+def _attend(queries: Tensor, keys: Tensor, values: Tensor, call: AttentionCall, scores: Scores) -> Tensor:
     """The heads that share a KV head become more queries of it, so that keys are not repeated in memory."""
     items, (_, heads, dim), kv_heads = len(call.blocks), queries.shape, keys.shape[2]
     group = heads // kv_heads
     folded = queries.view(items, call.queries, kv_heads, group, dim).transpose(1, 2)
-    attended = functional.scaled_dot_product_attention(
-        folded.reshape(items, kv_heads, call.queries * group, dim),
-        keys[call.blocks].flatten(1, 2).transpose(1, 2),
-        values[call.blocks].flatten(1, 2).transpose(1, 2),
-        attn_mask=call.mask,
-    )
+    folded = folded.reshape(items, kv_heads, call.queries * group, dim)
+    keys, values = (cached[call.blocks].flatten(1, 2).transpose(1, 2) for cached in (keys, values))
+    if scores.cap:
+        attended = _capped(folded, keys, values, call.mask, scores)
+    else:
+        attended = functional.scaled_dot_product_attention(
+            folded, keys, values, attn_mask=call.mask, scale=scores.scale or None
+        )
     return attended.view(items, kv_heads, call.queries, group, dim).transpose(1, 2).reshape(-1, heads, dim)
 
 
+def _capped(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, scores: Scores) -> Tensor:
+    """Attention in float32 item by item, so that their number chooses no kernel: [items, kv heads, queries, dim]."""
+    scale = scores.scale or queries.shape[-1] ** -0.5
+    items = []
+    for query, key, value, seen in zip(queries.float(), keys.float(), values.float(), mask, strict=True):
+        bent = scores.cap * torch.tanh(query @ key.transpose(1, 2) * scale / scores.cap)
+        items.append(bent.masked_fill(~seen, -torch.inf).softmax(-1) @ value)
+    return torch.stack(items).to(queries.dtype)
+
+
 class _Planner:
-    def __init__(self, architecture: Architecture, block_size: int, device: torch.device) -> None:
-        self.window = architecture.sliding_window
+    def __init__(self, architecture: Architecture, window: int | None, block_size: int, device: torch.device) -> None:
+        self.window = window
         self.group = architecture.num_heads // architecture.num_kv_heads
         self.block_size, self.device = block_size, device
 

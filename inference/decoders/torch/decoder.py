@@ -1,11 +1,14 @@
-"""The decoder of the Llama and Mistral family, over a batch of rows of many sequences and adapters.
+"""The decoder of every family in `inference.model.families`, over a batch of rows of many sequences and adapters.
 
 It owns the arithmetic from token ids to logits. It knows nothing of requests, blocks accounting or digests.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -14,12 +17,14 @@ from torch.nn import functional
 from inference.decoders.batch import Batch
 from inference.decoders.contract import Decoder
 from inference.decoders.kv_tensors import KVCache
-from inference.decoders.torch.attention import AttentionPlan, attend, plan_attention
+from inference.decoders.torch.attention import AttentionPlan, Scores, attend, plan_attention
 from inference.decoders.torch.lora import LoraBank, LoraPlan
-from inference.decoders.torch.norm import rms_norm
+from inference.decoders.torch.norm import norm
 from inference.decoders.torch.panels import DECODE_PANEL, Layout, by_panel, lay_out
 from inference.model.architecture import HEAD, Architecture
+from inference.model.linear import Linear
 from inference.model.rotary import Rotary, apply_rope
+from inference.model.spec import GATE_UP, Activation, HeadNorm, NormPlace
 from inference.model.weights import DecoderWeights, LayerWeights
 
 
@@ -29,11 +34,18 @@ class Pass:
 
     layout: Layout
     panels: list[slice]
-    cos: Tensor
-    sin: Tensor
+    turns: list[tuple[Tensor, Tensor] | None]
+    """Cosines and sines of the rows for each layer that turns."""
     attention: AttentionPlan
     lora: LoraPlan
     cache: KVCache
+
+
+ACTIVATIONS: Final[dict[Activation, Callable[[Tensor], Tensor]]] = {
+    Activation.SILU: functional.silu,
+    Activation.GELU_TANH: partial(functional.gelu, approximate="tanh"),
+    Activation.GELU: functional.gelu,
+}
 
 
 class TorchDecoder(Decoder):
@@ -45,46 +57,96 @@ class TorchDecoder(Decoder):
     def __init__(self, architecture: Architecture, weights: DecoderWeights, bank: LoraBank) -> None:
         super().__init__(bank)
         self.architecture, self.weights = architecture, weights
-        self.rotary = Rotary(architecture, weights.dtype, weights.device)
+        self._ropes = [architecture.rope_of(layer) for layer in range(architecture.num_layers)]
+        distinct = {id(rope): rope for rope in self._ropes if rope is not None}
+        self._rotaries = {
+            key: Rotary(architecture, weights.dtype, weights.device, rope) for key, rope in distinct.items()
+        }
+        self._scores = Scores(architecture.spec.attention_scale, architecture.spec.score_cap)
         kv_width = architecture.num_kv_heads * architecture.head_dim
         self._qkv_widths = [architecture.num_heads * architecture.head_dim, kv_width, kv_width]
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         layout = lay_out(batch)
-        cos, sin = self.rotary.at(batch.positions[layout.source])
         attention = plan_attention(batch, layout, self.architecture, cache.block_size)
         plan = self.bank.plan(batch, layout)
-        run = Pass(layout, layout.panels, cos, sin, attention, plan, cache)
+        run = Pass(layout, layout.panels, self._turns(batch.positions[layout.source]), attention, plan, cache)
         token_ids = batch.token_ids[layout.source]
         hidden = self.weights.embedding[token_ids]
         plan.embed(token_ids, hidden)
+        if self.architecture.spec.embedding_multiplier != 1:
+            hidden = hidden * torch.tensor(self.architecture.spec.embedding_multiplier, dtype=hidden.dtype)
         for index, layer in enumerate(self.weights.layers):
-            hidden = hidden + self._attention(index, layer, hidden, run)
-            hidden = hidden + self._mlp(index, layer, hidden, run)
+            hidden = self._block(index, layer, hidden, run)
         self.hidden = self._normed(hidden[layout.places[batch.hidden_rows]])[: len(batch.hidden_rows)].to(torch.float32)
         return self._logits(hidden[layout.places[batch.sample_rows]], plan)
 
-    def _attention(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
-        rows = rms_norm(hidden, layer.attention_norm, self.architecture.norm_eps)
-        projected = torch.split(by_panel(layer.qkv, rows, run.panels), self._qkv_widths, dim=-1)
-        queries, keys, values = (
-            self._heads(run.lora.add(f"{name}_proj", index, rows, part))
-            for name, part in zip("qkv", projected, strict=True)
-        )
-        keys = apply_rope(keys, run.cos, run.sin)[run.layout.places]
-        run.cache.write(index, run.attention.writes, keys, values[run.layout.places])
-        attended = attend(apply_rope(queries, run.cos, run.sin), run.cache, index, run.attention)
-        return run.lora.add("o_proj", index, attended, by_panel(layer.o, attended, run.panels))
+    def _turns(self, positions: Tensor) -> list[tuple[Tensor, Tensor] | None]:
+        at = {key: rotary.at(positions) for key, rotary in self._rotaries.items()}
+        return [None if rope is None else at[id(rope)] for rope in self._ropes]
 
-    def _mlp(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
-        rows = rms_norm(hidden, layer.mlp_norm, self.architecture.norm_eps)
-        gate, up = by_panel(layer.gate_up, rows, run.panels).chunk(2, dim=-1)
-        gate = run.lora.add("gate_proj", index, rows, gate)
-        up = run.lora.add("up_proj", index, rows, up)
+    def _block(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
+        """What layer `index` makes of `hidden` [padded rows, hidden]."""
+        spec = self.architecture.spec
+        rows = self._before(hidden, layer.attention_norm)
+        attended = self._after(self._attention(index, layer, rows, run), layer.attention_norm, layer.attention_out_norm)
+        if spec.is_parallel:
+            return hidden + attended + self._mlp(index, layer, rows, run)
+        hidden = hidden + attended * spec.residual_multiplier
+        rows = self._before(hidden, layer.mlp_norm)
+        inner = self._after(self._mlp(index, layer, rows, run), layer.mlp_norm, layer.mlp_out_norm)
+        return hidden + inner * spec.residual_multiplier
+
+    def _before(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        return hidden if self.architecture.spec.norm_place is NormPlace.AFTER else self._norm(hidden, weight)
+
+    def _after(self, rows: Tensor, weight: Tensor, out_weight: Tensor | None) -> Tensor:
+        if self.architecture.spec.norm_place is NormPlace.AFTER:
+            return self._norm(rows, weight)
+        return rows if out_weight is None else self._norm(rows, out_weight)
+
+    def _norm(self, rows: Tensor, weight: Tensor) -> Tensor:
+        return norm(self.architecture.spec.norm, rows, weight, self.architecture.norm_eps)
+
+    def _attention(self, index: int, layer: LayerWeights, rows: Tensor, run: Pass) -> Tensor:
+        projected = torch.split(by_panel(layer.qkv, rows, run.panels), self._qkv_widths, dim=-1)
+        biases = [None] * 3 if layer.qkv_bias is None else torch.split(layer.qkv_bias, self._qkv_widths)
+        queries, keys, values = (
+            _plus(run.lora.add(f"{name}_proj", index, rows, part), bias)
+            for name, part, bias in zip("qkv", projected, biases, strict=True)
+        )
+        queries, keys = self._turned(index, queries, layer.q_norm, run), self._turned(index, keys, layer.k_norm, run)
+        places = run.layout.places
+        run.cache.write(index, run.attention.writes, keys[places], self._heads(values)[places])
+        attended = attend(queries, run.cache, index, run.attention.calls[self.architecture.window(index)], self._scores)
+        return self._linear("o_proj", index, layer.o, layer.o_bias, attended, run)
+
+    def _turned(self, index: int, rows: Tensor, weight: Tensor | None, run: Pass) -> Tensor:
+        """Queries or keys [padded rows, heads * head_dim] as heads, normed and turned by their position."""
+        is_whole = self.architecture.spec.head_norm is HeadNorm.WHOLE
+        heads = rows if is_whole else self._heads(rows)
+        heads = heads if weight is None else self._norm(heads, weight)
+        heads = self._heads(heads) if is_whole else heads
+        turns = run.turns[index]
+        return heads if turns is None else apply_rope(heads, *turns, self.architecture.spec.is_interleaved)
+
+    def _mlp(self, index: int, layer: LayerWeights, rows: Tensor, run: Pass) -> Tensor:
+        bent = ACTIVATIONS[self.architecture.spec.activation]
+        parts = by_panel(layer.gate_up, rows, run.panels).split(self.architecture.intermediate_size, dim=-1)
+        targets = [target for target in self.architecture.targets if target in GATE_UP]
+        biases = [None] * 2 if layer.gate_up_bias is None else layer.gate_up_bias.chunk(len(parts))
+        gate, *up = (
+            _plus(run.lora.add(target, index, rows, part), bias)
+            for target, part, bias in zip(targets, parts, biases, strict=False)
+        )
         # By panel, because vectorised and scalar exponentials differ and the split depends on the size.
-        inner = by_panel(functional.silu, gate, run.panels) * up
-        return run.lora.add("down_proj", index, inner, by_panel(layer.down, inner, run.panels))
+        inner = by_panel(bent, gate, run.panels)
+        inner = inner * up[0] if up else inner
+        return self._linear("down_proj", index, layer.down, layer.down_bias, inner, run)
+
+    def _linear(self, target: str, index: int, linear: Linear, bias: Tensor | None, rows: Tensor, run: Pass) -> Tensor:
+        return _plus(run.lora.add(target, index, rows, by_panel(linear, rows, run.panels)), bias)
 
     def _heads(self, rows: Tensor) -> Tensor:
         return rows.reshape(len(rows), -1, self.architecture.head_dim)
@@ -96,10 +158,21 @@ class TorchDecoder(Decoder):
         if not panels:
             return hidden.new_zeros((0, self.architecture.vocab_size), dtype=torch.float32)
         logits = by_panel(self.weights.head, normed, panels)
-        plan.add(HEAD, 0, normed, logits)
-        return logits[:num_rows].to(torch.float32)
+        logits = _plus(plan.add(HEAD, 0, normed, logits), self.weights.head_bias)
+        return self._bent(logits, panels)[:num_rows]
+
+    def _bent(self, logits: Tensor, panels: list[slice]) -> Tensor:
+        """`logits` in float32, multiplied and capped as the model has it."""
+        cap, logits = self.architecture.spec.logit_cap, logits.to(torch.float32)
+        if self.architecture.spec.logit_multiplier != 1:
+            logits = logits * self.architecture.spec.logit_multiplier
+        return by_panel(lambda panel: cap * torch.tanh(panel / cap), logits, panels) if cap else logits
 
     def _normed(self, hidden: Tensor) -> Tensor:
         """What the head sees of `hidden` [n, hidden], padded to whole panels."""
         padded = functional.pad(hidden, (0, 0, 0, -len(hidden) % DECODE_PANEL))
-        return rms_norm(padded, self.weights.norm, self.architecture.norm_eps)
+        return self._norm(padded, self.weights.norm)
+
+
+def _plus(rows: Tensor, bias: Tensor | None) -> Tensor:
+    return rows if bias is None else rows + bias
