@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hmac
+from typing import Final
 
+from asgiref.sync import sync_to_async
 from django.http import HttpRequest
 from ninja.security import HttpBearer
 
@@ -11,6 +13,12 @@ from loraland.api.last_used import notes
 from loraland.api.models import PREFIX, ApiKey, hash_of
 from loraland.edge.addresses import network
 from loraland.generations.visitor import Visitor
+from loraland.rows import Remembered
+
+_keys: Final = Remembered(
+    lambda digest: ApiKey.objects.select_related("user").filter(hash=digest),
+    lambda digest: ApiKey.objects.select_related("user").filter(hash=digest).first(),
+)
 
 
 class KeyHolder(HttpBearer):
@@ -28,11 +36,8 @@ async def active_key(secret: str) -> ApiKey | None:
     if not secret.startswith(PREFIX) or not secret.isascii():
         return None
     digest = hash_of(secret)
-    try:
-        key = await ApiKey.objects.select_related("user").aget(hash=digest)
-    except ApiKey.DoesNotExist:
-        return None
-    return key if key.is_active and hmac.compare_digest(key.hash, digest) else None
+    key = await sync_to_async(_keys.one)(digest)
+    return key if key is not None and key.is_active and hmac.compare_digest(key.hash, digest) else None
 
 
 def visitor_of(request: HttpRequest) -> Visitor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 from asgiref.sync import sync_to_async
@@ -12,10 +13,11 @@ from loraland import bases
 from loraland.bases import BASE
 from loraland.catalogue.composition import Composition, named
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.versions import AdapterVersionQuerySet
+from loraland.catalogue.versions import SLUG, AdapterVersionQuerySet
 from loraland.generations.filling import form_of
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import context_length
+from loraland.rows import Remembered
 
 
 def offered(visitor: Visitor) -> AdapterVersionQuerySet:
@@ -29,7 +31,15 @@ async def meant(name: str, visitor: Visitor) -> AdapterVersion | Composition | N
 
 
 def _meant(name: str, visitor: Visitor) -> AdapterVersion | Composition | None:
-    return named(name, offered(visitor))
+    shown = _shown(visitor.is_staff, bases.served()).one(name) if SLUG.fullmatch(name) else None
+    return shown or named(name, offered(visitor))
+
+
+@cache
+def _shown(is_staff: bool, served: tuple[bases.Base, ...]) -> Remembered[AdapterVersion]:
+    """The versions, of the bases that are `served`, which adapters' own names mean to staff or to everybody else."""
+    reader = Visitor(None, "", "", is_staff=is_staff)
+    return Remembered(lambda slug: offered(reader).shown_as(slug), lambda slug: offered(reader).named(slug))
 
 
 async def listing(visitor: Visitor) -> list[dict[str, Any]]:

@@ -16,7 +16,8 @@ from loraland.refusal import Refused
 if TYPE_CHECKING:
     from loraland.catalogue.models import AdapterVersion
 
-NAME: Final = re.compile(r"[-\w]{1,80}(@[0-9a-f]{6,64})?", re.ASCII)
+SLUG: Final = re.compile(r"[-\w]{1,80}", re.ASCII)
+NAME: Final = re.compile(SLUG.pattern + r"(@[0-9a-f]{6,64})?", re.ASCII)
 """An adapter's slug, or ``slug@prefix`` for the version whose digest begins so."""
 
 EXAMINATION_LEASE: Final = timedelta(minutes=2)
@@ -61,8 +62,8 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
         greyed out, and `generations.start` refuses them by that reason. Who wants none of them asks the `served`.
         """
         slug, _, prefix = (name if NAME.fullmatch(name) else "").partition("@")
-        versions = self.filter(adapter__slug=slug).order_by()
-        found = list((versions._of_digest(prefix) if prefix else versions._shown_alone())[:2])
+        versions = self._of_digest(slug, prefix) if prefix else self.shown_as(slug)
+        found = list(versions[:2])
         if len(found) > 1:
             sentence = f"More than one version is called {name!r}; give more of its digest."
             raise Refused("model_not_found", sentence, param="model")
@@ -73,13 +74,14 @@ class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
             version.adapter.published = version
         return version
 
-    def _of_digest(self, prefix: str) -> AdapterVersionQuerySet:
-        versions = self.select_related("adapter__published").filter(digest__startswith=prefix)
-        return versions.answering().filter(adapter__published__isnull=False)
+    def _of_digest(self, slug: str, prefix: str) -> AdapterVersionQuerySet:
+        versions = self.select_related("adapter__published").filter(adapter__slug=slug, digest__startswith=prefix)
+        return versions.answering().filter(adapter__published__isnull=False).order_by()
 
-    def _shown_alone(self) -> AdapterVersionQuerySet:
-        """`shown`, where each is fetched once and not a second time as what its adapter publishes."""
-        return self.select_related("adapter").filter(pk=models.F("adapter__published"))
+    def shown_as(self, slug: str) -> AdapterVersionQuerySet:
+        """`shown` of one adapter, fetched once and not a second time as what its adapter publishes."""
+        versions = self.select_related("adapter").filter(pk=models.F("adapter__published"))
+        return versions.filter(adapter__slug=slug).order_by()
 
     def claim(self, pk: int) -> AdapterVersion | None:
         """Take the examination of version `pk`; None when another process has it or it is done.

@@ -26,6 +26,11 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
         """Accepted requests without a recorded outcome."""
         return self.filter(status=Generation.Status.QUEUED)
 
+    def number(self) -> models.QuerySet[Generation, tuple[int]]:
+        """How many they are, as the one column of one row; of none where there are none."""
+        counted = self.order_by().values("tenant").annotate(number=models.Count("pk"))
+        return counted.values_list("number")
+
 
 class Generation(models.Model):
     """One answer of one adapter version, of several added up, or of the base when there is none."""

@@ -24,12 +24,14 @@ from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import wire
 from loraland.refusal import Refused, refused_in_an_outage
+from loraland.rows import Statement, insert
 
 __all__ = ("Refused", "start")
 
 GREEDY: Final = Sampling()
 RETRY_QUEUE_SECONDS: Final = 10
 RETRY_REDIS_SECONDS: Final = 5
+_UNFINISHED: Final = Statement(lambda tenant: Generation.objects.filter(tenant=tenant).unfinished().number())
 
 
 async def start(
@@ -150,7 +152,7 @@ def _create(
     with transaction.atomic():
         if limit is not None:
             _check_running(visitor, limit)
-        return Generation.objects.create(
+        generation = Generation(
             id=UUID(request.id),
             user_id=visitor.user_id,
             session_key="" if visitor.user_id else visitor.session_key,
@@ -162,12 +164,14 @@ def _create(
             base=settings.BASE_NAME,
             request=json.loads(encode(request)),
         )
+        insert(generation)
+        return generation
 
 
 def _check_running(visitor: Visitor, limit: int) -> None:
     """Count under a lock per tenant, so that two requests at once cannot both take the last place."""
     _lock(visitor.tenant)
-    running = Generation.objects.filter(tenant=visitor.tenant).unfinished().count()
+    running = sum(number for (number,) in _UNFINISHED.ask(visitor.tenant))
     if running >= limit:
         sentence = f"You have {running} answers in progress; wait for one to end or stop it."
         raise Refused("too_many_running", sentence, 429, retry_after=RETRY_REDIS_SECONDS)
