@@ -31,8 +31,10 @@ def hidden_size() -> int | None:
 
 def base_tokenizer() -> Tokenizer:
     """The base's tokenizer, loaded when it is first asked for. Raises `Refused` where its file is not here."""
+    from inference.model.tokenizer_files import has_tokenizer
+
     folder = base_folder()
-    if folder is None or not (folder / "tokenizer.json").is_file():
+    if folder is None or not has_tokenizer(folder):
         sentence = f"The tokenizer of {settings.BASE_NAME} is not on the site's machine; let it share VAR_DIR/models."
         raise Refused("unavailable", sentence)
     return _load(folder)

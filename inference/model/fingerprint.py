@@ -16,7 +16,7 @@ from inference.model.torch_environment import sums
 
 VERSION: Final = 4
 """To be raised by whoever changes a bit of the decoder's or the sampler's results."""
-_FILES: Final = ("*.json", "*.jinja", "*.safetensors")
+_FILES: Final = ("*.json", "*.jinja", "*.model", "*.safetensors")
 _DTYPES: Final = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 

@@ -30,12 +30,12 @@ def read_json(path: Path) -> dict[str, Any]:
     return dict(json.loads(path.read_text("utf-8"))) if path.is_file() else {}
 
 
-def end_ids(directory: Path, id_of: Callable[[str], int | None]) -> frozenset[int]:
-    """Every token that ends an answer, by any file of the base's: one, or a list, by number or by name."""
-    config, settings = read_json(directory / "config.json"), read_json(directory / "tokenizer_config.json")
-    named = [settings, read_json(directory / "special_tokens_map.json")]
+def end_ids(directory: Path, settings: Mapping[str, Any], id_of: Callable[[str], int | None]) -> frozenset[int]:
+    """Every token that ends an answer, by the tokenizer's `settings` and any other file of the base's: one, or a list,
+    by number or by name."""
+    config = read_json(directory / "config.json")
     numbered = [settings, config, config.get("text_config") or {}, read_json(directory / GENERATION)]
-    ids: list[Any] = [id_of(name) for file in named for name in map(content, _listed(file.get("eos_token")))]
+    ids: list[Any] = [id_of(name) for name in map(content, _listed(settings.get("eos_token")))]
     ids += [id for file in numbered for id in _listed(file.get("eos_token_id"))]
     return frozenset(id for id in ids if type(id) is int)
 
@@ -63,7 +63,8 @@ def own_sampling(directory: Path) -> dict[str, float]:
 
 
 def content(token: Any) -> str:
-    """The text of a token as configurations have it: plain, or an object around it."""
+    """The text of a token as configurations have it: plain, an object around it, or the first of several."""
+    token = token[0] if isinstance(token, list) and token else token
     return str(token.get("content", "")) if isinstance(token, dict) else token or ""
 
 

@@ -1,4 +1,4 @@
-"""Text to token ids and back, for the base model's own tokenizer.json.
+"""Text to token ids and back, for the base model's own tokenizer.
 
 Only what the template's author wrote may hold control tokens: in what a user sends, ``<|im_end|>`` and its
 kin are ordinary characters (see `Tokenizer.encode_guarded`). On the way back, text comes out in whole
@@ -14,24 +14,26 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+from inference.model.byte_letters import BYTES
 from inference.model.chat_template import ChatTemplate
-from inference.model.generation_config import content, end_ids, end_strings, read_json
+from inference.model.generation_config import content, end_ids, end_strings
 from inference.model.system_turns import has_system, shows_system, with_system_merged
 from inference.model.template_runner import TemplateExceeded, TemplateRefused
+from inference.model.tokenizer_files import TokenizerError as TokenizerError
+from inference.model.tokenizer_files import read_tokenizer
 from inference.model.tool_turns import in_words, tools_of, turns_of, with_tools_said
 from inference.wire.protocol import Message
+
+if TYPE_CHECKING:
+    import tokenizers
 
 _GUARD: Final = "\ue0ff"
 """A private-use character that is put behind the first character of a control token in text of users."""
 CALL_TOKENS: Final = ("[TOOL_CALLS]", "[ARGS]", "<|python_tag|>", "<|tool_call|>", "<tool_call>", "</tool_call>")
 """The control tokens, of whatever base, between which a model writes its calls of tools."""
 _BYTE_TOKEN: Final = re.compile(r"<0x([0-9A-F]{2})>")
-
-
-class TokenizerError(Exception):
-    """A tokenizer that cannot be used, or a conversation that the base's chat template refuses."""
 
 
 @dataclass(frozen=True)
@@ -44,31 +46,28 @@ class Span:
 
 
 class Tokenizer:
-    """The tokenizer of the model in `directory` (tokenizer.json, and its chat template where it has one)."""
+    """The tokenizer of the model in `directory`, and its chat template where it has one."""
 
     def __init__(self, directory: Path) -> None:
-        path = directory / "tokenizer.json"
-        if not path.is_file():
-            raise TokenizerError(f"{directory} has no tokenizer.json; a model directory needs one")
-        import tokenizers  # the site names this class, and most of its processes never make one
-
-        settings, own = _settings(directory), read_json(path)
-        self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        self.eos_ids = end_ids(directory, self._tokenizer.token_to_id)
+        own, settings = read_tokenizer(directory)
+        added = own.get("added_tokens", [])
+        self.eos_ids = end_ids(directory, settings, _ids(own).get)
         """Every token that ends an answer."""
         self.end_strings = end_strings(directory)
         """Every string that does."""
-        added = own.get("added_tokens", [])
-        if plain_ends := [token for token in added if token["id"] in self.eos_ids and not token["special"]]:
-            for token in plain_ends:
-                token["special"] = True
-            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(own))
-        self._tokenizer.encode_special_tokens = True  # control tokens in plain text are text
+        for token in added:
+            token["special"] = token["special"] or token["id"] in self.eos_ids
+        self._tokenizer = _built(own)
+        later = _without_prefix(own.get("pre_tokenizer"))
+        # For what does not begin a text, where a space is put before what does.
+        is_same = later == own.get("pre_tokenizer")
+        self._later = self._tokenizer if is_same else _built(own | {"pre_tokenizer": later})
         self._controls = {token["content"]: token["id"] for token in added if token["special"]}
         self.call_tokens = {self._controls[name]: name.encode() for name in CALL_TOKENS if name in self._controls}
         self._is_byte_level = "ByteLevel" in json.dumps(own["decoder"])
         self._starts = re.escape("".join(sorted({control[0] for control in self._controls})))
-        self._pattern = "|".join(re.escape(control) for control in sorted(self._controls, key=len, reverse=True))
+        flags = {token["content"]: token for token in added}
+        self._pattern = "|".join(_found(flags[name]) for name in sorted(self._controls, key=len, reverse=True))
         self._names = {key: content(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
         self._template = ChatTemplate(directory, settings, self._names)
         self.template_source = self._template.source
@@ -101,9 +100,9 @@ class Tokenizer:
         spans, at = list[Span](), 0
         for control, plain in self._pieces(text):
             if control:
-                spans.append(Span(self._controls[control], at, at + len(control)))
-                at += len(control)
-            found = self._tokenizer.encode(plain, add_special_tokens=False)
+                spans.append(Span(self._control(control), at, at + len(control)))
+            found = self._at(at + len(control)).encode(plain, add_special_tokens=False)
+            at += len(control)
             spans += [
                 Span(id, at + start, at + stop) for id, (start, stop) in zip(found.ids, found.offsets, strict=True)
             ]
@@ -214,8 +213,8 @@ class Tokenizer:
         if token is None or token in self._controls:
             return b""
         if self._is_byte_level:
-            is_spelt = all(character in _BYTES for character in token)
-            return bytes(_BYTES[character] for character in token) if is_spelt else token.encode()
+            is_spelt = all(character in BYTES for character in token)
+            return bytes(BYTES[character] for character in token) if is_spelt else token.encode()
         byte = _BYTE_TOKEN.fullmatch(token)
         return bytes.fromhex(byte.group(1)) if byte else token.replace("▁", " ").encode()
 
@@ -224,11 +223,19 @@ class Tokenizer:
         ids: list[int] = []
         for control, plain in self._pieces(text):
             if control:
-                ids.append(self._controls[control])
+                ids.append(self._control(control))
             plain = clean(plain)
             plain.encode()  # the tokenizer would call a lone surrogate a TypeError
-            ids += self._tokenizer.encode(plain, add_special_tokens=False).ids
+            ids += self._at(len(ids)).encode(plain, add_special_tokens=False).ids
         return ids
+
+    def _at(self, place: int) -> tokenizers.Tokenizer:
+        """What computes the tokens of a plain piece that has `place` before it."""
+        return self._later if place else self._tokenizer
+
+    def _control(self, found: str) -> int:
+        """The control token in `found`, which some take with the space around them."""
+        return self._controls[found if found in self._controls else found.strip()]
 
     def _unguard(self, text: str) -> str:
         """`text` without the marks of `guard`, be they escaped as templates do it that write objects for Python."""
@@ -261,16 +268,34 @@ class Detokenizer:
         return self._decoder.decode(self._shown.get(token_id) or self._tokenizer.token_bytes(token_id))
 
 
-def _byte_alphabet() -> dict[str, int]:
-    """The printable characters by which byte-level BPE writes the 256 bytes (Radford et al. 2019)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}
+def _built(content: dict[str, Any]) -> tokenizers.Tokenizer:
+    """What computes the tokenizer of a tokenizer.json; control tokens in plain text are text."""
+    import tokenizers  # the site names this module, and most of its processes never make one
+
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(content))
+    tokenizer.encode_special_tokens = True
+    return tokenizer
 
 
-_BYTES: Final = _byte_alphabet()
+def _ids(content: Mapping[str, Any]) -> dict[str, int]:
+    """The ids of all tokens of a tokenizer.json."""
+    vocab = content["model"]["vocab"]
+    known = vocab if isinstance(vocab, dict) else {piece: number for number, (piece, _) in enumerate(vocab)}
+    return known | {token["content"]: token["id"] for token in content.get("added_tokens", [])}
 
 
-def _settings(directory: Path) -> dict[str, Any]:
-    """What the tokenizer's configuration says, by its own file and, where that is silent, by the older one."""
-    return read_json(directory / "special_tokens_map.json") | read_json(directory / "tokenizer_config.json")
+def _found(token: Mapping[str, Any]) -> str:
+    """The expression that finds a control token, with the space around it that it takes."""
+    sides = [r"\s*" if token.get(side) else "" for side in ("lstrip", "rstrip")]
+    return re.escape(token["content"]).join(sides)
+
+
+def _without_prefix(value: Any) -> Any:
+    """A pre-tokenizer that puts no space before the beginning of a text."""
+    if isinstance(value, list):
+        return [_without_prefix(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: _without_prefix(item) for key, item in value.items()} | (
+        {"prepend_scheme": "never"} if value.get("prepend_scheme") == "first" else {}
+    )

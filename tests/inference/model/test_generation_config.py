@@ -8,6 +8,7 @@ import pytest
 
 from inference.model.generation_config import GenerationRefused, end_ids, end_strings, own_sampling
 from inference.model.tokenizer import Tokenizer
+from inference.model.tokenizer_files import read_settings
 from tests.inference.engines import CONTROLS, make_tokenizer
 
 END, START = map(CONTROLS.index, ("<|end|>", "<|start|>"))
@@ -33,7 +34,8 @@ def write(directory: Path, **files: Any) -> Path:
     ],
 )
 def test_every_file_of_a_base_tells_its_end_tokens(tmp_path: Path, files: dict[str, Any], ids: set[int]) -> None:
-    assert end_ids(write(tmp_path, **files), KNOWN.get) == ids
+    write(tmp_path, **files)
+    assert end_ids(tmp_path, read_settings(tmp_path), KNOWN.get) == ids
 
 
 def test_a_token_that_ends_answers_is_a_control_token_though_no_file_says_so(tmp_path: Path) -> None:

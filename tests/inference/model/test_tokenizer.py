@@ -30,7 +30,7 @@ def said(*contents: str) -> tuple[Message, ...]:
 
 
 def test_a_directory_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(TokenizerError, match=r"no tokenizer\.json"):
+    with pytest.raises(TokenizerError, match=r"has no tokenizer\.json, tekken\.json or tokenizer\.model"):
         Tokenizer(tmp_path)
 
 

@@ -1,0 +1,58 @@
+"""A base's tokenizer from whichever file it comes in: tokenizer.json, Mistral's tekken.json, or SentencePiece's
+tokenizer.model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from inference.model.generation_config import read_json
+from inference.model.sentencepiece_file import SentencePieceRefused, read_sentencepiece
+from inference.model.tekken_file import TekkenRefused, read_tekken
+
+FILES: Final = ("tokenizer.json", "tekken.json", "tokenizer.model")
+
+
+class TokenizerError(Exception):
+    """A tokenizer that cannot be used, or a conversation that the base's chat template refuses."""
+
+
+def has_tokenizer(directory: Path) -> bool:
+    """Whether there is a file of a tokenizer in `directory`."""
+    return any((directory / name).is_file() for name in FILES)
+
+
+def read_tokenizer(directory: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The content of the tokenizer.json of the base in `directory`, or of one made from what there is, and the settings
+    that lie beside it. Raises `TokenizerError`."""
+    settings = read_settings(directory)
+    path = next((directory / name for name in FILES if (directory / name).is_file()), None)
+    if path is None:
+        known = f"{', '.join(FILES[:-1])} or {FILES[-1]}"
+        raise TokenizerError(f"{directory} has no {known}; a model directory needs one of them")
+    if path.name == "tokenizer.json":
+        return read_json(path), settings
+    try:
+        is_tekken = path.name == "tekken.json"
+        content, names = read_tekken(read_json(path)) if is_tekken else read_sentencepiece(path, settings)
+    except (SentencePieceRefused, TekkenRefused, ValueError) as error:
+        raise TokenizerError(f"{path} {error}") from error
+    _add(content, directory, settings)
+    return content, names | settings
+
+
+def read_settings(directory: Path) -> dict[str, Any]:
+    """What the tokenizer's configuration says, by its own file and, where that is silent, by the older one."""
+    files = [read_json(directory / name) for name in ("special_tokens_map.json", "tokenizer_config.json")]
+    return {key: value for file in files for key, value in file.items() if value is not None}
+
+
+def _add(content: dict[str, Any], directory: Path, settings: dict[str, Any]) -> None:
+    """Add the tokens that stand beside the file, in the newer form and in the older one."""
+    known = {token["id"]: token for token in content["added_tokens"]}
+    for name, number in read_json(directory / "added_tokens.json").items():
+        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
+        known[number] = {"id": number, "content": name, **flags}
+    for number, token in (settings.get("added_tokens_decoder") or {}).items():
+        known[int(number)] = {"id": int(number), **token}
+    content["added_tokens"] = [known[number] for number in sorted(known)]
