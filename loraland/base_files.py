@@ -9,33 +9,34 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
+from loraland.bases import Base
 from loraland.refusal import Refused
 
 if TYPE_CHECKING:
     from inference.model.tokenizer import Tokenizer
 
 
-def base_folder() -> Path | None:
-    """The folder that the workers read too; None while it is not on this machine."""
-    given = Path(settings.BASE_MODEL).expanduser()
-    folders = (given, settings.MODELS_DIR / settings.BASE_NAME)
+def base_folder(base: Base) -> Path | None:
+    """The folder that the workers of `base` read too; None while it is not on this machine."""
+    given = Path(base.model).expanduser()
+    folders = (given, settings.MODELS_DIR / base.name)
     return next((folder.resolve() for folder in folders if (folder / "config.json").is_file()), None)
 
 
-def hidden_size() -> int | None:
-    """How many numbers the base makes of a token; None while its files are not on this machine."""
-    folder = base_folder()
+def hidden_size(base: Base) -> int | None:
+    """How many numbers `base` makes of a token; None while its files are not on this machine."""
+    folder = base_folder(base)
     size = json.loads((folder / "config.json").read_text("utf-8")).get("hidden_size") if folder else None
     return size if isinstance(size, int) else None
 
 
-def base_tokenizer() -> Tokenizer:
-    """The base's tokenizer, loaded when it is first asked for. Raises `Refused` where its file is not here."""
+def base_tokenizer(base: Base) -> Tokenizer:
+    """The tokenizer of `base`, loaded when it is first asked for. Raises `Refused` where its file is not here."""
     from inference.model.tokenizer_files import has_tokenizer
 
-    folder = base_folder()
+    folder = base_folder(base)
     if folder is None or not has_tokenizer(folder):
-        sentence = f"The tokenizer of {settings.BASE_NAME} is not on the site's machine; let it share VAR_DIR/models."
+        sentence = f"The tokenizer of {base.name} is not on the site's machine; let it share VAR_DIR/models."
         raise Refused("unavailable", sentence)
     return _load(folder)
 

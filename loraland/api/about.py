@@ -60,7 +60,7 @@ async def info(request: HttpRequest) -> HttpResponse:
 @opened(*SAFE)
 async def tokenizer_info(request: HttpRequest) -> HttpResponse:
     """``/tokenizer_info`` as vLLM tells it: what a client needs to write the base's prompts itself."""
-    tokenizer = await asyncio.to_thread(base_tokenizer)
+    tokenizer = await asyncio.to_thread(base_tokenizer, bases.default())
     names: dict[str, Any] = {name: token or None for name, token in tokenizer.names.items()}
     context = await context_length(bases.default())
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context or None}

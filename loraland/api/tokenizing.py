@@ -74,7 +74,7 @@ async def tokenize(request: HttpRequest) -> HttpResponse:
     if isinstance(asked.inputs, str):
         return JsonResponse(await asyncio.to_thread(_in_lorax_form, asked.inputs, asked), safe=False)
     ids = await _plain(asked) if asked.prompt is not None else await _filled(asked, visitor)
-    strings = [base_tokenizer().symbol(id) for id in ids] if asked.return_token_strs else None
+    strings = [base_tokenizer(bases.default()).symbol(id) for id in ids] if asked.return_token_strs else None
     about = {"count": len(ids), "max_model_len": await context_length(bases.default()) or None}
     return JsonResponse(about | {"tokens": ids, "token_strs": strings})
 
@@ -108,7 +108,7 @@ async def _filled(asked: Tokenize, visitor: Visitor) -> list[int]:
     tools = found.source()["tools"] if (found := tools_of(asked.tools, None)) else ""
     request = Generate("", version.ref if version else None, messages=turns, inputs=inputs, tools=tools)
     try:
-        prompt = await asyncio.to_thread(lambda: build_prompt(request, base_tokenizer(), UNLIMITED))
+        prompt = await asyncio.to_thread(lambda: build_prompt(request, base_tokenizer(bases.default()), UNLIMITED))
     except PromptError as error:
         raise ApiError(400, error.code, str(error), "messages" if turns else "inputs") from error
     return list(prompt.token_ids)
@@ -116,7 +116,7 @@ async def _filled(asked: Tokenize, visitor: Visitor) -> list[int]:
 
 def _spans(text: str, with_special: bool | None) -> list[Span]:
     """The tokens of a prompt; what the base saw before each text stands before the first character."""
-    tokenizer = base_tokenizer()
+    tokenizer = base_tokenizer(bases.default())
     spans = tokenizer.spans(text)
     if with_special is False:
         return spans
@@ -126,7 +126,7 @@ def _spans(text: str, with_special: bool | None) -> list[Span]:
 
 
 def _in_lorax_form(text: str, asked: Tokenize) -> list[dict[str, Any]]:
-    tokenizer = base_tokenizer()
+    tokenizer = base_tokenizer(bases.default())
     spans = _spans(text, asked.add_special_tokens)
     return [
         {"id": span.token_id, "text": tokenizer.symbol(span.token_id), "start": span.start, "stop": span.stop}
@@ -135,7 +135,7 @@ def _in_lorax_form(text: str, asked: Tokenize) -> list[dict[str, Any]]:
 
 
 def _text_of(ids: list[int]) -> str:
-    tokenizer = base_tokenizer()
+    tokenizer = base_tokenizer(bases.default())
     for place, id in enumerate(ids):
         if tokenizer.symbol(id) is None:
             sentence = f"{settings.BASE_NAME} has no token {id}; send ids that /tokenize gave."

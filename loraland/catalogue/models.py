@@ -74,6 +74,11 @@ class Adapter(models.Model):
         return bases.of_name(self.base) is not None
 
     @property
+    def is_settled(self) -> bool:
+        """Whether it has a version that was not rejected, and with it a base for good."""
+        return self.versions.exclude(status=VersionStatus.REJECTED).exists()
+
+    @property
     def served_base(self) -> Base:
         """The base under which its requests wait; the default one while its own is not served."""
         return bases.of_name(self.base) or bases.default()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from inference.tasks.data import Row
 from inference.tasks.proposal import Count
 from inference.tasks.template import fill
+from loraland import bases
 from loraland.base_files import base_tokenizer
 from loraland.refusal import Refused
 
@@ -15,7 +16,7 @@ def counter() -> Count:
     """Counts the tokens of a text by the base's tokenizer; where that is not here by bytes, of which a token has one
     at least."""
     try:
-        tokenizer = base_tokenizer()
+        tokenizer = base_tokenizer(bases.default())
     except Refused:
         return lambda text: len(text.encode())
     return lambda text: len(tokenizer.encode_text(text))

@@ -11,6 +11,7 @@ from ninja.errors import AuthenticationError
 
 from inference.engine.prompt import PromptError, build_prompt
 from inference.wire.protocol import Generate
+from loraland import bases
 from loraland.api.answering import answer, told_of
 from loraland.api.anthropic.asked import Counted, MessageRequest
 from loraland.api.anthropic.bodies import Messages
@@ -48,7 +49,7 @@ async def count_tokens(request: HttpRequest) -> HttpResponseBase:
     check_tools(version, source.get("tools", ""), source.get("tool_choice", ""))
     wanted = Generate("", version.ref if version else None, messages=turns or None, sampling=sampling, **source)
     try:
-        prompt = await asyncio.to_thread(lambda: build_prompt(wanted, base_tokenizer(), UNLIMITED))
+        prompt = await asyncio.to_thread(lambda: build_prompt(wanted, base_tokenizer(bases.default()), UNLIMITED))
     except PromptError as error:
         raise ApiError(400, error.code, str(error), "messages" if turns else "inputs") from error
     told = {"loraland": about} if (about := told_of(asked, found.unused)) else {}

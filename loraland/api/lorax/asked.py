@@ -14,6 +14,7 @@ from django.conf import settings
 from pydantic import Field, field_validator, model_validator
 
 from inference.wire.protocol import Sampling
+from loraland import bases
 from loraland.api.errors import ApiError
 from loraland.api.lorax.adapters import Merged, name_of, name_of_merged
 from loraland.api.lorax.formats import Grammar, ResponseFormat
@@ -172,7 +173,7 @@ class GenerateRequest(Strict):
             return [{"messages": [message.to_wire() for message in messages_in(self.inputs)]}]
         if self.parameters.truncate is None:
             return [{"prompt": self.inputs}]
-        tokenizer = base_tokenizer()
+        tokenizer = base_tokenizer(bases.default())
         ids = tokenizer.begin(tokenizer.encode(self.inputs))
         return [{"token_ids": tuple(ids[-self.parameters.truncate :])}]
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, field_validator
 
 from inference.wire.protocol import Delta, Prompted, Sampling
+from loraland import bases
 from loraland.api.errors import ApiError
 from loraland.api.openai.bodies import conclusion
 from loraland.api.openai.strict import Strict
@@ -59,7 +60,7 @@ class Embedding(Strict):
     @field_validator("dimensions")
     @classmethod
     def _dimensions(cls, dimensions: int) -> int:
-        if (width := hidden_size()) and dimensions != width:
+        if (width := hidden_size(bases.default())) and dimensions != width:
             raise ValueError(_other_width(width))
         return dimensions
 

@@ -12,6 +12,8 @@ from inference.adapters.config_file import ConfigRefused, read_config
 from inference.adapters.examination import CONFIG
 from inference.bases import base_name
 from inference.model.architecture import Architecture, ArchitectureError, read_architecture
+from loraland import bases
+from loraland.bases import Base
 
 
 def named_base(config: dict[str, Any]) -> str:
@@ -19,14 +21,26 @@ def named_base(config: dict[str, Any]) -> str:
     return base_name(naming.named_base(config))
 
 
-def doubt_about_base(config: dict[str, Any]) -> str:
+def doubt_about_base(config: dict[str, Any], base: Base) -> str:
     """What an owner confirms before an adapter whose shapes fit is served on another base; empty where nothing is."""
-    return naming.doubt_of(naming.named_base(config), settings.BASE_NAME)
+    return naming.doubt_of(naming.named_base(config), base.name)
 
 
-def remark_on_base(config: dict[str, Any]) -> str:
+def remark_on_base(config: dict[str, Any], base: Base) -> str:
     """A word on a config that names no model; empty for one that does."""
-    return naming.remark_of(naming.named_base(config), settings.BASE_NAME)
+    return naming.remark_of(naming.named_base(config), base.name)
+
+
+def is_doubtful(config: dict[str, Any]) -> bool:
+    """Whether the name in `config` leaves open which base is meant, or is that of a model that is not served."""
+    verdicts = {naming.judge_base(naming.named_base(config), base.name) for base in bases.served()}
+    return "same" not in verdicts and ("other" in verdicts or len(bases.served()) > 1)
+
+
+def likely_base(config: dict[str, Any]) -> Base:
+    """The served base that `config` names, or a copy of it; the default one where it names none of them."""
+    named = naming.named_base(config)
+    return next((base for base in bases.served() if naming.judge_base(named, base.name) == "same"), bases.default())
 
 
 def base_named_in(directory: Path) -> str:
@@ -42,9 +56,9 @@ def config_in(directory: Path) -> dict[str, Any]:
         return {}
 
 
-def served_base() -> Architecture | None:
-    """The base that this site serves; None while its config.json is not on this machine."""
-    return _read(Path(settings.BASE_MODEL).expanduser()) or known_base(settings.BASE_NAME)
+def architecture_of(base: Base) -> Architecture | None:
+    """The shapes of a base that is served; None while its config.json is not on this machine."""
+    return _read(Path(base.model).expanduser()) or known_base(base.name)
 
 
 def known_base(name: str) -> Architecture | None:

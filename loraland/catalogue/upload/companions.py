@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from loraland.base_files import base_folder
+from loraland.bases import Base
 
 TEMPLATE: Final = "chat_template.jinja"
 SETTINGS: Final = "tokenizer_config.json"
@@ -23,9 +24,9 @@ def companions_in(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in paths if path.is_file() and path.stat().st_size <= MAX_BYTES}
 
 
-def remarks_on(companions: Mapping[str, bytes]) -> list[str]:
+def remarks_on(companions: Mapping[str, bytes], base: Base) -> list[str]:
     """What an owner should know of `companions`; nothing where they equal the base's, or the base is not here."""
-    if not companions or (folder := base_folder()) is None:
+    if not companions or (folder := base_folder(base)) is None:
         return []
     own = companions_in(folder)
     return [*_on_template(companions, own), *_on_tokens(companions, own, folder)]

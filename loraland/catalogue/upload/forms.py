@@ -20,10 +20,10 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import refusal
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples
 from loraland.catalogue.upload.archive import ArchiveRefused, Contents, read_archive
-from loraland.catalogue.upload.bases import config_in, doubt_about_base
+from loraland.catalogue.upload.bases import config_in, doubt_about_base, is_doubtful, likely_base, named_base
 from loraland.catalogue.upload.companions import remarks_on
+from loraland.catalogue.upload.finding import find_base
 from loraland.catalogue.upload.submission import Submission, find, submit
-from loraland.catalogue.upload.validation import fits_served
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -209,13 +209,18 @@ class UploadForm(PromptForm):
         return submit(cleaned["token"], slug, self._card(), user=user, remarks=self.remarks, **told)
 
     def _check_base(self, cleaned: dict[str, Any]) -> None:
-        """Ask for the tick before anything is made of files whose config names another model of the same shape."""
-        if not self.token or cleaned.get("base_confirmed"):
+        """Ask which base is meant where nobody can tell, and for the tick where the config names another model of the
+        same shape, before anything is made of the files."""
+        files, adapter = store.quarantined(self.token) if self.token else None, cleaned.get("adapter")
+        if files is None or not is_doubtful(config := config_in(files)):
             return
-        files, adapter = store.quarantined(self.token), cleaned.get("adapter")
-        doubt = doubt_about_base(config_in(files))
-        is_known = bool(doubt and adapter and find(adapter.slug, store.digest_in(files)))
-        if doubt and not is_known and fits_served(files):
+        if adapter and find(adapter.slug, store.digest_in(files)):
+            return
+        found = find_base(files, adapter.base if adapter else cleaned.get("base") or named_base(config))
+        if found.question:
+            return self.add_error("base", found.question)
+        doubt = doubt_about_base(config, found.base) if found.base else ""
+        if doubt and not found.examination.reasons and not cleaned.get("base_confirmed"):
             self.add_error("base_confirmed", f"{doubt} Tick this if it is to be served so.")
 
     def _check_empty(self, cleaned: dict[str, Any], *names: str) -> None:
@@ -261,8 +266,9 @@ class UploadForm(PromptForm):
         try:
             contents = _contents(config, weights, archive)
             self.ignored = contents.ignored
-            self.remarks = remarks_on(contents.companions)
-            self._hold(store.receive(contents.files))
+            token = store.receive(contents.files)
+            self.remarks = remarks_on(contents.companions, likely_base(config_in(store.quarantined(token))))
+            self._hold(token)
         except (ArchiveRefused, store.TooLarge) as error:
             where = "archive" if archive else "weights_file"
             said = error.reasons if isinstance(error, ArchiveRefused) else f"Too large: {error}."

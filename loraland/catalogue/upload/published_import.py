@@ -11,6 +11,7 @@ from inference.tasks.card import Card
 from loraland.catalogue import store
 from loraland.catalogue.template import TemplateError, fields_of
 from loraland.catalogue.upload import hub
+from loraland.catalogue.upload.bases import config_in, likely_base
 from loraland.catalogue.upload.companions import companions_in, remarks_on
 from loraland.catalogue.upload.model_card import template_of
 from loraland.catalogue.upload.submission import Submission, submit
@@ -37,7 +38,7 @@ def fetch_published(entry: Published, template: str = "", user: User | None = No
             entry.slug,
             card,
             user=user,
-            remarks=remarks_on(companions_in(directory)),
+            remarks=remarks_on(companions_in(directory), likely_base(config_in(directory))),
         )
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from django.conf import settings
 from django.db import transaction
 
 from inference.tasks.card import Card
+from loraland import bases
 from loraland.catalogue import store
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.upload.bases import base_named_in
@@ -50,7 +50,8 @@ def submit(
 ) -> Submission:
     """Make a version of the adapter `slug` from the files in quarantine `token`, or find the one they are.
 
-    An adapter that exists keeps its name and texts. A rejected version of the same digest gives way.
+    An adapter that exists keeps its name and texts, and its base once a version was not rejected. A rejected version
+    of the same digest gives way.
     """
     digest = store.digest_in(store.quarantined(token))
     twins = tuple(_twins(slug, digest))
@@ -59,7 +60,11 @@ def submit(
         store.drop(token)
         return Submission(existing, False, was_repaired, twins)
     with transaction.atomic():
-        adapter, _ = Adapter.objects.get_or_create(slug=slug, defaults=_about(card, token))
+        about = _about(card, token)
+        adapter, is_new = Adapter.objects.get_or_create(slug=slug, defaults=about)
+        if not is_new and not adapter.is_settled:
+            adapter.base = about["base"]
+            adapter.save(update_fields=["base"])
         adapter.versions.filter(status=AdapterVersion.Status.REJECTED, digest=digest).exclude(digest="").update(
             digest=""
         )
@@ -84,13 +89,18 @@ def _twins(slug: str, digest: str) -> Iterable[AdapterVersion]:
     return same.exclude(status=AdapterVersion.Status.REJECTED).select_related("adapter")
 
 
-def _about(card: Card, token: str) -> dict[str, object]:
+def _only_base() -> str:
+    """The base that is meant where nobody names one; empty where the examination has several to choose from."""
+    return bases.default().name if len(bases.served()) == 1 else ""
+
+
+def _about(card: Card, token: str) -> dict[str, Any]:
     return {
         "name": card.name,
         "category": card.category,
         "summary": card.summary,
         "description": card.description,
-        "base": card.base or base_named_in(store.quarantined(token)) or settings.BASE_NAME,
+        "base": card.base or base_named_in(store.quarantined(token)) or _only_base(),
         "license": card.license,
         "author": card.author,
         "dataset": card.dataset,

@@ -10,15 +10,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from inference.adapters.examination import Examination, examine_files
+from inference.adapters.examination import Examination
 from inference.adapters.identity import adapter_digest
-from inference.model.architecture import Architecture
+from loraland import bases
+from loraland.bases import Base
 from loraland.catalogue import store
 from loraland.catalogue.models import Adapter, AdapterVersion
-from loraland.catalogue.upload.bases import doubt_about_base, known_base, named_base, remark_on_base, served_base
+from loraland.catalogue.upload.bases import doubt_about_base, named_base, remark_on_base
+from loraland.catalogue.upload.finding import find_base
 
 CONFIRM: Final = (
     "If it is to be served so, confirm it: --confirm-base of import_adapter, or the tick “Its base is right” in the "
@@ -28,10 +29,11 @@ CONFIRM: Final = (
 
 @dataclass(frozen=True)
 class Examined:
-    """What the site knows of two files. With any `reasons` the rest is empty; `fits`: the served base takes them."""
+    """What the site knows of two files. With any `reasons` the rest is empty; `base` is the served one that takes them,
+    None where they are for another."""
 
     reasons: list[str]
-    fits: bool = True
+    base: Base | None = None
     digest: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     """The values of an `AdapterVersion` that are read from the files."""
@@ -53,45 +55,26 @@ def examine(version: AdapterVersion) -> None:
             return None
     except OSError as error:
         return version.put_off(f"The examination was put off, for the disk fails ({error}). It is tried again.")
-    return version.probe() if found.fits else version.list_unserved()
+    return version.probe() if found.base else version.list_unserved()
 
 
 def examine_upload(directory: Path, base: str) -> Examined:
     """Examine the adapter in `directory`, made for the base named `base`; empty if nobody knows. Raises OSError."""
-    found, fits = _examine(directory, base)
-    reasons = list(found.reasons)
-    if not found.fits and base.lower() == settings.BASE_KEY != named_base(found.config).lower():
+    answer = find_base(directory, base)
+    found, reasons = answer.examination, [*answer.examination.reasons, *filter(None, [answer.question])]
+    if not found.fits and bases.of_name(base) and base.lower() != named_base(found.config).lower():
         reasons.append(f"adapter_config.json names the base {named_base(found.config) or '(none)'}, not {base}.")
     if reasons:
         return Examined(reasons)
     weights = directory / store.WEIGHTS
-    return Examined([], fits, adapter_digest(found.config, weights), _facts(found, weights, fits))
+    return Examined([], answer.base, adapter_digest(found.config, weights), _facts(found, weights, answer.base))
 
 
-def fits_served(directory: Path) -> bool:
-    """Whether the adapter in `directory` is sound and of the shapes of the base that is served. Raises OSError."""
-    found = _examine_for(directory, base) if (base := served_base()) else None
-    return found is not None and found.fits and not found.reasons
-
-
-def _examine(directory: Path, base: str) -> tuple[Examination, bool]:
-    """As an adapter of the base that is served, or of `base` if it is another one and only its shapes may fit."""
-    served, is_other = served_base(), base.lower() not in ("", settings.BASE_KEY)
-    found = _examine_for(directory, served)
-    if is_other and (served is None or not found.fits):
-        return _examine_for(directory, known_base(base)), False
-    return found, True
-
-
-def _examine_for(directory: Path, base: Architecture | None) -> Examination:
-    return examine_files(directory / store.CONFIG, directory / store.WEIGHTS, base, settings.MAX_RANK)
-
-
-def _facts(found: Examination, weights: Path, fits: bool) -> dict[str, Any]:
+def _facts(found: Examination, weights: Path, base: Base | None) -> dict[str, Any]:
     trained = [tensor for parts in found.modules.values() for part, tensor in parts.items() if part != "base"]
     return {
         "config": found.config,
-        "remarks": [*found.remarks, *filter(None, [remark_on_base(found.config) if fits else ""])],
+        "remarks": [*found.remarks, *filter(None, [remark_on_base(found.config, base) if base else ""])],
         "rank": found.config["r"],
         "lora_alpha": found.config["lora_alpha"],
         "target_modules": sorted({module.rpartition(".")[2] for module in found.modules}),
@@ -103,22 +86,22 @@ def _facts(found: Examination, weights: Path, fits: bool) -> dict[str, Any]:
 def _conflicts(version: AdapterVersion, found: Examined) -> list[str]:
     """An adapter belongs to one base; its versions cannot be for two."""
     adapter = version.adapter
-    if not found.fits or adapter.is_served:
+    if found.base is None or bases.of_name(adapter.base) == found.base:
         return []
     usable = adapter.versions.exclude(pk=version.pk).exclude(status=AdapterVersion.Status.REJECTED)
     if not usable.exclude(digest="").exists():
         return []
     return [
-        f"{adapter.slug} is an adapter for {adapter.base}, and these weights are for {settings.BASE_NAME}; "
+        f"{adapter.slug} is an adapter for {adapter.base}, and these weights are for {found.base.name}; "
         "upload them under another slug."
     ]
 
 
 def _unconfirmed(version: AdapterVersion, found: Examined) -> list[str]:
     """An upload whose config names another model of the same shape is served when its owner says so, not before."""
-    if not version.quarantine or version.base_confirmed or not found.fits:
+    if not version.quarantine or version.base_confirmed or not found.base:
         return []
-    doubt = doubt_about_base(found.facts["config"])
+    doubt = doubt_about_base(found.facts["config"], found.base)
     return [f"{doubt} {CONFIRM}"] if doubt else []
 
 
@@ -155,6 +138,6 @@ def _save(version: AdapterVersion, found: Examined) -> None:
     for name, value in values.items():
         setattr(version, name, value)
     version.save(update_fields=list(values))
-    if found.fits and not version.adapter.is_served:
-        version.adapter.base = settings.BASE_NAME
-        Adapter.objects.filter(pk=version.adapter_id).update(base=settings.BASE_NAME)
+    if found.base and version.adapter.base != found.base.name:
+        version.adapter.base = found.base.name
+        Adapter.objects.filter(pk=version.adapter_id).update(base=found.base.name)

@@ -15,16 +15,18 @@ from django.core.management.base import BaseCommand, CommandError
 from django.core.validators import validate_slug
 from django.db import InterfaceError, OperationalError, connection
 
+from inference.bases import base_name
 from inference.reading import reading
 from inference.tasks.card import CARD, Card
 from inference.tasks.template import label_of
 from loraland.catalogue import card as cards
 from loraland.catalogue import slug as slugs
 from loraland.catalogue import store
-from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.template import TemplateError, fields_of
 from loraland.catalogue.upload import hub
 from loraland.catalogue.upload.archive import ArchiveRefused, read_archive
+from loraland.catalogue.upload.bases import config_in, likely_base
 from loraland.catalogue.upload.companions import companions_in, remarks_on
 from loraland.catalogue.upload.layout import files_below, misses_here, told
 from loraland.catalogue.upload.published_import import card_of, shown_template
@@ -48,6 +50,7 @@ class Command(BaseCommand):
         parser.add_argument(
             "--confirm-base", action="store_true", help="serve it though its config names another base of this shape"
         )
+        parser.add_argument("--base", default="", help="the base model that it is for, whatever its config names")
         parser.add_argument("--no-wait", action="store_true", help="do not wait for the workers' verdicts")
 
     def handle(
@@ -57,13 +60,14 @@ class Command(BaseCommand):
         slug: str = "",
         template: Path | None = None,
         confirm_base: bool = False,
+        base: str = "",
         no_wait: bool = False,
         **options: Any,
     ) -> None:
         if (slug or template) and len(sources) > 1:
             raise CommandError("--slug and --template are for one adapter; import one source at a time with them.")
         self.num_refused = 0
-        self.confirm_base = confirm_base
+        self.base, self.confirm_base = base_name(base), confirm_base or bool(base)
         self.template = _text_of(template)
         with ExitStack() as stack:
             imported = [self._import(source, slug, stack) for source in sources]
@@ -88,6 +92,7 @@ class Command(BaseCommand):
             with reading(source, hub.HubError, *REFUSALS, OperationalError, InterfaceError):
                 directory = self._directory(source, stack)
                 card = self._card(directory, slug, entry)
+                _check_base(slug, self.base)
                 version = _version_of(directory, slug, card, confirm_base=self.confirm_base)
         except ValidationError:
             self._refuse(source, [f"{slug!r} is no slug; give one of letters, digits, - and _ with --slug."])
@@ -129,10 +134,11 @@ class Command(BaseCommand):
         return directory
 
     def _card(self, directory: Path, slug: str, entry: Published | None) -> Card:
-        """What is known of the adapter in `directory`; the prompt on the command line wins over any other."""
+        """What is known of the adapter in `directory`; the base and prompt of the command line win over any other."""
         if entry is not None:
             return card_of(entry, self.template or shown_template(entry, directory))
         card = _card_of(directory, slug)
+        card = replace(card, base=self.base or card.base)
         if not self.template:
             return card
         return replace(card, template=self.template, fields=fields_of(self.template), examples=[])
@@ -179,12 +185,19 @@ def _card_of(directory: Path, slug: str) -> Card:
     return cards.read_card(path) if path.is_file() else Card(name=label_of(slug.replace("-", "_")))
 
 
+def _check_base(slug: str, base: str) -> None:
+    """An adapter that is here keeps its base. Raises `CardError`."""
+    known = Adapter.objects.filter(slug=slug).first() if base else None
+    if known and known.is_settled and known.base.lower() != base.lower():
+        raise cards.CardError([f"{slug} is an adapter for {known.base}; import these weights under another --slug."])
+
+
 def _version_of(directory: Path, slug: str, card: Card, *, confirm_base: bool) -> AdapterVersion:
     """The version of `slug` with the files in `directory`, examined and on its way to a proof if it is a new one."""
     digest = store.digest_in(directory)
     if (existing := find(slug, digest)) and store.kept(digest).exists():
         return existing
-    remarks = remarks_on(companions_in(directory))
+    remarks = remarks_on(companions_in(directory), likely_base(config_in(directory)))
     submission = submit(store.receive_directory(directory), slug, card, base_confirmed=confirm_base, remarks=remarks)
     if submission.is_new and (version := AdapterVersion.objects.claim(submission.version.pk)):
         examine(version)
