@@ -51,6 +51,14 @@ def of_name(name: str) -> Base | None:
     return next((base for base in served() if base.key == name.lower()), None)
 
 
+def spoken(name: str) -> Base | None:
+    """The one that `name` means as programs write it: ``base``, ``base:`` and a name, or its own name with its owner on
+    the hub or without; None where it means none that is served."""
+    if name == BASE:
+        return default()
+    return of_name(name.removeprefix(f"{BASE}:").rpartition("/")[2])
+
+
 def names() -> str:
     """The names of all that are served, for a sentence."""
     return " and ".join(base.name for base in served())

@@ -38,7 +38,7 @@ async def info(request: HttpRequest) -> HttpResponse:
     context = worker.load.context_length if worker else 0
     return JsonResponse(
         {
-            "model_id": settings.BASE_NAME,
+            "model_id": bases.default().name,
             "model_sha": None,
             "model_dtype": dtype,
             "model_device_type": device,

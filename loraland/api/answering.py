@@ -18,14 +18,14 @@ from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpRe
 from inference.wire.contract import WireError
 from inference.wire.failures import meaning_of
 from inference.wire.protocol import Delta, Embedded, Failed, Finished, Prompted, Sampling
-from loraland import bases
 from loraland.api.authentication import visitor_of
 from loraland.api.call import Call, Choice, Reader, Told
 from loraland.api.entries import meant
 from loraland.api.failing import ApiError
 from loraland.api.shape import Answer, Head, Shape, usage_of
 from loraland.api.streaming import streamed
-from loraland.catalogue.composition import Composition
+from loraland.bases import Base
+from loraland.catalogue.composition import Composition, base_of
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.filling import filled
 from loraland.generations.models import Generation
@@ -76,12 +76,15 @@ async def answer(request: HttpRequest, asked: Asked, shape: Shape, is_embedding:
     """
     visitor = visitor_of(request)
     version = await meant(asked.model, visitor)
+    base = base_of(version, asked.model)
+    if read_by := getattr(asked, "read_by", None):
+        read_by(base)
     choices, unused = _filled(version, choices_of(asked), _keeps_turns(asked))
     try:
         _check(visitor, version, choices)
     except Refused as refusal:
-        raise await _with_context(refusal) from None
-    begin = partial(_begin, visitor, version, is_embedding, _keeps_turns(asked))
+        raise await _with_context(refusal, base) from None
+    begin = partial(_begin, visitor, version, base, is_embedding, _keeps_turns(asked))
     first = await begin(choices[0])
     created = int(first.created.timestamp())
     digest = version.digest if version else ""
@@ -119,12 +122,12 @@ def _filled(
     return [replace(choice, source=each.source) for choice, each in zip(choices, found, strict=True)], unused
 
 
-async def _with_context(refusal: Refused) -> Refused:
+async def _with_context(refusal: Refused, base: Base) -> Refused:
     """`refusal`, in the words by which programs know that a text is too long, if it is one of these."""
     if meaning_of(refusal.code).fault != "text":
         return refusal
     with suppress(WireError):
-        context = await context_length(bases.default())
+        context = await context_length(base)
         refusal.sentence = f"This model's maximum context length is {context} tokens. {refusal.sentence}"
     return refusal
 
@@ -236,6 +239,7 @@ def _check(visitor: Visitor, version: AdapterVersion | Composition | None, choic
 async def _begin(
     visitor: Visitor,
     version: AdapterVersion | Composition | None,
+    base: Base,
     is_embedding: bool,
     keep_turns: bool,
     choice: Choice,
@@ -244,6 +248,7 @@ async def _begin(
         visitor,
         Generation.Source.API,
         version,
+        base=base,
         **choice.source,
         sampling=choice.sampling,
         group=choice.group,

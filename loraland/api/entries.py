@@ -6,27 +6,26 @@ from functools import cache
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
 
 from inference.wire.contract import WireError
 from loraland import bases
-from loraland.bases import BASE
-from loraland.catalogue.composition import Composition, named
+from loraland.bases import BASE, Base
+from loraland.catalogue.composition import Composition, base_of, named
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.versions import SLUG, AdapterVersionQuerySet
 from loraland.generations.filling import form_of
 from loraland.generations.visitor import Visitor
-from loraland.inference_client import context_length
+from loraland.inference_client import ready_worker
 from loraland.rows import Remembered
 
 
 def offered(visitor: Visitor) -> AdapterVersionQuerySet:
-    """The versions of which a program hears. What is made for another base is none of its models."""
+    """The versions of which a program hears. What is made for a base that is not served is none of its models."""
     return AdapterVersion.objects.seen_by(visitor).served()
 
 
 async def meant(name: str, visitor: Visitor) -> AdapterVersion | Composition | None:
-    """What a program means by `name`; None is the base, of which no row tells. Raises `Refused`."""
+    """What a program means by `name`; None is a base, of which no row tells. Raises `Refused`."""
     return None if name == BASE else await sync_to_async(_meant)(name, visitor)
 
 
@@ -42,46 +41,69 @@ def _shown(is_staff: bool, served: tuple[bases.Base, ...]) -> Remembered[Adapter
     return Remembered(lambda slug: offered(reader).shown_as(slug), lambda slug: offered(reader).named(slug))
 
 
-async def listing(visitor: Visitor) -> list[dict[str, Any]]:
-    """The base, each adapter, and by its digest each version that answers."""
-    entries = [_base()]
+async def listing(visitor: Visitor, only: str = "") -> list[dict[str, Any]]:
+    """The bases, each adapter, and by its digest each version that answers; with `only` those of that base alone.
+
+    Raises `Refused` for a base that is not served.
+    """
+    shown = [_spoken(only)] if only else bases.served()
+    entries = [_base(base) for base in shown]
     versions = offered(visitor).answering().filter(adapter__published__isnull=False).select_related("adapter")
     async for version in versions.order_by("adapter__slug", "-created"):
+        if version.adapter.served_base not in shown:
+            continue
         if version.adapter.published_id == version.pk:
             entries.append(_of(version, version.adapter.slug))
         entries.append(_of(version, str(version)))
-    context = await _context()
-    return [entry | context for entry in entries]
+    return await _with_state(entries)
 
 
 async def entry(name: str, visitor: Visitor) -> dict[str, Any]:
     """The entry of one name, or of a sum. Raises `Refused` as `named` does."""
-    return await sync_to_async(_named)(name, visitor) | await _context()
+    [told] = await _with_state([await sync_to_async(_named)(name, visitor)])
+    return told
 
 
 def _named(name: str, visitor: Visitor) -> dict[str, Any]:
     version = _meant(name, visitor)
     if isinstance(version, Composition):
         return _of_sum(version, name)
-    return _of(version, name) if version else _base()
+    return _of(version, name) if version else _base(base_of(None, name))
 
 
-async def _context() -> dict[str, Any]:
-    """How long a prompt and its answer may be together, as vLLM tells it; null while no worker says so."""
+async def _with_state(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """`entries` with what the workers of their bases say: whether one is up, and how long a prompt and its answer may
+    be together, as vLLM tells it; null while no worker says so."""
+    lengths = {base.name: await _context(base) for base in bases.served()}
+    for each in entries:
+        length = lengths.get(each["loraland"]["base"])
+        each["loraland"]["base_is_up"] = length is not None
+        each["max_model_len"] = length or None
+    return entries
+
+
+async def _context(base: Base) -> int | None:
+    """None while no worker of `base` is ready, as far as can be seen."""
     try:
-        return {"max_model_len": await context_length(bases.default()) or None}
+        worker = await ready_worker(base)
     except WireError:
-        return {"max_model_len": None}
+        return None
+    return worker.load.context_length if worker else None
 
 
-def _base() -> dict[str, Any]:
-    return _entry(BASE, 0, settings.BASE_NAME, {"base": settings.BASE_NAME}, settings.BASE_NAME)
+def _spoken(name: str) -> Base:
+    named(name if name == BASE else f"{BASE}:{name.removeprefix(f'{BASE}:')}", AdapterVersion.objects.none())
+    return base_of(None, name)
+
+
+def _base(base: Base) -> dict[str, Any]:
+    return _entry(base.called, 0, base.name, {"base": base.name}, base.name)
 
 
 def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
-    adapter = version.adapter
+    adapter, base = version.adapter, version.adapter.served_base
     about = {
-        "base": adapter.base,
+        "base": base.name,
         "named_base": version.named_base or None,
         "base_confirmed": version.base_confirmed,
         "adapter": adapter.slug,
@@ -93,12 +115,20 @@ def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
         "fields": list(version.field_names),
         "form": form_of(version.field_names),
     }
-    return _entry(name, int(version.created.timestamp()), adapter.author or "loraland", about, str(version), BASE)
+    return _entry(
+        name,
+        int(version.created.timestamp()),
+        adapter.author or "loraland",
+        about,
+        str(version),
+        adapter.served_base.called,
+    )
 
 
 def _of_sum(composition: Composition, name: str) -> dict[str, Any]:
+    base = base_of(composition)
     about = {
-        "base": settings.BASE_NAME,
+        "base": base.name,
         "components": composition.record,
         "digest": composition.digest,
         "rank": composition.rank,
@@ -106,7 +136,7 @@ def _of_sum(composition: Composition, name: str) -> dict[str, Any]:
         "form": form_of(composition.field_names),
     }
     newest = max(version.created for version in composition.versions)
-    return _entry(name, int(newest.timestamp()), "loraland", about, str(composition), BASE)
+    return _entry(name, int(newest.timestamp()), "loraland", about, str(composition), base.called)
 
 
 def _entry(

@@ -10,6 +10,7 @@ from django.http import HttpRequest
 
 from inference.wire.contract import position_of
 from inference.wire.protocol import Delta
+from loraland import bases
 from loraland.api.answering import Response, respond
 from loraland.api.authentication import visitor_of
 from loraland.api.call import Call, Reader
@@ -19,7 +20,6 @@ from loraland.api.openai.calls import ChatCalls
 from loraland.api.openai.plain import Plain
 from loraland.api.shape import Head, Shape
 from loraland.api.tools.reading import of_request
-from loraland.bases import BASE
 from loraland.catalogue.composition import sum_of
 from loraland.generations import reading
 from loraland.generations.models import Generation
@@ -94,7 +94,8 @@ async def _behind(generation: Generation, after: str, reader: Reader) -> tuple[R
 def _head(generation: Generation) -> Head:
     digest = (generation.request["adapter"] or {}).get("digest", "")
     created = int(generation.created.timestamp())
-    name = str(generation.adapter_version or BASE)
+    of_base = bases.of_name(generation.base) or bases.default()
+    name = str(generation.adapter_version or of_base.called)
     if generation.components:
         name = sum_of((part["weight"], part["model"]) for part in generation.components)
     return Head(generation.wire_id, name, created, digest, generation.components)

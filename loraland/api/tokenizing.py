@@ -26,7 +26,8 @@ from loraland.api.openai.strict import Strict, Text
 from loraland.api.programs import STRANGER, body_of, caller_if_any, opened
 from loraland.api.tools.asked import tools_of
 from loraland.base_files import base_tokenizer
-from loraland.bases import BASE
+from loraland.bases import BASE, Base
+from loraland.catalogue.composition import base_of
 from loraland.generations.limits import check_inputs
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import context_length
@@ -71,11 +72,12 @@ async def tokenize(request: HttpRequest) -> HttpResponse:
     visitor = await _caller(request)
     asked = body_of(request, Tokenize)
     _check(asked, visitor)
+    base = await _base_of(asked.model, visitor)
     if isinstance(asked.inputs, str):
-        return JsonResponse(await asyncio.to_thread(_in_lorax_form, asked.inputs, asked), safe=False)
-    ids = await _plain(asked) if asked.prompt is not None else await _filled(asked, visitor)
-    strings = [base_tokenizer(bases.default()).symbol(id) for id in ids] if asked.return_token_strs else None
-    about = {"count": len(ids), "max_model_len": await context_length(bases.default()) or None}
+        return JsonResponse(await asyncio.to_thread(_in_lorax_form, asked.inputs, asked, base), safe=False)
+    ids = await _plain(asked, base) if asked.prompt is not None else await _filled(asked, visitor)
+    strings = [base_tokenizer(base).symbol(id) for id in ids] if asked.return_token_strs else None
+    about = {"count": len(ids), "max_model_len": await context_length(base) or None}
     return JsonResponse(about | {"tokens": ids, "token_strs": strings})
 
 
@@ -84,7 +86,14 @@ async def detokenize(request: HttpRequest) -> HttpResponse:
     visitor = await _caller(request)
     asked = body_of(request, Detokenize)
     _check_size(len(asked.tokens), visitor, "tokens", settings.MAX_INPUT_CHARS // TEXT_OF_MANY, "ids")
-    return JsonResponse({"prompt": await asyncio.to_thread(_text_of, asked.tokens)})
+    base = await _base_of(asked.model, visitor)
+    return JsonResponse({"prompt": await asyncio.to_thread(_text_of, asked.tokens, base)})
+
+
+async def _base_of(model: str, visitor: Visitor) -> Base:
+    """The base whose tokens are meant. Where there is one, it is no matter how the model is called."""
+    is_one = len(bases.served()) == 1
+    return bases.default() if is_one else base_of(await meant(model, visitor), model)
 
 
 async def _caller(request: HttpRequest) -> Visitor:
@@ -94,8 +103,8 @@ async def _caller(request: HttpRequest) -> Visitor:
     return visitor
 
 
-async def _plain(asked: Tokenize) -> list[int]:
-    spans = await asyncio.to_thread(_spans, asked.prompt or "", asked.add_special_tokens)
+async def _plain(asked: Tokenize, base: Base) -> list[int]:
+    spans = await asyncio.to_thread(_spans, asked.prompt or "", asked.add_special_tokens, base)
     return [span.token_id for span in spans]
 
 
@@ -108,15 +117,16 @@ async def _filled(asked: Tokenize, visitor: Visitor) -> list[int]:
     tools = found.source()["tools"] if (found := tools_of(asked.tools, None)) else ""
     request = Generate("", version.ref if version else None, messages=turns, inputs=inputs, tools=tools)
     try:
-        prompt = await asyncio.to_thread(lambda: build_prompt(request, base_tokenizer(bases.default()), UNLIMITED))
+        base = base_of(version, asked.model)
+        prompt = await asyncio.to_thread(lambda: build_prompt(request, base_tokenizer(base), UNLIMITED))
     except PromptError as error:
         raise ApiError(400, error.code, str(error), "messages" if turns else "inputs") from error
     return list(prompt.token_ids)
 
 
-def _spans(text: str, with_special: bool | None) -> list[Span]:
+def _spans(text: str, with_special: bool | None, base: Base) -> list[Span]:
     """The tokens of a prompt; what the base saw before each text stands before the first character."""
-    tokenizer = base_tokenizer(bases.default())
+    tokenizer = base_tokenizer(base)
     spans = tokenizer.spans(text)
     if with_special is False:
         return spans
@@ -125,20 +135,20 @@ def _spans(text: str, with_special: bool | None) -> list[Span]:
     return [Span(id, 0, 0) for id in begun[: len(begun) - len(ids)]] + spans
 
 
-def _in_lorax_form(text: str, asked: Tokenize) -> list[dict[str, Any]]:
-    tokenizer = base_tokenizer(bases.default())
-    spans = _spans(text, asked.add_special_tokens)
+def _in_lorax_form(text: str, asked: Tokenize, base: Base) -> list[dict[str, Any]]:
+    tokenizer = base_tokenizer(base)
+    spans = _spans(text, asked.add_special_tokens, base)
     return [
         {"id": span.token_id, "text": tokenizer.symbol(span.token_id), "start": span.start, "stop": span.stop}
         for span in spans
     ]
 
 
-def _text_of(ids: list[int]) -> str:
-    tokenizer = base_tokenizer(bases.default())
+def _text_of(ids: list[int], base: Base) -> str:
+    tokenizer = base_tokenizer(base)
     for place, id in enumerate(ids):
         if tokenizer.symbol(id) is None:
-            sentence = f"{settings.BASE_NAME} has no token {id}; send ids that /tokenize gave."
+            sentence = f"{base.name} has no token {id}; send ids that /tokenize gave."
             raise ApiError(400, "invalid_value", sentence, f"tokens.{place}")
     return tokenizer.write(ids)
 

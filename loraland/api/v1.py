@@ -27,8 +27,8 @@ errors.install(api)
 
 
 @api.api_operation(["GET", "HEAD"], "/models", url_name="models")
-async def models(request: HttpRequest) -> dict[str, Any]:
-    return {"object": "list", "data": await entries.listing(visitor_of(request))}
+async def models(request: HttpRequest, base: str = "") -> dict[str, Any]:
+    return {"object": "list", "data": await entries.listing(visitor_of(request), base)}
 
 
 @api.api_operation(["GET", "HEAD"], "/models/{path:name}", url_name="model")

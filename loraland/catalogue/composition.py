@@ -13,7 +13,8 @@ from django.conf import settings
 
 from inference.adapters.identity import composed_digest
 from inference.wire.protocol import AdapterRef, Component
-from loraland.bases import BASE
+from loraland import bases
+from loraland.bases import BASE, Base
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.slug import STAND_INS, is_bases_own
 from loraland.catalogue.versions import AdapterVersionQuerySet
@@ -73,17 +74,30 @@ class Composition:
                 return f"The weight of {version} is {weight:g}; it must not be 0, nor beyond {MAX_WEIGHT:g}."
             if version.config.get("use_dora"):
                 return f"{version} is a DoRA, which cannot be added to others: its scale is for its own update alone."
+        if len({base_of(version) for version in self.versions}) > 1:
+            return "Adapters of different bases cannot be added up; name some of one base."
         if self.rank > settings.MAX_RANK:
             return f"The ranks of these adapters add up to {self.rank}; at most {settings.MAX_RANK} is served."
         return ""
 
 
+def base_of(version: AdapterVersion | Composition | None, name: str = BASE) -> Base:
+    """The base that answers with `version`; without one that of `name`, by which somebody asked."""
+    if isinstance(version, Composition):
+        return base_of(version.versions[0])
+    return version.adapter.served_base if version else bases.spoken(name) or bases.default()
+
+
 def named(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion | Composition | None:
     """What `name` means among `versions`: ``base``, a name of `AdapterVersion.objects.named`, or a weighted sum of
-    such as ``slug+0.5*other@digest-prefix``. None is the base, which answers to its own name and to what clients send
-    where nobody named a model, unless an adapter is called so. Raises `Refused`.
+    such as ``slug+0.5*other@digest-prefix``. None is a base, of which `base_of` tells: ``base:`` and a name, or its own
+    name, or the default one for what clients send where nobody named a model, unless an adapter is called so. Raises
+    `Refused`.
     """
     if name == BASE:
+        return None
+    if name.startswith(f"{BASE}:"):
+        _check_base(name)
         return None
     try:
         return _specialist(name, versions)
@@ -94,11 +108,17 @@ def named(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion | Compo
         raise
 
 
+def _check_base(name: str) -> None:
+    if bases.spoken(name) is None:
+        there = ", ".join(f"{base.called} ({base.name})" if base.is_default else base.called for base in bases.served())
+        raise Refused("model_not_found", f"No base called {name[:160]!r} is served; there is {there}.", param="model")
+
+
 def _specialist(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion | Composition:
     terms = [_term(term) for term in name.split("+")]
     if len(terms) > MAX_PARTS:
         raise _meaningless(f"{len(terms)} adapters are added up; name at most {MAX_PARTS}.")
-    if any(of == BASE for of, _ in terms):
+    if any(of == BASE or of.startswith(f"{BASE}:") for of, _ in terms):
         raise _meaningless("The base is part of every answer and has no weight; add adapters only.")
     parts = tuple((versions.named(of), weight) for of, weight in terms)
     if len(parts) == 1 and parts[0][1] == 1:

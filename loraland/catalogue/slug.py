@@ -14,9 +14,8 @@ STAND_INS: Final = ("tgi", "dummy")
 
 
 def is_bases_own(name: str) -> bool:
-    """Whether `name` is the default base's, with its owner on the hub or without, or says that nobody is named."""
-    _, _, last = name.rpartition("/")
-    return name in UNNAMED or last.lower() == bases.default().key
+    """Whether `name` is that of a base that is served, or says that nobody is named."""
+    return name in UNNAMED or bases.spoken(name) is not None
 
 
 def refusal(slug: str) -> str:

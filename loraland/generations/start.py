@@ -15,7 +15,8 @@ from redis.exceptions import RedisError
 
 from inference.wire.contract import QueueFull, ShareTaken, WireError
 from inference.wire.protocol import Failed, Generate, Message, QueueClass, Sampling, encode
-from loraland.catalogue.composition import Composition
+from loraland.bases import BASE, Base
+from loraland.catalogue.composition import Composition, base_of
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.versions import unknown
 from loraland.generations import readers
@@ -39,6 +40,7 @@ async def start(
     source: Generation.Source,
     version: AdapterVersion | Composition | None,
     *,
+    base: Base | None = None,
     messages: Sequence[Message] | None = None,
     prompt: str | None = None,
     inputs: dict[str, str] | None = None,
@@ -51,7 +53,8 @@ async def start(
     tool_choice: str = "",
     queue_class: QueueClass = "chat",
 ) -> Generation:
-    """Accept one request of `visitor` for an answer of `version` (None: the base model) and put it in the queue.
+    """Accept one request of `visitor` for an answer of `version` and put it in the queue of its base; without a version
+    it is for `base` alone, which is the default one unless another is given.
 
     `version` comes with its `adapter`, or is a sum of such. `sampling.max_tokens` is cut to the site's limit.
     Requests of one `group` ask the same; with `is_embedding` the prompt's embedding is all that is told. Raises
@@ -77,13 +80,14 @@ async def start(
         tools=tools,
         tool_choice=tool_choice,
     )
+    base = base_of(version, base.called if base else BASE)
     await _spend(visitor)
     limit = _running_limit(visitor) if queue_class == "chat" else None
     with refused_in_an_outage():
-        generation = await sync_to_async(_create)(visitor, source, version, request, limit)
+        generation = await sync_to_async(_create)(visitor, source, version, base, request, limit)
     if visitor.is_anonymous or source == Generation.Source.API:
         await readers.expect(request.id)
-    await _enqueue(generation, request, queue_class)
+    await _enqueue(generation, request, base, queue_class)
     return generation
 
 
@@ -118,7 +122,7 @@ def check_seen(visitor: Visitor, version: AdapterVersion) -> None:
 
 
 def check_served(version: AdapterVersion) -> None:
-    """Refuse a version that is not ready, or was made for another base model than the one that runs here."""
+    """Refuse a version that is not ready, or was made for another base model than those that run here."""
     if not version.adapter.is_served:
         sentence = f"{version.adapter.name} needs the base model {version.adapter.base}, which does not run here."
         raise Refused("adapter_not_served", sentence, 409, param="model")
@@ -146,6 +150,7 @@ def _create(
     visitor: Visitor,
     source: Generation.Source,
     version: AdapterVersion | Composition | None,
+    base: Base,
     request: Generate,
     limit: int | None,
 ) -> Generation:
@@ -161,7 +166,7 @@ def _create(
             source=source,
             adapter_version=version if isinstance(version, AdapterVersion) else None,
             components=version.record if isinstance(version, Composition) else [],
-            base=settings.BASE_NAME,
+            base=base.name,
             request=json.loads(encode(request)),
         )
         insert(generation)
@@ -196,9 +201,9 @@ def _lock(name: str) -> None:
             cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [name])
 
 
-async def _enqueue(generation: Generation, request: Generate, queue_class: QueueClass) -> None:
+async def _enqueue(generation: Generation, request: Generate, base: Base, queue_class: QueueClass) -> None:
     try:
-        await wire().submit(request, settings.BASE_KEY, queue_class, settings.QUEUE_LIMIT)
+        await wire().submit(request, base.key, queue_class, settings.QUEUE_LIMIT)
     except ShareTaken as error:
         sentence = f"{error.own} of your answers are waiting, your share of the queue; wait for some to begin."
         await generation.afail(Failed(request.id, "queue_full", sentence))

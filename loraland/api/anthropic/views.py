@@ -11,7 +11,6 @@ from ninja.errors import AuthenticationError
 
 from inference.engine.prompt import PromptError, build_prompt
 from inference.wire.protocol import Generate
-from loraland import bases
 from loraland.api.answering import answer, told_of
 from loraland.api.anthropic.asked import Counted, MessageRequest
 from loraland.api.anthropic.bodies import Messages
@@ -23,6 +22,7 @@ from loraland.api.last_used import notes
 from loraland.api.programs import body_of, caller, opened
 from loraland.api.tokenizing import UNLIMITED
 from loraland.base_files import base_tokenizer
+from loraland.catalogue.composition import base_of
 from loraland.generations.filling import filled
 from loraland.generations.limits import check_inputs, check_tools
 from loraland.generations.visitor import Visitor
@@ -48,8 +48,9 @@ async def count_tokens(request: HttpRequest) -> HttpResponseBase:
     check_inputs(version, source.get("inputs"), bool(turns))
     check_tools(version, source.get("tools", ""), source.get("tool_choice", ""))
     wanted = Generate("", version.ref if version else None, messages=turns or None, sampling=sampling, **source)
+    base = base_of(version, asked.model)
     try:
-        prompt = await asyncio.to_thread(lambda: build_prompt(wanted, base_tokenizer(bases.default()), UNLIMITED))
+        prompt = await asyncio.to_thread(lambda: build_prompt(wanted, base_tokenizer(base), UNLIMITED))
     except PromptError as error:
         raise ApiError(400, error.code, str(error), "messages" if turns else "inputs") from error
     told = {"loraland": about} if (about := told_of(asked, found.unused)) else {}

@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from loraland.api.openai.strict import Strict
 from loraland.bases import BASE
-from loraland.catalogue.composition import MAX_PARTS, sum_of
+from loraland.catalogue.composition import MAX_PARTS, base_of, sum_of
 from loraland.catalogue.slug import is_bases_own
 
 Id = Annotated[str, Field(min_length=1, max_length=200)]
@@ -50,7 +50,7 @@ def name_of(adapter_id: str | None) -> str:
     """How an adapter is called here that LoRAX's users call `adapter_id`: by its slug, or by its id on the hub, which
     its import has made a slug."""
     if adapter_id is None or is_bases_own(adapter_id):
-        return BASE
+        return base_of(None, adapter_id or BASE).called
     return adapter_id.replace("/", "-") if adapter_id.count("/") == 1 else adapter_id
 
 

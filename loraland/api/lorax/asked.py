@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 import pydantic
 from django.conf import settings
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from inference.wire.protocol import Sampling
 from loraland import bases
@@ -23,6 +23,7 @@ from loraland.api.openai.common import MAX_LOGPROBS, MAX_SEED, MAX_STOPS
 from loraland.api.openai.constraint import checked
 from loraland.api.openai.strict import EMPTY_IS_NONE, MINUS_ONE_IS_NONE, Strict, Text
 from loraland.base_files import base_tokenizer
+from loraland.bases import Base
 
 MAX_BEST_OF: Final = 128
 MAX_TEMPERATURE: Final = 100
@@ -135,6 +136,16 @@ class GenerateRequest(Strict):
     inputs: Annotated[Text, Field(min_length=1)]
     parameters: Parameters = Field(default_factory=Parameters)
     stream: bool = False
+    _base: Base | None = PrivateAttr(None)
+
+    def read_by(self, base: Base) -> None:
+        """Let it be `base` that reads the prompt."""
+        self._base = base
+
+    @property
+    def base(self) -> Base:
+        """The one that reads the prompt: the default one until another is told."""
+        return self._base or bases.default()
 
     @model_validator(mode="after")
     def _template_needs_messages(self) -> GenerateRequest:
@@ -173,7 +184,7 @@ class GenerateRequest(Strict):
             return [{"messages": [message.to_wire() for message in messages_in(self.inputs)]}]
         if self.parameters.truncate is None:
             return [{"prompt": self.inputs}]
-        tokenizer = base_tokenizer(bases.default())
+        tokenizer = base_tokenizer(self.base)
         ids = tokenizer.begin(tokenizer.encode(self.inputs))
         return [{"token_ids": tuple(ids[-self.parameters.truncate :])}]
 

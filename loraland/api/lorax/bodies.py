@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from django.conf import settings
-
 from inference.wire.protocol import Alternative, Delta, Prompted, Stats, TokenLogprob
 from loraland.api.errors import ApiError
 from loraland.api.lorax import errors
@@ -102,8 +100,9 @@ class Generated:
     @property
     def headers(self) -> dict[str, str]:
         """What LoRAX tells of an answer in headers, the times in milliseconds. A stream's begin before its end."""
-        adapter = {} if self._parameters.model == BASE else {"x-adapter-id": self._parameters.model}
-        return {"x-model-id": settings.BASE_NAME} | adapter | (_costs(self._stats) if self._stats else {})
+        is_bare = self._parameters.model.partition(":")[0] == BASE
+        adapter = {} if is_bare else {"x-adapter-id": self._parameters.model}
+        return {"x-model-id": self._asked.base.name} | adapter | (_costs(self._stats) if self._stats else {})
 
     @property
     def _prompt(self) -> str:

@@ -60,7 +60,9 @@ class Embedding(Strict):
     @field_validator("dimensions")
     @classmethod
     def _dimensions(cls, dimensions: int) -> int:
-        if (width := hidden_size(bases.default())) and dimensions != width:
+        # Where there are several bases, that of the model tells when it answers.
+        is_sure = len(bases.served()) == 1
+        if is_sure and (width := hidden_size(bases.default())) and dimensions != width:
             raise ValueError(_other_width(width))
         return dimensions
 
