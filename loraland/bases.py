@@ -31,6 +31,10 @@ class Base:
         return self.key == settings.BASE_KEY
 
     @property
+    def is_served(self) -> bool:
+        return of_name(self.name) is not None
+
+    @property
     def called(self) -> str:
         """What programs and pages call it when nobody's adapter is meant."""
         return BASE if self.is_default else f"{BASE}:{self.name}"
@@ -49,6 +53,11 @@ def served() -> tuple[Base, ...]:
 def of_name(name: str) -> Base | None:
     """The one that is called `name`, in whatever case; None where none is."""
     return next((base for base in served() if base.key == name.lower()), None)
+
+
+def is_bare(name: str) -> bool:
+    """Whether `name` is written as that of a base alone, be it served or not."""
+    return name == BASE or name.startswith(f"{BASE}:")
 
 
 def spoken(name: str) -> Base | None:

@@ -94,10 +94,8 @@ def named(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion | Compo
     name, or the default one for what clients send where nobody named a model, unless an adapter is called so. Raises
     `Refused`.
     """
-    if name == BASE:
-        return None
-    if name.startswith(f"{BASE}:"):
-        _check_base(name)
+    if bases.is_bare(name):
+        base_called(name)
         return None
     try:
         return _specialist(name, versions)
@@ -108,17 +106,19 @@ def named(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion | Compo
         raise
 
 
-def _check_base(name: str) -> None:
-    if bases.spoken(name) is None:
+def base_called(name: str) -> Base:
+    """The base that `name` means, which is written as that of one. Raises `Refused` with those that there are."""
+    if (base := bases.spoken(name)) is None:
         there = ", ".join(f"{base.called} ({base.name})" if base.is_default else base.called for base in bases.served())
         raise Refused("model_not_found", f"No base called {name[:160]!r} is served; there is {there}.", param="model")
+    return base
 
 
 def _specialist(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion | Composition:
     terms = [_term(term) for term in name.split("+")]
     if len(terms) > MAX_PARTS:
         raise _meaningless(f"{len(terms)} adapters are added up; name at most {MAX_PARTS}.")
-    if any(of == BASE or of.startswith(f"{BASE}:") for of, _ in terms):
+    if any(bases.is_bare(of) for of, _ in terms):
         raise _meaningless("The base is part of every answer and has no weight; add adapters only.")
     parts = tuple((versions.named(of), weight) for of, weight in terms)
     if len(parts) == 1 and parts[0][1] == 1:

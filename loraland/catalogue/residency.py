@@ -8,6 +8,7 @@ from typing import Literal
 from inference.wire.contract import WireError
 from inference.wire.protocol import Heartbeat
 from loraland import inference_client
+from loraland.bases import Base
 from loraland.catalogue.models import AdapterVersion
 
 State = Literal["ready", "loading", "starting", "unreachable"]
@@ -15,7 +16,7 @@ State = Literal["ready", "loading", "starting", "unreachable"]
 
 @dataclass(frozen=True)
 class Residency:
-    """The workers of the served base, summed up."""
+    """The workers of one base, summed up."""
 
     state: State
     workers: int = 0
@@ -27,10 +28,10 @@ class Residency:
     """Each worker's own words, for insiders alone."""
 
 
-async def residency() -> Residency:
-    """Ask the workers' heartbeats. A wire that cannot be reached is a state to show, not an error."""
+async def residency(base: Base) -> Residency:
+    """Ask the heartbeats of the workers of `base`. A wire that cannot be reached is a state to show, not an error."""
     try:
-        workers = await inference_client.live_workers()
+        workers = await inference_client.workers_of(base)
     except WireError:
         return Residency("unreachable")
     digests = {digest for worker in workers for digest in worker.load.on_device}

@@ -6,8 +6,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
 from django.template.loader import render_to_string
@@ -16,6 +15,8 @@ from django.utils.cache import get_conditional_response, patch_vary_headers
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from loraland import bases
+from loraland.bases import BASE
 from loraland.catalogue import listing, snippets
 from loraland.catalogue.categories import category_of
 from loraland.catalogue.finder import count_by_category
@@ -52,10 +53,11 @@ def catalogue(request: HttpRequest) -> HttpResponse:
     else:
         page = {
             "categories": count_by_category(cards),
+            "counted_bases": listing.count_by_base(cards),
             "versions": [card.version for card in cards],
             "orders": listing.ORDERS,
             "best": listing.best(cards),
-            "base_name": settings.BASE_NAME,
+            "bases": bases.served(),
         }
         response = render(request, "catalogue/catalogue.html", context | page)
     if is_part:
@@ -86,8 +88,11 @@ def adapter(request: HttpRequest, slug: str) -> HttpResponse:
 
 @require_safe
 async def lamp(request: HttpRequest) -> HttpResponseBase:
-    """What the workers hold just now, as a part of a page, which asks again and again and draws the emblems itself."""
-    content = render_to_string("catalogue/lamp.html", {"residency": await residency()})
+    """What the workers of a base hold just now, as a part of a page, which asks again and again and draws the emblems
+    itself; of the default base unless the address names another."""
+    if (base := bases.spoken(request.GET.get("base", BASE))) is None:
+        raise Http404(f"There is no such base; there is {bases.names()}.")
+    content = render_to_string("catalogue/lamp.html", {"residency": await residency(base)})
     etag = f'"{sha256(content.encode()).hexdigest()[:16]}"'
     response = HttpResponse(content, headers={"ETag": etag, "Cache-Control": "private, no-cache"})
     return get_conditional_response(request, etag=etag, response=response) or response
@@ -97,8 +102,9 @@ async def lamp(request: HttpRequest) -> HttpResponseBase:
 @never_cache
 async def workers(request: HttpRequest) -> HttpResponse:
     """The same as a page; insiders see every worker by itself."""
-    found = await residency()
-    context: dict[str, Any] = {"residency": found, "base_name": settings.BASE_NAME}
-    context["workers"] = found.heartbeats if await ais_insider(request) else ()
+    found = [(base, await residency(base)) for base in bases.served()]
+    context: dict[str, Any] = {"bases": found}
+    beats = [(base, worker) for base, held in found for worker in held.heartbeats]
+    context["workers"] = beats if await ais_insider(request) else []
     context["versions"] = await sync_to_async(lambda: [card.version for card in listing.all_cards()])()
     return await sync_to_async(render)(request, "catalogue/workers.html", context)

@@ -15,6 +15,7 @@ from redis.exceptions import RedisError
 
 from inference.wire.contract import QueueFull, ShareTaken, WireError
 from inference.wire.protocol import Failed, Generate, Message, QueueClass, Sampling, encode
+from loraland import bases
 from loraland.bases import BASE, Base
 from loraland.catalogue.composition import Composition, base_of
 from loraland.catalogue.models import AdapterVersion
@@ -60,6 +61,9 @@ async def start(
     Requests of one `group` ask the same; with `is_embedding` the prompt's embedding is all that is told. Raises
     `Refused`; when the queue was full or out of reach, the row stays as an answer that ended in an error.
     """
+    if version is None and base and not base.is_served:
+        sentence = f"The base model {base.name} does not run here; there is {bases.names()}."
+        raise Refused("adapter_not_served", sentence, 409, param="model")
     asked: dict[str, Any] = {"messages": messages, "prompt": prompt, "inputs": inputs, "token_ids": token_ids}
     check(visitor, version, **asked, sampling=sampling, tools=tools, tool_choice=tool_choice)
     turns = tuple(messages) if messages is not None else None

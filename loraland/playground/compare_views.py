@@ -12,16 +12,18 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET
 
 from inference.wire.protocol import Sampling
+from loraland import bases
 from loraland.bases import BASE
+from loraland.catalogue.composition import base_of
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.versions import Reader
 from loraland.generations.visitor import visitor_of
 from loraland.playground import comparisons, pages
-from loraland.playground.comparisons import Competitor
 from loraland.playground.composer import composer_of, example_prompt
 from loraland.playground.messages import MAX_COLUMNS, MIN_COLUMNS, Prompt
 from loraland.playground.models import Comparison
 from loraland.playground.pages import ColumnView
+from loraland.playground.partner import Partner, version_in
 from loraland.playground.sampling import defaults
 from loraland.refusal import refused_is_not_found
 
@@ -45,12 +47,12 @@ def comparison(request: HttpRequest, id: UUID) -> HttpResponse:
     columns = comparisons.columns_of(kept)
     shown = pages.asked_columns(columns, comparisons.expected_in(kept, columns))
     prompt = Prompt(kept.text, kept.inputs)
-    return _page(request, [column.version for column in columns], shown, kept.chosen, prompt, kept)
+    return _page(request, list(map(comparisons.column_partner, columns)), shown, kept.chosen, prompt, kept)
 
 
 def _page(
     request: HttpRequest,
-    competitors: list[Competitor],
+    competitors: list[Partner],
     columns: list[ColumnView],
     sampling: Sampling,
     prompt: Prompt | None,
@@ -68,7 +70,7 @@ def _page(
         "comparison": kept,
         "expected": kept.expected if kept else "",
         "options": pages.column_options(request.user),
-        "base_name": settings.BASE_NAME,
+        "bases": bases.served(),
         "more": _address([*names, _next(names)]) if len(names) < MAX_COLUMNS else "",
         "fewer": len(names) > MIN_COLUMNS,
         "max_input": settings.MAX_INPUT_CHARS,
@@ -76,18 +78,19 @@ def _page(
     return render(request, "playground/compare.html", context)
 
 
-def _competitors(names: list[str], reader: Reader) -> list[Competitor]:
+def _competitors(names: list[str], reader: Reader) -> list[Partner]:
     with refused_is_not_found():
         chosen = [comparisons.competitor(name, reader) for name in names[:MAX_COLUMNS]]
     if not chosen and (first := AdapterVersion.objects.served().shown().order_by("adapter__name").first()):
         chosen = [first]
-    return chosen + [None] * (MIN_COLUMNS - len(chosen))
+    beside = base_of(version_in(chosen[0])) if chosen else bases.default()
+    return chosen + [beside] * (MIN_COLUMNS - len(chosen))
 
 
 def _next(names: list[str]) -> str:
-    """The base if no column has it yet, else the first adapter that none has."""
-    if BASE not in names:
-        return BASE
+    """The first base that no column has yet, else the first adapter that none has."""
+    if unseen := next((base.called for base in bases.served() if base.called not in names), ""):
+        return unseen
     slugs = {name.split("@")[0] for name in names}
     other = Adapter.objects.served().exclude(slug__in=slugs).first()
     return other.slug if other else BASE

@@ -11,7 +11,7 @@ from django.db import transaction
 
 from inference.tasks.template import pieces
 from inference.wire.protocol import Message
-from loraland.bases import BASE
+from loraland.bases import Base
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.versions import Reader
 from loraland.generations.models import Generation
@@ -21,10 +21,8 @@ from loraland.playground.conversations import CompletionRequest, fitted, not_fou
 from loraland.playground.judgement import Expectation, metric_of
 from loraland.playground.messages import Compare, Prompt
 from loraland.playground.models import Column, Comparison
+from loraland.playground.partner import Partner, bare_base, kept_base, read_back, version_in
 from loraland.refusal import Refused
-
-Competitor = AdapterVersion | None
-"""A version of an adapter, or None for the base model."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +33,26 @@ class Reading:
     note: str
 
 
-def competitor(name: str, reader: Reader) -> Competitor:
-    """What `reader` means by `name`: ``base``, ``slug`` or ``slug@digest-prefix``. Raises `Refused`."""
-    return None if name == BASE else AdapterVersion.objects.seen_by(reader).named(name)
+def competitor(name: str, reader: Reader) -> Partner:
+    """What `reader` means by `name`: ``base``, ``base:name``, ``slug`` or ``slug@digest-prefix``. Raises `Refused`."""
+    return bare_base(name) or AdapterVersion.objects.seen_by(reader).named(name)
 
 
-def name_of(version: Competitor) -> str:
-    """The shortest name that `competitor` reads back as `version`."""
-    if version is None:
-        return BASE
-    is_shown = version.adapter.published_id == version.pk
-    return version.adapter.slug if is_shown else f"{version.adapter.slug}@{version.short_digest}"
+def name_of(partner: Partner) -> str:
+    """The shortest name that `competitor` reads back as `partner`."""
+    if isinstance(partner, Base):
+        return partner.called
+    is_shown = partner.adapter.published_id == partner.pk
+    return partner.adapter.slug if is_shown else f"{partner.adapter.slug}@{partner.short_digest}"
 
 
-def lead_of(competitors: Sequence[Competitor]) -> Competitor:
+def lead_of(competitors: Sequence[Partner]) -> AdapterVersion | None:
     """The first competitor with a template: its fields are the ones that the visitor fills in."""
-    return next((version for version in competitors if version and version.fields), None)
+    versions = map(version_in, competitors)
+    return next((version for version in versions if version and version.fields), None)
 
 
-def reading(version: Competitor, lead: Competitor, prompt: Prompt | None) -> Reading:
+def reading(version: AdapterVersion | None, lead: AdapterVersion | None, prompt: Prompt | None) -> Reading:
     """What `version` gets of a prompt that was written for `lead`; without a prompt only the note is of use.
 
     Fields of the same name go into its own template. Whoever has no such fields, the base above all, gets the
@@ -82,7 +81,7 @@ def filled(version: AdapterVersion, inputs: dict[str, str]) -> str:
     return "".join(inputs.get(piece, "") if is_field else piece for piece, is_field in parts)
 
 
-def expected_of(version: Competitor, inputs: dict[str, str] | None) -> str:
+def expected_of(version: AdapterVersion | None, inputs: dict[str, str] | None) -> str:
     """The answer that the adapter's own example with exactly these inputs expects, or nothing."""
     examples = version.examples if version and inputs else []
     return next((example.get("expected", "") for example in examples if example.get("inputs") == inputs), "")
@@ -100,7 +99,7 @@ def expectation_of(generation: Generation) -> Expectation | None:
 
 def expected_in(comparison: Comparison, columns: Sequence[Column]) -> Expectation | None:
     """What is expected of every column, by the metric of the one whose fields and example they were given."""
-    lead = lead_of([column.version for column in columns])
+    lead = lead_of([column_partner(column) for column in columns])
     return Expectation(comparison.expected, metric_of(lead)) if comparison.expected else None
 
 
@@ -117,8 +116,8 @@ def drafted(visitor: Visitor, message: Compare) -> tuple[Comparison, list[Column
         sampling=asdict(message.sampling or sampling.defaults(lead)),
     )
     columns = [
-        Column(comparison=comparison, position=position, version=version)
-        for position, version in enumerate(competitors)
+        Column(comparison=comparison, position=position, version=version_in(each), base=kept_base(each))
+        for position, each in enumerate(competitors)
     ]
     return comparison, columns
 
@@ -130,7 +129,7 @@ def keep(comparison: Comparison, columns: Sequence[Column]) -> None:
         Column.objects.bulk_create(columns)
 
 
-def shared(lead: Competitor, prompt: Prompt) -> Prompt:
+def shared(lead: AdapterVersion | None, prompt: Prompt) -> Prompt:
     """The prompt in the form that the columns ask for. Raises `Refused` where it has another one."""
     prompt = fitted(lead, prompt)
     if lead is None and prompt.inputs is not None:
@@ -153,12 +152,17 @@ def columns_of(comparison: Comparison) -> list[Column]:
     return list(comparison.columns.select_related("version__adapter", "generation__adapter_version__adapter"))
 
 
+def column_partner(column: Column) -> Partner:
+    """Who answers in `column`."""
+    return read_back(column.version, column.base)
+
+
 def completion(column: Column, columns: Sequence[Column]) -> CompletionRequest:
     """What `column` is asked, beside the `columns` of its comparison."""
     comparison = column.comparison
-    lead = lead_of([beside.version for beside in columns])
+    lead = lead_of([column_partner(beside) for beside in columns])
     read = reading(column.version, lead, Prompt(comparison.text, comparison.inputs))
-    return CompletionRequest(column.version, read.content, comparison.chosen)
+    return CompletionRequest(column_partner(column), read.content, comparison.chosen)
 
 
 def retried(visitor: Visitor, id: UUID, position: int) -> tuple[Column, CompletionRequest]:

@@ -38,6 +38,7 @@ from loraland.playground.messages import (
     parse,
 )
 from loraland.playground.models import Column
+from loraland.playground.partner import base_in, version_in
 from loraland.refusal import Refused, refused_in_an_outage
 
 logger = logging.getLogger(__name__)
@@ -205,7 +206,8 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
         await self._started(generation, request=request, **_place(column))
 
     async def _generate(self, source: Generation.Source, completion: CompletionRequest) -> Generation:
-        return await start(self.visitor, source, completion.version, **completion.content, sampling=completion.sampling)
+        version, base = version_in(completion.partner), base_in(completion.partner)
+        return await start(self.visitor, source, version, base=base, **completion.content, sampling=completion.sampling)
 
     async def _started(self, generation: Generation, **about: Any) -> None:
         await self.tell({"type": "started", "answer": str(generation.id), **about})

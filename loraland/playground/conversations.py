@@ -17,6 +17,7 @@ from loraland.generations.visitor import Visitor
 from loraland.playground import sampling
 from loraland.playground.messages import Prompt, Regenerate, Start
 from loraland.playground.models import Answer, Conversation, Turn
+from loraland.playground.partner import Partner, bare_base, kept_base, read_back, version_in
 from loraland.refusal import Refused
 
 TITLE_CHARS: Final = 60
@@ -26,7 +27,7 @@ TITLE_CHARS: Final = 60
 class CompletionRequest:
     """What one generation is asked: `content` is the part of `generations.start` that carries the words."""
 
-    version: AdapterVersion | None
+    partner: Partner
     content: dict[str, Any]
     sampling: Sampling
 
@@ -44,16 +45,17 @@ class Asked:
 def ask(visitor: Visitor, message: Start) -> Asked:
     """Raises `Refused` for a conversation that is not the visitor's, and for an adapter that is not published."""
     conversation = conversation_of(visitor, message.conversation) if message.conversation else None
-    version = _version(conversation) if conversation else partner(message.adapter)
+    answers = _partner(conversation) if conversation else partner(message.adapter)
+    version = version_in(answers)
     prompt = fitted(version, message.prompt)
     history = _history(conversation.turns.all()) if conversation else []
-    completion = CompletionRequest(version, _content(prompt, history), message.sampling or sampling.defaults(version))
+    completion = CompletionRequest(answers, _content(prompt, history), message.sampling or sampling.defaults(version))
     return Asked(completion, prompt, conversation)
 
 
-def partner(slug: str) -> AdapterVersion | None:
-    """Who answers in a new chat: None is the base. Raises `Refused`."""
-    return None if slug in ("", BASE) else AdapterVersion.objects.shown().named(slug)
+def partner(name: str) -> Partner:
+    """Who answers in a new chat; the default base where nobody is named. Raises `Refused`."""
+    return bare_base(name or BASE) or AdapterVersion.objects.shown().named(name)
 
 
 def ask_again(visitor: Visitor, message: Regenerate) -> Asked:
@@ -66,11 +68,11 @@ def ask_again(visitor: Visitor, message: Regenerate) -> Asked:
     conversation = conversation_of(visitor, turn.conversation_id)
     if turn.answers.filter(generation__in=Generation.objects.unfinished()).exists():
         raise Refused("too_many_running", "This turn is still being answered; stop that answer first.")
-    version = _version(conversation)
+    answers = _partner(conversation)
     prompt = Prompt(turn.text, turn.inputs)
     history = _history(conversation.turns.filter(id__lt=turn.id))
-    chosen = sampling.refreshed(message.sampling or sampling.defaults(version))
-    return Asked(CompletionRequest(version, _content(prompt, history), chosen), prompt, conversation, turn)
+    chosen = sampling.refreshed(message.sampling or sampling.defaults(version_in(answers)))
+    return Asked(CompletionRequest(answers, _content(prompt, history), chosen), prompt, conversation, turn)
 
 
 def record(visitor: Visitor, asked: Asked, generation: Generation) -> Answer:
@@ -111,17 +113,18 @@ def not_found(noun: str) -> Refused:
 
 
 def _begin(visitor: Visitor, asked: Asked) -> Conversation:
-    version = asked.completion.version
-    adapter_id = version.adapter_id if version else None
-    conversation = Conversation.owned(visitor, adapter_id=adapter_id, title=title_of(asked.prompt))
+    answers = asked.completion.partner
+    adapter_id = version.adapter_id if (version := version_in(answers)) else None
+    about = {"adapter_id": adapter_id, "base": kept_base(answers), "title": title_of(asked.prompt)}
+    conversation = Conversation.owned(visitor, **about)
     conversation.save(force_insert=True)
     return conversation
 
 
-def _version(conversation: Conversation) -> AdapterVersion | None:
+def _partner(conversation: Conversation) -> Partner:
     """What answers here now: a chat stays with its adapter, which may have another version by now, or none."""
     if (adapter := conversation.adapter) is None:
-        return None
+        return read_back(None, conversation.base)
     if adapter.published is None:
         raise Refused("model_not_found", f"{adapter.name} is no longer published; choose another adapter.")
     adapter.published.adapter = adapter

@@ -11,6 +11,7 @@ from uuid import UUID
 from inference.adapters.storable import is_storable
 from inference.wire.contract import position_of
 from inference.wire.protocol import Sampling
+from loraland.bases import BASE
 from loraland.catalogue.versions import NAME
 from loraland.playground import sampling
 
@@ -18,6 +19,7 @@ MAX_BYTES: Final = 64 * 1024
 MAX_COLUMNS: Final = 4
 MIN_COLUMNS: Final = 2
 
+_COLUMN: Final = re.compile(rf"{NAME.pattern}|{BASE}:[\w.-]{{1,200}}", re.ASCII)
 _REFERENCE: Final = re.compile(r"[\w.-]{1,64}")
 
 
@@ -39,7 +41,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Start:
-    """Ask in a conversation, or in a new one. `adapter` is a slug, empty for the base."""
+    """Ask in a conversation, or in a new one. `adapter` is a slug, ``base:name``, or empty for the default base."""
 
     request: str
     conversation: UUID | None
@@ -59,7 +61,7 @@ class Regenerate:
 
 @dataclass(frozen=True)
 class Compare:
-    """Set one prompt before two to four columns, each ``slug``, ``slug@digest`` or ``base``."""
+    """Set one prompt before two to four columns, each ``slug``, ``slug@digest``, ``base`` or ``base:name``."""
 
     request: str
     columns: tuple[str, ...]
@@ -133,8 +135,8 @@ def _columns(content: dict[str, Any]) -> tuple[str, ...]:
     columns = content.get("columns")
     if not isinstance(columns, list) or not MIN_COLUMNS <= len(columns) <= MAX_COLUMNS:
         raise ValueError(f"A comparison has {MIN_COLUMNS} to {MAX_COLUMNS} columns.")
-    if not all(isinstance(column, str) and NAME.fullmatch(column) for column in columns):
-        raise ValueError("A column is an adapter's slug, slug@digest, or base.")
+    if not all(isinstance(column, str) and _COLUMN.fullmatch(column) for column in columns):
+        raise ValueError("A column is an adapter's slug, slug@digest, base, or base:name.")
     return tuple(columns)
 
 
@@ -198,7 +200,7 @@ _KINDS: Final[dict[str, type[Message]]] = {
 _PARTS: Final[dict[str, Callable[[dict[str, Any]], Any]]] = {
     "request": _request,
     "conversation": lambda content: None if content.get("conversation") is None else _uuid(content, "conversation"),
-    "adapter": lambda content: _text(content, "adapter", 80),
+    "adapter": lambda content: _text(content, "adapter", 240),
     "prompt": _prompt,
     "sampling": lambda content: sampling.parse(content.get("sampling")),
     "answer": lambda content: _uuid(content, "answer"),

@@ -59,11 +59,12 @@ class Owned(models.Model):
 
 
 class Conversation(Owned):
-    """Turns with one adapter, or with the base model when `adapter` is empty."""
+    """Turns with one adapter, or with a base model when `adapter` is empty: the default one, unless it is named."""
 
     holds = "answer__turn__conversation"
 
     adapter = models.ForeignKey(Adapter, null=True, blank=True, on_delete=models.SET_NULL)
+    base = models.CharField(max_length=200, blank=True)
     title = models.CharField(max_length=120, blank=True)
 
     def __str__(self) -> str:
@@ -118,7 +119,7 @@ class Comparison(Owned):
 
 
 class Column(models.Model):
-    """One competitor of a comparison: a version of an adapter, or the base.
+    """One competitor of a comparison: a version of an adapter, or a base, the default one unless it is named.
 
     `generation` is its last answer; `refusal` says why there is none, where asking was refused.
     """
@@ -126,6 +127,7 @@ class Column(models.Model):
     comparison = models.ForeignKey(Comparison, on_delete=models.CASCADE, related_name="columns")
     position = models.PositiveSmallIntegerField()
     version = models.ForeignKey(AdapterVersion, null=True, blank=True, on_delete=models.PROTECT)
+    base = models.CharField(max_length=200, blank=True)
     generation = models.ForeignKey(Generation, null=True, blank=True, on_delete=models.PROTECT)
     refusal = models.TextField(blank=True)
 

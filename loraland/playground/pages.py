@@ -8,14 +8,18 @@ from typing import Final
 
 from django.db.models import Prefetch, Q, QuerySet
 
+from loraland import bases
+from loraland.bases import Base
 from loraland.catalogue import listing
+from loraland.catalogue.composition import base_of
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.versions import Reader
 from loraland.generations.visitor import Visitor
 from loraland.playground.answers import AnswerView, Style, style_of, view_of
-from loraland.playground.comparisons import Competitor, expectation_of, lead_of, name_of, reading
+from loraland.playground.comparisons import column_partner, expectation_of, lead_of, name_of, reading
 from loraland.playground.judgement import Expectation
 from loraland.playground.models import Column, Conversation, Turn
+from loraland.playground.partner import Partner, base_in, version_in
 
 QUERY_CHARS: Final = 120
 """So much of what is searched for is looked at."""
@@ -38,7 +42,7 @@ class ColumnView:
 
     position: int
     name: str
-    version: Competitor
+    partner: Partner
     note: str
     style: Style
     answer: AnswerView | None = None
@@ -46,9 +50,19 @@ class ColumnView:
     """The address of the page without this column."""
 
     @property
+    def version(self) -> AdapterVersion | None:
+        return version_in(self.partner)
+
+    @property
     def is_unlisted(self) -> bool:
-        """Whether no menu offers this version any more."""
-        return bool(self.version and "@" in self.name and self.version.status != AdapterVersion.Status.READY)
+        """Whether no menu offers this version any more, or this base."""
+        if (version := self.version) is None:
+            return not self.base.is_served
+        return "@" in self.name and version.status != AdapterVersion.Status.READY
+
+    @property
+    def base(self) -> Base:
+        return base_in(self.partner) or base_of(self.version)
 
 
 @dataclass(frozen=True)
@@ -104,20 +118,28 @@ def categories() -> list[str]:
     return sorted(set(Adapter.objects.served().order_by().values_list("category", flat=True)) - {""})
 
 
-def empty_columns(competitors: Sequence[Competitor]) -> list[ColumnView]:
+def empty_columns(competitors: Sequence[Partner]) -> list[ColumnView]:
     """The columns before anything was asked."""
     lead = lead_of(competitors)
-    return [_column(position, version, lead) for position, version in enumerate(competitors)]
+    return [_column(position, partner, lead) for position, partner in enumerate(competitors)]
 
 
 def asked_columns(columns: Sequence[Column], expectation: Expectation | None) -> list[ColumnView]:
     """The columns of a comparison with what became of each."""
-    lead = lead_of([column.version for column in columns])
-    return [_column(column.position, column.version, lead, _became(column, expectation)) for column in columns]
+    partners = [column_partner(column) for column in columns]
+    lead = lead_of(partners)
+    return [
+        _column(column.position, partner, lead, _became(column, expectation))
+        for column, partner in zip(columns, partners, strict=True)
+    ]
 
 
-def _column(position: int, version: Competitor, lead: Competitor, answer: AnswerView | None = None) -> ColumnView:
-    return ColumnView(position, name_of(version), version, reading(version, lead, None).note, style_of(version), answer)
+def _column(
+    position: int, partner: Partner, lead: AdapterVersion | None, answer: AnswerView | None = None
+) -> ColumnView:
+    version = version_in(partner)
+    note, style = reading(version, lead, None).note, style_of(version)
+    return ColumnView(position, name_of(partner), partner, note, style, answer)
 
 
 def _became(column: Column, expectation: Expectation | None) -> AnswerView | None:
@@ -142,4 +164,5 @@ def _options(adapter: Adapter) -> list[Option]:
         for version in adapter.versions.all()
         if version.pk != adapter.published_id
     ]
-    return [Option(adapter.slug, adapter.name), *others]
+    of_base = f" · {adapter.base}" if len(bases.served()) > 1 else ""
+    return [Option(adapter.slug, adapter.name + of_base), *others]

@@ -16,7 +16,9 @@ from django_htmx.http import HttpResponseClientRedirect
 
 from inference.adapters.storable import is_storable
 from inference.wire.contract import WireError
-from loraland.catalogue.models import AdapterVersion
+from loraland import bases
+from loraland.bases import Base
+from loraland.catalogue.composition import base_of
 from loraland.generations.models import Generation
 from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor, visitor_of
@@ -24,6 +26,7 @@ from loraland.playground import conversations, pages
 from loraland.playground.answers import style_of
 from loraland.playground.composer import composer_of, example_prompt
 from loraland.playground.models import Conversation
+from loraland.playground.partner import Partner, base_in, read_back, version_in
 from loraland.playground.sampling import defaults
 from loraland.refusal import refused_is_not_found
 
@@ -34,11 +37,12 @@ def chat(request: HttpRequest) -> HttpResponse:
     """A new chat with an adapter or with the base. An example in the address fills the fields and sends nothing."""
     slug = request.GET.get("adapter", "")
     with refused_is_not_found():
-        version = conversations.partner(slug)
+        partner = conversations.partner(slug)
+    version = version_in(partner)
     prompt = example_prompt(version, request.GET.get("example", ""))
     composer = composer_of(version, defaults(version), prompt)
     is_closed = version is not None and not version.adapter.is_served
-    context = _page(request, version, composer=composer, is_choosing=not slug, is_closed=is_closed)
+    context = _page(request, partner, composer=composer, is_choosing=not slug, is_closed=is_closed)
     return render(request, "playground/chat.html", context)
 
 
@@ -49,13 +53,14 @@ def conversation(request: HttpRequest, id: UUID) -> HttpResponse:
     version = kept.adapter.published if kept.adapter else None
     if version and kept.adapter:
         version.adapter = kept.adapter
+    partner = read_back(version, kept.base)
     context = _page(
         request,
-        version,
+        partner,
         composer=composer_of(version, defaults(version)),
         conversation=kept,
         turns=pages.turns_of(kept),
-        is_closed=bool(kept.adapter and (version is None or not kept.adapter.is_served)),
+        is_closed=_is_closed(kept, partner),
     )
     return render(request, "playground/chat.html", context)
 
@@ -112,7 +117,7 @@ def picker(request: HttpRequest) -> HttpResponse:
         "categories": pages.categories(),
         "query": query,
         "category": category,
-        "base_name": settings.BASE_NAME,
+        "bases": bases.served(),
     }
     template = "_picker_list.html" if request.htmx else "picker.html"  # type: ignore[attr-defined]
     response = render(request, f"playground/{template}", context)
@@ -120,11 +125,20 @@ def picker(request: HttpRequest) -> HttpResponse:
     return response
 
 
-def _page(request: HttpRequest, version: AdapterVersion | None, **more: object) -> dict[str, object]:
+def _is_closed(kept: Conversation, partner: Partner) -> bool:
+    """Whether nobody answers in a chat any more: its adapter is gone, or its base is not served."""
+    if kept.adapter:
+        return isinstance(partner, Base) or not kept.adapter.is_served
+    return isinstance(partner, Base) and not partner.is_served
+
+
+def _page(request: HttpRequest, partner: Partner, **more: object) -> dict[str, object]:
+    version = version_in(partner)
     return {
         "version": version,
         "adapter": version.adapter if version else None,
-        "base_name": settings.BASE_NAME,
+        "base": base_in(partner) or base_of(version),
+        "bases": bases.served(),
         "style": style_of(version),
         "conversations": pages.conversations_of(visitor_of(request)),
         "adapters": pages.specialists() if more.get("is_choosing") else [],

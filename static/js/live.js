@@ -1,18 +1,22 @@
-// The lamp: what the workers hold, asked again every five seconds while the page is seen. An answer names adapters by
-// their emblem in the page's own sprite, and one that has not changed is a 304 without a body.
+// The lamps: what the workers of a base hold, asked again every five seconds while the page is seen. An answer names
+// adapters by their emblem in the page's own sprite, and one that has not changed is a 304 without a body.
 
 const PERIOD = 5000;
-const live = document.querySelector("[data-live]");
+const lamps = [...document.querySelectorAll("[data-live]")];
 const lost = `<p class="lamp unreachable"><strong>Out of reach.</strong> The site does not answer.</p><p class="resident"></p>`;
 
 async function ask() {
-  if (!document.hidden) live.innerHTML = await answer();
+  if (!document.hidden) await Promise.all(lamps.map(show));
   setTimeout(ask, PERIOD);
 }
 
-async function answer() {
+async function show(lamp) {
+  lamp.innerHTML = await answer(lamp.dataset.live);
+}
+
+async function answer(address) {
   try {
-    const response = await fetch(live.dataset.live);
+    const response = await fetch(address);
     return response.ok ? await response.text() : lost;
   } catch {
     return lost;
@@ -20,6 +24,6 @@ async function answer() {
 }
 
 ask();
-document.addEventListener("visibilitychange", async () => {
-  if (!document.hidden) live.innerHTML = await answer();
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) lamps.forEach(show);
 });
