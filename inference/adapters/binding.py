@@ -11,10 +11,11 @@ from typing import Final
 
 from inference.adapters.config import LoraConfig
 from inference.adapters.identity import TensorInfo, part_of
+from inference.adapters.tables import INDICES, WHOLE, TrainedTables, table_of
 from inference.model.architecture import Architecture, layer_of
 
 Parts = dict[str, TensorInfo]
-"""The tensors of one module: A [rank, in], B [out, rank], magnitude [out], base [vocab, hidden]."""
+"""The tensors of one module: A [rank, in], B [out, rank], magnitude [out], base [vocab, hidden], rows [n, hidden]."""
 
 _EMPTY: Final = (
     "The tensors are empty: a trainer that spreads weights over processes (DeepSpeed ZeRO-3, FSDP) saved them without "
@@ -52,6 +53,8 @@ class Binding:
     remarks: Findings = field(default_factory=Findings)
     tables: Parts = field(default_factory=dict)
     """Whole tables, by their modules, that lie beside a LoRA on something else."""
+    rows: Parts = field(default_factory=dict)
+    """Trained rows of tables, by their modules."""
 
 
 def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture: Architecture | None) -> Binding:
@@ -59,6 +62,10 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
     binding = Binding()
     config = config.on(architecture) if config and architecture else config
     _pair(header, binding)
+    has_tables = bool(binding.rows) or (config is not None and bool(config.tables.whole))
+    if not binding.modules and not has_tables:
+        number = f"{len(header)} tensors, none of them a LoRA matrix"
+        binding.faults.add("No module of the base is changed", number)
     for module, parts in binding.modules.items():
         _check_shapes(module, parts, binding.faults)
         if config is not None:
@@ -71,6 +78,10 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
         _check_targets(config, architecture, binding)
     for table, tensor in binding.tables.items():
         _check_table(table, tensor, architecture, binding)
+    if config is not None:
+        _check_rows(config.tables, binding)
+        for module, tensor in binding.rows.items():
+            _check_row_shapes(module, tensor, config.tables, architecture, binding)
     return binding
 
 
@@ -84,11 +95,13 @@ def _pair(header: dict[str, TensorInfo], binding: Binding) -> None:
             binding.faults.add("Two tensors have the same name without PEFT's prefix", name)
         else:
             binding.modules[module][part] = tensor
-    for module in [module for module, parts in binding.modules.items() if parts.keys() == {"base"}]:
-        binding.tables[module] = binding.modules.pop(module)["base"]
-    if not binding.modules:
-        number = f"{len(header)} tensors, none of them a LoRA matrix"
-        binding.faults.add("No module of the base is changed", number)
+    for module, parts in list(binding.modules.items()):
+        if "rows" in parts:
+            binding.rows[module] = parts.pop("rows")
+        if parts.keys() == {"base"}:
+            binding.tables[module] = parts.pop("base")
+        if not parts:
+            del binding.modules[module]
 
 
 def _foreign(name: str) -> str:
@@ -166,6 +179,40 @@ def _check_table(module: str, tensor: TensorInfo, architecture: Architecture | N
         _check_height(module, tensor, architecture, binding.misfits)
 
 
+def _check_rows(trained: TrainedTables, binding: Binding) -> None:
+    """The tables of which rows were trained, or all, are in the file, and no LoRA was trained beside."""
+    has_rows, has_all = (set(map(table_of, parts)) for parts in (binding.rows, binding.tables))
+    for problem, missing in (
+        (f"{INDICES} names a table whose rows are not in the file", set(trained.saved) - has_rows),
+        (f"{WHOLE} names a table that is not in the file", set(trained.whole) - has_all),
+    ):
+        for table in sorted(missing):
+            binding.faults.add(problem, table)
+    for module in binding.modules:
+        if table_of(module) in {*trained.rows, *trained.whole}:
+            binding.faults.add("Its rows were trained beside a LoRA on it; train one of the two", module)
+
+
+def _check_row_shapes(
+    module: str, tensor: TensorInfo, trained: TrainedTables, architecture: Architecture | None, binding: Binding
+) -> None:
+    ids = trained.rows.get(table_of(module), ())
+    if len(tensor.shape) != 2 or tensor.shape[0] != len(ids):
+        shown = f"{_dims(tensor.shape)} for {len(ids)} tokens of {INDICES}"
+        return binding.faults.add(f"The trained rows are {shown}", module)
+    if architecture is None:
+        return None
+    name, height, width = architecture.name, architecture.vocab_size, architecture.hidden_size
+    if not architecture.places(module):
+        return binding.misfits.add(f"{name} has no such module", module)
+    if tensor.shape[1] != width:
+        binding.misfits.add(f"The trained rows have {tensor.shape[1]} numbers where {name} has {width}", module)
+    if beyond := [id for id in ids if id >= height]:
+        sentence = f"{INDICES} names {len(beyond)} tokens that {name} does not have, the last of which is {height - 1}"
+        binding.misfits.add(f"{sentence}; train tokens that it has", module)
+    return None
+
+
 def _check_height(module: str, tensor: TensorInfo, architecture: Architecture, misfits: Findings) -> None:
     """PEFT saves the base's own table; another one's shape tells of a vocabulary that was changed."""
     height, width = architecture.vocab_size, architecture.hidden_size
@@ -175,7 +222,9 @@ def _check_height(module: str, tensor: TensorInfo, architecture: Architecture, m
         by = abs(tensor.shape[0] - height)
         way = "enlarged" if tensor.shape[0] > height else "cut"
         misfits.add(
-            f"The vocabulary was {way} by {by} tokens, and all adapters share that of {architecture.name}", module
+            f"The vocabulary was {way} by {by} tokens, and all adapters share that of {architecture.name}. Train on "
+            "tokens that it has, whose rows may be the adapter's own (trainable_token_indices)",
+            module,
         )
     else:
         misfits.add(f"A table of {_dims(tensor.shape)} comes with it, not that of {architecture.name}", module)

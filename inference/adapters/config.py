@@ -9,19 +9,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from inference.adapters.config_file import show
 from inference.adapters.patterns import PatternRefused, compiled, fullmatch, is_literal
+from inference.adapters.tables import TrainedTables, read_tables
 from inference.adapters.targets import Targets, read_targets
 from inference.model.architecture import Architecture
 
 _NEW_ARITHMETIC: Final = "which computes more than the LoRA and DoRA that are served here; train without it"
 UNSUPPORTED: Final = {
-    "modules_to_save": "carries whole modules (modules_to_save), which all adapters share here; train without them",
     "lora_bias": "trains biases (lora_bias), which the base does not have; set lora_bias to false",
-    "trainable_token_indices": "trains token embeddings (trainable_token_indices), which all adapters share here",
     "layer_replication": "replicates layers (layer_replication), but every adapter shares one stack of layers here",
     "target_parameters": "targets bare parameters (target_parameters); only linear layers can be adapted here",
     "megatron_config": "was made for Megatron's parallel layers (megatron_config); export it for plain linears",
@@ -49,6 +48,8 @@ USED: Final = frozenset(
         "use_dora",
         "rank_pattern",
         "alpha_pattern",
+        "trainable_token_indices",
+        "modules_to_save",
     }
 )
 CHECKED: Final = frozenset({"peft_type", "task_type", "bias", "init_lora_weights", "base_model_name_or_path"})
@@ -98,6 +99,8 @@ class LoraConfig:
     targets: Targets
     is_dora: bool = False
     """Whether the result is scaled to learned magnitudes (weight-decomposed LoRA; Liu et al., 2024)."""
+    tables: TrainedTables = field(default_factory=TrainedTables)
+    """Rows of the embedding and the head that were trained themselves."""
 
     def on(self, architecture: Architecture) -> LoraConfig:
         """The same for that base, which says what is trained where target_modules is null."""
@@ -125,8 +128,9 @@ def check_config(config: dict[str, Any], max_rank: int) -> tuple[LoraConfig | No
     ranks = _pattern(config, "rank_pattern", lambda value: _is_rank(value, max_rank), f"numbers from 1 to {max_rank}")
     alphas = _pattern(config, "alpha_pattern", _is_scale, "positive numbers")
     targets, unclear = read_targets(config)
+    tables, unserved = read_tables(config, max_rank)
     wrong = [*_numbers(config, max_rank), *unclear, *ranks, *alphas]
-    return (None if wrong else _meaning(config, targets)), reasons + wrong
+    return (None if wrong else _meaning(config, targets, tables)), [*reasons, *unserved, *wrong]
 
 
 def _meant(pattern: Mapping[str, Any], module: str, default: Any) -> Any:
@@ -141,7 +145,7 @@ def _means(key: str, module: str) -> bool:
     return fullmatch(rf"(?:.*\.)?(?:{key})", module)
 
 
-def _meaning(config: dict[str, Any], targets: Targets) -> LoraConfig:
+def _meaning(config: dict[str, Any], targets: Targets, tables: TrainedTables) -> LoraConfig:
     return LoraConfig(
         r=config["r"],
         alpha=float(config["lora_alpha"]),
@@ -150,6 +154,7 @@ def _meaning(config: dict[str, Any], targets: Targets) -> LoraConfig:
         alpha_pattern=config.get("alpha_pattern") or {},
         targets=targets,
         is_dora=bool(config.get("use_dora")),
+        tables=tables,
     )
 
 

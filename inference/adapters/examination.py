@@ -42,6 +42,8 @@ class Examination:
     """By their names in checkpoints."""
     tables: Parts = field(default_factory=dict)
     """Whole tables beside them, which must be the base's own."""
+    rows: Parts = field(default_factory=dict)
+    """Trained rows of the base's tables."""
     remarks: tuple[str, ...] = ()
     """What its owner should know, and what keeps nothing from serving it."""
 
@@ -77,7 +79,8 @@ def _examine(config_path: Path, weights: Path, architecture: Architecture | None
     misfits = binding.misfits.sentences()
     reasons = [*reasons, *binding.faults.sentences(), *misfits, *values.sentences()]
     remarks = tuple(binding.remarks.sentences())
-    return Examination(reasons, not misfits, config, meaning, binding.modules, binding.tables, remarks)
+    tables, rows = binding.tables, binding.rows
+    return Examination(reasons, not misfits, config, meaning, binding.modules, tables, rows, remarks)
 
 
 def _read_config(path: Path, max_rank: int) -> tuple[dict[str, Any], LoraConfig | None, list[str]]:

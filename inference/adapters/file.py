@@ -19,9 +19,11 @@ from torch import Tensor
 
 from inference.adapters.binding import Parts
 from inference.adapters.config import LoraConfig
-from inference.adapters.examination import CONFIG, WEIGHTS, examine_files
+from inference.adapters.examination import CONFIG, WEIGHTS, Examination, examine_files
 from inference.adapters.identity import HeaderError, adapter_digest
 from inference.adapters.packed_lora import pack_adapter
+from inference.adapters.rows import TooManyRows, read_pairs
+from inference.adapters.tables import table_of
 from inference.adapters.weights import RANK_STEP, AdapterWeights, TargetWeights
 from inference.model.architecture import EMBEDDING, Architecture, Place
 from inference.reading import reading
@@ -69,22 +71,41 @@ def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> Hos
     Raises `AdapterRefused` for anything but a whole, finite LoRA or DoRA over modules of `base` of ranks up to
     `max_rank`.
     """
-    config, modules, tables = _examine(directory, digest, base, max_rank)
+    found = _examine(directory, digest, base, max_rank)
+    config, weights = found.meaning, inside(directory, WEIGHTS)
+    assert config is not None, "what the examination lets through has a meaning"
     # RuntimeError is what torch raises for a device that fails or is full.
     with reading(WEIGHTS, lambda reason: AdapterRefused([reason]), RuntimeError):
-        _check_tables(inside(directory, WEIGHTS), tables, base)
-        tensors = _read_tensors(inside(directory, WEIGHTS), modules, base.architecture)
+        whole = {module: info for module, info in found.tables.items() if table_of(module) in config.tables.whole}
+        _check_tables(weights, {name: info for name, info in found.tables.items() if name not in whole}, base)
+        tensors = _read_tensors(weights, found.modules, base.architecture)
+        for target, pair in _read_rows(weights, found.rows, whole, config, base, max_rank).items():
+            tensors[target] = {0: _Module(base.architecture.module_name(target, 0), pair, 1.0)}
+    if not tensors:
+        raise AdapterRefused(["the adapter changes nothing: the tables that it trained are the base's own"])
     return _build(digest, tensors, config, base)
 
 
-def _examine(directory: Path, digest: str, base: Base, max_rank: int) -> tuple[LoraConfig, dict[str, Parts], Parts]:
-    """What the config means, the tensors of each module by their place in the file, and whole tables beside them."""
+def _read_rows(
+    weights: Path, rows: Parts, tables: Parts, config: LoraConfig, base: Base, max_rank: int
+) -> dict[str, _Tensors]:
+    def own(target: str) -> Tensor:
+        return base.weight(target, 0)
+
+    try:
+        return read_pairs(weights, rows, tables, config.tables, base.architecture, own, base.dtype, max_rank)
+    except TooManyRows as error:
+        raise AdapterRefused([str(error)]) from error
+
+
+def _examine(directory: Path, digest: str, base: Base, max_rank: int) -> Examination:
+    """What the config means, and the tensors of each module by their place in the file."""
     weights = inside(directory, WEIGHTS)
     found = examine_files(inside(directory, CONFIG), weights, base.architecture, max_rank)
     if found.reasons or found.meaning is None:
         raise AdapterRefused(found.reasons)
     _check_digest(found.config, weights, digest)
-    return found.meaning, found.modules, found.tables
+    return found
 
 
 def _check_digest(config: dict[str, Any], weights: Path, digest: str) -> None:
@@ -114,6 +135,8 @@ class _Module:
 
     name: str
     tensors: _Tensors
+    scaling: float | None = None
+    """What its update is multiplied by, where the config does not say."""
 
     @property
     def rank(self) -> int:
@@ -162,10 +185,10 @@ def _stack(target: str, layers: dict[int, _Module], config: LoraConfig, base: Ba
     stacked_b = torch.zeros(num_layers, rank, width_out, dtype=base.dtype)
     scale = torch.ones(num_layers, width_out) if config.is_dora else None
     for layer, module in layers.items():
-        scaling = config.scaling(module.name)
+        scaling = config.scaling(module.name) if module.scaling is None else module.scaling
         stacked_a[layer, :, : module.rank] = module.tensors["A"].t()
         stacked_b[layer, : module.rank] = module.tensors["B"].t() * scaling
-        if scale is not None:
+        if scale is not None and "magnitude" in module.tensors:
             scale[layer] = _scale(target, layer, module, scaling, base)
     return TargetWeights(stacked_a, stacked_b, scale)
 
@@ -193,7 +216,10 @@ def _check_tables(weights: Path, tables: Parts, base: Base) -> None:
 
 def _check_copy(target: str, layer: int, parts: _Tensors, base: Base) -> None:
     """A table that PEFT saves beside a LoRA must be the base's own, since ours is what is served."""
-    if "base" in parts and not torch.equal(parts["base"].to(base.dtype).float(), base.weight(target, layer)):
+    if "base" not in parts:
+        return
+    differs = (parts["base"].to(base.dtype).float() != base.weight(target, layer)).any(dim=1)
+    if differs.any():
         where = f"the table of {base.architecture.module_name(target, layer)}"
-        sentence = "is not the base's own: it was trained whole, and all adapters share one; train a LoRA on it"
-        raise AdapterRefused([f"{where} {sentence}"])
+        count = f"is not the base's own: {int(differs.sum())} of its rows were changed"
+        raise AdapterRefused([f"{where} {count}, and all adapters share one; train a LoRA on it"])

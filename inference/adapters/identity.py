@@ -32,6 +32,8 @@ ARITHMETIC_FIELDS: Final = (
     "fan_in_fan_out",
     "rank_pattern",
     "alpha_pattern",
+    "trainable_token_indices",
+    "modules_to_save",
 )
 """The fields of adapter_config.json that change what an adapter computes."""
 
@@ -42,9 +44,11 @@ PARTS: Final = {
     "lora_embedding_B": "B",
     "lora_magnitude_vector": "magnitude",
     "base_layer.weight": "base",
+    "token_adapter.trainable_tokens_delta": "rows",
 }
-"""The ends of names and what they hold: matrices, DoRA's magnitudes, and the base's own table beside a LoRA on it. A
-table may also lie there by its own name, as ``lm_head.weight``."""
+"""The ends of names and what they hold: matrices, DoRA's magnitudes, the base's own table beside a LoRA on it, and rows
+of a table that were trained (themselves, whatever their name says). A table may also lie there by its own name, as
+``lm_head.weight``."""
 _TABLES: Final = ("embed_tokens", "lm_head")
 
 _WRAPPERS: Final = re.compile(r"^(base_model\.model\.)+")
@@ -97,7 +101,7 @@ def part_of(name: str) -> tuple[str, str] | None:
     is_matrix_of_table = end.startswith("lora_embedding")
     if not end or (PARTS[end] in "AB" and is_matrix_of_table != (kind == _TABLES[0])):
         return None
-    return None if PARTS[end] == "base" and kind not in _TABLES else (module, PARTS[end])
+    return None if PARTS[end] in ("base", "rows") and kind not in _TABLES else (module, PARTS[end])
 
 
 def adapter_digest(config: dict[str, Any], weights: Path) -> str:

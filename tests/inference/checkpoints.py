@@ -76,6 +76,8 @@ def make_adapter(model: Path, store: Path, seed: int = 0, size: float = 0.2, **o
     for name, parameter in peft_model.named_parameters():
         if "lora_magnitude" in name:
             parameter.data *= 1 + size * torch.randn_like(parameter)
+        elif "trainable_tokens_delta" in name:
+            parameter.data += size * torch.randn_like(parameter)
         elif "lora_" in name:
             torch.nn.init.normal_(parameter, std=size)
     staging = store / f"staging-{seed}"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from inference.model.tokenizer_files import TokenizerError, read_tokenizer
 from loraland.base_files import base_folder
 from loraland.bases import Base
 
@@ -79,8 +80,10 @@ def _tokens(files: Mapping[str, bytes]) -> list[str]:
 
 def _vocabulary(folder: Path) -> set[str]:
     """The tokens of the base in `folder`; empty where nobody can read them."""
-    path = folder / "tokenizer.json"
-    found = _object({path.name: path.read_bytes()}, path.name) if path.is_file() else {}
+    try:
+        found, _ = read_tokenizer(folder)
+    except (TokenizerError, ValueError):
+        return set()
     model, added = found.get("model"), found.get("added_tokens")
     entries = model.get("vocab") if isinstance(model, dict) else None
     words = (entry if isinstance(entry, str) else entry[0] for entry in entries or ())

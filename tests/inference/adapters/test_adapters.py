@@ -82,11 +82,11 @@ def test_a_sound_adapter_is_loaded_with_its_scaling_in_b(sound: Path, store: Pat
     [
         ("use_dora", True, "use_dora is set, but lora_magnitude_vector is missing: model.layers.0.self_attn.q_proj"),
         ("ensure_weight_tying", True, "ensure_weight_tying"),
-        ("modules_to_save", ["lm_head"], "modules_to_save"),
+        ("modules_to_save", ["score"], "carries whole modules (modules_to_save: score)"),
         ("bias", "some", 'bias is "some"'),
         ("layer_replication", [[0, 2], [1, 3]], "layer_replication"),
         ("lora_bias", True, "lora_bias"),
-        ("trainable_token_indices", [1, 2], "trainable_token_indices"),
+        ("trainable_token_indices", [1, 2], "names a table whose rows are not in the file: embed_tokens"),
         ("megatron_config", {"a": 1}, "Megatron's parallel layers"),
         ("target_parameters", ["experts.up"], "target_parameters"),
         ("use_qalora", True, "QA-LoRA"),
@@ -156,7 +156,7 @@ NOT_FINITE = torch.zeros(8, 64).index_fill_(0, torch.tensor([3]), float("nan"))
             "lora_A is missing: model.embed_tokens",
         ),
         (replace("base_model.model.model.embed_tokens.lora_A.weight", torch.zeros(8, 64)), "train a LoRA on them"),
-        (replace("base_model.model.lm_head.weight", torch.zeros(131, 64)), "it was trained whole"),
+        (replace("base_model.model.lm_head.weight", torch.zeros(131, 64)), "131 of its rows were changed"),
         (
             rename(Q0.format("A"), Q0.format("A").replace("layers.0", f"layers.{'9' * 400}")),
             "has no such module: model.layers.",

@@ -50,6 +50,7 @@ ADAPTERS = (
     {"r": 24, "target_modules": ALL[3:]},
     {"r": 8, "target_modules": ALL, "use_dora": True},
     {"r": 8, "target_modules": ["q_proj", "embed_tokens", "lm_head"]},
+    {"r": 8, "target_modules": ["q_proj"], "trainable_token_indices": {"embed_tokens": [3, 17], "lm_head": [90]}},
 )
 BLOCK_SIZE = 32
 HERE = units_of(open_library(library_path())) if missing_feature() is None else []

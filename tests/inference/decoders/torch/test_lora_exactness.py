@@ -48,6 +48,8 @@ SPECIAL: dict[int, dict[str, Any]] = {
     18: {"target_modules": [*ALL, "qkv", "linear_fc1", "attn.proj"], "exclude_modules": ["k_proj"]},
     22: {"bias": "all", "target_modules": "all-linear"},
     20: {"target_modules": ["q_proj", "embed_tokens", "lm_head"], "use_dora": True},
+    21: {"trainable_token_indices": {"embed_tokens": [5, 17, 90], "lm_head": [4, 17]}},
+    24: {"use_dora": True, "trainable_token_indices": list(range(40))},
 }
 NUM_ADAPTERS, NUM_TOKENS = 25, 6
 SUMS: list[dict[int, float]] = [{0: 0.7, 4: -0.4}, {1: 0.5, 6: 0.3, 5: 1.2}, {19: 1.5, 13: 0.25}]
