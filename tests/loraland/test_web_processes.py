@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
 import sys
+import weakref
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ from inference.wire.capacity import Capacity
 from inference.wire.contract import Claim
 from inference.wire.protocol import Delta, Finished
 from inference.wire.redis_wire import RedisWire
+from loraland import web
 from loraland.__main__ import services
 from loraland.logs import LogFiles
 from loraland.supervisor import Service, Supervisor
@@ -188,3 +191,22 @@ async def claimed(wire: RedisWire, base: str) -> Claim:
     while not (claims := await wire.claim(base, "w", "f", Capacity(1), 300)):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
     return claims[0]
+
+
+def test_circles_of_garbage_are_looked_for_seldom_and_found():
+    class Link:
+        itself: Link
+
+    usual = gc.get_threshold()
+    try:
+        web.collect_seldom()
+        assert gc.get_freeze_count() > 0
+        assert gc.get_threshold()[0] > usual[0]
+        link = Link()
+        link.itself, seen = link, weakref.ref(link)
+        del link
+        gc.collect()
+        assert seen() is None
+    finally:
+        gc.unfreeze()
+        gc.set_threshold(*usual)
