@@ -13,9 +13,11 @@ from inference.adapters.config import LoraConfig
 from inference.adapters.identity import TensorInfo, part_of
 from inference.adapters.tables import INDICES, WHOLE, TrainedTables, table_of
 from inference.model.architecture import Architecture, layer_of
+from inference.model.spec import HEAD, plain_name
 
 Parts = dict[str, TensorInfo]
-"""The tensors of one module: A [rank, in], B [out, rank], magnitude [out], base [vocab, hidden], rows [n, hidden]."""
+"""The tensors of one module: A [rank, in], B [out, rank], magnitude [out], base [vocab, hidden], bias [vocab], rows
+[n, hidden]."""
 
 _EMPTY: Final = (
     "The tensors are empty: a trainer that spreads weights over processes (DeepSpeed ZeRO-3, FSDP) saved them without "
@@ -53,6 +55,8 @@ class Binding:
     remarks: Findings = field(default_factory=Findings)
     tables: Parts = field(default_factory=dict)
     """Whole tables, by their modules, that lie beside a LoRA on something else."""
+    biases: Parts = field(default_factory=dict)
+    """Biases of tables, by their modules, which PEFT saves with these."""
     rows: Parts = field(default_factory=dict)
     """Trained rows of tables, by their modules."""
 
@@ -78,6 +82,8 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
         _check_targets(config, architecture, binding)
     for table, tensor in binding.tables.items():
         _check_table(table, tensor, architecture, binding)
+    for module, tensor in binding.biases.items():
+        _check_bias(module, tensor, architecture, binding.misfits)
     if config is not None:
         _check_rows(config.tables, binding)
         for module, tensor in binding.rows.items():
@@ -88,6 +94,7 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
 def _pair(header: dict[str, TensorInfo], binding: Binding) -> None:
     for name, tensor in header.items():
         module, part = part_of(name) or ("", "")
+        module = plain_name(module)
         module = f"model.{module}" if module.startswith(("layers.", "embed_tokens")) else module
         if not part:
             binding.faults.add(_foreign(name), name)
@@ -98,6 +105,8 @@ def _pair(header: dict[str, TensorInfo], binding: Binding) -> None:
     for module, parts in list(binding.modules.items()):
         if "rows" in parts:
             binding.rows[module] = parts.pop("rows")
+        if "bias" in parts:
+            binding.biases[module] = parts.pop("bias")
         if parts.keys() == {"base"}:
             binding.tables[module] = parts.pop("base")
         if not parts:
@@ -108,7 +117,7 @@ def _foreign(name: str) -> str:
     if "embed_tokens" in name or "lm_head" in name:
         return "Whole embeddings and heads are shared by all adapters; train a LoRA on them"
     if name.endswith(".bias"):
-        return "Biases cannot be changed, the base has none"
+        return "Biases cannot be changed, all adapters share the base's; train with bias set to none"
     return "Not a LoRA matrix (….lora_A.weight or ….lora_B.weight)"
 
 
@@ -177,6 +186,15 @@ def _check_table(module: str, tensor: TensorInfo, architecture: Architecture | N
         binding.misfits.add(f"{architecture.name} has no such module", module)
     else:
         _check_height(module, tensor, architecture, binding.misfits)
+
+
+def _check_bias(module: str, tensor: TensorInfo, architecture: Architecture | None, misfits: Findings) -> None:
+    if architecture is None:
+        return
+    if not (module == HEAD and HEAD in architecture.spec.biased):
+        misfits.add(f"{architecture.name} has no bias there", module)
+    elif tensor.shape != (architecture.vocab_size,):
+        misfits.add(f"A bias of {_dims(tensor.shape)} comes with it, not that of {architecture.name}", module)
 
 
 def _check_rows(trained: TrainedTables, binding: Binding) -> None:

@@ -20,7 +20,7 @@ from inference.model.architecture import Architecture
 
 _NEW_ARITHMETIC: Final = "which computes more than the LoRA and DoRA that are served here; train without it"
 UNSUPPORTED: Final = {
-    "lora_bias": "trains biases (lora_bias), which the base does not have; set lora_bias to false",
+    "lora_bias": "trains biases (lora_bias), which all adapters share here; set lora_bias to false",
     "layer_replication": "replicates layers (layer_replication), but every adapter shares one stack of layers here",
     "target_parameters": "targets bare parameters (target_parameters); only linear layers can be adapted here",
     "megatron_config": "was made for Megatron's parallel layers (megatron_config); export it for plain linears",
@@ -77,7 +77,8 @@ fan_in_fan_out for false where a base has linears, as all have that are served h
 NOTHING: Final[tuple[Any, ...]] = (None, False, "", [], {})
 """Values by which a key asks for nothing."""
 BIASES: Final = (None, False, "none", "all", "lora_only")
-"""Where the base has no biases none are trained, whatever was asked; a file that holds one is refused for that."""
+"""Where the base has no biases none are trained, whatever was asked; a file that holds one is refused for that, unless
+it is the head's, which PEFT saves with a LoRA on it."""
 SAFE_STARTS: Final = ("gaussian", "eva", "orthogonal")
 """Named ways to draw the first weights that leave the base as it is; pissa, olora and others rewrite it."""
 

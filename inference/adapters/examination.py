@@ -44,6 +44,8 @@ class Examination:
     """Whole tables beside them, which must be the base's own."""
     rows: Parts = field(default_factory=dict)
     """Trained rows of the base's tables."""
+    biases: Parts = field(default_factory=dict)
+    """Biases of the base's tables, which must be its own."""
     remarks: tuple[str, ...] = ()
     """What its owner should know, and what keeps nothing from serving it."""
 
@@ -80,7 +82,7 @@ def _examine(config_path: Path, weights: Path, architecture: Architecture | None
     reasons = [*reasons, *binding.faults.sentences(), *misfits, *values.sentences()]
     remarks = tuple(binding.remarks.sentences())
     tables, rows = binding.tables, binding.rows
-    return Examination(reasons, not misfits, config, meaning, binding.modules, tables, rows, remarks)
+    return Examination(reasons, not misfits, config, meaning, binding.modules, tables, rows, binding.biases, remarks)
 
 
 def _read_config(path: Path, max_rank: int) -> tuple[dict[str, Any], LoraConfig | None, list[str]]:

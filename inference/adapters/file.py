@@ -43,13 +43,15 @@ class Base:
     """What an adapter is read for: the base's shape, the type that it is served in, and its weights for whom it takes.
 
     `weight` reads the weight of a target in a layer in float32, [out, in] for linears and [vocab, hidden] for the
-    embedding, rounded to `dtype` as the decoder has it. `identity` names the weights. `is_nf4`: they are served in
-    4 bits, of which nobody knows the norms. `is_packed`: by the native decoder, which wants adapters packed.
+    embedding, rounded to `dtype` as the decoder has it; `head_bias` the head's [vocab], if it has one. `identity` names
+    the weights. `is_nf4`: they are served in 4 bits, of which nobody knows the norms. `is_packed`: by the native
+    decoder, which wants adapters packed.
     """
 
     architecture: Architecture
     dtype: torch.dtype
     weight: Callable[[str, int], Tensor]
+    head_bias: Callable[[], Tensor]
     identity: str
     is_nf4: bool = False
     is_packed: bool = False
@@ -78,6 +80,7 @@ def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> Hos
     with reading(WEIGHTS, lambda reason: AdapterRefused([reason]), RuntimeError):
         whole = {module: info for module, info in found.tables.items() if table_of(module) in config.tables.whole}
         _check_tables(weights, {name: info for name, info in found.tables.items() if name not in whole}, base)
+        _check_biases(weights, found.biases, base)
         tensors = _read_tensors(weights, found.modules, base.architecture)
         for target, pair in _read_rows(weights, found.rows, whole, config, base, max_rank).items():
             tensors[target] = {0: _Module(base.architecture.module_name(target, 0), pair, 1.0)}
@@ -223,3 +226,11 @@ def _check_copy(target: str, layer: int, parts: _Tensors, base: Base) -> None:
         where = f"the table of {base.architecture.module_name(target, layer)}"
         count = f"is not the base's own: {int(differs.sum())} of its rows were changed"
         raise AdapterRefused([f"{where} {count}, and all adapters share one; train a LoRA on it"])
+
+
+def _check_biases(weights: Path, biases: Parts, base: Base) -> None:
+    with safe_open(weights, framework="pt") as file:
+        for module, info in biases.items():
+            if not torch.equal(file.get_tensor(info.name).to(base.dtype).float(), base.head_bias()):
+                sentence = "is not the base's own, and all adapters share one; train with bias set to none"
+                raise AdapterRefused([f"the bias of {module} {sentence}"])

@@ -44,11 +44,12 @@ PARTS: Final = {
     "lora_embedding_B": "B",
     "lora_magnitude_vector": "magnitude",
     "base_layer.weight": "base",
+    "base_layer.bias": "bias",
     "token_adapter.trainable_tokens_delta": "rows",
 }
-"""The ends of names and what they hold: matrices, DoRA's magnitudes, the base's own table beside a LoRA on it, and rows
-of a table that were trained (themselves, whatever their name says). A table may also lie there by its own name, as
-``lm_head.weight``."""
+"""The ends of names and what they hold: matrices, DoRA's magnitudes, the base's own table beside a LoRA on it with the
+head's bias, and rows of a table that were trained (themselves, whatever their name says). A table and a bias may also
+lie there by their own names, as ``lm_head.weight``."""
 _TABLES: Final = ("embed_tokens", "lm_head")
 
 _WRAPPERS: Final = re.compile(r"^(base_model\.model\.)+")
@@ -93,15 +94,16 @@ def canonical_name(name: str) -> str:
 def part_of(name: str) -> tuple[str, str] | None:
     """The module that the tensor `name` belongs to and its part, one of `PARTS`; None for any other tensor."""
     canonical = canonical_name(name)
-    if canonical.removesuffix(".weight").rpartition(".")[2] in _TABLES and canonical.endswith(".weight"):
-        return canonical.removesuffix(".weight"), "base"
+    owner, _, own = canonical.rpartition(".")
+    if owner.rpartition(".")[2] in _TABLES and own in ("weight", "bias"):
+        return owner, PARTS[f"base_layer.{own}"]
     end = next((end for end in PARTS if canonical.endswith(f".{end}")), "")
     module = canonical.removesuffix(f".{end}")
     kind = module.rpartition(".")[2]
     is_matrix_of_table = end.startswith("lora_embedding")
     if not end or (PARTS[end] in "AB" and is_matrix_of_table != (kind == _TABLES[0])):
         return None
-    return None if PARTS[end] in ("base", "rows") and kind not in _TABLES else (module, PARTS[end])
+    return None if PARTS[end] in ("base", "bias", "rows") and kind not in _TABLES else (module, PARTS[end])
 
 
 def adapter_digest(config: dict[str, Any], weights: Path) -> str:

@@ -192,7 +192,8 @@ def read_architecture(path: Path) -> Architecture:
 def parse_architecture(config: dict[str, Any]) -> Architecture:
     """The `Architecture` that a config.json describes; raises `ArchitectureError` naming what does not fit."""
     family = family_of(config)
-    return _parse(family, {**family.defaults, **config})
+    # One that was published with a model for pictures has a config within a config.
+    return _parse(family, {**family.defaults, **config, **(config.get("text_config") or {})})
 
 
 def _parse(family: Family, config: Config) -> Architecture:

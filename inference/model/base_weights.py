@@ -26,6 +26,11 @@ class BaseWeights:
         target = EMBEDDING if target == HEAD and self._architecture.tied_embeddings else target
         return read_linear(self._checkpoint, self._architecture, layer, (target,), self._dtype).to(torch.float32)
 
+    def head_bias(self) -> Tensor:
+        """The bias of the head, likewise."""
+        vocab = (self._architecture.vocab_size,)
+        return self._checkpoint.read(f"{HEAD}.bias", vocab, self._dtype).to(torch.float32)
+
     @cached_property
     def identity(self) -> str:
         """Another checkpoint has another one."""

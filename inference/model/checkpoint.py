@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
-from typing import Final
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-_WRAPPER: Final = re.compile(r"^(?:model\.)?language_model\.(?:model\.)?")
+from inference.model.spec import plain_name
 
 
 class WeightsError(ValueError):
@@ -23,7 +21,7 @@ class Checkpoint:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._files = {_plain(name): (name, path) for name, path in _files_by_name(directory).items()}
+        self._files = {plain_name(name): (name, path) for name, path in _files_by_name(directory).items()}
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
@@ -50,12 +48,6 @@ class Checkpoint:
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path} cannot be read: {error}") from error
         return tensor
-
-
-def _plain(name: str) -> str:
-    """The name of a tensor without what wraps a language model that was published with another for pictures."""
-    bare = _WRAPPER.sub("", name)
-    return bare if bare == name or bare.startswith("lm_head.") else f"model.{bare}"
 
 
 def _files_by_name(directory: Path) -> dict[str, Path]:

@@ -5,6 +5,7 @@ A spec's defaults are Llama's. Numbers only: no torch, no weights.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -17,6 +18,15 @@ HEAD: Final = "lm_head"
 """What an adapter may change beside the layers: the table of tokens, and the linear to the vocabulary."""
 QKV: Final = TARGETS[:3]
 GATE_UP: Final = TARGETS[4:6]
+
+
+_WRAPPER: Final = re.compile(r"^(?:model\.)?language_model\.(?:model\.)?")
+
+
+def plain_name(name: str) -> str:
+    """The name of a tensor or module without what wraps a language model that was published with one for pictures."""
+    bare = _WRAPPER.sub("", name)
+    return bare if bare == name or bare.startswith(HEAD) else f"model.{bare}"
 
 
 class ArchitectureError(ValueError):

@@ -62,7 +62,7 @@ def load_base(directory: Path, dtype: torch.dtype = torch.float32) -> Base:
     """What adapters of the same model are read for."""
     architecture = read_architecture(directory / "config.json")
     weights = BaseWeights(directory, architecture, dtype)
-    return Base(architecture, dtype, weights.read, weights.identity)
+    return Base(architecture, dtype, weights.read, weights.head_bias, weights.identity)
 
 
 def make_adapter(model: Path, store: Path, seed: int = 0, size: float = 0.2, **options: Any) -> str:

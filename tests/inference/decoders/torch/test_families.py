@@ -8,9 +8,11 @@ import pytest
 import torch
 from checkpoints import load_reference
 from passes import Chunk, Passes, answer
+from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3TextConfig
 
 from inference.decoders.torch.decoder import TorchDecoder
-from tests.inference.families import VARIANTS, load_family, make_family
+from tests.inference.checkpoints import TINY
+from tests.inference.families import NO_ENDS, VARIANTS, load_family, make_family
 
 PROMPT_LENGTH, ANSWER_LENGTH = 71, 9
 
@@ -39,6 +41,19 @@ def test_every_family_equals_transformers_token_by_token(tmp_path: Path, variant
         expected = load_reference(directory)(torch.tensor([prompt + reply])).logits[0]
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
     assert reply == expected[PROMPT_LENGTH - 1 : -1].argmax(-1).tolist()
+
+
+def test_gemma_3_reads_its_text_alone_where_it_was_published_with_pictures(tmp_path: Path) -> None:
+    text = Gemma3TextConfig(**{**TINY, **NO_ENDS, **VARIANTS["gemma3"][1]})
+    pictures = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = Gemma3Config(text_config=text, vision_config=pictures, mm_tokens_per_image=4)
+    model = Gemma3ForConditionalGeneration(config).eval()
+    model.save_pretrained(tmp_path)
+    prompt = tokens(PROMPT_LENGTH)
+    logits, reply = replied(load_family(tmp_path), prompt)
+    with torch.no_grad():
+        expected = model(torch.tensor([prompt + reply])).logits[0]
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
