@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+import torch
 from torch import Tensor
 
 RANK_STEP: Final = 8
@@ -28,6 +29,12 @@ class TargetWeights:
     @property
     def rank(self) -> int:
         return self.a.shape[2]
+
+    def to(self, device: torch.device | str) -> TargetWeights:
+        """The same on `device`."""
+        return TargetWeights(
+            self.a.to(device), self.b.to(device), None if self.scale is None else self.scale.to(device)
+        )
 
     @property
     def num_bytes(self) -> int:

@@ -6,7 +6,8 @@ segment. It knows nothing of requests, blocks accounting or adapters' names.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,3 +46,10 @@ class Batch:
     tiles: tuple[Segment, ...]
     sample_rows: Tensor
     hidden_rows: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def to(self, device: torch.device) -> Batch:
+        """The same with its tensors on `device`."""
+        if self.token_ids.device == device:
+            return self
+        tensors: dict[str, Any] = {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        return replace(self, **{name: tensor.to(device) for name, tensor in tensors.items()})

@@ -23,9 +23,17 @@ def make_decoder(config: EngineConfig, architecture: Architecture, weights: Deco
     """The best for the device that `weights` lie on, or the one that `config` asks for; raises `ConfigError`."""
     if weights.device.type == "cuda":
         # Triton is a matter of GPUs alone.
-        from inference.decoders.gpu.decoder import make_triton_decoder
+        from inference.decoders.gpu.decoder import make_triton_decoder, unsupported_on_gpu
 
-        return make_triton_decoder(config, architecture, weights.held())
+        reason = unsupported_on_gpu(architecture)
+        if reason is None:
+            return make_triton_decoder(config, architecture, weights.held())
+        if config.adapter_quantization != "none":
+            raise ConfigError(
+                f"ADAPTER_QUANTIZATION={config.adapter_quantization} cannot be had: {reason}; choose none"
+            )
+        log.warning("torch decoder, which is slower reason=%s", reason)
+        return TorchDecoder(architecture, weights.held(), LoraBank(weights.device))
     if config.adapter_quantization != "none":
         raise ConfigError(f"ADAPTER_QUANTIZATION={config.adapter_quantization} needs a GPU; choose none")
     try:

@@ -6,7 +6,7 @@ A spec's defaults are Llama's. Numbers only: no torch, no weights.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Final
@@ -108,15 +108,15 @@ class DecoderSpec:
     residual_multiplier: float = 1.0
     logit_multiplier: float = 1.0
 
-    def beyond_llama(self) -> tuple[str, ...]:
-        """What a decoder that computes Llama alone would have to learn for this one, in words."""
+    def beyond_llama(self, computed: Collection[str] = ()) -> tuple[str, ...]:
+        """What a decoder would have to learn for this one, in words, if it computes Llama and the fields `computed`."""
         default = DecoderSpec()
-        return tuple(words for name, words in _WORDS.items() if getattr(self, name) != getattr(default, name))
+        asked = (name for name in _WORDS if name not in computed and getattr(self, name) != getattr(default, name))
+        return tuple(_WORDS[name] for name in asked)
 
 
 _WORDS: Final = {
     "norm": "norms of another kind than Llama's",
-    "norm_offset": "norms whose weights are one more than stored",
     "norm_place": "norms behind attention and MLP",
     "head_norm": "norms of queries and keys",
     "biased": "linears with a bias",

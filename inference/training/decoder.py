@@ -38,7 +38,8 @@ class TrainingDecoder:
 
     def __init__(self, architecture: Architecture, weights: DecoderWeights) -> None:
         """Raises ValueError for a base whose gradients are not computed here."""
-        if beyond := architecture.spec.beyond_llama():
+        fused = ("fused linears",) if architecture.names.fused else ()
+        if beyond := (*architecture.spec.beyond_llama(), *fused):
             raise ValueError(
                 f"{architecture.name} cannot be trained here, which takes the gradients of {', '.join(beyond)}"
             )

@@ -38,6 +38,12 @@ from inference.model.weights import DecoderWeights, LayerWeights
 from inference.tile import TILE
 
 
+def unsupported_on_gpu(architecture: Architecture) -> str | None:
+    """Why a model of this family cannot be computed here, or None."""
+    beyond = architecture.spec.beyond_llama()
+    return f"Triton's decoder does not compute {', '.join(beyond)}" if beyond else None
+
+
 def make_triton_decoder(config: EngineConfig, architecture: Architecture, weights: DecoderWeights) -> TritonDecoder:
     """The decoder that `config` asks for."""
     is_int8 = config.adapter_quantization == "int8"

@@ -47,7 +47,7 @@ def unsupported(architecture: Architecture, block_size: int) -> str | None:
     """Why a model of this shape cannot be computed here, or None."""
     arch = architecture
     if beyond := arch.spec.beyond_llama():
-        return f"it does not compute {', '.join(beyond)}"
+        return f"the C++ decoder does not compute {', '.join(beyond)}"
     depths = {
         "hidden_size": arch.hidden_size,
         "intermediate_size": arch.intermediate_size,

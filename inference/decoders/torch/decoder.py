@@ -68,6 +68,7 @@ class TorchDecoder(Decoder):
 
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        batch = batch.to(self.weights.device)
         layout = lay_out(batch)
         attention = plan_attention(batch, layout, self.architecture, cache.block_size)
         plan = self.bank.plan(batch, layout)

@@ -17,6 +17,7 @@ from inference.training.adapter import Adapter, lora_config
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import IGNORED, Batch, Encoded, collate
 from inference.training.mixed import lay_end_to_end
+from tests.inference.families import make_family
 from tests.inference.training.through_peft import load_base
 
 CPU = torch.device("cpu")
@@ -28,6 +29,16 @@ WIDE = Lora(rank=2, lora_alpha=16, target_modules=TARGETS)
 def decoder(base: Path) -> TrainingDecoder:
     architecture = read_architecture(base / "config.json")
     return TrainingDecoder(architecture, load_weights(base, architecture, torch.float32))
+
+
+@pytest.mark.parametrize(("variant", "missing"), [("qwen2", "linears with a bias"), ("phi3", "fused linears")])
+def test_a_base_whose_gradients_are_not_computed_here_is_refused(tmp_path: Path, variant: str, missing: str) -> None:
+    directory = make_family(tmp_path / variant, variant)
+    architecture = read_architecture(directory / "config.json")
+    with pytest.raises(
+        ValueError, match=rf"{variant} cannot be trained here, which takes the gradients of .*{missing}"
+    ):
+        TrainingDecoder(architecture, load_weights(directory, architecture, torch.float32))
 
 
 def adapter(decoder: TrainingDecoder, lora: Lora, seed: int) -> Adapter:
