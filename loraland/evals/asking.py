@@ -65,6 +65,7 @@ async def _ask_once(plan: RunPlan, question: Question) -> Answered:
             EVALUATOR,
             Generation.Source.EVALUATION,
             plan.version,
+            base=plan.base,
             **question.asked,
             sampling=sampling,
             queue_class="evaluation",

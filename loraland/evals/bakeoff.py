@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from inference.tasks.baseline import STYLES
 from inference.tasks.data import Split
 from inference.tasks.recipe import Recipe
+from loraland.bases import Base
+from loraland.catalogue.composition import base_of
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.evals import questions
 from loraland.evals.asking import Ask, CannotMeasure, ask_engine
@@ -19,7 +21,8 @@ from loraland.evals.reference import ask_reference
 
 @dataclass(frozen=True)
 class Trial:
-    """One task to be measured: its rows, the adapters to try, and whether another model is asked as well."""
+    """One task to be measured: its rows, the adapters to try, which are of one base, and whether another model is asked
+    as well."""
 
     recipe: Recipe
     split: Split
@@ -28,6 +31,11 @@ class Trial:
     again: bool = False
     with_reference: bool = False
     ask: Ask = ask_engine
+
+    @property
+    def base(self) -> Base:
+        """The base of its adapters; without any the default one."""
+        return base_of(self.versions[0] if self.versions else None)
 
     @property
     def rows(self) -> int:
@@ -50,12 +58,13 @@ async def carry_out(trial: Trial, on_row: Callable[[], None], on_run: Callable[[
         on_run(run)
         return run
 
-    await ensure(questions.of_constant(recipe, split, rows))
+    await ensure(questions.of_constant(trial.base, recipe, split, rows))
     tried = [
-        await ensure(questions.of_base(style, recipe, split, Run.Split.VALIDATION, trial.limit)) for style in STYLES
+        await ensure(questions.of_base(trial.base, style, recipe, split, Run.Split.VALIDATION, trial.limit))
+        for style in STYLES
     ]
     style = max(tried, key=lambda run: run.score or 0.0).prompt
-    await ensure(questions.of_base(style, recipe, split, Run.Split.TEST, trial.limit))
+    await ensure(questions.of_base(trial.base, style, recipe, split, Run.Split.TEST, trial.limit))
     for version in trial.versions:
         await ensure(questions.of_adapter(version, recipe, rows))
     if trial.with_reference:

@@ -9,6 +9,7 @@ from asgiref.sync import sync_to_async
 
 from inference.tasks.data import Split
 from inference.tasks.recipe import Recipe
+from loraland.catalogue.composition import base_of
 from loraland.catalogue.models import AdapterVersion
 from loraland.evals import questions
 from loraland.evals.asking import Ask, CannotMeasure, ask_engine
@@ -49,6 +50,6 @@ def _plans(draw: Draw) -> list[RunPlan]:
         best = next((found.base for found in measured if found.tuned.digest == version.digest), None)
         if best is None:
             raise CannotMeasure(f"{version.adapter.slug} has no score on {recipe.task}; run evaluate on it first.")
-        plans.append(questions.of_base(best.prompt, recipe, split, Run.Split.TEST))
+        plans.append(questions.of_base(base_of(version), best.prompt, recipe, split, Run.Split.TEST))
         plans.append(questions.of_adapter(version, recipe, split.test))
     return plans

@@ -17,6 +17,7 @@ from inference.tasks.metrics import SCORING
 from inference.tasks.recipe import Recipe
 from inference.tasks.template import fill
 from inference.wire.protocol import Message
+from loraland.bases import Base
 from loraland.catalogue.models import AdapterVersion
 from loraland.evals.models import Run
 
@@ -39,7 +40,8 @@ class Question:
 class RunPlan:
     """One run before it is made: what identifies it, its questions, and how an answer is read.
 
-    `version` is None for the base; `constant` is the answer where nobody is asked.
+    `version` is None for `base` alone, the default one where none is told; `constant` is the answer where nobody is
+    asked.
     """
 
     facts: Mapping[str, Any]
@@ -48,6 +50,7 @@ class RunPlan:
     max_tokens: int
     stops: tuple[str, ...] = ()
     version: AdapterVersion | None = None
+    base: Base | None = None
     constant: str | None = None
 
 
@@ -62,21 +65,21 @@ def of_adapter(version: AdapterVersion, recipe: Recipe, rows: Sequence[Row]) -> 
     return RunPlan(facts, questions, str.strip, recipe.max_answer, version=version)
 
 
-def of_base(style: str, recipe: Recipe, split: Split, part: str, limit: int | None = None) -> RunPlan:
-    """The base is asked in `style` about the rows of `part`, and its answers are read with good will."""
+def of_base(base: Base, style: str, recipe: Recipe, split: Split, part: str, limit: int | None = None) -> RunPlan:
+    """`base` is asked in `style` about the rows of `part`, and its answers are read with good will."""
     rows = (split.test if part == Run.Split.TEST else split.validation)[:limit]
-    facts = _facts(recipe, rows, Run.Subject.BASE, style, part) | {"base": settings.BASE_NAME}
+    facts = _facts(recipe, rows, Run.Subject.BASE, style, part) | {"base": base.name}
     shots = baseline.choose_shots(split.train, recipe)
     questions = [_question(index, row, baseline.ask(style, row, recipe, shots)) for index, row in enumerate(rows)]
     max_tokens, stops = baseline.max_tokens(recipe), baseline.stops(recipe)
-    return RunPlan(facts, questions, lambda text: baseline.read_answer(text, recipe), max_tokens, stops)
+    return RunPlan(facts, questions, lambda text: baseline.read_answer(text, recipe), max_tokens, stops, base=base)
 
 
-def of_constant(recipe: Recipe, split: Split, rows: Sequence[Row]) -> RunPlan:
-    """Nobody is asked: the one answer that does best on the training part is given to every row."""
+def of_constant(base: Base, recipe: Recipe, split: Split, rows: Sequence[Row]) -> RunPlan:
+    """Nobody is asked: the one answer that does best on the training part is given to every row, beside `base`."""
     constant = baseline.best_constant(split.train, recipe)
     facts = _facts(recipe, rows, Run.Subject.CONSTANT, "", Run.Split.TEST)
-    facts |= {"base": settings.BASE_NAME, "answer": constant}
+    facts |= {"base": base.name, "answer": constant}
     questions = [Question(index, row.target, fill(recipe.template, row.inputs), {}) for index, row in enumerate(rows)]
     return RunPlan(facts, questions, str, 0, constant=constant)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from inference.tasks.baseline import STYLES
 from inference.tasks.data import Row, Split
 from inference.tasks.recipe import load_recipe
 from inference.wire.protocol import Delta, Event, Failed, Finished, Generate, Stats
-from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.evals import asking, questions
 from loraland.evals.asking import Answered, CannotMeasure, ask_engine
 from loraland.evals.bakeoff import Trial, carry_out, fitting
@@ -24,6 +25,7 @@ from loraland.evals.models import Run, Sample
 from loraland.evals.questions import Question, RunPlan
 from loraland.generations.models import Generation
 from loraland.generations.reading import events
+from tests.loraland.scripted_worker import ScriptedWorker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -88,6 +90,19 @@ async def test_a_trial_scores_the_adapter_against_the_bases_best_prompt_and_the_
     sample = await Sample.objects.filter(run=base).afirst()
     assert (sample.answer, sample.read, sample.target, sample.earned) == (" Joy!\nTweet: more", "joy", "joy", 1.0)
     assert sample.prompt.endswith("Tweet: tweet 48 of joy\nEmotion:")
+
+
+async def test_an_adapter_of_another_base_is_measured_against_that_one(site_wire, adapter, other_base):
+    await Adapter.objects.aupdate(base=other_base)
+    theirs = await AdapterVersion.objects.select_related("adapter").aget()
+    told: list[Run] = []
+    worker = ScriptedWorker(site_wire, other_base.lower(), able)
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(worker.run())
+        await carry_out(Trial(RECIPE, SPLIT, [theirs]), nothing, told.append)
+        worker.leaving = True
+    assert {run.base for run in told} == {other_base}
+    assert (told[-1].verdict, told[-1].gains["base"]["run"]) == ("gain", str(told[-2].pk))
 
 
 async def test_its_questions_wait_behind_those_of_visitors(site_wire, adapter, monkeypatch):

@@ -17,7 +17,8 @@ from tqdm import tqdm
 
 from inference.tasks.data import DataError, Split, read_split
 from inference.tasks.recipe import Recipe, RecipeError, load_recipe
-from loraland import inference_client
+from loraland import bases, inference_client
+from loraland.catalogue.composition import base_of
 from loraland.catalogue.models import AdapterVersion
 from loraland.evals.asking import CannotMeasure, ask_engine
 from loraland.evals.bakeoff import Trial, carry_out, fitting, task_of
@@ -83,10 +84,12 @@ def line_of(run: Run) -> str:
 def chosen_tasks(
     data: Path, tasks: Sequence[str], slugs: Sequence[str]
 ) -> Iterator[tuple[Recipe, Split, list[AdapterVersion]]]:
-    """Each task to measure with its rows and the adapters to try."""
+    """Each task to measure with its rows and the adapters to try, once for each base that these have."""
     for task, versions in chosen_adapters(tasks, slugs).items():
         recipe = load_recipe(task)
-        yield recipe, read_split(data, task, recipe.field_names), fitting(recipe, versions)
+        split, fit = read_split(data, task, recipe.field_names), fitting(recipe, versions)
+        for base in dict.fromkeys(map(base_of, fit)) or [bases.default()]:
+            yield recipe, split, [version for version in fit if base_of(version) == base]
 
 
 def chosen_adapters(tasks: Sequence[str], slugs: Sequence[str]) -> dict[str, list[AdapterVersion]]:
