@@ -12,7 +12,8 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,9 +92,17 @@ def free_port() -> int:
 @pytest.fixture(scope="session")
 def site(model_dir: Path) -> Iterator[Site]:
     """The site from an empty VAR_DIR but for the base model, ready to chat with every shipped adapter."""
+    with running_site([model_dir]) as running:
+        yield running
+
+
+@contextmanager
+def running_site(models: Sequence[Path], **variables: str) -> Iterator[Site]:
+    """The site as `variables` have it, with `models` in its VAR_DIR, until the end of the block."""
     var_dir = Path(tempfile.mkdtemp(prefix="loraland-e2e-"))
     (var_dir / "models").mkdir()
-    (var_dir / "models" / model_dir.name).symlink_to(model_dir)
+    for model in models:
+        (var_dir / "models" / model.name).symlink_to(model)
     port = free_port()
     environment = {
         **{name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL"}},
@@ -105,6 +114,7 @@ def site(model_dir: Path) -> Iterator[Site]:
         # An answer must not be at its end before a reader's finger is.
         "MAX_NEW_TOKENS": "4096",
         "SPECULATION": "off",
+        **variables,
     }
     process = subprocess.Popen([sys.executable, "-m", "loraland"], cwd=REPO, env=environment, text=True)
     running = Site(f"http://127.0.0.1:{port}", var_dir, environment, process)

@@ -1,0 +1,119 @@
+"""Two bases in one site, SmolLM2 and a tiny random Mistral: the catalogue, a chat with each, both side by side, and one
+whose worker is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.e2e.conftest import Site, running_site, until
+from tests.inference.checkpoints import make_adapter, make_model
+
+TINY = "Tiny-Mistral"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
+WIDE = {"hidden_size": 128, "intermediate_size": 192}
+"""Heads of 32 numbers, as the C++ decoder takes them."""
+LONG = "Count from one to two hundred in words, and write each number on a line of its own."
+
+
+@pytest.fixture(scope="module")
+def tiny(model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base of random numbers that reads and writes the tokens of SmolLM2."""
+    own = json.loads((model_dir / "config.json").read_text())
+    directory = tmp_path_factory.mktemp("bases") / TINY
+    ids = {name: own[name] for name in ("bos_token_id", "eos_token_id")}
+    make_model(directory, "mistral", vocab_size=own["vocab_size"], max_position_embeddings=2048, **WIDE, **ids)
+    for name in TOKENIZER:
+        shutil.copy(model_dir / name, directory)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def site(model_dir: Path, tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """A site of both, with the shipped adapters and a random one of the tiny base."""
+    names = f"{model_dir.name},{TINY}"
+    with running_site([model_dir, tiny], BASE_MODELS=names, THREADS=f"0,{TINY}=1") as running:
+        folder = tmp_path_factory.mktemp("adapters")
+        babbler = folder / make_adapter(tiny, folder)
+        running.manage("import_adapter", str(babbler), "--slug", "babbler")
+        yield running
+
+
+def report(site: Site) -> dict[str, bool]:
+    """Which base is up, as /readyz tells it."""
+    with urllib.request.urlopen(f"{site.url}/readyz") as response:
+        return {each["base"]: each["worker"] for each in json.loads(response.read())["bases"]}
+
+
+def worker_of(site: Site, base: str) -> int:
+    """The process id of the worker of `base`."""
+    children = Path(f"/proc/{site.process.pid}/task/{site.process.pid}/children").read_text().split()
+    environments = {int(child): Path(f"/proc/{child}/environ").read_bytes().split(b"\0") for child in children}
+    commands = {child: Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0") for child in environments}
+    meant = f"BASE_MODEL={base}".encode()
+    return next(child for child, told in environments.items() if meant in told and b"inference" in commands[child])
+
+
+def ask(page: Page, text: str) -> None:
+    page.locator("#composer textarea").first.fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+def test_the_catalogue_shows_both_bases_and_is_filtered_by_one(page: Page, site: Site, model_dir: Path) -> None:
+    assert report(site) == {model_dir.name: True, TINY: True}
+    page.goto("/")
+    for base in (model_dir.name, TINY):
+        plate = page.locator(".base-plate").filter(has=page.get_by_role("heading", name=base, exact=True))
+        expect(plate.locator(".lamp.ready")).to_be_visible()
+    page.locator(".finder-bases .chip").filter(has_text=TINY).click()
+    expect(page.locator(".card")).to_have_count(1)
+    expect(page.locator(".card")).to_contain_text(TINY)
+    until(page, f"location.search.includes('base={TINY}')")
+
+
+@pytest.mark.parametrize(("name", "title"), [(f"base:{TINY}", TINY), ("babbler", "Babbler")])
+def test_one_chats_with_the_other_base_and_with_its_adapter(page: Page, name: str, title: str) -> None:
+    page.goto(f"/chat/?adapter={name}")
+    expect(page.locator("#chat-title")).to_have_text(title)
+    expect(page.locator(".chat-who")).to_contain_text(TINY)
+    ask(page, "Hello there")
+    expect(page.locator(".answer .stats")).to_be_visible(timeout=120_000)
+    assert page.locator(".answer .answer-text").inner_text().strip()
+    page.reload()
+    expect(page.locator("#chat-title")).to_have_text(title)
+    expect(page.locator(".answer .stats")).to_be_visible()
+
+
+def test_columns_of_both_bases_answer_one_prompt(page: Page) -> None:
+    page.goto(f"/compare/?columns=tweet_emotion,babbler,base,base:{TINY}")
+    page.locator("#composer .chip").first.click()
+    page.get_by_role("button", name="Run").click()
+    answers = page.locator(".column .answer")
+    for number in range(4):
+        expect(answers.nth(number).locator(".stats")).to_be_visible(timeout=120_000)
+    assert len(set(answers.locator(".answer-text").all_inner_texts())) >= 3
+
+
+def test_a_killed_worker_of_one_base_leaves_the_other_s_answer_alone_and_comes_back(
+    page: Page, site: Site, model_dir: Path
+) -> None:
+    ours, theirs = worker_of(site, model_dir.name), worker_of(site, TINY)
+    page.goto("/chat/?adapter=base")
+    ask(page, LONG)
+    until(page, "document.querySelector('.answer .answer-text')?.textContent.length > 20")
+    os.kill(theirs, signal.SIGKILL)
+    expect(page.locator(".answer .stats")).to_be_visible(timeout=240_000)
+    expect(page.locator(".answer")).not_to_contain_text("Try again")
+    assert worker_of(site, model_dir.name) == ours
+    page.goto("/chat/?adapter=babbler")
+    ask(page, "Are you back?")
+    expect(page.locator(".answer .stats")).to_be_visible(timeout=240_000)
+    assert worker_of(site, TINY) != theirs
