@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from inference.model.merges import merges_of
+from inference.model.tokenizer_content import added_token, opening
 
 _UNIGRAM: Final = 1
 _BPE: Final = 2
@@ -50,28 +51,36 @@ def read_sentencepiece(path: Path, settings: Mapping[str, Any]) -> tuple[dict[st
     `SentencePieceRefused`.
     """
     model = _read(path)
+    return content_of(model, settings), dict(model.special)
+
+
+def content_of(model: Model, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a tokenizer.json that cuts texts as `model` does."""
     scheme = _scheme(model, settings)
     vocab = {piece.text: number for number, piece in enumerate(model.pieces)}
     plain = [piece for piece in model.pieces if piece.kind not in (_UNKNOWN, _CONTROL, _BYTE)]
     ranked = sorted(plain, key=lambda piece: -piece.score)
-    unknown = model.special.get("unk_token")
-    content = {
+    begin = model.special.get("bos_token") if settings.get("add_bos_token", True) else None
+    return {
         "version": "1.0",
-        "added_tokens": [_added(number, piece) for number, piece in enumerate(model.pieces) if _is_added(piece)],
+        "added_tokens": [
+            added_token(number, piece.text, is_special=piece.kind != _DEFINED)
+            for number, piece in enumerate(model.pieces)
+            if piece.kind in (_UNKNOWN, _CONTROL, _DEFINED)
+        ],
         "normalizer": _normalizer(model, has_prefix=scheme != "never"),
         "pre_tokenizer": _spaces("never" if model.joins_spaces else scheme),
-        "post_processor": _opening(model, vocab) if settings.get("add_bos_token", True) else None,
+        "post_processor": opening(begin, vocab) if begin else None,
         "decoder": _decoder(has_prefix=scheme != "never"),
         "model": {
             "type": "BPE",
-            "unk_token": unknown,
+            "unk_token": model.special.get("unk_token"),
             "fuse_unk": True,
             "byte_fallback": model.has_bytes,
             "vocab": vocab,
             "merges": merges_of(piece.text for piece in ranked),
         },
     }
-    return content, dict(model.special)
 
 
 def _scheme(model: Model, settings: Mapping[str, Any]) -> str:
@@ -81,15 +90,6 @@ def _scheme(model: Model, settings: Mapping[str, Any]) -> str:
     if not (model.has_prefix if has_prefix is None else has_prefix):
         return "never"
     return "always" if settings.get("legacy") else "first"
-
-
-def _is_added(piece: Piece) -> bool:
-    return piece.kind in (_UNKNOWN, _CONTROL, _DEFINED)
-
-
-def _added(number: int, piece: Piece) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": number, "content": piece.text, **flags, "special": piece.kind != _DEFINED}
 
 
 def _spaces(scheme: str) -> dict[str, Any]:
@@ -106,17 +106,6 @@ def _normalizer(model: Model, has_prefix: bool) -> dict[str, Any] | None:
         steps.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
         steps += [{"type": "Prepend", "prepend": _SPACE}] if has_prefix else []
     return {"type": "Sequence", "normalizers": steps} if steps else None
-
-
-def _opening(model: Model, vocab: Mapping[str, int]) -> dict[str, Any] | None:
-    """What puts the first token before a text."""
-    name = model.special.get("bos_token")
-    if name is None:
-        return None
-    text = {"Sequence": {"id": "A", "type_id": 0}}
-    start = {"SpecialToken": {"id": name, "type_id": 0}}
-    known = {name: {"id": name, "ids": [vocab[name]], "tokens": [name]}}
-    return {"type": "TemplateProcessing", "single": [start, text], "pair": [start, text, text], "special_tokens": known}
 
 
 def _decoder(has_prefix: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from inference.model.byte_letters import letters
 from inference.model.merges import merges_of
+from inference.model.tokenizer_content import BYTE_LETTERS, added_token, opening, split_at
 
 SPECIAL_NAMES: Final = (
     *("<unk>", "<s>", "</s>", "[INST]", "[/INST]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]"),
@@ -39,26 +40,16 @@ def read_tekken(saved: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str
     if [entry["rank"] for entry in ranked] != list(range(len(ranked))):
         raise TekkenRefused("has gaps in its ranks; download it again, or save the tokenizer as tokenizer.json")
     vocab = {token: number for number, token in enumerate([*special, *plain])}
-    opening = {"SpecialToken": {"id": "<s>", "type_id": 0}}
-    text = {"Sequence": {"id": "A", "type_id": 0}}
     content = {
         "version": "1.0",
-        "added_tokens": [_added(number, name) for number, name in enumerate(special)],
+        "added_tokens": [added_token(number, name, is_special=True) for number, name in enumerate(special)],
         "normalizer": None,
         "pre_tokenizer": {
             "type": "Sequence",
-            "pretokenizers": [
-                {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated", "invert": False},
-                {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
-            ],
+            "pretokenizers": [split_at(pattern), BYTE_LETTERS],
         },
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [opening, text],
-            "pair": [opening, text, text],
-            "special_tokens": {"<s>": {"id": "<s>", "ids": [vocab["<s>"]], "tokens": ["<s>"]}},
-        },
-        "decoder": {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False},
+        "post_processor": opening("<s>", vocab),
+        "decoder": BYTE_LETTERS,
         "model": {"type": "BPE", "ignore_merges": True, "vocab": vocab, "merges": merges_of(plain)},
     }
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
@@ -72,8 +63,3 @@ def _special(saved: Mapping[str, Any], num_special: int) -> list[str]:
     ]
     names = {entry["rank"]: entry["token_str"] for entry in named}
     return [names.get(number, f"<SPECIAL_{number}>") for number in range(num_special)]
-
-
-def _added(number: int, name: str) -> dict[str, Any]:
-    flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
-    return {"id": number, "content": name, **flags, "special": True}

@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any, Final
 
 from inference.model.byte_letters import BYTES
 from inference.model.chat_template import ChatTemplate
+from inference.model.conversation import written
 from inference.model.generation_config import content, end_ids, end_strings
-from inference.model.system_turns import has_system, shows_system, with_system_merged
 from inference.model.template_runner import TemplateExceeded, TemplateRefused
 from inference.model.tokenizer_files import TokenizerError as TokenizerError
 from inference.model.tokenizer_files import read_tokenizer
-from inference.model.tool_turns import in_words, tools_of, turns_of, with_tools_said
+from inference.model.tool_turns import in_words
 from inference.wire.protocol import Message
 
 if TYPE_CHECKING:
@@ -143,45 +143,11 @@ class Tokenizer:
             contents = (self.guard(message.content) for message in in_words(messages, tools))
             return self.begin(self.encode_guarded("\n\n".join(contents)))
         try:
-            return self._encode(self._render(messages, tools), self._unguard)
+            return self._encode(written(self._template, messages, tools, self.guard), self._unguard)
         except TemplateExceeded as error:
             raise TokenizerError(f"the chat template cannot be filled: {error}") from error
         except TemplateRefused as error:
             raise TokenizerError(f"the chat template refuses this conversation: {error}") from error
-
-    def _render(self, messages: tuple[Message, ...], tools: str) -> str:
-        """A conversation in the template's words. What it refuses or leaves out of it (several calls at once, system
-        messages) is told it in ours."""
-        if messages and messages[-1].is_open:
-            return self._render(messages[:-1], tools) + self.guard(messages[-1].content)
-        is_shown = not tools or self._template.shows_tools
-        told = messages if is_shown else with_tools_said(messages, tools)
-        shown = tools_of(tools if is_shown else "", self.guard)
-        refusals, lacking = list[TemplateRefused](), list[str]()
-        for variant in self._variants(told):
-            try:
-                text = self._template.render(turns_of(variant, self.guard), shown)
-            except TemplateExceeded:
-                raise
-            except TemplateRefused as refusal:
-                refusals.append(refusal)
-                continue
-            if shows_system(text, variant, self.guard):
-                return text
-            lacking.append(text)
-        if lacking:
-            return lacking[0]
-        raise refusals[0]
-
-    def _variants(self, messages: tuple[Message, ...]) -> Iterator[tuple[Message, ...]]:
-        """A conversation as it is, then as templates take it that know neither calls nor system messages."""
-        has_calls = any(message.tool_calls or message.role == "tool" for message in messages)
-        plain = in_words(messages, "") if has_calls else messages
-        if has_calls and self._template.shows_calls:
-            yield messages
-        yield plain
-        if has_system(messages):
-            yield with_system_merged(plain)
 
     def decode(self, token_ids: list[int] | tuple[int, ...]) -> str:
         """The text of `token_ids` without control tokens; broken bytes become U+FFFD."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 from inference.model.generation_config import read_json
 from inference.model.sentencepiece_file import SentencePieceRefused, read_sentencepiece
 from inference.model.tekken_file import TekkenRefused, read_tekken
+from inference.model.tokenizer_content import added_token
 
 FILES: Final = ("tokenizer.json", "tekken.json", "tokenizer.model")
 
@@ -51,8 +52,7 @@ def _add(content: dict[str, Any], directory: Path, settings: dict[str, Any]) -> 
     """Add the tokens that stand beside the file, in the newer form and in the older one."""
     known = {token["id"]: token for token in content["added_tokens"]}
     for name, number in read_json(directory / "added_tokens.json").items():
-        flags = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized", "special"), False)
-        known[number] = {"id": number, "content": name, **flags}
+        known[number] = added_token(number, name, is_special=False)
     for number, token in (settings.get("added_tokens_decoder") or {}).items():
         known[int(number)] = {"id": int(number), **token}
     content["added_tokens"] = [known[number] for number in sorted(known)]
