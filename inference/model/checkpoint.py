@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from inference.model.linear import KeptLinear
 from inference.model.spec import plain_name
+
+
+class Table(Protocol):
+    """Rows [hidden] of a vocabulary, in `dtype`, as a tensor [vocab, hidden] gives them."""
+
+    @property
+    def shape(self) -> Sequence[int]: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def device(self) -> torch.device: ...
+    def __getitem__(self, token_ids: Tensor, /) -> Tensor: ...
 
 
 class WeightsError(ValueError):
@@ -30,6 +45,19 @@ class Checkpoint:
     def files(self) -> list[Path]:
         """Where the tensors lie."""
         return sorted({path for _, path in self._files.values()})
+
+    @property
+    def is_quantized(self) -> bool:
+        """Whether some of its linears are in fewer bits, which `kept` gives."""
+        return False
+
+    def kept(self, name: str, shape: tuple[int, ...]) -> KeptLinear | None:
+        """The linear of the weight `name` in fewer bits, as the checkpoint has it; None where it is in full there."""
+        return None
+
+    def table(self, name: str, shape: tuple[int, int], dtype: torch.dtype) -> Table | None:
+        """The table `name` whose rows are read as they are asked for; None where it had better be read whole."""
+        return None
 
     def read(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         """The tensor `name` in `dtype`, or its own; it must have `shape`, and raises `WeightsError` otherwise."""

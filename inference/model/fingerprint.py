@@ -16,7 +16,8 @@ from inference.model.torch_environment import sums
 
 VERSION: Final = 4
 """To be raised by whoever changes a bit of the decoder's or the sampler's results."""
-_FILES: Final = ("*.json", "*.jinja", "*.model", "*.safetensors")
+_FILES: Final = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.gguf")
+_END: Final = 65536
 _DTYPES: Final = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
@@ -51,15 +52,16 @@ def of_nobody_else(fingerprint: str) -> str:
 
 
 def file_identity(path: Path) -> bytes:
-    """A file's name and size with its content, of which for weights only the header and the last 64 KiB are read."""
+    """A file's name and size with its content, of which for weights only the header and the last 64 KiB are read; of
+    GGUF's header as much."""
     size = path.stat().st_size
     label = f"\0{path.name} {size}\0".encode()
-    if path.suffix != ".safetensors":
+    if path.suffix not in (".safetensors", ".gguf"):
         return label + path.read_bytes()
     with path.open("rb") as file:
-        (length,) = struct.unpack("<Q", file.read(8))
+        length = struct.unpack("<Q", file.read(8))[0] if path.suffix == ".safetensors" else _END
         header = file.read(length)
-        file.seek(max(0, size - 65536))
+        file.seek(max(0, size - _END))
         return label + header + file.read()
 
 

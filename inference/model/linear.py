@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 import torch
@@ -23,11 +23,29 @@ class Linear(Protocol):
     def __call__(self, rows: Tensor) -> Tensor: ...
 
 
+class LateLinear:
+    """A linear that is read whenever it is asked for, and kept by nobody."""
+
+    def __init__(self, read: Callable[[], Linear]) -> None:
+        self.read = read
+
+    def __call__(self, rows: Tensor) -> Tensor:
+        return self.read()(rows)
+
+
 class PlainLinear:
     """rows @ weight.T with `weight` [out, in]."""
 
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight
+
+    def outputs(self, part: slice) -> PlainLinear:
+        """The linear to this part of the outputs."""
+        return PlainLinear(self.weight[part])
+
+    def on(self, device: torch.device) -> PlainLinear:
+        """The same on `device`."""
+        return PlainLinear(self.weight.to(device))
 
     def __call__(self, rows: Tensor) -> Tensor:
         return functional.linear(rows, self.weight)
@@ -61,6 +79,11 @@ class Int8Linear:
         linear.quantizes_rows, linear.weight, linear.scales = True, levels, scales
         return linear
 
+    @classmethod
+    def stacked(cls, linears: Sequence[Int8Linear]) -> Int8Linear:
+        """Linears of the same inputs as one, their outputs behind one another."""
+        return cls.of_levels(*map(torch.cat, zip(*((each.weight, each.scales) for each in linears), strict=True)))
+
     @staticmethod
     def _quantized(groups: Tensor) -> tuple[Tensor, Tensor]:
         scales = (groups.abs().amax(dim=2) / 127).clamp(min=TINY).to(torch.float16)
@@ -69,6 +92,16 @@ class Int8Linear:
 
     def __call__(self, rows: Tensor) -> Tensor:
         return _linear(rows, self)
+
+    def outputs(self, part: slice) -> Int8Linear:
+        """The linear to this part of the outputs."""
+        return self.of_levels(self.weight[part], self.scales[part])
+
+    def on(self, device: torch.device) -> Int8Linear:
+        """The same on `device`, where it meets rows as they are if that multiplies no bytes."""
+        linear = self.of_levels(self.weight.to(device), self.scales.to(device))
+        linear.quantizes_rows = device.type == "cpu"
+        return linear
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """The weight [out, in] that products see."""
@@ -91,9 +124,19 @@ class Int4Linear:
     def of_levels(cls, levels: Tensor, scales: Tensor, mins: Tensor) -> Int4Linear:
         """Of weights that are in 4 bits already: `levels` uint8 [out, in] from 0 to 15, `scales` and `mins` as they are
         kept."""
+        return cls._of(_paired(levels), scales, mins)
+
+    @classmethod
+    def _of(cls, weight: Tensor, scales: Tensor, mins: Tensor) -> Int4Linear:
         linear = cls.__new__(cls)
-        linear.quantizes_rows, linear.weight, linear.scales, linear.mins = True, _paired(levels), scales, mins
+        linear.quantizes_rows, linear.weight, linear.scales, linear.mins = True, weight, scales, mins
         return linear
+
+    @classmethod
+    def stacked(cls, linears: Sequence[Int4Linear]) -> Int4Linear:
+        """Linears of the same inputs as one, their outputs behind one another."""
+        parts = zip(*((each.weight, each.scales, each.mins) for each in linears), strict=True)
+        return cls._of(*map(torch.cat, parts))
 
     @staticmethod
     def _quantized(groups: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -105,6 +148,16 @@ class Int4Linear:
     def __call__(self, rows: Tensor) -> Tensor:
         return _linear(rows, self)
 
+    def outputs(self, part: slice) -> Int4Linear:
+        """The linear to this part of the outputs."""
+        return self._of(self.weight[part], self.scales[part], self.mins[part])
+
+    def on(self, device: torch.device) -> Int4Linear:
+        """The same on `device`, where it meets rows as they are if that multiplies no bytes."""
+        linear = self._of(*(part.to(device) for part in (self.weight, self.scales, self.mins)))
+        linear.quantizes_rows = device.type == "cpu"
+        return linear
+
     def levels(self) -> Tensor:
         """uint8 [out, in], from 0 to 15."""
         return torch.stack((self.weight & 15, self.weight >> 4), dim=2).flatten(1)
@@ -113,6 +166,30 @@ class Int4Linear:
         """The weight [out, in] that products see."""
         groups = _in_groups(self.levels()) * self.scales[..., None].float() + self.mins[..., None].float()
         return groups.flatten(1).to(dtype)
+
+
+KeptLinear = PlainLinear | Int8Linear | Int4Linear
+"""What a checkpoint may hold."""
+
+
+def stack_linears(linears: Sequence[KeptLinear], dtype: torch.dtype) -> KeptLinear:
+    """Linears of the same inputs as one, their outputs behind one another, in the finest form among them: plain in
+    `dtype`, in 8 bits or in 4."""
+    if len(linears) == 1:
+        return linears[0]
+    if all(isinstance(linear, Int4Linear) for linear in linears):
+        return Int4Linear.stacked([linear for linear in linears if isinstance(linear, Int4Linear)])
+    if all(isinstance(linear, Int8Linear | Int4Linear) for linear in linears):
+        return Int8Linear.stacked([_in_eight_bits(linear) for linear in linears])
+    return PlainLinear(torch.cat([_plain(linear, dtype) for linear in linears]))
+
+
+def _in_eight_bits(linear: KeptLinear) -> Int8Linear:
+    return linear if isinstance(linear, Int8Linear) else Int8Linear(_plain(linear, torch.float32))
+
+
+def _plain(linear: KeptLinear, dtype: torch.dtype) -> Tensor:
+    return linear.weight.to(dtype) if isinstance(linear, PlainLinear) else linear.dequantized(dtype)
 
 
 def _paired(levels: Tensor) -> Tensor:

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
+from functools import partial
 from pathlib import Path
-from typing import Final, overload
+from typing import TypeVar, overload
 
 import torch
 from torch import Tensor
 
 from inference.model.architecture import EMBEDDING, Architecture
-from inference.model.checkpoint import Checkpoint, WeightsError
+from inference.model.checkpoint import Checkpoint, Table
+from inference.model.checkpoints import open_checkpoint
 from inference.model.heap import trim_heap
-from inference.model.linear import Int4Linear, Int8Linear, Linear, Nf4Linear, PlainLinear
+from inference.model.linear import Int8Linear, KeptLinear, LateLinear, Linear, PlainLinear, stack_linears
+from inference.model.quantization import ON_CPU, MakeLinear, linear_maker
 from inference.model.spec import GATE_UP, HEAD, QKV, HeadNorm, Norm, NormPlace
 
-MakeLinear = Callable[[Tensor], Linear]
-_ON_CPU: Final[dict[str, MakeLinear]] = {"int8": Int8Linear, "int4": Int4Linear}
+_Part = TypeVar("_Part", PlainLinear, KeptLinear)
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,12 @@ class LayerWeights:
 
 @dataclass(frozen=True)
 class DecoderWeights:
-    """Everything a decoder knows: `embedding` [vocab, hidden], the layers, the last norm, and the head to the vocab."""
+    """Everything a decoder knows: `embedding` [vocab, hidden], the layers, the last norm, and the head to the vocab.
 
-    embedding: Tensor
+    The embedding may be read row by row from its file, on a CPU.
+    """
+
+    embedding: Tensor | Table
     layers: Sequence[LayerWeights]
     norm: Tensor
     head: Linear
@@ -66,8 +70,9 @@ class DecoderWeights:
         return self.embedding.device
 
     def held(self) -> DecoderWeights:
-        """The same with all layers in memory."""
-        return replace(self, layers=tuple(self.layers))
+        """The same with all of it in memory."""
+        head = self.head.read() if isinstance(self.head, LateLinear) else self.head
+        return replace(self, layers=tuple(self.layers), head=head)
 
 
 class _Streamed(Sequence[LayerWeights]):
@@ -95,7 +100,8 @@ def load_weights(
     device: torch.device | str = "cpu",
     quantization: str = "none",
 ) -> DecoderWeights:
-    """Read the checkpoint in `directory` as `dtype` onto `device`, its linears quantised as `quantization` says.
+    """Read the checkpoint in `directory` as `dtype` onto `device`, its linears quantised as `quantization` says: `auto`
+    keeps those in fewer bits that are so in the checkpoint, and with `none` all are in full.
 
     Raises `WeightsError` for a missing, damaged or misshapen tensor.
     """
@@ -109,12 +115,13 @@ def stream_weights(
     device: torch.device | str = "cpu",
     quantization: str = "none",
 ) -> DecoderWeights:
-    """The same, but a layer is read whenever it is asked for: who converts them one after the other never has two.
-
-    Its errors come with the layers.
+    """The same, but a layer or the head is read whenever it is asked for: who converts them one after the other never
+    has two. Errors come with them.
     """
-    make_linear = _linear_maker(quantization, torch.device(device))
-    return _Reader(Checkpoint(directory), architecture, dtype, torch.device(device), make_linear).decoder()
+    checkpoint, place = open_checkpoint(directory, architecture), torch.device(device)
+    keeps = quantization == "auto" and checkpoint.is_quantized
+    make_linear = linear_maker(quantization, place)
+    return _Reader(checkpoint, architecture, dtype, place, make_linear, keeps).decoder()
 
 
 def read_linear(
@@ -124,14 +131,37 @@ def read_linear(
     [vocab, hidden]. Raises `WeightsError`."""
     if EMBEDDING in targets:
         return checkpoint.read(f"model.{EMBEDDING}.weight", architecture.target_shape(EMBEDDING), dtype)
-    modules: dict[str, Tensor] = {}
-    rows = []
+
+    def read(name: str, shape: tuple[int, int]) -> PlainLinear:
+        return PlainLinear(checkpoint.read(name, shape, dtype))
+
+    rows = [linear.weight for linear in _read_parts(architecture, layer, targets, read)]
+    return torch.cat(rows) if len(rows) > 1 else rows[0]
+
+
+def keep_linear(
+    checkpoint: Checkpoint, architecture: Architecture, layer: int, targets: Sequence[str], dtype: torch.dtype
+) -> KeptLinear:
+    """The linear to `targets` of `layer`, its groups as `checkpoint` has them. What is in full there is in `dtype`."""
+
+    def read(name: str, shape: tuple[int, int]) -> KeptLinear:
+        return checkpoint.kept(name, shape) or PlainLinear(checkpoint.read(name, shape, dtype))
+
+    return stack_linears(_read_parts(architecture, layer, targets, read), dtype)
+
+
+def _read_parts(
+    architecture: Architecture, layer: int, targets: Sequence[str], read: Callable[[str, tuple[int, int]], _Part]
+) -> list[_Part]:
+    """The linears of `targets`, each module of the checkpoint `read` once by its name and shape."""
+    modules: dict[str, _Part] = {}
+    parts = []
     for target in targets:
         source, width = architecture.source(target, layer), architecture.target_shape(target)[0]
         if source.module not in modules:
-            modules[source.module] = checkpoint.read(f"{source.module}.weight", (source.outputs, width), dtype)
-        rows.append(modules[source.module][source.rows])
-    return torch.cat(rows) if len(rows) > 1 else rows[0]
+            modules[source.module] = read(f"{source.module}.weight", (source.outputs, width))
+        parts.append(modules[source.module].outputs(source.rows))
+    return parts
 
 
 @dataclass(frozen=True)
@@ -141,16 +171,36 @@ class _Reader:
     dtype: torch.dtype
     device: torch.device
     make_linear: MakeLinear
+    keeps: bool
 
     def decoder(self) -> DecoderWeights:
         arch = self.architecture
-        embedding = self._weight(0, EMBEDDING)
         layers = _Streamed(self._layer, arch.num_layers)
         norm = self._norm(f"model.{arch.names.last_norm}", (arch.hidden_size,))
-        head = embedding if arch.tied_embeddings else self._weight(0, HEAD)
-        # The head has 8 bits at least: the most of the error of a 4-bit model would be its.
-        make_head = Int8Linear if self.make_linear in _ON_CPU.values() else PlainLinear
-        return DecoderWeights(embedding, layers, norm, make_head(head), self._bias(0, HEAD))
+        embedding = self._embedding()
+        head = LateLinear(partial(self._head, embedding))
+        return DecoderWeights(embedding, layers, norm, head, self._bias(0, HEAD))
+
+    def _embedding(self) -> Tensor | Table:
+        table = None
+        if self.keeps and self.device.type == "cpu":
+            shape = self.architecture.target_shape(EMBEDDING)
+            table = self.checkpoint.table(f"model.{EMBEDDING}.weight", shape, self.dtype)
+        return self._weight(0, EMBEDDING) if table is None else table
+
+    def _head(self, embedding: Tensor | Table) -> Linear:
+        """It has 8 bits at least where we choose: the most of the error of a 4-bit model would be its."""
+        make_head = Int8Linear if self.make_linear in ON_CPU.values() else PlainLinear
+        is_tied = self.architecture.tied_embeddings
+        if is_tied and isinstance(embedding, Tensor) and not self.keeps:
+            return make_head(embedding)
+        if not self.keeps:
+            return make_head(self._weight(0, HEAD))
+        name, (vocab, width) = f"model.{EMBEDDING}" if is_tied else HEAD, self.architecture.target_shape(EMBEDDING)
+        kept = self.checkpoint.kept(f"{name}.weight", (vocab, width))
+        if kept is None and is_tied and isinstance(embedding, Tensor):
+            return make_head(embedding)
+        return kept.on(self.device) if kept else make_head(self._weight(0, HEAD))
 
     def _layer(self, index: int) -> LayerWeights:
         spec, names = self.architecture.spec, self.architecture.names
@@ -200,6 +250,8 @@ class _Reader:
 
     def _linear(self, layer: int, *targets: str) -> Linear:
         trim_heap()
+        if self.keeps:
+            return keep_linear(self.checkpoint, self.architecture, layer, targets, self.dtype).on(self.device)
         return self.make_linear(self._weight(layer, *targets))
 
     def _weight(self, layer: int, *targets: str) -> Tensor:
@@ -217,19 +269,3 @@ class _Reader:
                 part = self.checkpoint.read(f"{source.module}.bias", (source.outputs,), self.dtype)[source.rows]
             parts.append(part)
         return torch.cat(parts).to(self.device)
-
-
-def _linear_maker(quantization: str, device: torch.device) -> MakeLinear:
-    if quantization == "none":
-        return PlainLinear
-    if quantization not in (*_ON_CPU, "nf4"):
-        raise WeightsError(f"QUANTIZATION={quantization} is not known; choose none, int8, int4 or nf4")
-    if (quantization == "nf4") != (device.type == "cuda"):
-        wanted, other = ("a GPU", "int8 or int4") if quantization == "nf4" else ("a CPU", "nf4")
-        here = f"and this worker runs on {device.type}"
-        raise WeightsError(f"QUANTIZATION={quantization} needs {wanted}, {here}; choose none or {other}")
-    if quantization in _ON_CPU:
-        return _ON_CPU[quantization]
-    if find_spec("bitsandbytes") is None:
-        raise WeightsError("QUANTIZATION=nf4 needs the package bitsandbytes; run `pip install bitsandbytes`")
-    return Nf4Linear

@@ -15,7 +15,7 @@ def test_an_empty_environment_gives_the_defaults() -> None:
     config = read_config({})
     assert config.base_model == "SmolLM2-135M-Instruct"
     assert config.base_key == "smollm2-135m-instruct"
-    assert (config.device, config.dtype, config.quantization) == ("auto", "bfloat16", "none")
+    assert (config.device, config.dtype, config.quantization) == ("auto", "bfloat16", "auto")
     assert (config.max_rows, config.block_size, config.prefill_tokens) == (32, 32, 256)
     assert (config.adapter_slots, config.max_rank, config.host_cache_mb) == (32, 64, 512)
     assert config.var_dir.name == "var"
@@ -94,7 +94,7 @@ def test_a_config_cannot_be_changed() -> None:
     [
         ({"DTYPE": "int8"}, "DTYPE=int8 is not known; choose bfloat16, float16 or float32"),
         ({"DEVICE": "tpu"}, "DEVICE=tpu is not known; choose auto, cpu or cuda"),
-        ({"QUANTIZATION": "awq"}, "QUANTIZATION=awq is not known; choose none, int8, int4 or nf4"),
+        ({"QUANTIZATION": "awq"}, "QUANTIZATION=awq is not known; choose auto, none, int8, int4 or nf4"),
         ({"QUANTIZATION": "nf4", "DEVICE": "cpu"}, "QUANTIZATION=nf4 needs a GPU"),
         ({"ADAPTER_QUANTIZATION": "int8", "DEVICE": "cpu"}, "ADAPTER_QUANTIZATION=int8 needs a GPU"),
         ({"DETERMINISTIC": "yes"}, "DETERMINISTIC=yes is not known; choose 0 or 1"),

@@ -28,7 +28,7 @@ class Writer:
     def __init__(self, error: BaseException | None = None) -> None:
         self.error, self.calls = error, 0
 
-    def __call__(self, source: Path, directory: Path) -> None:
+    def __call__(self, source: Path, directory: Path, expands: bool = False) -> None:
         self.calls += 1
         (directory / "model.safetensors").write_bytes(b"half")
         if self.error:
@@ -46,7 +46,7 @@ def gguf(tmp_path: Path) -> Path:
 @pytest.fixture
 def writer(monkeypatch: pytest.MonkeyPatch) -> Writer:
     stand_in = Writer()
-    monkeypatch.setattr(fetch, "_convert", stand_in)
+    monkeypatch.setattr(fetch, "_write_gguf", stand_in)
     return stand_in
 
 

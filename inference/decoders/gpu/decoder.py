@@ -70,6 +70,8 @@ class TritonDecoder(Decoder):
     ) -> None:
         super().__init__(bank)
         self.architecture, self.weights = architecture, weights
+        assert isinstance(weights.embedding, Tensor), "a GPU has the whole table"
+        self._embedding = weights.embedding
         self.max_rows, self.is_deterministic = max_rows, is_deterministic
         self._rotary = Rotary(architecture, weights.dtype, weights.device)
         self._groups = groups(architecture)
@@ -135,7 +137,7 @@ class TritonDecoder(Decoder):
 
     def _layers(self, step: Step, cache: KVCache) -> tuple[Tensor, Tensor]:
         """What the layers make of the rows of `step`: the stream before the last sum, and what is to be added."""
-        hidden = self.weights.embedding.index_select(0, step.token_ids)
+        hidden = self._embedding.index_select(0, step.token_ids)
         if step.shape.targets.includes("embedding"):
             add_embedding(hidden, step.token_ids, step.slots, self.bank.table, self._groups["embedding"])
         update: Tensor | None = None

@@ -34,7 +34,9 @@ from inference.decoders.native.library import (
     units_of,
 )
 from inference.decoders.native.packing import pack
+from inference.decoders.native.token_rows import TokenRows
 from inference.model.architecture import Architecture
+from inference.model.checkpoint import Table
 from inference.model.linear import Linear
 from inference.model.rotary import Rotary
 from inference.model.weights import DecoderWeights, LayerWeights
@@ -94,6 +96,7 @@ class NativeDecoder(Decoder):
         self._library = open_library(library)
         self._kept: list[Tensor | ctypes.Array[LayerView]] = []
         self._logits = torch.empty((0, _padded(architecture.vocab_size)), dtype=torch.float32)
+        self._token_rows: TokenRows | None = None
         self._cache: tuple[KVCache, ctypes.Array[ctypes.c_void_p], ctypes.Array[ctypes.c_void_p]] | None = None
         self.view = self._model(weights)
         self.unit = best_unit(self._library) if unit == "auto" else unit
@@ -109,6 +112,8 @@ class NativeDecoder(Decoder):
     @torch.inference_mode()
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """As the contract has it. The cache keeps its memory, in an order of its own."""
+        if self._token_rows is not None:
+            self._token_rows.fill(batch.token_ids)
         starts, tables = _tables(batch)
         num_samples = len(batch.sample_rows)
         if len(self._logits) < num_samples:
@@ -155,6 +160,8 @@ class NativeDecoder(Decoder):
 
     def _model(self, weights: DecoderWeights) -> ModelView:
         arch = self.architecture
+        # The head is the largest of all, and passing copies of it are made while nothing else is there.
+        head = self._linear(weights.head)
         rotary = Rotary(arch, torch.float32, torch.device("cpu"))
         layers = (LayerView * arch.num_layers)(*(self._layer(layer) for layer in weights.layers))
         self._kept.append(layers)
@@ -170,11 +177,11 @@ class NativeDecoder(Decoder):
             window=arch.sliding_window or 0,
             is_wide=int(weights.dtype == torch.float32),
             norm_eps=arch.norm_eps,
-            embedding=self._keep(weights.embedding),
+            embedding=self._table(weights.embedding),
             norm=self._keep(weights.norm),
             cos=self._keep(rotary.cos),
             sin=self._keep(rotary.sin),
-            head=self._linear(weights.head),
+            head=head,
             layers=layers,
         )
 
@@ -187,6 +194,12 @@ class NativeDecoder(Decoder):
             gate_up=self._linear(layer.gate_up),
             down=self._linear(layer.down),
         )
+
+    def _table(self, embedding: Tensor | Table) -> int:
+        if isinstance(embedding, Tensor):
+            return self._keep(embedding)
+        self._token_rows = TokenRows(embedding)
+        return self._keep(self._token_rows.rows)
 
     def _linear(self, linear: Linear) -> LinearView:
         packed = pack(linear)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.adapters.packed_lora import BLOCK
-from inference.model.linear import Int4Linear, Int8Linear, Linear, PlainLinear
+from inference.model.linear import PIECE, Int4Linear, Int8Linear, KeptLinear, LateLinear, Linear
 
 
 @dataclass(frozen=True)
@@ -25,10 +25,25 @@ class Packed:
 
 
 def pack(linear: Linear) -> Packed:
-    """Pack a plain bfloat16 or float32, an int8 or an int4 linear."""
+    """Pack a plain bfloat16 or float32, an int8 or an int4 linear, some outputs at a time: passing copies are small."""
+    linear = linear.read() if isinstance(linear, LateLinear) else linear
+    assert isinstance(linear, KeptLinear), "the native decoder packs bfloat16, float32, int8 and int4"
+    rows, width = linear.weight.shape
+    step = max(1, PIECE // width // BLOCK) * BLOCK
+    pieces = [_pack(linear.outputs(slice(first, first + step))) for first in range(0, rows, step)]
+    scales, mins = (_joined([getattr(piece, part) for piece in pieces]) for part in ("scales", "mins"))
+    weight = torch.cat([piece.weight for piece in pieces])
+    return Packed(weight, pieces[0].bits, sum(piece.out for piece in pieces), pieces[0].into, scales, mins)
+
+
+def _joined(parts: list[Tensor | None]) -> Tensor | None:
+    found = [part for part in parts if part is not None]
+    return torch.cat(found) if found else None
+
+
+def _pack(linear: KeptLinear) -> Packed:
     if isinstance(linear, Int4Linear):
         return _pack_int4(linear)
-    assert isinstance(linear, Int8Linear | PlainLinear), "the native decoder packs bfloat16, float32, int8 and int4"
     weight = _padded(linear.weight)
     if isinstance(linear, Int8Linear):
         # Processors multiply bytes without a sign by bytes with one.

@@ -14,7 +14,7 @@ import torch
 from inference.config import EngineConfig
 from inference.model.fingerprint import fingerprint
 
-CONFIG = EngineConfig(Path(), "")
+CONFIG = EngineConfig(Path(), "", quantization="none")
 
 
 def of(directory: Path, config: EngineConfig = CONFIG, dtype: torch.dtype = torch.bfloat16, context: int = 64) -> str:

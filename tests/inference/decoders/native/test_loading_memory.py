@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 from checkpoints import make_model
+from gguf_files import write_gguf
 from safetensors.torch import load_file, save_file
 
 from inference.decoders.native.build import library_path
+from inference.model.gguf.directory import write_directory
 
 pytestmark = pytest.mark.slow
 
@@ -55,3 +57,34 @@ def test_fewer_bits_are_made_layer_by_layer(checkpoint: Path, quantization: str,
 
 def test_layers_that_are_all_read_first_take_twice_as_much(checkpoint: Path) -> None:
     assert loaded(checkpoint, "int4", "held")["peak"] > 2 * SIZES["num_hidden_layers"] * LAYER * 5 / 8
+
+
+def write_base(home: Path, kind: str, others: dict[str, str] | None = None) -> Path:
+    """A GGUF file of the same size with a large vocabulary, and its directory."""
+    sizes = {"hidden": 1024, "inner": 4096, "heads": 16, "kv_heads": 16, "layers": 10, "vocab": 32768}
+    write_gguf(home / "wide.gguf", kind, others, is_random=False, **sizes)
+    (home / "wide").mkdir()
+    write_directory(home / "wide.gguf", home / "wide")
+    return home / "wide"
+
+
+@pytest.mark.parametrize(
+    ("kind", "others"),
+    [
+        ("Q8_0", {}),
+        ("Q4_0", {"output": "Q6_K"}),
+        ("Q4_K", {"output": "Q6_K", "attn_v": "Q6_K"}),
+        ("Q6_K", {}),
+    ],
+)
+def test_a_gguf_file_takes_its_own_size_and_three_tenths_at_most(
+    tmp_path: Path, kind: str, others: dict[str, str]
+) -> None:
+    directory = write_base(tmp_path, kind, others)
+    told, size = loaded(directory, "auto"), (directory / "model.gguf").stat().st_size
+    assert size > 100 * MIB
+    assert told["kept"] < 1.3 * size
+    assert told["peak"] < 1.3 * size + 2 * LAYER * 2
+    written = sum(path.stat().st_size for path in directory.iterdir() if path.name != "model.gguf")
+    assert written < 0.1 * size
+    assert (directory / "model.gguf").stat().st_nlink == 2

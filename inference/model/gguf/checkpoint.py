@@ -1,0 +1,138 @@
+"""The base in a GGUF file as a checkpoint: its groups as the decoders have theirs, or expanded where that is wanted.
+
+Q8_0 and Q5_0 are levels of 8 bits, Q4_0, Q4_1 and Q4_K of 4; the scales and minima of Q4_K are rounded to float16. What
+has no form of its own, Q5_1, Q5_K and Q6_K, is rounded to 8 bits. Weights in full stay so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from inference.model.architecture import Architecture
+from inference.model.checkpoint import Checkpoint
+from inference.model.gguf.blocks import BlockType, Groups
+from inference.model.gguf.file import Bytes, GgufError, GgufFile, GgufTensor
+from inference.model.gguf.names import Place, names_in, place_of
+from inference.model.linear import GROUP, Int4Linear, Int8Linear, KeptLinear
+
+_FOUR_BITS: Final = ("Q4_0", "Q4_1", "Q4_K")
+
+
+class GgufCheckpoint(Checkpoint):
+    """The tensors of `FILE` in a model directory, by the names that other checkpoints have for them."""
+
+    FILE: Final = "model.gguf"
+
+    def __init__(self, directory: Path, architecture: Architecture) -> None:
+        self.directory, self._architecture = directory, architecture
+        self._file = GgufFile(directory / self.FILE)
+
+    def __contains__(self, name: str) -> bool:
+        return self._place(name).tensor in self._file.tensors
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The names of all tensors with their shapes."""
+        tensors = self._file.tensors
+        return {name: tensors[self._place(name).tensor].shape for name in names_in(self._architecture) if name in self}
+
+    @property
+    def files(self) -> list[Path]:
+        return [self._file.path]
+
+    @property
+    def is_quantized(self) -> bool:
+        return any(tensor.block.groups for tensor in self._file.tensors.values())
+
+    def read(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
+        tensor, place = self._tensor(name, shape), self._place(name)
+        pieces = (torch.from_numpy(tensor.block.dequantize(raw)) for raw in self._pieces(tensor, place))
+        return torch.cat([piece.to(dtype or torch.float32) for piece in pieces]).reshape(shape)
+
+    def kept(self, name: str, shape: tuple[int, ...]) -> KeptLinear | None:
+        tensor = self._tensor(name, shape)
+        if tensor.block.groups is None:
+            return None
+        linear = _kept(tensor.block, self._pieces(tensor, self._place(name)))
+        if not all(torch.isfinite(part).all() for part in _scales_of(linear)):
+            raise GgufError(
+                f"tensor {tensor.name!r} of {self._file.path} has scales that are no numbers in float16; "
+                "fetch the file again, or use the model's safetensors"
+            )
+        return linear
+
+    def table(self, name: str, shape: tuple[int, int], dtype: torch.dtype) -> TokenTable | None:
+        tensor = self._tensor(name, shape)
+        return TokenTable(self._file, tensor, dtype) if tensor.block.groups else None
+
+    def _place(self, name: str) -> Place:
+        return place_of(name, self._architecture)
+
+    def _tensor(self, name: str, shape: tuple[int, ...]) -> GgufTensor:
+        place = self._place(name)
+        tensor = self._file.tensors.get(place.tensor)
+        if tensor is None:
+            raise GgufError(f"{self._file.path} has no tensor {place.tensor!r} ({name}); it is not whole")
+        if tensor.shape != shape:
+            asked = f"config.json beside it asks for {shape}"
+            raise GgufError(f"tensor {place.tensor!r} of {self._file.path} has shape {tensor.shape}; {asked}")
+        return tensor
+
+    def _pieces(self, tensor: GgufTensor, place: Place) -> Iterator[Bytes]:
+        """The blocks of all rows, some rows at a time, in the order that checkpoints have."""
+        if not place.heads:
+            yield from self._file.pieces(tensor)
+            return
+        height = tensor.rows // place.heads
+        for raw in self._file.pieces(tensor, height):
+            # Rows (0, n/2, 1, n/2 + 1, ...) of each head back to (0, 1, 2, ...).
+            pairs = raw.reshape(-1, height // 2, 2, raw.shape[1])
+            yield np.ascontiguousarray(pairs.transpose(0, 2, 1, 3)).reshape(raw.shape)
+
+
+class TokenTable:
+    """The rows of a table of tokens, read from the file when they are asked for; on the CPU."""
+
+    device: Final = torch.device("cpu")
+
+    def __init__(self, file: GgufFile, tensor: GgufTensor, dtype: torch.dtype) -> None:
+        self._file, self._tensor = file, tensor
+        self.dtype, self.shape = dtype, torch.Size(tensor.shape)
+
+    def __getitem__(self, token_ids: Tensor) -> Tensor:
+        """Rows [n, hidden] of `token_ids` int64 [n]."""
+        rows = [self._file.raw(self._tensor, token_id, 1) for token_id in token_ids.tolist()]
+        if not rows:
+            return torch.empty((0, self.shape[1]), dtype=self.dtype)
+        return torch.from_numpy(self._tensor.block.dequantize(np.concatenate(rows))).to(self.dtype)
+
+
+def _kept(block: BlockType, pieces: Iterable[Bytes]) -> Int8Linear | Int4Linear:
+    if block.name in _FOUR_BITS:
+        return Int4Linear.stacked([_in_four_bits(block.read(raw)) for raw in pieces])
+    return Int8Linear.stacked([_in_eight_bits(block.read(raw)) for raw in pieces])
+
+
+def _in_four_bits(groups: Groups) -> Int4Linear:
+    assert groups.mins is not None
+    return Int4Linear.of_levels(torch.from_numpy(groups.levels), _half(groups.scales), _half(groups.mins))
+
+
+def _in_eight_bits(groups: Groups) -> Int8Linear:
+    if groups.mins is None and groups.size == GROUP:
+        return Int8Linear.of_levels(torch.from_numpy(groups.levels.copy()), _half(groups.scales))
+    return Int8Linear(torch.from_numpy(groups.weights()))
+
+
+def _half(values: NDArray[np.float32]) -> Tensor:
+    return torch.from_numpy(values).to(torch.float16)
+
+
+def _scales_of(linear: Int8Linear | Int4Linear) -> list[Tensor]:
+    return [linear.scales, linear.mins] if isinstance(linear, Int4Linear) else [linear.scales]

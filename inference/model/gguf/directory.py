@@ -1,0 +1,92 @@
+"""A GGUF file as a model directory: config, tokenizer, and the file itself, or its weights in bf16.
+
+Only files of the llama architecture are served.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors.torch import save_file
+
+from inference.model.architecture import ArchitectureError, parse_architecture
+from inference.model.gguf.checkpoint import GgufCheckpoint
+from inference.model.gguf.config import config_of
+from inference.model.gguf.file import GgufError, GgufFile
+from inference.model.gguf.names import FACTORS, names_in, place_of
+
+_SPECIAL: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
+
+
+def write_directory(source: Path, directory: Path, expands: bool = False) -> None:
+    """Write the model in the GGUF file `source` into the existing `directory`: the file as it is, or, where it
+    `expands`, safetensors in bf16. Raises `GgufError`."""
+    file = GgufFile(source)
+    config = config_of(file)
+    _check(file, config)
+    _write_json(directory / "config.json", config)
+    _write_json(directory / "generation_config.json", {key: config[key] for key in _SPECIAL})
+    _write_tokenizer(source, file.fields, directory)
+    _place(source, directory / GgufCheckpoint.FILE)
+    if expands:
+        _expand(directory, config)
+
+
+def _check(file: GgufFile, config: dict[str, Any]) -> None:
+    try:
+        architecture = parse_architecture(config)
+    except ArchitectureError as error:
+        raise GgufError(f"{file.path} cannot be served: {error}") from error
+    places = {place_of(name, architecture).tensor for name in names_in(architecture)}
+    unknown = sorted(set(file.tensors) - places - {FACTORS})
+    if unknown:
+        raise GgufError(f"the tensor {unknown[0]!r} of {file.path} has no place in a Llama model")
+    missing = sorted(places - set(file.tensors) - {place_of("lm_head.weight", architecture).tensor})
+    if missing:
+        raise GgufError(f"{file.path} has no tensor {missing[0]!r}; it holds no whole model, fetch it again")
+
+
+def _place(source: Path, target: Path) -> None:
+    """The same file where the disk is the same, so that it takes no room; else a copy."""
+    source = source.resolve()
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
+
+
+def _expand(directory: Path, config: dict[str, Any]) -> None:
+    architecture = parse_architecture(config)
+    checkpoint = GgufCheckpoint(directory, architecture)
+    tensors = {name: checkpoint.read(name, shape, torch.bfloat16) for name, shape in checkpoint.shapes().items()}
+    save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
+    (directory / GgufCheckpoint.FILE).unlink()
+
+
+def _write_tokenizer(source: Path, fields: dict[str, Any], directory: Path) -> None:
+    # transformers takes seconds to import and only whoever fetches a base needs it.
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
+    if fields.get("tokenizer.chat_template"):
+        tokenizer.chat_template = fields["tokenizer.chat_template"]
+    tokenizer.save_pretrained(directory)
+    if fields.get("tokenizer.ggml.pre") == "smollm":
+        _split_digits(directory / "tokenizer.json")
+
+
+def _split_digits(path: Path) -> None:
+    """Each digit is a word of its own in this family; the conversion forgets it, which shifts spaces before numbers."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    digits = {"type": "Digits", "individual_digits": True}
+    data["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, data["pre_tokenizer"]]}
+    path.write_text(json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8")
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")

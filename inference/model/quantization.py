@@ -1,0 +1,49 @@
+"""In how many bits the base is served, by `QUANTIZATION`, the checkpoint and the device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from inference.model.architecture import Architecture
+from inference.model.checkpoint import WeightsError
+from inference.model.checkpoints import open_checkpoint
+from inference.model.linear import Int4Linear, Int8Linear, Linear, Nf4Linear, PlainLinear
+from inference.model.quantized.config import scheme_of
+
+MakeLinear = Callable[[Tensor], Linear]
+ON_CPU: Final[dict[str, MakeLinear]] = {"int8": Int8Linear, "int4": Int4Linear}
+
+
+def settle_quantization(quantization: str, directory: Path, architecture: Architecture, device: torch.device) -> str:
+    """What `auto` means for the checkpoint in `directory`: `none` where it is in full, `nf4` where it is that and the
+    GPU has it, and `auto` itself where its own groups are kept. Raises `WeightsError`."""
+    if quantization != "auto":
+        return quantization
+    if not open_checkpoint(directory, architecture).is_quantized:
+        return "none"
+    scheme = scheme_of(directory)
+    is_nf4 = scheme is not None and scheme.kind == "nf4"
+    return "nf4" if is_nf4 and device.type == "cuda" and find_spec("bitsandbytes") else "auto"
+
+
+def linear_maker(quantization: str, device: torch.device) -> MakeLinear:
+    """What makes a linear of a weight in full. Raises `WeightsError` for what `device` does not have."""
+    if quantization in ("auto", "none"):
+        return PlainLinear
+    if quantization not in (*ON_CPU, "nf4"):
+        raise WeightsError(f"QUANTIZATION={quantization} is not known; choose auto, none, int8, int4 or nf4")
+    if (quantization == "nf4") != (device.type == "cuda"):
+        wanted, other = ("a GPU", "int8 or int4") if quantization == "nf4" else ("a CPU", "nf4")
+        here = f"and this worker runs on {device.type}"
+        raise WeightsError(f"QUANTIZATION={quantization} needs {wanted}, {here}; choose auto, none or {other}")
+    if quantization in ON_CPU:
+        return ON_CPU[quantization]
+    if find_spec("bitsandbytes") is None:
+        raise WeightsError("QUANTIZATION=nf4 needs the package bitsandbytes; run `pip install bitsandbytes`")
+    return Nf4Linear

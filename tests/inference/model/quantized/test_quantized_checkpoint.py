@@ -1,0 +1,251 @@
+"""Checkpoints that are quantised already: their groups as we keep them, and those that are refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from checkpoints import make_model
+from passes import Chunk, Passes
+from safetensors.torch import load_file, save_file
+
+from inference.decoders.torch.decoder import TorchDecoder
+from inference.decoders.torch.lora import LoraBank
+from inference.model.architecture import read_architecture
+from inference.model.checkpoint import WeightsError
+from inference.model.checkpoints import open_checkpoint
+from inference.model.linear import Int4Linear, Int8Linear, PlainLinear
+from inference.model.weights import load_weights
+
+SIZES = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2}
+LINEAR = re.compile(r"model\.layers\.\d+\.(self_attn|mlp)\.\w+_proj\.weight")
+Tensors = dict[str, torch.Tensor]
+Quantize = Callable[[torch.Tensor], tuple[Tensors, torch.Tensor]]
+
+
+def save(home: Path, config: dict[str, Any], quantize: Quantize, left: str = "(?!)") -> tuple[Path, Path]:
+    """A tiny llama whose linears but `left` are as `quantize` makes them, and the same model in full."""
+    model = make_model(home / "full", **SIZES)
+    tensors, full = Tensors(), Tensors()
+    for name, weight in load_file(model / "model.safetensors").items():
+        if not LINEAR.fullmatch(name) or re.search(left, name):
+            tensors[name] = full[name] = weight
+            continue
+        parts, full[name] = quantize(weight)
+        tensors |= {name.removesuffix("weight") + part: tensor for part, tensor in parts.items()}
+    save_file(full, model / "model.safetensors")
+    (home / "tiny").mkdir()
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, home / "tiny" / "model.safetensors")
+    told = json.loads((model / "config.json").read_text()) | {"quantization_config": config}
+    (home / "tiny" / "config.json").write_text(json.dumps(told))
+    return home / "tiny", model
+
+
+def groups_of(weight: torch.Tensor, group: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Levels [out, in], zeros and float16 scales [out, groups] in 4 bits, and the weight that they stand for."""
+    out, width = weight.shape
+    grouped = weight.view(out, -1, width if group == -1 else group)
+    low, high = grouped.amin(2).clamp(max=0), grouped.amax(2).clamp(min=0)
+    scales = ((high - low) / 15).half()
+    zeros = (-low / scales.float()).round().clamp(1, 15)
+    levels = (grouped / scales.float()[..., None] + zeros[..., None]).round().clamp(0, 15)
+    full = (levels - zeros[..., None]) * scales.float()[..., None]
+    return levels.view(out, width).int(), zeros.int(), scales, full.view(out, width)
+
+
+def pack_rows(levels: torch.Tensor) -> torch.Tensor:
+    """[in, out] as int32 [in / 8, out], the first input lowest."""
+    words = levels.view(-1, 8, levels.shape[1])
+    return torch.stack([words[:, n] << 4 * n for n in range(8)]).sum(0).int()
+
+
+def pack_columns(levels: torch.Tensor, order: tuple[int, ...] = tuple(range(8))) -> torch.Tensor:
+    """[n, out] as int32 [n, out / 8], nibble i being output `order`[i]."""
+    words = levels.view(len(levels), -1, 8)
+    return torch.stack([words[..., output] << 4 * n for n, output in enumerate(order)]).sum(0).int()
+
+
+def gptq(group: int, offset: int = 1) -> Quantize:
+    def quantize(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        levels, zeros, scales, full = groups_of(weight, group)
+        width = weight.shape[1]
+        order = torch.arange(width, dtype=torch.int32) // (width if group == -1 else group)
+        parts = {
+            "qweight": pack_rows(levels.t()),
+            "qzeros": pack_columns((zeros - offset).t().contiguous()),
+            "scales": scales.t(),
+            "g_idx": order,
+        }
+        return parts, full
+
+    return quantize
+
+
+def awq(group: int) -> Quantize:
+    def quantize(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        levels, zeros, scales, full = groups_of(weight, group)
+        order = (0, 2, 4, 6, 1, 3, 5, 7)
+        parts = {
+            "qweight": pack_columns(levels.t().contiguous(), order),
+            "qzeros": pack_columns(zeros.t().contiguous(), order),
+            "scales": scales.t(),
+        }
+        return parts, full
+
+    return quantize
+
+
+def four_bits(kind: str, nested: bool) -> Quantize:
+    functional = pytest.importorskip("bitsandbytes").functional
+
+    def quantize(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        packed, state = functional.quantize_4bit(weight, quant_type=kind, compress_statistics=nested)
+        parts = {f"weight.{name}": tensor for name, tensor in state.as_dict(packed=True).items()}
+        return {"weight": packed} | parts, functional.dequantize_4bit(packed, state).float()
+
+    return quantize
+
+
+def eight_bits(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+    tops = weight.abs().amax(1)
+    levels = (weight * 127 / tops[:, None]).round().to(torch.int8)
+    parts = {"weight": levels, "SCB": tops, "weight_format": torch.zeros((), dtype=torch.uint8)}
+    return parts, levels * tops[:, None] / 127
+
+
+GPTQ = {"quant_method": "gptq", "bits": 4, "group_size": 32, "desc_act": False}
+AWQ = {"quant_method": "awq", "bits": 4, "group_size": 32, "zero_point": True, "version": "gemm"}
+NF4 = {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"}
+EIGHT = {"quant_method": "bitsandbytes", "load_in_8bit": True}
+KINDS: dict[str, tuple[dict[str, Any], Callable[[], Quantize], type, float]] = {
+    "gptq": (GPTQ, lambda: gptq(32), Int4Linear, 6e-4),
+    "gptq of 128": (GPTQ | {"group_size": 128}, lambda: gptq(128), Int4Linear, 6e-4),
+    "gptq of a whole row": (GPTQ | {"group_size": -1}, lambda: gptq(-1), Int4Linear, 6e-4),
+    "gptq_v2": (GPTQ | {"checkpoint_format": "gptq_v2"}, lambda: gptq(32, 0), Int4Linear, 6e-4),
+    "awq": (AWQ, lambda: awq(32), Int4Linear, 6e-4),
+    "awq of 128": (AWQ | {"group_size": 128}, lambda: awq(128), Int4Linear, 6e-4),
+    "nf4": (NF4, lambda: four_bits("nf4", False), Int8Linear, 6e-3),
+    "nested nf4": (NF4, lambda: four_bits("nf4", True), Int8Linear, 6e-3),
+    "fp4": (NF4 | {"bnb_4bit_quant_type": "fp4"}, lambda: four_bits("fp4", True), Int8Linear, 6e-3),
+    "llm.int8": (EIGHT, lambda: eight_bits, Int8Linear, 4e-4),
+}
+"""The config, what makes the tensors, the form that is kept, and how far its weights may be from the file's."""
+
+
+def logits(directory: Path, quantization: str) -> torch.Tensor:
+    architecture = read_architecture(directory / "config.json")
+    weights = load_weights(directory, architecture, torch.float32, quantization=quantization)
+    for layer in weights.layers:
+        for linear in (layer.qkv, layer.o, layer.gate_up, layer.down):
+            if not isinstance(linear, PlainLinear):
+                linear.quantizes_rows = False  # type: ignore[attr-defined]
+    passes = Passes(TorchDecoder(architecture, weights, LoraBank()))
+    return passes.run(Chunk(passes.sequence(), [5, 6, 7, 90]))[0]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_weights_are_those_of_the_file_in_our_groups_or_in_full(tmp_path: Path, kind: str) -> None:
+    config, make, form, error = KINDS[kind]
+    directory, full = save(tmp_path, config, make())
+    architecture = read_architecture(directory / "config.json")
+    checkpoint, whole = open_checkpoint(directory, architecture), open_checkpoint(full, architecture)
+    assert checkpoint.is_quantized
+    for target in architecture.targets:
+        name, shape = f"{architecture.module_name(target, 1)}.weight", architecture.target_shape(target)[::-1]
+        weight, kept = whole.read(name, shape), checkpoint.kept(name, shape)
+        assert isinstance(kept, form)
+        assert not isinstance(kept, PlainLinear)
+        assert (kept.dequantized(torch.float32) - weight).norm() < error * weight.norm()
+        assert (checkpoint.read(name, shape) - weight).norm() < min(error, 6e-4) * weight.norm()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_those_of_the_same_model_in_full(tmp_path: Path, kind: str) -> None:
+    config, make, _, error = KINDS[kind]
+    directory, full = save(tmp_path, config, make())
+    wanted = logits(full, "none")
+    for quantization in ("auto", "none"):
+        assert (logits(directory, quantization) - wanted).norm() < 5 * error * wanted.norm()
+
+
+def test_linears_that_were_left_in_full_stay_so(tmp_path: Path) -> None:
+    directory, full = save(tmp_path, GPTQ, gptq(32), left=r"layers\.0\.|v_proj")
+    architecture = read_architecture(directory / "config.json")
+    first, second = load_weights(directory, architecture, torch.float32, quantization="auto").layers
+    assert isinstance(first.down, PlainLinear)
+    assert isinstance(second.qkv, PlainLinear)  # one linear, in the finest form of its parts
+    assert isinstance(second.down, Int4Linear)
+    wanted = logits(full, "none")
+    assert (logits(directory, "auto") - wanted).norm() < 2e-3 * wanted.norm()
+
+
+def test_an_older_gptq_says_so_in_a_file_of_its_own(tmp_path: Path) -> None:
+    directory, full = save(tmp_path, GPTQ, gptq(32))
+    config = json.loads((directory / "config.json").read_text())
+    told = config.pop("quantization_config")
+    (directory / "config.json").write_text(json.dumps(config))
+    del told["quant_method"]
+    (directory / "quantize_config.json").write_text(json.dumps(told))
+    wanted = logits(full, "none")
+    assert (logits(directory, "auto") - wanted).norm() < 2e-3 * wanted.norm()
+
+
+@pytest.mark.parametrize(
+    ("config", "sentence"),
+    [
+        ({"quant_method": "hqq"}, "is quantised by hqq: not read here; take the model in full"),
+        ({"quant_method": "fp8"}, "or a GGUF file"),
+        ({}, "a method without a name"),
+        (GPTQ | {"bits": 3}, "is gptq of 3 bits: read are 4"),
+        (GPTQ | {"group_size": 48}, "has groups of 48 inputs: read are multiples of 32"),
+        (GPTQ | {"checkpoint_format": "marlin"}, "in the form marlin: read are gptq and gptq_v2"),
+        (AWQ | {"version": "gemv"}, "is AWQ of version gemv: read is gemm"),
+        ({"quant_method": "bitsandbytes"}, "neither load_in_4bit nor load_in_8bit"),
+    ],
+)
+def test_what_is_not_read_is_refused_with_what_would_be(tmp_path: Path, config: dict[str, Any], sentence: str) -> None:
+    directory = make_model(tmp_path / "odd")
+    told = json.loads((directory / "config.json").read_text()) | {"quantization_config": config}
+    (directory / "config.json").write_text(json.dumps(told))
+    with pytest.raises(WeightsError) as caught:
+        open_checkpoint(directory, read_architecture(directory / "config.json"))
+    assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "change", "sentence"),
+    [
+        ("g_idx", lambda order: order.flip(0), r"in the order of their size \(desc_act\).*; take a copy without"),
+        ("scales", lambda scales: scales[:2], "has 2 groups; 128 inputs make groups of 32"),
+        ("scales", lambda scales: scales * float("nan"), "scales that are no numbers in float16"),
+        ("qweight", lambda words: words[:, :64], r"has shape \(64, 128\); config.json asks for \(128, 128\)"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_named(
+    tmp_path: Path, part: str, change: Callable[[torch.Tensor], torch.Tensor], sentence: str
+) -> None:
+    directory, _ = save(tmp_path, GPTQ, gptq(32))
+    name, path = f"model.layers.1.self_attn.q_proj.{part}", directory / "model.safetensors"
+    tensors = load_file(path)
+    tensors[name] = change(tensors[name]).contiguous()
+    if part == "qweight":
+        for other in ("scales", "qzeros"):
+            beside = name.replace(part, other)
+            tensors[beside] = tensors[beside][:, : 64 if other == "scales" else 8].contiguous()
+    save_file(tensors, path)
+    with pytest.raises(WeightsError, match=f"model.layers.1.self_attn.q_proj.*{sentence}"):
+        logits(directory, "auto")
+
+
+def test_packed_numbers_of_another_shape_are_refused(tmp_path: Path) -> None:
+    directory, _ = save(tmp_path, NF4, four_bits("nf4", True))
+    name, path = "model.layers.0.mlp.up_proj.weight", directory / "model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {name: tensors[name][:-64]}, path)
+    with pytest.raises(WeightsError, match=r"mlp\.up_proj.* cannot be read: .* bytes are no weight of shape"):
+        logits(directory, "auto")
