@@ -45,7 +45,7 @@ class Decoder : public AnyDecoder {
     }
 
   private:
-    static constexpr int64_t MAX_BLOCKS = 10;  // of outputs in a task
+    static constexpr int64_t MAX_BLOCKS = 12;  // of outputs in a task
     static constexpr int64_t QUANTIZED = 8;    // rows in a task
     static constexpr bool ON_TILES = HAS_AMX && sizeof(Element) == 2;  // attention
     static constexpr int64_t PANEL_ROWS = 48;  // rows that are worth reading all weights by one thread
@@ -260,14 +260,15 @@ class Decoder : public AnyDecoder {
         });
     }
 
-    // Call `function(begin, end)` for stripes as wide as let the threads share `blocks` evenly: the wider, the more often
-    // a row is read from the cache.
+    // Call `function(begin, end)` for tasks as wide as let the threads share `blocks` evenly: the wider, the more often a row
+    // is read from the cache. They begin with even blocks, which are multiplied with two at a time.
     template <class Run, class Function>
     void by_blocks(int64_t blocks, const Run& run, const Function& function) {
-        int64_t rounds = (blocks + MAX_BLOCKS * num_threads_ - 1) / (MAX_BLOCKS * num_threads_);
-        int64_t step = (blocks + rounds * num_threads_ - 1) / (rounds * num_threads_);
-        step += step % 2;
-        run((blocks + step - 1) / step, [&](int64_t task) { function(task * step, std::min(blocks, (task + 1) * step)); });
+        int64_t rounds = (blocks + MAX_BLOCKS * num_threads_ - 1) / (MAX_BLOCKS * num_threads_), count = rounds * num_threads_;
+        auto begin = [&](int64_t task) { return task < count ? (blocks * task / count + 1) / 2 * 2 : blocks; };
+        run(count, [&](int64_t task) {
+            if (begin(task) < begin(task + 1)) function(begin(task), begin(task + 1));
+        });
     }
 
     // The rows [begin, end) of `data` as `linear` wants them.

@@ -8,134 +8,202 @@ namespace native::NATIVE_UNIT {
 
 constexpr int64_t STRIPE = 4;  // blocks that stay in the cache while all rows pass by
 
-// Weights are read once from memory: a line of each block asks for that of the next stripe.
-ALWAYS_INLINE void prefetch_next(const void* line, int64_t bytes_of_block) {
-    __builtin_prefetch(static_cast<const char*>(line) + STRIPE * bytes_of_block, 0, 2);
+// Weights are read once from memory, which has to be busy while rows are multiplied. Few rows are done before their weights
+// are there: every line asks for the one a stripe behind it. Of many, the patches of a stripe ask for the next in turn, each
+// for as much, or memory would have work for the first and none for the rest.
+class Ahead {
+  public:
+    // The next stripe: `bytes` from `next` on, asked for in `count` parts.
+    Ahead(const void* next, int64_t bytes, int64_t count)
+        : at_(static_cast<const char*>(next)), end_(at_ + bytes), part_((bytes / LINE + count - 1) / count * LINE) {}
+
+    template <int height>
+    ALWAYS_INLINE void ask_for_part() {
+        if constexpr (height <= FEW) return;
+        const char* end = std::min(end_, at_ + part_);
+        for (; at_ < end; at_ += LINE) __builtin_prefetch(at_, 0, 2);
+    }
+    // `line` asks for the one `bytes` behind it.
+    template <int height>
+    static ALWAYS_INLINE void ask_behind(const void* line, int64_t bytes) {
+        if constexpr (height <= FEW) __builtin_prefetch(static_cast<const char*>(line) + bytes, 0, 2);
+    }
+
+  private:
+    static constexpr int64_t LINE = 64;
+    const char *at_, *end_;
+    int64_t part_;
+};
+
+// The same address, of which the compiler does not know that it is: what lies there is read again.
+template <class Number>
+ALWAYS_INLINE const Number* again(const Number* from) {
+    asm("" : "+r"(from));
+    return from;
 }
 
 // Rows and weights of one type, whose packs this unit multiplies as they lie. Weights [out / 16][in / pack][16][pack].
 template <class Element>
 struct PackLinear {
     static void multiply(const Rows<Element>& rows, const Element* weights, int64_t num_blocks, const Out<Element>& out) {
-        for (int64_t first = 0; first < num_blocks; first += STRIPE)
-            by_height<std::min(SUMS, 6), 2, 1>(rows.count, [&]<int height>(int64_t row) {
-                by_width<SUMS, height>(std::min(STRIPE, num_blocks - first), [&]<int width>(int64_t block) {
-                    patch<height, width>(rows, row, weights, first + block, out);
+        int64_t bytes = STRIPE * BLOCK * rows.in * sizeof(Element), num_parts = num_patches<TALL>(rows.count) * rows.in / GROUP;
+        for (int64_t first = 0; first < num_blocks; first += STRIPE) {
+            Ahead ahead(weights + (first + STRIPE) * BLOCK * rows.in, bytes, num_parts);
+            by_height<TALL>(rows.count, [&]<int tall>(int64_t top) {
+                by_width<1, tall>(std::min(STRIPE, num_blocks - first), [&]<int height, int width>(int64_t row, int64_t block) {
+                    patch<height, width>(rows, top + row, weights, first + block, out, ahead);
                 });
             });
+        }
     }
 
   private:
+    static constexpr int TALL = height_of<1>(6);
+
     template <int height, int width>
-    static void patch(const Rows<Element>& rows, int64_t first, const Element* weights, int64_t block, const Out<Element>& out) {
+    static APART void patch(const Rows<Element>& rows, int64_t first, const Element* weights, int64_t block, const Out<Element>& out, Ahead& ahead) {
         F32 sums[height][width] = {};
         const Element* data = rows.data + first * rows.in;
         weights += block * BLOCK * rows.in;
-        for (int64_t at = 0; at < rows.in; at += PACK<Element>) {
-            Packs<Element> columns[width];
-            for (int column = 0; column < width; column++) {
-                const Element* line = weights + (column * rows.in + at) * BLOCK;
-                columns[column] = load_packs(line);
-                // Many rows take long enough for the processor to fetch ahead by itself, and have no register to spare.
-                if constexpr (height <= 2) prefetch_next(line, rows.in * BLOCK * sizeof(Element));
-            }
-            for (int row = 0; row < height; row++) {
-                Packs<Element> inputs = broadcast_pack(data + row * rows.in + at);
-                for (int column = 0; column < width; column++) sums[row][column] = dot(sums[row][column], inputs, columns[column]);
+        for (int64_t group = 0; group < rows.in; group += GROUP) {
+            ahead.ask_for_part<height>();
+            for (int64_t at = group; at < group + GROUP; at += PACK<Element>) {
+                Packs<Element> columns[width];
+                unrolled<width>([&](auto column) ALWAYS_INLINED {
+                    const Element* line = weights + (column * rows.in + at) * BLOCK;
+                    columns[column] = load_packs(line);
+                    Ahead::ask_behind<height>(line, STRIPE * rows.in * BLOCK * sizeof(Element));
+                });
+                unrolled<height>([&](auto row) ALWAYS_INLINED {
+                    Packs<Element> inputs = broadcast_pack(data + row * rows.in + at);
+                    unrolled<width>([&](auto column) ALWAYS_INLINED { add_product(sums[row][column], inputs, columns[column]); });
+                });
             }
         }
-        for (int row = 0; row < height; row++)
-            for (int column = 0; column < width; column++) out.put(first + row, (block + column) * BLOCK, sums[row][column]);
+        each_sum<height, width>([&](auto row, auto column) ALWAYS_INLINED { out.put(first + row, (block + column) * BLOCK, sums[row][column]); });
     }
 };
 
-// Rows and weights of bfloat16 on a unit that multiplies float32. Only few rows at a time are widened, so that they stay
-// in the nearest cache.
+// Rows and weights of bfloat16 on a unit that multiplies float32. Only some rows at a time are widened, so that they stay
+// in the cache.
 struct WideLinear {
     static void multiply(const Rows<bf16>& rows, const bf16* weights, int64_t num_blocks, const Out<bf16>& out) {
-        by_height<std::min(SUMS, 12), std::min(SUMS, 6), 2, 1>(rows.count, [&]<int height>(int64_t row) {
-            const float* widened = widen_rows<height>(rows, row);
-            by_width<SUMS, height>(num_blocks, [&]<int width>(int64_t block) {
-                patch<height, width>(widened, row, weights + block * BLOCK * rows.in, rows.in, out.from(block * BLOCK));
-            });
-        });
+        int64_t num_parts = (rows.count + WIDENED - 1) / WIDENED;
+        for (int64_t part = 0; part < num_parts; part++) {
+            int64_t top = rows.count * part / num_parts, end = rows.count * (part + 1) / num_parts;
+            multiply_some({rows.data + top * rows.in, end - top, rows.in}, weights, num_blocks, out.below(top));
+        }
     }
 
   private:
+    static constexpr int TALL = height_of<1>(REGISTERS == 32 ? 6 : 4);  // pairs are in registers too
+    static constexpr int64_t WIDENED = PARTS == 1 ? 24 : TALL;  // where a patch is one block wide, each block reads them anew
     static constexpr int64_t STRIDE = MAX_IN + 48;  // known when this is compiled, and no two rows in one set of the cache
 
-    template <int height>
-    static const float* widen_rows(const Rows<bf16>& rows, int64_t first) {
+    static void multiply_some(const Rows<bf16>& rows, const bf16* weights, int64_t num_blocks, const Out<bf16>& out) {
+        const float* widened = widen(rows);
+        int64_t bytes = STRIPE * BLOCK * rows.in * sizeof(bf16), num_parts = num_patches<TALL>(rows.count) * rows.in / GROUP;
+        for (int64_t first = 0; first < num_blocks; first += STRIPE) {
+            Ahead ahead(weights + (first + STRIPE) * BLOCK * rows.in, bytes, num_parts);
+            by_height<TALL>(rows.count, [&]<int tall>(int64_t top) {
+                by_width<1, tall>(std::min(STRIPE, num_blocks - first), [&]<int height, int width>(int64_t row, int64_t block) {
+                    const bf16* from = weights + (first + block) * BLOCK * rows.in;
+                    patch<height, width>(widened + (top + row) * STRIDE, top + row, from, rows.in, out.from((first + block) * BLOCK), ahead);
+                });
+            });
+        }
+    }
+
+    static const float* widen(const Rows<bf16>& rows) {
         static thread_local Buffer<float> scratch;
-        grow(scratch, height * STRIDE);
-        for (int64_t row = 0; row < height; row++)
-            for (int64_t at = 0; at < rows.in; at += 16) store(scratch.data() + row * STRIDE + at, load(rows.data + (first + row) * rows.in + at));
+        grow(scratch, rows.count * STRIDE);
+        for (int64_t row = 0; row < rows.count; row++)
+            for (int64_t at = 0; at < rows.in; at += 16) store(scratch.data() + row * STRIDE + at, load(rows.data + row * rows.in + at));
         return scratch.data();
     }
 
     template <int height, int width>
-    static void patch(const float* rows, int64_t first, const bf16* weights, int64_t in, const Out<bf16>& out) {
+    static APART void patch(const float* rows, int64_t first, const bf16* weights, int64_t in, const Out<bf16>& out, Ahead& ahead) {
         F32 sums[height][width] = {};
-        for (int64_t at = 0; at < in; at += 2) {
-            U32 pairs[width];
-            for (int column = 0; column < width; column++) {
-                const bf16* line = weights + (column * in + at) * BLOCK;
-                pairs[column] = load_packs(line);
-                prefetch_next(line, in * BLOCK * sizeof(bf16));
+        for (int64_t group = 0; group < in; group += GROUP) {
+            ahead.ask_for_part<height>();
+            for (int64_t at = group; at < group + GROUP; at += 2) {
+                F32 columns[width];
+                unrolled<width>([&](auto column) ALWAYS_INLINED {
+                    const bf16* line = weights + (column * in + at) * BLOCK;
+                    columns[column] = evens(load_packs(line));
+                    Ahead::ask_behind<height>(line, STRIPE * in * BLOCK * sizeof(bf16));
+                });
+                add<height, width>(rows + at, columns, sums);
+                // Pairs are read twice: kept, they would take registers from the sums.
+                const bf16* pairs = again(weights + at * BLOCK);
+                unrolled<width>([&](auto column) ALWAYS_INLINED { columns[column] = odds(load_packs(pairs + column * in * BLOCK)); });
+                add<height, width>(rows + at + 1, columns, sums);
             }
-            F32 columns[width];
-            for (int column = 0; column < width; column++) columns[column] = evens(pairs[column]);
-            add<height, width>(rows + at, columns, sums);
-            for (int column = 0; column < width; column++) columns[column] = odds(pairs[column]);
-            add<height, width>(rows + at + 1, columns, sums);
         }
-        for (int row = 0; row < height; row++)
-            for (int column = 0; column < width; column++) out.put(first + row, column * BLOCK, sums[row][column]);
+        each_sum<height, width>([&](auto row, auto column) ALWAYS_INLINED { out.put(first + row, column * BLOCK, sums[row][column]); });
     }
 
     template <int height, int width>
     static ALWAYS_INLINE void add(const float* inputs, const F32 (&columns)[width], F32 (&sums)[height][width]) {
-        for (int row = 0; row < height; row++)
-            for (int column = 0; column < width; column++) sums[row][column] = fmadd(F32::all(inputs[row * STRIDE]), columns[column], sums[row][column]);
+        unrolled<height>([&](auto row) ALWAYS_INLINED {
+            F32 input = F32::all(inputs[row * STRIDE]);
+            unrolled<width>([&](auto column) ALWAYS_INLINED { add_product(sums[row][column], input, columns[column]); });
+        });
     }
 };
 
 // Quantised rows and weights of 8 bits [out / 16][in / 4][16][4], or of 4, whose byte holds an input low and the one four
 // behind it high: [out / 16][in / 8][16][4]. Integers are added up in groups, exactly, and the groups in order.
-template <class Element, int BITS>
+template <int BITS>
 struct ByteLinear {
-    static void multiply(const Rows<Element>& rows, const LinearView& linear, int64_t begin, int64_t end, const Out<Element>& out) {
-        for (int64_t first = begin; first < end; first += STRIPE)
-            by_height<std::min(SUMS / 2, 6), 1>(rows.count, [&]<int height>(int64_t row) {
-                by_width<SUMS / 2, height>(std::min(STRIPE, end - first), [&]<int width>(int64_t block) {
-                    patch<height, width>(rows, row, linear, first + block, out);
+    static void multiply(const Quantized& rows, int64_t count, const LinearView& linear, int64_t begin, int64_t end, const Out<bf16>& out) {
+        int64_t stripe = PAIR * linear.in / GROUP * BYTES, num_parts = num_patches<TALL>(count) * linear.in / GROUP;
+        for (int64_t first = begin; first < end; first += PAIR) {
+            Ahead ahead(static_cast<const char*>(linear.weight) + (first + PAIR) * (linear.in / GROUP * BYTES), stripe, num_parts);
+            ask_for_scales(linear.scales, linear.in, first + PAIR);
+            if (BITS == 4) ask_for_scales(linear.mins, linear.in, first + PAIR);
+            by_height<TALL>(count, [&]<int tall>(int64_t top) {
+                by_width<2, tall>(std::min(PAIR, end - first), [&]<int height, int width>(int64_t row, int64_t block) {
+                    patch<height, width>(rows, top + row, linear, first + block, out, ahead);
                 });
             });
+        }
     }
 
   private:
+    static constexpr int TALL = height_of<2>(6);
+    static constexpr int64_t PAIR = 2;  // blocks of a stripe here, as wide as most patches: of bytes they stay in the nearest cache
     static constexpr int64_t BYTES = BITS * GROUP / 8 * BLOCK;  // of a group of a block
 
+    static void ask_for_scales(const uint16_t* scales, int64_t in, int64_t block) {
+        const uint16_t* end = scales + (block + PAIR) * in / GROUP * BLOCK;
+        for (const uint16_t* at = scales + block * in / GROUP * BLOCK; at < end; at += 32) __builtin_prefetch(at, 0, 2);
+    }
+
     template <int height, int width>
-    static void patch(const Rows<Element>& rows, int64_t first, const LinearView& linear, int64_t block, const Out<Element>& out) {
+    static APART void patch(const Quantized& rows, int64_t first, const LinearView& linear, int64_t block, const Out<bf16>& out, Ahead& ahead) {
         F32 sums[height][width] = {};
-        Quantized inputs = rows.quantized.from(first, rows.in);
+        Quantized inputs = rows.from(first, linear.in);
         const char* weights[width];
-        for (int column = 0; column < width; column++) weights[column] = static_cast<const char*>(linear.weight) + (block + column) * (rows.in / GROUP) * BYTES;
-        int64_t num_groups = rows.in / GROUP;
+        for (int column = 0; column < width; column++) weights[column] = static_cast<const char*>(linear.weight) + (block + column) * (linear.in / GROUP) * BYTES;
+        int64_t num_groups = linear.in / GROUP;
         for (int64_t group = 0; group < num_groups; group++) {
+            ahead.ask_for_part<height>();
             ByteSums<BITS> parts[height][width];
             if constexpr (BITS == 8 && TAKES_UNSIGNED)
-                for (int row = 0; row < height; row++)
-                    for (int column = 0; column < width; column++) parts[row][column].sums = I32::all(inputs.offsets[row * num_groups + group]);
-            add_group<height, width>(inputs.levels + group * GROUP, rows.in, weights, group, parts);
-            for (int column = 0; column < width; column++)
+                unrolled<height>([&](auto row) ALWAYS_INLINED {
+                    I32 offset = I32::all(inputs.offsets[row * num_groups + group]);
+                    unrolled<width>([&](auto column) ALWAYS_INLINED { parts[row][column].sums = offset; });
+                });
+            add_group<height, width>(inputs.levels + group * GROUP, linear.in, weights, group, parts);
+            unrolled<width>([&](auto column) ALWAYS_INLINED {
                 add_up<height, width>(inputs, group, num_groups, linear, ((block + column) * num_groups + group) * BLOCK, column, parts, sums);
+            });
         }
         if constexpr (BITS == 4)
-            for (int column = 0; column < width; column++) add_minima<height, width>(inputs, linear, block + column, column, sums);
-        for (int row = 0; row < height; row++)
-            for (int column = 0; column < width; column++) out.put(first + row, (block + column) * BLOCK, sums[row][column]);
+            unrolled<width>([&](auto column) ALWAYS_INLINED { add_minima<height, width>(inputs, linear, block + column, column, sums); });
+        each_sum<height, width>([&](auto row, auto column) ALWAYS_INLINED { out.put(first + row, (block + column) * BLOCK, sums[row][column]); });
     }
 
     // What the minima of a block add, in a pass of its own: registers are short while groups are added up.
@@ -144,7 +212,7 @@ struct ByteLinear {
         int64_t num_groups = linear.in / GROUP;
         for (int64_t group = 0; group < num_groups; group++) {
             F32 mins = load_float16(linear.mins + (block * num_groups + group) * BLOCK);
-            for (int row = 0; row < height; row++) sums[row][column] = fmadd(mins, F32::all(inputs.sums[row * num_groups + group]), sums[row][column]);
+            unrolled<height>([&](auto row) ALWAYS_INLINED { sums[row][column] = fmadd(mins, F32::all(inputs.sums[row * num_groups + group]), sums[row][column]); });
         }
     }
 
@@ -152,19 +220,19 @@ struct ByteLinear {
     static ALWAYS_INLINE void add_group(const int8_t* levels, int64_t in, const char* const (&weights)[width], int64_t group, ByteSums<BITS> (&parts)[height][width]) {
         for (int64_t step = 0; step < BYTES; step += 64) {
             U32 lines[width];
-            for (int column = 0; column < width; column++) {
+            unrolled<width>([&](auto column) ALWAYS_INLINED {
                 lines[column] = U32::at(weights[column] + group * BYTES + step);
-                prefetch_next(weights[column] + group * BYTES + step, in / GROUP * BYTES);
-            }
+                Ahead::ask_behind<height>(weights[column] + group * BYTES + step, PAIR * in / GROUP * BYTES);
+            });
             if constexpr (BITS == 8) {
-                for (int column = 0; column < width; column++) lines[column] = signed_where_needed(lines[column]);
+                unrolled<width>([&](auto column) ALWAYS_INLINED { lines[column] = signed_where_needed(lines[column]); });
                 add_step<height, width>(levels + step / 16, in, lines, parts);
             } else {
                 U32 low[width], high[width];
-                for (int column = 0; column < width; column++) {
+                unrolled<width>([&](auto column) ALWAYS_INLINED {
                     low[column] = lines[column] & U32::all(0x0f0f0f0f);
                     high[column] = (lines[column] >> 4) & U32::all(0x0f0f0f0f);
-                }
+                });
                 add_step<height, width>(levels + step / 8, in, low, parts);
                 add_step<height, width>(levels + step / 8 + 4, in, high, parts);
             }
@@ -173,10 +241,10 @@ struct ByteLinear {
 
     template <int height, int width>
     static ALWAYS_INLINE void add_step(const int8_t* levels, int64_t in, const U32 (&columns)[width], ByteSums<BITS> (&parts)[height][width]) {
-        for (int row = 0; row < height; row++) {
+        unrolled<height>([&](auto row) ALWAYS_INLINED {
             U32 inputs = broadcast_pack(levels + row * in);
-            for (int column = 0; column < width; column++) parts[row][column].add(columns[column], inputs);
-        }
+            unrolled<width>([&](auto column) ALWAYS_INLINED { parts[row][column].add(columns[column], inputs); });
+        });
     }
 
     // The sums of a group under its scales.
@@ -184,11 +252,10 @@ struct ByteLinear {
     static ALWAYS_INLINE void add_up(const Quantized& inputs, int64_t group, int64_t num_groups, const LinearView& linear, int64_t place, int column,
                                      const ByteSums<BITS> (&parts)[height][width], F32 (&sums)[height][width]) {
         F32 scales = load_float16(linear.scales + place);
-        for (int row = 0; row < height; row++) {
-            int64_t at = row * num_groups + group;
+        unrolled<height>([&](auto row) ALWAYS_INLINED {
             F32 whole = parts[row][column].total().template to<float>();
-            sums[row][column] = fmadd(whole, scales * F32::all(inputs.scales[at]), sums[row][column]);
-        }
+            sums[row][column] = fmadd(whole, scales * F32::all(inputs.scales[row * num_groups + group]), sums[row][column]);
+        });
     }
 };
 
@@ -242,8 +309,8 @@ void multiply(const Rows<Element>& rows, const LinearView& linear, int64_t begin
         return multiply_plain(rows, weights, end - begin, out.from(begin * BLOCK));
     }
     if constexpr (QUANTIZES_ROWS) {
-        if (linear.bits == 8) return ByteLinear<Element, 8>::multiply(rows, linear, begin, end, out);
-        return ByteLinear<Element, 4>::multiply(rows, linear, begin, end, out);
+        auto multiply = linear.bits == 8 ? ByteLinear<8>::multiply : ByteLinear<4>::multiply;
+        return multiply(rows.quantized, rows.count, linear, begin, end, out.as_elements());
     } else {
         // A few blocks at a time, once for all rows.
         static thread_local Buffer<Element> weights;

@@ -23,7 +23,7 @@ void shrink_patch(const Element* const* rows, const Element* a, int64_t in, floa
 
 template <class Element>
 void shrink(const Element* const* rows, int64_t count, const Element* a, int64_t in, int64_t rank, float (*sums)[MAX_RANK]) {
-    constexpr int TALL = SUMS >= 12 ? 4 : 2;
+    constexpr int TALL = PARTS == 1 ? 4 : 2;
     for (int64_t at = 0; at < rank; at += 2) {
         int64_t row = 0;
         for (; row + TALL <= count; row += TALL) shrink_patch<TALL>(rows + row, a, in, sums + row, at);

@@ -57,6 +57,7 @@ ALWAYS_INLINE F32 dot(const F32& sum, const U32& a, const U32& b) {
 #endif
 }
 ALWAYS_INLINE F32 dot(const F32& sum, const F32& a, const F32& b) { return fmadd(a, b, sum); }
+ALWAYS_INLINE void add_product(F32& sum, const U32& a, const U32& b) { sum = dot(sum, a, b); }
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_DOTPROD) || defined(__AVX2__)
 constexpr bool HAS_BYTES = true;

@@ -44,6 +44,15 @@ struct Out {
     // The same from a column on.
     Out from(int64_t column) const { return {data ? data + column : data, wide ? wide + column : wide, stride}; }
 
+    // The same from a row on.
+    Out below(int64_t row) const { return from(row * stride); }
+
+    // The same for products that do not know the elements: float32 goes to `wide`.
+    Out<bf16> as_elements() const {
+        if constexpr (sizeof(Element) == sizeof(bf16)) return *this;
+        else return {nullptr, wide ? wide : data, stride};
+    }
+
     ALWAYS_INLINE void put(int64_t row, int64_t column, const F32& values) const {
         if (wide)
             store(wide + row * stride + column, values);
@@ -73,24 +82,61 @@ void quantize(const Element* row, int64_t in, const Quantized& to) {
         quantize_group(row + group * GROUP, to.levels + group * GROUP, to.scales + group, to.offsets + group, to.sums + group);
 }
 
-// Call `function.operator()<width>(block)` for all blocks, as many at once as sums of `height` rows stay in registers.
-template <int sums, int height, class Function>
-ALWAYS_INLINE void by_width(int64_t num_blocks, const Function& function) {
-    constexpr int width = std::clamp(sums / height, 1, 4);
-    int64_t block = 0;
-    for (; block + width <= num_blocks; block += width) function.template operator()<width>(block);
-    if constexpr (width > 1)
-        for (; block < num_blocks; block++) function.template operator()<1>(block);
+// How many columns go with `height` rows so that registers hold all sums, the columns and an input. Of `kinds` sums each.
+template <int kinds>
+constexpr int width_of(int height) {
+    return std::min((REGISTERS - 1) / PARTS / (kinds * height + 1), 4);
 }
 
-// Call `function.operator()<height>(row)` for all of `count` rows, as high as `heights` allow.
-template <int... heights, class Function>
+// The most rows of a patch.
+template <int kinds>
+constexpr int height_of(int most) {
+    return width_of<kinds>(most) || most == 1 ? most : height_of<kinds>(most - 1);
+}
+
+// Call `function.operator()<height, width>(row, block)` for all blocks: as many at once as go with `height` rows, then two,
+// whose sums keep the multipliers busy too. The last of an odd number is multiplied with row by row.
+template <int kinds, int height, class Function>
+ALWAYS_INLINE void by_width(int64_t num_blocks, const Function& function) {
+    constexpr int width = std::max(width_of<kinds>(height), 1);
+    int64_t block = 0;
+    for (; block + width <= num_blocks; block += width) function.template operator()<height, width>(0, block);
+    if constexpr (width > 2)
+        for (; block + 2 <= num_blocks; block += 2) function.template operator()<height, 2>(0, block);
+    if constexpr (width > 1)
+        if (block < num_blocks)
+            for (int64_t row = 0; row < height; row++) function.template operator()<1, 1>(row, block);
+}
+
+// Call `function(row, column)` for all sums of a patch, both constants.
+template <int height, int width, class Function>
+ALWAYS_INLINE void each_sum(const Function& function) {
+    unrolled<height>([&](auto row) ALWAYS_INLINED { unrolled<width>([&](auto column) ALWAYS_INLINED { function(row, column); }); });
+}
+
+// Rows that are multiplied before their weights have come from memory.
+constexpr int64_t FEW = 4;
+
+// How many patches of at most `most` rows are made of `count`. A single tall one would wait for all of its weights.
+template <int most>
+int64_t num_patches(int64_t count) {
+    return std::max<int64_t>((count + most - 1) / most, count > FEW ? 2 : 1);
+}
+
+template <int most, class Function>
+ALWAYS_INLINE int64_t take_rows(int64_t height, int64_t row, const Function& function) {
+    if constexpr (most > 1)
+        if (height < most) return take_rows<most - 1>(height, row, function);
+    function.template operator()<most>(row);
+    return most;
+}
+
+// Call `function.operator()<height>(row)` for all of `count` rows: in as few patches as `most` allows, which are alike, so
+// that none is left with a row or two.
+template <int most, class Function>
 ALWAYS_INLINE void by_height(int64_t count, const Function& function) {
-    int64_t row = 0;
-    auto take = [&]<int height>() {
-        for (; row + height <= count; row += height) function.template operator()<height>(row);
-    };
-    (take.template operator()<heights>(), ...);
+    int64_t left = num_patches<most>(count);
+    for (int64_t row = 0; row < count; left--) row += take_rows<most>((count - row + left - 1) / left, row, function);
 }
 
 }  // namespace native::NATIVE_UNIT

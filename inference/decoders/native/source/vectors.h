@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <cstring>
 #include <new>
+#include <utility>
 #include <vector>
 
 #if defined(__x86_64__)
@@ -15,22 +16,24 @@
 
 #include "views.h"
 
-#define ALWAYS_INLINE inline __attribute__((always_inline))
+#define ALWAYS_INLINED __attribute__((always_inline))
+#define APART __attribute__((noinline))  // what surrounds it takes no registers from it
+#define ALWAYS_INLINE inline ALWAYS_INLINED
 
 namespace native::NATIVE_UNIT {
 
 #if defined(__AVX512F__)
 constexpr int WIDTH = 16;  // numbers of 32 bits in a register
-constexpr int SUMS = 24;   // sixteens that registers hold beside what they are made of
+constexpr int REGISTERS = 32;
 #elif defined(__AVX2__)
 constexpr int WIDTH = 8;
-constexpr int SUMS = 6;
+constexpr int REGISTERS = 16;
 #elif defined(NATIVE_NEON)
 constexpr int WIDTH = 4;
-constexpr int SUMS = 6;
+constexpr int REGISTERS = 32;
 #else
 constexpr int WIDTH = 4;
-constexpr int SUMS = 2;
+constexpr int REGISTERS = 16;
 #endif
 constexpr int PARTS = 16 / WIDTH;
 
@@ -65,12 +68,19 @@ struct PartOf {
 template <class Number>
 using Part = typename PartOf<Number>::type;
 
-// Call `function(part)` for the registers of a sixteen. A loop would be unrolled too late to stay in registers.
+// Call `function(index)` for 0 to `count` - 1, each a constant. A loop would be unrolled too late for what it touches to
+// stay in registers.
+template <int count, class Function>
+ALWAYS_INLINE void unrolled(const Function& function) {
+    [&]<int... index>(std::integer_sequence<int, index...>) ALWAYS_INLINED {
+        (function(std::integral_constant<int, index>{}), ...);
+    }(std::make_integer_sequence<int, count>{});
+}
+
+// The registers of a sixteen.
 template <class Function>
 ALWAYS_INLINE void each_part(const Function& function) {
-    function(0);
-    if constexpr (PARTS > 1) function(1);
-    if constexpr (PARTS > 2) function(2), function(3);
+    unrolled<PARTS>(function);
 }
 
 template <class Number>
@@ -146,6 +156,15 @@ ALWAYS_INLINE F32 fmadd(const F32& a, const F32& b, const F32& c) {
         return a.parts[part] * b.parts[part] + c.parts[part];
 #endif
     });
+}
+
+// sum += a * b. Where registers are few the sum stays in its own: compilers move it about, and then to memory.
+ALWAYS_INLINE void add_product(F32& sum, const F32& a, const F32& b) {
+#if defined(__FMA__)
+    each_part([&](int part) ALWAYS_INLINED { asm("vfmadd231ps %2, %1, %0" : "+v"(sum.parts[part]) : "v"(a.parts[part]), "v"(b.parts[part])); });
+#else
+    sum = fmadd(a, b, sum);
+#endif
 }
 ALWAYS_INLINE F32 fnmadd(const F32& a, const F32& b, const F32& c) { return fmadd(-a, b, c); }
 
