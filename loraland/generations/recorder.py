@@ -29,7 +29,7 @@ BLOCK_MS: Final = 1000
 PAUSE_SECONDS: Final = 1.0
 GATHER_SECONDS: Final = 0.2
 """A pause after each read, in which more answers end: nobody waits for a row, and many at once cost far less."""
-COUNTED: Final = ("source", "components", "adapter_version__adapter__slug")
+COUNTED: Final = ("source", "base", "components", "adapter_version__adapter__slug")
 """What is read of a row: its request may be long."""
 MOST_UNWRITTEN: Final = 1024
 """Past so many entries that could not be written, none are read until some can be."""

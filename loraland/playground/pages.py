@@ -8,7 +8,6 @@ from typing import Final
 
 from django.db.models import Prefetch, Q, QuerySet
 
-from loraland import bases
 from loraland.bases import Base
 from loraland.catalogue import listing
 from loraland.catalogue.composition import base_of
@@ -164,5 +163,5 @@ def _options(adapter: Adapter) -> list[Option]:
         for version in adapter.versions.all()
         if version.pk != adapter.published_id
     ]
-    of_base = f" · {adapter.base}" if len(bases.served()) > 1 else ""
+    of_base = "" if adapter.served_base.is_default else f" · {adapter.base}"
     return [Option(adapter.slug, adapter.name + of_base), *others]

@@ -11,7 +11,7 @@ from django.db import connections
 
 from inference.tasks.data import DataError, read_split
 from inference.wire.contract import WireError
-from loraland import inference_client
+from loraland import bases, inference_client
 from loraland.evals.asking import Answered, CannotMeasure, ask_engine
 from loraland.evals.bakeoff import Trial, carry_out
 from loraland.evals.models import Run
@@ -107,7 +107,7 @@ def measure_in_a_loop(training: Training) -> None:
 async def measure(training: Training, seconds: float = SLICE_SECONDS) -> None:
     """Go on with the measurement of the draft for about `seconds`; record its result once all rows are answered."""
     try:
-        if not any(worker.ready for worker in await inference_client.live_workers()):
+        if not await inference_client.ready_worker(bases.default()):
             await sync_to_async(training.change)(note=NO_WORKER)
             return
     except WireError as error:

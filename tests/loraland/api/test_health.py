@@ -6,6 +6,7 @@ import pytest
 from django.conf import settings as site_settings
 
 from inference.wire.protocol import EngineLoad, Heartbeat, Message
+from loraland import bases
 from loraland.api.metrics import SHOWN
 from loraland.api.worker_metrics import worker_metrics
 from loraland.generations.metrics import KEY
@@ -45,6 +46,21 @@ async def test_one_base_that_is_up_makes_the_site_ready_and_each_is_told(async_c
     lines = (await async_client.get("/metrics")).content.decode().splitlines()
     assert f'loraland_base_workers_ready{{base="{other_base}"}} 1.0' in lines
     assert f'loraland_base_workers_ready{{base="{site_settings.BASE_NAME}"}} 0.0' in lines
+
+
+async def test_the_metrics_count_each_base_by_itself(async_client, site_wire, other_base):
+    worker = ScriptedWorker(site_wire, other_base.lower())
+    visitor, base = Visitor(None, "", "key:1"), bases.of_name(other_base)
+    await start(visitor, Generation.Source.API, None, base=base, messages=[Message("user", "a b c")])
+    await worker.beat()
+    await worker.step()
+    await Recorder("r").step(50)
+    await start(visitor, Generation.Source.API, None, base=base, messages=[Message("user", "a b c")])
+    lines = (await async_client.get("/metrics")).content.decode().splitlines()
+    assert f'loraland_completion_tokens_total{{adapter="base:{other_base}"}} 3.0' in lines
+    assert f'loraland_base_queue_length{{base="{other_base}"}} 1.0' in lines
+    assert f'loraland_base_queue_length{{base="{site_settings.BASE_NAME}"}} 0.0' in lines
+    assert "loraland_queue_length 1.0" in lines
 
 
 async def test_a_site_without_redis_says_so(async_client, settings, tmp_path):
