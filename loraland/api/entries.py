@@ -10,7 +10,7 @@ from asgiref.sync import sync_to_async
 from inference.wire.contract import WireError
 from loraland import bases
 from loraland.bases import BASE, Base
-from loraland.catalogue.composition import Composition, base_of, named
+from loraland.catalogue.composition import Composition, base_called, base_of, named
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.versions import SLUG, AdapterVersionQuerySet
 from loraland.generations.filling import form_of
@@ -46,7 +46,7 @@ async def listing(visitor: Visitor, only: str = "") -> list[dict[str, Any]]:
 
     Raises `Refused` for a base that is not served.
     """
-    shown = [_spoken(only)] if only else bases.served()
+    shown = [base_called(only if bases.is_bare(only) else f"{BASE}:{only}")] if only else bases.served()
     entries = [_base(base) for base in shown]
     versions = offered(visitor).answering().filter(adapter__published__isnull=False).select_related("adapter")
     async for version in versions.order_by("adapter__slug", "-created"):
@@ -89,11 +89,6 @@ async def _context(base: Base) -> int | None:
     except WireError:
         return None
     return worker.load.context_length if worker else None
-
-
-def _spoken(name: str) -> Base:
-    named(name if name == BASE else f"{BASE}:{name.removeprefix(f'{BASE}:')}", AdapterVersion.objects.none())
-    return base_of(None, name)
 
 
 def _base(base: Base) -> dict[str, Any]:

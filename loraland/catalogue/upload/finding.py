@@ -22,8 +22,8 @@ HOW: Final = "Say which one it is for: --base NAME of import_adapter, or “Base
 
 @dataclass(frozen=True)
 class Found:
-    """What an examination says, and for which served base. None: it is for one that is not served, or a `question` is
-    to be answered first."""
+    """What an examination says, and for which served base; None where it is for one that is not served. A `question` is
+    to be answered first, or tells that no other base fits."""
 
     examination: Examination
     base: Base | None
@@ -44,7 +44,9 @@ def find_base(directory: Path, said: str) -> Found:
     if fitting := {base: found for base, found in examined.items() if found.fits}:
         return _chosen(fitting)
     if examined and (spoken or not said):
-        return Found(*next((found, base) for base, found in examined.items()))
+        base, *others = examined
+        told = f"Nor does it fit {' or '.join(other.name for other in others)}." if others else ""
+        return Found(examined[base], base, told)
     question = "" if said else f"The shapes of {bases.names()} are not known here. {HOW}"
     return Found(_examine(directory, known_base(said)), None, question)
 

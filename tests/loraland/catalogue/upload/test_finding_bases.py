@@ -137,3 +137,9 @@ def test_adapters_of_both_are_served_and_of_a_third_listed(
     settings.BASE_MODELS = (settings.BASE_MODEL,)
     assert list(Adapter.objects.served().values_list("slug", flat=True)) == ["mood"]
     assert Adapter.objects.get(slug="deep").unserved_reason == f"Made for {other_base}; this site serves {OURS}."
+
+
+def test_one_that_fits_none_is_told_so(tmp_path: Path, other_base: str) -> None:
+    said = imported(adapter(tmp_path, OURS, layer=50))
+    assert f"Nor does it fit {other_base}." in said
+    assert bases_of("mood") == (OURS, "rejected")
