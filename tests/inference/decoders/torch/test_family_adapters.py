@@ -71,6 +71,7 @@ def test_adapters_on_all_linears_and_tables_equal_peft(tmp_path: Path, store: Pa
     options: list[dict[str, Any]] = [
         {"target_modules": "all-linear"},
         {"target_modules": [*names, EMBEDDING, HEAD], "use_dora": True, "rank_pattern": {names[0]: 3}},
+        {"target_modules": names[:1], "trainable_token_indices": list(range(0, 131, 3))},
     ]
     expect_peft(model, store, [make_adapter(model, store, seed, 0.1, **told) for seed, told in enumerate(options)])
 
