@@ -38,15 +38,18 @@ class TemplateRunner:
         self._owner = 0
 
     def start(self) -> None:
-        """Start the process, if there is none, without waiting for it."""
-        with self._lock:
+        """Start the process, if there is none, without waiting for it. One that cannot start now may do so later."""
+        with self._lock, suppress(OSError):
             self._started()
 
     def render(self, source: str, values: dict[str, Any]) -> str:
         """The template `source` with `values`, which JSON can hold. Raises `TemplateRefused`."""
         line = json.dumps({"source": source, "values": values}).encode() + b"\n"
         with self._lock:
-            answer = json.loads(self._told(line) or self._told(line) or self._give_up())
+            try:
+                answer = json.loads(self._told(line) or self._told(line) or self._give_up())
+            except OSError as error:
+                raise TemplateExceeded(f"the process that fills it cannot be started: {error}") from error
         if "error" in answer:
             raise TemplateRefused(answer["error"])
         return str(answer["text"])

@@ -19,6 +19,7 @@ from inference.model.gguf.checkpoint import GgufCheckpoint
 from inference.model.gguf.config import config_of
 from inference.model.gguf.file import GgufError, GgufFile
 from inference.model.gguf.names import FACTORS, names_in, place_of
+from inference.model.gguf.tokenizer import write_tokenizer
 
 _SPECIAL: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -30,8 +31,12 @@ def write_directory(source: Path, directory: Path, expands: bool = False) -> Non
     config = config_of(file)
     _check(file, config)
     _write_json(directory / "config.json", config)
-    _write_json(directory / "generation_config.json", {key: config[key] for key in _SPECIAL})
-    _write_tokenizer(source, file.fields, directory)
+    try:
+        ends = write_tokenizer(file.whole_fields(), directory)
+    except GgufError as error:
+        raise GgufError(f"{source} cannot be served: {error}") from error
+    special = {key: config[key] for key in _SPECIAL} | ({"eos_token_id": ends} if ends else {})
+    _write_json(directory / "generation_config.json", special)
     _place(source, directory / GgufCheckpoint.FILE)
     if expands:
         _expand(directory, config)
@@ -66,26 +71,6 @@ def _expand(directory: Path, config: dict[str, Any]) -> None:
     tensors = {name: checkpoint.read(name, shape, torch.bfloat16) for name, shape in checkpoint.shapes().items()}
     save_file(tensors, directory / "model.safetensors", metadata={"format": "pt"})
     (directory / GgufCheckpoint.FILE).unlink()
-
-
-def _write_tokenizer(source: Path, fields: dict[str, Any], directory: Path) -> None:
-    # transformers takes seconds to import and only whoever fetches a base needs it.
-    from transformers import AutoTokenizer
-
-    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=source.name)
-    if fields.get("tokenizer.chat_template"):
-        tokenizer.chat_template = fields["tokenizer.chat_template"]
-    tokenizer.save_pretrained(directory)
-    if fields.get("tokenizer.ggml.pre") == "smollm":
-        _split_digits(directory / "tokenizer.json")
-
-
-def _split_digits(path: Path) -> None:
-    """Each digit is a word of its own in this family; the conversion forgets it, which shifts spaces before numbers."""
-    data = json.loads(path.read_text(encoding="utf-8"))
-    digits = {"type": "Digits", "individual_digits": True}
-    data["pre_tokenizer"] = {"type": "Sequence", "pretokenizers": [digits, data["pre_tokenizer"]]}
-    path.write_text(json.dumps(data, ensure_ascii=False, indent=1), encoding="utf-8")
 
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:

@@ -75,6 +75,10 @@ class GgufFile:
         self.fields: dict[str, Any] = header.fields()
         self.tensors = {tensor.name: tensor for tensor in self._placed(header)}
 
+    def whole_fields(self) -> dict[str, Any]:
+        """The fields with their long arrays, read anew."""
+        return _Header(self.path, self._file.fileno(), self._size, longest=self._size).fields()
+
     def raw(self, tensor: GgufTensor, first: int, count: int) -> Bytes:
         """The blocks of `count` rows from `first` on, uint8 [count, row_bytes]."""
         width = tensor.row_bytes
@@ -113,8 +117,9 @@ class GgufFile:
 class _Header:
     """Reads on from `at`, within the file."""
 
-    def __init__(self, path: Path, descriptor: int, size: int) -> None:
+    def __init__(self, path: Path, descriptor: int, size: int, longest: int = _LONG) -> None:
         self._path, self._descriptor, self._size, self.at = path, descriptor, size, 0
+        self._longest = longest
         self._ahead, self._ahead_at = b"", 0
         magic = self._take(4)
         if magic != _MAGIC:
@@ -147,9 +152,9 @@ class _Header:
     def _array(self, kind: int, count: int) -> Any:
         if kind not in (_STRING, _ARRAY):
             width = struct.calcsize(f"<{self._format(kind)}")
-            values = self._take(width * count) if count <= _LONG else self._skip(width * count)
+            values = self._take(width * count) if count <= self._longest else self._skip(width * count)
             return list(struct.unpack(f"<{count}{self._format(kind)}", values)) if values else LongArray(count)
-        if count <= _LONG:
+        if count <= self._longest:
             return [self._value(kind) for _ in range(count)]
         for _ in range(count):
             self._value(kind)

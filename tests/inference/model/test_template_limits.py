@@ -99,6 +99,16 @@ def test_a_process_that_was_ended_from_outside_is_replaced() -> None:
     assert runner.render("{{ a }}", {"a": "still here"}) == "still here"
 
 
+def test_a_process_that_cannot_start_is_a_refusal_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = TemplateRunner()
+    with monkeypatch.context() as broken:
+        broken.setattr("sys.executable", "/no/python")
+        runner.start()
+        with pytest.raises(TemplateExceeded, match=r"cannot be started: .*/no/python"):
+            runner.render("{{ a }}", {"a": 1})
+    assert runner.render("{{ a }}", {"a": "again"}) == "again"
+
+
 def test_several_threads_get_each_their_own() -> None:
     told: dict[int, str] = {}
 
