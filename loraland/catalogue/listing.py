@@ -28,6 +28,11 @@ class Card:
     is_served: bool
 
     @property
+    def base(self) -> str:
+        """The base that it is for, one that is served as the site spells it."""
+        return self.adapter.served_base.name if self.is_served else self.adapter.base
+
+    @property
     def gains_nothing(self) -> bool:
         """Whether it was measured to do no better than what it must beat."""
         return self.is_served and self.score is not None and bool(self.score.remark or self.score.gain <= 0)
@@ -50,7 +55,7 @@ class Query(Finder):
     @classmethod
     def of(cls, data: Mapping[str, Any], listed: Iterable[Findable]) -> Self:
         asked = str(data.get("base", "")).casefold()
-        known = {card.adapter.base for card in listed if isinstance(card, Card)}
+        known = {card.base for card in listed if isinstance(card, Card)}
         base = next((name for name in known if name.casefold() == asked), "")
         return replace(super().of(data, listed), base=base)
 
@@ -59,13 +64,13 @@ class Query(Finder):
         return super().filters | {"base": self.base}
 
     def matches(self, item: Findable) -> bool:
-        base = item.adapter.base if isinstance(item, Card) else BASE
+        base = item.base if isinstance(item, Card) else BASE
         return self.base in ("", base) and super().matches(item)
 
 
 def count_by_base(cards: Iterable[Card]) -> list[tuple[str, int]]:
     """The bases that `cards` are for and how many each has: those that are served first."""
-    counts = Counter(card.adapter.base for card in cards)
+    counts = Counter(card.base for card in cards)
     served = [base.name for base in bases.served()]
     return sorted(counts.items(), key=lambda found: (found[0] not in served, -found[1], found[0]))
 

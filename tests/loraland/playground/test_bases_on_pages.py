@@ -136,6 +136,13 @@ def test_the_catalogue_is_filtered_by_base(client: Client, adapters: None, other
 
 
 @pytest.mark.django_db
+def test_a_base_that_a_row_spells_otherwise_is_no_other_base(client: Client, adapters: None, publish: Publish) -> None:
+    publish("later", "c", base=OURS.upper())
+    assert html(client, "/").count('name="base"') == 3
+    assert "2 of 3 adapters" in html(client, f"/?base={OURS}")
+
+
+@pytest.mark.django_db
 def test_with_one_base_nothing_speaks_of_several(client: Client, publish: Publish) -> None:
     publish("emotion", "a")
     page = html(client, "/")
