@@ -177,7 +177,7 @@ def family_of(host: str) -> socket.AddressFamily:
 def celery_command() -> tuple[str, ...]:
     return (
         *(PYTHON, "-m", "celery", "--quiet", "-A", "loraland", "worker", "--loglevel", settings.LOG_LEVEL),
-        *("--without-gossip", "--without-mingle", "--beat"),
+        *("--without-gossip", "--without-mingle", "--without-heartbeat", "--beat"),
     )
 
 

@@ -4,7 +4,7 @@ up to thirty times as long as SQLite takes to answer it. The database is asked e
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from typing import Any, Final, Generic, TypeVar
 
@@ -71,6 +71,29 @@ def insert(row: models.Model) -> None:
     with connection.cursor() as cursor:
         cursor.execute(_insertion(type(row)), values)
     row._state.adding, row._state.db = False, connection.alias
+
+
+def update(model: type[models.Model], values: Mapping[str, Any], held: Mapping[str, Any]) -> bool:
+    """Set `values` in the row that has those which are `held`, its key among them; whether there was one."""
+    given = [
+        _field(model, name).get_db_prep_save(value, connection) for name, value in (*values.items(), *held.items())
+    ]
+    with connection.cursor() as cursor:
+        cursor.execute(_change(model, tuple(values), tuple(held)), given)
+        return bool(cursor.rowcount)
+
+
+@cache
+def _change(model: type[models.Model], values: tuple[str, ...], held: tuple[str, ...]) -> str:
+    quoted = connection.ops.quote_name
+    new, old = ([f"{quoted(str(_field(model, name).column))} = %s" for name in names] for names in (values, held))
+    return f"UPDATE {quoted(model._meta.db_table)} SET {', '.join(new)} WHERE {' AND '.join(old)}"
+
+
+def _field(model: type[models.Model], name: str) -> models.Field[Any, Any]:
+    field = model._meta.get_field(name)
+    assert isinstance(field, models.Field)
+    return field
 
 
 @cache

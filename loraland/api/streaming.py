@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
 from itertools import chain
 from typing import Any, Final
@@ -30,6 +30,17 @@ LONG: Final = 16 * 1024
 _JSON: Final = json.JSONEncoder(separators=(",", ":"))
 
 
+class Events(StreamingHttpResponse):
+    """A stream whose pieces come as they are sent: Django makes bytes of each by two more generators."""
+
+    def __init__(self, pieces: AsyncGenerator[bytes], **more: Any) -> None:
+        super().__init__(pieces, **more)
+        self._pieces = pieces
+
+    def __aiter__(self) -> AsyncGenerator[bytes]:
+        return self._pieces
+
+
 async def streamed(call: Call, head: Head, shape: Shape, reader: Reader) -> StreamingHttpResponse:
     """The answer as server-sent events. Raises `ApiError` when it fails before anything was sent."""
     events = ReadAhead(call.events())
@@ -41,7 +52,7 @@ async def streamed(call: Call, head: Head, shape: Shape, reader: Reader) -> Stre
     except BaseException:
         await events.aclose()
         raise
-    response = StreamingHttpResponse(_sse(events, first, stream), content_type="text/event-stream")
+    response = Events(_sse(events, first, stream), content_type="text/event-stream")
     response["Cache-Control"] = "no-store"
     response["X-Accel-Buffering"] = "no"
     if stream.dropped_turns:
@@ -59,7 +70,7 @@ async def _first_words(events: ReadAhead[Told], stream: _Stream) -> list[Told]:
     return []
 
 
-async def _sse(events: ReadAhead[Told], told: list[Told], stream: _Stream) -> AsyncIterator[str]:
+async def _sse(events: ReadAhead[Told], told: list[Told], stream: _Stream) -> AsyncGenerator[bytes]:
     """What is told together is sent together: each piece that is sent wakes its reader."""
     async with aclosing(events):
         text = "".join(stream.opening())
@@ -68,16 +79,16 @@ async def _sse(events: ReadAhead[Told], told: list[Told], stream: _Stream) -> As
                 for line in chain.from_iterable(map(stream.lines, told)) if told else [KEEP_ALIVE]:
                     text += line
                     if len(text) > LONG:
-                        yield text
+                        yield text.encode()
                         text = ""
                 if stream.is_over:
                     break
                 if text:
-                    yield text
+                    yield text.encode()
                 text, told = "", await events.next(KEEP_ALIVE_SECONDS)
         except Exception as error:
             text += stream.failure(api_error(error, PATH))
-        yield text + stream.done
+        yield (text + stream.done).encode()
 
 
 class _Stream:

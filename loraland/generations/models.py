@@ -6,12 +6,14 @@ import uuid
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, cast
 
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.db import models
 from django.utils import timezone
 
 from inference.wire.failures import FailureCode
 from inference.wire.protocol import Failed, Finished, Stats, Terminal
+from loraland.rows import update
 
 if TYPE_CHECKING:
     from loraland.generations.visitor import Visitor
@@ -102,14 +104,11 @@ class Generation(models.Model):
 
     def record(self, terminal: Terminal, text: str = "") -> bool:
         """Write the outcome down, once: False, and nothing written, when there is one already."""
-        return bool(self._unended().update(**outcome(terminal, text)))
+        return update(Generation, outcome(terminal, text), {"id": self.pk, "status": self.Status.QUEUED})
 
     async def afail(self, failure: Failed) -> bool:
         """Record that it ended before it reached the workers."""
-        return bool(await self._unended().aupdate(**outcome(failure, "")))
-
-    def _unended(self) -> GenerationQuerySet:
-        return Generation.objects.filter(pk=self.pk).unfinished()
+        return await sync_to_async(self.record)(failure)
 
 
 def outcome(terminal: Terminal, text: str) -> dict[str, Any]:

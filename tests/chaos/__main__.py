@@ -35,7 +35,7 @@ class Asker(Protocol):
 def main() -> int:
     options = _options()
     with tempfile.TemporaryDirectory(prefix="loraland-chaos-", ignore_cleanup_errors=True) as directory:
-        with small_world(Path(directory)) as site:
+        with small_world(Path(directory), options.web_processes) as site:
             faults, verdict = asyncio.run(storm(site, options))
         if not verdict.is_clean:
             for log in sorted((Path(directory) / "site" / "log").glob("*.log")):
@@ -57,6 +57,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--victims", nargs="+", default=victims, choices=victims)
     parser.add_argument("--programs", type=int, default=4, help="callers of the API")
     parser.add_argument("--visitors", type=int, default=6, help="pages")
+    parser.add_argument("--web-processes", type=int, default=1, help="so many behind one port")
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()
 

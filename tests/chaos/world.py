@@ -30,12 +30,13 @@ SETTINGS: Final = {
 
 
 @contextmanager
-def small_world(directory: Path) -> Iterator[Site]:
+def small_world(directory: Path, web_processes: int = 1) -> Iterator[Site]:
     """The site of `make run` with two workers over the small base, ready to answer with every one of `ADAPTERS`."""
     models = directory / "models"
     make_base(models / BASE)
     adapters = [make_adapter(models / BASE, directory / name, seed) for seed, name in enumerate(ADAPTERS)]
-    with running(directory / "site", models, SETTINGS | {"SPECULATION": PLAIN["SPECULATION"]}) as site:
+    settings = SETTINGS | {"SPECULATION": PLAIN["SPECULATION"], "WEB_PROCESSES": str(web_processes)}
+    with running(directory / "site", models, settings) as site:
         site.import_adapters(adapters)
         yield site
 

@@ -16,7 +16,7 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
 from loraland.refusal import Refused
-from loraland.rows import OPEN, Remembered, Statement, insert
+from loraland.rows import OPEN, Remembered, Statement, insert, update
 
 pytestmark = pytest.mark.django_db
 
@@ -171,3 +171,16 @@ def test_an_inserted_row_is_a_saved_one(publish: Callable[..., AdapterVersion], 
     inserted.text = "more"
     inserted.save()
     assert Generation.objects.get(pk=inserted.pk).text == "more"
+
+
+@pytest.mark.parametrize("status", [Generation.Status.QUEUED, Generation.Status.DONE])
+def test_a_row_is_changed_where_it_is_still_as_it_was(status: str) -> None:
+    asked = {"source": Generation.Source.API, "request": {}, "status": status}
+    meant, other = Generation.objects.create(**asked), Generation.objects.create(**asked)
+    values = {"text": "it's %s", "stats": {"a": [1]}, "finished": timezone.now(), "status": Generation.Status.STOPPED}
+    is_open = status == Generation.Status.QUEUED
+    assert update(Generation, values, {"id": meant.pk, "status": Generation.Status.QUEUED}) is is_open
+    found = Generation.objects.values(*values).get(pk=meant.pk)
+    assert (found == values) is is_open
+    other.refresh_from_db()
+    assert (other.text, other.status) == ("", status)
