@@ -94,13 +94,14 @@ def _train(
     # Imported after everything that can be refused without it: torch takes seconds.
     import torch
 
-    from inference.training.run import Cancelled, Job, train_jobs
+    from inference.training.any_base import train
+    from inference.training.run import Cancelled, Job
 
     torch.set_num_threads(1)
     device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
     name = base_name(config.base_model)
     try:
-        [done] = train_jobs([Job(recipe, *folders, name, device)], report, is_wanted)
+        [done] = train([Job(recipe, *folders, name, device)], report, is_wanted)
     except Cancelled:
         return TrainingCancelled(report.step)
     return Trained(str(done.job.out), done.rows, done.minutes)

@@ -19,9 +19,10 @@ from inference.tasks.data import DataError
 from inference.tasks.fetch import datasets_dir, fetch
 from inference.tasks.recipe import Recipe, RecipeError, load_recipe, tasks
 from inference.training import qlora
+from inference.training.any_base import train
 from inference.training.loop import Step
 from inference.training.own import proposed, recipe_in
-from inference.training.run import Job, train_jobs
+from inference.training.run import Job
 from inference.training.scoring import score_jobs
 
 
@@ -61,7 +62,7 @@ def _train(jobs: Sequence[Job], with_qlora: bool) -> None:
         if with_qlora:
             qlora.train_qlora(jobs[0], show)
         else:
-            train_jobs(jobs, show)
+            train(jobs, show)
 
 
 def _recipe(task: str, options: argparse.Namespace) -> Recipe:

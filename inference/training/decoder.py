@@ -33,13 +33,18 @@ class _Pass:
     sin: Tensor
 
 
+def untrained(architecture: Architecture) -> tuple[str, ...]:
+    """What a base has whose gradients are not computed here, in words."""
+    fused = ("fused linears",) if architecture.names.fused else ()
+    return (*architecture.spec.beyond_llama(), *fused)
+
+
 class TrainingDecoder:
     """The base, which stays as it is; adapters and their examples come with each call."""
 
     def __init__(self, architecture: Architecture, weights: DecoderWeights) -> None:
         """Raises ValueError for a base whose gradients are not computed here."""
-        fused = ("fused linears",) if architecture.names.fused else ()
-        if beyond := (*architecture.spec.beyond_llama(), *fused):
+        if beyond := untrained(architecture):
             raise ValueError(
                 f"{architecture.name} cannot be trained here, which takes the gradients of {', '.join(beyond)}"
             )

@@ -67,6 +67,7 @@ def train_qlora(
     on_step: Callable[[Step], None],
     is_wanted: Callable[[], bool] = lambda: True,
     load: Callable[[Path, torch.device], Any] = load_quantized,
+    dropout: float = DROPOUT,
 ) -> Trained:
     """Train the adapter of `job` and save it in its folder, with a card; `load` gives the base.
 
@@ -75,7 +76,7 @@ def train_qlora(
     split = read_split(job.data, job.recipe.task, job.recipe.field_names)
     tokenizer: Any = AutoTokenizer.from_pretrained(job.base)
     rows = encode_all(split.train, job.recipe, tokenizer)
-    learner = learner_in(load(job.base, job.device), job.recipe, rows, tokenizer.eos_token_id)
+    learner = learner_in(load(job.base, job.device), job.recipe, rows, tokenizer.eos_token_id, dropout)
     read_checkpoint(job.out, job.recipe, job.base_name, learner)
     while not learner.is_done:
         on_step(learn(learner))
@@ -109,9 +110,11 @@ class PeftAdapter:
             parameter.copy_(parameter.to(torch.bfloat16))
 
 
-def learner_in(base: Any, recipe: Recipe, rows: Sequence[Encoded], pad_id: int) -> Learner[PeftAdapter]:
+def learner_in(
+    base: Any, recipe: Recipe, rows: Sequence[Encoded], pad_id: int, dropout: float = DROPOUT
+) -> Learner[PeftAdapter]:
     """A fresh adapter in `base`, and what it learns from."""
-    adapter = PeftAdapter(put_adapter(base, recipe.lora, recipe.schedule.seed), recipe.lora)
+    adapter = PeftAdapter(put_adapter(base, recipe.lora, recipe.schedule.seed, dropout), recipe.lora)
     return Learner(recipe.task, adapter, rows, recipe.schedule, pad_id, _paged_adam(adapter.parameters))
 
 
@@ -123,14 +126,14 @@ def learn(learner: Learner[PeftAdapter]) -> Step:
     return learner.learn(loss, time.monotonic() - started)
 
 
-def put_adapter(base: Any, lora: Lora, seed: int) -> PeftModel:
+def put_adapter(base: Any, lora: Lora, seed: int, dropout: float = DROPOUT) -> PeftModel:
     """A fresh float32 adapter in the frozen `base`, which computes hidden states again instead of keeping them."""
     base.requires_grad_(False)
     base.config.use_cache = False
     base.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     base.enable_input_require_grads()
     torch.manual_seed(seed)
-    return get_peft_model(base, lora_config(lora, DROPOUT)).train()
+    return get_peft_model(base, lora_config(lora, dropout)).train()
 
 
 def add_gradients(model: PeftModel, batch: Batch) -> float:
@@ -155,12 +158,12 @@ def single_rows(batch: Batch) -> Iterator[Batch]:
 
 
 def _summed_loss(model: Any, batch: Batch) -> Tensor:
-    """The cross-entropy of the answers' tokens, summed, a scalar in float32; other logits are not computed."""
-    hidden = model.model(input_ids=batch.token_ids, attention_mask=batch.mask, use_cache=False).last_hidden_state
-    predicted = batch.labels[:, 1:]
-    chosen = predicted != IGNORED
-    logits = model.lm_head(hidden[:, :-1][chosen])
-    return functional.cross_entropy(logits.float(), predicted[chosen], reduction="sum")
+    """The cross-entropy of the answers' tokens of a single row, summed, a scalar in float32; other logits are not
+    computed."""
+    predicted = batch.labels[0, 1:]
+    (chosen,) = (predicted != IGNORED).nonzero(as_tuple=True)
+    out = model(input_ids=batch.token_ids, attention_mask=batch.mask, use_cache=False, logits_to_keep=chosen)
+    return functional.cross_entropy(out.logits[0].float(), predicted[chosen], reduction="sum")
 
 
 def _paged_adam(parameters: list[Tensor]) -> torch.optim.Optimizer | None:

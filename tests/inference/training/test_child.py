@@ -32,7 +32,7 @@ from inference.server.protocol import (
 from inference.server.serve import ServerConfig, TrainingServer
 from inference.server.spare_time import AUTOGROUP
 from inference.tasks.recipe import RECIPES
-from inference.training import child, run
+from inference.training import any_base, child
 
 pytestmark = pytest.mark.slow
 
@@ -137,7 +137,7 @@ def test_what_goes_wrong_while_training_is_told(
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(run, "train_jobs", fail)
+    monkeypatch.setattr(any_base, "train", fail)
     assert problem in refusal(job)
 
 
