@@ -215,7 +215,7 @@ def _check_row_shapes(
     module: str, tensor: TensorInfo, trained: TrainedTables, architecture: Architecture | None, binding: Binding
 ) -> None:
     ids = trained.rows.get(table_of(module), ())
-    if len(tensor.shape) != 2 or tensor.shape[0] != len(ids):
+    if len(tensor.shape) != 2 or not ids or tensor.shape[0] != len(ids):
         shown = f"{_dims(tensor.shape)} for {len(ids)} tokens of {INDICES}"
         return binding.faults.add(f"The trained rows are {shown}", module)
     if architecture is None:

@@ -108,6 +108,14 @@ REFUSALS: list[tuple[dict[str, Any], Files, str]] = [
     ),
     (
         {"trainable_token_indices": IDS},
+        lambda config, tensors: (
+            config.update(trainable_token_indices=None),
+            tensors.update({EMBED_ROWS: torch.zeros(0, 64)}),
+        ),
+        "The trained rows are 0×64 for 0 tokens of trainable_token_indices",
+    ),
+    (
+        {"trainable_token_indices": IDS},
         lambda config, tensors: config.update(trainable_token_indices=[*IDS[:3], 131]),
         "names 1 tokens that {name} does not have, the last of which is 130; train tokens that it has",
     ),
