@@ -13,6 +13,7 @@ from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from inference.adapters.packed_lora import BLOCK
 from inference.decoders.batch import Batch
@@ -28,6 +29,7 @@ from inference.decoders.native.library import (
     LayerView,
     LinearView,
     ModelView,
+    NormView,
     PassView,
     best_unit,
     open_library,
@@ -35,21 +37,20 @@ from inference.decoders.native.library import (
 )
 from inference.decoders.native.packing import pack
 from inference.decoders.native.token_rows import TokenRows
-from inference.model.architecture import Architecture
+from inference.model.architecture import Architecture, Rope
 from inference.model.checkpoint import Table
 from inference.model.linear import Linear
 from inference.model.rotary import Rotary
+from inference.model.spec import HeadNorm, Norm, NormPlace
 from inference.model.weights import DecoderWeights, LayerWeights
 
 MAX_GROUP: Final = 64
-HEAD_STEP: Final = 32
+HEAD_STEP: Final = 16
 
 
 def unsupported(architecture: Architecture, block_size: int) -> str | None:
     """Why a model of this shape cannot be computed here, or None."""
     arch = architecture
-    if beyond := arch.spec.beyond_llama():
-        return f"the C++ decoder does not compute {', '.join(beyond)}"
     depths = {
         "hidden_size": arch.hidden_size,
         "intermediate_size": arch.intermediate_size,
@@ -94,6 +95,8 @@ class NativeDecoder(Decoder):
         self.architecture = architecture
         self._block_size = block_size
         self._library = open_library(library)
+        self._has_biased_norms = architecture.spec.norm is Norm.LAYER
+        self._rotaries: list[tuple[Rope, Rotary]] = []
         self._kept: list[Tensor | ctypes.Array[LayerView]] = []
         self._logits = torch.empty((0, _padded(architecture.vocab_size)), dtype=torch.float32)
         self._token_rows: TokenRows | None = None
@@ -159,11 +162,10 @@ class NativeDecoder(Decoder):
         return self._cache[1], self._cache[2]
 
     def _model(self, weights: DecoderWeights) -> ModelView:
-        arch = self.architecture
+        arch, spec = self.architecture, self.architecture.spec
         # The head is the largest of all, and passing copies of it are made while nothing else is there.
         head = self._linear(weights.head)
-        rotary = Rotary(arch, torch.float32, torch.device("cpu"))
-        layers = (LayerView * arch.num_layers)(*(self._layer(layer) for layer in weights.layers))
+        layers = (LayerView * arch.num_layers)(*(self._layer(*layer) for layer in enumerate(weights.layers)))
         self._kept.append(layers)
         return ModelView(
             hidden=arch.hidden_size,
@@ -174,26 +176,79 @@ class NativeDecoder(Decoder):
             inner=arch.intermediate_size,
             vocab=_padded(arch.vocab_size),
             block_size=self._block_size,
-            window=arch.sliding_window or 0,
+            rotary_dim=arch.rotary_dim,
             is_wide=int(weights.dtype == torch.float32),
+            is_gated=spec.is_gated,
+            is_parallel=spec.is_parallel,
+            is_interleaved=spec.is_interleaved,
+            norms_whole=spec.head_norm is HeadNorm.WHOLE,
+            activation=spec.activation,
             norm_eps=arch.norm_eps,
+            attention_scale=spec.attention_scale or arch.head_dim**-0.5,
+            score_cap=spec.score_cap,
+            logit_cap=spec.logit_cap,
+            # In the rows' type, as the model was trained.
+            embedding_multiplier=float(torch.tensor(spec.embedding_multiplier, dtype=weights.dtype)),
+            residual_multiplier=spec.residual_multiplier,
+            logit_multiplier=spec.logit_multiplier,
             embedding=self._table(weights.embedding),
-            norm=self._keep(weights.norm),
-            cos=self._keep(rotary.cos),
-            sin=self._keep(rotary.sin),
+            norm=self._norm(weights.norm),
             head=head,
+            head_bias=self._bias(weights.head_bias),
             layers=layers,
         )
 
-    def _layer(self, layer: LayerWeights) -> LayerView:
+    def _layer(self, index: int, layer: LayerWeights) -> LayerView:
+        arch, is_behind = self.architecture, self.architecture.spec.norm_place is NormPlace.AFTER
+        rotary = self._rotary(arch.rope_of(index))
         return LayerView(
-            attention_norm=self._keep(layer.attention_norm),
-            mlp_norm=self._keep(layer.mlp_norm),
+            attention_norm=self._norm(None if is_behind else layer.attention_norm),
+            attention_out_norm=self._norm(layer.attention_norm if is_behind else layer.attention_out_norm),
+            mlp_norm=self._norm(None if is_behind else layer.mlp_norm),
+            mlp_out_norm=self._norm(layer.mlp_norm if is_behind else layer.mlp_out_norm),
+            q_norm=self._head_norm(layer.q_norm, arch.num_heads),
+            k_norm=self._head_norm(layer.k_norm, arch.num_kv_heads),
             qkv=self._linear(layer.qkv),
             o=self._linear(layer.o),
             gate_up=self._linear(layer.gate_up),
             down=self._linear(layer.down),
+            qkv_bias=self._bias(layer.qkv_bias),
+            o_bias=self._bias(layer.o_bias),
+            gate_up_bias=self._bias(layer.gate_up_bias),
+            down_bias=self._bias(layer.down_bias),
+            cos=rotary and self._keep(rotary.cos),
+            sin=rotary and self._keep(rotary.sin),
+            window=arch.window(index) or 0,
         )
+
+    def _rotary(self, rope: Rope | None) -> Rotary | None:
+        """The tables of `rope`, one for all layers that turn by it."""
+        if rope is None:
+            return None
+        known = next((rotary for of, rotary in self._rotaries if of == rope), None)
+        if known is None:
+            known = Rotary(self.architecture, torch.float32, torch.device("cpu"), rope)
+            self._rotaries.append((rope, known))
+        return known
+
+    def _norm(self, weight: Tensor | None) -> NormView:
+        """A norm's weight in float32, and a LayerNorm's bias behind it."""
+        if weight is None:
+            return NormView()
+        weight, *bias = weight.to(torch.float32) if self._has_biased_norms else [weight.to(torch.float32)]
+        return NormView(self._keep(weight), self._keep(bias[0]) if bias else None)
+
+    def _head_norm(self, weight: Tensor | None, heads: int) -> NormView:
+        """The same for each of `heads`, one behind the other."""
+        if weight is None:
+            return NormView()
+        width = heads * self.architecture.head_dim
+        flat = weight.flatten(1) if self._has_biased_norms else weight.flatten()
+        copies = width // flat.shape[-1]
+        return self._norm(torch.cat([flat] * copies, dim=-1))
+
+    def _bias(self, bias: Tensor | None) -> int | None:
+        return None if bias is None else self._keep(functional.pad(bias, (0, -len(bias) % BLOCK)))
 
     def _table(self, embedding: Tensor | Table) -> int:
         if isinstance(embedding, Tensor):

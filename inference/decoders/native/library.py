@@ -26,16 +26,29 @@ class LinearView(Structure):
     _fields_ = [*_all(c_void_p, "weight scales mins"), *_all(c_int64, "bits out into")]
 
 
+class NormView(Structure):
+    _fields_ = _all(c_void_p, "weight bias")
+
+
 class LayerView(Structure):
-    _fields_ = [*_all(c_void_p, "attention_norm mlp_norm"), *_all(LinearView, "qkv o gate_up down")]
+    _fields_ = [
+        *_all(NormView, "attention_norm attention_out_norm mlp_norm mlp_out_norm q_norm k_norm"),
+        *_all(LinearView, "qkv o gate_up down"),
+        *_all(c_void_p, "qkv_bias o_bias gate_up_bias down_bias cos sin"),
+        ("window", c_int64),
+    ]
 
 
 class ModelView(Structure):
     _fields_ = [
-        *_all(c_int64, "hidden num_layers num_heads num_kv_heads head_dim inner vocab block_size window is_wide"),
-        ("norm_eps", c_float),
-        *_all(c_void_p, "embedding norm cos sin"),
+        *_all(c_int64, "hidden num_layers num_heads num_kv_heads head_dim inner vocab block_size rotary_dim"),
+        *_all(c_int64, "is_wide is_gated is_parallel is_interleaved norms_whole activation"),
+        *_all(c_float, "norm_eps attention_scale score_cap logit_cap"),
+        *_all(c_float, "embedding_multiplier residual_multiplier logit_multiplier"),
+        ("embedding", c_void_p),
+        ("norm", NormView),
         ("head", LinearView),
+        ("head_bias", c_void_p),
         ("layers", POINTER(LayerView)),
     ]
 

@@ -37,8 +37,9 @@ class AmxAttention<bf16> {
   public:
     // The `group` heads of every row of `span`, from the first row's first head in `queries` on.
     void attend(const CacheShape& shape, const Span& span, int64_t group, Heads<const bf16> queries, const bf16* keys, const bf16* values,
-                int64_t kv_head, Heads<bf16> out) {
+                int64_t kv_head, const Scoring& scoring, Heads<bf16> out) {
         shape_ = shape;
+        scoring_ = scoring;
         span_ = span;
         keys_ = keys + shape.head(0, kv_head);
         values_ = values + shape.head(0, kv_head);
@@ -47,7 +48,7 @@ class AmxAttention<bf16> {
         if (span.count > 1 && !are_edges_finite()) {
             for (int64_t index = 0; index < span.count; index++)
                 attend(shape, span.only(index), group, {queries.data + index * queries.stride, queries.stride}, keys, values, kv_head,
-                       {out.data + index * out.stride, out.stride});
+                       scoring, {out.data + index * out.stride, out.stride});
             return;
         }
         grow(scores_, 16 * (end_ - begin_));
@@ -76,10 +77,10 @@ class AmxAttention<bf16> {
     void strip(int64_t height, Heads<const bf16> queries, Heads<bf16> out) {
         configure(height);
         score(queries);
-        float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)), totals[16];
+        float totals[16];
         int64_t width = end_ - begin_;
         for (int64_t index = 0; index < height; index++)
-            totals[index] = softmax(scores_.data() + index * width, weights_.data() + index * width, begin_, end_, seen_in_strip(index), scale);
+            totals[index] = softmax(scores_.data() + index * width, weights_.data() + index * width, begin_, end_, seen_in_strip(index), scoring_);
         TileConfig::compiler_barrier();
         for (int64_t column = 0; column < shape_.head_dim; column += 64) sum_values(column, height, totals, out);
     }
@@ -171,6 +172,7 @@ class AmxAttention<bf16> {
 
     CacheShape shape_{};
     Span span_{};
+    Scoring scoring_{};
     const bf16 *keys_ = nullptr, *values_ = nullptr;
     int64_t begin_ = 0, end_ = 0;
     Buffer<float> scores_;

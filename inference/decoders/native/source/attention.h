@@ -33,13 +33,23 @@ struct Context {
     int64_t first, context;
 };
 
+// What makes scores of the products of queries and keys: a factor, and a cap that they bend below, 0 for none.
+struct Scoring {
+    float scale, cap;
+
+    ALWAYS_INLINE F32 of(const F32& products) const {
+        F32 scores = products * F32::all(scale);
+        return cap > 0 ? F32::all(cap) * tanh(scores / F32::all(cap)) : scores;
+    }
+};
+
 // The softmax of the scores of positions [begin, end) but for the division: weights, and their sum. How far the range
 // goes past what is seen changes nothing.
 template <class Element>
-float softmax(float* scores, Element* weights, int64_t begin, int64_t end, Context seen, float scale) {
+float softmax(float* scores, Element* weights, int64_t begin, int64_t end, Context seen, const Scoring& scoring) {
     F32 largest = F32::all(-__builtin_inff());
     for (int64_t at = begin; at < end; at += 16) {
-        F32 values = select(between(seen.first - at, seen.context - at), load(scores + at - begin) * F32::all(scale), F32::all(-__builtin_inff()));
+        F32 values = select(between(seen.first - at, seen.context - at), scoring.of(load(scores + at - begin)), F32::all(-__builtin_inff()));
         largest = max(largest, values);
         store(scores + at - begin, values);
     }
@@ -63,7 +73,7 @@ template <class Element>
 class Attention {
   public:
     void attend(const CacheShape& shape, int64_t group, const Element* queries, const Element* keys, const Element* values, int64_t kv_head, Context seen,
-                Element* out) {
+                const Scoring& scoring, Element* out) {
         shape_ = shape;
         group_ = group;
         begin_ = seen.first / shape_.block_size * shape_.block_size;
@@ -71,10 +81,9 @@ class Attention {
         grow(scores_, group_ * (end_ - begin_));
         grow(weights_, group_ * (end_ - begin_));
         score(queries, keys, values, kv_head, seen);
-        float scale = 1.0f / std::sqrt(static_cast<float>(shape_.head_dim));
         int64_t width = end_ - begin_;
         for (int64_t head = 0; head < group_; head++)
-            totals_[head] = softmax(scores_.data() + head * width, weights_.data() + head * width, begin_, end_, seen, scale);
+            totals_[head] = softmax(scores_.data() + head * width, weights_.data() + head * width, begin_, end_, seen, scoring);
         sum_values(values, kv_head, seen, out);
     }
 
@@ -109,34 +118,40 @@ class Attention {
     }
 
     void sum_values(const Element* values, int64_t kv_head, Context seen, Element* out) {
-        for (int64_t column = 0; column < shape_.head_dim; column += 32) {
-            int64_t head = 0;
-            for (; head + 3 <= group_; head += 3) sum_values_of<3>(head, values, kv_head, seen, column, out);
-            for (; head < group_; head++) sum_values_of<1>(head, values, kv_head, seen, column, out);
-        }
+        int64_t column = 0;
+        for (; column + 32 <= shape_.head_dim; column += 32) sum_columns<2>(values, kv_head, seen, column, out);
+        if (column < shape_.head_dim) sum_columns<1>(values, kv_head, seen, column, out);
     }
 
-    // Columns [column, column + 32) of the outputs of `count` heads: values times weights, over packs of positions in order.
-    template <int count>
+    template <int halves>
+    void sum_columns(const Element* values, int64_t kv_head, Context seen, int64_t column, Element* out) {
+        int64_t head = 0;
+        for (; head + 3 <= group_; head += 3) sum_values_of<3, halves>(head, values, kv_head, seen, column, out);
+        for (; head < group_; head++) sum_values_of<1, halves>(head, values, kv_head, seen, column, out);
+    }
+
+    // Columns [column, column + 16 halves) of the outputs of `count` heads: values times weights, over packs of positions in
+    // order.
+    template <int count, int halves>
     void sum_values_of(int64_t head, const Element* values, int64_t kv_head, Context seen, int64_t column, Element* out) {
-        F32 sums[count][2] = {};
+        F32 sums[count][halves] = {};
         const Element* weights = weights_.data() + head * (end_ - begin_);
         for (int64_t at = begin_; at < end_; at += 16) {
             int64_t block = seen.table[at / shape_.block_size], num_seen = std::min<int64_t>(16, seen.context - at);
             const Element* from = values + shape_.head(block, kv_head) + at % shape_.block_size * shape_.head_dim + column * pack;
             for (int64_t place = 0; place < num_seen; place += pack, from += shape_.head_dim * pack) {
-                Packs<Element> left = load_seen(from, num_seen - place), right = load_seen(from + 16 * pack, num_seen - place);
+                Packs<Element> seen_values[halves];
+                for (int half = 0; half < halves; half++) seen_values[half] = load_seen(from + half * 16 * pack, num_seen - place);
                 for (int index = 0; index < count; index++) {
                     Packs<Element> weight = broadcast_pack(weights + index * (end_ - begin_) + at - begin_ + place);
-                    sums[index][0] = dot(sums[index][0], weight, left);
-                    sums[index][1] = dot(sums[index][1], weight, right);
+                    for (int half = 0; half < halves; half++) sums[index][half] = dot(sums[index][half], weight, seen_values[half]);
                 }
             }
         }
         for (int index = 0; index < count; index++) {
             F32 scale = F32::all(1.0f / totals_[head + index]);
             Element* output = out + (head + index) * shape_.head_dim + column;
-            for (int half = 0; half < 2; half++) store(output + half * 16, sums[index][half] * scale);
+            for (int half = 0; half < halves; half++) store(output + half * 16, sums[index][half] * scale);
         }
     }
 

@@ -1,4 +1,4 @@
-// One forward pass of a Llama-shaped decoder. The threads of a pool share the work in one of two ways. Of a few rows each
+// One forward pass of a decoder of any family. The threads of a pool share the work in one of two ways. Of a few rows each
 // thread computes some outputs, in eight short jobs a layer, so that weights are read once. Many rows are dealt out in
 // panels, one a thread, in two jobs a layer: what a thread has written stays in its cache, which is worth more than that
 // every thread reads all weights.
@@ -8,10 +8,13 @@
 #include <numeric>
 #include <vector>
 
+#include "activation.h"
 #include "amx_attention.h"
 #include "interface.h"
 #include "linear.h"
 #include "lora.h"
+#include "norm.h"
+#include "rope.h"
 #include "threads.h"
 
 namespace native::NATIVE_UNIT {
@@ -25,8 +28,11 @@ class Decoder : public AnyDecoder {
           queries_(model.num_heads * model.head_dim),
           keys_(model.num_kv_heads * model.head_dim),
           qkv_width_(queries_ + 2 * keys_),
+          gate_up_width_(model.is_gated ? 2 * model.inner : model.inner),
           widest_(std::max({model.hidden, queries_, model.inner})),
           cache_{model.num_kv_heads, model.head_dim, model.block_size},
+          scoring_{model.attention_scale, model.score_cap},
+          on_tiles_(HAS_AMX && sizeof(Element) == 2 && model.head_dim % 32 == 0),
           num_threads_(num_threads),
           pool_(num_threads) {}
 
@@ -47,7 +53,6 @@ class Decoder : public AnyDecoder {
   private:
     static constexpr int64_t MAX_BLOCKS = 12;  // of outputs in a task
     static constexpr int64_t QUANTIZED = 8;    // rows in a task
-    static constexpr bool ON_TILES = HAS_AMX && sizeof(Element) == 2;  // attention
     static constexpr int64_t PANEL_ROWS = 48;  // rows that are worth reading all weights by one thread
 
     // Rows of one adapter, which are worked on together.
@@ -56,7 +61,7 @@ class Decoder : public AnyDecoder {
     };
 
     // Rows [begin, end), whose chunks are [first_chunk, last_chunk). `is_fused`: no adapter comes between gate_up and
-    // SwiGLU, so that they are one job.
+    // the activation, so that they are one job.
     struct Panel {
         int64_t begin, end, first_chunk, last_chunk;
         bool is_fused;
@@ -87,7 +92,7 @@ class Decoder : public AnyDecoder {
         for (int64_t index = 0; index < count; index++)
             add_panel(pass, tiles * index / count * 16, std::min(pass.rows, tiles * (index + 1) / count * 16));
         for (auto [buffer, width] : {std::pair{&hidden_, model_.hidden}, {&normed_, model_.hidden}, {&qkv_, qkv_width_},
-                                     {&attended_, queries_}, {&added_, model_.hidden}, {&gate_up_, 2 * model_.inner}, {&inner_, model_.inner}})
+                                     {&attended_, queries_}, {&added_, model_.hidden}, {&gate_up_, gate_up_width_}, {&inner_, model_.inner}})
             grow(*buffer, pass.rows * width);
         if (!QUANTIZES_ROWS) return;
         grow(levels_, pass.rows * widest_);
@@ -100,9 +105,9 @@ class Decoder : public AnyDecoder {
         spans_.clear();
         for (int64_t row = 0; row < pass.rows; row++) {
             const int64_t* table = pass.tables + pass.table_starts[row];
-            bool follows = ON_TILES && row && spans_.back().table == table && spans_.back().count < 16 &&
+            bool follows = on_tiles_ && row && spans_.back().table == table && spans_.back().count < 16 &&
                            pass.positions[row] == pass.positions[row - 1] + 1;
-            if (!follows) spans_.push_back({row, 0, pass.positions[row], table, model_.window});
+            if (!follows) spans_.push_back({row, 0, pass.positions[row], table, 0});
             spans_.back().count++;
         }
     }
@@ -163,7 +168,8 @@ class Decoder : public AnyDecoder {
                 std::memcpy(hidden_.data() + row * width, of(model_.embedding) + pass.token_ids[row] * width, width * sizeof(Element));
                 const PairView* pair = pair_of(pass, row, EMBEDDING);
                 if (pair) add_lora_embedding(*pair, pass.token_ids[row], hidden_.data() + row * width, width);
-                rms_norm(row, model_.layers[0].attention_norm);
+                if (model_.embedding_multiplier != 1.0f) multiply_row(hidden_.data() + row * width, model_.embedding_multiplier);
+                norm_hidden(row, model_.layers[0].attention_norm);
             }
         });
     }
@@ -177,14 +183,18 @@ class Decoder : public AnyDecoder {
     template <class Run>
     void end_layer(const PassView& pass, int64_t layer, const Panel& panel, const Run& run) {
         const LayerView& weights = model_.layers[layer];
-        const void* next_norm = layer + 1 < model_.num_layers ? model_.layers[layer + 1].attention_norm : model_.norm;
+        const NormView& next_norm = layer + 1 < model_.num_layers ? model_.layers[layer + 1].attention_norm : model_.norm;
         apply(weights.o, attended_.data(), panel, added_.data(), run);
         by_chunk(panel, run, [&](const Chunk& chunk) {
             add_lora_rows(pass, O, layer, chunk, attended_.data(), queries_, added_.data(), model_.hidden, 0);
-            for (int64_t place = chunk.begin; place < chunk.end; place++) add_rms_norm(order_[place], weights.mlp_norm);
+            for (int64_t place = chunk.begin; place < chunk.end; place++) {
+                add_block(order_[place], of(weights.o_bias), weights.attention_out_norm);
+                // Beside attention the MLP sees what attention saw.
+                if (!model_.is_parallel) norm_hidden(order_[place], weights.mlp_norm);
+            }
         });
         if (panel.is_fused) {
-            apply_swiglu(weights.gate_up, panel, run);
+            apply_inner(weights, panel, run);
         } else {
             apply(weights.gate_up, normed_.data(), panel, gate_up_.data(), run);
             by_chunk(panel, run, [&](const Chunk& chunk) { activate(pass, layer, chunk); });
@@ -192,7 +202,10 @@ class Decoder : public AnyDecoder {
         apply(weights.down, inner_.data(), panel, added_.data(), run);
         by_chunk(panel, run, [&](const Chunk& chunk) {
             add_lora_rows(pass, DOWN, layer, chunk, inner_.data(), model_.inner, added_.data(), model_.hidden, 0);
-            for (int64_t place = chunk.begin; place < chunk.end; place++) add_rms_norm(order_[place], next_norm);
+            for (int64_t place = chunk.begin; place < chunk.end; place++) {
+                add_block(order_[place], of(weights.down_bias), weights.mlp_out_norm);
+                norm_hidden(order_[place], next_norm);
+            }
         });
     }
 
@@ -212,7 +225,20 @@ class Decoder : public AnyDecoder {
             const Element* row = sampled_.data() + at * width;
             float* logits = pass.logits + at * model_.vocab;
             if (pair) add_lora(*pair, 0, &row, &logits, 1, width, model_.vocab);
+            bend_logits(logits);
         });
+    }
+
+    // Add the head's bias, multiply and cap, as far as the model does.
+    void bend_logits(float* logits) const {
+        if (!model_.head_bias && model_.logit_multiplier == 1.0f && !model_.logit_cap) return;
+        F32 cap = F32::all(model_.logit_cap);
+        for (int64_t at = 0; at < model_.vocab; at += 16) {
+            F32 values = load(logits + at);
+            if (model_.head_bias) values = values + load(of(model_.head_bias) + at);
+            values = values * F32::all(model_.logit_multiplier);
+            store(logits + at, model_.logit_cap ? cap * tanh(values / cap) : values);
+        }
     }
 
     // The hidden rows, which the last layer has left normalised.
@@ -240,24 +266,30 @@ class Decoder : public AnyDecoder {
         });
     }
 
-    // gate_up and SwiGLU fused: of the same columns by the same thread, so that what is between stays in its cache.
+    // gate_up and the activation fused: of the same columns by the same thread, so that what is between stays in its cache.
     template <class Run>
-    void apply_swiglu(const LinearView& linear, const Panel& panel, const Run& run) {
-        Rows<Element> rows = rows_of(linear, normed_.data(), panel.begin, panel.end, run);
+    void apply_inner(const LayerView& layer, const Panel& panel, const Run& run) {
+        Rows<Element> rows = rows_of(layer.gate_up, normed_.data(), panel.begin, panel.end, run);
         int64_t blocks = model_.inner / BLOCK;
         by_blocks(blocks, run, [&](int64_t begin, int64_t end) {
             static thread_local Buffer<Element> scratch;
-            int64_t width = (end - begin) * BLOCK;
-            grow(scratch, 2 * width * rows.count);
+            int64_t width = (end - begin) * BLOCK, stride = model_.is_gated ? 2 * width : width;
+            grow(scratch, stride * rows.count);
             // Products go to the columns of their blocks, of which the first is at the beginning here.
-            Out<Element> out{scratch.data(), nullptr, 2 * width};
-            multiply(rows, linear, begin, end, out.from(-begin * BLOCK));
-            multiply(rows, linear, blocks + begin, blocks + end, out.from(width - (blocks + begin) * BLOCK));
-            for (int64_t row = 0; row < rows.count; row++) {
-                const Element* gates = scratch.data() + row * 2 * width;
-                swiglu(gates, gates + width, width, inner_.data() + (panel.begin + row) * model_.inner + begin * BLOCK);
-            }
+            Out<Element> out{scratch.data(), nullptr, stride};
+            multiply(rows, layer.gate_up, begin, end, out.from(-begin * BLOCK));
+            if (model_.is_gated) multiply(rows, layer.gate_up, blocks + begin, blocks + end, out.from(width - (blocks + begin) * BLOCK));
+            for (int64_t row = 0; row < rows.count; row++)
+                inner_of(layer, scratch.data() + row * stride, width, begin * BLOCK)
+                    .activate(model_.activation, width, inner_.data() + (panel.begin + row) * model_.inner + begin * BLOCK);
         });
+    }
+
+    // The parts of a row of products with gate_up: columns [from, from + width) of gates and, behind them, of ups.
+    Inner<Element> inner_of(const LayerView& layer, const Element* products, int64_t width, int64_t from) const {
+        const Element* bias = layer.gate_up_bias ? of(layer.gate_up_bias) + from : nullptr;
+        if (!model_.is_gated) return {nullptr, products, nullptr, bias};
+        return {products, products + width, bias, bias ? bias + model_.inner : nullptr};
     }
 
     // Call `function(begin, end)` for tasks as wide as let the threads share `blocks` evenly: the wider, the more often a row
@@ -321,24 +353,32 @@ class Decoder : public AnyDecoder {
         add_lora_rows(pass, Q, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, 0);
         add_lora_rows(pass, K, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, queries_);
         add_lora_rows(pass, V, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, queries_ + keys_);
+        const LayerView& weights = model_.layers[layer];
         for (int64_t place = chunk.begin; place < chunk.end; place++) {
             int64_t row = order_[place];
             Element* parts = qkv_.data() + row * qkv_width_;
-            for (int64_t at = 0; at < queries_ + keys_; at += model_.head_dim) rope(parts + at, pass.positions[row]);
+            if (weights.qkv_bias) add_row(parts, of(weights.qkv_bias), qkv_width_);
+            norm_heads(parts, queries_, weights.q_norm);
+            norm_heads(parts + queries_, keys_, weights.k_norm);
+            if (weights.cos) turn(parts, weights, pass.positions[row]);
             write_cache(cache_, keys_of(pass, layer), values_of(pass, layer), pass.cache_slots[row], parts + queries_, parts + queries_ + keys_);
         }
     }
 
-    // Rotary embedding of one head [head_dim] in place, its halves being the two coordinates.
-    void rope(Element* head, int64_t position) const {
-        int64_t half = model_.head_dim / 2;
-        const float* cos = model_.cos + position * model_.head_dim;
-        const float* sin = model_.sin + position * model_.head_dim;
-        for (int64_t at = 0; at < half; at += 16) {
-            F32 x = load(head + at), y = load(head + half + at), c = load(cos + at), s = load(sin + at);
-            store(head + at, fmadd(x, c, -(y * s)));
-            store(head + half + at, fmadd(y, c, x * s));
+    // Queries or keys [width], each head by itself or all of them at once.
+    void norm_heads(Element* heads, int64_t width, const NormView& norm) const {
+        if (!norm.weight) return;
+        int64_t step = model_.norms_whole ? width : model_.head_dim;
+        for (int64_t at = 0; at < width; at += step) {
+            NormView part{norm.weight + at, norm.bias ? norm.bias + at : nullptr};
+            norm_row(heads + at, step, part, model_.norm_eps, heads + at);
         }
+    }
+
+    // Rotary embedding of the queries and keys of a row.
+    void turn(Element* parts, const LayerView& layer, int64_t position) const {
+        const float *cos = layer.cos + position * model_.rotary_dim, *sin = layer.sin + position * model_.rotary_dim;
+        for (int64_t at = 0; at < queries_ + keys_; at += model_.head_dim) rope_head(parts + at, cos, sin, model_.rotary_dim, model_.is_interleaved);
     }
 
     void attend(const PassView& pass, int64_t layer) {
@@ -349,49 +389,54 @@ class Decoder : public AnyDecoder {
         });
     }
 
-    void attend_head(const PassView& pass, int64_t layer, const Span& span, int64_t kv_head) {
+    void attend_head(const PassView& pass, int64_t layer, Span span, int64_t kv_head) {
+        span.window = model_.layers[layer].window;
         int64_t group = model_.num_heads / model_.num_kv_heads, at = kv_head * group * model_.head_dim;
         const Element* queries = qkv_.data() + span.row * qkv_width_ + at;
         Element* out = attended_.data() + span.row * queries_ + at;
-        if constexpr (ON_TILES) {
+        if constexpr (HAS_AMX && sizeof(Element) == 2) {
             static thread_local AmxAttention<Element> attention;
-            attention.attend(cache_, span, group, {queries, qkv_width_}, keys_of(pass, layer), values_of(pass, layer), kv_head, {out, queries_});
-        } else {
-            static thread_local Attention<Element> attention;
-            attention.attend(cache_, group, queries, keys_of(pass, layer), values_of(pass, layer), kv_head, span.seen_by(0), out);
+            if (on_tiles_)
+                return attention.attend(cache_, span, group, {queries, qkv_width_}, keys_of(pass, layer), values_of(pass, layer), kv_head, scoring_, {out, queries_});
         }
+        static thread_local Attention<Element> attention;
+        attention.attend(cache_, group, queries, keys_of(pass, layer), values_of(pass, layer), kv_head, span.seen_by(0), scoring_, out);
     }
 
     void activate(const PassView& pass, int64_t layer, const Chunk& chunk) {
         const Element* rows = normed_.data();
-        add_lora_rows(pass, GATE, layer, chunk, rows, model_.hidden, gate_up_.data(), 2 * model_.inner, 0);
-        add_lora_rows(pass, UP, layer, chunk, rows, model_.hidden, gate_up_.data(), 2 * model_.inner, model_.inner);
-        for (int64_t place = chunk.begin; place < chunk.end; place++) {
-            const Element* gate = gate_up_.data() + order_[place] * 2 * model_.inner;
-            swiglu(gate, gate + model_.inner, model_.inner, inner_.data() + order_[place] * model_.inner);
-        }
+        add_lora_rows(pass, GATE, layer, chunk, rows, model_.hidden, gate_up_.data(), gate_up_width_, 0);
+        add_lora_rows(pass, UP, layer, chunk, rows, model_.hidden, gate_up_.data(), gate_up_width_, gate_up_width_ - model_.inner);
+        for (int64_t place = chunk.begin; place < chunk.end; place++)
+            inner_of(model_.layers[layer], gate_up_.data() + order_[place] * gate_up_width_, model_.inner, 0)
+                .activate(model_.activation, model_.inner, inner_.data() + order_[place] * model_.inner);
     }
 
-    static void swiglu(const Element* gates, const Element* ups, int64_t width, Element* out) {
-        for (int64_t at = 0; at < width; at += 16) store(out + at, silu(load(gates + at)) * load(ups + at));
-    }
-
-    void add_rms_norm(int64_t row, const void* weight) {
+    // Add to a row of the residual stream what attention or the MLP made of it, with a bias and normed where the model has
+    // that.
+    void add_block(int64_t row, const Element* bias, const NormView& norm) {
         Element* hidden = hidden_.data() + row * model_.hidden;
-        const Element* added = added_.data() + row * model_.hidden;
-        for (int64_t at = 0; at < model_.hidden; at += 16) store(hidden + at, load(hidden + at) + load(added + at));
-        rms_norm(row, weight);
+        Element* added = added_.data() + row * model_.hidden;
+        if (bias) add_row(added, bias, model_.hidden);
+        if (norm.weight) norm_row(added, model_.hidden, norm, model_.norm_eps, added);
+        if (model_.residual_multiplier != 1.0f) multiply_row(added, model_.residual_multiplier);
+        add_row(hidden, added, model_.hidden);
     }
 
-    // RMSNorm of a row of the residual stream into `normed_`.
-    void rms_norm(int64_t row, const void* weight) {
+    // A row of the residual stream into `normed_`, as the next block wants it.
+    void norm_hidden(int64_t row, const NormView& norm) {
         const Element* hidden = hidden_.data() + row * model_.hidden;
         Element* normed = normed_.data() + row * model_.hidden;
-        F32 squares = {};
-        for (int64_t at = 0; at < model_.hidden; at += 16) squares = fmadd(load(hidden + at), load(hidden + at), squares);
-        float mean = total(squares) / static_cast<float>(model_.hidden);
-        F32 scale = F32::all(1.0f / std::sqrt(mean + model_.norm_eps));
-        for (int64_t at = 0; at < model_.hidden; at += 16) store(normed + at, load(hidden + at) * scale * load(of(weight) + at));
+        if (norm.weight) return norm_row(hidden, model_.hidden, norm, model_.norm_eps, normed);
+        std::memcpy(normed, hidden, model_.hidden * sizeof(Element));
+    }
+
+    static void add_row(Element* row, const Element* more, int64_t width) {
+        for (int64_t at = 0; at < width; at += 16) store(row + at, load(row + at) + load(more + at));
+    }
+
+    void multiply_row(Element* row, float factor) const {
+        for (int64_t at = 0; at < model_.hidden; at += 16) store(row + at, load(row + at) * F32::all(factor));
     }
 
     static const Element* of(const void* numbers) { return static_cast<const Element*>(numbers); }
@@ -399,8 +444,10 @@ class Decoder : public AnyDecoder {
     static Element* values_of(const PassView& pass, int64_t layer) { return static_cast<Element*>(pass.values[layer]); }
 
     const ModelView model_;
-    const int64_t queries_, keys_, qkv_width_, widest_;
+    const int64_t queries_, keys_, qkv_width_, gate_up_width_, widest_;
     const CacheShape cache_;
+    const Scoring scoring_;
+    const bool on_tiles_;
     const int64_t num_threads_;
     Buffer<int64_t> order_;
     Buffer<Chunk> chunks_;

@@ -70,7 +70,7 @@ ALWAYS_INLINE void quantize_group(const Element* numbers, int8_t* levels, float*
     I32 left = nearest(low * inverse), right = nearest(high * inverse);
     store_bytes(levels, left);
     store_bytes(levels + 16, right);
-    int32_t all = reduce(left + right, [](int32_t a, int32_t b) { return a + b; });
+    int32_t all = total(left + right);
     *scale = top / 127;
     *offset = -128 * all;
     *sum = *scale * static_cast<float>(all);

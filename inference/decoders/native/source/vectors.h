@@ -270,6 +270,13 @@ inline void round_to(float value, bf16& rounded) {
     rounded = static_cast<bf16>((is_nan ? bits | 0x400000 : bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 inline void round_to(float value, float& rounded) { rounded = value; }
+inline float number(float value) { return value; }
+inline float number(bf16 value) {
+    uint32_t bits = static_cast<uint32_t>(value) << 16;
+    float number;
+    std::memcpy(&number, &bits, 4);
+    return number;
+}
 
 // 0 to 15.
 ALWAYS_INLINE I32 lanes() {
@@ -292,16 +299,43 @@ ALWAYS_INLINE Number reduce(const Sixteen<Number>& values, const Function& funct
         for (int lane = 0; lane < step; lane++) numbers[lane] = function(numbers[lane], numbers[lane + step]);
     return numbers[0];
 }
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+// The same in registers, in the same order.
+template <class Number, class Function>
+ALWAYS_INLINE Number fold(const Sixteen<Number>& values, const Function& function) {
+    using Eight = Part<Number>;
+    Eight all = function(values.parts[0], values.parts[1]);
+    __m256 bits = reinterpret_cast<__m256>(all);
+    all = function(all, reinterpret_cast<Eight>(_mm256_permute2f128_ps(bits, bits, 1)));
+    all = function(all, reinterpret_cast<Eight>(_mm256_permute_ps(reinterpret_cast<__m256>(all), 0b01001110)));
+    return function(all, reinterpret_cast<Eight>(_mm256_permute_ps(reinterpret_cast<__m256>(all), 0b10110001)))[0];
+}
+#endif
+
 ALWAYS_INLINE float total(const F32& values) {
 #if defined(__AVX512F__)
     return _mm512_reduce_add_ps(values.parts[0]);
+#elif defined(__AVX2__)
+    return fold(values, [](Part<float> a, Part<float> b) ALWAYS_INLINED { return a + b; });
 #else
     return reduce(values, [](float a, float b) { return a + b; });
+#endif
+}
+ALWAYS_INLINE int32_t total(const I32& values) {
+#if defined(__AVX512F__)
+    return _mm512_reduce_add_epi32(reinterpret_cast<__m512i>(values.parts[0]));
+#elif defined(__AVX2__)
+    return fold(values, [](Part<int32_t> a, Part<int32_t> b) ALWAYS_INLINED { return a + b; });
+#else
+    return reduce(values, [](int32_t a, int32_t b) { return a + b; });
 #endif
 }
 ALWAYS_INLINE float largest_of(const F32& values) {
 #if defined(__AVX512F__)
     return _mm512_reduce_max_ps(values.parts[0]);
+#elif defined(__AVX2__)
+    return fold(values, [](Part<float> a, Part<float> b) ALWAYS_INLINED -> Part<float> { return _mm256_max_ps(a, b); });
 #else
     return reduce(values, [](float a, float b) { return a > b ? a : b; });
 #endif
@@ -323,6 +357,11 @@ ALWAYS_INLINE F32 exponential(F32 x) {
 }
 
 ALWAYS_INLINE F32 sigmoid(const F32& x) { return F32::all(1.0f) / (F32::all(1.0f) + exponential(-x)); }
+
+ALWAYS_INLINE F32 tanh(const F32& x) {
+    F32 power = exponential(x * F32::all(2.0f));
+    return F32::all(1.0f) - F32::all(2.0f) / (power + F32::all(1.0f));
+}
 
 // x * sigmoid(x).
 ALWAYS_INLINE F32 silu(const F32& x) { return x / (F32::all(1.0f) + exponential(-x)); }

@@ -21,21 +21,33 @@ struct LinearView {
     int64_t bits, out, in;
 };
 
-struct LayerView {
-    const void* attention_norm;
-    const void* mlp_norm;
-    LinearView qkv, o, gate_up, down;
+// Of LayerNorm the bias is there, of a root mean square none. A null weight norms nothing.
+struct NormView {
+    const float* weight;
+    const float* bias;
 };
 
-struct ModelView {
-    int64_t hidden, num_layers, num_heads, num_kv_heads, head_dim, inner, vocab, block_size, window;  // window 0: none
-    int64_t is_wide;
-    float norm_eps;
-    const void* embedding;
-    const void* norm;
-    const float* cos;  // [positions, head_dim]
+// Norms go before a block, behind it, or both; those of queries and keys are [heads * head_dim]. Biases are elements [out],
+// null where there is none, as are the tables of a layer that does not turn.
+struct LayerView {
+    NormView attention_norm, attention_out_norm, mlp_norm, mlp_out_norm, q_norm, k_norm;
+    LinearView qkv, o, gate_up, down;
+    const void *qkv_bias, *o_bias, *gate_up_bias, *down_bias;
+    const float* cos;  // [positions, rotary_dim]
     const float* sin;
+    int64_t window;  // 0: none
+};
+
+enum Activation : int64_t { SILU, GELU_TANH, GELU };
+
+struct ModelView {
+    int64_t hidden, num_layers, num_heads, num_kv_heads, head_dim, inner, vocab, block_size, rotary_dim;
+    int64_t is_wide, is_gated, is_parallel, is_interleaved, norms_whole, activation;
+    float norm_eps, attention_scale, score_cap, logit_cap, embedding_multiplier, residual_multiplier, logit_multiplier;  // caps 0: none
+    const void* embedding;
+    NormView norm;
     LinearView head;
+    const void* head_bias;
     const LayerView* layers;
 };
 

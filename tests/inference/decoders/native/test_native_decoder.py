@@ -310,7 +310,7 @@ def test_shapes_that_it_does_not_compute_are_named(tmp_path: Path) -> None:
         return read_architecture(make_model(tmp_path, **{**WIDE, **changes}) / "config.json")
 
     assert unsupported(shape(), 32) is None
-    assert "head_dim is 16" in str(unsupported(shape(head_dim=16, num_attention_heads=4), 32))
+    assert "head_dim is 24" in str(unsupported(shape(head_dim=24, num_attention_heads=8), 32))
     assert "intermediate_size is 100" in str(unsupported(shape(intermediate_size=100), 32))
     assert "BLOCK_SIZE is 24" in str(unsupported(shape(), 24))
 

@@ -1,9 +1,8 @@
-"""Families of bases that the native decoder computes, against transformers and PEFT in float32."""
+"""Every family of bases on the native decoder, against transformers and PEFT, and its rows in any company."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,47 +13,87 @@ from inference.adapters.store import AdapterStore
 from inference.decoders.native.bank import NativeBank
 from inference.decoders.native.build import library_path, missing_feature
 from inference.decoders.native.decoder import NativeDecoder, unsupported
+from inference.decoders.native.library import open_library, units_of
 from inference.model.architecture import read_architecture
 from inference.model.weights import load_weights
 from tests.inference.checkpoints import load_base, load_reference, make_adapter
-from tests.inference.families import LLAMA3, make_family
+from tests.inference.families import VARIANTS, make_family
 from tests.inference.passes import Passes, answer
 
 pytestmark = pytest.mark.skipif(missing_feature() is not None, reason=f"not here: {missing_feature()}")
 
-HEADS = {"num_attention_heads": 2, "num_key_value_heads": 1}
-LONG = {
-    "rope_type": "longrope",
-    "rope_theta": 10000.0,
-    "short_factor": [1 + 0.1 * at for at in range(16)],
-    "long_factor": [1 + 0.5 * at for at in range(16)],
-}
-COMPUTED: dict[str, tuple[str, dict[str, Any]]] = {
-    "llama 3": ("llama", {"rope_parameters": LLAMA3}),
-    "mistral": ("mistral", {}),
-    "phi3": ("phi3", {}),
-    "phi3, short context": ("phi3", {"rope_parameters": LONG, "original_max_position_embeddings": 128}),
-}
-BLOCK_SIZE, CONTEXT, NUM_TOKENS = 32, 128, 5
+HERE = units_of(open_library(library_path())) if missing_feature() is None else []
+ODD = "llama, GELU, heads of an odd width"
+COMPUTED = [name for name in VARIANTS if name != ODD]
+BLOCK_SIZE, CONTEXT, NUM_TOKENS = 32, 128, 9
+TEXTS = [list(range(71)), list(range(60, 127))]
+"""Longer than what LongRoPE calls short in one variant, by which transformers turns a whole text."""
 
 
-@pytest.mark.parametrize("name", COMPUTED)
-def test_a_family_and_an_adapter_on_all_its_linears_equal_transformers(tmp_path: Path, name: str) -> None:
-    variant, shape = COMPUTED[name]
-    model, store = make_family(tmp_path / "model", variant, **HEADS, **shape), tmp_path / "adapters"
+def make_native(directory: Path, dtype: torch.dtype = torch.float32, unit: str = "auto") -> NativeDecoder:
+    architecture = read_architecture(directory / "config.json").within(CONTEXT)
+    assert unsupported(architecture, BLOCK_SIZE) is None
+    weights = load_weights(directory, architecture, dtype)
+    return NativeDecoder(architecture, weights, NativeBank(4), library_path(), BLOCK_SIZE, 1, unit)
+
+
+def make_passes(decoder: NativeDecoder, dtype: torch.dtype = torch.float32) -> Passes:
+    return Passes(decoder, block_size=BLOCK_SIZE, dtype=dtype)
+
+
+@pytest.mark.parametrize("variant", COMPUTED)
+def test_every_family_equals_transformers_token_by_token(tmp_path: Path, variant: str) -> None:
+    check_against_transformers(make_family(tmp_path, variant), "auto")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", COMPUTED)
+@pytest.mark.parametrize("unit", HERE)
+def test_every_family_is_the_same_on_every_unit(tmp_path: Path, variant: str, unit: str) -> None:
+    check_against_transformers(make_family(tmp_path, variant), unit)
+
+
+def check_against_transformers(model: Path, unit: str) -> None:
+    logits, replies = answer(make_passes(make_native(model, unit=unit)), TEXTS, [-1, -1], NUM_TOKENS)
+    for text, reply, got in zip(TEXTS, replies, logits, strict=True):
+        with torch.no_grad():
+            expected = load_reference(model)(torch.tensor([text + reply[:-1]])).logits[0, len(text) - 1 :]
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+        assert reply == expected.argmax(-1).tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", COMPUTED)
+def test_an_adapter_on_all_linears_answers_beside_the_base_as_with_peft(tmp_path: Path, variant: str) -> None:
+    model, store = make_family(tmp_path / "model", variant), tmp_path / "adapters"
     store.mkdir()
     digest = make_adapter(model, store, 0, 0.1, target_modules="all-linear")
-    architecture = read_architecture(model / "config.json").within(CONTEXT)
-    assert unsupported(architecture, BLOCK_SIZE) is None
-    weights, bank = load_weights(model, architecture, torch.float32), NativeBank(4)
-    decoder = NativeDecoder(architecture, weights, bank, library_path(), BLOCK_SIZE, 1)
-    slot = LoraSlots(4, AdapterStore(store, load_base(model)).load, bank).acquire(digest)
-    texts = [list(range(40)), list(range(60, 95))]
-    passes = Passes(decoder, block_size=BLOCK_SIZE, dtype=torch.float32)
-    logits, replies = answer(passes, texts, [-1, slot or 0], NUM_TOKENS)
+    decoder = make_native(model)
+    slot = LoraSlots(4, AdapterStore(store, load_base(model)).load, decoder.bank).acquire(digest)
+    logits, replies = answer(make_passes(decoder), TEXTS, [-1, slot or 0], NUM_TOKENS)
     adapted = PeftModel.from_pretrained(load_reference(model), store / digest).eval()
-    for told, text, reply, got in zip((load_reference(model), adapted), texts, replies, logits, strict=True):
+    for told, text, reply, got in zip((load_reference(model), adapted), TEXTS, replies, logits, strict=True):
         with torch.no_grad():
             expected = told(torch.tensor([text + reply[:-1]])).logits[0, len(text) - 1 :]
         torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
         assert reply == expected.argmax(-1).tolist()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", COMPUTED)
+def test_a_row_of_every_family_is_bitwise_the_same_in_any_company(tmp_path: Path, variant: str) -> None:
+    model, store = make_family(tmp_path / "model", variant), tmp_path / "adapters"
+    store.mkdir()
+    digest = make_adapter(model, store, 0, 0.1, target_modules="all-linear")
+    decoder = make_native(model, torch.bfloat16)
+    slot = LoraSlots(4, AdapterStore(store, load_base(model, torch.bfloat16)).load, decoder.bank).acquire(digest)
+    together, _ = answer(make_passes(decoder, torch.bfloat16), TEXTS, [-1, slot or 0], 4)
+    for text, number, row in zip(TEXTS, (-1, slot or 0), together, strict=True):
+        alone, _ = answer(make_passes(decoder, torch.bfloat16), [text], [number], 4)
+        assert torch.equal(row, alone[0])
+
+
+def test_heads_of_a_width_that_vectors_do_not_divide_are_left_to_torch(tmp_path: Path) -> None:
+    model = make_family(tmp_path, ODD, num_attention_heads=16, num_key_value_heads=1)
+    architecture = read_architecture(model / "config.json")
+    assert unsupported(architecture, BLOCK_SIZE) == "head_dim is 22 and no multiple of 16"
