@@ -13,6 +13,7 @@ from inference.model.families.family import Config, Family
 from inference.model.families.known import family_of
 from inference.model.rope_config import read_rope
 from inference.model.spec import EMBEDDING, HEAD, TARGETS, ArchitectureError, DecoderSpec, Names, Rope
+from inference.reading import reading
 
 __all__ = [
     "EMBEDDING",
@@ -191,9 +192,12 @@ def read_architecture(path: Path) -> Architecture:
 
 def parse_architecture(config: dict[str, Any]) -> Architecture:
     """The `Architecture` that a config.json describes; raises `ArchitectureError` naming what does not fit."""
-    family = family_of(config)
-    # One that was published with a model for pictures has a config within a config.
-    return _parse(family, {**family.defaults, **config, **(config.get("text_config") or {})})
+    with reading("config.json", ArchitectureError):
+        family = family_of(config)
+        # One that was published with a model for pictures has a config within a config.
+        architecture = _parse(family, {**family.defaults, **config, **(config.get("text_config") or {})})
+        _check(architecture)
+    return architecture
 
 
 def _parse(family: Family, config: Config) -> Architecture:
@@ -221,3 +225,17 @@ def _parse(family: Family, config: Config) -> Architecture:
         spec=spec,
         names=family.names,
     )
+
+
+def _check(arch: Architecture) -> None:
+    """What must go together does. Raises `ArchitectureError`."""
+    if arch.num_heads % arch.num_kv_heads:
+        raise ArchitectureError(f"{arch.num_heads} heads cannot share {arch.num_kv_heads} key heads evenly")
+    if arch.rotary_dim % 2:
+        raise ArchitectureError(f"{arch.rotary_dim} of the {arch.head_dim} numbers of a head turn; they turn in pairs")
+    if arch.spec.turning and len(arch.spec.turning) != arch.num_layers:
+        raise ArchitectureError(f"no_rope_layers names {len(arch.spec.turning)} layers; there are {arch.num_layers}")
+    for key in ("short_factor", "long_factor") if arch.rope.kind == "longrope" else ():
+        if len(arch.rope.scaling[key]) != arch.rotary_dim // 2:
+            has = f"has {len(arch.rope.scaling[key])} factors; {arch.rotary_dim // 2} pairs turn"
+            raise ArchitectureError(f"the rotary scaling's {key} {has}")

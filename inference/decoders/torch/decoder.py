@@ -89,15 +89,19 @@ class TorchDecoder(Decoder):
 
     def _block(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
         """What layer `index` makes of `hidden` [padded rows, hidden]."""
-        spec = self.architecture.spec
         rows = self._before(hidden, layer.attention_norm)
         attended = self._after(self._attention(index, layer, rows, run), layer.attention_norm, layer.attention_out_norm)
-        if spec.is_parallel:
+        if self.architecture.spec.is_parallel:
             return hidden + attended + self._mlp(index, layer, rows, run)
-        hidden = hidden + attended * spec.residual_multiplier
+        hidden = hidden + self._multiplied(attended)
         rows = self._before(hidden, layer.mlp_norm)
         inner = self._after(self._mlp(index, layer, rows, run), layer.mlp_norm, layer.mlp_out_norm)
-        return hidden + inner * spec.residual_multiplier
+        return hidden + self._multiplied(inner)
+
+    def _multiplied(self, rows: Tensor) -> Tensor:
+        """What is added to the residual stream."""
+        multiplier = self.architecture.spec.residual_multiplier
+        return rows if multiplier == 1 else rows * multiplier
 
     def _before(self, hidden: Tensor, weight: Tensor) -> Tensor:
         return hidden if self.architecture.spec.norm_place is NormPlace.AFTER else self._norm(hidden, weight)

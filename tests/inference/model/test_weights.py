@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM
 from inference.model.architecture import ArchitectureError, parse_architecture, read_architecture
 from inference.model.checkpoint import WeightsError
 from inference.model.weights import load_weights
+from tests.inference.families import LONG
 
 
 def logits(directory: Path, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -108,6 +109,29 @@ def test_nf4_is_refused_on_a_cpu(copy: Path) -> None:
         ({"rope_parameters": {"rope_type": "longrope"}}, "needs lists of factors for short_factor, long_factor"),
         ({"rope_parameters": {"rope_type": "ntk"}}, "'ntk' is not supported; supported are default"),
         ({"rope_parameters": {"rope_type": "linear"}}, "needs a factor"),
+        ({"num_key_value_heads": 3}, "4 heads cannot share 3 key heads evenly"),
+        ({"head_dim": 15}, "15 of the 15 numbers of a head turn; they turn in pairs"),
+        ({"rope_parameters": 7}, "config.json could not be read"),
+        (
+            {"architectures": ["SmolLM3ForCausalLM"], "no_rope_layers": [1, 0]},
+            "no_rope_layers names 2 layers; there are 3",
+        ),
+        (
+            {"architectures": ["Qwen3ForCausalLM"], "use_sliding_window": True, "layer_types": ["full_attention"]},
+            "layer_types names 1 layers; there are 3",
+        ),
+        (
+            {"architectures": ["MinistralForCausalLM"], "layer_types": ["chunked_attention"] * 3},
+            "layers of the kind chunked_attention are not supported",
+        ),
+        (
+            {"architectures": ["Phi3ForCausalLM"], "rope_parameters": {**LONG, "short_factor": [1.0]}},
+            "the rotary scaling's short_factor has 1 factors; 6 pairs turn",
+        ),
+        (
+            {"architectures": ["GemmaForCausalLM"], "use_bidirectional_attention": True},
+            "such a model embeds, and writes nothing",
+        ),
     ],
 )
 def test_a_model_that_is_not_computed_here_is_refused(tiny_model: Path, change: dict[str, Any], sentence: str) -> None:
