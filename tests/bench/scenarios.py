@@ -16,7 +16,7 @@ from tests.bench.client import Sample, body_of, connect, read
 from tests.bench.load import Target, measure, serve
 from tests.bench.site import REPO, Site
 from tests.bench.tasks import Task
-from tests.bench.workloads import BASE, NARROW, Ask, Prompts
+from tests.bench.workloads import NARROW, Ask, Prompts
 
 QUEUED: Final = 200
 PATIENT: Final = 12
@@ -111,7 +111,8 @@ async def _keep_asking(target: Target, prompts: Prompts, users: int, seed: str, 
 
 def overhead(site: Site, prompts: Prompts, seed: str) -> dict[str, float]:
     """Processor seconds per 1,000 tokens of each process while a hollow worker says 1,000 tokens a second."""
-    run = measure(site.target, prompts.asks(BASE, OVERHEAD_REQUESTS, seed), 32)
+    names = [crowd_name(number) for number in range(len(NARROW))]
+    run = measure(site.target, prompts.asks(names, OVERHEAD_REQUESTS, seed), 32)
     return {"tokens_per_second": run.tokens_per_second} | run.cpu
 
 
@@ -167,10 +168,10 @@ def cold(site: Site, prompts: Prompts, seed: str) -> dict[str, float]:
     return {"cold_ms": medians[0], "warm_ms": medians[1], "added_ms": medians[0] - medians[1]}
 
 
-def register_crowd(site: Site, base: Path) -> None:
-    """Put `CROWD` random adapters of rank 8 into the store and the catalogue, as proven and published."""
+def register_crowd(site: Site, base: Path, count: int = CROWD) -> None:
+    """Put so many random adapters of rank 8 into the store and the catalogue, as proven and published."""
     began = time.monotonic()
-    done = site.python("-m", "tests.bench.register", str(base), str(CROWD))
+    done = site.python("-m", "tests.bench.register", str(base), str(count))
     print(f"registered {done.strip()} adapters in {time.monotonic() - began:.0f} s", flush=True)
 
 

@@ -68,6 +68,7 @@ def overhead(bench: Bench) -> None:
     """What every process but the engine costs at 1,000 tokens a second."""
     if bench.wanted("scenarios", ["overhead"]):
         with site.running(bench.directory / "hollow", bench.models, site.PLAIN, worker="tests.bench.hollow") as live:
+            scenarios.register_crowd(live, bench.base, len(NARROW))
             bench.fill("scenarios", "overhead", lambda run: scenarios.overhead(live, bench.prompts, f"overhead-{run}"))
 
 
