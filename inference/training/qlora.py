@@ -57,6 +57,8 @@ def load_quantized(folder: Path, device: torch.device) -> Any:
     """The base of `folder` on `device`, its linears in NF4. Raises ValueError without the package bitsandbytes."""
     if find_spec("bitsandbytes") is None:
         raise ValueError("QLoRA needs the package bitsandbytes; run `pip install 'loraland[gpu]'`")
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"{folder} holds no safetensors, on which QLoRA trains; set BASE_MODEL to the model in full")
     return AutoModelForCausalLM.from_pretrained(
         folder, quantization_config=quantization(), dtype=torch.bfloat16, device_map={"": device}
     )

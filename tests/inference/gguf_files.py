@@ -67,9 +67,8 @@ def write_gguf(
     same model in full, by Hugging Face's names, are returned. Those that are not random are zero, and none returned."""
     sizes = SIZES | sizes
     writer, full = GGUFWriter(path, "llama"), {}
-    for key, value in (_fields(sizes) | dict(fields or {})).items():
-        _add(writer, key, value)
-    _add_tokenizer(writer, sizes["vocab"])
+    add_fields(writer, _fields(sizes) | dict(fields or {}))
+    add_tokenizer(writer, sizes["vocab"])
     for seed, (name, shape) in enumerate(shapes(sizes).items()):
         if name in leave_out:
             continue
@@ -119,13 +118,15 @@ def _fields(sizes: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _add(writer: GGUFWriter, key: str, value: Any) -> None:
+def add_fields(writer: GGUFWriter, fields: Mapping[str, Any]) -> None:
+    """Write `fields` in the types that their values have."""
     add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
-    add[type(value)](key, value)
+    for key, value in fields.items():
+        add[type(value)](key, value)
 
 
-def _add_tokenizer(writer: GGUFWriter, vocab: int) -> None:
-    """The 256 bytes, a few words of two, and tokens that begin and end a text."""
+def add_tokenizer(writer: GGUFWriter, vocab: int) -> None:
+    """Write a tokenizer: the 256 bytes, a few words of two, and tokens that begin and end a text."""
     letters = [*map(chr, range(33, 127)), *map(chr, range(161, 173)), *map(chr, range(174, 256))]
     tokens = letters + [chr(256 + n) for n in range(256 - len(letters))]
     merges = [f"{first} {second}" for first in "abcdefg" for second in "abcdefg"][: vocab - 258]

@@ -120,7 +120,7 @@ def test_the_default_model_is_converted_and_answers(tmp_path: Path) -> None:
     assert tokenizer.encode("a  12").tokens == ["a", "ĠĠ", "1", "2"]
     settings = json.loads((directory / "tokenizer_config.json").read_text())
     assert settings["eos_token"] == "<|im_end|>"
-    template = (directory / "chat_template.jinja").read_text()
+    template = settings["chat_template"]
     assert "You are a helpful AI assistant named SmolLM, trained by Hugging Face" in template
     decoder = load_decoder(directory, torch.bfloat16)
     question = "<|im_start|>user\nWhat is the capital of France?<|im_end|>\n<|im_start|>assistant\n"

@@ -19,7 +19,7 @@ from inference.model.architecture import Architecture
 from inference.model.checkpoint import Checkpoint
 from inference.model.gguf.blocks import BlockType, Groups
 from inference.model.gguf.file import Bytes, GgufError, GgufFile, GgufTensor
-from inference.model.gguf.names import Place, names_in, place_of
+from inference.model.gguf.names import Place, places_in
 from inference.model.linear import GROUP, Int4Linear, Int8Linear, KeptLinear
 
 _FOUR_BITS: Final = ("Q4_0", "Q4_1", "Q4_K")
@@ -31,8 +31,9 @@ class GgufCheckpoint(Checkpoint):
     FILE: Final = "model.gguf"
 
     def __init__(self, directory: Path, architecture: Architecture) -> None:
-        self.directory, self._architecture = directory, architecture
+        self.directory = directory
         self._file = GgufFile(directory / self.FILE)
+        self.places = places_in(architecture, str(self._file.fields.get("general.architecture")))
 
     def __contains__(self, name: str) -> bool:
         return self._place(name).tensor in self._file.tensors
@@ -40,7 +41,7 @@ class GgufCheckpoint(Checkpoint):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The names of all tensors with their shapes."""
         tensors = self._file.tensors
-        return {name: tensors[self._place(name).tensor].shape for name in names_in(self._architecture) if name in self}
+        return {name: tensors[place.tensor].shape for name, place in self.places.items() if name in self}
 
     @property
     def files(self) -> list[Path]:
@@ -52,8 +53,11 @@ class GgufCheckpoint(Checkpoint):
 
     def read(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         tensor, place = self._tensor(name, shape), self._place(name)
-        pieces = (torch.from_numpy(tensor.block.dequantize(raw)) for raw in self._pieces(tensor, place))
-        return torch.cat([piece.to(dtype or torch.float32) for piece in pieces]).reshape(shape)
+        pieces = (torch.from_numpy(tensor.block.dequantize(raw)) - place.offset for raw in self._pieces(tensor, place))
+        values = torch.cat([piece.to(dtype or torch.float32) for piece in pieces])
+        if place.heads and len(shape) == 1:
+            values = values.view(place.heads, -1, 2).transpose(1, 2)
+        return values.reshape(shape)
 
     def kept(self, name: str, shape: tuple[int, ...]) -> KeptLinear | None:
         tensor = self._tensor(name, shape)
@@ -72,7 +76,7 @@ class GgufCheckpoint(Checkpoint):
         return TokenTable(self._file, tensor, dtype) if tensor.block.groups else None
 
     def _place(self, name: str) -> Place:
-        return place_of(name, self._architecture)
+        return self.places.get(name, Place(name))
 
     def _tensor(self, name: str, shape: tuple[int, ...]) -> GgufTensor:
         place = self._place(name)
@@ -86,7 +90,7 @@ class GgufCheckpoint(Checkpoint):
 
     def _pieces(self, tensor: GgufTensor, place: Place) -> Iterator[Bytes]:
         """The blocks of all rows, some rows at a time, in the order that checkpoints have."""
-        if not place.heads:
+        if not place.heads or len(tensor.shape) == 1:
             yield from self._file.pieces(tensor)
             return
         height = tensor.rows // place.heads

@@ -2,48 +2,80 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any, Final
 
 from inference.model.gguf.file import GgufError, GgufFile
-from inference.model.gguf.names import FACTORS
+from inference.model.gguf.rope import rope_of
 
-_REQUIRED: Final = (
-    "embedding_length",
-    "feed_forward_length",
-    "block_count",
-    "attention.head_count",
-    "attention.layer_norm_rms_epsilon",
-    "context_length",
-)
+_REQUIRED: Final = ("embedding_length", "feed_forward_length", "block_count", "attention.head_count", "context_length")
+_TANH: Final = "gelu_pytorch_tanh"
+Config = dict[str, Any]
 
 
-def config_of(file: GgufFile) -> dict[str, Any]:
+class Own:
+    """The fields of the file's own family, without its name."""
+
+    def __init__(self, file: GgufFile) -> None:
+        self.file, self.path, self.family = file, file.path, str(file.fields.get("general.architecture"))
+        missing = [key for key in _REQUIRED if f"{self.family}.{key}" not in file.fields]
+        if missing:
+            raise GgufError(
+                f"{file.path} does not say {', '.join(missing)} of its model; it is not whole, fetch it again"
+            )
+
+    def __getitem__(self, key: str) -> Any:
+        return self.file.fields[f"{self.family}.{key}"]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self.file.fields.get(f"{self.family}.{key}", default)
+
+    @property
+    def head_dim(self) -> int:
+        # Older files of llama have only the other key, and all of a head turns there.
+        older = self.get("rope.dimension_count") if self.family == "llama" else None
+        return int(
+            self.get("attention.key_length") or older or self["embedding_length"] // self["attention.head_count"]
+        )
+
+    def has(self, tensor: str) -> bool:
+        """Whether the first layer has such a tensor."""
+        return f"blk.0.{tensor}" in self.file.tensors
+
+
+def config_of(file: GgufFile) -> Config:
     """The config.json of the model in `file`. Raises `GgufError` for one that is not served."""
-    fields = file.fields
-    if fields.get("general.architecture") != "llama":
-        raise GgufError(f"{file.path} holds a {fields.get('general.architecture')} model; served of GGUF is llama")
-    own = _Own(file.path, fields)
-    heads = own["attention.head_count"]
-    head_dim = own.get("attention.key_length", own["embedding_length"] // heads)
-    _check(own, head_dim, len(file.tensors))
+    family = file.fields.get("general.architecture")
+    if family not in _FAMILIES:
+        raise GgufError(f"{file.path} holds a {family} model; served of GGUF are {', '.join(_FAMILIES)}")
+    own, (name, describe) = Own(file), _FAMILIES[str(family)]
+    _check(own)
+    return {"architectures": [name]} | _shared(own) | {"rope_parameters": rope_of(own)} | describe(own)
+
+
+def _check(own: Own) -> None:
+    if own.get("expert_count"):
+        raise GgufError(f"{own.path} is a mixture of {own.get('expert_count')} experts; served are dense models only")
+    parts = own.file.fields.get("split.count", 0)
+    if parts > 1:
+        raise GgufError(f"{own.path} is one of {parts} parts; join them with `llama-gguf-split --merge`")
+    if "token_embd.weight" not in own.file.tensors:
+        raise GgufError(f"{own.path} has no tensor 'token_embd.weight'; it holds no whole model")
+
+
+def _shared(own: Own) -> Config:
+    fields, heads = own.file.fields, own["attention.head_count"]
     return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": _vocab_size(file),
+        "vocab_size": own.file.tensors["token_embd.weight"].shape[0],
         "hidden_size": own["embedding_length"],
         "intermediate_size": own["feed_forward_length"],
         "num_hidden_layers": own["block_count"],
         "num_attention_heads": heads,
         "num_key_value_heads": own.get("attention.head_count_kv", heads),
-        "head_dim": head_dim,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "rms_norm_eps": float(f"{own['attention.layer_norm_rms_epsilon']:.6g}"),
-        "rope_parameters": _rope(own, file, head_dim),
+        "head_dim": own.head_dim,
+        **_eps(own),
         "max_position_embeddings": own["context_length"],
-        "tie_word_embeddings": "output.weight" not in file.tensors,
+        "tie_word_embeddings": "output.weight" not in own.file.tensors,
         "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
         "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
         "pad_token_id": fields.get("tokenizer.ggml.padding_token_id"),
@@ -51,84 +83,120 @@ def config_of(file: GgufFile) -> dict[str, Any]:
     }
 
 
-class _Own:
-    """The fields of the architecture itself."""
-
-    def __init__(self, path: Path, fields: dict[str, Any]) -> None:
-        self.path, self._fields = path, fields
-        missing = [key for key in _REQUIRED if f"llama.{key}" not in fields]
-        if missing:
-            raise GgufError(f"{path} does not say {', '.join(missing)} of its model; it is not whole, fetch it again")
-
-    def __getitem__(self, key: str) -> Any:
-        return self._fields[f"llama.{key}"]
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self._fields.get(f"llama.{key}", default)
+def _eps(own: Own) -> Config:
+    keys = {"attention.layer_norm_rms_epsilon": "rms_norm_eps", "attention.layer_norm_epsilon": "layer_norm_eps"}
+    found = {ours: float(f"{own.get(theirs):.6g}") for theirs, ours in keys.items() if own.get(theirs) is not None}
+    if not found:
+        raise GgufError(f"{own.path} does not say {' or '.join(keys)} of its model; it is not whole, fetch it again")
+    return found
 
 
-def _check(own: _Own, head_dim: int, num_tensors: int) -> None:
-    if own.get("expert_count"):
-        raise GgufError(f"{own.path} is a mixture of {own.get('expert_count')} experts; served are dense models only")
-    turned = own.get("rope.dimension_count", head_dim)
-    if turned != head_dim:
-        raise GgufError(
-            f"{own.path} turns {turned} of the {head_dim} numbers of a head; served are those that turn all"
-        )
-    parts = own.get("split.count", 0) or 0
-    if parts > 1:
-        raise GgufError(f"{own.path} is one of {parts} parts; join them with `llama-gguf-split --merge`")
-
-
-def _vocab_size(file: GgufFile) -> int:
-    table = file.tensors.get("token_embd.weight")
-    if table is None:
-        raise GgufError(f"{file.path} has no tensor 'token_embd.weight'; it holds no whole model")
-    return table.shape[0]
-
-
-def _rope(own: _Own, file: GgufFile, head_dim: int) -> dict[str, Any]:
-    """The rotary embedding: factors by frequency, as Llama 3 has them, or a kind that fields name."""
-    theta = float(own.get("rope.freq_base", 10000.0))
-    factors = file.tensors.get(FACTORS)
-    if factors is not None:
-        if factors.shape != (head_dim // 2,):
-            raise GgufError(
-                f"{FACTORS} of {file.path} has shape {factors.shape} where {head_dim // 2} factors would be"
-            )
-        values = factors.block.dequantize(file.raw(factors, 0, 1))[0]
-        return {"rope_theta": theta} | _by_factors([float(value) for value in values], own["context_length"])
-    return {"rope_theta": theta} | _scaling(own)
-
-
-def _by_factors(factors: list[float], context: int) -> dict[str, Any]:
-    """The one kind of scaling that takes a factor for each frequency, of any length, sharpening nothing."""
-    told = {"rope_type": "longrope", "short_factor": factors, "long_factor": factors}
-    return told | {"factor": 1.0, "attention_factor": 1.0, "original_max_position_embeddings": context}
-
-
-def _scaling(own: _Own) -> dict[str, Any]:
-    kind = own.get("rope.scaling.type", "linear" if own.get("rope.scale_linear") else "none")
-    factor = float(own.get("rope.scaling.factor") or own.get("rope.scale_linear") or 1.0)
-    if kind == "none" or (kind == "linear" and factor == 1.0):
-        return {"rope_type": "default"}
-    if kind == "linear":
-        return {"rope_type": "linear", "factor": factor}
-    if kind == "yarn":
-        return _yarn(own, factor)
-    raise GgufError(
-        f"{own.path} scales its rotary embedding by {kind!r}; served are none, linear, yarn and rope_freqs.weight"
-    )
-
-
-def _yarn(own: _Own, factor: float) -> dict[str, Any]:
-    scaling = {"rope_type": "yarn", "factor": factor}
-    keys = {
-        "original_max_position_embeddings": "original_context_length",
-        "beta_fast": "yarn_beta_fast",
-        "beta_slow": "yarn_beta_slow",
+def _llama(own: Own) -> Config:
+    return {
+        "model_type": own.family,
+        "hidden_act": "silu",
+        "attention_bias": own.has("attn_q.bias"),
+        "mlp_bias": own.has("ffn_up.bias"),
     }
-    found = {ours: own.get(f"rope.scaling.{theirs}") for ours, theirs in keys.items()}
-    if own.get("rope.scaling.attn_factor", 1.0) != 1.0 or own.get("rope.scaling.yarn_log_multiplier"):
-        raise GgufError(f"{own.path} sharpens its attention otherwise than YaRN does; use the model's safetensors")
-    return scaling | {key: value for key, value in found.items() if value}
+
+
+def _qwen(own: Own) -> Config:
+    return {"model_type": own.family, "use_sliding_window": False, "attention_bias": own.has("attn_q.bias")}
+
+
+def _smollm3(own: Own) -> Config:
+    """Which layers do not turn is told by no field."""
+    return _llama(own) | {"no_rope_layer_interval": 4, "use_sliding_window": False}
+
+
+def _granite(own: Own) -> Config:
+    keys = {
+        "embedding_scale": "embedding_multiplier",
+        "attention.scale": "attention_multiplier",
+        "residual_scale": "residual_multiplier",
+        "logit_scale": "logits_scaling",
+    }
+    return _llama(own) | {ours: own.get(theirs) or 1.0 for theirs, ours in keys.items()}
+
+
+def _olmo2(own: Own) -> Config:
+    if own.get("attention.sliding_window"):
+        raise GgufError(f"{own.path} is an OLMo 3 with windows in some layers; served of its kin is OLMo 2")
+    return _llama(own)
+
+
+def _gemma(own: Own) -> Config:
+    return {"model_type": own.family, "hidden_act": _TANH}
+
+
+def _gemma2(own: Own) -> Config:
+    """The scale of scores is told by no field; it is another one in the model of 46 layers, the 27B."""
+    by_width = own["block_count"] == 46
+    return {
+        "model_type": own.family,
+        "hidden_activation": _TANH,
+        "sliding_window": own.get("attention.sliding_window", 4096),
+        "attn_logit_softcapping": own.get("attn_logit_softcapping"),
+        "final_logit_softcapping": own.get("final_logit_softcapping"),
+        "query_pre_attn_scalar": own["embedding_length"] / own["attention.head_count"] if by_width else own.head_dim,
+    }
+
+
+def _gemma3(own: Own) -> Config:
+    """So is that of the third, whose 27B has 62 layers."""
+    by_width = own["block_count"] == 62
+    told = own.get("attention.sliding_window_pattern", 6)
+    local = {"rope_type": "default", "rope_theta": float(own.get("rope.freq_base_swa", 10000.0))}
+    return _gemma2(own) | {
+        "model_type": "gemma3_text",
+        "query_pre_attn_scalar": own["embedding_length"] / own["attention.head_count"] if by_width else own.head_dim,
+        "sliding_window_pattern": told if isinstance(told, int) else 6,
+        "rope_parameters": {"full_attention": rope_of(own), "sliding_attention": local},
+    }
+
+
+def _phi(own: Own) -> Config:
+    return {"model_type": "phi", "hidden_act": "gelu_new"}
+
+
+def _phi3(own: Own) -> Config:
+    context = own["context_length"]
+    return {
+        "model_type": own.family,
+        "hidden_act": "silu",
+        "sliding_window": own.get("attention.sliding_window") or None,
+        "original_max_position_embeddings": own.get("rope.scaling.original_context_length", context),
+    }
+
+
+def _stablelm(own: Own) -> Config:
+    if own.has("attn_q_norm.weight"):
+        raise GgufError(f"{own.path} norms each head by weights of its own; use the model's safetensors instead")
+    return {
+        "model_type": own.family,
+        "hidden_act": "silu",
+        "use_qkv_bias": own.has("attn_q.bias"),
+        "use_parallel_residual": not own.has("ffn_norm.weight"),
+    }
+
+
+def _glm4(own: Own) -> Config:
+    return {"model_type": own.family, "hidden_act": "silu", "attention_bias": own.has("attn_q.bias")}
+
+
+_FAMILIES: Final[dict[str, tuple[str, Callable[[Own], Config]]]] = {
+    "llama": ("LlamaForCausalLM", _llama),
+    "qwen2": ("Qwen2ForCausalLM", _qwen),
+    "qwen3": ("Qwen3ForCausalLM", _qwen),
+    "smollm3": ("SmolLM3ForCausalLM", _smollm3),
+    "granite": ("GraniteForCausalLM", _granite),
+    "olmo2": ("Olmo2ForCausalLM", _olmo2),
+    "gemma": ("GemmaForCausalLM", _gemma),
+    "gemma2": ("Gemma2ForCausalLM", _gemma2),
+    "gemma3": ("Gemma3ForCausalLM", _gemma3),
+    "phi2": ("PhiForCausalLM", _phi),
+    "phi3": ("Phi3ForCausalLM", _phi3),
+    "stablelm": ("StableLmForCausalLM", _stablelm),
+    "glm4": ("Glm4ForCausalLM", _glm4),
+}
+"""By GGUF's name of the family: config.json's, and what it has beside what all share."""

@@ -1,7 +1,4 @@
-"""A GGUF file as a model directory: config, tokenizer, and the file itself, or its weights in bf16.
-
-Only files of the llama architecture are served.
-"""
+"""A GGUF file as a model directory: config, tokenizer, and the file itself, or its weights in bf16."""
 
 from __future__ import annotations
 
@@ -14,11 +11,11 @@ from typing import Any, Final
 import torch
 from safetensors.torch import save_file
 
-from inference.model.architecture import ArchitectureError, parse_architecture
+from inference.model.architecture import HEAD, Architecture, ArchitectureError, parse_architecture
 from inference.model.gguf.checkpoint import GgufCheckpoint
 from inference.model.gguf.config import config_of
 from inference.model.gguf.file import GgufError, GgufFile
-from inference.model.gguf.names import FACTORS, names_in, place_of
+from inference.model.gguf.names import FACTORS, LONG_FACTORS, Place, places_in
 from inference.model.gguf.tokenizer import write_tokenizer
 
 _SPECIAL: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
@@ -47,13 +44,38 @@ def _check(file: GgufFile, config: dict[str, Any]) -> None:
         architecture = parse_architecture(config)
     except ArchitectureError as error:
         raise GgufError(f"{file.path} cannot be served: {error}") from error
-    places = {place_of(name, architecture).tensor for name in names_in(architecture)}
-    unknown = sorted(set(file.tensors) - places - {FACTORS})
+    family = file.fields["general.architecture"]
+    turned = file.fields.get(f"{family}.rope.dimension_count", architecture.head_dim)
+    if turned != architecture.rotary_dim:
+        raise GgufError(
+            f"{file.path} turns {turned} of the {architecture.head_dim} numbers of a head, and a {family} model all of "
+            "them here; use the model's safetensors"
+        )
+    places = places_in(architecture, family)
+    unknown = sorted(set(file.tensors) - {place.tensor for place in places.values()} - {FACTORS, *LONG_FACTORS})
     if unknown:
-        raise GgufError(f"the tensor {unknown[0]!r} of {file.path} has no place in a Llama model")
-    missing = sorted(places - set(file.tensors) - {place_of("lm_head.weight", architecture).tensor})
+        raise GgufError(
+            f"the tensor {unknown[0]!r} of {file.path} has no place in a {family} model here; use its safetensors"
+        )
+    missing = sorted(_needed(architecture, places) - set(file.tensors))
     if missing:
         raise GgufError(f"{file.path} has no tensor {missing[0]!r}; it holds no whole model, fetch it again")
+
+
+def _needed(architecture: Architecture, places: dict[str, Place]) -> set[str]:
+    """The tensors without which it is no whole model: all weights, but the head where it is the embedding, and the
+    biases of linears that have one."""
+    sources = {
+        architecture.source(target, layer).module
+        for target in architecture.spec.biased - {HEAD}
+        for layer in range(architecture.num_layers)
+    }
+    biased = {f"{module}.bias" for module in sources}
+    return {
+        place.tensor
+        for name, place in places.items()
+        if (name.endswith(".weight") and place.tensor != "output.weight") or name in biased
+    }
 
 
 def _place(source: Path, target: Path) -> None:

@@ -91,6 +91,12 @@ def test_the_settings_are_those_of_the_paper() -> None:
     assert config.bnb_4bit_compute_dtype == torch.bfloat16
 
 
+def test_a_base_without_safetensors_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(ValueError, match="holds no safetensors, on which QLoRA trains"):
+        load_quantized(tmp_path, CPU)
+
+
 def test_rows_one_by_one_have_the_gradients_of_one_batch(mistral: Path, data: Path, tokenizer: Any) -> None:
     batch = batch_of(data, tokenizer)
     model = put_adapter(load_plain(mistral, CPU), RECIPE.lora, seed=1).eval()

@@ -180,7 +180,8 @@ def test_a_scaling_that_fields_name_is_that_of_transformers(
     [
         ({"leave_out": ("blk.1.ffn_up.weight",)}, "has no tensor 'blk.1.ffn_up.weight'; it holds no whole model"),
         ({"leave_out": ("token_embd.weight",)}, "has no tensor 'token_embd.weight'"),
-        ({"extra": {"blk.0.attn_q.bias": np.zeros(256, np.float32)}}, "'blk.0.attn_q.bias'"),
+        ({"extra": {"blk.0.attn_q.bias": np.zeros(256, np.float32)}}, "has no tensor 'blk.0.attn_k.bias'"),
+        ({"extra": {"blk.0.attn_q.scale": np.ones(1, np.float32)}}, "'blk.0.attn_q.scale' of"),
         ({"fields": {"llama.expert_count": 8}}, "is a mixture of 8 experts; served are dense models only"),
         (
             {"fields": {"llama.rope.dimension_count": 32, "llama.attention.key_length": 64}},
@@ -188,7 +189,7 @@ def test_a_scaling_that_fields_name_is_that_of_transformers(
         ),
         ({"fields": {"llama.rope.scaling.type": "su"}}, "by 'su'; served are none, linear, yarn and rope_freqs.weight"),
         ({"extra": {"rope_freqs.weight": np.ones(31, np.float32)}}, "has shape (31,) where 32 factors would be"),
-        ({"fields": {"llama.split.count": 3}}, "is one of 3 parts; join them with `llama-gguf-split --merge`"),
+        ({"fields": {"split.count": 3}}, "is one of 3 parts; join them with `llama-gguf-split --merge`"),
     ],
 )
 def test_a_model_that_is_not_served_is_refused_with_its_reason(
