@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from loraland.catalogue.models import AdapterVersion
 
 SLUG: Final = re.compile(r"[-\w]{1,80}", re.ASCII)
-NAME: Final = re.compile(SLUG.pattern + r"(@[0-9a-f]{6,64})?", re.ASCII)
+NAME: Final = re.compile(r"[-\w]{1,80}(@[0-9a-f]{6,64})?", re.ASCII)
 """An adapter's slug, or ``slug@prefix`` for the version whose digest begins so."""
 
 EXAMINATION_LEASE: Final = timedelta(minutes=2)
