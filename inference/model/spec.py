@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Any, Final
 
@@ -111,10 +111,12 @@ class DecoderSpec:
     def beyond_llama(self, computed: Collection[str] = ()) -> tuple[str, ...]:
         """What a decoder would have to learn for this one, in words, if it computes Llama and the fields `computed`."""
         default = DecoderSpec()
-        asked = (name for name in _WORDS if name not in computed and getattr(self, name) != getattr(default, name))
-        return tuple(_WORDS[name] for name in asked)
+        names = (field.name for field in fields(self) if field.name not in (*computed, *_IN_WEIGHTS))
+        return tuple(_WORDS.get(name, name) for name in names if getattr(self, name) != getattr(default, name))
 
 
+_IN_WEIGHTS: Final = ("norm_offset",)
+"""What a decoder finds done in the weights."""
 _WORDS: Final = {
     "norm": "norms of another kind than Llama's",
     "norm_place": "norms behind attention and MLP",

@@ -46,11 +46,21 @@ from inference.model.weights import DecoderWeights, LayerWeights
 
 MAX_GROUP: Final = 64
 HEAD_STEP: Final = 16
+COMPUTED: Final = frozenset(
+    {
+        *("norm", "norm_place", "head_norm", "biased", "activation", "is_gated", "is_parallel", "rotary_part"),
+        *("is_interleaved", "turning", "windowed", "local_rope", "score_cap", "logit_cap", "embedding_multiplier"),
+        *("attention_scale", "residual_multiplier", "logit_multiplier"),
+    }
+)
+"""Fields of `DecoderSpec`. One that is not here yet is refused."""
 
 
 def unsupported(architecture: Architecture, block_size: int) -> str | None:
     """Why a model of this shape cannot be computed here, or None."""
     arch = architecture
+    if beyond := arch.spec.beyond_llama(COMPUTED):
+        return f"the C++ decoder does not compute {', '.join(beyond)}"
     depths = {
         "hidden_size": arch.hidden_size,
         "intermediate_size": arch.intermediate_size,
