@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from families import VARIANTS, make_family
+from gguf_exports import export_gguf
 from gguf_files import write_gguf
 from passes import Chunk, Passes
 
@@ -15,7 +18,9 @@ from inference.decoders.native.decoder import NativeDecoder
 from inference.decoders.torch.decoder import TorchDecoder
 from inference.decoders.torch.lora import LoraBank
 from inference.model.architecture import read_architecture
+from inference.model.gguf.config import config_of
 from inference.model.gguf.directory import write_directory
+from inference.model.gguf.file import GgufFile
 from inference.model.linear import PlainLinear
 from inference.model.weights import load_weights, stream_weights
 
@@ -36,7 +41,20 @@ def directory_of(home: Path, kind: str, tied: bool) -> Path:
     ("kind", "tied"), [("Q4_0", False), ("Q4_K", False), ("Q4_K", True), ("Q8_0", True), ("Q6_K", False), ("F16", True)]
 )
 def test_what_a_file_has_in_groups_is_multiplied_so(tmp_path: Path, kind: str, tied: bool, dtype: torch.dtype) -> None:
-    directory = directory_of(tmp_path, kind, tied)
+    check_against_torch(directory_of(tmp_path, kind, tied), dtype)
+
+
+@pytest.mark.parametrize("variant", ["qwen3", "granite", "olmo2", "phi", "phi3", "gemma2", "stablelm", "glm4"])
+def test_so_is_a_file_of_another_family(tmp_path: Path, variant: str) -> None:
+    full = make_family(tmp_path / "full", variant, vocab_size=320)
+    (tmp_path / "tiny").mkdir()
+    export_gguf(full, tmp_path / "tiny" / "model.gguf", VARIANTS[variant][0], "Q8_0")
+    config = config_of(GgufFile(tmp_path / "tiny" / "model.gguf"))
+    (tmp_path / "tiny" / "config.json").write_text(json.dumps(config))
+    check_against_torch(tmp_path / "tiny", torch.float32)
+
+
+def check_against_torch(directory: Path, dtype: torch.dtype) -> None:
     architecture = read_architecture(directory / "config.json")
     streamed = stream_weights(directory, architecture, dtype, quantization="auto")
     native = NativeDecoder(architecture, streamed, NativeBank(2), library_path(), 16, 1)
