@@ -67,7 +67,7 @@ def write_gguf(
     same model in full, by Hugging Face's names, are returned. Those that are not random are zero, and none returned."""
     sizes = SIZES | sizes
     writer, full = GGUFWriter(path, "llama"), {}
-    add_fields(writer, _fields(sizes) | dict(fields or {}))
+    add_fields(writer, fields_of(sizes) | dict(fields or {}))
     add_tokenizer(writer, sizes["vocab"])
     for seed, (name, shape) in enumerate(shapes(sizes).items()):
         if name in leave_out:
@@ -104,7 +104,7 @@ def write_in_full(directory: Path, config: str, tensors: dict[str, torch.Tensor]
     return directory
 
 
-def _fields(sizes: Mapping[str, int]) -> dict[str, Any]:
+def fields_of(sizes: Mapping[str, int]) -> dict[str, Any]:
     return {
         "llama.embedding_length": sizes["hidden"],
         "llama.feed_forward_length": sizes["inner"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,7 +14,8 @@ from inference.model.linear import PIECE, Int4Linear, Int8Linear, KeptLinear, La
 
 @dataclass(frozen=True)
 class Packed:
-    """The fields of a `LinearView`; `out` counts the padding that makes whole blocks."""
+    """The fields of a `LinearView`; `out` counts the padding that makes whole blocks. Of 4 bits without `mins` the
+    minima are eight levels below zero."""
 
     weight: Tensor
     bits: int
@@ -33,7 +34,8 @@ def pack(linear: Linear) -> Packed:
     pieces = [_pack(linear.outputs(slice(first, first + step))) for first in range(0, rows, step)]
     scales, mins = (_joined([getattr(piece, part) for piece in pieces]) for part in ("scales", "mins"))
     weight = torch.cat([piece.weight for piece in pieces])
-    return Packed(weight, pieces[0].bits, sum(piece.out for piece in pieces), pieces[0].into, scales, mins)
+    out = sum(piece.out for piece in pieces)
+    return _without_mins(Packed(weight, pieces[0].bits, out, pieces[0].into, scales, mins))
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
@@ -58,6 +60,15 @@ def _pack_int4(linear: Int4Linear) -> Packed:
     out, into = levels.shape[0] * BLOCK, levels.shape[1] * 4
     scales, mins = (_together(_padded(of_groups), 1) for of_groups in (linear.scales, linear.mins))
     return Packed(levels[:, ::2] | levels[:, 1::2] << 4, 4, out, into, scales, mins)
+
+
+def _without_mins(packed: Packed) -> Packed:
+    """The same without minima that are eight levels below zero, as Q4_0 and symmetric GPTQ have them: the decoder knows
+    those, and a tenth less is read."""
+    scales, mins = packed.scales, packed.mins
+    if scales is None or mins is None or not torch.equal(mins, scales * -8):
+        return packed
+    return replace(packed, mins=None)
 
 
 def _together(rows: Tensor, count: int) -> Tensor:

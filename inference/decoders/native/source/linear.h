@@ -153,6 +153,11 @@ struct WideLinear {
     }
 };
 
+// The minima of sixteen groups of 4 bits at `place` of the scales.
+ALWAYS_INLINE F32 minima_of(const LinearView& linear, int64_t place) {
+    return linear.mins ? load_float16(linear.mins + place) : F32::all(-8.0f) * load_float16(linear.scales + place);
+}
+
 // Quantised rows and weights of 8 bits [out / 16][in / 4][16][4], or of 4, whose byte holds an input low and the one four
 // behind it high: [out / 16][in / 8][16][4]. Integers are added up in groups, exactly, and the groups in order.
 template <int BITS>
@@ -162,7 +167,7 @@ struct ByteLinear {
         for (int64_t first = begin; first < end; first += PAIR) {
             Ahead ahead(static_cast<const char*>(linear.weight) + (first + PAIR) * (linear.in / GROUP * BYTES), stripe, num_parts);
             ask_for_scales(linear.scales, linear.in, first + PAIR);
-            if (BITS == 4) ask_for_scales(linear.mins, linear.in, first + PAIR);
+            if (BITS == 4 && linear.mins) ask_for_scales(linear.mins, linear.in, first + PAIR);
             by_height<TALL>(count, [&]<int tall>(int64_t top) {
                 by_width<2, tall>(std::min(PAIR, end - first), [&]<int height, int width>(int64_t row, int64_t block) {
                     patch<height, width>(rows, top + row, linear, first + block, out, ahead);
@@ -211,7 +216,7 @@ struct ByteLinear {
     static ALWAYS_INLINE void add_minima(const Quantized& inputs, const LinearView& linear, int64_t block, int column, F32 (&sums)[height][width]) {
         int64_t num_groups = linear.in / GROUP;
         for (int64_t group = 0; group < num_groups; group++) {
-            F32 mins = load_float16(linear.mins + (block * num_groups + group) * BLOCK);
+            F32 mins = minima_of(linear, (block * num_groups + group) * BLOCK);
             unrolled<height>([&](auto row) ALWAYS_INLINED { sums[row][column] = fmadd(mins, F32::all(inputs.sums[row * num_groups + group]), sums[row][column]); });
         }
     }
@@ -280,7 +285,7 @@ void dequantize(const LinearView& linear, int64_t block, Element* to) {
     for (int64_t group = 0; group < num_groups; group++) {
         int64_t place = (block * num_groups + group) * BLOCK;
         F32 scales = load_float16(linear.scales + place);
-        F32 mins = linear.bits == 8 ? F32::all(-128.0f) * scales : load_float16(linear.mins + place);
+        F32 mins = linear.bits == 8 ? F32::all(-128.0f) * scales : minima_of(linear, place);
         for (int64_t at = 0; at < GROUP; at += 2) {
             auto weights_of = [&](int64_t input) {
                 int64_t line = linear.bits == 8 ? input / 4 : input / 8, shift = input % 4 * 8 + (linear.bits == 4 ? input % 8 / 4 * 4 : 0);

@@ -15,7 +15,7 @@ struct LinearView {
     // [out / 16][in / 4][16][4]; 4: an input low and the one four behind it high, [out / 16][in / 8][16][4].
     const void* weight;
     // Of 8 and 4 bits, one a group of 32 inputs: float16 [out / 16][in / 32][16]. A weight is its level times the scale and,
-    // of 4 bits, plus the minimum.
+    // of 4 bits, plus the minimum; null: minima are -8 times the scales.
     const uint16_t* scales;
     const uint16_t* mins;
     int64_t bits, out, in;

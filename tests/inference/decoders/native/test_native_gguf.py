@@ -15,6 +15,7 @@ from passes import Chunk, Passes
 from inference.decoders.native.bank import NativeBank
 from inference.decoders.native.build import library_path
 from inference.decoders.native.decoder import NativeDecoder
+from inference.decoders.native.packing import pack
 from inference.decoders.torch.decoder import TorchDecoder
 from inference.decoders.torch.lora import LoraBank
 from inference.model.architecture import read_architecture
@@ -76,3 +77,11 @@ def check_against_torch(directory: Path, dtype: torch.dtype) -> None:
     # Later passes find rows that earlier ones brought, and have the same bits.
     again = Passes(native, dtype=dtype)
     assert torch.equal(again.run(Chunk(again.sequence(), ids))[0], found)
+
+
+@pytest.mark.parametrize(("kind", "has_minima"), [("Q4_0", False), ("Q4_1", True)])
+def test_minima_that_the_scales_tell_are_not_kept(tmp_path: Path, kind: str, has_minima: bool) -> None:
+    directory = directory_of(tmp_path, kind, tied=False)
+    architecture = read_architecture(directory / "config.json")
+    layer = stream_weights(directory, architecture, torch.bfloat16, quantization="auto").layers[0]
+    assert (pack(layer.o).mins is not None) is has_minima
