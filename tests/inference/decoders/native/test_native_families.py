@@ -42,24 +42,16 @@ def make_passes(decoder: NativeDecoder, dtype: torch.dtype = torch.float32) -> P
 
 
 @pytest.mark.parametrize("variant", COMPUTED)
-def test_every_family_equals_transformers_token_by_token(tmp_path: Path, variant: str) -> None:
-    check_against_transformers(make_family(tmp_path, variant), "auto")
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("variant", COMPUTED)
-@pytest.mark.parametrize("unit", HERE)
-def test_every_family_is_the_same_on_every_unit(tmp_path: Path, variant: str, unit: str) -> None:
-    check_against_transformers(make_family(tmp_path, variant), unit)
-
-
-def check_against_transformers(model: Path, unit: str) -> None:
-    logits, replies = answer(make_passes(make_native(model, unit=unit)), TEXTS, [-1, -1], NUM_TOKENS)
-    for text, reply, got in zip(TEXTS, replies, logits, strict=True):
-        with torch.no_grad():
-            expected = load_reference(model)(torch.tensor([text + reply[:-1]])).logits[0, len(text) - 1 :]
-        torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
-        assert reply == expected.argmax(-1).tolist()
+def test_every_family_equals_transformers_on_every_unit(tmp_path: Path, variant: str) -> None:
+    model = make_family(tmp_path, variant)
+    told = load_reference(model)
+    for unit in HERE:
+        logits, replies = answer(make_passes(make_native(model, unit=unit)), TEXTS, [-1, -1], NUM_TOKENS)
+        for text, reply, got in zip(TEXTS, replies, logits, strict=True):
+            with torch.no_grad():
+                expected = told(torch.tensor([text + reply[:-1]])).logits[0, len(text) - 1 :]
+            torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
+            assert reply == expected.argmax(-1).tolist()
 
 
 @pytest.mark.slow
