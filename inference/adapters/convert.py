@@ -1,4 +1,5 @@
-"""`python -m inference.adapters.convert FOLDER`: an adapter's weights, a pickle or parts, as one safetensors file.
+"""`python -m inference.adapters.convert FOLDER`: an adapter's weights, a pickle or parts, as one safetensors file; and
+an adapter of MLX as PEFT's.
 
 For owners, on their own machine; the server never runs it. Of a pickle only tensors are read, no code of it runs.
 """
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from inference.adapters.examination import WEIGHTS
+from inference.adapters.mlx import NotMlx, is_mlx, write_as_peft
 
 PICKLES: Final = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
 
@@ -25,13 +27,16 @@ class NotConverted(Exception):
     """A folder that is not converted; the message is a sentence."""
 
 
-def convert(folder: Path) -> Path:
-    """Write the weights in `folder` as one safetensors file beside them. Raises `NotConverted`."""
-    target = folder / WEIGHTS
+def convert(folder: Path, home: Path | None = None) -> Path:
+    """Write the weights in `folder` as one safetensors file beside them; of MLX both files into `home`, by default a
+    folder `peft` beside them. The file is returned. Raises `NotConverted`."""
     if not folder.is_dir():
         raise NotConverted(f"{folder} is no folder; give the one that holds the adapter's files.")
+    target = (home or folder / "peft") / WEIGHTS if is_mlx(folder) else folder / WEIGHTS
     if target.exists():
         raise NotConverted(f"{target} is there already, and is not overwritten; that folder needs no converting.")
+    if is_mlx(folder):
+        return _from_mlx(folder, target)
     tensors: dict[str, Tensor] = {}
     for path in _sources(folder):
         for name, tensor in _read(path).items():
@@ -41,6 +46,14 @@ def convert(folder: Path) -> Path:
     half = target.with_suffix(".part")
     save_file(tensors, half, metadata={"format": "pt"})
     half.rename(target)
+    return target
+
+
+def _from_mlx(folder: Path, target: Path) -> Path:
+    try:
+        write_as_peft(folder, target.parent)
+    except NotMlx as error:
+        raise NotConverted(str(error)) from error
     return target
 
 
@@ -95,9 +108,12 @@ def _unpickled(path: Path) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m inference.adapters.convert", description="One safetensors file.")
-    parser.add_argument("folder", type=Path, help="with adapter_model.bin, or with adapter_model-0000N-of-0000M files")
+    forms = "adapter_model.bin, with adapter_model-0000N-of-0000M files, or with MLX's adapters.safetensors"
+    parser.add_argument("folder", type=Path, help=f"with {forms}")
+    parser.add_argument("--to", type=Path, help="where PEFT's files of an adapter of MLX go (FOLDER/peft)")
+    options = parser.parse_args(arguments)
     try:
-        print(f"Wrote {convert(parser.parse_args(arguments).folder)}.")
+        print(f"Wrote {convert(options.folder, options.to)}.")
     except NotConverted as error:
         print(error, file=sys.stderr)
         return 1

@@ -22,8 +22,9 @@ _PART: Final = re.compile(
 _MODEL: Final = re.compile(r"(?:pytorch_)?model(?:-\d+-of-\d+)?\.(?:safetensors|bin)")
 _PICKLE: Final = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
 _OTHERS: Final = {
-    "adapters.safetensors": "an adapter of MLX, whose names and shapes are its own; save it with PEFT",
-    "adapters.npz": "an adapter of MLX, whose names and shapes are its own; save it with PEFT",
+    "adapters.safetensors": "an adapter of MLX, whose names and shapes are its own; "
+    "`python -m inference.adapters.convert FOLDER` writes PEFT's files, and manage.py import_adapter does so by itself",
+    "adapters.npz": "an adapter of MLX before 2024, whose names and shapes are its own; save it with mlx-lm again",
     "pytorch_lora_weights.safetensors": "a LoRA of diffusers, which makes images; only language models answer here",
     "adapter_model.gguf": "an adapter as llama.cpp has it; give the files of PEFT that it was made from",
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import tempfile
 import time
 from argparse import ArgumentParser
@@ -10,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.core.validators import validate_slug
@@ -36,6 +39,7 @@ from loraland.paper.published import Published
 from loraland.paper.published import find as find_published
 
 POLL_SECONDS = 0.3
+MLX = "adapters.safetensors"
 REFUSALS = (cards.CardError, TemplateError, store.TooLarge, ArchiveRefused)
 PENDING = (AdapterVersion.Status.UPLOADED, AdapterVersion.Status.VALIDATING)
 
@@ -115,9 +119,24 @@ class Command(BaseCommand):
                 raise NotADirectoryError(f"{source} is no directory; give one with the adapter's two files.")
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             hub.fetch(hub.HuggingFaceHub(), source, directory)
+        if (
+            all((directory / name).is_file() for name in (MLX, store.CONFIG))
+            and not (directory / store.WEIGHTS).is_file()
+        ):
+            directory = self._converted(directory, stack)
         if not all((directory / name).is_file() for name in store.FILES):
             raise FileNotFoundError(" ".join(misses_here(files_below(directory), source)))
         return directory
+
+    def _converted(self, directory: Path, stack: ExitStack) -> Path:
+        """The adapter of MLX in `directory` as PEFT's, in a folder for the time of the import. The site loads no
+        torch, so that another process does it."""
+        home = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        command = [sys.executable, "-m", "inference.adapters.convert", str(directory), "--to", str(home)]
+        run = subprocess.run(command, cwd=settings.REPO_DIR, capture_output=True, text=True, check=False)
+        if run.returncode:
+            raise FileNotFoundError(run.stderr.strip())
+        return home
 
     def _unpacked(self, source: str, stack: ExitStack) -> Path:
         """The adapter of the .zip `source`, in a folder for the time of the import."""

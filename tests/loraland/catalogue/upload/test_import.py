@@ -281,3 +281,29 @@ def test_a_repository_past_the_limit_is_refused_before_any_byte(tmp_path: Path, 
     with pytest.raises(HubError, match="this site takes 1 MB"):
         hub.fetch(local, "owner/large", tmp_path)
     assert local.fetched == []
+
+
+@pytest.mark.slow
+def test_an_adapter_of_mlx_is_imported_as_pefts(run: Callable[..., tuple[str, str]], tmp_path: Path) -> None:
+    tensors, mlx = lora_tensors(), {}
+    for name, (dtype, (rows, columns), _) in tensors.items():
+        module = name.removeprefix("base_model.model.").replace("lora_A.weight", "lora_a")
+        mlx[module.replace("lora_B.weight", "lora_b")] = (dtype, (columns, rows), bytes(4 * rows * columns))
+    write_adapter(
+        tmp_path / "mood", tensors=mlx, config={"lora_parameters": {"rank": 2, "scale": 4.0}, "num_layers": 1}
+    )
+    (tmp_path / "mood" / store.WEIGHTS).rename(tmp_path / "mood" / "adapters.safetensors")
+    _, errors = run(tmp_path / "mood", "--no-wait")
+    version = AdapterVersion.objects.get()
+    assert (version.adapter.slug, version.rank, version.status) == ("mood", 2, version.Status.VALIDATING), errors
+
+
+@pytest.mark.slow
+def test_an_adapter_of_mlx_that_is_a_whole_model_is_refused(
+    run: Callable[..., tuple[str, str]], tmp_path: Path
+) -> None:
+    write_adapter(tmp_path / "mood", config={"fine_tune_type": "full"})
+    (tmp_path / "mood" / store.WEIGHTS).rename(tmp_path / "mood" / "adapters.safetensors")
+    _, errors = run(tmp_path / "mood", "--no-wait")
+    assert "all weights were trained; only lora and dora are adapters" in errors
+    assert not Adapter.objects.exists()

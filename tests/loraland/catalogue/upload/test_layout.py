@@ -28,7 +28,11 @@ FORMS = {
     "two adapters": (["a/" + CONFIG, "a/" + WEIGHTS, "b/" + CONFIG, "b/" + WEIGHTS], "several adapters: a/, b/", ""),
     "weights apart": (["a/" + CONFIG, "b/" + WEIGHTS], "apart: a/adapter_config.json, b/adapter_model", "one folder"),
     "a whole model": (["config.json", "model.safetensors"], "a whole model (model.safetensors)", "Only adapters"),
-    "an adapter of MLX": (["adapters.safetensors"], "adapters.safetensors: an adapter of MLX", "save it with PEFT"),
+    "an adapter of MLX": (
+        ["adapters.safetensors"],
+        "adapters.safetensors: an adapter of MLX",
+        "inference.adapters.convert",
+    ),
     "another name": ([CONFIG, "adapter_model (1).safetensors"], "weights under another name", "call the file adapter_"),
     "a zip in a zip": (["adapter.zip"], "another .zip in it (adapter.zip)", "unpack that"),
     "nothing": ([], "lacks adapter_config.json", "lacks adapter_model.safetensors"),
