@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from inference.decoders.native.build import missing_feature
 from inference.engine.engine import Engine
 from inference.wire.contract import Resume
 from inference.wire.protocol import AdapterRef, Generate, Probe, Sampling
@@ -20,16 +21,24 @@ from tests.inference.conftest import make_adapter, make_model
 from tests.inference.engines import VOCAB, Record, Records, assert_nothing_held, drain, make_config, make_tokenizer
 
 pytestmark = pytest.mark.slow
+is_native_here = pytest.mark.skipif(missing_feature() is not None, reason=f"not here: {missing_feature()}")
 
 PROMPT = "a prompt of more than two tiles, so that chunks and tiles of it can be told apart: yes"
 LENGTH = 40
+KNOWN = {"torch": 64, "native": 70}
+"""How much of a beginning of 70 tokens is known again: whole tiles, and all of it."""
 
 MakeEngine = Callable[..., Engine]
 
 
+@pytest.fixture(scope="module", params=["torch", pytest.param("native", marks=is_native_here)])
+def decoder(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("home")
+def home(tmp_path_factory: pytest.TempPathFactory, decoder: str) -> Path:
+    home = tmp_path_factory.mktemp(decoder)
     make_tokenizer(make_model(home / "tiny", vocab_size=VOCAB))
     (home / "adapters").mkdir()
     return home
@@ -46,11 +55,11 @@ def digests(home: Path) -> list[str]:
 
 
 @pytest.fixture
-def make(home: Path) -> Iterator[MakeEngine]:
+def make(home: Path, decoder: str) -> Iterator[MakeEngine]:
     engines: list[Engine] = []
 
     def make_engine(**changes: Any) -> Engine:
-        engines.append(Engine(make_config(home / "tiny", home / "adapters", **changes)))
+        engines.append(Engine(make_config(home / "tiny", home / "adapters", **{"decoder": decoder, **changes})))
         return engines[-1]
 
     yield make_engine
@@ -136,7 +145,7 @@ def test_eviction_and_reload_change_nothing(make: MakeEngine, digests: list[str]
 
 @pytest.mark.parametrize(("which", "block_size"), [(None, 32), (0, 32), (3, 16)])
 def test_a_beginning_that_is_known_changes_nothing(
-    make: MakeEngine, digests: list[str], which: int | None, block_size: int
+    make: MakeEngine, digests: list[str], decoder: str, which: int | None, block_size: int
 ) -> None:
     digest = "" if which is None else digests[which]
     expected = alone(make(prefix_cache="off"), digest)
@@ -145,7 +154,7 @@ def test_a_beginning_that_is_known_changes_nothing(
     drain(engine)
     again = alone(engine, digest)
     assert same(again, expected)
-    assert again.finished.stats.cached_tokens == 64
+    assert again.finished.stats.cached_tokens == KNOWN[decoder]
 
 
 def test_losing_its_blocks_changes_nothing(make: MakeEngine, digests: list[str]) -> None:
