@@ -57,10 +57,18 @@ def report(site: Site) -> dict[str, bool]:
 def worker_of(site: Site, base: str) -> int:
     """The process id of the worker of `base`."""
     children = Path(f"/proc/{site.process.pid}/task/{site.process.pid}/children").read_text().split()
-    environments = {int(child): Path(f"/proc/{child}/environ").read_bytes().split(b"\0") for child in children}
-    commands = {child: Path(f"/proc/{child}/cmdline").read_bytes().split(b"\0") for child in environments}
     meant = f"BASE_MODEL={base}".encode()
-    return next(child for child, told in environments.items() if meant in told and b"inference" in commands[child])
+    return next(
+        int(child) for child in children if meant in told(child, "environ") and b"inference" in told(child, "cmdline")
+    )
+
+
+def told(process: str, name: str) -> list[bytes]:
+    """What Linux tells of a process under `name`; nothing of one that has ended meanwhile."""
+    try:
+        return Path(f"/proc/{process}/{name}").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def ask(page: Page, text: str) -> None:
