@@ -46,9 +46,10 @@ def is_mlx(folder: Path) -> bool:
 def write_as_peft(folder: Path, target: Path) -> None:
     """Write the adapter that mlx-lm saved in `folder` into the folder `target` as PEFT's two files. Raises `NotMlx`."""
     settings, factors = _read_settings(folder / CONFIG), _read_factors(folder / ADAPTERS)
+    _check(settings, factors)
     config = _peft_config(settings, sorted({module for module, _ in factors}))
     tensors = {
-        f"base_model.model.{module}.{_names_of(module)[part]}": factor.T.contiguous()
+        f"base_model.model.{module}.{_names_of(module)[part]}": (factor if part == "m" else factor.T).contiguous()
         for (module, part), factor in factors.items()
     }
     target.mkdir(parents=True, exist_ok=True)
@@ -60,14 +61,16 @@ def _read_settings(path: Path) -> Settings:
     try:
         told: dict[str, Any] = json.loads(path.read_text("utf-8"))
         kind, parameters = told.get("fine_tune_type", "lora"), told.get("lora_parameters") or {}
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise NotMlx(f"{path} cannot be read as mlx-lm's config, which lies beside {ADAPTERS}: {error}") from error
     if kind not in ("lora", "dora"):
         raise NotMlx(f"{path} has fine_tune_type {kind!r}: all weights were trained; only lora and dora are adapters.")
-    try:
-        return Settings(told.get("model") or "", int(parameters["rank"]), float(parameters["scale"]), kind == "dora")
-    except (KeyError, TypeError, ValueError) as error:
-        raise NotMlx(f"{path} says no rank and scale in lora_parameters, as mlx-lm does since 2024.") from error
+    rank, scale, model = parameters.get("rank"), parameters.get("scale"), told.get("model")
+    if not isinstance(rank, int) or isinstance(rank, bool) or not isinstance(scale, int | float):
+        raise NotMlx(f"{path} says no rank and scale in lora_parameters, as mlx-lm does since 2024.")
+    if not 0 < scale < 1e6:
+        raise NotMlx(f"{path} has the scale {scale}; PEFT's lora_alpha, the scale times the rank, is a number above 0.")
+    return Settings(model if isinstance(model, str) else "", rank, float(scale), kind == "dora")
 
 
 def _read_factors(path: Path) -> dict[tuple[str, str], Tensor]:
@@ -80,6 +83,25 @@ def _read_factors(path: Path) -> dict[tuple[str, str], Tensor]:
     if others := [name for name, found in matches.items() if found is None]:
         raise NotMlx(f"{path} holds {others[0]}, which is no factor of LoRA; such an adapter has no form in PEFT.")
     return {(found[1], found[2]): tensors[name] for name, found in matches.items() if found}
+
+
+def _check(settings: Settings, factors: dict[tuple[str, str], Tensor]) -> None:
+    """Each module has both factors, of the rank that the config says."""
+    wanted = {"lora_a", "lora_b"} | ({"m"} if settings.uses_dora else set())
+    modules = {module: {part for other, part in factors if other == module} for module, _ in factors}
+    if not modules:
+        raise NotMlx(f"{ADAPTERS} holds no tensors; train the adapter again.")
+    for module, parts in modules.items():
+        if parts != wanted:
+            raise NotMlx(
+                f"{module} has {', '.join(sorted(parts))}; an adapter has {', '.join(sorted(wanted))} of each."
+            )
+        a, b = factors[module, "lora_a"], factors[module, "lora_b"]
+        if a.dim() != 2 or b.dim() != 2 or {a.shape[1], b.shape[0]} != {settings.rank}:
+            shapes = f"{tuple(a.shape)} and {tuple(b.shape)}"
+            raise NotMlx(
+                f"{module} has factors {shapes}; with rank {settings.rank} they are [in, rank] and [rank, out]."
+            )
 
 
 def _names_of(module: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from inference.model.config_numbers import check_sizes
 from inference.model.families.family import Config, Family
 from inference.model.families.known import family_of
 from inference.model.rope_config import read_rope
@@ -185,7 +186,7 @@ def read_architecture(path: Path) -> Architecture:
         config = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ArchitectureError(f"{path} is missing; a model directory holds a config.json") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ArchitectureError(f"{path} is not JSON: {error}") from error
     return replace(parse_architecture(config), name=path.parent.name)
 
@@ -201,10 +202,7 @@ def parse_architecture(config: dict[str, Any]) -> Architecture:
 
 
 def _parse(family: Family, config: Config) -> Architecture:
-    required = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads")
-    missing = [key for key in required if not isinstance(config.get(key), int)]
-    if missing:
-        raise ArchitectureError(f"the config.json lacks a whole number for {', '.join(missing)}")
+    check_sizes(config, family.eps, family.has_window)
     heads, spec = config["num_attention_heads"], family.describe(config)
     window = config.get("sliding_window") if family.has_window else None
     if spec.windowed and not any(spec.windowed):
@@ -231,6 +229,10 @@ def _check(arch: Architecture) -> None:
     """What must go together does. Raises `ArchitectureError`."""
     if arch.num_heads % arch.num_kv_heads:
         raise ArchitectureError(f"{arch.num_heads} heads cannot share {arch.num_kv_heads} key heads evenly")
+    if not 0 < arch.spec.rotary_part <= 1:
+        raise ArchitectureError(f"partial_rotary_factor is {arch.spec.rotary_part}; it is above 0 and at most 1")
+    if min(arch.spec.score_cap, arch.spec.logit_cap) < 0:
+        raise ArchitectureError("a cap of scores or logits is below 0; it is a number above 0, or null for none")
     if arch.rotary_dim % 2:
         raise ArchitectureError(f"{arch.rotary_dim} of the {arch.head_dim} numbers of a head turn; they turn in pairs")
     if arch.spec.turning and len(arch.spec.turning) != arch.num_layers:

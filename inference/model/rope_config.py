@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from inference.model.config_numbers import check_scaling
 from inference.model.spec import ArchitectureError, Rope
 
 ROPE_TYPES: Final = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
@@ -31,8 +32,7 @@ def parse_rope(config: Mapping[str, Any], told: Mapping[str, Any]) -> Rope:
         raise ArchitectureError(f"the rotary scaling {kind!r} is not supported; supported are {', '.join(ROPE_TYPES)}")
     if kind == "longrope":
         scaling = _longrope(config, scaling)
-    elif kind not in ("default", "dynamic") and "factor" not in scaling:
-        raise ArchitectureError(f"the rotary scaling {kind!r} needs a factor")
+    check_scaling(kind, theta, scaling)
     return Rope(theta=float(theta), kind=kind, scaling=scaling)
 
 

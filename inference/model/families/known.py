@@ -38,7 +38,8 @@ _INSTEAD: Final = "of its kin a dense one works, such as"
 
 def family_of(config: dict[str, Any]) -> Family:
     """The family that a config.json's `architectures` names. Raises `ArchitectureError`, which says what is missing."""
-    name = (config.get("architectures") or ["none named"])[0]
+    told = config.get("architectures") or ["none named"]
+    name = told if isinstance(told, str) else told[0]
     for family in FAMILIES:
         if name in family.architectures:
             return family

@@ -29,6 +29,6 @@ PHI = Family(
         last_norm="final_layernorm",
         default_targets=("q_proj", "v_proj", "fc1", "fc2"),
     ),
-    defaults={"hidden_act": "gelu_new", "partial_rotary_factor": 0.5},
+    defaults={"hidden_act": "gelu_new", "partial_rotary_factor": 0.5, "layer_norm_eps": 1e-5},
     eps="layer_norm_eps",
 )

@@ -77,6 +77,14 @@ def test_what_is_no_adapter_of_lora_is_told(tmp_path: Path, capsys: pytest.Captu
     assert "all weights were trained; only lora and dora are adapters" in capsys.readouterr().err
     assert main([str(save_mlx(tmp_path / "old", factors(), lora_parameters={"rank": 8, "alpha": 16}))]) == 1
     assert "says no rank and scale in lora_parameters" in capsys.readouterr().err
+    parameters = {"rank": RANK, "scale": float("nan")}
+    assert main([str(save_mlx(tmp_path / "nan", factors(), lora_parameters=parameters))]) == 1
+    assert "has the scale nan" in capsys.readouterr().err
+    assert main([str(save_mlx(tmp_path / "rank", factors(), lora_parameters={"rank": 8, "scale": 1.0}))]) == 1
+    assert "with rank 8 they are [in, rank] and [rank, out]" in capsys.readouterr().err
+    half = {name: tensor for name, tensor in factors().items() if name.endswith("lora_a")}
+    assert main([str(save_mlx(tmp_path / "half", half))]) == 1
+    assert "has lora_a; an adapter has lora_a, lora_b of each" in capsys.readouterr().err
     more = factors() | {"model.layers.0.self_attn.q_proj.weight": torch.zeros(2, 2)}
     assert main([str(save_mlx(tmp_path / "more", more))]) == 1
     assert "is no factor of LoRA" in capsys.readouterr().err
