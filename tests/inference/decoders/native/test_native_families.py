@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,12 +47,17 @@ def test_every_family_equals_transformers_on_every_unit(tmp_path: Path, variant:
     model = make_family(tmp_path, variant)
     told = load_reference(model)
     for unit in HERE:
-        logits, replies = answer(make_passes(make_native(model, unit=unit)), TEXTS, [-1, -1], NUM_TOKENS)
-        for text, reply, got in zip(TEXTS, replies, logits, strict=True):
-            with torch.no_grad():
-                expected = told(torch.tensor([text + reply[:-1]])).logits[0, len(text) - 1 :]
-            torch.testing.assert_close(got, expected, atol=1e-4, rtol=0)
-            assert reply == expected.argmax(-1).tolist()
+        check_answers(make_native(model, unit=unit), [-1, -1], [told, told], 1e-4)
+
+
+def check_answers(decoder: NativeDecoder, slots: list[int], models: list[Any], bound: float) -> None:
+    """`decoder` answers `TEXTS`, each with the adapter in a slot, in one batch as the models do one by one."""
+    logits, replies = answer(make_passes(decoder), TEXTS, slots, NUM_TOKENS)
+    for told, text, reply, got in zip(models, TEXTS, replies, logits, strict=True):
+        with torch.no_grad():
+            expected = told(torch.tensor([text + reply[:-1]])).logits[0, len(text) - 1 :]
+        torch.testing.assert_close(got, expected, atol=bound, rtol=0)
+        assert reply == expected.argmax(-1).tolist()
 
 
 @pytest.mark.slow
@@ -62,13 +68,8 @@ def test_an_adapter_on_all_linears_answers_beside_the_base_as_with_peft(tmp_path
     digest = make_adapter(model, store, 0, 0.1, target_modules="all-linear")
     decoder = make_native(model)
     slot = LoraSlots(4, AdapterStore(store, load_base(model)).load, decoder.bank).acquire(digest)
-    logits, replies = answer(make_passes(decoder), TEXTS, [-1, slot or 0], NUM_TOKENS)
     adapted = PeftModel.from_pretrained(load_reference(model), store / digest).eval()
-    for told, text, reply, got in zip((load_reference(model), adapted), TEXTS, replies, logits, strict=True):
-        with torch.no_grad():
-            expected = told(torch.tensor([text + reply[:-1]])).logits[0, len(text) - 1 :]
-        torch.testing.assert_close(got, expected, atol=1e-3, rtol=0)
-        assert reply == expected.argmax(-1).tolist()
+    check_answers(decoder, [-1, slot or 0], [load_reference(model), adapted], 1e-3)
 
 
 @pytest.mark.slow

@@ -11,17 +11,9 @@ from passes import Chunk, Passes
 from torch import Tensor
 
 from inference.decoders.torch.decoder import TorchDecoder
+from tests.inference.families import LLAMA3, YARN
 
 PROMPT_LENGTH, ANSWER_LENGTH = 71, 9
-YARN = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0, "original_max_position_embeddings": 64}
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "rope_theta": 500.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 64,
-}
 VARIANTS = {
     "llama": ("llama", {}),
     "llama, one key head": ("llama", {"num_key_value_heads": 1}),

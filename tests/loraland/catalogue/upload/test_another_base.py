@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +10,6 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.core.management import CommandError, call_command
 from django.test import Client
 
 from inference.wire.protocol import Probe
@@ -19,6 +17,7 @@ from loraland.api.entries import _of
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.tasks import validate_version
 from tests.loraland.adapter_files import lora_config, lora_tensors, safetensors_bytes, write_adapter
+from tests.loraland.catalogue.upload.imports import imported
 
 OTHER = "HuggingFaceTB/SmolLM2-135M"
 UPLOAD = "/admin/catalogue/adapterversion/add/"
@@ -32,16 +31,6 @@ def _site(db: None, adapter_store: Path, probes: list[Probe], monkeypatch: pytes
 
 def plain_models(directory: Path, named: str | None = OTHER) -> Path:
     return write_adapter(directory / "mood", config=lora_config(base_model_name_or_path=named))
-
-
-def imported(*arguments: object) -> str:
-    """What the import says to whoever looks at its errors."""
-    err = io.StringIO()
-    try:
-        call_command("import_adapter", *map(str, arguments), "--no-wait", stdout=io.StringIO(), stderr=err)
-    except CommandError as error:
-        err.write(str(error))
-    return err.getvalue()
 
 
 def test_without_a_word_of_the_owner_it_is_refused(tmp_path: Path) -> None:

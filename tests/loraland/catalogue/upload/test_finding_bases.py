@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import pytest
 from django.core.files.uploadedfile import SimpleUploadedFile
-from django.core.management import CommandError, call_command
 from django.test import Client
 
 from inference.wire.protocol import Probe
@@ -19,6 +17,7 @@ from loraland.bases import Base
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.tasks import validate_version
 from tests.loraland.adapter_files import SMOLLM2, lora_config, lora_tensors, safetensors_bytes, write_adapter
+from tests.loraland.catalogue.upload.imports import imported
 
 OURS = "SmolLM2-135M-Instruct"
 DEEPER = {**SMOLLM2, "num_hidden_layers": 40}
@@ -44,16 +43,6 @@ def sent(
 def adapter(directory: Path, named: str | None, layer: int = 0, name: str = "mood", seed: int = 0) -> Path:
     config = lora_config(base_model_name_or_path=named, layers_to_transform=[layer])
     return write_adapter(directory / name, config=config, tensors=lora_tensors(layers=(layer,), seed=seed))
-
-
-def imported(*arguments: object) -> str:
-    """What the import says to whoever looks at its errors."""
-    err = io.StringIO()
-    try:
-        call_command("import_adapter", *map(str, arguments), "--no-wait", stdout=io.StringIO(), stderr=err)
-    except CommandError as error:
-        err.write(str(error))
-    return err.getvalue()
 
 
 def bases_of(slug: str) -> tuple[str, str]:

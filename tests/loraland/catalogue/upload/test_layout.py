@@ -8,7 +8,6 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from django.core.management import CommandError, call_command
 from django.test import Client
 
 from inference.wire.protocol import Probe
@@ -16,6 +15,7 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.upload.archive import ArchiveRefused, read_archive
 from loraland.catalogue.upload.hub import HubError, Listing, fetch
 from tests.loraland.adapter_files import lora_config, lora_tensors, safetensors_bytes, write_adapter
+from tests.loraland.catalogue.upload.imports import imported
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 TRAINING = (
@@ -47,15 +47,6 @@ def zipped(*names: str) -> io.BytesIO:
             entry.filename = entry.orig_filename = name  # as it is given, backslashes too
             archive.writestr(entry, name.encode())
     return buffer
-
-
-def imported(*arguments: object) -> str:
-    err = io.StringIO()
-    try:
-        call_command("import_adapter", *map(str, arguments), "--no-wait", stdout=io.StringIO(), stderr=err)
-    except CommandError as error:
-        err.write(str(error))
-    return err.getvalue()
 
 
 class Repository:
