@@ -35,6 +35,27 @@ class Ahead {
     int64_t part_;
 };
 
+// Blocks of weights of `bytes` each, one behind the other, that are multiplied `stripe` at a time.
+struct Stripes {
+    const void* weights;
+    int64_t bytes, num_blocks, stripe;
+};
+
+// Call `function.operator()<height, width>(row, block, ahead)` for all patches of `count` rows of `in` numbers, stripe by
+// stripe. A patch adds `kinds` sums for each of its outputs, and has `most` rows at most.
+template <int kinds, int most, class Function>
+ALWAYS_INLINE void by_patch(int64_t count, int64_t in, const Stripes& of, const Function& function) {
+    int64_t num_parts = num_patches<most>(count) * in / GROUP;
+    for (int64_t first = 0; first < of.num_blocks; first += of.stripe) {
+        Ahead ahead(static_cast<const char*>(of.weights) + (first + of.stripe) * of.bytes, of.stripe * of.bytes, num_parts);
+        by_height<most>(count, [&]<int tall>(int64_t top) {
+            by_width<kinds, tall>(std::min(of.stripe, of.num_blocks - first), [&]<int height, int width>(int64_t row, int64_t block) {
+                function.template operator()<height, width>(top + row, first + block, ahead);
+            });
+        });
+    }
+}
+
 // The same address, of which the compiler does not know that it is: what lies there is read again.
 template <class Number>
 ALWAYS_INLINE const Number* again(const Number* from) {
@@ -46,15 +67,10 @@ ALWAYS_INLINE const Number* again(const Number* from) {
 template <class Element>
 struct PackLinear {
     static void multiply(const Rows<Element>& rows, const Element* weights, int64_t num_blocks, const Out<Element>& out) {
-        int64_t bytes = STRIPE * BLOCK * rows.in * sizeof(Element), num_parts = num_patches<TALL>(rows.count) * rows.in / GROUP;
-        for (int64_t first = 0; first < num_blocks; first += STRIPE) {
-            Ahead ahead(weights + (first + STRIPE) * BLOCK * rows.in, bytes, num_parts);
-            by_height<TALL>(rows.count, [&]<int tall>(int64_t top) {
-                by_width<1, tall>(std::min(STRIPE, num_blocks - first), [&]<int height, int width>(int64_t row, int64_t block) {
-                    patch<height, width>(rows, top + row, weights, first + block, out, ahead);
-                });
-            });
-        }
+        Stripes stripes{weights, static_cast<int64_t>(BLOCK * rows.in * sizeof(Element)), num_blocks, STRIPE};
+        by_patch<1, TALL>(rows.count, rows.in, stripes, [&]<int height, int width>(int64_t row, int64_t block, Ahead& ahead) {
+            patch<height, width>(rows, row, weights, block, out, ahead);
+        });
     }
 
   private:
@@ -102,16 +118,10 @@ struct WideLinear {
 
     static void multiply_some(const Rows<bf16>& rows, const bf16* weights, int64_t num_blocks, const Out<bf16>& out) {
         const float* widened = widen(rows);
-        int64_t bytes = STRIPE * BLOCK * rows.in * sizeof(bf16), num_parts = num_patches<TALL>(rows.count) * rows.in / GROUP;
-        for (int64_t first = 0; first < num_blocks; first += STRIPE) {
-            Ahead ahead(weights + (first + STRIPE) * BLOCK * rows.in, bytes, num_parts);
-            by_height<TALL>(rows.count, [&]<int tall>(int64_t top) {
-                by_width<1, tall>(std::min(STRIPE, num_blocks - first), [&]<int height, int width>(int64_t row, int64_t block) {
-                    const bf16* from = weights + (first + block) * BLOCK * rows.in;
-                    patch<height, width>(widened + (top + row) * STRIDE, top + row, from, rows.in, out.from((first + block) * BLOCK), ahead);
-                });
-            });
-        }
+        Stripes stripes{weights, static_cast<int64_t>(BLOCK * rows.in * sizeof(bf16)), num_blocks, STRIPE};
+        by_patch<1, TALL>(rows.count, rows.in, stripes, [&]<int height, int width>(int64_t row, int64_t block, Ahead& ahead) {
+            patch<height, width>(widened + row * STRIDE, row, weights + block * BLOCK * rows.in, rows.in, out.from(block * BLOCK), ahead);
+        });
     }
 
     static const float* widen(const Rows<bf16>& rows) {
@@ -163,17 +173,13 @@ ALWAYS_INLINE F32 minima_of(const LinearView& linear, int64_t place) {
 template <int BITS>
 struct ByteLinear {
     static void multiply(const Quantized& rows, int64_t count, const LinearView& linear, int64_t begin, int64_t end, const Out<bf16>& out) {
-        int64_t stripe = PAIR * linear.in / GROUP * BYTES, num_parts = num_patches<TALL>(count) * linear.in / GROUP;
-        for (int64_t first = begin; first < end; first += PAIR) {
-            Ahead ahead(static_cast<const char*>(linear.weight) + (first + PAIR) * (linear.in / GROUP * BYTES), stripe, num_parts);
-            ask_for_scales(linear.scales, linear.in, first + PAIR);
-            if (BITS == 4 && linear.mins) ask_for_scales(linear.mins, linear.in, first + PAIR);
-            by_height<TALL>(count, [&]<int tall>(int64_t top) {
-                by_width<2, tall>(std::min(PAIR, end - first), [&]<int height, int width>(int64_t row, int64_t block) {
-                    patch<height, width>(rows, top + row, linear, first + block, out, ahead);
-                });
-            });
-        }
+        int64_t bytes = linear.in / GROUP * BYTES;
+        Stripes stripes{static_cast<const char*>(linear.weight) + begin * bytes, bytes, end - begin, PAIR};
+        by_patch<2, TALL>(count, linear.in, stripes, [&]<int height, int width>(int64_t row, int64_t block, Ahead& ahead) {
+            if (row == 0) ask_for_scales(linear.scales, linear.in, begin + block + PAIR);
+            if (BITS == 4 && linear.mins && row == 0) ask_for_scales(linear.mins, linear.in, begin + block + PAIR);
+            patch<height, width>(rows, row, linear, begin + block, out, ahead);
+        });
     }
 
   private:
