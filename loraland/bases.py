@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from django.conf import settings
 from django.db.models import Q
 
-from inference.bases import base_name
+from inference.bases import base_name, is_hub_id
 
 BASE: Final = "base"
 """The default base itself, in the API and on pages; another one is ``base:`` and its name."""
@@ -34,6 +35,17 @@ class Base:
     def is_served(self) -> bool:
         return of_name(self.name) is not None
 
+    def may_be_of(self, owner: str) -> bool:
+        """Whether `owner` on the hub may be its own: of a base in a folder or a file nobody knows."""
+        known, _, _ = self.model.rpartition("/")
+        is_known = is_hub_id(self.model) and not Path(self.model).exists()
+        return not is_known or known.lower() == owner.lower()
+
+    @property
+    def max_rank(self) -> int:
+        """The highest rank of an adapter that its workers take; of a base that is not served, that any does."""
+        return settings.MAX_RANK.get(self.key, max_rank())
+
     @property
     def called(self) -> str:
         """What programs and pages call it when nobody's adapter is meant."""
@@ -50,9 +62,19 @@ def served() -> tuple[Base, ...]:
     return (default(), *(Base(model, base_name(model)) for model in settings.BASE_MODELS[1:]))
 
 
+def max_rank() -> int:
+    """The highest rank of an adapter that any base takes."""
+    return max(settings.MAX_RANK.values())
+
+
 def of_name(name: str) -> Base | None:
     """The one that is called `name`, in whatever case; None where none is."""
     return next((base for base in served() if base.key == name.lower()), None)
+
+
+def recorded(name: str) -> Base:
+    """The one that a row calls `name`, which may not be served any more."""
+    return of_name(name) or Base("", name)
 
 
 def is_bare(name: str) -> bool:
@@ -65,7 +87,9 @@ def spoken(name: str) -> Base | None:
     the hub or without; None where it means none that is served."""
     if name == BASE:
         return default()
-    return of_name(name.removeprefix(f"{BASE}:").rpartition("/")[2])
+    owner, _, last = name.removeprefix(f"{BASE}:").rpartition("/")
+    base = of_name(last)
+    return base if base and (not owner or base.may_be_of(owner)) else None
 
 
 def names() -> str:

@@ -49,7 +49,7 @@ TRAININGS_DIR = VAR_DIR / "trainings"
 QUARANTINE_DIR = VAR_DIR / "quarantine"
 DEMO_ADAPTERS_DIR = REPO_DIR / "adapters"
 RESULTS_DIR = REPO_DIR / "results"
-MAX_RANK = environment.number("MAX_RANK", 64, 1, 512)
+MAX_RANK = environment.number_of_each("MAX_RANK", 64, 1, 512, BASE_MODELS)
 
 # Limits
 QUEUE_LIMIT = environment.number("QUEUE_LIMIT", 512, 1, 1_000_000)

@@ -94,8 +94,7 @@ async def _behind(generation: Generation, after: str, reader: Reader) -> tuple[R
 def _head(generation: Generation) -> Head:
     digest = (generation.request["adapter"] or {}).get("digest", "")
     created = int(generation.created.timestamp())
-    of_base = bases.of_name(generation.base) or bases.default()
-    name = str(generation.adapter_version or of_base.called)
+    name = str(generation.adapter_version or bases.recorded(generation.base).called)
     if generation.components:
         name = sum_of((part["weight"], part["model"]) for part in generation.components)
     return Head(generation.wire_id, name, created, digest, generation.components)

@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from django.conf import settings
-
 from inference.adapters.identity import composed_digest
 from inference.wire.protocol import AdapterRef, Component
 from loraland import bases
@@ -76,8 +74,8 @@ class Composition:
                 return f"{version} is a DoRA, which cannot be added to others: its scale is for its own update alone."
         if len({base_of(version) for version in self.versions}) > 1:
             return "Adapters of different bases cannot be added up; name some of one base."
-        if self.rank > settings.MAX_RANK:
-            return f"The ranks of these adapters add up to {self.rank}; at most {settings.MAX_RANK} is served."
+        if self.rank > (most := base_of(self).max_rank):
+            return f"The ranks of these adapters add up to {self.rank}; at most {most} is served."
         return ""
 
 

@@ -220,7 +220,10 @@ class AdapterVersion(models.Model):
             return  # awaiting_proof still names this version, and the wire does not know its probe
 
     def reopen(self) -> None:
-        """Let its proof be asked for as if there had been none. Raises `NotPossible` when its files are gone."""
+        """Let its proof be asked for as if there had been none. Raises `NotPossible` when its files are gone, or no
+        worker has its base."""
+        if self.digest and self.status != self.Status.LISTED and not self.adapter.is_served:
+            raise NotPossible(f"{self} cannot be proven. {self.adapter.unserved_reason}")
         if self.status == self.Status.REJECTED:
             if not self.digest or not store.kept(self.digest).exists():
                 raise NotPossible(f"The files of {self} were removed when it was rejected; upload them again.")

@@ -25,6 +25,7 @@ from inference.adapters import config_file, examination
 from inference.adapters.config import check_config
 from inference.adapters.identity import HeaderError, adapter_digest
 from inference.reading import reading
+from loraland import bases
 
 CONFIG: Final = examination.CONFIG
 WEIGHTS: Final = examination.WEIGHTS
@@ -114,7 +115,7 @@ def digest_in(directory: Path) -> str:
     try:
         with reading(WEIGHTS, HeaderError, config_file.ConfigRefused):
             config = config_file.read_config(directory / CONFIG)
-            reasons = check_config(config, settings.MAX_RANK)[1]
+            reasons = check_config(config, bases.max_rank())[1]
             return "" if reasons else adapter_digest(config, directory / WEIGHTS)
     except (config_file.ConfigRefused, HeaderError):
         return ""

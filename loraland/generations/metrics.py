@@ -53,7 +53,8 @@ async def count(recorded: Collection[tuple[Generation, Terminal]]) -> None:
 def _adds(generation: Generation, terminal: Terminal) -> dict[str, float]:
     """What one answer adds, by field."""
     version = generation.adapter_version
-    adapter = version.adapter.slug if version else SUM if generation.components else _base_of(generation)
+    adapter = version.adapter.slug if version else SUM if generation.components else ""
+    adapter = adapter or bases.recorded(generation.base).called
     stats = terminal.stats
     adds = {
         f"answers|{adapter}|{generation.source}:{getattr(terminal, 'reason', 'error')}": 1.0,
@@ -67,11 +68,6 @@ def _adds(generation: Generation, terminal: Terminal) -> dict[str, float]:
     if stats.load_ms:
         adds |= _timed("load", adapter, stats.load_ms)
     return adds
-
-
-def _base_of(generation: Generation) -> str:
-    """What the base is called that answered alone; one that is not served any more as the default one."""
-    return (bases.of_name(generation.base) or bases.default()).called
 
 
 def _timed(name: str, adapter: str, milliseconds: float) -> dict[str, float]:

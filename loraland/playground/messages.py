@@ -19,7 +19,7 @@ MAX_BYTES: Final = 64 * 1024
 MAX_COLUMNS: Final = 4
 MIN_COLUMNS: Final = 2
 
-_COLUMN: Final = re.compile(rf"{NAME.pattern}|{BASE}:[\w.-]{{1,200}}", re.ASCII)
+_COLUMN: Final = re.compile(rf"(?a:{NAME.pattern})|{BASE}:[\w.-]{{1,200}}")
 _REFERENCE: Final = re.compile(r"[\w.-]{1,64}")
 
 

@@ -32,4 +32,4 @@ def read_back(version: AdapterVersion | None, base: str) -> Partner:
     """Whom a row with `version` and the kept name of a `base` means; the base may not be served any more."""
     if version is not None:
         return version
-    return bases.of_name(base) or Base("", base) if base else bases.default()
+    return bases.recorded(base) if base else bases.default()

@@ -76,6 +76,7 @@ def other_base(settings: object) -> str:
     """Let the site serve a second base, and tell its name."""
     settings.BASE_MODELS = (settings.BASE_MODEL, "owner/Tiny-Llama")
     settings.WORKERS = {settings.BASE_KEY: 1, "tiny-llama": 2}
+    settings.MAX_RANK = {settings.BASE_KEY: 64, "tiny-llama": 16}
     return "Tiny-Llama"
 
 

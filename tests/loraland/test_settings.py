@@ -47,7 +47,13 @@ def test_workers_are_counted_for_each_base(tmp_path: Path) -> None:
     assert read(told, tmp_path, BASE_MODEL="One") == ["One", ["One"], {"one": 1}]
 
 
-@pytest.mark.parametrize("value", ["65", "one=two", "three=1"])
+def test_the_highest_rank_may_differ_between_bases_on_the_site_as_on_its_workers(tmp_path: Path) -> None:
+    variables = {"BASE_MODELS": "One,owner/Two", "MAX_RANK": "8,two = 32"}
+    assert read("settings.MAX_RANK", tmp_path, **variables) == {"one": 8, "two": 32}
+    assert [read_config(variables, base).max_rank for base in ("One", "owner/Two")] == [8, 32]
+
+
+@pytest.mark.parametrize("value", ["65", "one=two", "three=1", "one=1,one=2", "one="])
 def test_workers_that_cannot_be_meant_are_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("WORKERS", value)
     with pytest.raises(ImproperlyConfigured, match="WORKERS="):

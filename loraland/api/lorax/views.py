@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from asgiref.sync import sync_to_async
-from django.conf import settings
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 from django.views.decorators.csrf import csrf_exempt
 
+from loraland import bases
 from loraland.api.addresses import POSTED
 from loraland.api.answering import answer
 from loraland.api.errors import ApiError
@@ -45,7 +45,7 @@ async def invocations(request: HttpRequest) -> HttpResponseBase:
 
 @opened("POST")
 async def not_offered(request: HttpRequest) -> HttpResponseBase:
-    sentence = f"{request.path} is for models that embed or classify; {settings.BASE_NAME} writes text. Ask /generate."
+    sentence = f"{request.path} is for models that embed or classify; {bases.names()} write text. Ask /generate."
     raise ApiError(404, "not_found", sentence)
 
 

@@ -63,7 +63,7 @@ def architecture_of(base: Base) -> Architecture | None:
 
 def known_base(name: str) -> Architecture | None:
     """The base model `name`; None when it is not among the models of this machine, or none that is served here."""
-    return _read(settings.MODELS_DIR / name) if name and Path(name).name == name else None
+    return _read(settings.MODELS_DIR / name) if name not in ("", "..") and Path(name).name == name else None
 
 
 def _read(directory: Path) -> Architecture | None:

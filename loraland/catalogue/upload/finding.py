@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from django.conf import settings
-
 from inference.adapters.examination import Examination, examine_files
 from inference.adapters.named_base import judge_base, named_base
 from inference.model.architecture import Architecture
@@ -38,7 +36,7 @@ def find_base(directory: Path, said: str) -> Found:
     """
     spoken, examined = bases.of_name(said), dict[Base, Examination]()
     for base in _candidates(spoken, said):
-        examined[base] = _examine(directory, architecture_of(base))
+        examined[base] = _examine(directory, architecture_of(base), base.max_rank)
         if examined[base].fits and (base == spoken or examined[base].reasons):
             return Found(examined[base], base)
     if fitting := {base: found for base, found in examined.items() if found.fits}:
@@ -48,7 +46,7 @@ def find_base(directory: Path, said: str) -> Found:
         told = f"Nor does it fit {' or '.join(other.name for other in others)}." if others else ""
         return Found(examined[base], base, told)
     question = "" if said else f"The shapes of {bases.names()} are not known here. {HOW}"
-    return Found(_examine(directory, known_base(said)), None, question)
+    return Found(_examine(directory, known_base(said), bases.max_rank()), None, question)
 
 
 def _candidates(spoken: Base | None, said: str) -> list[Base]:
@@ -72,5 +70,5 @@ def _chosen(fitting: Mapping[Base, Examination]) -> Found:
     return Found(next(iter(fitting.values())), None, question)
 
 
-def _examine(directory: Path, base: Architecture | None) -> Examination:
-    return examine_files(directory / store.CONFIG, directory / store.WEIGHTS, base, settings.MAX_RANK)
+def _examine(directory: Path, base: Architecture | None, max_rank: int) -> Examination:
+    return examine_files(directory / store.CONFIG, directory / store.WEIGHTS, base, max_rank)

@@ -103,6 +103,36 @@ async def test_a_base_that_is_not_served_is_refused_with_those_that_are(http, bo
     assert (await http.get("/v1/models", params={"base": "mistral"})).status_code == 404
 
 
+@pytest.mark.parametrize(
+    "model", ["base:", "base: ", "base:/", "base:base", "base:Base", "BASE", "base:other/Tiny-Llama"]
+)
+async def test_what_only_looks_like_a_base_is_refused(http, both, model):
+    answer = await ask(http, model)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found"), answer.text
+
+
+async def test_another_owner_s_model_of_the_same_name_is_not_taken_for_the_base(http, both, other_base):
+    answer = await ask(http, f"another/{other_base}")
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "model_not_found")
+    # Of a base in a folder nobody knows the owner.
+    assert (await ask(http, f"anybody/{OURS}")).status_code == 200
+
+
+async def test_an_answer_of_a_base_that_has_gone_is_not_told_as_the_default_one_s(http, both, other_base, settings):
+    answer = (await ask(http, f"base:{other_base}", store=True)).json()
+    settings.BASE_MODELS = (settings.BASE_MODEL,)
+    again = (await http.get(f"/v1/chat/completions/{answer['id']}")).json()
+    assert again["model"] == f"base:{other_base}"
+
+
+async def test_ranks_add_up_to_what_the_workers_of_that_base_take(http, both, other_base, publish):
+    await sync_to_async(publish)("news", "c", base=other_base, rank=10)
+    await sync_to_async(publish)("sport", "d", base=other_base, rank=7)
+    answer = await ask(http, "news+sport")
+    assert answer.status_code == 400
+    assert "add up to 17; at most 16 is served" in answer.json()["error"]["message"]
+
+
 async def test_adapters_of_different_bases_are_not_added_up(http, both, other_base):
     answer = await ask(http, "emotion+topic")
     assert answer.status_code == 400

@@ -14,7 +14,7 @@ from django.utils import timezone
 from inference.wire.failures import FAILURES
 from inference.wire.protocol import Probe
 from loraland.catalogue import store
-from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.models import AdapterVersion, NotPossible
 from loraland.catalogue.proofs import FIRST_PAUSE, LONGEST_PAUSE
 from loraland.catalogue.tasks import resubmit, revalidate
 from tests.loraland.adapter_files import write_adapter
@@ -98,6 +98,16 @@ def test_a_person_need_not_wait_for_the_next_proof(
     version = refused(examined(write_adapter(tmp_path)), code="internal")
     revalidate(version)
     assert (version.proof_due, version.num_proofs, len(probes)) == (None, 0, 2)
+
+
+def test_no_other_base_is_asked_for_the_proof_of_one_that_is_not_served(
+    examined: Examined, proven: Prove, tmp_path: Path, probes: list[Probe]
+) -> None:
+    version = proven(examined(write_adapter(tmp_path)))
+    version.adapter.base = "Elsewhere-7B"
+    with pytest.raises(NotPossible, match=r"cannot be proven\. Made for Elsewhere-7B; this site serves"):
+        revalidate(version)
+    assert (version.status, len(probes)) == (version.Status.PUBLISHED, 1)
 
 
 def test_files_that_only_the_worker_does_not_see_stay(

@@ -15,6 +15,7 @@ from django.test import Client
 from inference.wire.contract import Wire
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.models import Generation
+from loraland.playground import messages
 from loraland.playground.models import Column, Conversation
 from tests.loraland.playground.page import Page
 from tests.loraland.scripted_worker import ScriptedWorker
@@ -83,6 +84,13 @@ async def test_columns_of_different_bases_answer_one_prompt(both, anna, other_ba
     rows = [row async for row in Column.objects.filter(comparison=compared["comparison"]).select_related("generation")]
     assert [row.generation.base for row in rows] == [OURS, other_base, OURS, other_base]
     assert [row.base for row in rows] == ["", "", "", other_base]
+
+
+def test_a_column_may_be_a_base_whose_folder_has_a_name_beyond_ascii() -> None:
+    message = {"type": "compare", "request": "c", "columns": ["base", "base:Modèle-7B"], "text": "hello"}
+    assert messages.parse(message).columns == ("base", "base:Modèle-7B")
+    with pytest.raises(messages.BadMessage):
+        messages.parse(message | {"columns": ["base", "modèle"]})
 
 
 @pytest.fixture
