@@ -20,6 +20,7 @@ from inference.model.weights import load_weights
 from tests.inference.checkpoints import load_base, load_reference, make_adapter
 from tests.inference.families import VARIANTS, make_family
 from tests.inference.passes import Passes, answer
+from tests.inference.rounding import check_rounding
 
 pytestmark = pytest.mark.skipif(missing_feature() is not None, reason=f"not here: {missing_feature()}")
 
@@ -74,16 +75,27 @@ def test_an_adapter_on_all_linears_answers_beside_the_base_as_with_peft(tmp_path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", COMPUTED)
-def test_a_row_of_every_family_is_bitwise_the_same_in_any_company(tmp_path: Path, variant: str) -> None:
+def test_a_row_of_every_family_is_bitwise_the_same_in_any_company_on_every_unit(tmp_path: Path, variant: str) -> None:
     model, store = make_family(tmp_path / "model", variant), tmp_path / "adapters"
     store.mkdir()
     digest = make_adapter(model, store, 0, 0.1, target_modules="all-linear")
-    decoder = make_native(model, torch.bfloat16)
-    slot = LoraSlots(4, AdapterStore(store, load_base(model, torch.bfloat16)).load, decoder.bank).acquire(digest)
-    together, _ = answer(make_passes(decoder, torch.bfloat16), TEXTS, [-1, slot or 0], 4)
-    for text, number, row in zip(TEXTS, (-1, slot or 0), together, strict=True):
-        alone, _ = answer(make_passes(decoder, torch.bfloat16), [text], [number], 4)
-        assert torch.equal(row, alone[0])
+    for unit in HERE:
+        decoder = make_native(model, torch.bfloat16, unit)
+        slot = LoraSlots(4, AdapterStore(store, load_base(model, torch.bfloat16)).load, decoder.bank).acquire(digest)
+        together, _ = answer(make_passes(decoder, torch.bfloat16), TEXTS, [-1, slot or 0], 2)
+        for text, number, row in zip(TEXTS, (-1, slot or 0), together, strict=True):
+            alone, _ = answer(make_passes(decoder, torch.bfloat16), [text], [number], 2)
+            assert torch.equal(row, alone[0]), unit
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", COMPUTED)
+def test_every_family_rounds_to_bfloat16_as_transformers_does_on_every_unit(tmp_path: Path, variant: str) -> None:
+    model = make_family(tmp_path, variant)
+    for unit in HERE:
+        decoder = make_native(model, torch.bfloat16, unit)
+        logits, replies = answer(make_passes(decoder, torch.bfloat16), TEXTS, [-1, -1], NUM_TOKENS)
+        check_rounding(model, TEXTS, replies, logits)
 
 
 def test_heads_of_a_width_that_vectors_do_not_divide_are_left_to_torch(tmp_path: Path) -> None:

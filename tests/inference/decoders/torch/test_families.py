@@ -13,6 +13,7 @@ from transformers import Gemma3Config, Gemma3ForConditionalGeneration, Gemma3Tex
 from inference.decoders.torch.decoder import TorchDecoder
 from tests.inference.checkpoints import TINY
 from tests.inference.families import NO_ENDS, VARIANTS, load_family, make_family
+from tests.inference.rounding import check_rounding
 
 PROMPT_LENGTH, ANSWER_LENGTH = 71, 9
 
@@ -54,6 +55,14 @@ def test_gemma_3_reads_its_text_alone_where_it_was_published_with_pictures(tmp_p
     with torch.no_grad():
         expected = model(torch.tensor([prompt + reply])).logits[0]
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_family_rounds_to_bfloat16_as_transformers_does(tmp_path: Path, variant: str) -> None:
+    directory = make_family(tmp_path, variant)
+    texts = [tokens(length, length) for length in (67, 71)]
+    logits, replies = answer(Passes(load_family(directory, torch.bfloat16)), texts, [-1, -1], ANSWER_LENGTH)
+    check_rounding(directory, texts, replies, logits)
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
