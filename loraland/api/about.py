@@ -10,10 +10,13 @@ from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from loraland import bases, health
+from loraland.api.entries import meant
 from loraland.api.errors import ApiError
 from loraland.api.openai.common import MAX_STOPS
-from loraland.api.programs import SAFE, opened
+from loraland.api.programs import SAFE, caller_if_any, opened
 from loraland.base_files import base_tokenizer
+from loraland.bases import Base
+from loraland.catalogue.composition import base_of
 from loraland.inference_client import context_length, ready_worker
 
 DTYPES: Final = {"bf16": "torch.bfloat16", "fp16": "torch.float16", "fp32": "torch.float32"}
@@ -32,13 +35,14 @@ async def version(request: HttpRequest) -> HttpResponse:
 
 @opened(*SAFE)
 async def info(request: HttpRequest) -> HttpResponse:
-    """``/info`` as LoRAX and TGI tell it, as far as the same things are counted here."""
-    worker = await ready_worker(bases.default())
+    """``/info`` as LoRAX and TGI tell it, as far as the same is counted here; ``?model=`` says of which base."""
+    base = await _base_asked(request)
+    worker = await ready_worker(base)
     dtype, device = _computed_with(worker.fingerprint if worker else "")
     context = worker.load.context_length if worker else 0
     return JsonResponse(
         {
-            "model_id": bases.default().name,
+            "model_id": base.name,
             "model_sha": None,
             "model_dtype": dtype,
             "model_device_type": device,
@@ -59,10 +63,12 @@ async def info(request: HttpRequest) -> HttpResponse:
 
 @opened(*SAFE)
 async def tokenizer_info(request: HttpRequest) -> HttpResponse:
-    """``/tokenizer_info`` as vLLM tells it: what a client needs to write the base's prompts itself."""
-    tokenizer = await asyncio.to_thread(base_tokenizer, bases.default())
+    """``/tokenizer_info`` as vLLM tells it: what a client needs to write the prompts of a base itself, the one of
+    ``?model=``."""
+    base = await _base_asked(request)
+    tokenizer = await asyncio.to_thread(base_tokenizer, base)
     names: dict[str, Any] = {name: token or None for name, token in tokenizer.names.items()}
-    context = await context_length(bases.default())
+    context = await context_length(base)
     about = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": context or None}
     return JsonResponse(about | names | {"chat_template": tokenizer.template_source})
 
@@ -75,6 +81,16 @@ async def imported(request: HttpRequest) -> HttpResponse:
         "admin. It is loaded when it is first asked, and makes room by itself."
     )
     raise ApiError(403, "not_allowed", sentence)
+
+
+async def _base_asked(request: HttpRequest) -> Base:
+    """The base that answers for the ``model`` of the address; the default one where it has none."""
+    names = request.GET.getlist("model")
+    if len(names) > 1:
+        raise ApiError(400, "invalid_value", f"The address has {len(names)} models; give one, or none.", "model")
+    if not names:
+        return bases.default()
+    return base_of(await meant(names[0], await caller_if_any(request)), names[0])
 
 
 def _computed_with(fingerprint: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, field_validator, model_validator
 
+from loraland import bases
 from loraland.api.openai.strict import Strict
 from loraland.bases import BASE
 from loraland.catalogue.composition import MAX_PARTS, base_of, sum_of
@@ -43,6 +44,8 @@ class Merged(Strict):
     def _weighs_each(self) -> Merged:
         if len(self.ids) != len(self.weights):
             raise ValueError(f"there are {len(self.ids)} ids and {len(self.weights)} weights; give each id its weight")
+        if not any(self.weights) and len(bases.served()) > 1:
+            raise ValueError("all weights are 0, so nobody says which base is meant; name it as adapter_id")
         return self
 
 

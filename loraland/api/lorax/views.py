@@ -22,8 +22,8 @@ from loraland.catalogue.views import catalogue
 async def generate(request: HttpRequest) -> HttpResponseBase:
     """One answer as an object, whatever is said of a stream."""
     await caller(request)
-    asked = body_of(request, GenerateRequest)
-    return await _answered(request, asked.streamed(False), Generated(asked))
+    asked = body_of(request, GenerateRequest).streamed(False)
+    return await _answered(request, asked, Generated(asked))
 
 
 @opened("POST")

@@ -17,12 +17,12 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, field_validator
 
 from inference.wire.protocol import Delta, Prompted, Sampling
-from loraland import bases
 from loraland.api.errors import ApiError
 from loraland.api.openai.bodies import conclusion
 from loraland.api.openai.strict import Strict
 from loraland.api.shape import DONE, Answer, Body, Head, Usage
 from loraland.base_files import hidden_size
+from loraland.bases import Base
 from loraland.refusal import Refused
 
 MAX_INPUTS: Final = 2048
@@ -57,14 +57,9 @@ class Embedding(Strict):
             raise ValueError(f"the list at {inputs.index([])} has no token; send at least one")
         return inputs
 
-    @field_validator("dimensions")
-    @classmethod
-    def _dimensions(cls, dimensions: int) -> int:
-        # Where there are several bases, that of the model tells when it answers.
-        is_sure = len(bases.served()) == 1
-        if is_sure and (width := hidden_size(bases.default())) and dimensions != width:
-            raise ValueError(_other_width(width))
-        return dimensions
+    def read_by(self, base: Base) -> None:
+        """Refuse other dimensions than `base` has, where its files are here to tell; an embedding tells otherwise."""
+        _check_width(self.dimensions, hidden_size(base) or self.dimensions)
 
     def sources(self) -> list[dict[str, Any]]:
         """The inputs, each as `generations.start` takes it."""
@@ -87,8 +82,7 @@ class Embeddings:
         for answer in answers:
             if not answer.vector:
                 raise ApiError(503, "unavailable", "An input was stopped before it was read; send it again.")
-            if self._dimensions not in (None, len(answer.vector)):
-                raise ApiError(400, "invalid_value", _other_width(len(answer.vector)), param="dimensions")
+            _check_width(self._dimensions, len(answer.vector))
         return {
             "object": "list",
             "data": [self._item(answer) for answer in answers],
@@ -162,5 +156,9 @@ def _little_endian(numbers: array[float]) -> bytes:
     return numbers.tobytes()
 
 
-def _other_width(width: int) -> str:
-    return f"embeddings of this base have {width} dimensions and are not cut; leave dimensions out, or give {width}"
+def _check_width(asked: int | None, width: int | None) -> None:
+    if asked not in (None, width):
+        sentence = (
+            f"Embeddings of this base have {width} dimensions and are not cut; leave dimensions out, or give {width}."
+        )
+        raise ApiError(400, "invalid_value", sentence, param="dimensions")

@@ -26,6 +26,8 @@ class Address:
     path: str
     about: str
     body: type[BaseModel] | None = None
+    takes_model: bool = False
+    """Whether it tells of the base of the model that a parameter names."""
 
 
 ADDRESSES: Final = (
@@ -37,8 +39,8 @@ ADDRESSES: Final = (
     Address("/", "The same: whole in a list, or streamed", GenerateRequest),
     Address("/tokenize", "The tokens of a text or of a chat", Tokenize),
     Address("/detokenize", "The text of tokens", Detokenize),
-    Address("/tokenizer_info", "The tokenizer and its chat template"),
-    Address("/info", "The base, its limits and this version"),
+    Address("/tokenizer_info", "The tokenizer and its chat template", takes_model=True),
+    Address("/info", "The base, its limits and this version", takes_model=True),
     Address("/version", "This version"),
     Address("/health", "Whether answers can be had"),
     Address("/ping", "The same"),
@@ -66,6 +68,8 @@ def _paths() -> Iterator[tuple[str, dict[str, Any]]]:
         if address.body is not None:
             schema = {"$ref": _COMPONENT.format(model=address.body.__name__)}
             told["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        if address.takes_model:
+            told["parameters"] = [{"name": "model", "in": "query", "schema": {"type": "string"}}]
         yield address.path, {"get" if address.body is None else "post": told}
 
 

@@ -75,7 +75,7 @@ async def test_the_dimensions_that_there_are_may_be_asked_for_and_no_others(embe
     assert (await embed("one", dimensions=2))["data"]
     error = await embed("one", 400, dimensions=1)
     assert error["param"] == "dimensions"
-    assert "embeddings of this base have 2 dimensions and are not cut" in error["message"]
+    assert "Embeddings of this base have 2 dimensions and are not cut" in error["message"]
 
 
 @pytest.mark.parametrize(
