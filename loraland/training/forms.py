@@ -17,6 +17,7 @@ from inference.tasks.metrics import METRICS
 from inference.tasks.proposal import labels_of, max_answer, misfit, propose
 from inference.tasks.recipe import tasks
 from inference.tasks.template import placeholders
+from loraland import bases
 from loraland.bases import BASE
 from loraland.catalogue import slug as slugs
 from loraland.catalogue.categories import CATEGORIES
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 else:
     ModelForm = forms.ModelForm
 
-LIMITS: Final = {"steps": (1, 20_000), "batch": (1, 128), "max_length": (32, 4096), "rank": (1, settings.MAX_RANK)}
+LIMITS: Final = {"steps": (1, 20_000), "batch": (1, 128), "max_length": (32, 4096)}
 
 
 class TrainingForm(ModelForm):
@@ -74,7 +75,7 @@ class TrainingForm(ModelForm):
         self.parts: Parts = parts_of(data)
         initial = _of_training(like) if like else _proposed(data, self.parts)
         super().__init__(sent, initial=initial | (numbers_of(preset) if not like else {}), label_suffix="")
-        for name, (low, high) in LIMITS.items():
+        for name, (low, high) in (LIMITS | {"rank": (1, bases.default().max_rank)}).items():
             field = self.fields[name]
             field.validators += [MinValueValidator(low), MaxValueValidator(high)]
             field.widget.attrs |= {"min": low, "max": high}
