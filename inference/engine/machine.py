@@ -23,6 +23,7 @@ from inference.engine.self_check import differs, self_check
 from inference.fetch import find_model
 from inference.model.architecture import Architecture, read_architecture
 from inference.model.base_weights import BaseWeights
+from inference.model.checkpoints import with_own_head
 from inference.model.fingerprint import fingerprint, of_nobody_else
 from inference.model.heap import trim_heap
 from inference.model.quantization import settle_quantization
@@ -77,7 +78,7 @@ def build_machine(config: EngineConfig) -> Machine:
     if device.type == "cuda" and config.memory_share < 1:
         torch.cuda.set_per_process_memory_fraction(config.memory_share, device)
     directory = find_model(config)
-    architecture = read_architecture(directory / "config.json")
+    architecture = with_own_head(directory, read_architecture(directory / "config.json"))
     defaults = read_defaults(directory) if config.default_sampling == "model" else {}
     context = _context_length(config, architecture, device)
     architecture = architecture.within(context)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
@@ -12,6 +11,7 @@ from typing import Any, Final
 from inference.model.config_numbers import check_sizes
 from inference.model.families.family import Config, Family
 from inference.model.families.known import family_of
+from inference.model.json_file import read_object
 from inference.model.rope_config import read_rope
 from inference.model.spec import EMBEDDING, HEAD, TARGETS, ArchitectureError, DecoderSpec, Names, Rope
 from inference.reading import reading
@@ -182,13 +182,9 @@ def read_architecture(path: Path) -> Architecture:
 
     Raises `ArchitectureError` for a model that the decoder does not compute.
     """
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ArchitectureError(f"{path} is missing; a model directory holds a config.json") from error
-    except (ValueError, RecursionError) as error:
-        raise ArchitectureError(f"{path} is not JSON: {error}") from error
-    return replace(parse_architecture(config), name=path.parent.name)
+    if not path.is_file():
+        raise ArchitectureError(f"{path} is missing; a model directory holds a config.json")
+    return replace(parse_architecture(read_object(path, ArchitectureError)), name=path.parent.name)
 
 
 def parse_architecture(config: dict[str, Any]) -> Architecture:

@@ -1,18 +1,22 @@
-"""The tensors of a model directory by name: one safetensors file, or several under an index."""
+"""The tensors of a model directory by name: one safetensors file, or several."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from inference.model.linear import KeptLinear
-from inference.model.spec import plain_name
+from inference.model.safetensors_files import WeightsError as WeightsError
+from inference.model.safetensors_files import find_tensors
+from inference.reading import shown
+
+IN_FULL: Final = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+"""The types of numbers that mean what they say; others have a scale somewhere."""
 
 
 class Table(Protocol):
@@ -27,19 +31,23 @@ class Table(Protocol):
     def __getitem__(self, token_ids: Tensor, /) -> Tensor: ...
 
 
-class WeightsError(ValueError):
-    """A checkpoint that cannot be read as the model it claims to be."""
-
-
 class Checkpoint:
-    """The tensors of a model directory by name, each read when asked for."""
+    """The tensors of a model directory by name, each read when asked for. Raises `WeightsError`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._files = {plain_name(name): (name, path) for name, path in _files_by_name(directory).items()}
+        self._files = find_tensors(directory)
 
     def __contains__(self, name: str) -> bool:
         return name in self._files
+
+    def name_also(self, name: str, other: str) -> None:
+        """Call the tensor `other` by `name` too."""
+        self._files[name] = self._files[other]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of all that is stored, parts of linears in fewer bits among them."""
+        return iter(self._files)
 
     @property
     def files(self) -> list[Path]:
@@ -61,10 +69,21 @@ class Checkpoint:
 
     def read(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
         """The tensor `name` in `dtype`, or its own; it must have `shape`, and raises `WeightsError` otherwise."""
-        tensor = self._raw(name)
-        if tuple(tensor.shape) != shape:
-            raise WeightsError(f"tensor {name!r} has shape {tuple(tensor.shape)}; config.json asks for {shape}")
+        tensor = self._stored(name, shape, IN_FULL)
         return tensor if dtype is None else tensor.to(dtype)
+
+    def _stored(
+        self, name: str, shape: tuple[int, ...], kinds: Collection[torch.dtype], why: str = "config.json asks for"
+    ) -> Tensor:
+        """The tensor `name` as it is stored, if it has `shape` and one of the types `kinds`."""
+        tensor = self._raw(name)
+        told = f"tensor {shown(name)} of {self.directory}"
+        if tuple(tensor.shape) != shape:
+            raise WeightsError(f"{told} has shape {tuple(tensor.shape)}; {why} {shape}")
+        if tensor.dtype not in kinds:
+            wanted = " or ".join(map(_name, kinds))
+            raise WeightsError(f"{told} is of type {_name(tensor.dtype)}; read here are {wanted}, so take another copy")
+        return tensor
 
     def _raw(self, name: str) -> Tensor:
         if name not in self._files:
@@ -74,35 +93,9 @@ class Checkpoint:
             with safe_open(path, framework="pt") as file:
                 tensor: Tensor = file.get_tensor(stored)
         except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} cannot be read: {error}") from error
+            raise WeightsError(f"{path} cannot be read: {error}; fetch it again") from error
         return tensor
 
 
-def _files_by_name(directory: Path) -> dict[str, Path]:
-    """Which file holds which tensor, from the index of a sharded checkpoint or the files' own headers."""
-    index = directory / "model.safetensors.index.json"
-    if index.exists():
-        return _from_index(index)
-    files = sorted(directory.glob("*.safetensors"))
-    if not files:
-        raise WeightsError(f"{directory} holds no .safetensors file")
-    return {name: path for path in files for name in _names(path)}
-
-
-def _from_index(index: Path) -> dict[str, Path]:
-    try:
-        names: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError) as error:
-        raise WeightsError(f"{index} is not an index of a sharded checkpoint") from error
-    missing = sorted({file for file in names.values() if not (index.parent / file).is_file()})
-    if missing:
-        raise WeightsError(f"{index.parent} lacks {', '.join(missing)}, which its index names")
-    return {name: index.parent / file for name, file in names.items()}
-
-
-def _names(path: Path) -> list[str]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return list(file.keys())
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file: {error}") from error
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from inference.model.spec import ArchitectureError
+from inference.reading import shown
 
 _WHOLE: Final = {
     "vocab_size": 2**24,
@@ -39,7 +40,7 @@ def check_sizes(config: Mapping[str, Any], eps: str, has_window: bool) -> None:
     for key, most in bounds.items():
         value = config.get(key)
         if type(value) is not int or not 1 <= value <= most:
-            raise ArchitectureError(f"{key} is {_shown(value)}; it is a whole number from 1 to {most:,}")
+            raise ArchitectureError(f"{key} is {shown(value)}; it is a whole number from 1 to {most:,}")
     _check_positive(eps, config.get(eps, 1e-6))
 
 
@@ -55,8 +56,4 @@ def check_scaling(kind: str, theta: Any, scaling: Mapping[str, Any]) -> None:
 def _check_positive(name: str, value: Any) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if not is_number or not 0 < value < math.inf:
-        raise ArchitectureError(f"{name} is {_shown(value)}; it is a number above 0")
-
-
-def _shown(value: Any) -> str:
-    return "null" if value is None else f"{value!r}"[:40]
+        raise ArchitectureError(f"{name} is {shown(value)}; it is a number above 0")

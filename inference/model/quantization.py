@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +17,8 @@ from inference.model.checkpoints import open_checkpoint
 from inference.model.linear import Int4Linear, Int8Linear, Linear, Nf4Linear, PlainLinear
 from inference.model.quantized.config import scheme_of
 
+log = logging.getLogger(__name__)
+
 MakeLinear = Callable[[Tensor], Linear]
 ON_CPU: Final[dict[str, MakeLinear]] = {"int8": Int8Linear, "int4": Int4Linear}
 
@@ -25,11 +28,13 @@ def settle_quantization(quantization: str, directory: Path, architecture: Archit
     GPU has it, and `auto` itself where its own groups are kept. Raises `WeightsError`."""
     if quantization != "auto":
         return quantization
-    if not open_checkpoint(directory, architecture).is_quantized:
-        return "none"
-    scheme = scheme_of(directory)
-    is_nf4 = scheme is not None and scheme.kind == "nf4"
-    return "nf4" if is_nf4 and device.type == "cuda" and find_spec("bitsandbytes") else "auto"
+    scheme, is_quantized = scheme_of(directory), open_checkpoint(directory, architecture).is_quantized
+    if scheme and scheme.kind == "nf4" and device.type == "cuda" and find_spec("bitsandbytes"):
+        return "nf4"
+    if scheme and not is_quantized:
+        told = "config.json of %s names %s, and all of its linears are in full: served in full, as QUANTIZATION=none"
+        log.warning(told, directory, scheme.method)
+    return "auto" if is_quantized else "none"
 
 
 def linear_maker(quantization: str, device: torch.device) -> MakeLinear:

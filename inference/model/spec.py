@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields
 from enum import IntEnum
 from typing import Any, Final
 
+from inference.reading import Refused
+
 TARGETS: Final = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """The linears of a layer, each of which an adapter may change. A plain MLP has no gate_proj."""
 EMBEDDING: Final = "embed_tokens"
@@ -29,7 +31,7 @@ def plain_name(name: str) -> str:
     return bare if bare == name or bare.startswith(HEAD) else f"model.{bare}"
 
 
-class ArchitectureError(ValueError):
+class ArchitectureError(Refused):
     """A config.json that describes a model this decoder does not compute."""
 
 

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from inference.model.architecture import EMBEDDING, Architecture
 from inference.model.checkpoint import Checkpoint, Table
-from inference.model.checkpoints import open_checkpoint
+from inference.model.checkpoints import open_checkpoint, with_own_head
 from inference.model.heap import trim_heap
 from inference.model.linear import Int8Linear, KeptLinear, LateLinear, Linear, PlainLinear, stack_linears
 from inference.model.quantization import ON_CPU, MakeLinear, linear_maker
 from inference.model.spec import GATE_UP, HEAD, QKV, HeadNorm, Norm, NormPlace
+from inference.model.tensor_names import check_tensors
 
 _Part = TypeVar("_Part", PlainLinear, KeptLinear)
 
@@ -116,9 +117,11 @@ def stream_weights(
     quantization: str = "none",
 ) -> DecoderWeights:
     """The same, but a layer or the head is read whenever it is asked for: who converts them one after the other never
-    has two. Errors come with them.
+    has two. Errors come with them, but for tensors that are not there.
     """
+    architecture = with_own_head(directory, architecture)
     checkpoint, place = open_checkpoint(directory, architecture), torch.device(device)
+    check_tensors(checkpoint, architecture)
     keeps = quantization == "auto" and checkpoint.is_quantized
     make_linear = linear_maker(quantization, place)
     return _Reader(checkpoint, architecture, dtype, place, make_linear, keeps).decoder()

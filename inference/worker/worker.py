@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
+from inference.reading import Refused
 from inference.wire.capacity import Capacity
 from inference.wire.contract import Claim, Receipt, Wire, WireError, Write, tenant_of
 from inference.wire.protocol import EngineLoad, Failed, Finished, Heartbeat, Progress
@@ -74,7 +75,9 @@ class Worker:
             self._crash = self._crash or task.exception()
         self._device.close()
         await self._shut_down()
-        if self._crash:
+        if isinstance(self._crash, Refused):
+            log.error("refused worker=%s error=%s", self._config.name, self._crash)
+        elif self._crash:
             log.error("crashed worker=%s error=%r", self._config.name, self._crash, exc_info=self._crash)
         return 1 if self._crash else 0
 

@@ -43,7 +43,7 @@ def test_a_bad_variable_ends_it_with_a_sentence(tmp_path, name, value, sentence)
 def test_the_level_of_its_logs_is_that_of_the_environment(tmp_path, redis_server: RedisServer):
     process = start(tmp_path, REDIS_URL=redis_server.url, BASE_MODEL=str(tmp_path / "nothing"), LOG_LEVEL="WARNING")
     _, said = process.communicate(timeout=120)
-    assert "crashed worker=w" in said
+    assert "refused worker=w" in said
     assert " INFO " not in said
 
 
@@ -52,7 +52,8 @@ def test_a_missing_model_ends_it_for_the_process_manager_to_see(tmp_path, redis_
     process = start(tmp_path, REDIS_URL=redis_server.url, BASE_MODEL=str(tmp_path / "nothing"))
     _, said = process.communicate(timeout=120)
     assert process.returncode == 1
-    assert "crashed worker=w" in said
+    assert "refused worker=w error=the base model" in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.slow

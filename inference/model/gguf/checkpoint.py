@@ -38,10 +38,13 @@ class GgufCheckpoint(Checkpoint):
     def __contains__(self, name: str) -> bool:
         return self._place(name).tensor in self._file.tensors
 
+    def __iter__(self) -> Iterator[str]:
+        return (name for name in self.places if name in self)
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The names of all tensors with their shapes."""
         tensors = self._file.tensors
-        return {name: tensors[place.tensor].shape for name, place in self.places.items() if name in self}
+        return {name: tensors[self.places[name].tensor].shape for name in self}
 
     @property
     def files(self) -> list[Path]:

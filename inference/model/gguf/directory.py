@@ -11,12 +11,13 @@ from typing import Any, Final
 import torch
 from safetensors.torch import save_file
 
-from inference.model.architecture import HEAD, Architecture, ArchitectureError, parse_architecture
+from inference.model.architecture import ArchitectureError, parse_architecture
 from inference.model.gguf.checkpoint import GgufCheckpoint
 from inference.model.gguf.config import config_of
 from inference.model.gguf.file import GgufError, GgufFile
-from inference.model.gguf.names import FACTORS, LONG_FACTORS, Place, places_in
+from inference.model.gguf.names import FACTORS, LONG_FACTORS, places_in
 from inference.model.gguf.tokenizer import write_tokenizer
+from inference.model.tensor_names import needed
 
 _SPECIAL: Final = ("bos_token_id", "eos_token_id", "pad_token_id")
 
@@ -57,25 +58,9 @@ def _check(file: GgufFile, config: dict[str, Any]) -> None:
         raise GgufError(
             f"the tensor {unknown[0]!r} of {file.path} has no place in a {family} model here; use its safetensors"
         )
-    missing = sorted(_needed(architecture, places) - set(file.tensors))
+    missing = sorted({places[name].tensor for name in needed(architecture)} - set(file.tensors))
     if missing:
         raise GgufError(f"{file.path} has no tensor {missing[0]!r}; it holds no whole model, fetch it again")
-
-
-def _needed(architecture: Architecture, places: dict[str, Place]) -> set[str]:
-    """The tensors without which it is no whole model: all weights, but the head where it is the embedding, and the
-    biases of linears that have one."""
-    sources = {
-        architecture.source(target, layer).module
-        for target in architecture.spec.biased - {HEAD}
-        for layer in range(architecture.num_layers)
-    }
-    biased = {f"{module}.bias" for module in sources}
-    return {
-        place.tensor
-        for name, place in places.items()
-        if (name.endswith(".weight") and place.tensor != "output.weight") or name in biased
-    }
 
 
 def _place(source: Path, target: Path) -> None:

@@ -7,7 +7,8 @@ blocks where they are nested. It is read without the package.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,8 +16,14 @@ import torch
 from torch import Tensor
 
 from inference.model.linear import GROUP, PIECE, Int8Linear
+from inference.reading import shown
 
 STATE: Final = "quant_state.bitsandbytes__"
+_BLOCKS: Final = tuple(2**power for power in range(5, 13))
+_FLOATS: Final = (torch.float32, torch.float16, torch.bfloat16)
+
+Part = Callable[[str, "tuple[int, ...] | None", Collection[torch.dtype]], Tensor]
+"""What lies beside a weight, by its name; it must have a shape, if one is given, and one of some types."""
 
 
 @dataclass(frozen=True)
@@ -47,19 +54,22 @@ class FourBits:
         return numbers * tops.repeat_interleave(self.block)[: len(numbers)]
 
 
-def four_bits(packed: Tensor, parts: Callable[[str], Tensor], state: str) -> FourBits:
-    """The weight whose packed numbers are `packed`; `parts` gives what lies beside it, and `state` is its state's name.
+def four_bits(stored: Tensor, shape: tuple[int, int], kind: str, part: Part) -> FourBits:
+    """The weight of `shape` whose packed numbers are `stored`, in whatever type; `part` gives what lies beside it.
 
-    Raises ValueError for a state that is not understood.
+    Raises ValueError for what does not fit, and what `part` does.
     """
-    told = json.loads(bytes(parts(state).tolist()))
-    tops = parts("absmax")
-    if "nested_blocksize" in told:
-        tops = _nested(tops, parts, told)
-    shape = tuple(int(size) for size in told["shape"])
-    if len(shape) != 2 or packed.numel() * 2 != shape[0] * shape[1]:
+    told = _state(part(f"{STATE}{kind}", None, (torch.uint8,)), kind, shape)
+    packed, size = stored.contiguous().view(-1).view(torch.uint8), shape[0] * shape[1]
+    if packed.numel() * 2 != size:
         raise ValueError(f"{packed.numel()} bytes are no weight of shape {shape} in 4 bits")
-    return FourBits((shape[0], shape[1]), packed, parts("quant_map").float(), tops.float(), int(told["blocksize"]))
+    blocks = -(-size // told["blocksize"])
+    is_nested = "nested_blocksize" in told
+    tops = _nested(blocks, part, told) if is_nested else part("absmax", (blocks,), _FLOATS).float()
+    values = part("quant_map", (16,), _FLOATS).float()
+    if not all(torch.isfinite(numbers).all() for numbers in (tops, values)):
+        raise ValueError("it has scales or values that are no numbers")
+    return FourBits(shape, packed, values, tops, told["blocksize"])
 
 
 def eight_bits(weight: Tensor, tops: Tensor) -> Int8Linear:
@@ -68,9 +78,38 @@ def eight_bits(weight: Tensor, tops: Tensor) -> Int8Linear:
     return Int8Linear.of_levels(weight, scales[:, None].expand(-1, weight.shape[1] // GROUP).contiguous())
 
 
-def _nested(tops: Tensor, parts: Callable[[str], Tensor], told: dict[str, Any]) -> Tensor:
-    of_blocks = parts("nested_absmax").float().repeat_interleave(int(told["nested_blocksize"]))[: tops.numel()]
-    return parts("nested_quant_map").float()[tops.view(-1).to(torch.int64)] * of_blocks + float(told["nested_offset"])
+def _state(raw: Tensor, kind: str, shape: tuple[int, int]) -> dict[str, Any]:
+    """What is told of the weight, in JSON as bytes. Raises ValueError."""
+    try:
+        told: Any = json.loads(bytes(raw.flatten().tolist()))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"its {STATE}{kind} is not JSON: {str(error)[:100]}") from error
+    if not isinstance(told, dict):
+        raise ValueError(f"its {STATE}{kind} holds no object but a {type(told).__name__}")
+    if told.get("shape") != list(shape):
+        raise ValueError(f"its state is of shape {shown(told.get('shape'))}; config.json asks for {list(shape)}")
+    if told.get("quant_type", kind) != kind:
+        raise ValueError(f"its state is of {shown(told['quant_type'])}, and is called {kind}")
+    if type(told.get("blocksize")) is not int or told["blocksize"] not in _BLOCKS:
+        raise ValueError(f"its blocksize is {shown(told.get('blocksize'))}; it is a power of 2 from 32 to 4096")
+    if "nested_blocksize" in told:
+        _check_nested(told)
+    return told
+
+
+def _check_nested(told: dict[str, Any]) -> None:
+    size, offset = told["nested_blocksize"], told.get("nested_offset")
+    if type(size) is not int or not 1 <= size <= 4096:
+        raise ValueError(f"its nested_blocksize is {shown(size)}; it is a whole number from 1 to 4096")
+    if type(offset) not in (int, float) or not math.isfinite(offset or 0):
+        raise ValueError(f"its nested_offset is {shown(offset)}; it is a number")
+
+
+def _nested(blocks: int, part: Part, told: dict[str, Any]) -> Tensor:
+    size = told["nested_blocksize"]
+    levels = part("absmax", (blocks,), (torch.uint8,)).to(torch.int64)
+    scales = part("nested_absmax", (-(-blocks // size),), _FLOATS).float().repeat_interleave(size)[:blocks]
+    return part("nested_quant_map", (256,), _FLOATS).float()[levels] * scales + told["nested_offset"]
 
 
 def _in_rows(pieces: Iterator[Tensor], width: int) -> Iterator[Tensor]:

@@ -1,8 +1,14 @@
-"""A checkpoint of Hugging Face that is quantised already, in the groups of the decoders or expanded."""
+"""A checkpoint of Hugging Face that is quantised already, in the groups of the decoders or expanded.
+
+Every part of a linear is held to the type and the shape that the linear's own shape and the scheme make it have: one
+that only broadcasts would be other weights.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -11,7 +17,15 @@ from inference.model.checkpoint import Checkpoint, WeightsError
 from inference.model.linear import GROUP, Int4Linear, Int8Linear, KeptLinear
 from inference.model.quantized.bitsandbytes import STATE, FourBits, eight_bits, four_bits
 from inference.model.quantized.config import Scheme
-from inference.model.quantized.four_bits import awq_linear, gptq_linear
+from inference.model.quantized.four_bits import Packed, awq, gptq
+from inference.reading import shown
+
+_PACKED, _TOPS = "qweight", "SCB"
+_FLOATS: Final = (torch.float16, torch.bfloat16, torch.float32)
+_STORAGE: Final = (torch.uint8, torch.int8, *_FLOATS)
+"""As what bytes of two numbers may be stored (`bnb_4bit_quant_storage`)."""
+_WHOLE: Final = (torch.uint8, torch.int32, torch.int64)
+_KINDS: Final = ("nf4", "fp4")
 
 
 class QuantizedCheckpoint(Checkpoint):
@@ -22,87 +36,120 @@ class QuantizedCheckpoint(Checkpoint):
         self._scheme = scheme
 
     def __contains__(self, name: str) -> bool:
-        return super().__contains__(name) or super().__contains__(self._packed(name))
+        return super().__contains__(name) or super().__contains__(_beside(name, _PACKED))
 
     @property
     def is_quantized(self) -> bool:
-        return True
+        """Whether any is, whatever config.json says."""
+        return any(name.endswith((f".{_PACKED}", f".{_TOPS}")) or f".{STATE}" in name for name in self)
 
     def read(self, name: str, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> Tensor:
-        wanted = dtype or torch.float32
-        if self._is_in_four(name):
-            return torch.cat([piece.to(wanted) for piece in self._four_bits(name, shape).dequantized()])
-        linear = self.kept(name, shape)
-        if linear is None:
+        found, wanted = self._found(name, shape), dtype or torch.float32
+        if found is None:
             return super().read(name, shape, dtype)
-        assert isinstance(linear, Int8Linear | Int4Linear), "what is kept is quantised"
-        return linear.dequantized(wanted)
+        if isinstance(found, Int8Linear):
+            return found.dequantized(wanted)
+        return torch.cat([piece.to(wanted) for piece in found.dequantized()])
 
     def kept(self, name: str, shape: tuple[int, ...]) -> KeptLinear | None:
-        if self._is_in_four(name):
-            return Int8Linear.stacked([Int8Linear(piece) for piece in self._four_bits(name, shape).dequantized()])
-        if super().__contains__(self._packed(name)):
-            return self._checked(name, shape, self._in_groups(name))
-        if super().__contains__(self._beside(name, "SCB")):
-            return self._checked(name, shape, self._in_eight(name))
-        return None
+        found = self._found(name, shape)
+        if isinstance(found, Packed) and found.groups is None:
+            return self._finite(name, found.linear())
+        if isinstance(found, Packed | FourBits):
+            found = Int8Linear.stacked([Int8Linear(piece) for piece in found.dequantized()])
+        return found and self._finite(name, found)
 
-    def _in_eight(self, name: str) -> Int8Linear:
-        form = self._beside(name, "weight_format")
-        if super().__contains__(form) and int(self._raw(form)):
-            raise WeightsError(f"{name!r} of {self.directory} is in an order of some GPU; save the model again")
-        return eight_bits(self._raw(name), self._raw(self._beside(name, "SCB")))
+    def _found(self, name: str, shape: tuple[int, ...]) -> FourBits | Packed | Int8Linear | None:
+        """The weight `name` as it is stored; None where that is in full."""
+        if len(shape) != 2:
+            return None
+        out, width = shape
+        for kind in _KINDS:
+            if self._has(f"{name}.{STATE}{kind}"):
+                return self._four_bits(name, (out, width), kind)
+        if self._has(_beside(name, _PACKED)):
+            return self._packed(name, out, width)
+        return self._eight_bits(name, out, width) if self._has(_beside(name, _TOPS)) else None
 
-    def _in_groups(self, name: str) -> Int4Linear:
-        words, zeros, scales = (self._raw(self._beside(name, part)) for part in ("qweight", "qzeros", "scales"))
-        width = words.shape[0] * (8 if self._scheme.method == "gptq" else 1)
-        self._check_groups(name, width, len(scales))
-        if self._scheme.method == "awq":
-            return awq_linear(words, zeros, scales)
-        return gptq_linear(words, zeros, scales, self._scheme.zero_offset)
+    def _four_bits(self, name: str, shape: tuple[int, int], kind: str) -> FourBits:
+        def part(beside: str, shape: tuple[int, ...] | None, kinds: Collection[torch.dtype]) -> Tensor:
+            return self._part(f"{name}.{beside}", shape, kinds)
 
-    def _check_groups(self, name: str, width: int, groups: int) -> None:
-        group = width if self._scheme.group == -1 else self._scheme.group
-        if width % group or width // group != groups or width % GROUP:
-            raise WeightsError(
-                f"{name!r} of {self.directory} has {groups} groups; {width} inputs make groups of {group}"
-            )
-        order = self._beside(name, "g_idx")
-        if super().__contains__(order) and not torch.equal(self._raw(order).long(), torch.arange(width) // group):
-            raise WeightsError(
-                f"{name!r} of {self.directory} has its inputs in the order of their size (desc_act): that is not read "
-                "here; take a copy without desc_act, or a GGUF file"
-            )
-
-    def _four_bits(self, name: str, shape: tuple[int, ...]) -> FourBits:
-        states = (f"{name}.{STATE}{kind}" for kind in ("nf4", "fp4"))
-        state = next(state for state in states if super(QuantizedCheckpoint, self).__contains__(state))
         try:
-            found = four_bits(self._raw(name), lambda part: self._raw(f"{name}.{part}"), state.removeprefix(f"{name}."))
-        except (ValueError, KeyError) as error:
-            raise WeightsError(f"{name!r} of {self.directory} cannot be read: {error}") from error
-        self._check_shape(name, shape, found.shape)
-        return found
+            return four_bits(self._part(name, None, _STORAGE), shape, kind, part)
+        except ValueError as error:
+            if isinstance(error, WeightsError):
+                raise
+            raise WeightsError(f"{shown(name)} of {self.directory} cannot be read: {error}; fetch it again") from error
 
-    def _checked(self, name: str, shape: tuple[int, ...], linear: Int8Linear | Int4Linear) -> KeptLinear:
-        width = linear.weight.shape[1] * (2 if isinstance(linear, Int4Linear) else 1)
-        self._check_shape(name, shape, (linear.weight.shape[0], width))
+    def _eight_bits(self, name: str, out: int, width: int) -> Int8Linear:
+        form = _beside(name, "weight_format")
+        if self._has(form) and int(self._part(form, (), _WHOLE)):
+            raise WeightsError(f"{name!r} of {self.directory} is in an order of some GPU; save the model again")
+        weight = self._part(name, (out, width), (torch.int8,))
+        return eight_bits(weight, self._part(_beside(name, _TOPS), (out,), _FLOATS))
+
+    def _packed(self, name: str, out: int, width: int) -> Packed:
+        scheme = self._scheme
+        if scheme.method not in ("gptq", "awq"):
+            raise WeightsError(
+                f"{name!r} of {self.directory} is packed as GPTQ and AWQ do it, and config.json says {scheme.method}; "
+                "take the config.json that was saved with it"
+            )
+        group = width if scheme.group == -1 else scheme.group
+        if width % group or width % GROUP or out % 8:
+            raise WeightsError(
+                f"{name!r} of {self.directory} has {width} inputs and {out} outputs, which do not make groups "
+                f"of {group} and words of 8; take the model in full, or a GGUF file"
+            )
+        groups, is_gptq = width // group, scheme.method == "gptq"
+        words = self._part(_beside(name, _PACKED), (width // 8, out) if is_gptq else (width, out // 8), (torch.int32,))
+        zeros = self._part(_beside(name, "qzeros"), (groups, out // 8), (torch.int32,))
+        scales = self._part(_beside(name, "scales"), (groups, out), _FLOATS)
+        if not torch.isfinite(scales).all():
+            raise self._not_finite(name)
+        if not is_gptq:
+            return awq(words, zeros, scales)
+        return gptq(words, zeros, scales, scheme.zero_offset, self._order(name, width, group))
+
+    def _order(self, name: str, width: int, group: int) -> Tensor | None:
+        """The group of each input where they do not follow one another."""
+        place, desc_act = _beside(name, "g_idx"), self._scheme.desc_act
+        if not self._has(place):
+            if desc_act and group < width:
+                raise WeightsError(f"{self.directory} says desc_act and has no tensor {shown(place)}; fetch it again")
+            return None
+        order = self._part(place, (width,), _WHOLE).to(torch.int64)
+        told = f"tensor {shown(place)} of {self.directory}"
+        if order.min() < 0 or order.max() >= width // group:
+            raise WeightsError(
+                f"{told} names groups from {int(order.min())} to {int(order.max())}; there are {width // group}, from 0"
+            )
+        if torch.equal(order, torch.arange(width) // group):
+            return None
+        if desc_act is False:
+            raise WeightsError(f"{told} has inputs out of order, and config.json says desc_act false; fetch both again")
+        if (torch.bincount(order) != group).any():
+            raise WeightsError(f"{told} has groups of several sizes; each is of {group} inputs, so fetch it again")
+        return order
+
+    def _part(self, name: str, shape: tuple[int, ...] | None, kinds: Collection[torch.dtype]) -> Tensor:
+        """What is stored as `name`; of any shape if none is given."""
+        wanted = tuple(self._raw(name).shape) if shape is None else shape
+        return self._stored(name, wanted, kinds, "by config.json it would have")
+
+    def _has(self, name: str) -> bool:
+        return super().__contains__(name)
+
+    def _finite(self, name: str, linear: Int8Linear | Int4Linear) -> Int8Linear | Int4Linear:
         parts = (linear.scales, linear.mins) if isinstance(linear, Int4Linear) else (linear.scales,)
         if not all(torch.isfinite(part).all() for part in parts):
-            raise WeightsError(
-                f"{name!r} of {self.directory} has scales that are no numbers in float16; fetch it again"
-            )
+            raise self._not_finite(name)
         return linear
 
-    def _check_shape(self, name: str, wanted: tuple[int, ...], found: tuple[int, ...]) -> None:
-        if found != wanted:
-            raise WeightsError(f"tensor {name!r} has shape {found}; config.json asks for {wanted}")
+    def _not_finite(self, name: str) -> WeightsError:
+        return WeightsError(f"{name!r} of {self.directory} has scales that are no numbers in float16; fetch it again")
 
-    def _is_in_four(self, name: str) -> bool:
-        return any(super(QuantizedCheckpoint, self).__contains__(f"{name}.{STATE}{kind}") for kind in ("nf4", "fp4"))
 
-    def _packed(self, name: str) -> str:
-        return self._beside(name, "qweight")
-
-    def _beside(self, name: str, part: str) -> str:
-        return f"{name.removesuffix('.weight')}.{part}"
+def _beside(name: str, part: str) -> str:
+    return f"{name.removesuffix('.weight')}.{part}"

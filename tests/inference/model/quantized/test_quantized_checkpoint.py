@@ -20,6 +20,7 @@ from inference.model.architecture import read_architecture
 from inference.model.checkpoint import WeightsError
 from inference.model.checkpoints import open_checkpoint
 from inference.model.linear import Int4Linear, Int8Linear, PlainLinear
+from inference.model.quantization import settle_quantization
 from inference.model.weights import load_weights
 
 SIZES = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2}
@@ -86,6 +87,25 @@ def gptq(group: int, offset: int = 1) -> Quantize:
     return quantize
 
 
+def ordered(group: int) -> Quantize:
+    """GPTQ whose groups are of inputs that are not beside each other (desc_act)."""
+
+    def quantize(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
+        width = weight.shape[1]
+        order = torch.randperm(width, generator=torch.Generator().manual_seed(width))
+        parts, full = gptq(group)(weight[:, order])
+        back = order.argsort()
+        words = pack_rows(unpack_rows(parts["qweight"])[back])
+        return parts | {"qweight": words, "g_idx": parts["g_idx"][back]}, full[:, back]
+
+    return quantize
+
+
+def unpack_rows(words: torch.Tensor) -> torch.Tensor:
+    """int32 [in / 8, out] as [in, out]."""
+    return torch.stack([words >> 4 * n & 15 for n in range(8)], dim=1).flatten(0, 1)
+
+
 def awq(group: int) -> Quantize:
     def quantize(weight: torch.Tensor) -> tuple[Tensors, torch.Tensor]:
         levels, zeros, scales, full = groups_of(weight, group)
@@ -126,6 +146,7 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], Quantize], type, float]] = {
     "gptq": (GPTQ, lambda: gptq(32), Int4Linear, 6e-4),
     "gptq of 128": (GPTQ | {"group_size": 128}, lambda: gptq(128), Int4Linear, 6e-4),
     "gptq of a whole row": (GPTQ | {"group_size": -1}, lambda: gptq(-1), Int4Linear, 6e-4),
+    "gptq, desc_act": (GPTQ | {"desc_act": True}, lambda: ordered(32), Int8Linear, 6e-3),
     "gptq_v2": (GPTQ | {"checkpoint_format": "gptq_v2"}, lambda: gptq(32, 0), Int4Linear, 6e-4),
     "awq": (AWQ, lambda: awq(32), Int4Linear, 6e-4),
     "awq of 128": (AWQ | {"group_size": 128}, lambda: awq(128), Int4Linear, 6e-4),
@@ -198,17 +219,20 @@ def test_an_older_gptq_says_so_in_a_file_of_its_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "sentence"),
     [
-        ({"quant_method": "hqq"}, "is quantised by hqq: not read here; take the model in full"),
+        ({"quant_method": "hqq"}, "is quantised by 'hqq': not read here; take the model in full"),
         ({"quant_method": "fp8"}, "or a GGUF file"),
         ({}, "a method without a name"),
         (GPTQ | {"bits": 3}, "is gptq of 3 bits: read are 4"),
         (GPTQ | {"group_size": 48}, "has groups of 48 inputs: read are multiples of 32"),
-        (GPTQ | {"checkpoint_format": "marlin"}, "in the form marlin: read are gptq and gptq_v2"),
-        (AWQ | {"version": "gemv"}, "is AWQ of version gemv: read is gemm"),
+        (GPTQ | {"checkpoint_format": "marlin"}, "in the form 'marlin': read are gptq and gptq_v2"),
+        (AWQ | {"version": "gemv"}, "is AWQ of version 'gemv': read is gemm"),
+        (GPTQ | {"desc_act": "no"}, "has desc_act 'no' in its quantization_config; it is true or false"),
         ({"quant_method": "bitsandbytes"}, "neither load_in_4bit nor load_in_8bit"),
+        (NF4 | {"bnb_4bit_quant_type": "nf3"}, "has bnb_4bit_quant_type 'nf3'; it is nf4 or fp4"),
+        ("nf4", "has the quantization_config 'nf4'; it is an object, or absent"),
     ],
 )
-def test_what_is_not_read_is_refused_with_what_would_be(tmp_path: Path, config: dict[str, Any], sentence: str) -> None:
+def test_what_is_not_read_is_refused_with_what_would_be(tmp_path: Path, config: Any, sentence: str) -> None:
     directory = make_model(tmp_path / "odd")
     told = json.loads((directory / "config.json").read_text()) | {"quantization_config": config}
     (directory / "config.json").write_text(json.dumps(told))
@@ -217,35 +241,152 @@ def test_what_is_not_read_is_refused_with_what_would_be(tmp_path: Path, config: 
     assert sentence in str(caught.value)
 
 
+MODULE = "model.layers.1.mlp.up_proj."
+Change = Callable[[torch.Tensor], torch.Tensor]
+CHANGES: dict[str, Change] = {
+    "one row, which would broadcast": lambda stored: stored[:1],
+    "a row more": lambda stored: torch.cat((stored, stored[:1])),
+    "flat": lambda stored: stored.flatten() if stored.dim() > 1 else stored[None],
+    "half": lambda stored: stored.flatten()[: stored.numel() // 2],
+    "empty": lambda stored: stored.flatten()[:0],
+    "of a type that counts otherwise": lambda stored: stored.to(
+        torch.int16 if stored.is_floating_point() else torch.float64
+    ),
+    "no numbers": lambda stored: stored * float("nan"),
+}
+HARMLESS = {("weight", "flat"), ("quant_state", "flat"), ("weight_format", "flat")}
+"""The bytes of two numbers are the same in any shape, and so are those of a state."""
+
+
+def changed(directory: Path, name: str, change: Change | None) -> None:
+    """Change one stored tensor, or take it out."""
+    path = directory / "model.safetensors"
+    tensors = load_file(path)
+    stored = tensors.pop(name)
+    save_file(tensors | ({name: change(stored).contiguous()} if change else {}), path)
+
+
+def read_up_proj(directory: Path) -> None:
+    architecture = read_architecture(directory / "config.json")
+    checkpoint, shape = open_checkpoint(directory, architecture), architecture.target_shape("up_proj")[::-1]
+    for read in (checkpoint.kept, checkpoint.read):
+        read(f"{MODULE}weight", shape)
+
+
+@pytest.mark.parametrize("kind", ["gptq", "gptq of a whole row", "awq", "nf4", "nested nf4", "llm.int8"])
+def test_no_part_of_a_linear_passes_in_another_shape_or_type(tmp_path: Path, kind: str) -> None:
+    config, make, _, _ = KINDS[kind]
+    directory, _ = save(tmp_path, config, make())
+    read_up_proj(directory)
+    whole = load_file(directory / "model.safetensors")
+    for name in [name for name in whole if name.startswith(MODULE)]:
+        part = name.removeprefix(MODULE).removeprefix("weight.").partition(".")[0]
+        for what, change in CHANGES.items():
+            if (part, what) in HARMLESS or whole[name].dim() == 0:
+                continue
+            if torch.equal(change(whole[name]), whole[name]):
+                continue  # whole numbers have no NaN, and a row is one already
+            changed(directory, name, change)
+            with pytest.raises(WeightsError, match=r"model\.layers\.1\.mlp\.up_proj"):
+                read_up_proj(directory)
+            save_file(whole, directory / "model.safetensors")
+        if part not in ("g_idx", "weight_format"):
+            changed(directory, name, None)
+            with pytest.raises(WeightsError):
+                read_up_proj(directory)
+            save_file(whole, directory / "model.safetensors")
+
+
+STATE = f"{MODULE}weight.quant_state.bitsandbytes__nf4"
+
+
+def with_state(**told: Any) -> Change:
+    """The same state but for `told`."""
+
+    def change(stored: torch.Tensor) -> torch.Tensor:
+        state = json.loads(bytes(stored.tolist())) | told
+        return torch.tensor(list(json.dumps(state).encode()), dtype=torch.uint8)
+
+    return change
+
+
 @pytest.mark.parametrize(
-    ("part", "change", "sentence"),
+    ("change", "sentence"),
     [
-        ("g_idx", lambda order: order.flip(0), r"in the order of their size \(desc_act\).*; take a copy without"),
-        ("scales", lambda scales: scales[:2], "has 2 groups; 128 inputs make groups of 32"),
-        ("scales", lambda scales: scales * float("nan"), "scales that are no numbers in float16"),
-        ("qweight", lambda words: words[:, :64], r"has shape \(64, 128\); config.json asks for \(128, 128\)"),
+        (with_state(shape=[128, 256]), r"is of shape \[128, 256\]; config.json asks for \[256, 128\]"),
+        (with_state(shape=None), "is of shape null"),
+        (with_state(quant_type="fp4"), "is of 'fp4', and is called nf4"),
+        (with_state(blocksize=0), "its blocksize is 0; it is a power of 2 from 32 to 4096"),
+        (with_state(blocksize=64.0), "its blocksize is 64.0"),
+        (with_state(blocksize=128), r"absmax' of .* has shape \(512,\); by config.json it would have \(256,\)"),
+        (with_state(nested_blocksize=-1), "its nested_blocksize is -1"),
+        (with_state(nested_offset="0"), "its nested_offset is '0'; it is a number"),
+        (with_state(nested_offset=float("inf")), "its nested_offset is inf"),
+        (lambda stored: stored[:-3], "is not JSON"),
+        (lambda stored: torch.tensor(list(b"[]"), dtype=torch.uint8), "holds no object but a list"),
     ],
 )
-def test_tensors_that_do_not_fit_are_named(
-    tmp_path: Path, part: str, change: Callable[[torch.Tensor], torch.Tensor], sentence: str
-) -> None:
-    directory, _ = save(tmp_path, GPTQ, gptq(32))
-    name, path = f"model.layers.1.self_attn.q_proj.{part}", directory / "model.safetensors"
-    tensors = load_file(path)
-    tensors[name] = change(tensors[name]).contiguous()
-    if part == "qweight":
-        for other in ("scales", "qzeros"):
-            beside = name.replace(part, other)
-            tensors[beside] = tensors[beside][:, : 64 if other == "scales" else 8].contiguous()
-    save_file(tensors, path)
-    with pytest.raises(WeightsError, match=f"model.layers.1.self_attn.q_proj.*{sentence}"):
-        logits(directory, "auto")
-
-
-def test_packed_numbers_of_another_shape_are_refused(tmp_path: Path) -> None:
+def test_a_state_that_does_not_fit_its_weight_is_refused(tmp_path: Path, change: Change, sentence: str) -> None:
     directory, _ = save(tmp_path, NF4, four_bits("nf4", True))
-    name, path = "model.layers.0.mlp.up_proj.weight", directory / "model.safetensors"
-    tensors = load_file(path)
-    save_file(tensors | {name: tensors[name][:-64]}, path)
-    with pytest.raises(WeightsError, match=r"mlp\.up_proj.* cannot be read: .* bytes are no weight of shape"):
-        logits(directory, "auto")
+    changed(directory, STATE, change)
+    with pytest.raises(WeightsError, match=sentence):
+        read_up_proj(directory)
+
+
+def test_bytes_of_two_numbers_may_be_stored_as_any_type(tmp_path: Path) -> None:
+    directory, full = save(tmp_path, NF4, four_bits("nf4", False))
+    changed(directory, f"{MODULE}weight", lambda stored: stored.flatten().view(torch.bfloat16)[:, None])
+    read_up_proj(directory)
+    wanted = logits(full, "none")
+    assert (logits(directory, "none") - wanted).norm() < 5e-3 * wanted.norm()
+
+
+@pytest.mark.parametrize(
+    ("desc_act", "change", "sentence"),
+    [
+        (False, lambda order: order.flip(0), "has inputs out of order, and config.json says desc_act false"),
+        (True, lambda order: order + 1, "names groups from 1 to 4; there are 4, from 0"),
+        (None, lambda order: order - 1, "names groups from -1 to 2; there are 4, from 0"),
+        (True, lambda order: order * 0, "has groups of several sizes; each is of 32 inputs"),
+        (True, None, r"says desc_act and has no tensor '.*g_idx'"),
+    ],
+)
+def test_an_order_of_inputs_that_cannot_be_is_refused(
+    tmp_path: Path, desc_act: bool | None, change: Change | None, sentence: str
+) -> None:
+    directory, _ = save(tmp_path, GPTQ | {"desc_act": desc_act}, gptq(32))
+    changed(directory, f"{MODULE}g_idx", change)
+    with pytest.raises(WeightsError, match=sentence):
+        read_up_proj(directory)
+
+
+def test_packed_linears_under_another_method_are_refused(tmp_path: Path) -> None:
+    directory, _ = save(tmp_path, NF4, gptq(32))
+    with pytest.raises(WeightsError, match=r"is packed as GPTQ and AWQ do it, and config\.json says bitsandbytes"):
+        read_up_proj(directory)
+
+
+def test_whole_numbers_without_a_scale_are_no_weights(tmp_path: Path) -> None:
+    directory, _ = save(tmp_path, EIGHT, eight_bits)
+    changed(directory, f"{MODULE}SCB", None)
+    with pytest.raises(WeightsError, match=r"up_proj\.weight' of .* is of type int8; read here are bfloat16 or"):
+        read_up_proj(directory)
+
+
+def test_scales_beyond_float16_are_refused(tmp_path: Path) -> None:
+    directory, _ = save(tmp_path, GPTQ, gptq(32))
+    changed(directory, f"{MODULE}scales", lambda scales: scales.float() * 1e9)
+    with pytest.raises(WeightsError, match="has scales that are no numbers in float16"):
+        read_up_proj(directory)
+
+
+@pytest.mark.parametrize("config", [GPTQ, AWQ, NF4, EIGHT])
+def test_linears_that_are_all_in_full_are_served_so_whatever_config_says_of_them(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, config: dict[str, Any]
+) -> None:
+    directory = make_model(tmp_path)
+    told = json.loads((directory / "config.json").read_text()) | {"quantization_config": config}
+    (directory / "config.json").write_text(json.dumps(told))
+    architecture = read_architecture(directory / "config.json")
+    assert settle_quantization("auto", directory, architecture, torch.device("cpu")) == "none"
+    assert f"names {config['quant_method']}, and all of its linears are in full: served in full" in caplog.text
