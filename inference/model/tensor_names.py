@@ -16,15 +16,15 @@ log = logging.getLogger(__name__)
 
 _MOST_NAMED: Final = 3
 _OF_OTHER_CODE: Final = (
-    (r"\.mixer\.(Wqkv|fc1)\.", "Phi's first code of its own; take microsoft/phi-2 or phi-1_5 as transformers has them"),
-    (r"\.self_attention\.query_key_value\.", "ChatGLM's own code; take the copy whose name ends in -hf, or GLM-4-0414"),
-    (r"\.attn\.c_attn\.", "GPT-2's or the first Qwen's code; of its kin Qwen2 and later work"),
-    (r"\.self_attn\.W_pack\.", "Baichuan's own code; take a copy in Llama's names"),
-    (r"\.attention\.wqkv\.", "InternLM2's own code; take a copy in Llama's names, or InternLM3"),
-    (r"^layers\.\d+\.attention\.wq\.", "Meta's or Mistral's own code; take the copy in the form of Hugging Face"),
-    (r"lora_[AB]\.", "an adapter of PEFT and no base; give the base that it was trained on"),
+    (".mixer.", "Phi's first code of its own; take microsoft/phi-2 or phi-1_5 as transformers has them"),
+    (".self_attention.query_key_value.", "ChatGLM's own code; take the copy whose name ends in -hf, or GLM-4-0414"),
+    (".attn.c_attn.", "GPT-2's or the first Qwen's code; of its kin Qwen2 and later work"),
+    (".self_attn.W_pack.", "Baichuan's own code; take a copy in Llama's names"),
+    (".attention.wqkv.", "InternLM2's own code; take a copy in Llama's names, or InternLM3"),
+    (".attention.wq.", "Meta's or Mistral's own code; take the copy in the form of Hugging Face"),
+    (".lora_A.", "an adapter of PEFT and no base; give the base that it was trained on"),
 )
-"""By what tensors of other programs are known, and what would be read instead."""
+"""By which part of their names tensors of other programs are known, and what would be read instead."""
 _BUFFERS: Final = re.compile(r"\.(rotary_emb\.\w+|masked_bias|attention\.bias)$")
 """What older programs saved beside weights, and every program computes itself."""
 _OF_PICTURES: Final = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector)\.")
@@ -72,8 +72,8 @@ def _lacking(checkpoint: Checkpoint, missing: list[str]) -> str:
     if missing == [f"{HEAD}.weight"]:
         return f"{sentence}, and config.json says no tie_word_embeddings; say true there if its embedding is its head"
     for name in checkpoint:
-        for pattern, instead in _OF_OTHER_CODE:
-            if re.search(pattern, name):
+        for part, instead in _OF_OTHER_CODE:
+            if part in name:
                 return f"{sentence}; it has {shown(name)}, a name of {instead}"
     return f"{sentence}; fetch the model again"
 
