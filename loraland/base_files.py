@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 def base_folder(base: Base) -> Path | None:
     """The folder that the workers of `base` read too; None while it is not on this machine."""
-    given = Path(base.model).expanduser()
-    folders = (given, settings.MODELS_DIR / base.name)
+    given = [Path(base.model).expanduser()] if base.model else []
+    folders = (*given, settings.MODELS_DIR / base.name)
     return next((folder.resolve() for folder in folders if (folder / "config.json").is_file()), None)
 
 

@@ -137,6 +137,10 @@ class Architecture:
         module = f"model.layers.{layer}.{path}" if path else self.module_name(target, layer)
         return Source(module, shares[target], outputs)
 
+    def published_name(self, target: str) -> str:
+        """What checkpoints call `target`, by itself or fused of several: ``o_proj``, ``dense``, ``qkv_proj``."""
+        return self.source(target, 0).module.rpartition(".")[2]
+
     def modules(self, named: Collection[str] = ()) -> Iterator[str]:
         """All modules that an adapter may change, as checkpoints name them; for a fused one its parts, if any of these
         is `named`."""

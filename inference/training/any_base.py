@@ -38,6 +38,6 @@ def load_plain(folder: Path, device: torch.device) -> Any:
 def _with_names_of(architecture: Architecture, job: Job) -> Job:
     """`job` with its targets as the base's checkpoints spell them: a fused linear learns for each of its parts."""
     targets = (target for target in job.recipe.lora.target_modules if target in architecture.targets)
-    names = (architecture.source(target, 0).module.rpartition(".")[2] for target in targets)
+    names = map(architecture.published_name, targets)
     lora = replace(job.recipe.lora, target_modules=tuple(dict.fromkeys(names)))
     return replace(job, recipe=replace(job.recipe, lora=lora))

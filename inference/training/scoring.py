@@ -87,7 +87,7 @@ def serving(jobs: Sequence[Job]) -> Iterator[tuple[Engine, list[AdapterRef]]]:
     """An engine over the base of `jobs`, in whose store their adapters lie."""
     with tempfile.TemporaryDirectory(prefix="loraland-scoring-") as folder:
         config = dataclasses.replace(
-            read_environment(),
+            read_environment(base=jobs[0].base_name),
             var_dir=Path(folder),
             base_model=str(jobs[0].base),
             device=jobs[0].device.type,

@@ -14,6 +14,7 @@ from django.urls import reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
+from loraland import bases
 from loraland.catalogue import store
 from loraland.evals.forecast import FEWEST, forecast, known
 from loraland.evals.heuristics import NAMES, heuristics
@@ -162,9 +163,10 @@ class DataSetAdmin(DataSetAdminBase):
     @admin.display(description="likely gain")
     def forecast(self, data: DataSet) -> SafeString | str:
         """What fine-tuning on it is likely to gain, with the error of such forecasts."""
-        found = forecast(data.heuristics)
+        base = bases.default()
+        found = forecast(data.heuristics, base)
         if found is None:
-            return f"Not known: {len(known())} tasks are measured, a forecast takes {FEWEST}."
+            return f"Not known: {len(known(base.name))} tasks are measured on {base.name}, a forecast takes {FEWEST}."
         return format_html(
             "<strong>{} points</strong>, 95 % from {} to {}. Over {} measured tasks, each left out in turn, forecasts "
             'err by {} points and the average gain by {}; the better of the two is shown. <a href="{}">How</a>',
@@ -174,7 +176,7 @@ class DataSetAdmin(DataSetAdminBase):
 
     @admin.display(description="likely gain")
     def short_forecast(self, data: DataSet) -> str:
-        found = forecast(data.heuristics)
+        found = forecast(data.heuristics, bases.default())
         return f"{signed(found.gain)} points" if found else "not known"
 
     @admin.display(description="how it looks")

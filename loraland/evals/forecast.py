@@ -10,6 +10,7 @@ from typing import Final
 
 from django.conf import settings
 
+from loraland.bases import Base
 from loraland.evals.heuristics import Heuristics
 from loraland.evals.leaderboard import Entry, entries
 from loraland.evals.regression import Linear, fit, left_out, rms
@@ -69,10 +70,11 @@ def described() -> dict[str, Heuristics]:
     return {file["task"]: file["data"] for file in files if "data" in file}
 
 
-def known() -> list[Known]:
-    """Every measured adapter of a described task."""
+def known(base: str = "") -> list[Known]:
+    """Every measured adapter of a described task; those for the model named `base` alone, where one is named."""
     data = described()
-    return [Known(entry, data[entry.facts.name]) for entry in entries() if entry.facts.name in data]
+    of_base = (entry for entry in entries() if base.lower() in ("", entry.compared.tuned.base.lower()))
+    return [Known(entry, data[entry.facts.name]) for entry in of_base if entry.facts.name in data]
 
 
 def forecaster(tasks: Sequence[Known]) -> Forecaster | None:
@@ -91,9 +93,10 @@ def forecaster(tasks: Sequence[Known]) -> Forecaster | None:
     )
 
 
-def forecast(heuristics: Heuristics) -> Forecast | None:
-    """The gain to expect of a data set; where the model does no better than the mean gain, that mean."""
-    model = forecaster(known())
+def forecast(heuristics: Heuristics, base: Base) -> Forecast | None:
+    """The gain to expect of a data set on `base`, from what was measured on it; where the model does no better than the
+    mean gain, that mean."""
+    model = forecaster(known(base.name))
     if model is None:
         return None
     gains = [task.gain for task in model.known]

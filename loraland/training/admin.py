@@ -13,6 +13,7 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import path, reverse
 
 from inference.wire.digits import whole
+from loraland import bases
 from loraland.catalogue.models import NotPossible
 from loraland.evals.models import DataSet
 from loraland.training import planning, presets, progress
@@ -29,8 +30,8 @@ else:
 class TrainingAdmin(TrainingAdminBase):
     """The list is the admin's own; planning and watching have pages in the dress of the site."""
 
-    list_display = ("name", "state", "progress", "data", "verdict", "created", "created_by")
-    list_filter = ("state",)
+    list_display = ("name", "base", "state", "progress", "data", "verdict", "created", "created_by")
+    list_filter = ("state", "base")
     list_select_related = ("data", "run", "created_by")
     search_fields = ("name", "slug")
 
@@ -160,11 +161,14 @@ def _data_of(request: HttpRequest) -> DataSet | None:
 
 
 def _form_of(request: HttpRequest, data: DataSet) -> TrainingForm:
-    """The form for `data`; `preset` fills its recipe, `like` all of it as in a training before."""
-    like = request.GET.get("like", "")
+    """The form for `data`; `base` says what is trained on, `preset` fills its recipe, `like` all of it as in a training
+    before."""
+    like, named = request.GET.get("like", ""), request.GET.get("base", "")
     before = Training.objects.filter(pk=_uuid(like), data=data).first() if like else None
     sent = request.POST if request.method == "POST" else None
-    return TrainingForm(data, sent, preset=request.GET.get("preset", presets.DEFAULT), like=before)
+    if (base := bases.of_name(named or (before.base if before else ""))) is None and named:
+        raise Http404(f"There is no base {named!r}; there is {bases.names()}.")
+    return TrainingForm(data, sent, base, request.GET.get("preset", presets.DEFAULT), before)
 
 
 def _uuid(text: UUID | str) -> UUID:

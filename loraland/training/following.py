@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from django.conf import settings
 from django.utils import timezone
 from redis import Redis
 
 from inference.server import queue as training_queue
 from inference.server.protocol import Train, Trained, TrainingCancelled, TrainingEvent, TrainingFailed, TrainingProgress
 from inference.tasks.recipe_text import recipe_text
+from loraland import bases
 from loraland.training.models import Training
 from loraland.training.rows import parts_of, write_parts
 
@@ -50,6 +50,9 @@ def submit(training: Training, redis: Redis) -> None:
     """Queue `training`, or end it where its owner no longer wants it or its rows are gone."""
     if training.is_unwanted:
         return training.end(Training.State.CANCELLED, "It was cancelled before it began.")
+    if not training.of_base.is_served:
+        reason = f"It was planned for {training.base}, which this site no longer serves; there is {bases.names()}."
+        return training.end(Training.State.FAILED, reason)
     try:
         write_parts(parts_of(training.data), training.recipe.field_names, training.folder / "data")
     except FileNotFoundError:
@@ -68,7 +71,7 @@ def message_of(training: Training) -> Train:
         recipe=recipe_text(training.recipe),
         data=str(training.folder / "data"),
         out=str(training.folder / "out"),
-        base=settings.BASE_MODEL,
+        base=training.of_base.model,
     )
 
 

@@ -7,22 +7,22 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from django import forms
-from django.conf import settings
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.utils.text import slugify
 
-from inference.model.architecture import TARGETS
+from inference.model.architecture import TARGETS, Architecture
 from inference.tasks.lines import text_lines
 from inference.tasks.metrics import METRICS
 from inference.tasks.proposal import labels_of, max_answer, misfit, propose
 from inference.tasks.recipe import tasks
 from inference.tasks.template import placeholders
 from loraland import bases
-from loraland.bases import BASE
+from loraland.bases import BASE, Base
 from loraland.catalogue import slug as slugs
 from loraland.catalogue.categories import CATEGORIES
 from loraland.catalogue.models import Adapter
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples
+from loraland.catalogue.upload.bases import architecture_of
 from loraland.evals.models import DataSet
 from loraland.training import presets
 from loraland.training.lengths import counter
@@ -36,19 +36,20 @@ if TYPE_CHECKING:
 else:
     ModelForm = forms.ModelForm
 
+UNSERVED: Final = "%(value)s is not served here; what is begun now would be trained for the base that is shown."
 LIMITS: Final = {"steps": (1, 20_000), "batch": (1, 128), "max_length": (32, 4096)}
+"""Beside the highest rank that the workers of a base take; and no row is longer than the base reads."""
 
 
 class TrainingForm(ModelForm):
-    """All of a training's choices, with a proposal from the rows of `data`, or those of a training before."""
+    """All choices of a training on `base`, proposed from the rows of `data` or those of a training before."""
 
+    base = forms.ChoiceField(required=False, error_messages={"invalid_choice": UNSERVED})
     metric = forms.ChoiceField(
         choices=[(name, metric.name) for name, metric in METRICS.items()], widget=forms.RadioSelect, label="Score"
     )
     category = forms.ChoiceField(choices=[(category.name, category.name) for category in CATEGORIES])
-    target_modules = forms.MultipleChoiceField(
-        choices=[(name, name) for name in TARGETS], widget=forms.CheckboxSelectMultiple, label="Linears that change"
-    )
+    target_modules = forms.MultipleChoiceField(widget=forms.CheckboxSelectMultiple, label="Linears that change")
     learning_rate = forms.FloatField(min_value=1e-7, max_value=0.1, label="Learning rate")
     template = forms.CharField(strip=False, widget=forms.Textarea({"rows": 5, "spellcheck": "false"}), label="Prompt")
     instruction = forms.CharField(max_length=2000, widget=forms.Textarea({"rows": 2}), label="Plain instruction")
@@ -68,17 +69,32 @@ class TrainingForm(ModelForm):
         self,
         data: DataSet,
         sent: Mapping[str, Any] | None = None,
+        base: Base | None = None,
         preset: str = presets.DEFAULT,
         like: Training | None = None,
     ) -> None:
-        self.rows_of = data
+        self.rows_of, self.preset = data, preset
+        self.of_base = bases.of_name(sent.get("base", "") if sent else "") or base or bases.default()
         self.parts: Parts = parts_of(data)
-        initial = _of_training(like) if like else _proposed(data, self.parts)
-        super().__init__(sent, initial=initial | (numbers_of(preset) if not like else {}), label_suffix="")
-        for name, (low, high) in (LIMITS | {"rank": (1, bases.default().max_rank)}).items():
+        architecture, limits = architecture_of(self.of_base), _limits(self.of_base)
+        initial = _of_training(like) if like else _proposed(data, self.parts, self.of_base) | numbers_of(preset)
+        names = {name: _called(name, architecture) for name in (architecture.targets if architecture else TARGETS)}
+        initial |= {
+            "base": self.of_base.name,
+            "target_modules": [name for name in initial["target_modules"] if name in names],
+            "max_length": min(initial["max_length"], limits["max_length"][1]),
+        }
+        super().__init__(sent, initial=initial, label_suffix="")
+        self.fields["base"].choices = [(each.name, each.name) for each in bases.served()]  # type: ignore[attr-defined]
+        self.fields["target_modules"].choices = list(names.items())  # type: ignore[attr-defined]
+        for name, (low, high) in limits.items():
             field = self.fields[name]
             field.validators += [MinValueValidator(low), MaxValueValidator(high)]
             field.widget.attrs |= {"min": low, "max": high}
+
+    def clean_base(self) -> str:
+        """The default one where nobody named any."""
+        return self.cleaned_data["base"] or self.of_base.name
 
     def clean_template(self) -> str:
         template: str = self.cleaned_data["template"].replace("\r\n", "\n").rstrip()
@@ -100,7 +116,7 @@ class TrainingForm(ModelForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         cleaned["slug"] = slug = cleaned.get("slug") or slugify(cleaned.get("name", ""))[:80]
-        if reason := refusal(slug):
+        if reason := refusal(slug, self.of_base):
             self.add_error("slug", reason)
         self._clean_examples(cleaned)
         return cleaned
@@ -109,13 +125,14 @@ class TrainingForm(ModelForm):
         """The training that is to be made, waiting."""
         cleaned, training = self.cleaned_data, self.instance
         rows = (*self.parts.train, *self.parts.test)
-        training.data, training.created_by, training.base = self.rows_of, user, settings.BASE_NAME
+        training.data, training.created_by, training.base = self.rows_of, user, self.of_base.name
         training.slug, training.target_modules = cleaned["slug"], cleaned["target_modules"]
         training.examples = cleaned["examples"]
         training.labels = list(labels_of(rows)) if training.metric == "accuracy" else []
         training.many_lines = any("\n" in row.target.strip() for row in rows)
-        training.max_answer = max_answer(rows, counter())
-        training.tokens = round(presets.tokens(training.recipe.schedule, self.parts.lengths(training.template)))
+        training.max_answer = max_answer(rows, counter(self.of_base))
+        lengths = self.parts.lengths(training.template, self.of_base)
+        training.tokens = round(presets.tokens(training.recipe.schedule, lengths))
         training.save()
         return training
 
@@ -133,15 +150,19 @@ class TrainingForm(ModelForm):
             self.add_error("example_lines", error.reasons)
 
 
-def refusal(slug: str) -> str:
-    """Why an adapter trained here cannot be called `slug`; empty when it can."""
+def refusal(slug: str, base: Base) -> str:
+    """Why an adapter trained here for `base` cannot be called `slug`; empty when it can."""
     if reason := slugs.refusal(slug):
         return reason
     if slug in tasks():
         return f"{slug} is a task of the bake-off, which has rows of its own; write another slug."
+    if other := Training.objects.active().filter(slug=slug).exclude(base__iexact=base.name).first():
+        return f"{slug} is being trained for {other.base} just now; write another slug to train for {base.name}."
     adapter = Adapter.objects.filter(slug=slug).first()
     if adapter is None:
         return ""
+    if adapter.is_served and adapter.is_settled and adapter.served_base != base:
+        return f"{slug} is an adapter for {adapter.base}, and its versions are for one base; write another slug."
     if not Training.objects.filter(slug=slug).exists():
         return f"There is an adapter {slug} already that was not trained here; write another slug."
     return "" if adapter.is_served else adapter.unserved_reason
@@ -168,8 +189,22 @@ def numbers_of(preset: str) -> dict[str, Any]:
     }
 
 
-def _proposed(data: DataSet, parts: Parts) -> dict[str, Any]:
-    found = propose(parts.train, parts.test, counter())
+def _limits(base: Base) -> dict[str, tuple[int, int]]:
+    """The least and the most of each number, as far as `base` is known here."""
+    low, high = LIMITS["max_length"]
+    architecture = architecture_of(base)
+    longest = max(low, min(high, architecture.max_position)) if architecture else high
+    return LIMITS | {"rank": (1, base.max_rank), "max_length": (low, longest)}
+
+
+def _called(target: str, architecture: Architecture | None) -> str:
+    """`target`, and what the base calls it where that is another name: ``o_proj (dense)``."""
+    name = architecture.published_name(target) if architecture else target
+    return target if name == target else f"{target} ({name})"
+
+
+def _proposed(data: DataSet, parts: Parts, base: Base) -> dict[str, Any]:
+    found = propose(parts.train, parts.test, counter(base))
     return {
         "name": data.name,
         "slug": free_slug(data.name),

@@ -15,6 +15,8 @@ from django.utils import timezone
 
 from inference.tasks.card import Card, card_of
 from inference.tasks.recipe import ExampleInput, Field, Lora, Recipe, Schedule, Source
+from loraland import bases
+from loraland.bases import Base
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.template import fields_of
 from loraland.evals.models import DataSet, Run
@@ -169,6 +171,11 @@ class Training(models.Model):
     def card(self) -> Card:
         """What the catalogue will tell of it."""
         return card_of(self.recipe, self.base, self.rows, self.minutes or 0.0)
+
+    @property
+    def of_base(self) -> Base:
+        """The base that it is for, which may not be served any more."""
+        return bases.recorded(self.base)
 
     @property
     def form_fields(self) -> list[dict[str, Any]]:

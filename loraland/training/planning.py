@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Final
 
-from django.conf import settings
 from django.urls import reverse
 
 from inference.tasks.metrics import METRICS
 from inference.tasks.recipe import Schedule
 from inference.tasks.template import filled
+from loraland import bases
+from loraland.bases import Base
+from loraland.catalogue.models import Adapter
 from loraland.evals.forecast import forecast
 from loraland.training import presets
 from loraland.training.forms import TrainingForm
@@ -30,13 +32,23 @@ class Ticket:
     is_chosen: bool
 
 
+@dataclass(frozen=True)
+class BaseTicket:
+    """A base that an adapter can be trained for, and how many adapters it has."""
+
+    base: Base
+    num_adapters: int
+    address: str
+    is_chosen: bool
+
+
 def context_of(form: TrainingForm) -> dict[str, Any]:
     """What the page shows."""
     data = form.rows_of
     return {
         "form": form,
         "data": data,
-        "forecast": forecast(data.heuristics),
+        "forecast": forecast(data.heuristics, form.of_base),
         "num_train": len(form.parts.learnt),
         "num_validation": len(form.parts.train) - len(form.parts.learnt),
         "num_test": len(form.parts.test),
@@ -44,7 +56,8 @@ def context_of(form: TrainingForm) -> dict[str, Any]:
         "placeholders": [f"{{{name}}}" for name in data.fields],
         "numbers": [form[name] for name in NUMBERS],
         "tickets": tickets(form),
-        "base_name": settings.BASE_NAME,
+        "base": form.of_base,
+        "base_tickets": base_tickets(form),
         **preview_of(form),
     }
 
@@ -52,11 +65,11 @@ def context_of(form: TrainingForm) -> dict[str, Any]:
 def preview_of(form: TrainingForm) -> dict[str, Any]:
     """What the first row becomes by the form's prompt, how long training takes, and how many rows are too long."""
     template, schedule = _value(form, "template"), schedule_of(form)
-    lengths = form.parts.lengths(template)
+    lengths = form.parts.lengths(template, form.of_base)
     return {
         "pieces": filled(template, form.parts.train[0].inputs),
         "answer": form.parts.train[0].target,
-        "time": duration(presets.seconds(schedule, lengths, ms_a_token())),
+        "time": duration(presets.seconds(schedule, lengths, ms_a_token(form.of_base))),
         "passes": schedule.steps * schedule.batch / max(1, len(form.parts.learnt)),
         "too_long": sum(length > schedule.max_length for length in lengths),
         "steps": schedule.steps,
@@ -71,14 +84,27 @@ def schedule_of(form: TrainingForm) -> Schedule:
 
 def tickets(form: TrainingForm) -> list[Ticket]:
     """The presets with their times; the one is chosen whose steps the form has."""
-    wanted, speed, lengths = schedule_of(form), ms_a_token(), form.parts.lengths(_value(form, "template"))
-    found = []
+    wanted, speed = schedule_of(form), ms_a_token(form.of_base)
+    lengths, found = form.parts.lengths(_value(form, "template"), form.of_base), []
     for preset in PRESETS:
         schedule = Schedule(preset.schedule.steps, preset.schedule.batch, max_length=wanted.max_length)
         time = duration(presets.seconds(schedule, lengths, speed))
-        address = reverse("admin:training_training_add", query={"data": form.rows_of.pk, "preset": preset.key})
-        found.append(Ticket(preset, time, address, schedule == wanted))
+        found.append(Ticket(preset, time, _address(form, form.of_base, preset.key), schedule == wanted))
     return found
+
+
+def base_tickets(form: TrainingForm) -> list[BaseTicket]:
+    """The bases to train on; none where there is no choice."""
+    served = bases.served()
+    counts = {base: Adapter.objects.published().filter(base__iexact=base.name).count() for base in served}
+    found = [BaseTicket(base, counts[base], _address(form, base, form.preset), base == form.of_base) for base in served]
+    return found if len(found) > 1 else []
+
+
+def _address(form: TrainingForm, base: Base, preset: str) -> str:
+    """The page with `preset` for `base`, of which nothing is said where there is no other."""
+    of_base = {} if len(bases.served()) == 1 else {"base": base.name}
+    return reverse("admin:training_training_add", query={"data": form.rows_of.pk, "preset": preset} | of_base)
 
 
 def _value(form: TrainingForm, name: str) -> Any:

@@ -64,7 +64,7 @@ def context_of(training: Training) -> dict[str, Any]:
 def _num_left_out(training: Training) -> int:
     """Rows that are longer than the training takes; none where its data set has gone from the disk."""
     with suppress(OSError):
-        lengths = parts_of(training.data).lengths(training.template)
+        lengths = parts_of(training.data).lengths(training.template, training.of_base)
         return sum(length > training.max_length for length in lengths)
     return 0
 

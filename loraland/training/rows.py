@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Final
 
 from inference.tasks.data import VALIDATION_ROWS, Row, hold_out
+from loraland.bases import Base
 from loraland.evals.jsonl import examine, examine_test, lines_of
 from loraland.evals.models import DataSet
-from loraland.training.lengths import lengths_of
+from loraland.training.lengths import counter, lengths_of
 
 MOST_TEST_ROWS: Final = 300
 
@@ -29,15 +30,16 @@ class Parts:
         """What is left to learn from once the trainer has held its validation rows out: the number of the card."""
         return hold_out(self.train, VALIDATION_ROWS)[0]
 
-    def lengths(self, template: str) -> tuple[int, ...]:
-        """The tokens of each row to learn from, in its prompt by `template`."""
-        if template not in self._lengths:
+    def lengths(self, template: str, base: Base) -> tuple[int, ...]:
+        """The tokens that each row to learn from has for `base`, in its prompt by `template`."""
+        key = (template, base)
+        if key not in self._lengths:
             self._lengths.clear()
-            self._lengths[template] = lengths_of(self.learnt, template)
-        return self._lengths[template]
+            self._lengths[key] = lengths_of(self.learnt, template, counter(base))
+        return self._lengths[key]
 
     @cached_property
-    def _lengths(self) -> dict[str, tuple[int, ...]]:
+    def _lengths(self) -> dict[tuple[str, Base], tuple[int, ...]]:
         return {}
 
 

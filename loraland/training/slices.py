@@ -11,7 +11,7 @@ from django.db import connections
 
 from inference.tasks.data import DataError, read_split
 from inference.wire.contract import WireError
-from loraland import bases, inference_client
+from loraland import inference_client
 from loraland.evals.asking import Answered, CannotMeasure, ask_engine
 from loraland.evals.bakeoff import Trial, carry_out
 from loraland.evals.models import Run
@@ -28,7 +28,8 @@ GRACE_SECONDS: Final = 1.0
 AT_ONCE: Final = 32
 TELL_SECONDS: Final = 2.0
 MOST_SETBACKS: Final = 10
-NO_WORKER: Final = "No worker is ready; the measurement goes on when one is."
+NO_WORKER: Final = "No worker of {base} is ready; the measurement goes on when one is."
+GONE: Final = "It is trained, and a draft, but was not measured: {base} is no longer served here."
 
 
 class TimeIsUp(Exception):
@@ -106,9 +107,12 @@ def measure_in_a_loop(training: Training) -> None:
 
 async def measure(training: Training, seconds: float = SLICE_SECONDS) -> None:
     """Go on with the measurement of the draft for about `seconds`; record its result once all rows are answered."""
+    base = training.of_base
+    if not base.is_served:
+        return await sync_to_async(training.end)(Training.State.FAILED, GONE.format(base=base.name))
     try:
-        if not await inference_client.ready_worker(bases.default()):
-            await sync_to_async(training.change)(note=NO_WORKER)
+        if not await inference_client.ready_worker(base):
+            await sync_to_async(training.change)(note=NO_WORKER.format(base=base.name))
             return
     except WireError as error:
         await sync_to_async(training.change)(note=str(error))

@@ -178,7 +178,8 @@ def test_a_card_tells_what_was_trained_and_what_it_scored(trained: Path) -> None
 def test_the_engine_that_scores_says_what_peft_says(
     base: Path, data: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DTYPE", "float32")
+    monkeypatch.setenv("BASE_MODELS", "other,tiny")
+    monkeypatch.setenv("DTYPE", "bfloat16,tiny=float32")
     model, tokenizer = load_base(base, CPU, torch.float32)
     prompts = [fill(RECIPE.template, row.inputs) for row in read_rows(data / "test.jsonl", ["tweet"])]
     slow = through_peft.answers(PeftModel.from_pretrained(model, trained), tokenizer, prompts, max_tokens=12)

@@ -14,6 +14,7 @@ from django.contrib.auth.models import User
 from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
+from loraland.bases import Base, default
 from loraland.evals.forecast import forecast
 from loraland.evals.heuristics import NAMES
 from loraland.evals.jsonl import MOST_LINES, MOST_REASONS, examine, lines_of
@@ -47,19 +48,20 @@ GOOD = lines(*(({"text": f"tweet {n}"}, ("joy", "anger")[n % 2]) for n in range(
 
 @pytest.mark.usefixtures("described")
 def test_a_forecast_follows_what_the_tasks_have_in_common_with_an_error_bar() -> None:
-    short, long = forecast(look(1)), forecast(look(63))
+    short, long = forecast(look(1), default()), forecast(look(63), default())
     assert short is not None
     assert long is not None
     assert short.gain > 50 > long.gain
     assert short.error < short.mean_error
     assert short.low == pytest.approx(short.gain - 1.96 * short.error)
     assert (short.tasks, math.isclose(short.high - short.low, 2 * 1.96 * short.error)) == (8, True)
+    assert forecast(look(1), Base("", "Another-7B")) is None, "nothing was measured on it"
 
 
 @pytest.mark.django_db
 def test_without_enough_measured_tasks_there_is_no_forecast(settings: Any, tmp_path: Path) -> None:
     settings.RESULTS_DIR = tmp_path
-    assert forecast(look(1)) is None
+    assert forecast(look(1), default()) is None
 
 
 @pytest.mark.usefixtures("described")
@@ -67,7 +69,7 @@ def test_where_looks_tell_nothing_the_average_is_forecast(measured: Measured) ->
     for index, task in enumerate(TASKS):
         measured(task, "adapter", (0.9, 0.2)[index % 2], n=101)
         measured(task, "base", 0.1, n=101)
-    found = forecast(look(63))
+    found = forecast(look(63), default())
     assert found is not None
     assert found.error > found.mean_error
     assert found.gain == pytest.approx(45)

@@ -175,7 +175,7 @@ async def test_a_measurement_goes_on_slice_by_slice_and_asks_nothing_twice(answe
 @pytest.mark.usefixtures("site_wire")
 async def test_without_a_worker_the_measurement_waits_and_queues_nothing(draft: Training) -> None:
     await measure(draft)
-    assert (draft.state, draft.note) == ("measuring", NO_WORKER)
+    assert (draft.state, draft.note) == ("measuring", NO_WORKER.format(base=draft.base))
     assert not await Run.objects.aexists()
 
 

@@ -68,7 +68,7 @@ def test_rows_that_were_too_long_are_counted_on_the_page_of_a_training(
 ) -> None:
     texts = [f"{n} " + "word " * (200 if n % 4 == 0 else 3) for n in range(40)]
     training = plan(data=upload([line(text, "joy") for text in texts]), max_length=128)
-    num_long = sum(length > 128 for length in parts_of(training.data).lengths(training.template))
+    num_long = sum(length > 128 for length in parts_of(training.data).lengths(training.template, training.of_base))
     assert 0 < num_long < 40
     html = owner.get(training.get_absolute_url()).content.decode()
     assert f"128; {num_long} longer rows were left out" in html
