@@ -6,23 +6,28 @@ By names and shapes alone. All faults of one kind make one sentence.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from inference.adapters.config import LoraConfig
 from inference.adapters.identity import TensorInfo, part_of
 from inference.adapters.tables import INDICES, WHOLE, TrainedTables, table_of
-from inference.model.architecture import Architecture, layer_of
-from inference.model.spec import HEAD, plain_name
+from inference.model.architecture import Architecture, Place, layer_of
+from inference.model.biases import bias_places
+from inference.model.spec import plain_name
 
 Parts = dict[str, TensorInfo]
-"""The tensors of one module: A [rank, in], B [out, rank], magnitude [out], base [vocab, hidden], bias [vocab], rows
-[n, hidden]."""
+"""The tensors of one module: A [rank, in], B [out, rank], its bias, the shift [out], magnitude [out], base [vocab,
+hidden], bias [out], rows [n, hidden]."""
 
 _EMPTY: Final = (
     "The tensors are empty: a trainer that spreads weights over processes (DeepSpeed ZeRO-3, FSDP) saved them without "
     "gathering them; save the adapter again with stage3_gather_16bit_weights_on_model_save, or from the full state dict"
 )
+_INNER: Final = ("layers.", "embed_tokens", "norm", "final_layernorm")
+"""What the names of an inner model begin with, which some save without the model around it."""
 MAX_NAME: Final = 200
 SHOWN: Final = 3
 
@@ -56,7 +61,7 @@ class Binding:
     tables: Parts = field(default_factory=dict)
     """Whole tables, by their modules, that lie beside a LoRA on something else."""
     biases: Parts = field(default_factory=dict)
-    """Biases of tables, by their modules, which PEFT saves with these."""
+    """Biases in place of the base's, by their modules."""
     rows: Parts = field(default_factory=dict)
     """Trained rows of tables, by their modules."""
 
@@ -77,13 +82,13 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
         if architecture is not None:
             _check_fit(module, parts, architecture, binding.misfits)
     if architecture is not None:
-        _check_overlap(binding, architecture)
+        _check_overlap(binding.modules, architecture.places, architecture, binding.misfits)
     if config is not None and binding.modules:
         _check_targets(config, architecture, binding)
     for table, tensor in binding.tables.items():
         _check_table(table, tensor, architecture, binding)
-    for module, tensor in binding.biases.items():
-        _check_bias(module, tensor, architecture, binding.misfits)
+    if architecture is not None:
+        _check_biases(config, architecture, binding)
     if config is not None:
         _check_rows(config.tables, binding)
         for module, tensor in binding.rows.items():
@@ -95,7 +100,7 @@ def _pair(header: dict[str, TensorInfo], binding: Binding) -> None:
     for name, tensor in header.items():
         module, part = part_of(name) or ("", "")
         module = plain_name(module)
-        module = f"model.{module}" if module.startswith(("layers.", "embed_tokens")) else module
+        module = f"model.{module}" if module.startswith(_INNER) else module
         if not part:
             binding.faults.add(_foreign(name), name)
         elif part in binding.modules[module]:
@@ -116,8 +121,6 @@ def _pair(header: dict[str, TensorInfo], binding: Binding) -> None:
 def _foreign(name: str) -> str:
     if "embed_tokens" in name or "lm_head" in name:
         return "Whole embeddings and heads are shared by all adapters; train a LoRA on them"
-    if name.endswith(".bias"):
-        return "Biases cannot be changed, all adapters share the base's; train with bias set to none"
     return "Not a LoRA matrix (….lora_A.weight or ….lora_B.weight)"
 
 
@@ -133,14 +136,14 @@ def _check_shapes(module: str, parts: Parts, faults: Findings) -> None:
             faults.add(f"lora_A is {_dims(a)} and lora_B is {_dims(b)}, but both must be matrices", module)
         elif a[0] != b[1]:
             faults.add(f"lora_A has rank {a[0]} but lora_B has rank {b[1]}", module)
-    if "magnitude" in parts and "B" in parts and parts["magnitude"].shape != parts["B"].shape[:1]:
-        shown = _dims(parts["magnitude"].shape)
-        faults.add(f"lora_magnitude_vector is {shown}, not one number for each output", module)
+    for part, name in (("magnitude", "lora_magnitude_vector"), ("shift", "lora_B.bias")):
+        if part in parts and "B" in parts and parts[part].shape != parts["B"].shape[:1]:
+            faults.add(f"{name} is {_dims(parts[part].shape)}, not one number for each output", module)
     return None
 
 
 def _check_module(module: str, parts: Parts, config: LoraConfig, faults: Findings) -> None:
-    """The rank is the config's, and DoRA is all or nothing."""
+    """The rank is the config's, and DoRA and lora_bias are all or nothing."""
     rank = config.rank(module)
     if "A" in parts and len(parts["A"].shape) == 2 and parts["A"].shape[0] not in (0, rank):
         faults.add(f"The rank is {parts['A'].shape[0]} but adapter_config.json says {rank}", module)
@@ -148,6 +151,10 @@ def _check_module(module: str, parts: Parts, config: LoraConfig, faults: Finding
         faults.add("use_dora is set, but lora_magnitude_vector is missing", module)
     if "magnitude" in parts and not config.is_dora:
         faults.add("DoRA magnitudes come without use_dora", module)
+    if config.has_shifts and "shift" not in parts:
+        faults.add("lora_bias is set, but lora_B.bias is missing", module)
+    if "shift" in parts and not config.has_shifts:
+        faults.add("lora_B.bias comes without lora_bias", module)
 
 
 def _check_fit(module: str, parts: Parts, architecture: Architecture, misfits: Findings) -> None:
@@ -164,16 +171,16 @@ def _check_fit(module: str, parts: Parts, architecture: Architecture, misfits: F
     return None
 
 
-def _check_overlap(binding: Binding, architecture: Architecture) -> None:
+def _check_overlap(
+    modules: Iterable[str], places: Callable[[str], tuple[Place, ...]], architecture: Architecture, misfits: Findings
+) -> None:
     """A fused linear and its parts are the same outputs under two names."""
     owners: dict[tuple[str, int], str] = {}
-    for module in binding.modules:
-        for place in architecture.places(module):
+    for module in modules:
+        for place in places(module):
             if (place.target, place.layer) in owners:
                 other = owners[place.target, place.layer]
-                return binding.misfits.add(
-                    f"Two modules are the same outputs of {architecture.name}", f"{other}, {module}"
-                )
+                return misfits.add(f"Two modules are the same outputs of {architecture.name}", f"{other}, {module}")
             owners[place.target, place.layer] = module
     return None
 
@@ -188,13 +195,21 @@ def _check_table(module: str, tensor: TensorInfo, architecture: Architecture | N
         _check_height(module, tensor, architecture, binding.misfits)
 
 
-def _check_bias(module: str, tensor: TensorInfo, architecture: Architecture | None, misfits: Findings) -> None:
-    if architecture is None:
-        return
-    if not (module == HEAD and HEAD in architecture.spec.biased):
-        misfits.add(f"{architecture.name} has no bias there", module)
-    elif tensor.shape != (architecture.vocab_size,):
-        misfits.add(f"A bias of {_dims(tensor.shape)} comes with it, not that of {architecture.name}", module)
+def _check_biases(config: LoraConfig | None, architecture: Architecture, binding: Binding) -> None:
+    """Each is of a module that has one; of those that were trained and are not there, the base's are taken."""
+    name, places_of = architecture.name, partial(bias_places, architecture)
+    for module, tensor in binding.biases.items():
+        places = places_of(module)
+        width = places[-1].outputs.stop if places else 0
+        if not places:
+            binding.misfits.add(f"{name} has no bias there", module)
+        elif 0 in tensor.shape:
+            binding.faults.add(_EMPTY, module)
+        elif tensor.shape != (width,):
+            binding.misfits.add(f"A bias is {_dims(tensor.shape)} where {name} has {width} numbers", module)
+    _check_overlap(binding.biases, places_of, architecture, binding.misfits)
+    if config and config.trains_biases and not binding.biases and any(map(places_of, binding.modules)):
+        binding.remarks.add("The config says that biases were trained, and the file has none", f"{name}'s are used")
 
 
 def _check_rows(trained: TrainedTables, binding: Binding) -> None:

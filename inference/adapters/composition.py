@@ -1,7 +1,7 @@
 """Several adapters added up, each with a weight, as one adapter of the sum of their ranks.
 
 What the sum adds to a row is the weighted sum of what each adds: their A side by side and their B one below the
-other, multiplied by the weights, which is PEFT's ``add_weighted_adapter`` of the kind "cat".
+other, multiplied by the weights, which is PEFT's ``add_weighted_adapter`` of the kind "cat". Biases are added up too.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
+from torch.nn import functional
 
 from inference.adapters.file import AdapterRefused, HostAdapter
 from inference.adapters.identity import composed_digest
@@ -34,7 +35,7 @@ def compose(digest: str, parts: list[tuple[HostAdapter, float]], max_rank: int) 
     if reasons:
         raise AdapterRefused(reasons)
     weights = {target: _add_up(target, parts) for target in sorted({key for part, _ in parts for key in part.weights})}
-    if not all(torch.isfinite(pair.b).all() for pair in weights.values()):
+    if not all(torch.isfinite(part).all() for pair in weights.values() for part in pair.parts.values()):
         raise AdapterRefused(["the adapters' values overflow once multiplied by their weights; choose smaller ones"])
     return HostAdapter(digest, weights, rank, sum(pair.num_bytes for pair in weights.values()))
 
@@ -45,5 +46,7 @@ def _add_up(target: str, parts: list[tuple[HostAdapter, float]]) -> TargetWeight
     a = torch.cat([pair.a[:, :, :rank] for pair, rank, _ in pairs], dim=2)
     b = torch.cat([(pair.b[:, :rank].float() * weight).to(pair.b.dtype) for pair, rank, weight in pairs], dim=1)
     padding = math.ceil(a.shape[2] / RANK_STEP) * RANK_STEP - a.shape[2]
-    a = torch.nn.functional.pad(a, (0, padding))
-    return TargetWeights(a.contiguous(), torch.nn.functional.pad(b, (0, 0, 0, padding)).contiguous())
+    a = functional.pad(a, (0, padding))
+    biases = [pair.bias * weight for pair, _, weight in pairs if pair.bias is not None]
+    bias = torch.stack(biases).sum(0) if biases else None
+    return TargetWeights(a.contiguous(), functional.pad(b, (0, 0, 0, padding)).contiguous(), bias=bias)

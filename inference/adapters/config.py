@@ -20,7 +20,6 @@ from inference.model.architecture import Architecture
 
 _NEW_ARITHMETIC: Final = "which computes more than the LoRA and DoRA that are served here; train without it"
 UNSUPPORTED: Final = {
-    "lora_bias": "trains biases (lora_bias), which all adapters share here; set lora_bias to false",
     "layer_replication": "replicates layers (layer_replication), but every adapter shares one stack of layers here",
     "target_parameters": "targets bare parameters (target_parameters); only linear layers can be adapted here",
     "megatron_config": "was made for Megatron's parallel layers (megatron_config); export it for plain linears",
@@ -50,9 +49,11 @@ USED: Final = frozenset(
         "alpha_pattern",
         "trainable_token_indices",
         "modules_to_save",
+        "bias",
+        "lora_bias",
     }
 )
-CHECKED: Final = frozenset({"peft_type", "task_type", "bias", "init_lora_weights", "base_model_name_or_path"})
+CHECKED: Final = frozenset({"peft_type", "task_type", "init_lora_weights", "base_model_name_or_path"})
 HARMLESS: Final = frozenset(
     {
         "auto_mapping",
@@ -77,8 +78,7 @@ fan_in_fan_out for false where a base has linears, as all have that are served h
 NOTHING: Final[tuple[Any, ...]] = (None, False, "", [], {})
 """Values by which a key asks for nothing."""
 BIASES: Final = (None, False, "none", "all", "lora_only")
-"""Where the base has no biases none are trained, whatever was asked; a file that holds one is refused for that, unless
-it is the head's, which PEFT saves with a LoRA on it."""
+"""What a file holds is served, whatever was asked: PEFT reads it too, and saves the head's with any LoRA on it."""
 SAFE_STARTS: Final = ("gaussian", "eva", "orthogonal")
 """Named ways to draw the first weights that leave the base as it is; pissa, olora and others rewrite it."""
 
@@ -102,6 +102,10 @@ class LoraConfig:
     """Whether the result is scaled to learned magnitudes (weight-decomposed LoRA; Liu et al., 2024)."""
     tables: TrainedTables = field(default_factory=TrainedTables)
     """Rows of the embedding and the head that were trained themselves."""
+    trains_biases: bool = False
+    """Whether biases of the base were trained, and are in the file if the base has any."""
+    has_shifts: bool = False
+    """Whether each B has a bias, which its scaling multiplies too (lora_bias)."""
 
     def on(self, architecture: Architecture) -> LoraConfig:
         """The same for that base, which says what is trained where target_modules is null."""
@@ -156,6 +160,8 @@ def _meaning(config: dict[str, Any], targets: Targets, tables: TrainedTables) ->
         targets=targets,
         is_dora=bool(config.get("use_dora")),
         tables=tables,
+        trains_biases=config.get("bias") in ("all", "lora_only"),
+        has_shifts=bool(config.get("lora_bias")),
     )
 
 
@@ -180,6 +186,8 @@ def _features(config: dict[str, Any]) -> list[str]:
     reasons = [f"The adapter {UNSUPPORTED[key]}." for key in UNSUPPORTED if config.get(key)]
     if config.get("bias") not in BIASES:
         reasons.append(f"bias is {show(config['bias'])}; PEFT knows none, all and lora_only.")
+    if config.get("lora_bias") and config.get("use_dora"):
+        reasons.append("lora_bias comes with use_dora, for which PEFT has no arithmetic; train with one of the two.")
     start = config.get("init_lora_weights")
     if not (start in NOTHING or isinstance(start, bool) or start in SAFE_STARTS):
         reasons.append(
@@ -195,7 +203,7 @@ def _numbers(config: dict[str, Any], max_rank: int) -> list[str]:
         reasons.append(f"r is {show(rank)}; it must be a whole number from 1 to {max_rank}.")
     if not _is_scale(alpha := config.get("lora_alpha")):
         reasons.append(f"lora_alpha is {show(alpha)}; it must be a positive number.")
-    wrong = [key for key in ("use_rslora", "use_dora") if not isinstance(config.get(key), bool | None)]
+    wrong = [key for key in ("use_rslora", "use_dora", "lora_bias") if not isinstance(config.get(key), bool | None)]
     return reasons + [f"{key} is {show(config[key])}; it must be true or false." for key in wrong]
 
 

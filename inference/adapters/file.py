@@ -11,12 +11,13 @@ from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from inference.adapters.biases import Biases, read_biases
 from inference.adapters.binding import Parts
 from inference.adapters.config import LoraConfig
 from inference.adapters.examination import CONFIG, WEIGHTS, Examination, examine_files
@@ -43,15 +44,15 @@ class Base:
     """What an adapter is read for: the base's shape, the type that it is served in, and its weights for whom it takes.
 
     `weight` reads the weight of a target in a layer in float32, [out, in] for linears and [vocab, hidden] for the
-    embedding, rounded to `dtype` as the decoder has it; `head_bias` the head's [vocab], if it has one. `identity` names
-    the weights. `is_nf4`: they are served in 4 bits, of which nobody knows the norms. `is_packed`: by the native
-    decoder, which wants adapters packed.
+    embedding, rounded to `dtype` as the decoder has it; `bias` likewise that of a linear or a norm, [out], zeros for
+    one without. `identity` names the weights. `is_nf4`: they are served in 4 bits, of which nobody knows the norms.
+    `is_packed`: by the native decoder, which wants adapters packed.
     """
 
     architecture: Architecture
     dtype: torch.dtype
     weight: Callable[[str, int], Tensor]
-    head_bias: Callable[[], Tensor]
+    bias: Callable[[str, int], Tensor]
     identity: str
     is_nf4: bool = False
     is_packed: bool = False
@@ -80,13 +81,13 @@ def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> Hos
     with reading(WEIGHTS, lambda reason: AdapterRefused([reason]), RuntimeError):
         whole = {module: info for module, info in found.tables.items() if table_of(module) in config.tables.whole}
         _check_tables(weights, {name: info for name, info in found.tables.items() if name not in whole}, base)
-        _check_biases(weights, found.biases, base)
+        biases = read_biases(weights, found.biases, base.architecture, base.bias, base.dtype)
         tensors = _read_tensors(weights, found.modules, base.architecture)
         for target, pair in _read_rows(weights, found.rows, whole, config, base, max_rank).items():
             tensors[target] = {0: _Module(base.architecture.module_name(target, 0), pair, 1.0)}
-    if not tensors:
+    if not tensors and not biases:
         raise AdapterRefused(["the adapter changes nothing: the tables that it trained are the base's own"])
-    return _build(digest, tensors, config, base)
+    return _build(digest, tensors, biases, config, base)
 
 
 def _read_rows(
@@ -130,6 +131,8 @@ def inside(directory: Path, name: str) -> Path:
 
 _Tensors = dict[str, Tensor]
 """The parts of one module, in float32."""
+_BY_OUTPUT: Final = ("B", "shift", "magnitude")
+"""Those of which each row is an output's."""
 
 
 @dataclass(frozen=True)
@@ -163,37 +166,48 @@ def _read_tensors(
 
 def _share(tensors: _Tensors, place: Place) -> _Tensors:
     """What of a module's `tensors` is of `place`: all of A, which its outputs share, and the rows of these."""
-    return {part: tensor[place.outputs] if part in ("B", "magnitude") else tensor for part, tensor in tensors.items()}
+    return {part: tensor[place.outputs] if part in _BY_OUTPUT else tensor for part, tensor in tensors.items()}
 
 
-def _build(digest: str, tensors: dict[str, dict[int, _Module]], config: LoraConfig, base: Base) -> HostAdapter:
+def _build(
+    digest: str, tensors: dict[str, dict[int, _Module]], biases: Biases, config: LoraConfig, base: Base
+) -> HostAdapter:
     weights: AdapterWeights = {}
-    for target, layers in sorted(tensors.items()):
+    for target in sorted({*tensors, *biases}):
+        layers = tensors.get(target, {})
         for layer, module in layers.items():
             _check_copy(target, layer, module.tensors, base)
-        weights[target] = _stack(target, layers, config, base)
-    if not all(torch.isfinite(pair.a).all() and torch.isfinite(pair.b).all() for pair in weights.values()):
+        weights[target] = _stack(target, layers, biases.get(target, {}), config, base)
+    if not all(torch.isfinite(part).all() for pair in weights.values() for part in pair.parts.values()):
         raise AdapterRefused([f"the adapter's values overflow {base.dtype} once scaled; lower lora_alpha"])
     weights = pack_adapter(weights) if base.is_packed else weights
-    rank = max(module.rank for layers in tensors.values() for module in layers.values())
+    rank = max((module.rank for layers in tensors.values() for module in layers.values()), default=0)
     return HostAdapter(digest, weights, rank, sum(pair.num_bytes for pair in weights.values()))
 
 
-def _stack(target: str, layers: dict[int, _Module], config: LoraConfig, base: Base) -> TargetWeights:
+def _stack(
+    target: str, layers: dict[int, _Module], biases: dict[int, Tensor], config: LoraConfig, base: Base
+) -> TargetWeights:
     """The pairs of all layers as two tensors, ranks padded with zeros to the largest, rounded up."""
-    rank = math.ceil(max(module.rank for module in layers.values()) / RANK_STEP) * RANK_STEP
+    rank = math.ceil(max((module.rank for module in layers.values()), default=0) / RANK_STEP) * RANK_STEP
     width_in, width_out = base.architecture.target_shape(target)
     num_layers = base.architecture.target_layers(target)
     stacked_a = torch.zeros(num_layers, width_in, rank, dtype=base.dtype)
     stacked_b = torch.zeros(num_layers, rank, width_out, dtype=base.dtype)
-    scale = torch.ones(num_layers, width_out) if config.is_dora else None
+    scale = torch.ones(num_layers, width_out) if config.is_dora and layers else None
+    bias = torch.zeros(num_layers, width_out) if biases or config.has_shifts else None
     for layer, module in layers.items():
         scaling = config.scaling(module.name) if module.scaling is None else module.scaling
         stacked_a[layer, :, : module.rank] = module.tensors["A"].t()
         stacked_b[layer, : module.rank] = module.tensors["B"].t() * scaling
         if scale is not None and "magnitude" in module.tensors:
             scale[layer] = _scale(target, layer, module, scaling, base)
-    return TargetWeights(stacked_a, stacked_b, scale)
+        if bias is not None and "shift" in module.tensors:
+            bias[layer] = module.tensors["shift"] * scaling
+    for layer, change in biases.items():
+        assert bias is not None, "there are biases"
+        bias[layer] += change
+    return TargetWeights(stacked_a, stacked_b, scale, bias)
 
 
 def _scale(target: str, layer: int, module: _Module, scaling: float, base: Base) -> Tensor:
@@ -226,11 +240,3 @@ def _check_copy(target: str, layer: int, parts: _Tensors, base: Base) -> None:
         where = f"the table of {base.architecture.module_name(target, layer)}"
         count = f"is not the base's own: {int(differs.sum())} of its rows were changed"
         raise AdapterRefused([f"{where} {count}, and all adapters share one; train a LoRA on it"])
-
-
-def _check_biases(weights: Path, biases: Parts, base: Base) -> None:
-    with safe_open(weights, framework="pt") as file:
-        for module, info in biases.items():
-            if not torch.equal(file.get_tensor(info.name).to(base.dtype).float(), base.head_bias()):
-                sentence = "is not the base's own, and all adapters share one; train with bias set to none"
-                raise AdapterRefused([f"the bias of {module} {sentence}"])

@@ -40,20 +40,22 @@ ARITHMETIC_FIELDS: Final = (
 PARTS: Final = {
     "lora_A.weight": "A",
     "lora_B.weight": "B",
+    "lora_B.bias": "shift",
     "lora_embedding_A": "A",
     "lora_embedding_B": "B",
     "lora_magnitude_vector": "magnitude",
     "base_layer.weight": "base",
     "base_layer.bias": "bias",
     "token_adapter.trainable_tokens_delta": "rows",
+    "bias": "bias",
 }
-"""The ends of names and what they hold: matrices, DoRA's magnitudes, the base's own table beside a LoRA on it with the
-head's bias, and rows of a table that were trained (themselves, whatever their name says). A table and a bias may also
-lie there by their own names, as ``lm_head.weight``."""
+"""The ends of names and what they hold: matrices, the bias of a B (lora_bias), DoRA's magnitudes, the base's own table
+beside a LoRA on it, a bias in place of the base's, and rows of a table that were trained (themselves, whatever their
+name says). A table may also lie there by its own name, as ``lm_head.weight``."""
 _TABLES: Final = ("embed_tokens", "lm_head")
 
 _WRAPPERS: Final = re.compile(r"^(base_model\.model\.)+")
-_WEIGHT: Final = re.compile(r"\.lora_(A|B)(\.[\w-]+)?\.weight$")
+_WEIGHT: Final = re.compile(r"\.lora_(A|B)(\.[\w-]+)?\.(weight|bias)$")
 _PARAMETER: Final = re.compile(r"\.lora_(embedding_A|embedding_B|magnitude_vector)(\.[\w-]+)?(\.weight)?$")
 
 
@@ -88,22 +90,23 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
 
 def canonical_name(name: str) -> str:
     """The name of a LoRA tensor without PEFT's wrappers: ``model.layers.0.self_attn.q_proj.lora_A.weight``."""
-    return _PARAMETER.sub(r".lora_\1", _WEIGHT.sub(r".lora_\1.weight", _WRAPPERS.sub("", name)))
+    return _PARAMETER.sub(r".lora_\1", _WEIGHT.sub(r".lora_\1.\3", _WRAPPERS.sub("", name)))
 
 
 def part_of(name: str) -> tuple[str, str] | None:
     """The module that the tensor `name` belongs to and its part, one of `PARTS`; None for any other tensor."""
     canonical = canonical_name(name)
     owner, _, own = canonical.rpartition(".")
-    if owner.rpartition(".")[2] in _TABLES and own in ("weight", "bias"):
-        return owner, PARTS[f"base_layer.{own}"]
+    if owner.rpartition(".")[2] in _TABLES and own == "weight":
+        return owner, "base"
     end = next((end for end in PARTS if canonical.endswith(f".{end}")), "")
     module = canonical.removesuffix(f".{end}")
     kind = module.rpartition(".")[2]
     is_matrix_of_table = end.startswith("lora_embedding")
-    if not end or (PARTS[end] in "AB" and is_matrix_of_table != (kind == _TABLES[0])):
+    if not end or (PARTS[end] in ("A", "B", "shift") and is_matrix_of_table != (kind == _TABLES[0])):
         return None
-    return None if PARTS[end] in ("base", "bias", "rows") and kind not in _TABLES else (module, PARTS[end])
+    is_of_another = PARTS[end] in ("base", "rows") and kind not in _TABLES
+    return None if is_of_another or kind.startswith("lora_") else (module, PARTS[end])
 
 
 def adapter_digest(config: dict[str, Any], weights: Path) -> str:

@@ -25,10 +25,11 @@ from inference.adapters.examination import CONFIG, WEIGHTS
 from inference.adapters.file import Base, HostAdapter, inside, read_adapter
 from inference.adapters.weights import AdapterWeights, TargetWeights
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 """To be raised by whoever changes the file, or what `read_adapter` makes of an adapter."""
 _ALIGNMENT: Final = 64
-_SIDES: Final = ("a", "b", "scale")
+_WIDE: Final = ("scale", "bias")
+"""Sides that are float32 whatever the adapter's type."""
 
 log = logging.getLogger(__name__)
 
@@ -79,11 +80,12 @@ def _map(path: Path, digest: str, dtype: torch.dtype, stamp: str) -> HostAdapter
 def _weights(content: mmap.mmap, start: int, sides: dict[str, Any], dtype: torch.dtype) -> TargetWeights:
     def view(side: str) -> Tensor:
         offset, shape, strides = sides[side]
-        kind = torch.float32 if side == "scale" else dtype
-        numbers = torch.frombuffer(content, dtype=kind, count=math.prod(shape), offset=start + offset)
-        return numbers.as_strided(shape, strides)
+        kind, count = torch.float32 if side in _WIDE else dtype, math.prod(shape)
+        if not count:
+            return torch.empty(shape, dtype=kind)
+        return torch.frombuffer(content, dtype=kind, count=count, offset=start + offset).as_strided(shape, strides)
 
-    return TargetWeights(view("a"), view("b"), view("scale") if "scale" in sides else None)
+    return TargetWeights(**{side: view(side) for side in sides})
 
 
 def _write(path: Path, adapter: HostAdapter, stamp: str) -> None:
@@ -109,9 +111,8 @@ def _lay_out(weights: AdapterWeights) -> tuple[dict[str, dict[str, Any]], bytear
     targets: dict[str, dict[str, Any]] = {}
     data = bytearray()
     for target, pair in weights.items():
-        tensors = {side: tensor for side in _SIDES if (tensor := getattr(pair, side)) is not None}
         targets[target] = {}
-        for side, tensor in tensors.items():
+        for side, tensor in pair.parts.items():
             targets[target][side] = (len(data), tuple(tensor.shape), tensor.stride())
             data += _bytes(tensor)
             data += bytes(-len(data) % _ALIGNMENT)

@@ -26,7 +26,7 @@ def unpack(pair: TargetWeights) -> TargetWeights:
     """A packed pair in the order of `TargetWeights`, or itself if it is none. A head keeps its padding."""
     if pair.b.dim() == 3:
         return pair
-    return TargetWeights(pair.a, pair.b.transpose(2, 3).flatten(1, 2), pair.scale)
+    return TargetWeights(pair.a, pair.b.transpose(2, 3).flatten(1, 2), pair.scale, pair.bias)
 
 
 def _pack(target: str, pair: TargetWeights) -> TargetWeights:
@@ -35,15 +35,15 @@ def _pack(target: str, pair: TargetWeights) -> TargetWeights:
 
     The embedding's `a` is looked up, so it stays as it is. The head's outputs are padded to whole blocks.
     """
-    a, b, scale = pair.a, pair.b, pair.scale
+    a, b, scale, bias = pair.a, pair.b, pair.scale, pair.bias
     if b.dim() == 3:
         if target == HEAD:
-            b, scale = _padded(b), None if scale is None else _padded(scale)
+            b, (scale, bias) = _padded(b), (None if part is None else _padded(part) for part in (scale, bias))
         num_layers, rank, out = b.shape
         together = 4 // b.itemsize
         b = b.reshape(num_layers, rank // together, together, out).transpose(2, 3).contiguous()
     a = a.contiguous() if target == EMBEDDING else a.transpose(1, 2).contiguous().transpose(1, 2)
-    return TargetWeights(a, b, scale)
+    return TargetWeights(a, b, scale, bias)
 
 
 def _padded(outputs: Tensor) -> Tensor:

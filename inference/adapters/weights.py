@@ -1,4 +1,4 @@
-"""The pairs of an adapter as tensors, by the target that they change."""
+"""The pairs and biases of an adapter as tensors, by the target that they change."""
 
 from __future__ import annotations
 
@@ -17,28 +17,33 @@ class TargetWeights:
     """An adapter's pairs for one target in every layer: `a` [layers, in, rank] and `b` [layers, rank, out].
 
     Scaling is folded into `b`; a layer that the adapter leaves alone holds zeros. ``embed_tokens`` (in: the
-    vocabulary) and ``lm_head`` (out: the vocabulary) count as one layer. With `scale`, float32 [layers, out]
-    whatever the type of the rest, the result is ``scale * (base's output + rows @ a @ b)``. The native decoder has
-    `b` in another order (`inference.adapters.packed_lora`).
+    vocabulary) and ``lm_head`` (out: the vocabulary) count as one layer. With `scale` and `bias`, float32 [layers, out]
+    whatever the type of the rest, the result is ``scale * (base's output + rows @ a @ b) + bias``. A norm of `NORMS`
+    has a bias alone, and so may a linear: their rank is 0. The native decoder has `b` in another order
+    (`inference.adapters.packed_lora`).
     """
 
     a: Tensor
     b: Tensor
     scale: Tensor | None = None
+    bias: Tensor | None = None
 
     @property
     def rank(self) -> int:
         return self.a.shape[2]
 
+    @property
+    def parts(self) -> dict[str, Tensor]:
+        """The tensors that there are, by their names here."""
+        return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
+
     def to(self, device: torch.device | str) -> TargetWeights:
         """The same on `device`."""
-        return TargetWeights(
-            self.a.to(device), self.b.to(device), None if self.scale is None else self.scale.to(device)
-        )
+        return TargetWeights(**{name: tensor.to(device) for name, tensor in self.parts.items()})
 
     @property
     def num_bytes(self) -> int:
-        return self.a.nbytes + self.b.nbytes + (0 if self.scale is None else self.scale.nbytes)
+        return sum(tensor.nbytes for tensor in self.parts.values())
 
 
 AdapterWeights = dict[str, TargetWeights]

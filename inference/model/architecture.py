@@ -13,7 +13,7 @@ from inference.model.families.family import Config, Family
 from inference.model.families.known import family_of
 from inference.model.json_file import read_object
 from inference.model.rope_config import read_rope
-from inference.model.spec import EMBEDDING, HEAD, TARGETS, ArchitectureError, DecoderSpec, Names, Rope
+from inference.model.spec import EMBEDDING, HEAD, LAST_NORM, NORMS, TARGETS, ArchitectureError, DecoderSpec, Names, Rope
 from inference.reading import reading
 
 __all__ = [
@@ -105,9 +105,12 @@ class Architecture:
         return not self.spec.windowed or self.spec.windowed[layer]
 
     def target_shape(self, target: str) -> tuple[int, int]:
-        """(in features, out features) of `target`: one of `TARGETS`, `EMBEDDING` or `HEAD`."""
+        """(in features, out features) of `target`: one of `TARGETS`, `NORMS`, `EMBEDDING` or `HEAD`."""
         heads, kv_heads = self.num_heads * self.head_dim, self.num_kv_heads * self.head_dim
         return {
+            **dict.fromkeys(NORMS, (self.hidden_size, self.hidden_size)),
+            "q_norm": (heads, heads),
+            "k_norm": (kv_heads, kv_heads),
             "q_proj": (self.hidden_size, heads),
             "k_proj": (self.hidden_size, kv_heads),
             "v_proj": (self.hidden_size, kv_heads),
@@ -120,8 +123,8 @@ class Architecture:
         }[target]
 
     def target_layers(self, target: str) -> int:
-        """How many modules of the base are a `target`: one in each layer, or the one embedding or head."""
-        return 1 if target in (EMBEDDING, HEAD) else self.num_layers
+        """How many modules of the base are a `target`: one in each layer, or the one embedding, head or last norm."""
+        return 1 if target in (EMBEDDING, HEAD, LAST_NORM) else self.num_layers
 
     def module_name(self, target: str, layer: int) -> str:
         """The module `target` of `layer`, by itself: ``model.layers.0.mlp.up_proj`` or ``lm_head``."""

@@ -1,4 +1,5 @@
-"""The base's own weights for those who read adapters: DoRA's norms, and tables that come with an adapter."""
+"""The base's own weights for those who read adapters: DoRA's norms, and tables and biases that come with an
+adapter."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from inference.model.architecture import EMBEDDING, HEAD, Architecture
 from inference.model.checkpoint import Checkpoint
 from inference.model.checkpoints import open_checkpoint
 from inference.model.fingerprint import file_identity
-from inference.model.weights import read_linear
+from inference.model.weights import read_bias, read_linear
 
 
 class BaseWeights:
@@ -27,10 +28,9 @@ class BaseWeights:
         target = EMBEDDING if target == HEAD and self._architecture.tied_embeddings else target
         return read_linear(self._checkpoint, self._architecture, layer, (target,), self._dtype).to(torch.float32)
 
-    def head_bias(self) -> Tensor:
-        """The bias of the head, likewise."""
-        vocab = (self._architecture.vocab_size,)
-        return self._checkpoint.read(f"{HEAD}.bias", vocab, self._dtype).to(torch.float32)
+    def bias(self, target: str, layer: int) -> Tensor:
+        """The bias [out] of a linear or a norm of `NORMS`, likewise; zeros where it has none."""
+        return read_bias(self._checkpoint, self._architecture, layer, target, self._dtype).to(torch.float32)
 
     @cached_property
     def identity(self) -> str:

@@ -20,7 +20,13 @@ HEAD: Final = "lm_head"
 """What an adapter may change beside the layers: the table of tokens, and the linear to the vocabulary."""
 QKV: Final = TARGETS[:3]
 GATE_UP: Final = TARGETS[4:6]
-
+LAST_NORM: Final = "last_norm"
+NORMS: Final = (
+    *("attention_norm", "attention_out_norm", "mlp_norm", "mlp_out_norm", "q_norm", "k_norm"),
+    LAST_NORM,
+)
+"""What norms rows: before attention and MLP, behind them, queries and keys, and before the head. Of a LayerNorm an
+adapter may have the bias, and of no norm anything else."""
 
 _WRAPPER: Final = re.compile(r"^(?:model\.)?language_model\.(?:model\.)?")
 

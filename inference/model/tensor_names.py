@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from typing import Final
 
 from inference.model.architecture import Architecture
+from inference.model.biases import norm_paths
 from inference.model.checkpoint import Checkpoint, WeightsError
-from inference.model.spec import EMBEDDING, HEAD, HeadNorm, Norm, NormPlace
+from inference.model.spec import EMBEDDING, HEAD, LAST_NORM, HeadNorm, Norm
 from inference.reading import shown
 
 log = logging.getLogger(__name__)
@@ -87,9 +88,7 @@ def _linears(architecture: Architecture) -> Iterator[str]:
 def _norms(architecture: Architecture) -> Iterator[str]:
     spec, names = architecture.spec, architecture.names
     yield f"model.{names.last_norm}"
-    told = [names.attention_norm] if spec.is_parallel else [names.attention_norm, names.mlp_norm]
-    told += [names.attention_out_norm, names.mlp_out_norm] if spec.norm_place is NormPlace.BOTH else []
-    told += [] if spec.head_norm in (HeadNorm.NONE, HeadNorm.EACH_HEAD) else [names.q_norm, names.k_norm]
+    told = [path for norm, path in norm_paths(architecture).items() if norm != LAST_NORM]
     if spec.head_norm is HeadNorm.EACH_HEAD:
         told += [f"{names.q_norm}.norms.{head}" for head in range(architecture.num_heads)]
         told += [f"{names.k_norm}.norms.{head}" for head in range(architecture.num_kv_heads)]

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from inference.model.architecture import EMBEDDING, Architecture
+from inference.model.biases import norm_paths, norm_width
 from inference.model.checkpoint import Checkpoint, Table
 from inference.model.checkpoints import open_checkpoint, with_own_head
 from inference.model.heap import trim_heap
 from inference.model.linear import Int8Linear, KeptLinear, LateLinear, Linear, PlainLinear, stack_linears
 from inference.model.quantization import ON_CPU, MakeLinear, linear_maker
-from inference.model.spec import GATE_UP, HEAD, QKV, HeadNorm, Norm, NormPlace
+from inference.model.spec import GATE_UP, HEAD, LAST_NORM, NORMS, QKV, HeadNorm, Norm, NormPlace
 from inference.model.tensor_names import check_tensors
 
 _Part = TypeVar("_Part", PlainLinear, KeptLinear)
@@ -167,6 +168,22 @@ def _read_parts(
     return parts
 
 
+def read_bias(
+    checkpoint: Checkpoint, architecture: Architecture, layer: int, target: str, dtype: torch.dtype
+) -> Tensor:
+    """The bias [out] of `target` in `layer`, a linear or one of `NORMS`; zeros where it has none."""
+    width = architecture.target_shape(target)[1]
+    if target in NORMS:
+        path, own = norm_paths(architecture)[target], norm_width(architecture, target)
+        name = f"model.{path}.bias" if target == LAST_NORM else f"model.layers.{layer}.{path}.bias"
+        if name in checkpoint:
+            return checkpoint.read(name, (own,), dtype).repeat(width // own)
+    elif target in architecture.spec.biased:
+        source = architecture.source(target, layer)
+        return checkpoint.read(f"{source.module}.bias", (source.outputs,), dtype)[source.rows]
+    return torch.zeros(width, dtype=dtype)
+
+
 @dataclass(frozen=True)
 class _Reader:
     checkpoint: Checkpoint
@@ -262,13 +279,7 @@ class _Reader:
 
     def _bias(self, layer: int, *targets: str) -> Tensor | None:
         """The biases of `targets` one behind the other, zeros for one that has none; None if all have none."""
-        arch = self.architecture
-        if not arch.spec.biased.intersection(targets):
+        if not self.architecture.spec.biased.intersection(targets):
             return None
-        parts = []
-        for target in targets:
-            source, part = arch.source(target, layer), torch.zeros(arch.target_shape(target)[1], dtype=self.dtype)
-            if target in arch.spec.biased:
-                part = self.checkpoint.read(f"{source.module}.bias", (source.outputs,), self.dtype)[source.rows]
-            parts.append(part)
+        parts = [read_bias(self.checkpoint, self.architecture, layer, target, self.dtype) for target in targets]
         return torch.cat(parts).to(self.device)

@@ -44,7 +44,7 @@ def _store() -> AdapterStore:
     architecture = read_architecture(directory / "config.json")
     weights = BaseWeights(directory, architecture, torch.bfloat16)
     is_packed = config.decoder != "torch" and missing_feature() is None
-    base = Base(architecture, torch.bfloat16, weights.read, weights.head_bias, weights.identity, is_packed=is_packed)
+    base = Base(architecture, torch.bfloat16, weights.read, weights.bias, weights.identity, is_packed=is_packed)
     return AdapterStore(config.adapters_dir, base)
 
 

@@ -62,13 +62,14 @@ def load_base(directory: Path, dtype: torch.dtype = torch.float32) -> Base:
     """What adapters of the same model are read for."""
     architecture = read_architecture(directory / "config.json")
     weights = BaseWeights(directory, architecture, dtype)
-    return Base(architecture, dtype, weights.read, weights.head_bias, weights.identity)
+    return Base(architecture, dtype, weights.read, weights.bias, weights.identity)
 
 
 def make_adapter(model: Path, store: Path, seed: int = 0, size: float = 0.2, **options: Any) -> str:
     """Save a random PEFT adapter of `model` in `store` under its digest, which is returned.
 
-    Magnitudes of DoRA begin at the norms of the base's weights and are drawn around them.
+    Magnitudes of DoRA begin at the norms of the base's weights and are drawn around them, trained biases around the
+    base's.
     """
     torch.manual_seed(seed)
     config = LoraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], **options})
@@ -80,6 +81,8 @@ def make_adapter(model: Path, store: Path, seed: int = 0, size: float = 0.2, **o
             parameter.data += size * torch.randn_like(parameter)
         elif "lora_" in name:
             torch.nn.init.normal_(parameter, std=size)
+        elif name.endswith(".bias") and parameter.requires_grad:
+            parameter.data += size * torch.randn_like(parameter)
     staging = store / f"staging-{seed}"
     peft_model.save_pretrained(staging)
     return publish(staging, store)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inference.adapters.file import AdapterRefused
 from inference.adapters.slots import Bank
 from inference.adapters.weights import AdapterWeights, TargetWeights
 from inference.decoders.gpu.kernels.slot_table import INDEX, Pair, SlotTable, bucket, empty_table, entry, quantize
@@ -104,7 +105,12 @@ class SlotBank(Bank):
         self._arrivals: dict[int, torch.cuda.Event] = {}
 
     def prepare(self, weights: AdapterWeights) -> PackedWeights:
-        """`weights` in the layout of the device, in memory that it can copy from by itself."""
+        """`weights` in the layout of the device, in memory that it can copy from by itself.
+
+        Raises `AdapterRefused` for biases, which the kernels do not add.
+        """
+        if any(pair.bias is not None for pair in weights.values()):
+            raise AdapterRefused(["the adapter has biases of its own, which a GPU does not add here; a CPU serves it"])
         return PackedWeights(weights, self.is_int8, is_pinned=self.device.type == "cuda")
 
     def put(self, slot: int, weights: AdapterWeights) -> None:

@@ -33,8 +33,8 @@ class NativeBank(Bank):
         for index, target in enumerate(TARGETS):
             if pair := kept.get(target):
                 assert pair.a.dtype == pair.b.dtype, "the native decoder computes in one type"
-                scale = None if pair.scale is None else pair.scale.data_ptr()
-                view.targets[index] = PairView(pair.a.data_ptr(), pair.b.data_ptr(), scale, pair.rank)
+                scale, bias = (None if part is None else part.data_ptr() for part in (pair.scale, pair.bias))
+                view.targets[index] = PairView(pair.a.data_ptr(), pair.b.data_ptr(), scale, bias, pair.rank)
         self._kept[slot] = view, kept
         self.views[slot] = ctypes.pointer(view)
 

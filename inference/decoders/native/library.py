@@ -9,8 +9,9 @@ from typing import Any, Final
 
 from inference.config import DECODER_UNITS
 from inference.model import architecture
+from inference.model.spec import NORMS
 
-TARGETS: Final = (*architecture.TARGETS, architecture.EMBEDDING, architecture.HEAD)
+TARGETS: Final = (*architecture.TARGETS, architecture.EMBEDDING, architecture.HEAD, *NORMS)
 """In the order of `Target` in views.h."""
 DEPTH: Final = 32
 """Inputs that are quantised together, and those of a tile of the matrix unit."""
@@ -54,7 +55,7 @@ class ModelView(Structure):
 
 
 class PairView(Structure):
-    _fields_ = [*_all(c_void_p, "a b scale"), ("rank", c_int64)]
+    _fields_ = [*_all(c_void_p, "a b scale bias"), ("rank", c_int64)]
 
 
 class AdapterView(Structure):

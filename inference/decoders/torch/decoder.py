@@ -19,12 +19,12 @@ from inference.decoders.contract import Decoder
 from inference.decoders.kv_tensors import KVCache
 from inference.decoders.torch.attention import AttentionPlan, Scores, attend, plan_attention
 from inference.decoders.torch.lora import LoraBank, LoraPlan
-from inference.decoders.torch.norm import norm
+from inference.decoders.torch.norm import Shift, norm
 from inference.decoders.torch.panels import DECODE_PANEL, Layout, by_panel, lay_out
 from inference.model.architecture import HEAD, Architecture
 from inference.model.linear import Linear
 from inference.model.rotary import Rotary, apply_rope
-from inference.model.spec import GATE_UP, Activation, HeadNorm, NormPlace
+from inference.model.spec import GATE_UP, LAST_NORM, NORMS, Activation, HeadNorm, NormPlace
 from inference.model.weights import DecoderWeights, LayerWeights
 
 
@@ -80,7 +80,8 @@ class TorchDecoder(Decoder):
             hidden = hidden * torch.tensor(self.architecture.spec.embedding_multiplier, dtype=hidden.dtype)
         for index, layer in enumerate(self.weights.layers):
             hidden = self._block(index, layer, hidden, run)
-        self.hidden = self._normed(hidden[layout.places[batch.hidden_rows]])[: len(batch.hidden_rows)].to(torch.float32)
+        states = self._normed(hidden[layout.places[batch.hidden_rows]], plan.shift_hidden)
+        self.hidden = states[: len(batch.hidden_rows)].to(torch.float32)
         return self._logits(hidden[layout.places[batch.sample_rows]], plan)
 
     def _turns(self, positions: Tensor) -> list[tuple[Tensor, Tensor] | None]:
@@ -89,13 +90,16 @@ class TorchDecoder(Decoder):
 
     def _block(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
         """What layer `index` makes of `hidden` [padded rows, hidden]."""
-        rows = self._before(hidden, layer.attention_norm)
-        attended = self._after(self._attention(index, layer, rows, run), layer.attention_norm, layer.attention_out_norm)
+        shifts = {name: partial(run.lora.shift, name, index) for name in NORMS}
+        rows = self._before(hidden, layer.attention_norm, shifts["attention_norm"])
+        attended = self._attention(index, layer, rows, run)
+        attended = self._after(attended, layer.attention_norm, layer.attention_out_norm, shifts["attention_out_norm"])
         if self.architecture.spec.is_parallel:
             return hidden + attended + self._mlp(index, layer, rows, run)
         hidden = hidden + self._multiplied(attended)
-        rows = self._before(hidden, layer.mlp_norm)
-        inner = self._after(self._mlp(index, layer, rows, run), layer.mlp_norm, layer.mlp_out_norm)
+        rows = self._before(hidden, layer.mlp_norm, shifts["mlp_norm"])
+        inner = self._mlp(index, layer, rows, run)
+        inner = self._after(inner, layer.mlp_norm, layer.mlp_out_norm, shifts["mlp_out_norm"])
         return hidden + self._multiplied(inner)
 
     def _multiplied(self, rows: Tensor) -> Tensor:
@@ -103,16 +107,16 @@ class TorchDecoder(Decoder):
         multiplier = self.architecture.spec.residual_multiplier
         return rows if multiplier == 1 else rows * multiplier
 
-    def _before(self, hidden: Tensor, weight: Tensor) -> Tensor:
-        return hidden if self.architecture.spec.norm_place is NormPlace.AFTER else self._norm(hidden, weight)
+    def _before(self, hidden: Tensor, weight: Tensor, shift: Shift) -> Tensor:
+        return hidden if self.architecture.spec.norm_place is NormPlace.AFTER else self._norm(hidden, weight, shift)
 
-    def _after(self, rows: Tensor, weight: Tensor, out_weight: Tensor | None) -> Tensor:
+    def _after(self, rows: Tensor, weight: Tensor, out_weight: Tensor | None, shift: Shift) -> Tensor:
         if self.architecture.spec.norm_place is NormPlace.AFTER:
-            return self._norm(rows, weight)
-        return rows if out_weight is None else self._norm(rows, out_weight)
+            return self._norm(rows, weight, shift)
+        return rows if out_weight is None else self._norm(rows, out_weight, shift)
 
-    def _norm(self, rows: Tensor, weight: Tensor) -> Tensor:
-        return norm(self.architecture.spec.norm, rows, weight, self.architecture.norm_eps)
+    def _norm(self, rows: Tensor, weight: Tensor, shift: Shift) -> Tensor:
+        return norm(self.architecture.spec.norm, rows, weight, self.architecture.norm_eps, shift)
 
     def _attention(self, index: int, layer: LayerWeights, rows: Tensor, run: Pass) -> Tensor:
         projected = torch.split(by_panel(layer.qkv, rows, run.panels), self._qkv_widths, dim=-1)
@@ -121,17 +125,18 @@ class TorchDecoder(Decoder):
             _plus(run.lora.add(f"{name}_proj", index, rows, part), bias)
             for name, part, bias in zip("qkv", projected, biases, strict=True)
         )
-        queries, keys = self._turned(index, queries, layer.q_norm, run), self._turned(index, keys, layer.k_norm, run)
+        queries = self._turned(index, queries, layer.q_norm, "q_norm", run)
+        keys = self._turned(index, keys, layer.k_norm, "k_norm", run)
         places = run.layout.places
         run.cache.write(index, run.attention.writes, keys[places], self._heads(values)[places])
         attended = attend(queries, run.cache, index, run.attention.calls[self.architecture.window(index)], self._scores)
         return self._linear("o_proj", index, layer.o, layer.o_bias, attended, run)
 
-    def _turned(self, index: int, rows: Tensor, weight: Tensor | None, run: Pass) -> Tensor:
-        """Queries or keys [padded rows, heads * head_dim] as heads, normed and turned by their position."""
+    def _turned(self, index: int, rows: Tensor, weight: Tensor | None, name: str, run: Pass) -> Tensor:
+        """Queries or keys [padded rows, heads * head_dim] as heads, normed by `name` and turned by their position."""
         is_whole = self.architecture.spec.head_norm is HeadNorm.WHOLE
         heads = rows if is_whole else self._heads(rows)
-        heads = heads if weight is None else self._norm(heads, weight)
+        heads = heads if weight is None else self._norm(heads, weight, partial(run.lora.shift, name, index))
         heads = self._heads(heads) if is_whole else heads
         turns = run.turns[index]
         return heads if turns is None else apply_rope(heads, *turns, self.architecture.spec.is_interleaved)
@@ -158,7 +163,7 @@ class TorchDecoder(Decoder):
 
     def _logits(self, hidden: Tensor, plan: LoraPlan) -> Tensor:
         """Logits of `hidden` [n, hidden], in panels as every other product."""
-        num_rows, normed = len(hidden), self._normed(hidden)
+        num_rows, normed = len(hidden), self._normed(hidden, partial(plan.shift, LAST_NORM, 0))
         panels = [slice(at, at + DECODE_PANEL) for at in range(0, len(normed), DECODE_PANEL)]
         if not panels:
             return hidden.new_zeros((0, self.architecture.vocab_size), dtype=torch.float32)
@@ -173,10 +178,10 @@ class TorchDecoder(Decoder):
             logits = logits * self.architecture.spec.logit_multiplier
         return by_panel(lambda panel: cap * torch.tanh(panel / cap), logits, panels) if cap else logits
 
-    def _normed(self, hidden: Tensor) -> Tensor:
+    def _normed(self, hidden: Tensor, shift: Shift) -> Tensor:
         """What the head sees of `hidden` [n, hidden], padded to whole panels."""
         padded = functional.pad(hidden, (0, 0, 0, -len(hidden) % DECODE_PANEL))
-        return self._norm(padded, self.weights.norm)
+        return self._norm(padded, self.weights.norm, shift)
 
 
 def _plus(rows: Tensor, bias: Tensor | None) -> Tensor:

@@ -4,8 +4,9 @@ Decode rows are items of a batched product whose items have one row each; a pref
 adapter and is a product of fixed shape. So what an adapter adds to a row depends on the row, the adapter and
 the phase: not on the slot it sits in, nor on who else is there. Rows of the base are never touched.
 
-An adapter with magnitudes (DoRA; Liu et al., 2024) multiplies its rows by a scale after that. The embedding is
-a target whose "rows" are one-hot, so A is looked up; the head sees the rows that are sampled, each by itself.
+An adapter with magnitudes (DoRA; Liu et al., 2024) multiplies its rows by a scale after that, and one with biases adds
+them last, to the outputs of linears and of LayerNorms. The embedding is a target whose "rows" are one-hot, so A is
+looked up; the head and the norm before it see the rows that are sampled, each by itself.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -22,35 +24,39 @@ from inference.adapters.weights import AdapterWeights, TargetWeights
 from inference.decoders.batch import Batch
 from inference.decoders.torch.panels import Layout
 from inference.model.architecture import EMBEDDING, HEAD
+from inference.model.spec import LAST_NORM
+
+_SAMPLED: Final = (HEAD, LAST_NORM)
+"""Targets that see the sampled rows alone."""
 
 
 @dataclass
 class DecodeGroup:
     """Decode rows whose adapters have one rank in a target: `rows` int64 [n], and the pairs of each row.
 
-    Either all of them have a scale or none. The stacked pairs are kept for the next steps, which mostly have the
-    same rows.
+    Their pairs have the same parts. The stacked pairs are kept for the next steps, which mostly have the same rows.
     """
 
     rows: Tensor
     weights: list[TargetWeights]
-    _stacks: dict[int, tuple[Tensor, Tensor, Tensor | None]] = field(default_factory=dict)
+    _stacks: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
     def add(self, layer: int, rows: Tensor, out: Tensor) -> None:
         """Add these rows' updates to `out` in place."""
-        a, b, scale = self._stacked(layer)
-        shrunk = torch.bmm(rows[self.rows].unsqueeze(1), a)
-        updated = torch.baddbmm(out[self.rows].unsqueeze(1), shrunk, b).squeeze(1)
-        out[self.rows] = _scaled(updated, scale)
+        stacks = self._stacked(layer)
+        shrunk = torch.bmm(rows[self.rows].unsqueeze(1), stacks["a"])
+        updated = torch.baddbmm(out[self.rows].unsqueeze(1), shrunk, stacks["b"]).squeeze(1)
+        out[self.rows] = _finished(updated, stacks.get("scale"), stacks.get("bias"))
 
-    def _stacked(self, layer: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        kept = self._stacks.get(layer)
-        if kept is None:
-            a = torch.stack([pair.a[layer] for pair in self.weights])
-            b = torch.stack([pair.b[layer] for pair in self.weights])
-            scales = [pair.scale[layer] for pair in self.weights if pair.scale is not None]
-            kept = self._stacks[layer] = a, b, torch.stack(scales) if scales else None
-        return kept
+    def shift(self, layer: int, normed: Tensor) -> None:
+        """Add these rows' biases of a norm to `normed` in place."""
+        normed[self.rows] += self._stacked(layer)["bias"].view(-1, *normed.shape[1:])
+
+    def _stacked(self, layer: int) -> dict[str, Tensor]:
+        if layer not in self._stacks:
+            parts = [{name: part[layer] for name, part in pair.parts.items()} for pair in self.weights]
+            self._stacks[layer] = {name: torch.stack([part[name] for part in parts]) for name in parts[0]}
+        return self._stacks[layer]
 
 
 @dataclass(frozen=True)
@@ -68,14 +74,21 @@ class TileGroup:
         """Add the updates of the embeddings of `token_ids` [padded rows] to `out` [padded rows, hidden] in place."""
         self._expand(0, self.weights.a[0][token_ids[self.rows]], out)
 
+    def shift(self, layer: int, normed: Tensor) -> None:
+        """Add these rows' biases of a norm to `normed` in place."""
+        assert self.weights.bias is not None, "a norm has a bias and nothing else"
+        normed[self.rows] += self.weights.bias[layer].view(normed.shape[1:])
+
     def _expand(self, layer: int, shrunk: Tensor, out: Tensor) -> None:
         updated = torch.addmm(out[self.rows], shrunk, self.weights.b[layer])
-        out[self.rows] = _scaled(updated, None if self.weights.scale is None else self.weights.scale[layer])
+        scale, bias = (None if part is None else part[layer] for part in (self.weights.scale, self.weights.bias))
+        out[self.rows] = _finished(updated, scale, bias)
 
 
-def _scaled(rows: Tensor, scale: Tensor | None) -> Tensor:
-    """`rows` times `scale`, multiplied in float32: rounded to bfloat16 a scale near 1 would lose most of its digits."""
-    return rows if scale is None else (rows * scale).to(rows.dtype)
+def _finished(rows: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+    """`rows` times `scale` plus `bias`, in float32: in bfloat16 a scale near 1 would lose most of its digits."""
+    wide = rows if scale is None else rows * scale
+    return (wide if bias is None else wide + bias).to(rows.dtype)
 
 
 @dataclass(frozen=True)
@@ -84,6 +97,8 @@ class LoraPlan:
 
     decodes: dict[str, list[DecodeGroup]]
     tiles: dict[str, list[TileGroup]]
+    hidden: list[TileGroup]
+    """Of the hidden rows, in their order: biases of the norm before the head."""
 
     def add(self, target: str, layer: int, rows: Tensor, out: Tensor) -> Tensor:
         """`out` [padded rows, out], to which the updates of `target` in `layer` for `rows` [padded rows, in] are added.
@@ -100,6 +115,16 @@ class LoraPlan:
         """Add the updates of the embedding for `token_ids` [padded rows] to `out` [padded rows, hidden] in place."""
         for tile in self.tiles.get(EMBEDDING, ()):
             tile.embed(token_ids, out)
+
+    def shift(self, norm: str, layer: int, normed: Tensor) -> None:
+        """Add the biases of `norm` to the rows `normed` float32 [padded rows, ...] in place."""
+        for group in (*self.decodes.get(norm, ()), *self.tiles.get(norm, ())):
+            group.shift(layer, normed)
+
+    def shift_hidden(self, normed: Tensor) -> None:
+        """The same of the last norm for the hidden rows."""
+        for group in self.hidden:
+            group.shift(0, normed)
 
 
 class LoraBank(Bank):
@@ -127,12 +152,15 @@ class LoraBank(Bank):
         tiles: dict[str, list[TileGroup]] = defaultdict(list)
         for index, segment in enumerate(batch.tiles):
             for target, weights in self._weights(slots[segment.start]).items():
-                if target != HEAD:
+                if target not in _SAMPLED:
                     tiles[target].append(TileGroup(layout.tile(index), weights))
         tiles[EMBEDDING] += self._row_by_row(EMBEDDING, decode_slots)
-        if any(HEAD in weights for weights in self._slots.values()):
-            tiles[HEAD] = self._row_by_row(HEAD, [slots[row] for row in batch.sample_rows.tolist()])
-        return LoraPlan(self._last[1], tiles)
+        hidden: list[TileGroup] = []
+        if any(target in weights for weights in self._slots.values() for target in _SAMPLED):
+            sampled, wanted = ([slots[row] for row in rows.tolist()] for rows in (batch.sample_rows, batch.hidden_rows))
+            tiles |= {target: self._row_by_row(target, sampled) for target in _SAMPLED}
+            hidden = self._row_by_row(LAST_NORM, wanted)
+        return LoraPlan(self._last[1], tiles, hidden)
 
     def _weights(self, slot: int) -> AdapterWeights:
         return {} if slot < 0 else self._slots[slot]
@@ -143,11 +171,11 @@ class LoraBank(Bank):
         return [TileGroup(slice(row, row + 1), weights) for row, weights in owned if weights is not None]
 
     def _plan_decodes(self, slots: tuple[int, ...]) -> dict[str, list[DecodeGroup]]:
-        alike: dict[tuple[str, int, bool], list[tuple[int, TargetWeights]]] = defaultdict(list)
+        alike: dict[tuple[str, int, tuple[str, ...]], list[tuple[int, TargetWeights]]] = defaultdict(list)
         for row, slot in enumerate(slots):
             for target, weights in self._weights(slot).items():
-                if target not in (EMBEDDING, HEAD):
-                    alike[target, weights.rank, weights.scale is None].append((row, weights))
+                if target not in (EMBEDDING, *_SAMPLED):
+                    alike[target, weights.rank, tuple(weights.parts)].append((row, weights))
         groups: dict[str, list[DecodeGroup]] = defaultdict(list)
         for (target, *_), members in alike.items():
             # A batched product of one item is another kernel than one of more, so a lone row comes twice.

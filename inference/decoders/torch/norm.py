@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from inference.model.spec import Norm
 
+Shift = Callable[[Tensor], None]
+"""What adds adapters' biases to normed rows in place."""
 
-def norm(kind: Norm, rows: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`rows` [..., width] normed as `kind` says, by `weight` [width] or, of a LayerNorm, weight and bias [2, width]."""
+
+def norm(kind: Norm, rows: Tensor, weight: Tensor, eps: float, shift: Shift) -> Tensor:
+    """`rows` [..., width] normed as `kind` says, by `weight` [width] or, of a LayerNorm, weight and bias [2, width] and
+    `shift`, in float32."""
     if kind is Norm.LAYER:
         normed = functional.layer_norm(rows.to(torch.float32), rows.shape[-1:], eps=eps)
-        return (normed * weight[0] + weight[1]).to(rows.dtype)
+        normed = normed * weight[0] + weight[1]
+        shift(normed)
+        return normed.to(rows.dtype)
     return rms_norm(rows, weight, eps)
 
 

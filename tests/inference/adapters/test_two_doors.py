@@ -28,6 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "plain": {},
     "patterns": {"target_modules": "all-linear", "rank_pattern": {"down_proj": 1}, "use_rslora": True},
     "dora": {"use_dora": True, "target_modules": ["q_proj", "embed_tokens", "lm_head"]},
+    "biases": {"lora_bias": True},
     "narrow": {"layers_to_transform": [0], "alpha_pattern": {"self_attn.q_proj": 3}},
 }
 THE_BASES_WORD = ("is not the base's own", "overflow", "DoRA cannot scale")

@@ -169,7 +169,7 @@ class Decoder : public AnyDecoder {
                 const PairView* pair = pair_of(pass, row, EMBEDDING);
                 if (pair) add_lora_embedding(*pair, pass.token_ids[row], hidden_.data() + row * width, width);
                 if (model_.embedding_multiplier != 1.0f) multiply_row(hidden_.data() + row * width, model_.embedding_multiplier);
-                norm_hidden(row, model_.layers[0].attention_norm);
+                norm_hidden(row, model_.layers[0].attention_norm, shift_of(pass, row, ATTENTION_NORM, 0));
             }
         });
     }
@@ -183,14 +183,16 @@ class Decoder : public AnyDecoder {
     template <class Run>
     void end_layer(const PassView& pass, int64_t layer, const Panel& panel, const Run& run) {
         const LayerView& weights = model_.layers[layer];
-        const NormView& next_norm = layer + 1 < model_.num_layers ? model_.layers[layer + 1].attention_norm : model_.norm;
+        const bool is_last = layer + 1 == model_.num_layers;
+        const NormView& next_norm = is_last ? model_.norm : model_.layers[layer + 1].attention_norm;
         apply(weights.o, attended_.data(), panel, added_.data(), run);
         by_chunk(panel, run, [&](const Chunk& chunk) {
             add_lora_rows(pass, O, layer, chunk, attended_.data(), queries_, added_.data(), model_.hidden, 0);
             for (int64_t place = chunk.begin; place < chunk.end; place++) {
-                add_block(order_[place], of(weights.o_bias), weights.attention_out_norm);
+                int64_t row = order_[place];
+                add_block(row, of(weights.o_bias), weights.attention_out_norm, shift_of(pass, row, ATTENTION_OUT_NORM, layer));
                 // Beside attention the MLP sees what attention saw.
-                if (!model_.is_parallel) norm_hidden(order_[place], weights.mlp_norm);
+                if (!model_.is_parallel) norm_hidden(row, weights.mlp_norm, shift_of(pass, row, MLP_NORM, layer));
             }
         });
         if (panel.is_fused) {
@@ -203,8 +205,9 @@ class Decoder : public AnyDecoder {
         by_chunk(panel, run, [&](const Chunk& chunk) {
             add_lora_rows(pass, DOWN, layer, chunk, inner_.data(), model_.inner, added_.data(), model_.hidden, 0);
             for (int64_t place = chunk.begin; place < chunk.end; place++) {
-                add_block(order_[place], of(weights.down_bias), weights.mlp_out_norm);
-                norm_hidden(order_[place], next_norm);
+                int64_t row = order_[place];
+                add_block(row, of(weights.down_bias), weights.mlp_out_norm, shift_of(pass, row, MLP_OUT_NORM, layer));
+                norm_hidden(row, next_norm, is_last ? shift_of(pass, row, LAST_NORM, 0) : shift_of(pass, row, ATTENTION_NORM, layer + 1));
             }
         });
     }
@@ -254,7 +257,13 @@ class Decoder : public AnyDecoder {
     static const PairView* pair_of(const PassView& pass, int64_t row, Target target) {
         if (pass.adapters[row] < 0) return nullptr;
         const PairView& pair = pass.adapter_views[pass.adapters[row]]->targets[target];
-        return pair.rank ? &pair : nullptr;
+        return pair.rank || pair.bias ? &pair : nullptr;
+    }
+
+    // What the adapter of `row` adds to a norm's outputs, or null.
+    const float* shift_of(const PassView& pass, int64_t row, Target norm, int64_t layer) const {
+        const PairView* pair = pair_of(pass, row, norm);
+        return pair ? pair->bias + layer * shape_of(norm).second : nullptr;
     }
 
     // The rows of a panel in `data` times a linear, into `out`.
@@ -344,7 +353,11 @@ class Decoder : public AnyDecoder {
             case V: return {model_.hidden, keys_};
             case O: return {queries_, model_.hidden};
             case DOWN: return {model_.inner, model_.hidden};
-            default: return {model_.hidden, model_.inner};
+            case GATE:
+            case UP: return {model_.hidden, model_.inner};
+            case Q_NORM: return {queries_, queries_};
+            case K_NORM: return {keys_, keys_};
+            default: return {model_.hidden, model_.hidden};
         }
     }
 
@@ -358,20 +371,20 @@ class Decoder : public AnyDecoder {
             int64_t row = order_[place];
             Element* parts = qkv_.data() + row * qkv_width_;
             if (weights.qkv_bias) add_row(parts, of(weights.qkv_bias), qkv_width_);
-            norm_heads(parts, queries_, weights.q_norm);
-            norm_heads(parts + queries_, keys_, weights.k_norm);
+            norm_heads(parts, queries_, weights.q_norm, shift_of(pass, row, Q_NORM, layer));
+            norm_heads(parts + queries_, keys_, weights.k_norm, shift_of(pass, row, K_NORM, layer));
             if (weights.cos) turn(parts, weights, pass.positions[row]);
             write_cache(cache_, keys_of(pass, layer), values_of(pass, layer), pass.cache_slots[row], parts + queries_, parts + queries_ + keys_);
         }
     }
 
     // Queries or keys [width], each head by itself or all of them at once.
-    void norm_heads(Element* heads, int64_t width, const NormView& norm) const {
+    void norm_heads(Element* heads, int64_t width, const NormView& norm, const float* shift) const {
         if (!norm.weight) return;
         int64_t step = model_.norms_whole ? width : model_.head_dim;
         for (int64_t at = 0; at < width; at += step) {
             NormView part{norm.weight + at, norm.bias ? norm.bias + at : nullptr};
-            norm_row(heads + at, step, part, model_.norm_eps, heads + at);
+            norm_row(heads + at, step, part, model_.norm_eps, heads + at, shift ? shift + at : nullptr);
         }
     }
 
@@ -414,20 +427,20 @@ class Decoder : public AnyDecoder {
 
     // Add to a row of the residual stream what attention or the MLP made of it, with a bias and normed where the model has
     // that.
-    void add_block(int64_t row, const Element* bias, const NormView& norm) {
+    void add_block(int64_t row, const Element* bias, const NormView& norm, const float* shift) {
         Element* hidden = hidden_.data() + row * model_.hidden;
         Element* added = added_.data() + row * model_.hidden;
         if (bias) add_row(added, bias, model_.hidden);
-        if (norm.weight) norm_row(added, model_.hidden, norm, model_.norm_eps, added);
+        if (norm.weight) norm_row(added, model_.hidden, norm, model_.norm_eps, added, shift);
         if (model_.residual_multiplier != 1.0f) multiply_row(added, model_.residual_multiplier);
         add_row(hidden, added, model_.hidden);
     }
 
     // A row of the residual stream into `normed_`, as the next block wants it.
-    void norm_hidden(int64_t row, const NormView& norm) {
+    void norm_hidden(int64_t row, const NormView& norm, const float* shift) {
         const Element* hidden = hidden_.data() + row * model_.hidden;
         Element* normed = normed_.data() + row * model_.hidden;
-        if (norm.weight) return norm_row(hidden, model_.hidden, norm, model_.norm_eps, normed);
+        if (norm.weight) return norm_row(hidden, model_.hidden, norm, model_.norm_eps, normed, shift);
         std::memcpy(normed, hidden, model_.hidden * sizeof(Element));
     }
 

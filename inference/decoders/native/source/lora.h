@@ -1,4 +1,4 @@
-// One adapter's update of up to 16 rows: out = (out + x A B) * scale. A row's sums run over `in`, then over the rank,
+// One adapter's update of up to 16 rows: out = (out + x A B) * scale + bias. A row's sums run over `in`, then over the rank,
 // in a fixed order.
 #pragma once
 #include "packs.h"
@@ -33,7 +33,8 @@ void shrink(const Element* const* rows, int64_t count, const Element* a, int64_t
 
 // Add to `outs` (elements, or float32) the sums, rounded to elements, times b [rank / pack][out][pack].
 template <class Element, class Number>
-void expand(Number* const* outs, int64_t count, const Element (*sums)[MAX_RANK], const Element* b, int64_t rank, int64_t out, const float* scale) {
+void expand(Number* const* outs, int64_t count, const Element (*sums)[MAX_RANK], const Element* b, int64_t rank, int64_t out, const float* scale,
+            const float* bias) {
     for (int64_t column = 0; column < out; column += 16)
         for (int64_t row = 0; row < count; row++) {
             F32 update = {};
@@ -41,6 +42,7 @@ void expand(Number* const* outs, int64_t count, const Element (*sums)[MAX_RANK],
                 update = dot(update, broadcast_pack(sums[row] + at), load_packs(b + at * out + column * PACK<Element>));
             update = load(outs[row] + column) + update;
             if (scale) update = update * load(scale + column);
+            if (bias) update = update + load(bias + column);
             store(outs[row] + column, update);
         }
 }
@@ -54,7 +56,8 @@ void add_lora(const PairView& pair, int64_t layer, const Element* const* rows, N
     for (int64_t row = 0; row < count; row++)
         for (int64_t at = 0; at < pair.rank; at++) round_to(sums[row][at], rounded[row][at]);
     const float* scale = pair.scale ? pair.scale + layer * out : nullptr;
-    expand(outs, count, rounded, static_cast<const Element*>(pair.b) + layer * pair.rank * out, pair.rank, out, scale);
+    const float* bias = pair.bias ? pair.bias + layer * out : nullptr;
+    expand(outs, count, rounded, static_cast<const Element*>(pair.b) + layer * pair.rank * out, pair.rank, out, scale, bias);
 }
 
 // The same for an embedding: `sums` are looked up, not computed.
@@ -62,7 +65,7 @@ template <class Element>
 void add_lora_embedding(const PairView& pair, int64_t token_id, Element* embedded, int64_t hidden) {
     Element sums[1][MAX_RANK];
     std::memcpy(sums[0], static_cast<const Element*>(pair.a) + token_id * pair.rank, pair.rank * sizeof(Element));
-    expand(&embedded, 1, sums, static_cast<const Element*>(pair.b), pair.rank, hidden, pair.scale);
+    expand(&embedded, 1, sums, static_cast<const Element*>(pair.b), pair.rank, hidden, pair.scale, pair.bias);
 }
 
 }  // namespace native::NATIVE_UNIT

@@ -15,21 +15,23 @@ void rms_norm_row(const Element* row, int64_t width, const float* weight, float 
     for (int64_t at = 0; at < width; at += 16) store(to + at, load(row + at) * scale * load(weight + at));
 }
 
-// The same about the row's mean, and a bias added.
+// The same about the row's mean, and a bias added, and perhaps an adapter's `shift`.
 template <class Element>
-void layer_norm_row(const Element* row, int64_t width, const NormView& norm, float eps, Element* to) {
+void layer_norm_row(const Element* row, int64_t width, const NormView& norm, float eps, Element* to, const float* shift) {
     F32 sums = {}, squares = {};
     for (int64_t at = 0; at < width; at += 16) sums = sums + load(row + at);
     F32 mean = F32::all(total(sums) / static_cast<float>(width));
     for (int64_t at = 0; at < width; at += 16) squares = fmadd(load(row + at) - mean, load(row + at) - mean, squares);
     F32 scale = F32::all(1.0f / std::sqrt(total(squares) / static_cast<float>(width) + eps));
-    for (int64_t at = 0; at < width; at += 16)
-        store(to + at, fmadd((load(row + at) - mean) * scale, load(norm.weight + at), load(norm.bias + at)));
+    for (int64_t at = 0; at < width; at += 16) {
+        F32 normed = fmadd((load(row + at) - mean) * scale, load(norm.weight + at), load(norm.bias + at));
+        store(to + at, shift ? normed + load(shift + at) : normed);
+    }
 }
 
 template <class Element>
-void norm_row(const Element* row, int64_t width, const NormView& norm, float eps, Element* to) {
-    if (norm.bias) return layer_norm_row(row, width, norm, eps, to);
+void norm_row(const Element* row, int64_t width, const NormView& norm, float eps, Element* to, const float* shift = nullptr) {
+    if (norm.bias) return layer_norm_row(row, width, norm, eps, to, shift);
     rms_norm_row(row, width, norm.weight, eps, to);
 }
 

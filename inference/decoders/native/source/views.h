@@ -7,7 +7,10 @@ namespace native {
 
 using bf16 = uint16_t;
 
-enum Target { Q, K, V, O, GATE, UP, DOWN, EMBEDDING, HEAD, NUM_TARGETS };
+enum Target {
+    Q, K, V, O, GATE, UP, DOWN, EMBEDDING, HEAD,
+    ATTENTION_NORM, ATTENTION_OUT_NORM, MLP_NORM, MLP_OUT_NORM, Q_NORM, K_NORM, LAST_NORM, NUM_TARGETS
+};
 
 // A linear [out, in] in the order in which it is read, so that 64 bytes hold a few inputs of 16 outputs.
 struct LinearView {
@@ -53,12 +56,14 @@ struct ModelView {
 
 // One adapter's pair for one target: a [layers][rank][in], b [layers][rank / 2][out][2] or, of float32,
 // [layers][rank][out]; the rank is even, and 0 where there is none.
-// The embedding and the head are one layer, and the embedding's a is [vocab][rank], for it is looked up.
-// `scale` [layers][out] multiplies the adapted output (DoRA); null: none.
+// The embedding, the head and the last norm are one layer, and the embedding's a is [vocab][rank], for it is looked up.
+// `scale` [layers][out] multiplies the adapted output (DoRA), and `bias` [layers][out] is added to it; null: none. A norm has
+// a bias alone.
 struct PairView {
     const void* a;
     const void* b;
     const float* scale;
+    const float* bias;
     int64_t rank;
 };
 

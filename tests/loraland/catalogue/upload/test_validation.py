@@ -134,7 +134,7 @@ WEIGHTS: dict[str, tuple[bytes | Tensors, str]] = {
     "a trained lm_head": (changed("base_model.model.lm_head.weight", "F32", (2, 2)), "A table of 2×2 comes with it"),
     "half an embedding": (changed(f"{TABLE}.lora_embedding_A", "F32", (2, 49152)), "lora_B is missing: "),
     "an embedding as a linear": (changed(f"{TABLE}.lora_A.weight", "F32", (2, 49152)), "train a LoRA on them"),
-    "a trained bias": (changed(f"{Q}.bias", "F32", (576,)), "Biases cannot be changed"),
+    "a trained bias": (changed(f"{Q}.bias", "F32", (576,)), "has no bias there"),
     "a tensor of another kind": (changed(f"{Q}.weight", "F32", (2, 2)), "Not a LoRA matrix"),
     "a module that is no target": (
         lora_tensors(targets=("q_proj", "v_proj", "k_proj")),
@@ -175,7 +175,7 @@ CONFIGS: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "whole modules": (lora_config(modules_to_save=["score"]), "carries whole modules"),
     "a bias of another kind": (lora_config(bias="some"), 'bias is "some"'),
     "merged projections": (lora_config(enable_lora=[True, False, True]), "merges projections in one (enable_lora)"),
-    "LoRA biases": (lora_config(lora_bias=True), "trains biases"),
+    "LoRA biases": (lora_config(lora_bias=True), "lora_bias is set, but lora_B.bias is missing"),
     "replicated layers": (lora_config(layer_replication=[[0, 4]]), "replicates layers"),
     "a start that rewrites the base": (
         lora_config(init_lora_weights="pissa_niter_4"),
