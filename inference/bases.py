@@ -10,6 +10,7 @@ DEFAULT_BASE_MODEL: Final = "SmolLM2-135M-Instruct"
 RESERVED: Final = "base"
 """What programs call the default one, whatever its name."""
 _HUB_ID: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
+_GGUF: Final = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$")
 _NAME: Final = re.compile(r"\w[\w.-]{0,199}")
 
 
@@ -18,8 +19,8 @@ class BaseError(ValueError):
 
 
 def base_name(text: str) -> str:
-    """The name of the base model that `text` names, be it a hub id, a directory or a .gguf file."""
-    return text.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1].removesuffix(".gguf")
+    """The name of the base model that `text` names: a hub id, a directory, a .gguf file or the first part of one."""
+    return _GGUF.sub("", text.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1])
 
 
 def base_key(text: str) -> str:

@@ -95,7 +95,7 @@ def _write_gguf(source: Path, directory: Path, expands: bool = False) -> None:
     programs that train on it read no GGUF."""
     # torch takes a second to import, which a run that finds the model in place does not pay.
     from inference.model.gguf.directory import write_directory
-    from inference.model.gguf.file import GgufError
+    from inference.model.gguf.header import GgufError
 
     try:
         write_directory(source, directory, expands)

@@ -12,6 +12,7 @@ import torch
 from inference.model.architecture import EMBEDDING, HEAD, Architecture
 from inference.model.checkpoint import Checkpoint
 from inference.model.gguf.checkpoint import GgufCheckpoint
+from inference.model.gguf.file import gguf_in
 from inference.model.quantized.checkpoint import QuantizedCheckpoint
 from inference.model.quantized.config import scheme_of
 
@@ -26,7 +27,7 @@ def open_checkpoint(directory: Path, architecture: Architecture) -> Checkpoint:
 
     A tied model that was saved with its head alone has that for its embedding, as in transformers.
     """
-    if (directory / GgufCheckpoint.FILE).is_file():
+    if gguf_in(directory):
         return GgufCheckpoint(directory, architecture)
     scheme = scheme_of(directory)
     checkpoint = QuantizedCheckpoint(directory, scheme) if scheme else Checkpoint(directory)

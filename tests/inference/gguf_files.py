@@ -61,14 +61,17 @@ def write_gguf(
     extra: Mapping[str, np.ndarray] | None = None,
     leave_out: tuple[str, ...] = (),
     is_random: bool = True,
+    split_max_tensors: int = 0,
     **sizes: int,
 ) -> dict[str, torch.Tensor]:
     """Write a random llama with its matrices in `kind`, or as `others` says by a part of the name; the weights of the
     same model in full, by Hugging Face's names, are returned. Those that are not random are zero, and none returned."""
     sizes = SIZES | sizes
-    writer, full = GGUFWriter(path, "llama"), {}
-    add_fields(writer, fields_of(sizes) | dict(fields or {}))
+    writer, full = GGUFWriter(path, "llama", split_max_tensors=split_max_tensors), {}
     add_tokenizer(writer, sizes["vocab"])
+    for key in fields or {}:
+        writer.kv_data[0].pop(key, None)
+    add_fields(writer, fields_of(sizes) | dict(fields or {}))
     for seed, (name, shape) in enumerate(shapes(sizes).items()):
         if name in leave_out:
             continue
@@ -121,6 +124,7 @@ def fields_of(sizes: Mapping[str, int]) -> dict[str, Any]:
 def add_fields(writer: GGUFWriter, fields: Mapping[str, Any]) -> None:
     """Write `fields` in the types that their values have."""
     add = {bool: writer.add_bool, int: writer.add_uint32, float: writer.add_float32, str: writer.add_string}
+    add |= {list: writer.add_array}
     for key, value in fields.items():
         add[type(value)](key, value)
 

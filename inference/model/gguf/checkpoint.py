@@ -18,7 +18,8 @@ from torch import Tensor
 from inference.model.architecture import Architecture
 from inference.model.checkpoint import Checkpoint
 from inference.model.gguf.blocks import BlockType, Groups
-from inference.model.gguf.file import Bytes, GgufError, GgufFile, GgufTensor
+from inference.model.gguf.file import FILE, Bytes, GgufFile, GgufTensor, gguf_in
+from inference.model.gguf.header import GgufError
 from inference.model.gguf.names import Place, places_in
 from inference.model.linear import GROUP, Int4Linear, Int8Linear, KeptLinear
 
@@ -26,13 +27,11 @@ _FOUR_BITS: Final = ("Q4_0", "Q4_1", "Q4_K")
 
 
 class GgufCheckpoint(Checkpoint):
-    """The tensors of `FILE` in a model directory, by the names that other checkpoints have for them."""
-
-    FILE: Final = "model.gguf"
+    """The tensors of the file in a model directory, by the names that other checkpoints have for them."""
 
     def __init__(self, directory: Path, architecture: Architecture) -> None:
         self.directory = directory
-        self._file = GgufFile(directory / self.FILE)
+        self._file = GgufFile(gguf_in(directory) or directory / FILE)
         self.places = places_in(architecture, str(self._file.fields.get("general.architecture")))
 
     def __contains__(self, name: str) -> bool:
@@ -48,7 +47,7 @@ class GgufCheckpoint(Checkpoint):
 
     @property
     def files(self) -> list[Path]:
-        return [self._file.path]
+        return self._file.paths
 
     @property
     def is_quantized(self) -> bool:

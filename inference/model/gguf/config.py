@@ -5,30 +5,48 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from inference.model.gguf.file import GgufError, GgufFile
+from inference.model.gguf.file import GgufFile
+from inference.model.gguf.header import GgufError
 from inference.model.gguf.rope import rope_of
+from inference.model.gguf.vocabulary import special_ids
+from inference.reading import shown
 
 _REQUIRED: Final = ("embedding_length", "feed_forward_length", "block_count", "attention.head_count", "context_length")
+_WHOLE: Final = frozenset(
+    (*_REQUIRED, "attention.head_count_kv", "attention.key_length", "attention.sliding_window", "expert_count")
+).union(("rope.dimension_count", "rope.scaling.original_context_length"))
+"""Fields that are whole numbers; others are numbers, but for those of another kind."""
+_OTHERWISE: Final = {"rope.scaling.type": (str, "a text"), "attention.sliding_window_pattern": ((int, list), "a list")}
+_MOST: Final = 2**40
 _TANH: Final = "gelu_pytorch_tanh"
 Config = dict[str, Any]
 
 
 class Own:
-    """The fields of the file's own family, without its name."""
+    """The fields of the file's own `family`, without its name, each of its kind. Raises `GgufError`."""
 
-    def __init__(self, file: GgufFile) -> None:
-        self.file, self.path, self.family = file, file.path, str(file.fields.get("general.architecture"))
-        missing = [key for key in _REQUIRED if f"{self.family}.{key}" not in file.fields]
+    def __init__(self, file: GgufFile, family: str) -> None:
+        self.file, self.path, self.family = file, file.path, family
+        missing = [key for key in _REQUIRED if not self.get(key)]
         if missing:
             raise GgufError(
                 f"{file.path} does not say {', '.join(missing)} of its model; it is not whole, fetch it again"
             )
 
     def __getitem__(self, key: str) -> Any:
-        return self.file.fields[f"{self.family}.{key}"]
+        return self.get(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self.file.fields.get(f"{self.family}.{key}", default)
+        name = f"{self.family}.{key}"
+        return self._checked(name, key, self.file.fields[name]) if name in self.file.fields else default
+
+    def _checked(self, name: str, key: str, value: Any) -> Any:
+        number = (int, "a whole number for all layers") if key in _WHOLE else ((int, float), "a number")
+        kind, wanted = _OTHERWISE.get(key, number)
+        is_right = isinstance(value, kind) and not isinstance(value, bool)
+        if not is_right or (key not in _OTHERWISE and not -_MOST < value < _MOST):
+            raise GgufError(f"{self.path} says that {name} is {shown(value)}; read there is {wanted}")
+        return value
 
     @property
     def head_dim(self) -> int:
@@ -46,9 +64,9 @@ class Own:
 def config_of(file: GgufFile) -> Config:
     """The config.json of the model in `file`. Raises `GgufError` for one that is not served."""
     family = file.fields.get("general.architecture")
-    if family not in _FAMILIES:
-        raise GgufError(f"{file.path} holds a {family} model; served of GGUF are {', '.join(_FAMILIES)}")
-    own, (name, describe) = Own(file), _FAMILIES[str(family)]
+    if not isinstance(family, str) or family not in _FAMILIES:
+        raise GgufError(f"{file.path} holds a model of {shown(family)}; served of GGUF are {', '.join(_FAMILIES)}")
+    own, (name, describe) = Own(file, family), _FAMILIES[family]
     _check(own)
     return {"architectures": [name]} | _shared(own) | {"rope_parameters": rope_of(own)} | describe(own)
 
@@ -56,15 +74,12 @@ def config_of(file: GgufFile) -> Config:
 def _check(own: Own) -> None:
     if own.get("expert_count"):
         raise GgufError(f"{own.path} is a mixture of {own.get('expert_count')} experts; served are dense models only")
-    parts = own.file.fields.get("split.count", 0)
-    if parts > 1:
-        raise GgufError(f"{own.path} is one of {parts} parts; join them with `llama-gguf-split --merge`")
     if "token_embd.weight" not in own.file.tensors:
         raise GgufError(f"{own.path} has no tensor 'token_embd.weight'; it holds no whole model")
 
 
 def _shared(own: Own) -> Config:
-    fields, heads = own.file.fields, own["attention.head_count"]
+    heads, special = own["attention.head_count"], _special(own)
     return {
         "vocab_size": own.file.tensors["token_embd.weight"].shape[0],
         "hidden_size": own["embedding_length"],
@@ -76,11 +91,18 @@ def _shared(own: Own) -> Config:
         **_eps(own),
         "max_position_embeddings": own["context_length"],
         "tie_word_embeddings": "output.weight" not in own.file.tensors,
-        "bos_token_id": fields.get("tokenizer.ggml.bos_token_id"),
-        "eos_token_id": fields.get("tokenizer.ggml.eos_token_id"),
-        "pad_token_id": fields.get("tokenizer.ggml.padding_token_id"),
+        "bos_token_id": special.get("bos_token_id"),
+        "eos_token_id": special.get("eos_token_id"),
+        "pad_token_id": special.get("padding_token_id"),
         "dtype": "bfloat16",
     }
+
+
+def _special(own: Own) -> dict[str, int]:
+    try:
+        return special_ids(own.file.fields, own.file.tensors["token_embd.weight"].shape[0])
+    except GgufError as error:
+        raise GgufError(f"{own.path} cannot be served: {error}") from error
 
 
 def _eps(own: Own) -> Config:
@@ -145,14 +167,21 @@ def _gemma2(own: Own) -> Config:
 def _gemma3(own: Own) -> Config:
     """So is that of the third, whose 27B has 62 layers."""
     by_width = own["block_count"] == 62
-    told = own.get("attention.sliding_window_pattern", 6)
     local = {"rope_type": "default", "rope_theta": float(own.get("rope.freq_base_swa", 10000.0))}
     return _gemma2(own) | {
         "model_type": "gemma3_text",
         "query_pre_attn_scalar": own["embedding_length"] / own["attention.head_count"] if by_width else own.head_dim,
-        "sliding_window_pattern": told if isinstance(told, int) else 6,
+        **_pattern(own),
         "rope_parameters": {"full_attention": rope_of(own), "sliding_attention": local},
     }
+
+
+def _pattern(own: Own) -> Config:
+    """Which layers have the window: all but every so many, or those that a list says."""
+    told = own.get("attention.sliding_window_pattern", 6)
+    if isinstance(told, int):
+        return {"sliding_window_pattern": told}
+    return {"layer_types": ["sliding_attention" if has_window else "full_attention" for has_window in told]}
 
 
 def _phi(own: Own) -> Config:

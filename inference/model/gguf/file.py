@@ -1,14 +1,17 @@
-"""A GGUF file: its fields and where its tensors lie. What is long is read when it is asked for, and never kept.
+"""A GGUF file, or the parts into which one was split: its fields, and where its tensors lie, which are read when they
+are asked for and never kept.
 
-The format is ggml-org's: little-endian, a header of typed fields, a table of tensors, and their data, aligned.
+The format is ggml-org's: little-endian, a header of typed fields, a table of tensors, and their data, aligned. Of parts
+the first has the fields of all, and each the tensors that lie in it.
 """
 
 from __future__ import annotations
 
 import os
-import struct
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 from pathlib import Path
 from typing import Any, Final
@@ -16,40 +19,30 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.model.checkpoint import WeightsError
 from inference.model.gguf.blocks import BLOCKS, BlockType, name_of
+from inference.model.gguf.header import Entry, GgufError, Header
+from inference.reading import shown
 
 Bytes = NDArray[np.uint8]
 
-_MAGIC: Final = b"GGUF"
-_VERSIONS: Final = (2, 3)
-_NUMBERS: Final = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}
-_STRING, _ARRAY = 8, 9
-_LONG: Final = 1024
-"""Arrays of more values, which are those of the vocabulary, are only counted."""
+FILE: Final = "model.gguf"
+"""What the file is called in a model directory, unless it is in parts."""
+_FIRST: Final = "model-00001-of-*.gguf"
 _PIECE: Final = 1 << 20
 """Weights that are read at once."""
-
-
-class GgufError(WeightsError):
-    """A GGUF file that cannot be read or served."""
-
-
-@dataclass(frozen=True)
-class LongArray:
-    """An array that was not read."""
-
-    length: int
+_PART: Final = re.compile(r"(.{1,200})-(\d{5})-of-(\d{5})\.gguf")
+_COUNT, _NUMBER, _TENSORS = "split.count", "split.no", "split.tensors.count"
 
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """`shape` is in torch's order, outputs first; `start` is the place of its first byte in the file."""
+    """`shape` is in torch's order, outputs first; `start` is the place of its first byte in the `part`th file."""
 
     name: str
     shape: tuple[int, ...]
     block: BlockType
     start: int
+    part: int = 0
 
     @property
     def rows(self) -> int:
@@ -60,31 +53,43 @@ class GgufTensor:
     def row_bytes(self) -> int:
         return self.shape[-1] // self.block.width * self.block.num_bytes
 
+    @property
+    def stop(self) -> int:
+        """The place behind its last byte."""
+        return self.start + self.rows * self.row_bytes
+
 
 class GgufFile:
-    """The file at `path`, open as long as it lives. Raises `GgufError` for one that is none, or was cut short."""
+    """The file at `path`, or the parts of which that is the first, open as long as it lives. Raises `GgufError` for one
+    that is none, or was cut short."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
-            self._file = path.open("rb")
-        except OSError as error:
-            raise GgufError(f"{path} cannot be read: {error}") from error
-        self._size = os.fstat(self._file.fileno()).st_size
-        header = _Header(path, self._file.fileno(), self._size)
-        self.fields: dict[str, Any] = header.fields()
-        self.tensors = {tensor.name: tensor for tensor in self._placed(header)}
+        self._parts = [_Part(path)]
+        self.fields: dict[str, Any] = self._parts[0].fields
+        for part_path in self._others():
+            self._parts.append(_Part(part_path))
+        self.tensors: dict[str, GgufTensor] = {}
+        for number, part in enumerate(self._parts):
+            self._add(number, part)
+        self._check_parts()
+
+    @property
+    def paths(self) -> list[Path]:
+        """Its parts in order, or itself."""
+        return [part.path for part in self._parts]
 
     def whole_fields(self) -> dict[str, Any]:
         """The fields with their long arrays, read anew."""
-        return _Header(self.path, self._file.fileno(), self._size, longest=self._size).fields()
+        return self._parts[0].header(is_whole=True).fields()
 
     def raw(self, tensor: GgufTensor, first: int, count: int) -> Bytes:
         """The blocks of `count` rows from `first` on, uint8 [count, row_bytes]."""
         width = tensor.row_bytes
         found = np.empty((count, width), np.uint8)
-        if os.preadv(self._file.fileno(), [found.data], tensor.start + first * width) != found.size:
-            raise GgufError(f"{self.path} was cut short while it was read; fetch it again")
+        part = self._parts[tensor.part]
+        if os.preadv(part.descriptor, [found.data], tensor.start + first * width) != found.size:
+            raise GgufError(f"{part.path} was cut short while it was read; fetch it again")
         return found
 
     def pieces(self, tensor: GgufTensor, multiple: int = 1) -> Iterator[Bytes]:
@@ -93,100 +98,106 @@ class GgufFile:
         for first in range(0, tensor.rows, step):
             yield self.raw(tensor, first, min(step, tensor.rows - first))
 
-    def _placed(self, header: _Header) -> Iterator[GgufTensor]:
-        """The tensors of the table, each of a known type and whole in the file."""
-        table = header.table()
-        alignment = int(self.fields.get("general.alignment", 32)) or 32
-        data = -(-header.at // alignment) * alignment
-        for name, dimensions, kind, offset in table:
-            tensor = GgufTensor(name, dimensions[::-1] or (1,), self._block(name, kind), data + offset)
-            if tensor.shape[-1] % tensor.block.width:
-                blocks = f"blocks of {tensor.block.width}, and its rows have {tensor.shape[-1]} numbers"
-                raise GgufError(f"tensor {name!r} of {self.path} is in {blocks}; the file is damaged, fetch it again")
-            if tensor.start + tensor.rows * tensor.row_bytes > self._size:
-                raise GgufError(f"{self.path} ends before its tensor {name!r} does; it is not whole, fetch it again")
-            yield tensor
+    def _others(self) -> list[Path]:
+        """The parts behind the first."""
+        count, number = (self.fields.get(key, 0) for key in (_COUNT, _NUMBER))
+        if type(count) is not int or type(number) is not int:
+            raise GgufError(f"{self.path} says {_COUNT} {shown(count)} and {_NUMBER} {shown(number)}; they are numbers")
+        if count <= 1:
+            return []
+        named = _PART.fullmatch(self.path.name)
+        if named is None or int(named[3]) != count:
+            raise GgufError(
+                f"{self.path} is one of {count} parts, whose names end in -00001-of-{count:05}.gguf and so on; call "
+                "them so, or join them with `llama-gguf-split --merge`"
+            )
+        paths = part_names(named[1], count)
+        if number:
+            raise GgufError(f"{self.path} is part {number + 1} of {count}; give the first, {paths[0]}")
+        if missing := [name for name in paths if not (self.path.parent / name).is_file()]:
+            raise GgufError(f"{self.path} is one of {count} parts, and {missing[0]} is not beside it; fetch it too")
+        return [self.path.parent / name for name in paths[1:]]
 
-    def _block(self, name: str, kind: int) -> BlockType:
-        if kind not in BLOCKS:
+    def _add(self, number: int, part: _Part) -> None:
+        if number and part.fields.get(_NUMBER) != number:
+            told = shown(part.fields.get(_NUMBER))
+            raise GgufError(f"{part.path} says {_NUMBER} {told} and would be {number}; fetch it again")
+        for tensor in part.tensors(number):
+            if tensor.name in self.tensors:
+                raise GgufError(f"the tensor {shown(tensor.name)} is in two parts of {self.path}; fetch them again")
+            self.tensors[tensor.name] = tensor
+
+    def _check_parts(self) -> None:
+        wanted, has = self.fields.get(_TENSORS, len(self.tensors)), len(self.tensors)
+        if len(self._parts) > 1 and wanted != has:
+            raise GgufError(f"the parts of {self.path} have {has} tensors of {shown(wanted)}; fetch them again")
+
+
+def gguf_in(directory: Path) -> Path | None:
+    """The file of a model directory, or the first of its parts; None where it has none."""
+    return next((path for path in (directory / FILE, *sorted(directory.glob(_FIRST))) if path.is_file()), None)
+
+
+def names_in(file: GgufFile) -> list[str]:
+    """What the parts of `file` are called in a model directory."""
+    count = len(file.paths)
+    return [FILE] if count == 1 else part_names(FILE.removesuffix(".gguf"), count)
+
+
+def part_names(stem: str, count: int) -> list[str]:
+    """What the parts of a file are called."""
+    return [f"{stem}-{number:05}-of-{count:05}.gguf" for number in range(1, count + 1)]
+
+
+class _Part:
+    """One file: its fields, and its tensors, each whole in it and apart from the others."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._file = path.open("rb")
+        except OSError as error:
+            raise GgufError(f"{path} cannot be read: {error}") from error
+        self._size = os.fstat(self._file.fileno()).st_size
+        header = self.header()
+        self.fields = header.fields()
+        self._table, self._data = header.table(), header.at
+
+    @property
+    def descriptor(self) -> int:
+        return self._file.fileno()
+
+    def header(self, is_whole: bool = False) -> Header:
+        return Header(self.path, self.descriptor, self._size, is_whole)
+
+    def tensors(self, number: int) -> list[GgufTensor]:
+        """The tensors of the table."""
+        alignment = self.fields.get("general.alignment", 32)
+        if type(alignment) is not int or not 1 <= alignment <= 1 << 20 or alignment & (alignment - 1):
+            raise self._damaged(f"{self.path} says general.alignment {shown(alignment)}, which is no power of 2")
+        data = -(-self._data // alignment) * alignment
+        found = [self._placed(entry, data, alignment, number) for entry in self._table]
+        for first, second in pairwise(sorted(found, key=lambda tensor: tensor.start)):
+            if first.stop > second.start:
+                names = f"{shown(first.name)} and {shown(second.name)}"
+                raise self._damaged(f"the tensors {names} of {self.path} lie over each other")
+        return found
+
+    def _placed(self, entry: Entry, data: int, alignment: int, number: int) -> GgufTensor:
+        told = f"tensor {shown(entry.name)} of {self.path}"
+        if entry.kind not in BLOCKS:
             known = ", ".join(block.name for block in BLOCKS.values())
-            raise GgufError(f"tensor {name!r} of {self.path} is of type {name_of(kind)}; served are {known}")
-        return BLOCKS[kind]
+            raise GgufError(f"{told} is of type {name_of(entry.kind)}; served are {known}")
+        tensor = GgufTensor(entry.name, entry.shape, BLOCKS[entry.kind], data + entry.offset, number)
+        if tensor.shape[-1] % tensor.block.width:
+            blocks = f"blocks of {tensor.block.width}, and its rows have {tensor.shape[-1]} numbers"
+            raise self._damaged(f"{told} is in {blocks}")
+        if entry.offset % alignment:
+            raise self._damaged(f"{told} begins at {entry.offset}, which is no multiple of {alignment}")
+        if tensor.stop > self._size:
+            short = f"{self.path} ends before its tensor {shown(entry.name)} does"
+            raise GgufError(f"{short}; it is not whole, fetch it again")
+        return tensor
 
-
-class _Header:
-    """Reads on from `at`, within the file."""
-
-    def __init__(self, path: Path, descriptor: int, size: int, longest: int = _LONG) -> None:
-        self._path, self._descriptor, self._size, self.at = path, descriptor, size, 0
-        self._longest = longest
-        self._ahead, self._ahead_at = b"", 0
-        magic = self._take(4)
-        if magic != _MAGIC:
-            raise self._fault("it begins with other bytes than GGUF")
-        self._version = self._number("I")
-        if self._version not in _VERSIONS:
-            raise self._fault(f"its version is {self._version}; read are versions 2 and 3, little-endian")
-        self._num_tensors, self._num_fields = self._number("Q"), self._number("Q")
-
-    def fields(self) -> dict[str, Any]:
-        return {self._string(): self._value(self._number("I")) for _ in range(self._num_fields)}
-
-    def table(self) -> list[tuple[str, tuple[int, ...], int, int]]:
-        """Name, dimensions with the innermost first, type and offset of each tensor."""
-        return [self._entry() for _ in range(self._num_tensors)]
-
-    def _entry(self) -> tuple[str, tuple[int, ...], int, int]:
-        name, count = self._string(), self._number("I")
-        if count > 8:
-            raise self._fault(f"its tensor {name!r} has {count} dimensions")
-        return name, tuple(self._number("Q") for _ in range(count)), self._number("I"), self._number("Q")
-
-    def _value(self, kind: int) -> Any:
-        if kind == _STRING:
-            return self._string()
-        if kind == _ARRAY:
-            return self._array(self._number("I"), self._number("Q"))
-        return self._number(self._format(kind))
-
-    def _array(self, kind: int, count: int) -> Any:
-        if kind not in (_STRING, _ARRAY):
-            width = struct.calcsize(f"<{self._format(kind)}")
-            values = self._take(width * count) if count <= self._longest else self._skip(width * count)
-            return list(struct.unpack(f"<{count}{self._format(kind)}", values)) if values else LongArray(count)
-        if count <= self._longest:
-            return [self._value(kind) for _ in range(count)]
-        for _ in range(count):
-            self._value(kind)
-        return LongArray(count)
-
-    def _format(self, kind: int) -> str:
-        if kind not in _NUMBERS:
-            raise self._fault(f"it has a field of an unknown type ({kind})")
-        return _NUMBERS[kind]
-
-    def _number(self, form: str) -> Any:
-        return struct.unpack(f"<{form}", self._take(struct.calcsize(f"<{form}")))[0]
-
-    def _string(self) -> str:
-        return self._take(self._number("Q")).decode("utf-8", errors="replace")
-
-    def _skip(self, count: int) -> bytes:
-        self._check(count)
-        self.at += count
-        return b""
-
-    def _take(self, count: int) -> bytes:
-        self._check(count)
-        start = self.at - self._ahead_at
-        if not 0 <= start <= start + count <= len(self._ahead):
-            self._ahead, self._ahead_at, start = os.pread(self._descriptor, max(count, 1 << 18), self.at), self.at, 0
-        self.at += count
-        return self._ahead[start : start + count]
-
-    def _check(self, count: int) -> None:
-        if self.at + count > self._size:
-            raise self._fault("it ends in the midst of its header")
-
-    def _fault(self, what: str) -> GgufError:
-        return GgufError(f"{self._path} is not a readable GGUF file: {what}; fetch it again")
+    def _damaged(self, what: str) -> GgufError:
+        return GgufError(f"{what}; the file is damaged, fetch it again")

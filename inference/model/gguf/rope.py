@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Protocol
 
-from inference.model.gguf.file import GgufError, GgufFile
+from inference.model.gguf.file import GgufFile
+from inference.model.gguf.header import GgufError
 from inference.model.gguf.names import FACTORS, LONG_FACTORS
 
 Rope = dict[str, Any]

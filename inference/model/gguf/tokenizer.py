@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from inference.model.gguf.file import GgufError
+from inference.model.gguf.header import GgufError
+from inference.model.gguf.vocabulary import ENDS, check_vocabulary, own_fields, special_ids
 from inference.model.sentencepiece_file import Model, Piece, content_of
 from inference.model.tokenizer_content import BYTE_LETTERS, added_token, opening, split_at
+from inference.reading import shown
 
 _KEYS: Final = {
     "bos_token": "bos_token_id",
@@ -17,7 +19,6 @@ _KEYS: Final = {
     "unk_token": "unknown_token_id",
     "pad_token": "padding_token_id",
 }
-_ENDS: Final = ("eos_token_id", "eot_token_id", "eom_token_id")
 _CONTROL, _DEFINED = 3, 4
 _THREE_DIGITS: Final = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
@@ -48,22 +49,20 @@ def write_tokenizer(fields: Mapping[str, Any], directory: Path) -> list[int]:
 
     `fields` are a file's, by their full names. Raises `GgufError`.
     """
-    own = {key.removeprefix("tokenizer.ggml."): value for key, value in fields.items()}
-    if "tokens" not in own:
-        raise GgufError("the file holds no tokenizer; put the model's tokenizer.json into its directory")
-    kind = own.get("model")
+    own = own_fields(fields)
+    check_vocabulary(own)
+    kind, ids = own.get("model"), special_ids(fields)
     if kind not in ("llama", "gpt2"):
-        raise GgufError(f"its tokenizer is of the kind {kind!r}, and llama and gpt2 are read; use safetensors")
-    settings = _settings(own)
+        raise GgufError(f"its tokenizer is of the kind {shown(kind)}, and llama and gpt2 are read; use safetensors")
+    settings = _settings(own, ids)
     content = _pieces(own, settings) if kind == "llama" else _bytes(own, settings)
     _write(directory / "tokenizer.json", content)
     _write(directory / "tokenizer_config.json", settings)
-    return sorted({own[key] for key in _ENDS if own.get(key) is not None})
+    return sorted({ids[key] for key in ENDS if key in ids})
 
 
-def _settings(own: Mapping[str, Any]) -> dict[str, Any]:
-    tokens = own["tokens"]
-    names = {name: tokens[own[key]] for name, key in _KEYS.items() if own.get(key) is not None}
+def _settings(own: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, Any]:
+    names = {name: own["tokens"][ids[key]] for name, key in _KEYS.items() if key in ids}
     begins = own.get("model") == "llama" or own.get("pre") in _WHOLE_FIRST
     prefix = {} if own.get("add_space_prefix") is None else {"add_prefix_space": own["add_space_prefix"]}
     if own.get("general.architecture") == "phi3":
@@ -142,7 +141,7 @@ def _splits(pre: str) -> list[dict[str, Any]]:
     if pre not in _WORDS:
         known = ", ".join(sorted({*_PATTERNS, *_DIGITS, *filter(None, _WORDS)}))
         raise GgufError(
-            f"its tokenizer cuts words as {pre!r} does, which is not known here ({known} are); use the model's "
+            f"its tokenizer cuts words as {shown(pre)} does, which is not known here ({known} are); use the model's "
             "safetensors with their tokenizer.json"
         )
     return [letters]

@@ -21,7 +21,8 @@ from inference.model.checkpoint import WeightsError
 from inference.model.checkpoints import open_checkpoint
 from inference.model.gguf.checkpoint import GgufCheckpoint
 from inference.model.gguf.directory import write_directory
-from inference.model.gguf.file import GgufError, GgufFile
+from inference.model.gguf.file import GgufFile
+from inference.model.gguf.header import GgufError
 from inference.model.linear import Int4Linear, Int8Linear, KeptLinear, PlainLinear
 from inference.model.weights import load_weights
 
@@ -189,7 +190,35 @@ def test_a_scaling_that_fields_name_is_that_of_transformers(
         ),
         ({"fields": {"llama.rope.scaling.type": "su"}}, "by 'su'; served are none, linear, yarn and rope_freqs.weight"),
         ({"extra": {"rope_freqs.weight": np.ones(31, np.float32)}}, "has shape (31,) where 32 factors would be"),
-        ({"fields": {"split.count": 3}}, "is one of 3 parts; join them with `llama-gguf-split --merge`"),
+        (
+            {"fields": {"split.count": 3}},
+            "-00001-of-00003.gguf and so on; call them so, or join them with `llama-gguf-spl",
+        ),
+        ({"fields": {"split.count": "3"}}, "says split.count '3' and split.no 0; they are numbers"),
+        ({"fields": {"llama.block_count": 2.0}}, "says that llama.block_count is 2.0; read there is a whole number"),
+        (
+            {"fields": {"llama.attention.head_count": "4"}},
+            "says that llama.attention.head_count is '4'; read there is a",
+        ),
+        ({"fields": {"llama.attention.head_count": 0}}, "does not say attention.head_count of its model"),
+        (
+            {"fields": {"llama.rope.freq_base": float("nan")}},
+            "says that llama.rope.freq_base is nan; read there is a num",
+        ),
+        ({"fields": {"llama.rope.freq_base": -1.0}}, "rope_theta is -1.0; it is a number above 0"),
+        ({"fields": {"llama.attention.layer_norm_rms_epsilon": "x"}}, "epsilon is 'x'; read there is a number"),
+        ({"fields": {"llama.rope.scaling.type": 2}}, "says that llama.rope.scaling.type is 2; read there is a text"),
+        ({"fields": {"llama.feed_forward_length": [512, 256]}}, "is [512, 256]; read there is a whole number for all"),
+        ({"fields": {"general.alignment": 24}}, "says general.alignment 24, which is no power of 2"),
+        (
+            {"fields": {"tokenizer.ggml.eos_token_id": 320}},
+            "its eos_token_id is 320; the tokens are numbered from 0 to",
+        ),
+        (
+            {"fields": {"tokenizer.ggml.bos_token_id": "1"}},
+            "its bos_token_id is '1'; the tokens are numbered from 0 to 319",
+        ),
+        ({"fields": {"tokenizer.chat_template": 7}}, "its tokenizer.chat_template is 7; it is a text"),
     ],
 )
 def test_a_model_that_is_not_served_is_refused_with_its_reason(

@@ -17,7 +17,8 @@ from inference.decoders.torch.decoder import TorchDecoder
 from inference.decoders.torch.lora import LoraBank
 from inference.model.architecture import read_architecture
 from inference.model.gguf.config import config_of
-from inference.model.gguf.file import GgufError, GgufFile
+from inference.model.gguf.file import GgufFile
+from inference.model.gguf.header import GgufError
 from inference.model.linear import Int8Linear
 from inference.model.weights import load_weights
 
@@ -93,5 +94,5 @@ def test_a_family_that_is_not_served_is_named_beside_those_that_are(tmp_path: Pa
     export_gguf(full, tmp_path / "model.gguf", "gemma")
     data = (tmp_path / "model.gguf").read_bytes()
     (tmp_path / "model.gguf").write_bytes(data.replace(b"gemma", b"mamba", 1))
-    with pytest.raises(GgufError, match=r"holds a mamba model; served of GGUF are llama, qwen2, .*, glm4"):
+    with pytest.raises(GgufError, match=r"holds a model of 'mamba'; served of GGUF are llama, qwen2, .*, glm4"):
         config_of(GgufFile(tmp_path / "model.gguf"))

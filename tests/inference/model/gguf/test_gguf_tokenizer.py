@@ -13,7 +13,8 @@ from transformers.integrations.gguf.gguf_tokenizer_mapping import convert_gguf_t
 
 from inference.model.byte_letters import letters
 from inference.model.gguf.directory import write_directory
-from inference.model.gguf.file import GgufError, GgufFile, LongArray
+from inference.model.gguf.file import GgufFile
+from inference.model.gguf.header import GgufError, LongArray
 from inference.model.gguf.tokenizer import write_tokenizer
 from inference.model.merges import merges_of
 from inference.model.tokenizer import Tokenizer
@@ -182,3 +183,47 @@ def test_what_is_not_read_is_refused_by_name(
     with pytest.raises(GgufError) as caught:
         write_tokenizer(fields, tmp_path)
     assert sentence in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("eos_token_id", 10**6, "its eos_token_id is 1000000; the tokens are numbered from 0 to"),
+        ("eot_token_id", -1, "its eot_token_id is -1; the tokens are numbered"),
+        ("bos_token_id", True, "its bos_token_id is True"),
+        ("unknown_token_id", 1.0, "its unknown_token_id is 1.0"),
+        ("tokens", ["a", 3], "holds no tokenizer"),
+        ("tokens", "abc", "holds no tokenizer"),
+        ("tokens", ["a", "b", "a"], "its token 'a' is there twice"),
+        ("token_type", [1, 2], "its token_type has 2 values; it has"),
+        ("token_type", [1.5] * 10, "one for each token"),
+        ("token_type", 1, "its token_type has 1; it has"),
+        ("scores", [0.0] * 3, "its scores has 3 values; it has"),
+        ("merges", ["a b c"], "its merge 'a b c' is no pair of tokens that makes another"),
+        ("merges", ["ab"], "its merge 'ab' is no pair"),
+        ("merges", [7], "its merge 7 is no pair"),
+        ("merges", 7, "its merges are 7; they are pairs of tokens"),
+        ("pre", ["gpt-2"], "its pre is ['gpt-2']; it is a text"),
+        ("add_bos_token", "yes", "its add_bos_token is 'yes'; it is a truth value"),
+        ("model", ["gpt2"], "is of the kind ['gpt2']"),
+    ],
+)
+def test_fields_that_do_not_fit_the_vocabulary_are_refused(
+    tmp_path: Path, ranks: dict[bytes, int], key: str, value: Any, sentence: str
+) -> None:
+    with pytest.raises(GgufError) as caught:
+        write_tokenizer(byte_fields(ranks, "gpt-2") | {f"tokenizer.ggml.{key}": value}, tmp_path)
+    assert sentence in str(caught.value)
+
+
+def test_a_token_that_fills_texts_up_may_be_none_of_the_vocabulary(tmp_path: Path, ranks: dict[bytes, int]) -> None:
+    fields = byte_fields(ranks, "gpt-2") | {"tokenizer.ggml.padding_token_id": 2**32 - 1}
+    write_tokenizer(fields, tmp_path)
+    assert Tokenizer(tmp_path).names["pad_token"] == ""
+
+
+def test_a_vocabulary_of_more_tokens_than_its_table_has_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.gguf"
+    write_gguf(path, layers=1, fields={"tokenizer.ggml.tokens": [f"t{n}" for n in range(400)]})
+    with pytest.raises(GgufError, match="it names 400 tokens, and its table has 320 rows"):
+        write_directory(path, tmp_path)
