@@ -16,7 +16,11 @@ _WHOLE: Final = frozenset(
     (*_REQUIRED, "attention.head_count_kv", "attention.key_length", "attention.sliding_window", "expert_count")
 ).union(("rope.dimension_count", "rope.scaling.original_context_length"))
 """Fields that are whole numbers; others are numbers, but for those of another kind."""
-_OTHERWISE: Final = {"rope.scaling.type": (str, "a text"), "attention.sliding_window_pattern": ((int, list), "a list")}
+_Kind = tuple[type, ...]
+_OTHERWISE: Final[dict[str, tuple[_Kind, str]]] = {
+    "rope.scaling.type": ((str,), "a text"),
+    "attention.sliding_window_pattern": ((int, list), "a list"),
+}
 _MOST: Final = 2**40
 _TANH: Final = "gelu_pytorch_tanh"
 Config = dict[str, Any]
@@ -41,8 +45,8 @@ class Own:
         return self._checked(name, key, self.file.fields[name]) if name in self.file.fields else default
 
     def _checked(self, name: str, key: str, value: Any) -> Any:
-        number = (int, "a whole number for all layers") if key in _WHOLE else ((int, float), "a number")
-        kind, wanted = _OTHERWISE.get(key, number)
+        number: tuple[_Kind, str] = ((int, float), "a number")
+        kind, wanted = _OTHERWISE.get(key, ((int,), "a whole number for all layers") if key in _WHOLE else number)
         is_right = isinstance(value, kind) and not isinstance(value, bool)
         if not is_right or (key not in _OTHERWISE and not -_MOST < value < _MOST):
             raise GgufError(f"{self.path} says that {name} is {shown(value)}; read there is {wanted}")
