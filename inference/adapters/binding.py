@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -16,6 +16,7 @@ from inference.adapters.identity import TensorInfo, part_of
 from inference.adapters.tables import INDICES, WHOLE, TrainedTables, table_of
 from inference.model.architecture import Architecture, Place, layer_of
 from inference.model.biases import bias_places
+from inference.model.other_code import whose
 from inference.model.spec import plain_name
 
 Parts = dict[str, TensorInfo]
@@ -64,13 +65,17 @@ class Binding:
     """Biases in place of the base's, by their modules."""
     rows: Parts = field(default_factory=dict)
     """Trained rows of tables, by their modules."""
+    architecture: Architecture | None = None
+    """The base in the names of whose code the adapter was trained on."""
 
 
 def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture: Architecture | None) -> Binding:
     """Pair the tensors of `header` by module; what is known of `config` and of the base must say the same."""
-    binding = Binding()
-    config = config.on(architecture) if config and architecture else config
-    _pair(header, binding)
+    binding = _paired(header)
+    if architecture is not None:
+        architecture = architecture.spelled_for(binding.modules)
+        binding = replace(binding, architecture=architecture)
+        config = config and config.on(architecture)
     has_tables = bool(binding.rows) or (config is not None and bool(config.tables.whole))
     if not binding.modules and not has_tables:
         number = f"{len(header)} tensors, none of them a LoRA matrix"
@@ -83,6 +88,9 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
             _check_fit(module, parts, architecture, binding.misfits)
     if architecture is not None:
         _check_overlap(binding.modules, architecture.places, architecture, binding.misfits)
+        if owner := architecture.names.whose:
+            read = f"they are read as those of {architecture.name}"
+            binding.remarks.add(f"Its linears have the names of {owner}", read)
     if config is not None and binding.modules:
         _check_targets(config, architecture, binding)
     for table, tensor in binding.tables.items():
@@ -96,7 +104,8 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
     return binding
 
 
-def _pair(header: dict[str, TensorInfo], binding: Binding) -> None:
+def _paired(header: dict[str, TensorInfo]) -> Binding:
+    binding = Binding()
     for name, tensor in header.items():
         module, part = part_of(name) or ("", "")
         module = plain_name(module)
@@ -116,6 +125,7 @@ def _pair(header: dict[str, TensorInfo], binding: Binding) -> None:
             binding.tables[module] = parts.pop("base")
         if not parts:
             del binding.modules[module]
+    return binding
 
 
 def _foreign(name: str) -> str:
@@ -160,8 +170,8 @@ def _check_module(module: str, parts: Parts, config: LoraConfig, faults: Finding
 def _check_fit(module: str, parts: Parts, architecture: Architecture, misfits: Findings) -> None:
     name, places = architecture.name, architecture.places(module)
     if not places:
-        return misfits.add(f"{name} has no such module", module)
-    width_in, width_out = architecture.target_shape(places[0].target)[0], places[-1].outputs.stop
+        return misfits.add(_unknown(module, architecture), module)
+    width_in, width_out = architecture.target_shape(places[0].target)[0], sum(place.width for place in places)
     for side, axis, size, word in (("A", 1, width_in, "inputs"), ("B", 0, width_out, "outputs")):
         shape = parts[side].shape if side in parts else ()
         if len(shape) == 2 and shape[axis] != size:
@@ -169,6 +179,11 @@ def _check_fit(module: str, parts: Parts, architecture: Architecture, misfits: F
     if "base" in parts:
         _check_height(module, parts["base"], architecture, misfits)
     return None
+
+
+def _unknown(module: str, architecture: Architecture) -> str:
+    owner, _ = whose(module)
+    return f"{architecture.name} has no such module" + (f", whose name is of {owner}" if owner else "")
 
 
 def _check_overlap(
@@ -200,7 +215,7 @@ def _check_biases(config: LoraConfig | None, architecture: Architecture, binding
     name, places_of = architecture.name, partial(bias_places, architecture)
     for module, tensor in binding.biases.items():
         places = places_of(module)
-        width = places[-1].outputs.stop if places else 0
+        width = sum(place.width for place in places)
         if not places:
             binding.misfits.add(f"{name} has no bias there", module)
         elif 0 in tensor.shape:

@@ -45,7 +45,9 @@ class Examination:
     rows: Parts = field(default_factory=dict)
     """Trained rows of the base's tables."""
     biases: Parts = field(default_factory=dict)
-    """Biases of the base's tables, which must be its own."""
+    """Biases in place of the base's."""
+    architecture: Architecture | None = None
+    """The base, in the names that the adapter has for it."""
     remarks: tuple[str, ...] = ()
     """What its owner should know, and what keeps nothing from serving it."""
 
@@ -80,9 +82,18 @@ def _examine(config_path: Path, weights: Path, architecture: Architecture | None
         values.add("These tensors hold NaN or infinity, read as float32", name)
     misfits = binding.misfits.sentences()
     reasons = [*reasons, *binding.faults.sentences(), *misfits, *values.sentences()]
-    remarks = tuple(binding.remarks.sentences())
-    tables, rows = binding.tables, binding.rows
-    return Examination(reasons, not misfits, config, meaning, binding.modules, tables, rows, binding.biases, remarks)
+    return Examination(
+        reasons=reasons,
+        fits=not misfits,
+        config=config,
+        meaning=meaning,
+        modules=binding.modules,
+        tables=binding.tables,
+        rows=binding.rows,
+        biases=binding.biases,
+        architecture=binding.architecture,
+        remarks=tuple(binding.remarks.sentences()),
+    )
 
 
 def _read_config(path: Path, max_rank: int) -> tuple[dict[str, Any], LoraConfig | None, list[str]]:

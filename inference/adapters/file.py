@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -76,6 +76,7 @@ def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> Hos
     """
     found = _examine(directory, digest, base, max_rank)
     config, weights = found.meaning, inside(directory, WEIGHTS)
+    base = replace(base, architecture=found.architecture or base.architecture)
     assert config is not None, "what the examination lets through has a meaning"
     # RuntimeError is what torch raises for a device that fails or is full.
     with reading(WEIGHTS, lambda reason: AdapterRefused([reason]), RuntimeError):

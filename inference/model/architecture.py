@@ -13,7 +13,18 @@ from inference.model.families.family import Config, Family
 from inference.model.families.known import family_of
 from inference.model.json_file import read_object
 from inference.model.rope_config import read_rope
-from inference.model.spec import EMBEDDING, HEAD, LAST_NORM, NORMS, TARGETS, ArchitectureError, DecoderSpec, Names, Rope
+from inference.model.spec import (
+    EMBEDDING,
+    HEAD,
+    LAST_NORM,
+    NORMS,
+    QKV,
+    TARGETS,
+    ArchitectureError,
+    DecoderSpec,
+    Names,
+    Rope,
+)
 from inference.reading import reading
 
 __all__ = [
@@ -29,7 +40,7 @@ __all__ = [
     "read_architecture",
 ]
 
-_LAYER: Final = re.compile(r"model\.layers\.([0-9]{1,5})\.")
+_NUMBER: Final = re.compile(r"\.([0-9]{1,5})\.")
 
 
 @dataclass(frozen=True)
@@ -38,7 +49,12 @@ class Place:
 
     target: str
     layer: int
-    outputs: slice
+    outputs: slice | list[int]
+
+    @property
+    def width(self) -> int:
+        """How many outputs that are."""
+        return self.outputs.stop - self.outputs.start if isinstance(self.outputs, slice) else len(self.outputs)
 
 
 @dataclass(frozen=True)
@@ -130,14 +146,19 @@ class Architecture:
         """The module `target` of `layer`, by itself: ``model.layers.0.mlp.up_proj`` or ``lm_head``."""
         if target == HEAD:
             return HEAD
-        return f"model.{EMBEDDING}" if target == EMBEDDING else f"model.layers.{layer}.{self.names.path(target)}"
+        if target == EMBEDDING:
+            return f"model.{EMBEDDING}"
+        return self._in_layer(layer, self.names.path(target))
+
+    def _in_layer(self, layer: int, path: str) -> str:
+        return f"{self.names.layers}.{layer + self.names.first_layer}.{path}"
 
     def source(self, target: str, layer: int) -> Source:
         """Where checkpoints hold `target` of `layer`."""
         path = self.names.fused_path(target)
-        shares = dict(self._shares(self.names.fused.get(path, (target,))))
+        shares = dict(self._blocks(self.names.fused.get(path, (target,))))
         outputs = max(share.stop for share in shares.values())
-        module = f"model.layers.{layer}.{path}" if path else self.module_name(target, layer)
+        module = self._in_layer(layer, path) if path else self.module_name(target, layer)
         return Source(module, shares[target], outputs)
 
     def published_name(self, target: str) -> str:
@@ -160,27 +181,43 @@ class Architecture:
 
     def places(self, module: str) -> tuple[Place, ...]:
         """What `module` is of this decoder, by itself or fused of several; empty when there is no such module."""
-        numbered = _LAYER.match(module)
-        layer = int(numbered[1]) if numbered else 0
+        layer, path = self.names.numbered(module)
         for target in (*self.targets, EMBEDDING, HEAD):
-            if self.module_name(target, layer) == module and layer < self.target_layers(target):
-                return (Place(target, layer, slice(0, self.target_shape(target)[1])),)
-        path = module[numbered.end() :] if numbered else ""
-        members = self.names.fused.get(path, ()) if layer < self.num_layers else ()
-        return tuple(Place(target, layer, outputs) for target, outputs in self._shares(members))
+            # Other code has no name for a part of what it fused.
+            has_name = not (self.names.whose and self.names.fused_path(target))
+            if has_name and self.module_name(target, max(layer, 0)) == module and layer < self.target_layers(target):
+                return (Place(target, max(layer, 0), slice(0, self.target_shape(target)[1])),)
+        members = self.names.fused.get(path, ()) if 0 <= layer < self.num_layers else ()
+        shares = self._by_head() if self.names.is_by_head and members == QKV else self._blocks(members)
+        return tuple(Place(target, layer, outputs) for target, outputs in shares)
 
-    def _shares(self, members: tuple[str, ...]) -> Iterator[tuple[str, slice]]:
-        """The outputs of each of `members` in the linear that they make."""
+    def spelled_for(self, modules: Collection[str]) -> Architecture:
+        """The same in the names of whose code has most of `modules`; in the family's own where none has more."""
+        if all(map(self.places, modules)):
+            return self
+        spellings = [self, *(replace(self, names=names) for names in self.names.others)]
+        return max(spellings, key=lambda spelled: sum(bool(spelled.places(module)) for module in modules))
+
+    def _blocks(self, members: tuple[str, ...]) -> Iterator[tuple[str, slice]]:
+        """The outputs of each of `members` in the linear that they make, one behind the other."""
         start = 0
         for target in members:
             stop = start + self.target_shape(target)[1]
             yield target, slice(start, stop)
             start = stop
 
+    def _by_head(self) -> Iterator[tuple[str, list[int]]]:
+        """The outputs of queries, keys and values where each key head has its own together: the queries that share it,
+        its key and its value."""
+        dim, group = self.head_dim, self.num_heads // self.num_kv_heads
+        for target, first, count in zip(QKV, (0, group, group + 1), (group, 1, 1), strict=True):
+            starts = [(head * (group + 2) + first) * dim for head in range(self.num_kv_heads)]
+            yield target, [row for start in starts for row in range(start, start + count * dim)]
+
 
 def layer_of(module: str) -> str:
     """The number of the layer that `module` lies in; empty for the embedding and the head."""
-    numbered = _LAYER.match(module)
+    numbered = _NUMBER.search(module)
     return numbered[1] if numbered else ""
 
 

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 from inference.model.architecture import Architecture, Place
 from inference.model.spec import LAST_NORM, HeadNorm, Norm, NormPlace
-
-_LAYER: Final = re.compile(r"model\.layers\.([0-9]{1,5})\.(.+)")
 
 
 def bias_places(architecture: Architecture, module: str) -> tuple[Place, ...]:
@@ -21,12 +16,11 @@ def bias_places(architecture: Architecture, module: str) -> tuple[Place, ...]:
         return linears if all(place.target in architecture.spec.biased for place in linears) else ()
     if architecture.spec.norm is not Norm.LAYER:
         return ()
-    numbered = _LAYER.fullmatch(module)
-    layer, path = (int(numbered[1]), numbered[2]) if numbered else (0, module.removeprefix("model."))
+    layer, path = architecture.names.numbered(module)
     for target, name in norm_paths(architecture).items():
-        is_there = bool(numbered) == (target != LAST_NORM) and layer < architecture.target_layers(target)
-        if name == path and is_there:
-            return (Place(target, layer, slice(0, norm_width(architecture, target))),)
+        name = f"model.{name}" if target == LAST_NORM else name
+        if name == path and (layer < 0) == (target == LAST_NORM) and layer < architecture.target_layers(target):
+            return (Place(target, max(layer, 0), slice(0, norm_width(architecture, target))),)
     return ()
 
 

@@ -150,7 +150,8 @@ _WORDS: Final = {
 @dataclass(frozen=True)
 class Names:
     """How checkpoints and adapters of a family spell a layer's parts. Where `fused` says so, several targets are one
-    linear of another name, their outputs one behind the other."""
+    linear of another name, their outputs one behind the other or, if it `is_by_head`, those of queries, keys and values
+    together that belong to one key head."""
 
     paths: Mapping[str, str] = field(default_factory=dict)
     """Targets that lie elsewhere than Llama's."""
@@ -164,6 +165,20 @@ class Names:
     last_norm: str = "norm"
     default_targets: tuple[str, ...] = ("q_proj", "v_proj")
     """What PEFT trains when target_modules is null."""
+    is_by_head: bool = False
+    layers: str = "model.layers"
+    first_layer: int = 0
+    """The number by which the first layer goes."""
+    whose: str = ""
+    """Whose code spells so, if it is not the family's."""
+    others: tuple[Names, ...] = ()
+    """How other code spells the same, of which adapters are read too."""
+
+    def numbered(self, module: str) -> tuple[int, str]:
+        """The layer that `module` lies in, from 0, and its path there; of any other -1 and the whole name."""
+        found = re.fullmatch(rf"{re.escape(self.layers)}\.([0-9]{{1,5}})\.(.+)", module)
+        layer = int(found[1]) - self.first_layer if found else -1
+        return (layer, found[2]) if found and layer >= 0 else (-1, module)
 
     def path(self, target: str) -> str:
         """Where `target` lies in a layer, by itself: ``self_attn.q_proj`` or ``mlp.up_proj``."""

@@ -10,22 +10,13 @@ from typing import Final
 from inference.model.architecture import Architecture
 from inference.model.biases import norm_paths
 from inference.model.checkpoint import Checkpoint, WeightsError
+from inference.model.other_code import whose
 from inference.model.spec import EMBEDDING, HEAD, LAST_NORM, HeadNorm, Norm
 from inference.reading import shown
 
 log = logging.getLogger(__name__)
 
 _MOST_NAMED: Final = 3
-_OF_OTHER_CODE: Final = (
-    (".mixer.", "Phi's first code of its own; take microsoft/phi-2 or phi-1_5 as transformers has them"),
-    (".self_attention.query_key_value.", "ChatGLM's own code; take the copy whose name ends in -hf, or GLM-4-0414"),
-    (".attn.c_attn.", "GPT-2's or the first Qwen's code; of its kin Qwen2 and later work"),
-    (".self_attn.W_pack.", "Baichuan's own code; take a copy in Llama's names"),
-    (".attention.wqkv.", "InternLM2's own code; take a copy in Llama's names, or InternLM3"),
-    (".attention.wq.", "Meta's or Mistral's own code; take the copy in the form of Hugging Face"),
-    (".lora_A.", "an adapter of PEFT and no base; give the base that it was trained on"),
-)
-"""By which part of their names tensors of other programs are known, and what would be read instead."""
 _BUFFERS: Final = re.compile(r"\.(rotary_emb\.\w+|masked_bias|attention\.bias)$")
 """What older programs saved beside weights, and every program computes itself."""
 _OF_PICTURES: Final = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector)\.")
@@ -73,9 +64,9 @@ def _lacking(checkpoint: Checkpoint, missing: list[str]) -> str:
     if missing == [f"{HEAD}.weight"]:
         return f"{sentence}, and config.json says no tie_word_embeddings; say true there if its embedding is its head"
     for name in checkpoint:
-        for part, instead in _OF_OTHER_CODE:
-            if part in name:
-                return f"{sentence}; it has {shown(name)}, a name of {instead}"
+        owner, instead = whose(name)
+        if owner:
+            return f"{sentence}; it has {shown(name)}, a name of {owner}; {instead}"
     return f"{sentence}; fetch the model again"
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from inference.model.families.family import Config, Family, activation, biased, rotary_part
+from inference.model.other_code import CHATGLM
 from inference.model.spec import GATE_UP, QKV, DecoderSpec, Names, NormPlace
 
 
@@ -31,7 +32,9 @@ _DEFAULTS = {
     "rms_norm_eps": 1.5625e-7,
     "max_position_embeddings": 131072,
 }
-GLM = Family(("GlmForCausalLM",), describe, gguf="chatglm", names=_NAMES, defaults=_DEFAULTS)
+GLM = Family(
+    ("GlmForCausalLM",), describe, gguf="chatglm", names=replace(_NAMES, others=(CHATGLM,)), defaults=_DEFAULTS
+)
 GLM4 = Family(
     ("Glm4ForCausalLM",),
     describe_glm4,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inference.model.families.family import ALL_LINEARS, Config, Family, activation, rotary_part
+from inference.model.other_code import PHI_1, PHI_2, PHI_FUSED
 from inference.model.spec import DecoderSpec, HeadNorm, Names, Norm
 
 
@@ -28,6 +29,7 @@ PHI = Family(
         k_norm="self_attn.k_layernorm",
         last_norm="final_layernorm",
         default_targets=("q_proj", "v_proj", "fc1", "fc2"),
+        others=(PHI_2, PHI_1, PHI_FUSED),
     ),
     defaults={"hidden_act": "gelu_new", "partial_rotary_factor": 0.5, "layer_norm_eps": 1e-5},
     eps="layer_norm_eps",

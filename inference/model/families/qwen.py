@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from inference.model.families.family import Config, Family, activation, biased, windows
-from inference.model.spec import QKV, TARGETS, DecoderSpec, HeadNorm
+from inference.model.other_code import QWEN_1
+from inference.model.spec import QKV, TARGETS, DecoderSpec, HeadNorm, Names
 
 
 def describe_qwen2(config: Config) -> DecoderSpec:
@@ -28,7 +29,14 @@ def _windows(config: Config) -> tuple[bool, ...]:
 
 
 _SHARED = {"max_position_embeddings": 32768, "max_window_layers": 28, "sliding_window": 4096}
-QWEN2 = Family(("Qwen2ForCausalLM",), describe_qwen2, gguf="qwen2", defaults=_SHARED, has_window=True)
+QWEN2 = Family(
+    ("Qwen2ForCausalLM",),
+    describe_qwen2,
+    gguf="qwen2",
+    names=Names(others=(QWEN_1,)),
+    defaults=_SHARED,
+    has_window=True,
+)
 QWEN3 = Family(
     ("Qwen3ForCausalLM",), describe_qwen3, gguf="qwen3", defaults={**_SHARED, "head_dim": 128}, has_window=True
 )
