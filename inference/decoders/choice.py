@@ -25,15 +25,9 @@ def make_decoder(config: EngineConfig, architecture: Architecture, weights: Deco
         # Triton is a matter of GPUs alone.
         from inference.decoders.gpu.decoder import make_triton_decoder, unsupported_on_gpu
 
-        reason = unsupported_on_gpu(architecture)
-        if reason is None:
-            return make_triton_decoder(config, architecture, weights.held())
-        if config.adapter_quantization != "none":
-            raise ConfigError(
-                f"ADAPTER_QUANTIZATION={config.adapter_quantization} cannot be had: {reason}; choose none"
-            )
-        log.warning("torch decoder, which is slower reason=%s", reason)
-        return TorchDecoder(architecture, weights.held(), LoraBank(weights.device))
+        if reason := unsupported_on_gpu(architecture):
+            raise ConfigError(f"{architecture.name} cannot be served on a GPU: {reason}; choose DEVICE=cpu")
+        return make_triton_decoder(config, architecture, weights.held())
     if config.adapter_quantization != "none":
         raise ConfigError(f"ADAPTER_QUANTIZATION={config.adapter_quantization} needs a GPU; choose none")
     try:

@@ -1,6 +1,8 @@
-"""The decoder of `inference.decoders.torch` on a GPU: the same model, computed by kernels of our own.
+"""The decoder of `inference.decoders.torch` on a GPU: the same families, computed by kernels of our own.
 
-What adapters ask of the rows of a product is computed beside the base's product, on a stream of its own.
+Biases, norms, residual sums and multipliers are parts of the kernels that read their rows anyway, and no pass over
+memory of their own. What adapters ask of the rows of a product is computed beside the base's product, on a stream of
+its own.
 
 Where `is_deterministic`, every product of the base has `PANEL` rows, so that a library chooses the same kernel
 whatever the batch; our own kernels never look at it.
@@ -11,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -21,26 +24,37 @@ from inference.decoders.batch import Batch
 from inference.decoders.contract import Decoder
 from inference.decoders.gpu.bank import SlotBank
 from inference.decoders.gpu.graphs import Graphs, run_eagerly
+from inference.decoders.gpu.kernels.activation import activate
+from inference.decoders.gpu.kernels.logits import finish_logits
 from inference.decoders.gpu.kernels.lora import add_embedding, empty_buffer, expand, shrink
-from inference.decoders.gpu.kernels.norm import add_rms_norm
+from inference.decoders.gpu.kernels.norm import Addends, add_and_norm
 from inference.decoders.gpu.kernels.paged_attention import attend
 from inference.decoders.gpu.kernels.rope import rope_and_store
 from inference.decoders.gpu.kernels.slot_table import groups
-from inference.decoders.gpu.kernels.swiglu import swiglu
+from inference.decoders.gpu.layers import heads_of_layers, scores_of_layers
 from inference.decoders.gpu.side_stream import overlap
 from inference.decoders.gpu.step import PANEL, Step, StepShape, decode_shape, round_up, shape_of
 from inference.decoders.gpu.target_modules import TargetModules
 from inference.decoders.kv_tensors import KVCache
 from inference.model.architecture import Architecture
 from inference.model.linear import Linear
-from inference.model.rotary import Rotary
+from inference.model.spec import NormPlace
 from inference.model.weights import DecoderWeights, LayerWeights
 from inference.tile import TILE
+
+COMPUTED: Final = frozenset(
+    {
+        *("norm", "norm_place", "head_norm", "biased", "activation", "is_gated", "is_parallel", "rotary_part"),
+        *("is_interleaved", "turning", "windowed", "local_rope", "score_cap", "logit_cap", "embedding_multiplier"),
+        *("attention_scale", "residual_multiplier", "logit_multiplier"),
+    }
+)
+"""Fields of `DecoderSpec`. One that is not here yet is refused."""
 
 
 def unsupported_on_gpu(architecture: Architecture) -> str | None:
     """Why a model of this family cannot be computed here, or None."""
-    beyond = architecture.spec.beyond_llama()
+    beyond = architecture.spec.beyond_llama(COMPUTED)
     return f"Triton's decoder does not compute {', '.join(beyond)}" if beyond else None
 
 
@@ -73,7 +87,10 @@ class TritonDecoder(Decoder):
         assert isinstance(weights.embedding, Tensor), "a GPU has the whole table"
         self._embedding = weights.embedding
         self.max_rows, self.is_deterministic = max_rows, is_deterministic
-        self._rotary = Rotary(architecture, weights.dtype, weights.device)
+        self._heads, self._scores = heads_of_layers(architecture, weights), scores_of_layers(architecture)
+        # In the rows' type, as the model was trained.
+        multiplier = torch.tensor(architecture.spec.embedding_multiplier, dtype=weights.dtype)
+        self._embedding_multiplier = float(multiplier)
         self._groups = groups(architecture)
         self._graphs: Graphs | None = None
         self._side = torch.cuda.Stream(weights.device) if weights.device.type == "cuda" else None
@@ -125,39 +142,62 @@ class TritonDecoder(Decoder):
 
     def _normed(self, step: Step, cache: KVCache) -> Tensor:
         """What the head sees of the sampled rows."""
-        hidden, update = (rows.index_select(0, step.samples) for rows in self._layers(step, cache))
-        return add_rms_norm(hidden, update, self.weights.norm, self.architecture.norm_eps)
+        hidden, addends = self._layers(step, cache)
+        return self._norm(hidden.index_select(0, step.samples), addends.at(step.samples), self.weights.norm)
+
+    def _norm(self, hidden: Tensor, addends: Addends | None, weight: Tensor | None, stream: float = 1.0) -> Tensor:
+        return add_and_norm(hidden, addends, weight, self.architecture.spec.norm, self.architecture.norm_eps, stream)
 
     def _head(self, step: Step, normed: Tensor) -> Tensor:
-        head = partial(self._base, self.weights.head, normed)
-        if not step.shape.targets.includes("head"):
-            return head().to(torch.float32)
-        slots = step.slots.index_select(0, step.samples)
-        return self._adapted(head, "head", 0, normed, slots, len(slots)).to(torch.float32)
+        spec, logits = self.architecture.spec, partial(self._base, self.weights.head, normed)
+        if step.shape.targets.includes("head"):
+            slots = step.slots.index_select(0, step.samples)
+            logits = partial(self._adapted, logits, "head", 0, normed, slots, len(slots))
+        return finish_logits(logits(), self.weights.head_bias, spec.logit_multiplier, spec.logit_cap)
 
-    def _layers(self, step: Step, cache: KVCache) -> tuple[Tensor, Tensor]:
+    def _layers(self, step: Step, cache: KVCache) -> tuple[Tensor, Addends]:
         """What the layers make of the rows of `step`: the stream before the last sum, and what is to be added."""
         hidden = self._embedding.index_select(0, step.token_ids)
         if step.shape.targets.includes("embedding"):
             add_embedding(hidden, step.token_ids, step.slots, self.bank.table, self._groups["embedding"])
-        update: Tensor | None = None
+        addends: Addends | None = None
         for index, layer in enumerate(self.weights.layers):
-            rows = add_rms_norm(hidden, update, layer.attention_norm, self.architecture.norm_eps)
-            update = self._attention(index, layer, rows, step, cache)
-            rows = add_rms_norm(hidden, update, layer.mlp_norm, self.architecture.norm_eps)
-            inner = swiglu(self._product("gate_up", layer.gate_up, index, rows, step))
-            update = self._product("down", layer.down, index, inner, step)
-        assert update is not None, "a model has layers"
-        return hidden, update
+            addends = self._layer(index, layer, hidden, addends, step, cache)
+        assert addends is not None, "a model has layers"
+        return hidden, addends
+
+    def _layer(
+        self, index: int, layer: LayerWeights, hidden: Tensor, before: Addends | None, step: Step, cache: KVCache
+    ) -> Addends:
+        """What a layer adds to `hidden`, to which what came `before` is still to be added."""
+        spec = self.architecture.spec
+        is_behind = spec.norm_place is NormPlace.AFTER
+        stream = 1.0 if index else self._embedding_multiplier
+        rows = self._norm(hidden, before, None if is_behind else layer.attention_norm, stream)
+        attended = self._attention(index, layer, rows, step, cache)
+        behind = layer.attention_norm if is_behind else layer.attention_out_norm
+        if spec.is_parallel:
+            inner = self._mlp(index, layer, rows, step)
+            return Addends((attended, inner), (layer.o_bias, layer.down_bias), behind)
+        between = Addends((attended,), (layer.o_bias,), behind, spec.residual_multiplier)
+        rows = self._norm(hidden, between, None if is_behind else layer.mlp_norm)
+        behind = layer.mlp_norm if is_behind else layer.mlp_out_norm
+        inner = self._mlp(index, layer, rows, step)
+        return Addends((inner,), (layer.down_bias,), behind, spec.residual_multiplier)
 
     def _attention(self, index: int, layer: LayerWeights, rows: Tensor, step: Step, cache: KVCache) -> Tensor:
         qkv = self._product("qkv", layer.qkv, index, rows, step)
         keys, values = cache.keys[index], cache.values[index]
-        rope_and_store(qkv, self._rotary.cos, self._rotary.sin, step.positions, step.cache_slots, keys, values)
+        rope_and_store(qkv, self._heads[index], step.positions, step.cache_slots, keys, values)
         attended = qkv.new_empty((len(qkv), self.architecture.num_heads * self.architecture.head_dim))
         for segments in (step.decodes, step.tiles):
-            attend(qkv, keys, values, segments, self.architecture.sliding_window, attended)
+            attend(qkv, keys, values, segments, self._scores[index], attended)
         return self._product("o", layer.o, index, attended, step)
+
+    def _mlp(self, index: int, layer: LayerWeights, rows: Tensor, step: Step) -> Tensor:
+        spec, inner = self.architecture.spec, self._product("gate_up", layer.gate_up, index, rows, step)
+        bent = activate(inner, layer.gate_up_bias, spec.activation, spec.is_gated)
+        return self._product("down", layer.down, index, bent, step)
 
     def _product(self, name: str, linear: Linear, index: int, rows: Tensor, step: Step) -> Tensor:
         base = partial(self._base, linear, rows)

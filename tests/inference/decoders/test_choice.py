@@ -16,7 +16,7 @@ from inference.decoders.native.decoder import NativeDecoder
 from inference.decoders.native.library import open_library, units_of
 from inference.decoders.torch.decoder import TorchDecoder
 from inference.model.architecture import read_architecture
-from inference.model.weights import load_weights
+from inference.model.weights import DecoderWeights, load_weights
 from tests.inference.checkpoints import make_model
 
 WIDE = {"hidden_size": 192, "intermediate_size": 320, "num_attention_heads": 6, "num_key_value_heads": 2}
@@ -40,6 +40,19 @@ def test_torch_computes_a_shape_that_the_native_decoder_does_not(tmp_path: Path)
     assert isinstance(made(tmp_path, config_of(), head_dim=24, num_attention_heads=8), TorchDecoder)
     with pytest.raises(ConfigError, match="DECODER=native cannot be had: head_dim is 24"):
         made(tmp_path, config_of(DECODER="native"), head_dim=24, num_attention_heads=8)
+
+
+def test_a_gpu_refuses_by_name_what_its_kernels_do_not_compute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = pytest.importorskip("inference.decoders.gpu.decoder", reason="the kernels need the package triton")
+    monkeypatch.setattr(DecoderWeights, "device", torch.device("cuda"))
+    monkeypatch.setattr(gpu, "make_triton_decoder", lambda *given: "Triton's")
+    assert made(tmp_path / "before", config_of(), mlp_bias=True) == "Triton's"
+    monkeypatch.setattr(gpu, "COMPUTED", gpu.COMPUTED - {"biased"})
+    sentence = (
+        "tiny cannot be served on a GPU: Triton's decoder does not compute linears with a bias; choose DEVICE=cpu"
+    )
+    with pytest.raises(ConfigError, match=sentence):
+        made(tmp_path / "after", config_of(), mlp_bias=True)
 
 
 native = pytest.mark.skipif(missing_feature() is not None, reason=f"not here: {missing_feature()}")

@@ -6,8 +6,8 @@ from dataclasses import fields
 
 import pytest
 
-from inference.decoders.gpu.decoder import unsupported_on_gpu
-from inference.decoders.native.decoder import COMPUTED
+from inference.decoders.gpu import decoder as gpu
+from inference.decoders.native import decoder as native
 from inference.model.architecture import Architecture
 from inference.model.spec import Activation, DecoderSpec, HeadNorm, Norm, NormPlace, Rope
 
@@ -48,11 +48,13 @@ def test_what_a_decoder_computes_is_not_told() -> None:
     assert DecoderSpec(is_parallel=True, logit_cap=30.0).beyond_llama({"logit_cap"}) == ("attention beside the MLP",)
 
 
-def test_the_native_decoder_names_all_fields_that_there_are() -> None:
-    assert OTHERWISE.beyond_llama(COMPUTED) == ()
+@pytest.mark.parametrize("computed", [native.COMPUTED, gpu.COMPUTED], ids=["C++", "Triton"])
+def test_each_decoder_names_all_fields_that_there_are(computed: frozenset[str]) -> None:
+    assert OTHERWISE.beyond_llama(computed) == ()
 
 
-@pytest.mark.parametrize(("spec", "sentence"), [(DecoderSpec(), None), (DecoderSpec(is_gated=False), "without a gate")])
-def test_the_gpus_decoder_says_what_it_does_not_compute(spec: DecoderSpec, sentence: str | None) -> None:
-    told = unsupported_on_gpu(Architecture(8, 4, 4, 2, 1, 1, 4, 1e-5, 64, spec=spec))
-    assert told is None if sentence is None else told == f"Triton's decoder does not compute an MLP {sentence}"
+def test_the_gpus_decoder_refuses_a_field_that_it_does_not_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    gateless = Architecture(8, 4, 4, 2, 1, 1, 4, 1e-5, 64, spec=DecoderSpec(is_gated=False))
+    assert gpu.unsupported_on_gpu(gateless) is None
+    monkeypatch.setattr(gpu, "COMPUTED", gpu.COMPUTED - {"is_gated"})
+    assert gpu.unsupported_on_gpu(gateless) == "Triton's decoder does not compute an MLP without a gate"

@@ -1,56 +1,176 @@
-"""RMSNorm with the residual sum that goes before it: a row is read once and written once.
+"""Norms with the residual sum that goes before them: a row is read once and written once.
 
-The sum of squares runs over a whole row in one program, so a row's bits depend on that row alone.
+The sums of a norm run over a whole row in one program, so a row's bits depend on that row alone.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from inference.decoders.torch.norm import norm
+from inference.model.spec import Norm
 
-def add_rms_norm(hidden: Tensor, update: Tensor | None, weight: Tensor, eps: float) -> Tensor:
-    """Add `update` [rows, width] to `hidden` in place, if there is one; the norm of the sum, scaled by `weight`."""
-    out = torch.empty_like(hidden)
+
+@dataclass(frozen=True)
+class Addends:
+    """What comes to the residual stream: of one linear or of two that stand beside each other [rows, width].
+
+    Each has its `biases` added, [width] or None. The first is then normed by `norm_weight`, if there is one. The sum
+    comes `multiplier` times.
+    """
+
+    rows: tuple[Tensor, ...]
+    biases: tuple[Tensor | None, ...]
+    norm_weight: Tensor | None = None
+    multiplier: float = 1.0
+
+    def at(self, rows: Tensor) -> Addends:
+        """The same of the `rows` int32 [n] alone."""
+        return Addends(
+            tuple(part.index_select(0, rows) for part in self.rows), self.biases, self.norm_weight, self.multiplier
+        )
+
+
+def add_and_norm(
+    hidden: Tensor, addends: Addends | None, weight: Tensor | None, kind: Norm, eps: float, stream: float = 1.0
+) -> Tensor:
+    """Multiply `hidden` [rows, width] by `stream` and add `addends` in place, if there are any; its norm by `weight`.
+
+    Weights are [width], or of a LayerNorm weight and bias [2, width]. Without one the result is `hidden` itself.
+    """
+    if addends is None and weight is None and stream == 1.0:
+        return hidden
     num_rows, width = hidden.shape
-    block = triton.next_power_of_2(width)
-    added = hidden if update is None else update
-    _add_rms_norm[(num_rows,)](hidden, added, weight, out, eps, update is not None, width, block, num_warps=8)
+    given = addends or Addends((), ())
+    (first, second), (bias, second_bias) = ((*parts, None, None)[:2] for parts in (given.rows, given.biases))
+    out = hidden if weight is None else torch.empty_like(hidden)
+    _add_and_norm[(num_rows,)](
+        hidden,
+        first,
+        bias,
+        given.norm_weight,
+        second,
+        second_bias,
+        weight,
+        out,
+        eps,
+        float(given.multiplier),
+        float(stream),
+        IS_MULTIPLIED=given.multiplier != 1.0,
+        IS_SCALED=stream != 1.0,
+        IS_LAYER=kind is Norm.LAYER,
+        WIDTH=width,
+        BLOCK=triton.next_power_of_2(width),
+        num_warps=8,
+    )
     return out
 
 
-def add_rms_norm_twin(hidden: Tensor, update: Tensor | None, weight: Tensor, eps: float) -> Tensor:
-    """What `add_rms_norm` computes."""
-    if update is not None:
-        hidden += update
-    wide = hidden.to(torch.float32)
-    wide = wide * torch.rsqrt((wide * wide).mean(-1, keepdim=True) + eps)
-    return weight * wide.to(hidden.dtype)
+def add_and_norm_twin(
+    hidden: Tensor, addends: Addends | None, weight: Tensor | None, kind: Norm, eps: float, stream: float = 1.0
+) -> Tensor:
+    """What `add_and_norm` computes."""
+    if stream != 1.0:
+        hidden *= stream
+    if addends is not None:
+        first, *rest = (
+            rows.float() if bias is None else rows.float() + bias
+            for rows, bias in zip(addends.rows, addends.biases, strict=True)
+        )
+        if addends.norm_weight is not None:
+            first = plain_norm(kind, first, addends.norm_weight, eps)
+        hidden += (sum(rest, first) * addends.multiplier).to(torch.float32)
+    return hidden if weight is None else plain_norm(kind, hidden, weight, eps)
+
+
+def plain_norm(kind: Norm, rows: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """`rows` normed as torch's decoder norms those of the base."""
+    return norm(kind, rows, weight, eps, lambda normed: None)
 
 
 @triton.jit
-def _add_rms_norm(
+def scaled(
+    values: tl.tensor, scale: tl.tensor, weight: tl.tensor, bias: tl.tensor, inside: tl.tensor, IS_LAYER: tl.constexpr
+) -> tl.tensor:
+    """`values` times `scale`, which makes their mean square 1, and times the numbers at `weight`; of a LayerNorm plus
+    those at `bias`. Values are rounded to the weights' type before, as the models were trained."""
+    factor = tl.load(weight, mask=inside, other=0.0)
+    normed = (values * scale).to(factor.dtype).to(tl.float32) if not IS_LAYER else values * scale
+    normed *= factor.to(tl.float32)
+    if IS_LAYER:
+        normed += tl.load(bias, mask=inside, other=0.0).to(tl.float32)
+    return normed
+
+
+@triton.jit
+def _normed(
+    values: tl.tensor,
+    weight: tl.tensor,
+    columns: tl.tensor,
+    inside: tl.tensor,
+    eps: tl.tensor,
+    IS_LAYER: tl.constexpr,
+    WIDTH: tl.constexpr,
+) -> tl.tensor:
+    """The norm of one row, in float32."""
+    if IS_LAYER:
+        values = tl.where(inside, values - tl.sum(values, axis=0) / WIDTH, 0.0)
+    scale = tl.rsqrt(tl.sum(values * values, axis=0) / WIDTH + eps)
+    return scaled(values, scale, weight + columns, weight + WIDTH + columns, inside, IS_LAYER)
+
+
+@triton.jit
+def _with_bias(rows: tl.tensor, bias: tl.tensor, row: tl.tensor, columns: tl.tensor, inside: tl.tensor) -> tl.tensor:
+    values = tl.load(rows + row + columns, mask=inside, other=0.0).to(tl.float32)
+    if bias is not None:
+        values += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
+    return values
+
+
+@triton.jit
+def _add_and_norm(
     hidden: tl.tensor,
-    update: tl.tensor,
+    first: tl.tensor,
+    bias: tl.tensor,
+    norm_weight: tl.tensor,
+    second: tl.tensor,
+    second_bias: tl.tensor,
     weight: tl.tensor,
     out: tl.tensor,
     eps: tl.tensor,
-    ADD: tl.constexpr,
+    multiplier: tl.tensor,
+    stream: tl.tensor,
+    IS_MULTIPLIED: tl.constexpr,
+    IS_SCALED: tl.constexpr,
+    IS_LAYER: tl.constexpr,
     WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64) * WIDTH
     columns = tl.arange(0, BLOCK)
     inside = columns < WIDTH
+    kind = hidden.dtype.element_ty
     values = tl.load(hidden + row + columns, mask=inside, other=0.0).to(tl.float32)
-    if ADD:
-        values += tl.load(update + row + columns, mask=inside, other=0.0).to(tl.float32)
-        rounded = values.to(hidden.dtype.element_ty)
-        tl.store(hidden + row + columns, rounded, mask=inside)
-        values = rounded.to(tl.float32)
-    scale = tl.rsqrt(tl.sum(values * values, axis=0) / WIDTH + eps)
-    normed = (values * scale).to(hidden.dtype.element_ty).to(tl.float32)
-    scaled = normed * tl.load(weight + columns, mask=inside, other=0.0).to(tl.float32)
-    tl.store(out + row + columns, scaled.to(out.dtype.element_ty), mask=inside)
+    if IS_SCALED:
+        values = (values * stream).to(kind).to(tl.float32)
+    if first is not None:
+        update = _with_bias(first, bias, row, columns, inside)
+        if norm_weight is not None:
+            update = _normed(update, norm_weight, columns, inside, eps, IS_LAYER, WIDTH)
+        if second is not None:
+            update += _with_bias(second, second_bias, row, columns, inside)
+        if IS_MULTIPLIED:
+            update *= multiplier
+        values += update
+    if IS_SCALED or first is not None:
+        values = values.to(kind)
+        tl.store(hidden + row + columns, values, mask=inside)
+        values = values.to(tl.float32)
+    if weight is not None:
+        normed = _normed(values, weight, columns, inside, eps, IS_LAYER, WIDTH)
+        tl.store(out + row + columns, normed.to(kind), mask=inside)

@@ -1,8 +1,9 @@
 """Attention over the paged cache: decode rows by splits of their context, prefill tiles whole.
 
-The keys of a row are walked in steps of `KEYS` from the beginning of the context, a decode row's in splits of
-`SPLIT` tokens whose results, where there are several, are merged in order. Where steps and splits lie depends on a
-row's position only, so its bits do too. Positions past a row add exact zeros, and nothing unwritten is ever read.
+The keys of a row are walked in steps from the beginning of the context, a decode row's in splits of `SPLIT` tokens
+whose results, where there are several, are merged in order. Where steps and splits lie depends on a row's position and
+on the width of heads only, so its bits do too. Positions past a row add exact zeros, and nothing
+unwritten is ever read.
 """
 
 from __future__ import annotations
@@ -16,13 +17,30 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from inference.decoders.gpu.kernels.activation import tanh
 from inference.tile import TILE
 
 SPLIT: Final = 512
 """Tokens of the context that one program of a decode row walks."""
-KEYS: Final = 64
-"""Keys of one step."""
+_KEYS: Final = 64
+"""Keys of one step, or fewer where heads are so wide that these would not fit into the memory of a block."""
+_MOST_OF_KEYS: Final = _KEYS * 128
+"""Numbers of the keys of one step."""
+_MOST_NUMBERS: Final = 128 * 128
+"""Of the queries of one program: as many as its threads have registers for, beside the scores."""
+_LEAST: Final = 16
+"""Queries, and numbers of a head, that a tensor core takes."""
 _LOG2_E: Final = math.log2(math.e)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How scores are made of queries and keys: times `scale`, 0 for one over the root of the head's width, and bent to
+    stay below `cap`, 0 for none. `window` counts the tokens that a row may look back to, itself included."""
+
+    window: int | None = None
+    scale: float = 0.0
+    cap: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -45,11 +63,10 @@ class Segments:
         assert self.length in (1, TILE), "a segment is a decode row or a tile"
 
 
-def attend(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, window: int | None, out: Tensor) -> None:
+def attend(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, how: Scores, out: Tensor) -> None:
     """Write what the queries of `segments` see to their rows of `out` [rows, heads * head_dim].
 
-    `qkv` is [rows, (heads + 2 * kv heads) * head_dim], `keys` and `values` [blocks, block size, kv heads,
-    head_dim]; `window` counts the tokens that a row may look back to, itself included.
+    `qkv` is [rows, (heads + 2 * kv heads) * head_dim], `keys` and `values` [blocks, block size, kv heads, head_dim].
     """
     if not len(segments.starts):
         return
@@ -57,7 +74,8 @@ def attend(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, window
     # What one program walks it can also finish: the same steps, the same bits.
     count, splits = len(segments.starts), segments.splits if segments.length == 1 and segments.splits > 1 else 0
     scratch = _scratch(out, count, splits, shape["HEADS"], shape["BLOCK_DIM"])
-    _attend[(count, shape["HEADS"] // shape["GROUP"], max(splits, 1))](
+    scale, window = how.scale or 1 / math.sqrt(shape["DIM"]), how.window or 0
+    _attend[(count, shape["HEADS"] // shape["GROUP"] * shape["CHUNKS"], max(splits, 1))](
         qkv,
         out,
         *scratch,
@@ -69,19 +87,22 @@ def attend(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, window
         segments.first,
         segments.tables.shape[1],
         qkv.shape[1],
-        _LOG2_E / math.sqrt(shape["DIM"]),
-        window or 0,
+        # Weights are powers of 2. A capped score is that only once it was bent.
+        scale / how.cap if how.cap else scale * _LOG2_E,
+        how.cap * _LOG2_E,
+        window,
         **shape,
+        IS_CAPPED=how.cap != 0,
         SPLIT=SPLIT if splits else 0,
         num_warps=4 if segments.length == 1 else 8,
     )
     if splits:
         size = {name: shape[name] for name in ("HEADS", "DIM", "BLOCK_DIM")}
-        bounds = (segments.starts, segments.contexts, segments.first, splits, window or 0)
+        bounds = (segments.starts, segments.contexts, segments.first, splits, window)
         _merge[(count, shape["HEADS"])](out, *scratch, *bounds, **size, SPLIT=SPLIT, num_warps=2)
 
 
-def attend_twin(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, window: int | None, out: Tensor) -> None:
+def attend_twin(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, how: Scores, out: Tensor) -> None:
     """What `attend` computes: the softmax in float32, rounded once."""
     (block_size, kv_heads, dim), heads = keys.shape[1:], out.shape[1] // keys.shape[3]
     for index, context in enumerate(segments.contexts.tolist()):
@@ -94,8 +115,9 @@ def attend_twin(qkv: Tensor, keys: Tensor, values: Tensor, segments: Segments, w
         seen_values = values[blocks].flatten(0, 1)[:context].float().repeat_interleave(heads // kv_heads, dim=1)
         queries = qkv[rows, : heads * dim].view(-1, heads, dim).float()
         distance = int(segments.starts[index]) + torch.arange(segments.length)[:, None] - torch.arange(context)[None, :]
-        is_seen = (distance >= 0) & (distance < (window or context + TILE))
-        scores = torch.einsum("qhd,khd->hqk", queries, seen_keys) / math.sqrt(dim)
+        is_seen = (distance >= 0) & (distance < (how.window or context + TILE))
+        scores = torch.einsum("qhd,khd->hqk", queries, seen_keys) * (how.scale or 1 / math.sqrt(dim))
+        scores = how.cap * torch.tanh(scores / how.cap) if how.cap else scores
         weights = scores.masked_fill(~is_seen.to(scores.device), -math.inf).softmax(-1).nan_to_num(0.0)
         out[rows] = torch.einsum("hqk,khd->qhd", weights, seen_values).flatten(1).to(out.dtype)
 
@@ -104,17 +126,19 @@ def _shape(out: Tensor, keys: Tensor, length: int) -> dict[str, int]:
     """The sizes that a kernel is compiled for."""
     block_size, kv_heads, dim = keys.shape[1:]
     heads = out.shape[1] // dim
-    group = heads // kv_heads
+    group, block_dim = heads // kv_heads, max(_LEAST, triton.next_power_of_2(dim))
+    queries = min(max(_LEAST, triton.next_power_of_2(length * group)), _MOST_NUMBERS // block_dim)
     return {
         "HEADS": heads,
         "GROUP": group,
         "DIM": dim,
-        "BLOCK_DIM": triton.next_power_of_2(dim),
+        "BLOCK_DIM": block_dim,
         "BLOCK_SIZE": block_size,
         "LENGTH": length,
-        # The queries of one key head, over all rows of the segment; a tensor core takes at least 16.
-        "QUERIES": max(16, triton.next_power_of_2(length * group)),
-        "KEYS": KEYS,
+        # The queries of one key head, over all rows of the segment, in as many programs as they need.
+        "QUERIES": queries,
+        "CHUNKS": triton.cdiv(length * group, queries),
+        "KEYS": min(_KEYS, _MOST_OF_KEYS // block_dim),
     }
 
 
@@ -142,6 +166,7 @@ def _attend(
     table_width: tl.tensor,
     qkv_width: tl.tensor,
     scale: tl.tensor,
+    cap: tl.tensor,
     window: tl.tensor,
     HEADS: tl.constexpr,
     GROUP: tl.constexpr,
@@ -150,13 +175,16 @@ def _attend(
     BLOCK_SIZE: tl.constexpr,
     LENGTH: tl.constexpr,
     QUERIES: tl.constexpr,
+    CHUNKS: tl.constexpr,
     KEYS: tl.constexpr,
+    IS_CAPPED: tl.constexpr,
     SPLIT: tl.constexpr,
 ) -> None:
-    segment, kv_head, split = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    segment, split = tl.program_id(0), tl.program_id(2)
+    kv_head, chunk = tl.program_id(1) // CHUNKS, tl.program_id(1) % CHUNKS
     context = tl.load(contexts + segment)
     start = tl.load(starts + segment)
-    query = tl.arange(0, QUERIES)
+    query = chunk * QUERIES + tl.arange(0, QUERIES)
     row = (first_row + segment * LENGTH + query // GROUP).to(tl.int64)
     head = kv_head * GROUP + query % GROUP
     position = start + query // GROUP
@@ -183,6 +211,8 @@ def _attend(
         place = (token * (HEADS // GROUP) + kv_head) * DIM
         k = tl.load(keys + place[None, :] + dims[:, None], mask=is_written[None, :] & (dims[:, None] < DIM), other=0.0)
         scores = tl.dot(q, k, input_precision="ieee") * scale
+        if IS_CAPPED:
+            scores = tanh(scores) * cap
         distance = position[:, None] - column[None, :]
         is_seen = (distance >= 0) & is_written[None, :]
         if window > 0:

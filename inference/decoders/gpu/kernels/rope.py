@@ -1,10 +1,12 @@
-"""Rotary embedding and the store into the cache in one step: queries rotate in place, keys on their way.
+"""What is done to queries, keys and values between their product and attention, in one step: they are biased, normed,
+turned (Su et al., 2021), and keys and values stored into the cache. Queries stay in place.
 
 Positions look their angles up in a table, so they never depend on a batch.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -12,81 +14,230 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from inference.decoders.gpu.kernels.norm import plain_norm, scaled
+from inference.model.rotary import apply_rope
+from inference.model.spec import Norm
+
 _HEADS: Final = 16
 """Heads of one program."""
 
 
-def rope_and_store(
-    qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, cache_slots: Tensor, keys: Tensor, values: Tensor
-) -> None:
-    """Rotate the queries of `qkv` [rows, (heads + 2 * kv heads) * head_dim] in place, and store keys and values.
+@dataclass(frozen=True)
+class Heads:
+    """What a layer does to its heads of `dim` numbers each: queries, keys and values behind one another.
 
-    `cos` and `sin` are [max positions, head_dim], `positions` and `cache_slots` int32 [rows]; a row whose slot is
-    negative is padding and goes nowhere. `keys` and `values` are [blocks, block size, kv heads, head_dim].
+    `bias` is [heads * dim]. `norm_weight` is [heads that turn * dim], or of a LayerNorm weight and bias [2, the same];
+    each head is normed by itself or, where `is_whole`, all queries at once and all keys. `cos` and `sin`
+    [max positions, rotary dim / 2] turn as many numbers of a head, those of one half with those of the other or, where
+    `is_interleaved`, each even one with the next. What is None is not done.
     """
-    kv_heads, dim = keys.shape[2:]
-    num_heads = qkv.shape[1] // dim
-    half = triton.next_power_of_2(dim // 2)
-    grid = (len(qkv), triton.cdiv(num_heads, _HEADS))
-    _rope_and_store[grid](qkv, cos, sin, positions, cache_slots, keys, values, num_heads, kv_heads, dim, half, _HEADS)
+
+    dim: int
+    bias: Tensor | None = None
+    norm_weight: Tensor | None = None
+    norm: Norm = Norm.RMS
+    eps: float = 0.0
+    is_whole: bool = False
+    cos: Tensor | None = None
+    sin: Tensor | None = None
+    is_interleaved: bool = False
+
+
+def rope_and_store(
+    qkv: Tensor, how: Heads, positions: Tensor, cache_slots: Tensor, keys: Tensor, values: Tensor
+) -> None:
+    """Do `how` to `qkv` [rows, heads * dim]: queries in place, and keys and values where they are stored.
+
+    `positions` and `cache_slots` are int32 [rows]; a row whose slot is negative is padding and goes nowhere. `keys` and
+    `values` are [blocks, block size, kv heads, dim].
+    """
+    kv_heads, dim = keys.shape[2], how.dim
+    heads = qkv.shape[1] // dim
+    # Where nothing turns, a head is two halves that stay as they are.
+    pairs = dim // 2 if how.cos is None else how.cos.shape[1]
+    # All of a row has to be there before anything of it is stored, where it is normed whole.
+    block = triton.next_power_of_2(heads) if how.is_whole else _HEADS
+    _rope_and_store[(len(qkv), triton.cdiv(heads, block))](
+        qkv,
+        how.bias,
+        how.norm_weight,
+        how.cos,
+        how.sin,
+        positions,
+        cache_slots,
+        keys,
+        values,
+        how.eps,
+        IS_LAYER=how.norm is Norm.LAYER,
+        IS_WHOLE=how.is_whole,
+        IS_INTERLEAVED=how.is_interleaved and how.cos is not None,
+        HEADS=heads,
+        KV_HEADS=kv_heads,
+        DIM=dim,
+        PAIRS=pairs,
+        PAIRS_UP=triton.next_power_of_2(pairs),
+        REST_UP=triton.next_power_of_2(dim - 2 * pairs) if dim > 2 * pairs else 0,
+        BLOCK=block,
+        num_warps=4 if block <= _HEADS else 16,
+    )
 
 
 def rope_and_store_twin(
-    qkv: Tensor, cos: Tensor, sin: Tensor, positions: Tensor, cache_slots: Tensor, keys: Tensor, values: Tensor
+    qkv: Tensor, how: Heads, positions: Tensor, cache_slots: Tensor, keys: Tensor, values: Tensor
 ) -> None:
     """What `rope_and_store` does: in float32, rounded once."""
-    kv_heads, dim = keys.shape[2:]
-    heads = qkv.view(len(qkv), -1, dim)
-    rotating = heads[:, :-kv_heads].to(torch.float32)
-    first, second = rotating.chunk(2, dim=-1)
-    rotated = rotating * cos[positions].float().unsqueeze(1)
-    rotated += torch.cat((-second, first), dim=-1) * sin[positions].float().unsqueeze(1)
-    heads[:, : -2 * kv_heads] = rotated[:, :-kv_heads].to(qkv.dtype)
+    kv_heads, dim = keys.shape[2], how.dim
+    wide = qkv.float() if how.bias is None else qkv.float() + how.bias
+    heads = wide.view(len(qkv), -1, dim)
+    turning, rest = heads[:, :-kv_heads], heads[:, -kv_heads:]
+    if how.norm_weight is not None:
+        turning = _normed_twin(turning, how, turning.shape[1] - kv_heads)
+    if how.cos is not None and how.sin is not None:
+        cos, sin = (_of_each_number(table[positions].float(), how.is_interleaved) for table in (how.cos, how.sin))
+        turning = apply_rope(turning, cos, sin, how.is_interleaved)
+    queries = turning[:, :-kv_heads].flatten(1)
+    qkv[:, : queries.shape[1]] = queries.to(qkv.dtype)
     real = cache_slots >= 0
-    keys.view(-1, kv_heads, dim)[cache_slots[real]] = rotated[real, -kv_heads:].to(keys.dtype)
-    values.view(-1, kv_heads, dim)[cache_slots[real]] = heads[real, -kv_heads:]
+    for cache, part in ((keys, turning[:, -kv_heads:]), (values, rest)):
+        cache.view(-1, kv_heads, dim)[cache_slots[real]] = part[real].to(cache.dtype)
+
+
+def _of_each_number(of_pairs: Tensor, is_interleaved: bool) -> Tensor:
+    """[rows, pairs] as [rows, 1, numbers that turn]."""
+    numbers = of_pairs.repeat_interleave(2, dim=-1) if is_interleaved else torch.cat((of_pairs, of_pairs), dim=-1)
+    return numbers.unsqueeze(1)
+
+
+def _normed_twin(heads: Tensor, how: Heads, num_queries: int) -> Tensor:
+    assert how.norm_weight is not None, "it is asked for where there is one"
+    weight, parts = how.norm_weight.unflatten(-1, (-1, how.dim)), []
+    for part in (slice(0, num_queries), slice(num_queries, None)):
+        own, rows = weight[..., part, :], heads[:, part]
+        if how.is_whole:
+            parts.append(plain_norm(how.norm, rows.flatten(1), own.flatten(-2), how.eps).view_as(rows))
+        else:
+            parts.append(plain_norm(how.norm, rows, own, how.eps))
+    return torch.cat(parts, dim=1)
+
+
+@triton.jit
+def _load(source: tl.tensor, bias: tl.tensor, place: tl.tensor, inside: tl.tensor) -> tl.tensor:
+    part = tl.load(source + place, mask=inside, other=0.0).to(tl.float32)
+    if bias is not None:
+        part += tl.load(bias + place, mask=inside, other=0.0).to(tl.float32)
+    return part
+
+
+@triton.jit
+def _store(
+    part: tl.tensor,
+    source: tl.tensor,
+    keys: tl.tensor,
+    values: tl.tensor,
+    slot: tl.tensor,
+    head: tl.tensor,
+    column: tl.tensor,
+    inside: tl.tensor,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    DIM: tl.constexpr,
+) -> None:
+    """Put some columns of heads where they belong: queries back, keys and values into the cache."""
+    part = part.to(source.dtype.element_ty)
+    tl.store(source + head * DIM + column, part, mask=inside & (head < HEADS - 2 * KV_HEADS))
+    target = (slot * KV_HEADS + head - (HEADS - 2 * KV_HEADS)) * DIM + column
+    is_kept = inside & (slot >= 0)
+    tl.store(keys + target, part, mask=is_kept & (head >= HEADS - 2 * KV_HEADS) & (head < HEADS - KV_HEADS))
+    tl.store(values + target - KV_HEADS * DIM, part, mask=is_kept & (head >= HEADS - KV_HEADS))
+
+
+@triton.jit
+def _sums(
+    parts: tl.tensor, head: tl.tensor, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, IS_WHOLE: tl.constexpr
+) -> tl.tensor:
+    """Of the sums of heads [heads, 1], those over what each is normed with."""
+    if not IS_WHOLE:
+        return parts
+    is_query = head < HEADS - 2 * KV_HEADS
+    is_key = (head < HEADS - KV_HEADS) & (head >= HEADS - 2 * KV_HEADS)
+    of_queries = tl.sum(tl.where(is_query, parts, 0.0), axis=0, keep_dims=True)
+    return tl.where(is_query, of_queries, tl.sum(tl.where(is_key, parts, 0.0), axis=0, keep_dims=True))
 
 
 @triton.jit
 def _rope_and_store(
     qkv: tl.tensor,
+    bias: tl.tensor,
+    norm_weight: tl.tensor,
     cos: tl.tensor,
     sin: tl.tensor,
     positions: tl.tensor,
     cache_slots: tl.tensor,
     keys: tl.tensor,
     values: tl.tensor,
+    eps: tl.tensor,
+    IS_LAYER: tl.constexpr,
+    IS_WHOLE: tl.constexpr,
+    IS_INTERLEAVED: tl.constexpr,
     HEADS: tl.constexpr,
     KV_HEADS: tl.constexpr,
     DIM: tl.constexpr,
-    HALF: tl.constexpr,
+    PAIRS: tl.constexpr,
+    PAIRS_UP: tl.constexpr,
+    REST_UP: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> None:
     row = tl.program_id(0).to(tl.int64)
+    source = qkv + row * HEADS * DIM
     head = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[:, None]
-    column = tl.arange(0, HALF)[None, :]
-    inside = (head < HEADS) & (column < DIM // 2)
-    source = qkv + (row * HEADS + head) * DIM + column
-    first = tl.load(source, mask=inside, other=0.0).to(tl.float32)
-    second = tl.load(source + DIM // 2, mask=inside, other=0.0).to(tl.float32)
+    pair = tl.arange(0, PAIRS_UP)[None, :]
+    is_pair = (head < HEADS) & (pair < PAIRS)
+    column = pair * 2 if IS_INTERLEAVED else pair
+    other: tl.constexpr = 1 if IS_INTERLEAVED else PAIRS
+    first = _load(source, bias, head * DIM + column, is_pair)
+    second = _load(source, bias, head * DIM + column + other, is_pair)
+    rest_column = 2 * PAIRS + tl.arange(0, REST_UP if REST_UP else 1)[None, :]
+    is_rest = (head < HEADS) & (rest_column < DIM)
+    if REST_UP:
+        rest = _load(source, bias, head * DIM + rest_column, is_rest)
 
-    # The tables repeat their first half, as the two halves of a head rotate by the same angles.
-    angle = tl.load(positions + row).to(tl.int64) * DIM + column
-    c = tl.load(cos + angle, mask=column < DIM // 2, other=0.0).to(tl.float32)
-    s = tl.load(sin + angle, mask=column < DIM // 2, other=0.0).to(tl.float32)
     rotates = head < HEADS - KV_HEADS
-    kind = qkv.dtype.element_ty
-    new_first = tl.where(rotates, first * c - second * s, first).to(kind)
-    new_second = tl.where(rotates, second * c + first * s, second).to(kind)
+    if norm_weight is not None:
+        count = DIM * (tl.where(head < HEADS - 2 * KV_HEADS, HEADS - 2 * KV_HEADS, KV_HEADS) if IS_WHOLE else 1)
+        if IS_LAYER:
+            total = tl.sum(first + second, axis=1, keep_dims=True)
+            if REST_UP:
+                total += tl.sum(rest, axis=1, keep_dims=True)
+            mean = tl.where(rotates, _sums(total, head, HEADS, KV_HEADS, IS_WHOLE) / count, 0.0)
+            first = tl.where(is_pair, first - mean, 0.0)
+            second = tl.where(is_pair, second - mean, 0.0)
+            if REST_UP:
+                rest = tl.where(is_rest, rest - mean, 0.0)
+        squares = tl.sum(first * first + second * second, axis=1, keep_dims=True)
+        if REST_UP:
+            squares += tl.sum(rest * rest, axis=1, keep_dims=True)
+        scale = tl.rsqrt(_sums(squares, head, HEADS, KV_HEADS, IS_WHOLE) / count + eps)
+        weight = norm_weight + head * DIM
+        beyond: tl.constexpr = (HEADS - KV_HEADS) * DIM
+        normed = scaled(first, scale, weight + column, weight + beyond + column, is_pair & rotates, IS_LAYER)
+        first = tl.where(rotates, normed, first)
+        at = weight + column + other
+        normed = scaled(second, scale, at, at + beyond, is_pair & rotates, IS_LAYER)
+        second = tl.where(rotates, normed, second)
+        if REST_UP:
+            at = weight + rest_column
+            rest = tl.where(rotates, scaled(rest, scale, at, at + beyond, is_rest & rotates, IS_LAYER), rest)
 
-    is_query = inside & (head < HEADS - 2 * KV_HEADS)
-    tl.store(source, new_first, mask=is_query)
-    tl.store(source + DIM // 2, new_second, mask=is_query)
-    cache_slot = tl.load(cache_slots + row).to(tl.int64)
-    is_key = inside & (cache_slot >= 0) & rotates & (head >= HEADS - 2 * KV_HEADS)
-    target = (cache_slot * KV_HEADS + head - (HEADS - 2 * KV_HEADS)) * DIM + column
-    tl.store(keys + target, new_first, mask=is_key)
-    tl.store(keys + target + DIM // 2, new_second, mask=is_key)
-    is_value = inside & (cache_slot >= 0) & (head >= HEADS - KV_HEADS)
-    tl.store(values + target - KV_HEADS * DIM, new_first, mask=is_value)
-    tl.store(values + target - KV_HEADS * DIM + DIM // 2, new_second, mask=is_value)
+    if cos is not None:
+        angle = tl.load(positions + row).to(tl.int64) * PAIRS + pair
+        c = tl.load(cos + angle, mask=pair < PAIRS, other=0.0).to(tl.float32)
+        s = tl.load(sin + angle, mask=pair < PAIRS, other=0.0).to(tl.float32)
+        turned = tl.where(rotates, first * c - second * s, first)
+        second = tl.where(rotates, second * c + first * s, second)
+        first = turned
+
+    slot = tl.load(cache_slots + row).to(tl.int64)
+    _store(first, source, keys, values, slot, head, column, is_pair, HEADS, KV_HEADS, DIM)
+    _store(second, source, keys, values, slot, head, column + other, is_pair, HEADS, KV_HEADS, DIM)
+    if REST_UP:
+        _store(rest, source, keys, values, slot, head, rest_column, is_rest, HEADS, KV_HEADS, DIM)

@@ -41,11 +41,14 @@ class Group:
 
 def groups(architecture: Architecture) -> dict[str, Group]:
     """The products of a decoder by the names of its linears, and the embedding."""
-    shapes = {name: [architecture.target_shape(target) for target in targets] for name, targets in MEMBERS.items()}
-    return {
-        name: Group(INDEX[targets[0]], len(targets), shapes[name][0][0], tuple(out for _, out in shapes[name]))
-        for name, targets in MEMBERS.items()
-    }
+    there = (*architecture.targets, EMBEDDING, HEAD)
+    members = {name: [target for target in targets if target in there] for name, targets in MEMBERS.items()}
+    return {name: _group(architecture, targets) for name, targets in members.items()}
+
+
+def _group(architecture: Architecture, targets: list[str]) -> Group:
+    (width_in, _), *_ = shapes = [architecture.target_shape(target) for target in targets]
+    return Group(INDEX[targets[0]], len(targets), width_in, tuple(width_out for _, width_out in shapes))
 
 
 @dataclass(frozen=True)

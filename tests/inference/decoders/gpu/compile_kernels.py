@@ -1,15 +1,18 @@
-"""Compile what the decoder launches for a model of Mistral-7B's shape, on a GPU that is not there.
+"""Compile what the decoder launches for models of published shapes, on a GPU that is not there.
 
 Tensors have no memory and launching is replaced by compiling, with the specialisation that a launch would choose.
-Prints each kernel, its bytes of shared memory and how many of its loads take a single number of 1 or 2 bytes. To be
-run with TRITON_INTERPRET=0, as the test does.
+Prints for each kernel the model, its name, its bytes of shared memory, how many of its loads take a single number of 1
+or 2 bytes, and how many bytes a thread keeps in memory for want of registers. To be run with TRITON_INTERPRET=0, as the
+test does.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from typing import Any
 
 import torch
@@ -21,10 +24,14 @@ from triton.runtime.jit import JITFunction
 from inference.decoders.gpu.bank import SlotBank
 from inference.decoders.gpu.decoder import TritonDecoder
 from inference.decoders.kv_tensors import KVCache
-from inference.model.architecture import TARGETS
+from inference.model.architecture import TARGETS, parse_architecture
 from tests.bench.mistral import MISTRAL_7B, make_adapter, make_weights
+from tests.inference.decoders.gpu.published import PUBLISHED, meta_weights
 from tests.inference.passes import Chunk, Passes
 
+MODEL = "Mistral-7B"
+COMPILED: set[Any] = set()
+"""What was compiled already, as a launch would know."""
 TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int32: "i32", torch.int64: "i64"}
 
 
@@ -36,37 +43,50 @@ def compile_instead(kernel: JITFunction, *given: Any, grid: Any, warmup: bool, *
         value = values[param.name]
         if isinstance(value, torch.Tensor):
             signature[param.name], hints[index,] = f"*{TYPES[value.dtype]}", [["tt.divisibility", 16]]
-        elif param.is_constexpr or (value == 1 and not param.do_not_specialize):
+        elif value is None or param.is_constexpr or (value == 1 and not param.do_not_specialize):
             signature[param.name], constants[index,] = "constexpr", value
         else:
             signature[param.name] = "fp32" if isinstance(value, float) else "i32"
             if isinstance(value, int) and value % 16 == 0 and not param.do_not_specialize:
                 hints[index,] = [["tt.divisibility", 16]]
     options = {"num_warps": named.get("num_warps", 4)}
+    known = (kernel.fn, *(tuple(part.items()) for part in (signature, constants, options)), str(hints))
+    if known in COMPILED:
+        return
+    COMPILED.add(known)
     target = GPUTarget("cuda", int(sys.argv[1]), 32)
-    compiled = triton.compile(ASTSource(kernel, signature, constants, hints), target=target, options=options)
+    with redirect_stdout(StringIO()) as log:
+        compiled = triton.compile(ASTSource(kernel, signature, constants, hints), target=target, options=options)
     narrow = re.findall(r"ld\.global\S*\.b(?:8|16)\b", compiled.asm["ptx"])
-    print(kernel.fn.__name__, compiled.metadata.shared, len(narrow), flush=True)
+    spilled = sum(map(int, re.findall(r"(\d+) bytes spill", log.getvalue())))
+    print(MODEL, kernel.fn.__name__, compiled.metadata.shared, len(narrow), spilled, flush=True)
+
+
+def compile_passes(decoder: TritonDecoder, slot: int) -> None:
+    """A prompt of more than a split, and one of its tokens beside another prompt; both with short ones."""
+    cache, passes = KVCache(decoder.architecture, 64, 32, torch.bfloat16, "meta"), Passes(decoder)
+    long, short, new = (passes.sequence(slot, max_tokens) for max_tokens in (640, 64, 64))
+    for chunks in (
+        (Chunk(long, [1] * 600), Chunk(new, [1, 2, 3])),
+        (Chunk(long, [1], False), Chunk(short, [1] * 40)),
+    ):
+        batch, _ = passes.batch(*chunks)
+        decoder.forward(batch, cache)
 
 
 def main() -> None:
-    JITFunction.run = compile_instead
-    architecture = replace(MISTRAL_7B, num_layers=1)
-    weights = make_weights(architecture, "meta")
+    global MODEL
+    JITFunction.run, triton.knobs.nvidia.dump_ptxas_log = compile_instead, True
+    meta = torch.device("meta")
+    mistral = replace(MISTRAL_7B, num_layers=1)
     for is_int8 in (False, True):
-        cache = KVCache(architecture, 64, 32, torch.bfloat16, "meta")
-        bank = SlotBank(32, 64, torch.device("meta"), is_int8)
-        bank.put(0, make_adapter("all", architecture, 8, TARGETS, torch.bfloat16).weights)
-        decoder = TritonDecoder(architecture, weights, bank)
-        passes = Passes(decoder)
-        # With adapters, and one context of more than a split.
-        long, short, new = (passes.sequence(0, max_tokens) for max_tokens in (640, 64, 64))
-        for chunks in (
-            (Chunk(long, [1] * 600), Chunk(new, [1, 2, 3])),
-            (Chunk(long, [1], False), Chunk(short, [1] * 40)),
-        ):
-            batch, _ = passes.batch(*chunks)
-            decoder.forward(batch, cache)
+        bank = SlotBank(32, 64, meta, is_int8)
+        bank.put(0, make_adapter("all", mistral, 8, TARGETS, torch.bfloat16).weights)
+        compile_passes(TritonDecoder(mistral, make_weights(mistral, "meta"), bank), slot=0)
+    for name, config in PUBLISHED.items():
+        MODEL = name
+        architecture = parse_architecture(config)
+        compile_passes(TritonDecoder(architecture, meta_weights(architecture), SlotBank(1, 8, meta)), slot=-1)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ import torch
 pytest.importorskip("triton", reason="the kernels need the package triton")
 
 from inference.decoders.gpu import graphs
+from inference.decoders.gpu.kernels.paged_attention import Scores
+from inference.model.spec import Activation, Norm
 from tests.inference.decoders.gpu.kernels import equalities
 from tests.inference.decoders.gpu.worlds import MODELS, by_kernels, by_torch, make_passes, make_world, tokens
 from tests.inference.passes import Chunk
@@ -23,17 +25,26 @@ types = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["
 
 @types
 def test_rows_are_computed_as_the_twins_do(dtype: torch.dtype) -> None:
-    equalities.check_norm(dtype, "cuda", has_update=True)
-    equalities.check_norm(dtype, "cuda", has_update=False)
-    equalities.check_swiglu(dtype, "cuda")
-    equalities.check_rope(dtype, "cuda")
+    for norm in Norm:
+        equalities.check_norm(dtype, "cuda", norm)
+    for kind in Activation:
+        for is_gated in (True, False):
+            equalities.check_activation(dtype, "cuda", kind, is_gated)
+    equalities.check_logits(dtype, "cuda")
 
 
 @types
-@pytest.mark.parametrize("window", [None, 20, 600])
-def test_attention_is_computed_as_the_twin_does(dtype: torch.dtype, window: int | None) -> None:
-    equalities.check_decode_attention(dtype, "cuda", window)
-    equalities.check_tile_attention(dtype, "cuda", window)
+@pytest.mark.parametrize("kind", equalities.HEADS)
+def test_heads_turn_as_the_twin_turns_them(dtype: torch.dtype, kind: str) -> None:
+    equalities.check_rope(dtype, "cuda", kind)
+
+
+@types
+@pytest.mark.parametrize("how", [Scores(), Scores(20), Scores(600, 0.3), Scores(None, 0.1, 2.0)])
+def test_attention_is_computed_as_the_twin_does(dtype: torch.dtype, how: Scores) -> None:
+    equalities.check_decode_attention(dtype, "cuda", how)
+    for heads, dim in ((6, 24), (10, 200), (6, 8), (32, 128)):
+        equalities.check_tile_attention(dtype, "cuda", how, heads, dim)
     equalities.check_splits(dtype, "cuda")
 
 

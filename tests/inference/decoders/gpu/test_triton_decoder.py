@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 pytest.importorskip("triton", reason="the kernels need the package triton")
 
@@ -14,7 +15,6 @@ from inference.decoders.gpu.target_modules import TargetModules
 from inference.model.linear import PlainLinear
 from inference.tile import TILE
 from tests.inference.decoders.gpu.worlds import (
-    BASE_CHUNKS,
     MODELS,
     World,
     by_kernels,
@@ -24,7 +24,7 @@ from tests.inference.decoders.gpu.worlds import (
     make_world,
     tokens,
 )
-from tests.inference.passes import Chunk
+from tests.inference.passes import Chunk, Passes
 
 pytestmark = [
     pytest.mark.slow,
@@ -54,7 +54,10 @@ def test_mixed_adapters_and_the_base_equal_the_torch_decoder(worlds: dict[str, W
 
 
 @pytest.mark.parametrize("is_deterministic", [False, True])
-def test_hidden_states_equal_those_of_the_torch_decoder(worlds: dict[str, World], is_deterministic: bool) -> None:
+def test_hidden_states_equal_those_of_the_torch_decoder(
+    worlds: dict[str, World], is_deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_panels_small(monkeypatch)
     told = []
     for passes, slots in (make_passes(worlds["llama"], "cpu", is_deterministic), make_torch_passes(worlds["llama"])):
         chunks = (Chunk(passes.sequence(slots[1]), tokens(40, 1)), Chunk(passes.sequence(-1), tokens(1, 2), False))
@@ -81,16 +84,23 @@ def test_leaving_out_the_kernels_of_what_nobody_changes_changes_no_bit(
 def test_every_product_of_the_base_has_one_panel_of_rows_where_asked(
     worlds: dict[str, World], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Updates are left out, for they would take the interpreter long, so only the base's rows are compared."""
-    monkeypatch.setattr(step, "PANEL", TILE)
-    monkeypatch.setattr(decoder, "PANEL", TILE)
-    for half in ("shrink", "expand"):
-        monkeypatch.setattr(decoder, half, lambda *given: None)
+    expected = prompt_and_row(make_torch_passes(worlds["llama"])[0])
+    make_panels_small(monkeypatch)
     heights: set[int] = set()
     product = PlainLinear.__call__
     monkeypatch.setattr(PlainLinear, "__call__", lambda self, rows: (heights.add(len(rows)), product(self, rows))[1])
-    fixed = by_kernels(worlds["llama"], "cpu", is_deterministic=True)
+    fixed = prompt_and_row(make_passes(worlds["llama"], "cpu", is_deterministic=True)[0])
     assert heights == {TILE}
-    for number, expected in enumerate(by_torch(worlds["llama"])):
-        if number in BASE_CHUNKS:
-            torch.testing.assert_close(fixed[number], expected, atol=1e-4, rtol=0)
+    for one, other in zip(fixed, expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+def prompt_and_row(passes: Passes) -> list[Tensor]:
+    """The base's logits of a prompt of two tiles, and of another one's token beside it."""
+    return passes.run(Chunk(passes.sequence(), tokens(40, 1)), Chunk(passes.sequence(), tokens(1, 2), False))
+
+
+def make_panels_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The interpreter takes long for rows of padding."""
+    for module in (step, decoder):
+        monkeypatch.setattr(module, "PANEL", TILE)

@@ -29,8 +29,6 @@ MODELS: dict[str, dict[str, Any]] = {
     "llama": {"num_hidden_layers": 2},
     "mistral": {"num_hidden_layers": 2, "sliding_window": 20, "head_dim": 24},
 }
-BASE_CHUNKS = (0, 5, 9, 13, 14, 15)
-"""The chunks of a round of `traffic` that belong to the base."""
 
 
 @dataclass(frozen=True)

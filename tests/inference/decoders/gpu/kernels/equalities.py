@@ -8,8 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.decoders.gpu.kernels import lora, norm, paged_attention, rope, slot_table, swiglu
+from inference.decoders.gpu.kernels import activation, logits, lora, norm, paged_attention, rope, slot_table
+from inference.decoders.gpu.kernels.norm import Addends
+from inference.decoders.gpu.kernels.paged_attention import Scores
+from inference.decoders.gpu.kernels.rope import Heads
 from inference.model.architecture import EMBEDDING, Architecture
+from inference.model.spec import Activation, Norm
 from inference.tile import TILE
 
 # Triton's interpreter multiplies bfloat16 as if it were whole numbers, so rounding is tested in float16 there.
@@ -33,30 +37,104 @@ def assert_near(one: Tensor, other: Tensor) -> None:
     torch.testing.assert_close(one, other, atol=tolerance, rtol=tolerance)
 
 
-def check_norm(dtype: torch.dtype, device: str, has_update: bool) -> None:
-    hidden, update = (random(3, 72, dtype=dtype, device=device, seed=seed) for seed in (0, 1))
-    weight, twin_hidden = random(72, dtype=dtype, device=device, seed=2), hidden.clone()
-    given = update if has_update else None
-    normed = norm.add_rms_norm(hidden, given, weight, 1e-5)
-    assert_near(normed, norm.add_rms_norm_twin(twin_hidden, given, weight, 1e-5))
-    assert torch.equal(hidden, twin_hidden)
+def norm_weight(kind: Norm, *shape: int, dtype: torch.dtype, device: str, seed: int = 2) -> Tensor:
+    """In the type that the loader gives it; of a LayerNorm with a bias."""
+    parts = (2,) if kind is Norm.LAYER else ()
+    wide = torch.float32 if kind is Norm.RMS_FLOAT32 else dtype
+    return random(*parts, *shape, dtype=wide, device=device, seed=seed)
 
 
-def check_swiglu(dtype: torch.dtype, device: str) -> None:
-    gate_up = random(3, 2 * 1100, dtype=dtype, device=device)
-    assert_near(swiglu.swiglu(gate_up), swiglu.swiglu_twin(gate_up))
+def check_norm(dtype: torch.dtype, device: str, kind: Norm) -> None:
+    """With nothing to add; with what every kind of block adds; and with what is added and goes on as it is."""
+
+    def rows(seed: int) -> Tensor:
+        return random(3, 72, dtype=dtype, device=device, seed=seed)
+
+    bias, behind, weight = (
+        rows(5)[0],
+        *(norm_weight(kind, 72, dtype=dtype, device=device, seed=seed) for seed in (6, 7)),
+    )
+    sequential = Addends((rows(1),), (bias,), behind, 0.25)
+    for addends, scaled_by, stream in (
+        (None, weight, 1.0),
+        (None, weight, 2.5),
+        (Addends((rows(1),), (None,)), weight, 1.0),
+        (sequential, weight, 1.0),
+        (sequential, None, 1.0),
+        (Addends((rows(1), rows(2)), (None, bias)), weight, 1.0),
+        (sequential.at(whole([2, 0, 1], device)), weight, 2.5),
+    ):
+        hidden, twin_hidden = rows(0), rows(0)
+        normed = norm.add_and_norm(hidden, addends, scaled_by, kind, 1e-5, stream)
+        assert_near(normed, norm.add_and_norm_twin(twin_hidden, addends, scaled_by, kind, 1e-5, stream))
+        assert_near(hidden, twin_hidden)
+        assert torch.equal(hidden, rows(0)) == (addends is None and stream == 1.0)
 
 
-def check_rope(dtype: torch.dtype, device: str) -> None:
-    heads, kv_heads, dim, rows = 4, 2, 24, 5
-    angles = torch.arange(64)[:, None] * torch.rand(dim // 2).repeat(2)
-    cos, sin = angles.cos().to(device, dtype), angles.sin().to(device, dtype)
+def check_activation(dtype: torch.dtype, device: str, kind: Activation, is_gated: bool) -> None:
+    inner = 3 * random(3, 2 * 1100, dtype=dtype, device=device)
+    for bias in (None, inner[0].clone()):
+        assert_near(*(bend(inner, bias, kind, is_gated) for bend in (activation.activate, activation.activate_twin)))
+
+
+def check_logits(dtype: torch.dtype, device: str) -> None:
+    rows = 9 * random(3, 1100, dtype=dtype, device=device)
+    for bias, multiplier, cap in (
+        (None, 1.0, 0.0),
+        (rows[0].clone(), 1.0, 0.0),
+        (None, 0.125, 0.0),
+        (rows[1], 2.0, 30.0),
+    ):
+        finished = logits.finish_logits(rows, bias, multiplier, cap)
+        assert finished.dtype == torch.float32
+        assert_near(finished, logits.finish_logits_twin(rows, bias, multiplier, cap))
+
+
+HEADS: dict[str, dict[str, Any]] = {
+    "as in Llama": {},
+    "with biases": {"is_biased": True},
+    "in part": {"turning": 10},
+    "by neighbours, in part, with biases": {"turning": 16, "is_interleaved": True, "is_biased": True},
+    "not at all": {"turning": 0, "is_biased": True},
+    "normed by head": {"norm": Norm.RMS_FLOAT32, "is_normed": True},
+    "normed by head, by neighbours": {"norm": Norm.RMS, "is_normed": True, "is_interleaved": True},
+    "normed whole, with biases": {"norm": Norm.RMS, "is_normed": True, "is_whole": True, "is_biased": True},
+    "centred by head, in part": {"norm": Norm.LAYER, "is_normed": True, "turning": 10, "is_biased": True},
+    "centred whole, in part": {"norm": Norm.LAYER, "is_normed": True, "is_whole": True, "turning": 10},
+}
+"""What heads have done to them before attention, and how much of each turns."""
+
+
+def make_heads(
+    dtype: torch.dtype,
+    device: str,
+    heads: int,
+    kv_heads: int,
+    dim: int,
+    turning: int = -1,
+    is_biased: bool = False,
+    is_normed: bool = False,
+    norm: Norm = Norm.RMS,
+    is_whole: bool = False,
+    is_interleaved: bool = False,
+) -> Heads:
+    pairs = (dim if turning < 0 else turning) // 2
+    angles = torch.arange(64)[:, None] * torch.rand(pairs, generator=torch.Generator().manual_seed(5))
+    bias = random((heads + 2 * kv_heads) * dim, dtype=dtype, device=device, seed=3) if is_biased else None
+    weight = norm_weight(norm, (heads + kv_heads) * dim, dtype=dtype, device=device) if is_normed else None
+    tables = (angles.cos().to(device, dtype), angles.sin().to(device, dtype)) if pairs else (None, None)
+    return Heads(dim, bias, weight, norm, 1e-5, is_whole, *tables, is_interleaved)
+
+
+def check_rope(dtype: torch.dtype, device: str, kind: str) -> None:
+    heads, kv_heads, dim, rows = 14, 2, 24, 5
+    how = make_heads(dtype, device, heads, kv_heads, dim, **HEADS[kind])
     qkv = random(rows, (heads + 2 * kv_heads) * dim, dtype=dtype, device=device)
     positions, cache_slots = whole([0, 63, 7, 8, 0], device), whole([40, 3, 17, 0, -1], device)
     caches = torch.full((4, 3, 16, kv_heads, dim), 7.0, dtype=dtype, device=device)
     twin_qkv = qkv.clone()
-    rope.rope_and_store(qkv, cos, sin, positions, cache_slots, caches[0], caches[1])
-    rope.rope_and_store_twin(twin_qkv, cos, sin, positions, cache_slots, caches[2], caches[3])
+    rope.rope_and_store(qkv, how, positions, cache_slots, caches[0], caches[1])
+    rope.rope_and_store_twin(twin_qkv, how, positions, cache_slots, caches[2], caches[3])
     queries = heads * dim
     assert_near(qkv[:, :queries], twin_qkv[:, :queries])
     assert_near(caches[0], caches[2])
@@ -64,11 +142,11 @@ def check_rope(dtype: torch.dtype, device: str) -> None:
     assert int((caches[1] != 7).any(-1).any(-1).sum()) == 4, "the padding row was written too"
 
 
-def check_decode_attention(dtype: torch.dtype, device: str, window: int | None) -> None:
+def check_decode_attention(dtype: torch.dtype, device: str, how: Scores) -> None:
     """Contexts around the edges of steps and splits; what lies past a context is not a number."""
     contexts = [1, 17, 64, 65, 0, paged_attention.SPLIT, paged_attention.SPLIT + 70]
     splits = -(-max(contexts) // paged_attention.SPLIT)
-    _check_attention(dtype, device, window, 1, [context - 1 for context in contexts], contexts, splits)
+    _check_attention(dtype, device, how, 1, [context - 1 for context in contexts], contexts, splits)
 
 
 def check_splits(dtype: torch.dtype, device: str) -> None:
@@ -81,28 +159,30 @@ def check_splits(dtype: torch.dtype, device: str) -> None:
         place = whole([context - 1 for context in contexts], device), whole(contexts, device)
         outs.append(torch.zeros((4, 4 * dim), dtype=dtype, device=device))
         segments = paged_attention.Segments(0, 1, *place, tables, splits)
-        paged_attention.attend(qkv, caches[0], caches[1], segments, None, outs[-1])
+        paged_attention.attend(qkv, caches[0], caches[1], segments, Scores(), outs[-1])
     assert torch.equal(*outs)
 
 
-def check_tile_attention(dtype: torch.dtype, device: str, window: int | None) -> None:
+def check_tile_attention(dtype: torch.dtype, device: str, how: Scores, heads: int = 6, dim: int = 24) -> None:
     """A first tile, a later one, a last one that is partly padding, and one that is nothing but padding.
 
     The last still says where some tile began once, as padding does when memory is used again.
     """
-    _check_attention(dtype, device, window, TILE, [0, 96, 64, 96], [32, 128, 70, 0])
+    _check_attention(dtype, device, how, TILE, [0, 96, 64, 96], [32, 128, 70, 0], heads=heads, dim=dim)
 
 
 def _check_attention(
     dtype: torch.dtype,
     device: str,
-    window: int | None,
+    how: Scores,
     length: int,
     starts: list[int],
     contexts: list[int],
     splits: int = 1,
+    heads: int = 6,
+    dim: int = 24,
 ) -> None:
-    heads, kv_heads, dim, block_size = 6, 2, 24, 16
+    kv_heads, block_size = 2, 16
     width = -(-max(contexts) // block_size)
     tables = torch.randperm(len(contexts) * width, generator=torch.Generator().manual_seed(3)).view(-1, width)
     caches = random(2, tables.numel(), block_size, kv_heads, dim, dtype=dtype, device=device)
@@ -117,8 +197,8 @@ def _check_attention(
     rows = 2 + len(contexts) * length
     qkv = random(rows, (heads + 2 * kv_heads) * dim, dtype=dtype, device=device, seed=1)
     out, expected = (torch.full((rows, heads * dim), 7.0, dtype=dtype, device=device) for _ in range(2))
-    paged_attention.attend(qkv, caches[0], caches[1], segments, window, out)
-    paged_attention.attend_twin(qkv, caches[0], caches[1], segments, window, expected)
+    paged_attention.attend(qkv, caches[0], caches[1], segments, how, out)
+    paged_attention.attend_twin(qkv, caches[0], caches[1], segments, how, expected)
     written = torch.ones(rows, dtype=torch.bool)
     for index, (start, context) in enumerate(zip(starts, contexts, strict=True)):
         # What a padding row of a tile sees is nobody's.

@@ -7,6 +7,8 @@ import torch
 
 pytest.importorskip("triton", reason="the kernels need the package triton")
 
+from inference.decoders.gpu.kernels.paged_attention import Scores
+from inference.model.spec import Activation, Norm
 from tests.inference.decoders.gpu.kernels import equalities
 
 pytestmark = [
@@ -19,25 +21,33 @@ both = pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=["fl
 
 
 @both
-@pytest.mark.parametrize("has_update", [True, False])
-def test_the_norm_adds_and_scales(dtype: torch.dtype, has_update: bool) -> None:
-    equalities.check_norm(dtype, "cpu", has_update)
+@pytest.mark.parametrize("kind", Norm)
+def test_norms_add_bias_multiply_and_scale(dtype: torch.dtype, kind: Norm) -> None:
+    equalities.check_norm(dtype, "cpu", kind)
 
 
 @both
-def test_the_gate_of_the_mlp(dtype: torch.dtype) -> None:
-    equalities.check_swiglu(dtype, "cpu")
+@pytest.mark.parametrize("is_gated", [True, False])
+@pytest.mark.parametrize("kind", Activation)
+def test_the_mlp_bends_its_rows(dtype: torch.dtype, kind: Activation, is_gated: bool) -> None:
+    equalities.check_activation(dtype, "cpu", kind, is_gated)
 
 
 @both
-def test_heads_turn_and_go_into_the_cache(dtype: torch.dtype) -> None:
-    equalities.check_rope(dtype, "cpu")
+def test_logits_are_biased_multiplied_and_capped(dtype: torch.dtype) -> None:
+    equalities.check_logits(dtype, "cpu")
 
 
 @both
-@pytest.mark.parametrize("window", [None, 20, 600])
-def test_decode_rows_attend_over_their_blocks(dtype: torch.dtype, window: int | None) -> None:
-    equalities.check_decode_attention(dtype, "cpu", window)
+@pytest.mark.parametrize("kind", equalities.HEADS)
+def test_heads_turn_and_go_into_the_cache(dtype: torch.dtype, kind: str) -> None:
+    equalities.check_rope(dtype, "cpu", kind)
+
+
+@both
+@pytest.mark.parametrize("how", [Scores(), Scores(20), Scores(600, 0.3), Scores(None, 0.1, 2.0)])
+def test_decode_rows_attend_over_their_blocks(dtype: torch.dtype, how: Scores) -> None:
+    equalities.check_decode_attention(dtype, "cpu", how)
 
 
 @both
@@ -46,9 +56,14 @@ def test_a_short_context_does_not_see_how_long_others_are(dtype: torch.dtype) ->
 
 
 @both
-@pytest.mark.parametrize("window", [None, 20])
-def test_tiles_attend_over_their_blocks(dtype: torch.dtype, window: int | None) -> None:
-    equalities.check_tile_attention(dtype, "cpu", window)
+@pytest.mark.parametrize("how", [Scores(), Scores(20), Scores(None, 0.1, 2.0)])
+def test_tiles_attend_over_their_blocks(dtype: torch.dtype, how: Scores) -> None:
+    equalities.check_tile_attention(dtype, "cpu", how)
+
+
+@pytest.mark.parametrize(("heads", "dim"), [(10, 200), (6, 8)])
+def test_heads_may_be_wide_or_narrow_and_share_a_key_head_by_many(heads: int, dim: int) -> None:
+    equalities.check_tile_attention(torch.float32, "cpu", Scores(20), heads, dim)
 
 
 @pytest.mark.parametrize("name", ["qkv", "o", "gate_up", "down", "head"])

@@ -1,0 +1,143 @@
+"""Every family of bases on the decoder for a GPU, in Triton's interpreter, against the decoder of torch: the base and
+an adapter on every linear in one batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+pytest.importorskip("triton", reason="the kernels need the package triton")
+
+from inference.adapters.slots import LoraSlots
+from inference.adapters.store import AdapterStore
+from inference.decoders.contract import Decoder
+from inference.decoders.gpu import decoder as gpu_decoder
+from inference.decoders.gpu import step
+from inference.decoders.gpu.bank import SlotBank
+from inference.decoders.gpu.decoder import TritonDecoder, unsupported_on_gpu
+from inference.model.architecture import read_architecture
+from inference.model.spec import EMBEDDING, HEAD, TARGETS
+from inference.model.weights import load_weights
+from tests.inference.checkpoints import load_base, make_adapter
+from tests.inference.families import VARIANTS, load_family, make_family
+from tests.inference.passes import Chunk, Passes, Sequence, answer
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        torch.cuda.is_available(), reason="the kernels are compiled here; test_on_a_device.py tests them"
+    ),
+]
+CONTEXT, NUM_TOKENS = 128, 2
+TEXTS = [list(range(60, 83)), list(range(37))]
+"""Longer than every window."""
+ADAPTERS: list[dict[str, Any]] = [
+    {"target_modules": "all-linear", "trainable_token_indices": [3, 41, 43, 48]},
+    {
+        "target_modules": [*TARGETS, "qkv_proj", "gate_up_proj", "dense", "fc1", "fc2", EMBEDDING, HEAD],
+        "use_dora": True,
+    },
+]
+"""A family's variants have the one and the other in turn."""
+ONE_LAYER: dict[str, Any] = {"num_hidden_layers": 1, "layer_types": ["sliding_attention"]}
+PROMPTED = ("olmo2", "phi, normed heads, grouped, GELU", "gemma2, low caps", "glm4")
+"""Families that between them do all that there is to a prompt's rows."""
+
+
+@dataclass(frozen=True)
+class World:
+    """A model and, in a store, an adapter by its digest."""
+
+    model: Path
+    store: Path
+    digest: str
+
+
+def make_world(directory: Path, variant: str, **more: Any) -> World:
+    model, store = make_family(directory / "model", variant, **more), directory / "adapters"
+    store.mkdir()
+    return World(model, store, make_adapter(model, store, 0, 0.1, **ADAPTERS[list(VARIANTS).index(variant) % 2]))
+
+
+def make_triton(model: Path, is_deterministic: bool = False) -> TritonDecoder:
+    architecture = read_architecture(model / "config.json").within(CONTEXT)
+    assert unsupported_on_gpu(architecture) is None
+    bank, weights = SlotBank(1, 64, torch.device("cpu")), load_weights(model, architecture, torch.float32)
+    return TritonDecoder(architecture, weights, bank, len(TEXTS), is_deterministic)
+
+
+def slots_of(world: World, decoder: Decoder) -> list[int]:
+    """The base and the adapter."""
+    slot = LoraSlots(1, AdapterStore(world.store, load_base(world.model)).load, decoder.bank).acquire(world.digest)
+    assert slot is not None
+    return [-1, slot]
+
+
+def prompted(world: World) -> tuple[Passes, list[Sequence], list[int]]:
+    """Torch's decoder that has read `TEXTS`, each for another slot, and the first tokens of its answers."""
+    passes = Passes(load_family(world.model), num_blocks=32)
+    sequences = [passes.sequence(slot) for slot in slots_of(world, passes.decoder)]
+    rows = passes.run(*(Chunk(one, text) for one, text in zip(sequences, TEXTS, strict=True)))
+    return passes, sequences, [int(row[-1].argmax()) for row in rows]
+
+
+def beside(passes: Passes, decoder: TritonDecoder) -> Passes:
+    """`decoder` over a copy of what `passes` have in their cache."""
+    other = Passes(decoder, num_blocks=passes.num_blocks)
+    for mine, theirs in zip(
+        other.cache.keys + other.cache.values, passes.cache.keys + passes.cache.values, strict=True
+    ):
+        mine.copy_(theirs)
+    return other
+
+
+def decoded(passes: Passes, sequences: list[Sequence], tokens: list[int]) -> Tensor:
+    """Logits [texts, tokens, vocab] of what greedily follows `tokens`."""
+    sequences, steps = [Sequence(one.blocks, one.slot, one.length) for one in sequences], []
+    for _ in range(NUM_TOKENS):
+        chunks = (Chunk(one, [token], False) for one, token in zip(sequences, tokens, strict=True))
+        steps.append(torch.cat(passes.run(*chunks)))
+        tokens = steps[-1].argmax(-1).tolist()
+    return torch.stack(steps, dim=1)
+
+
+def expect_near(logits: Tensor, expected: Tensor) -> None:
+    torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
+    assert logits.argmax(-1).tolist() == expected.argmax(-1).tolist()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_family_decodes_as_torch_does(tmp_path: Path, variant: str) -> None:
+    world = make_world(tmp_path, variant)
+    passes, sequences, tokens = prompted(world)
+    decoder = make_triton(world.model)
+    assert slots_of(world, decoder) == [one.slot for one in sequences]
+    ours = decoded(beside(passes, decoder), sequences, tokens)
+    expect_near(ours, decoded(passes, sequences, tokens))
+
+
+@pytest.mark.parametrize("variant", PROMPTED)
+def test_prompts_of_these_families_are_read_as_torch_reads_them(tmp_path: Path, variant: str) -> None:
+    world = make_world(tmp_path, variant, **ONE_LAYER)
+    told = []
+    for decoder in (make_triton(world.model), load_family(world.model)):
+        told.append(answer(Passes(decoder), TEXTS, slots_of(world, decoder), 1)[0])
+    expect_near(*told)
+
+
+def test_a_row_has_the_same_bits_in_any_company_where_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (step, gpu_decoder):
+        monkeypatch.setattr(module, "PANEL", 4)
+    world = make_world(tmp_path, "phi, normed heads, grouped, GELU")
+    passes, sequences, tokens = prompted(world)
+    decoder = make_triton(world.model, is_deterministic=True)
+    slots_of(world, decoder)
+    together = decoded(beside(passes, decoder), sequences, tokens)
+    for row, (sequence, token) in enumerate(zip(sequences, tokens, strict=True)):
+        (alone,) = decoded(beside(passes, decoder), [sequence], [token])
+        assert torch.equal(alone, together[row])
