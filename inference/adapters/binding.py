@@ -44,7 +44,7 @@ class Findings:
         self._names[problem].append(shown if len(shown) <= MAX_NAME else f"{shown[:MAX_NAME]}…")
 
     def sentences(self) -> list[str]:
-        return [f"{problem}: {_listed(names)}." for problem, names in self._names.items()]
+        return [f"{problem}: {_listed(list(dict.fromkeys(names)))}." for problem, names in self._names.items()]
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,10 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
 def _paired(header: dict[str, TensorInfo]) -> Binding:
     binding = Binding()
     for name, tensor in header.items():
+        if tensor.is_of_copy:
+            told = "A copy of the base's own table in fewer bits lies beside, as PEFT saves it, and is not compared"
+            binding.remarks.add(told, name.removeprefix("base_model.model.").partition(".base_layer.")[0])
+            continue
         module, part = part_of(name) or ("", "")
         module = plain_name(module)
         module = f"model.{module}" if module.startswith(_INNER) else module

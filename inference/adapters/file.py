@@ -29,6 +29,10 @@ from inference.adapters.weights import RANK_STEP, AdapterWeights, TargetWeights
 from inference.model.architecture import EMBEDDING, Architecture, Place
 from inference.reading import reading
 
+ROUNDING: Final = {False: 0.005, True: 0.25}
+"""By what part of its length a row may be moved by rounding to 16 bits, or to the fewer that a base may be in; 4 bits
+move it by a tenth. Another model's rows are as far away as they are long."""
+
 
 class AdapterRefused(ValueError):
     """An adapter that cannot be served; `reasons` says everything that is wrong with it."""
@@ -46,7 +50,8 @@ class Base:
     `weight` reads the weight of a target in a layer in float32, [out, in] for linears and [vocab, hidden] for the
     embedding, rounded to `dtype` as the decoder has it; `bias` likewise that of a linear or a norm, [out], zeros for
     one without. `identity` names the weights. `is_nf4`: they are served in 4 bits, of which nobody knows the norms.
-    `is_packed`: by the native decoder, which wants adapters packed.
+    `is_packed`: by the native decoder, which wants adapters packed. `is_in_fewer_bits` tells of a table whether
+    `weight` gives it as a checkpoint in fewer bits has it.
     """
 
     architecture: Architecture
@@ -56,6 +61,7 @@ class Base:
     identity: str
     is_nf4: bool = False
     is_packed: bool = False
+    is_in_fewer_bits: Callable[[str], bool] = lambda target: False
 
 
 @dataclass(frozen=True)
@@ -100,7 +106,11 @@ def _read_rows(
     try:
         return read_pairs(weights, rows, tables, config.tables, base.architecture, own, base.dtype, max_rank)
     except TooManyRows as error:
-        raise AdapterRefused([str(error)]) from error
+        if not base.is_in_fewer_bits(error.target):
+            raise AdapterRefused([str(error)]) from error
+        told = f"the table of {error.target} is in fewer bits here, so that its rows that were trained cannot be told"
+        instead = "serve the base in full, or train rows by their tokens (trainable_token_indices) or a LoRA on it"
+        raise AdapterRefused([f"{told} from those that were rounded; {instead}"]) from error
 
 
 def _examine(directory: Path, digest: str, base: Base, max_rank: int) -> Examination:
@@ -236,8 +246,15 @@ def _check_copy(target: str, layer: int, parts: _Tensors, base: Base) -> None:
     """A table that PEFT saves beside a LoRA must be the base's own, since ours is what is served."""
     if "base" not in parts:
         return
-    differs = (parts["base"].to(base.dtype).float() != base.weight(target, layer)).any(dim=1)
-    if differs.any():
-        where = f"the table of {base.architecture.module_name(target, layer)}"
-        count = f"is not the base's own: {int(differs.sum())} of its rows were changed"
+    where = f"the table of {base.architecture.module_name(target, layer)}"
+    if changed := _changed_rows(parts["base"].to(base.dtype).float(), base.weight(target, layer), target, base):
+        count = f"is not the base's own: {changed} of its rows differ"
         raise AdapterRefused([f"{where} {count}, and all adapters share one; train a LoRA on it"])
+
+
+def _changed_rows(copy: Tensor, own: Tensor, target: str, base: Base) -> int:
+    """How many rows of a copy are not the base's, but for rounding."""
+    if torch.equal(copy, own):
+        return 0
+    bound = ROUNDING[base.is_in_fewer_bits(target)]
+    return int(((copy - own).norm(dim=1) > bound * torch.maximum(copy.norm(dim=1), own.norm(dim=1))).sum())

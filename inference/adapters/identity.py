@@ -24,6 +24,8 @@ MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
 MAX_NAME_CHARS: Final = 512
 MAX_DIMENSIONS: Final = 8
 DTYPE_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_COPY_BYTES: Final = {**DTYPE_BYTES, "U8": 1, "I8": 1, "I32": 4, "I64": 8}
+"""Of a copy in fewer bits."""
 ARITHMETIC_FIELDS: Final = (
     "r",
     "lora_alpha",
@@ -56,6 +58,11 @@ _TABLES: Final = ("embed_tokens", "lm_head")
 
 _WRAPPERS: Final = re.compile(r"^(base_model\.model\.)+")
 _WEIGHT: Final = re.compile(r"\.lora_(A|B)(\.[\w-]+)?\.(weight|bias)$")
+_COPY: Final = re.compile(
+    r"\.(?:embed_tokens|lm_head)\.base_layer\.(qweight|qzeros|scales|g_idx|SCB|weight_format"
+    r"|weight(\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+))?)$"
+)
+"""What PEFT saves of a table beside a LoRA on it: its weight and, of a base in fewer bits, what goes with that."""
 _PARAMETER: Final = re.compile(r"\.lora_(embedding_A|embedding_B|magnitude_vector)(\.[\w-]+)?(\.weight)?$")
 
 
@@ -72,6 +79,12 @@ class TensorInfo:
     shape: tuple[int, ...]
     begin: int
     end: int
+
+    @property
+    def is_of_copy(self) -> bool:
+        """Whether it belongs to a copy of the base's own table in fewer bits, which nothing here computes with."""
+        found = _COPY.search(self.name)
+        return found is not None and (found[1] != "weight" or self.dtype not in DTYPE_BYTES)
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:
@@ -180,14 +193,15 @@ def _tensor(name: str, entry: Any) -> TensorInfo:
     if len(fields) != 3 or len(entry) != 3 or fields.keys() != {"dtype", "shape", "data_offsets"}:
         raise HeaderError(f"tensor {shown} has no dtype, shape and data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
-    if not isinstance(dtype, str) or dtype not in DTYPE_BYTES:
+    sizes = _COPY_BYTES if _COPY.search(name) else DTYPE_BYTES
+    if not isinstance(dtype, str) or dtype not in sizes:
         raise HeaderError(f"tensor {shown} has type {_short(dtype)}; allowed are {', '.join(DTYPE_BYTES)}")
     if not _are_sizes(shape, MAX_DIMENSIONS) or not _are_sizes(offsets, 2) or len(offsets) != 2:
         raise HeaderError(
             f"tensor {shown} has a malformed shape or offsets; a shape has at most {MAX_DIMENSIONS} sizes"
         )
     begin, end = offsets
-    if end - begin != math.prod(shape) * DTYPE_BYTES[dtype]:
+    if end - begin != math.prod(shape) * sizes[dtype]:
         raise HeaderError(f"tensor {shown} of shape {shape} and type {dtype} does not fit its {end - begin} bytes")
     return TensorInfo(name, dtype, tuple(shape), begin, end)
 

@@ -19,7 +19,11 @@ from inference.model.architecture import EMBEDDING, HEAD, Architecture
 
 
 class TooManyRows(ValueError):
-    """More rows of a table were trained than there are ranks; the text is a sentence."""
+    """More rows of the table `target` were trained than there are ranks; the text is a sentence."""
+
+    def __init__(self, target: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.target = target
 
 
 Weight = Callable[[str], Tensor]
@@ -75,6 +79,7 @@ def _rounded(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 def _check_count(module: str, count: int, max_rank: int) -> None:
     if count > max_rank:
         raise TooManyRows(
+            table_of(module),
             f"{count} rows of the table of {module} were trained; up to {max_rank} (MAX_RANK) are served, each as a "
-            "rank of its own. Train a LoRA on it, or the rows of new tokens alone (trainable_token_indices)"
+            "rank of its own. Train a LoRA on it, or the rows of new tokens alone (trainable_token_indices)",
         )

@@ -99,8 +99,16 @@ def build_machine(config: EngineConfig) -> Machine:
     )
     cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
     of_base = BaseWeights(directory, architecture, dtype)
-    is_nf4 = config.quantization == "nf4"
-    base = Base(architecture, dtype, of_base.read, of_base.bias, of_base.identity, is_nf4, decoder.bank.is_packed)
+    base = Base(
+        architecture,
+        dtype,
+        of_base.read,
+        of_base.bias,
+        of_base.identity,
+        is_nf4=config.quantization == "nf4",
+        is_packed=decoder.bank.is_packed,
+        is_in_fewer_bits=of_base.is_in_fewer_bits,
+    )
     store = AdapterStore(config.adapters_dir, base, config.max_rank)
     host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank, decoder.bank.prepare)
     loader = AdapterLoader(host_cache.load, host_cache.find)

@@ -28,6 +28,14 @@ class BaseWeights:
         target = EMBEDDING if target == HEAD and self._architecture.tied_embeddings else target
         return read_linear(self._checkpoint, self._architecture, layer, (target,), self._dtype).to(torch.float32)
 
+    def is_in_fewer_bits(self, target: str) -> bool:
+        """Whether the checkpoint has the table `target`, the embedding or the head, rounded to fewer bits."""
+        name = f"model.{EMBEDDING}" if target == EMBEDDING or self._architecture.tied_embeddings else target
+        name, shape, checkpoint = f"{name}.weight", self._architecture.target_shape(EMBEDDING), self._checkpoint
+        if not checkpoint.is_quantized:
+            return False
+        return checkpoint.table(name, shape, self._dtype) is not None or checkpoint.kept(name, shape) is not None
+
     def bias(self, target: str, layer: int) -> Tensor:
         """The bias [out] of a linear or a norm of `NORMS`, likewise; zeros where it has none."""
         return read_bias(self._checkpoint, self._architecture, layer, target, self._dtype).to(torch.float32)

@@ -62,7 +62,8 @@ def load_base(directory: Path, dtype: torch.dtype = torch.float32) -> Base:
     """What adapters of the same model are read for."""
     architecture = read_architecture(directory / "config.json")
     weights = BaseWeights(directory, architecture, dtype)
-    return Base(architecture, dtype, weights.read, weights.bias, weights.identity)
+    bits = weights.is_in_fewer_bits
+    return Base(architecture, dtype, weights.read, weights.bias, weights.identity, is_in_fewer_bits=bits)
 
 
 def make_adapter(model: Path, store: Path, seed: int = 0, size: float = 0.2, **options: Any) -> str:

@@ -156,7 +156,7 @@ NOT_FINITE = torch.zeros(8, 64).index_fill_(0, torch.tensor([3]), float("nan"))
             "lora_A is missing: model.embed_tokens",
         ),
         (replace("base_model.model.model.embed_tokens.lora_A.weight", torch.zeros(8, 64)), "train a LoRA on them"),
-        (replace("base_model.model.lm_head.weight", torch.zeros(131, 64)), "131 of its rows were changed"),
+        (replace("base_model.model.lm_head.weight", torch.zeros(131, 64)), "131 of its rows differ"),
         (
             rename(Q0.format("A"), Q0.format("A").replace("layers.0", f"layers.{'9' * 400}")),
             "has no such module: model.layers.",
