@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -94,7 +95,12 @@ def spoken(name: str) -> Base | None:
 
 def names() -> str:
     """The names of all that are served, for a sentence."""
-    return " and ".join(base.name for base in served())
+    return together([base.name for base in served()])
+
+
+def together(words: Sequence[str]) -> str:
+    """`words` in a row: a; a and b; a, b and c."""
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
 
 
 def is_served(field: str) -> Q:

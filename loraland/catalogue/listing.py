@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
 
-from loraland import bases
 from loraland.catalogue.categories import Category, category_of, position
-from loraland.catalogue.finder import Findable, Finder, searchable
+from loraland.catalogue.finder import Finder, searchable
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.score import Score, score_of
 from loraland.paper.published import BASE, Published, published
@@ -46,33 +44,9 @@ class Card:
 
 @dataclass(frozen=True)
 class Query(Finder):
-    """What the visitor asks of the catalogue: of one base too, where its name is given."""
-
-    base: str = ""
+    """What the visitor asks of the catalogue."""
 
     orders = ORDERS
-
-    @classmethod
-    def of(cls, data: Mapping[str, Any], listed: Iterable[Findable]) -> Self:
-        asked = str(data.get("base", "")).casefold()
-        known = {card.base for card in listed if isinstance(card, Card)}
-        base = next((name for name in known if name.casefold() == asked), "")
-        return replace(super().of(data, listed), base=base)
-
-    @property
-    def filters(self) -> dict[str, str]:
-        return super().filters | {"base": self.base}
-
-    def matches(self, item: Findable) -> bool:
-        base = item.base if isinstance(item, Card) else BASE
-        return self.base in ("", base) and super().matches(item)
-
-
-def count_by_base(cards: Iterable[Card]) -> list[tuple[str, int]]:
-    """The bases that `cards` are for and how many each has: those that are served first."""
-    counts = Counter(card.base for card in cards)
-    served = [base.name for base in bases.served()]
-    return sorted(counts.items(), key=lambda found: (found[0] not in served, -found[1], found[0]))
 
 
 def all_cards() -> list[Card]:
@@ -100,6 +74,10 @@ class Offer:
     entry: Published
     category: Category
     score: Score | None
+
+    @property
+    def base(self) -> str:
+        return BASE
 
     @property
     def text(self) -> str:

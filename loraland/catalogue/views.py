@@ -19,7 +19,7 @@ from loraland import bases
 from loraland.bases import BASE
 from loraland.catalogue import listing, snippets
 from loraland.catalogue.categories import category_of
-from loraland.catalogue.finder import count_by_category
+from loraland.catalogue.finder import count_by_base, count_by_category
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.residency import residency
 from loraland.catalogue.score import score_of
@@ -53,7 +53,7 @@ def catalogue(request: HttpRequest) -> HttpResponse:
     else:
         page = {
             "categories": count_by_category(cards),
-            "counted_bases": listing.count_by_base(cards),
+            "counted_bases": count_by_base(cards) if len(bases.served()) > 1 else [],
             "versions": [card.version for card in cards],
             "orders": listing.ORDERS,
             "best": listing.best(cards),

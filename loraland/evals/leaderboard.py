@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Final
@@ -10,6 +10,7 @@ from typing import Any, Final
 from inference.tasks.bootstrap import interval
 from inference.tasks.metrics import Tally
 from inference.tasks.verdict import CLEAR, UNCLEAR, VERDICTS
+from loraland import bases
 from loraland.catalogue.categories import Category
 from loraland.catalogue.finder import Findable, Finder, searchable
 from loraland.catalogue.models import Adapter, AdapterVersion
@@ -42,6 +43,10 @@ class Entry:
         return self.facts.category
 
     @property
+    def base(self) -> str:
+        return bases.recorded(self.compared.tuned.base).name
+
+    @property
     def gain(self) -> float:
         return self.compared.gain
 
@@ -70,7 +75,7 @@ class Query(Finder):
     orders = frozenset((*COLUMNS, *(f"-{key}" for key in COLUMNS)))
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], listed: Iterable[Findable]) -> Query:
+    def of(cls, data: Mapping[str, Any], listed: Collection[Findable]) -> Query:
         """Read the parameter `verdict` as well; an unknown one counts as none."""
         verdict = str(data.get("verdict", ""))
         return replace(super().of(data, listed), verdict=verdict if verdict in VERDICTS else "")

@@ -15,7 +15,7 @@ from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
 from inference.tasks.verdict import VERDICTS
-from loraland.catalogue.finder import count_by_category
+from loraland.catalogue.finder import count_by_base, count_by_category
 from loraland.evals import leaderboard, tables
 from loraland.evals.counting import answers_to_show, counting
 from loraland.evals.models import Run, RunQuerySet, Sample
@@ -34,6 +34,7 @@ def board(request: HttpRequest) -> HttpResponse:
     shown = leaderboard.select(every, query)
     context: dict[str, Any] = {"entries": shown, "total": len(every), "query": query}
     context["has_reference"] = any(entry.compared.reference for entry in shown)
+    context["bases"] = sorted({entry.base for entry in every})
     if request.headers.get("HX-Target") == "results":
         response = render(request, "evals/results.html", context | {"is_part": True})
         response["HX-Replace-Url"] = reverse("leaderboard") + query.address
@@ -44,7 +45,7 @@ def board(request: HttpRequest) -> HttpResponse:
             "fewest_rows": leaderboard.FEWEST_ROWS,
             "average_all": leaderboard.average(every),
             "average_clear": leaderboard.average(entry for entry in every if entry.is_clear),
-            "bases": sorted({entry.compared.tuned.base for entry in every}),
+            "counted_bases": count_by_base(every) if len(context["bases"]) > 1 else [],
         }
         response = render(request, "evals/leaderboard.html", context | page)
     patch_vary_headers(response, ["HX-Target"])

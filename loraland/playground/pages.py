@@ -163,5 +163,5 @@ def _options(adapter: Adapter) -> list[Option]:
         for version in adapter.versions.all()
         if version.pk != adapter.published_id
     ]
-    of_base = "" if adapter.served_base.is_default else f" · {adapter.base}"
+    of_base = "" if adapter.served_base.is_default else f" · {adapter.served_base.name}"
     return [Option(adapter.slug, adapter.name + of_base), *others]

@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 
 from inference.wire.contract import WireError
 from inference.wire.protocol import Delta, Embedded, Event, Failed, Progress, Prompted, Terminal
-from loraland import inference_client, outage
+from loraland import bases, inference_client, outage
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.playground.answers import ended, message_of
@@ -72,11 +72,14 @@ async def _ended(generation: Generation, terminal: Terminal, text: str) -> dict[
 
 
 async def _tell_waiting(generation: Generation, tell: Tell) -> None:
-    """Tell the place in the queue and whether a worker is up, when they change, until a worker has claimed it."""
+    """Tell the place in the queue and whether a worker is up, of which base where there are several, when they change,
+    until a worker has claimed it."""
     told: tuple[int, str] | None = None
+    base = generation.base if len(bases.served()) > 1 else ""
     while (found := await _place(generation)) is not None:
         if found != told:
-            await tell({"type": "place", "answer": str(generation.id), "place": found[0], "workers": found[1]})
+            about = {"place": found[0], "workers": found[1], "base": base}
+            await tell({"type": "place", "answer": str(generation.id), **about})
             told = found
         await asyncio.sleep(PLACE_SECONDS)
 

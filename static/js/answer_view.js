@@ -139,8 +139,9 @@ export class AnswerView {
   }
 }
 
-function place({ place, workers }) {
-  if (workers === "none") return "No worker is up. Your answer starts when one is; you need not stay.";
+function place({ place, workers, base }) {
+  const who = base ? `No worker of ${base} is up` : "No worker is up";
+  if (workers === "none") return `${who}. Your answer starts when one is; you need not stay.`;
   if (workers === "starting") return "The worker is loading the base model. Your answer starts in a moment.";
   if (place === 0) return "Next in the queue";
   return place === 1 ? "1 request is before yours" : `${place} requests are before yours`;

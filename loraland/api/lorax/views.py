@@ -45,7 +45,8 @@ async def invocations(request: HttpRequest) -> HttpResponseBase:
 
 @opened("POST")
 async def not_offered(request: HttpRequest) -> HttpResponseBase:
-    sentence = f"{request.path} is for models that embed or classify; {bases.names()} write text. Ask /generate."
+    here = f"what is served here writes text ({bases.names()})"
+    sentence = f"{request.path} is for models that embed or classify; {here}. Ask /generate."
     raise ApiError(404, "not_found", sentence)
 
 

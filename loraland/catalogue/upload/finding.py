@@ -64,7 +64,7 @@ def _chosen(fitting: Mapping[Base, Examination]) -> Found:
     meant = next((found for found in (list(fitting), same) if len(found) == 1), [])
     if meant:
         return Found(fitting[meant[0]], meant[0])
-    names = " and ".join(base.name for base in fitting)
+    names = bases.together([base.name for base in fitting])
     told = f"names {named}" if named else "names none"
     question = f"Its shapes are those of {names} alike, and adapter_config.json {told}. {HOW}"
     return Found(next(iter(fitting.values())), None, question)

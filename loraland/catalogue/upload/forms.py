@@ -11,10 +11,12 @@ from django.contrib.admin.widgets import AdminTextareaWidget, AdminTextInputWidg
 from django.core import signing
 from django.core.files.uploadedfile import UploadedFile
 from django.core.validators import RegexValidator
-from django.utils.safestring import mark_safe
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.text import slugify
 
 from inference.tasks.card import CARD, TEXTS, Card
+from loraland import bases
 from loraland.catalogue import card, store
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import refusal
@@ -41,6 +43,15 @@ WITHOUT_PROMPT = (
     "freely”, or untick “Publish when ready” and write it later."
 )
 NOT_A_PATH = RegexValidator(r"^[^/\\]*$", "Write a name without slashes.")
+
+
+class BaseName(AdminTextInputWidget):
+    """A name to write, where those of the bases that are served are offered."""
+
+    def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
+        offered = format_html_join(SafeString(), '<option value="{}">', [(base.name,) for base in bases.served()])
+        line = super().render(name, value, {**(attrs or {}), "list": f"{name}-served"}, renderer)
+        return line + format_html('<datalist id="{}-served">{}</datalist>', name, offered)
 
 
 class PromptForm(ModelForm):
@@ -149,7 +160,7 @@ class UploadForm(PromptForm):
     base = forms.CharField(
         max_length=TEXTS["base"],
         required=False,
-        widget=LINE,
+        widget=BaseName,
         validators=[NOT_A_PATH],
         help_text=f"Name of the base model; read from {store.CONFIG} if empty. The shapes of the tensors decide.",
     )

@@ -55,6 +55,23 @@ def test_the_address_sorts_and_filters_without_any_script(client: Client, query:
 
 
 @pytest.mark.usefixtures("board")
+def test_where_several_bases_were_measured_each_row_names_its_own_and_one_can_be_chosen(
+    client: Client, measured: Measured
+) -> None:
+    alone = page(client, "/leaderboard/")
+    assert 'name="base"' not in alone
+    assert "beside the same base model, SmolLM2-135M-Instruct, asked" in alone
+    measured("viggo", "base", 0.1, base="Mistral-7B-v0.1")
+    measured("viggo", "adapter", 0.8, base="Mistral-7B-v0.1")
+    html = page(client, "/leaderboard/")
+    assert "beside its own base model asked" in html
+    assert html.count('<span class="board-kind base-name">') == 4
+    assert html.count('name="base"') == 3
+    assert tasks(page(client, "/leaderboard/?base=mistral-7b-V0.1")) == ["viggo"]
+    assert "viggo" in page(client, "/leaderboard.csv?base=Mistral-7B-v0.1")
+
+
+@pytest.mark.usefixtures("board")
 def test_htmx_gets_the_rows_alone_and_the_address_to_show(client: Client) -> None:
     response = client.get("/leaderboard/?q=&category=math&sort=gain", headers={"HX-Target": "results"})
     html = response.content.decode()

@@ -74,6 +74,16 @@ async def test_a_chat_whose_base_is_gone_is_refused_and_can_be_read(both, anna, 
 
 
 @pytest.mark.django_db(transaction=True)
+async def test_who_waits_is_told_of_which_base_no_worker_is_up(site_wire, anna, other_base):
+    async with anna.page() as page:
+        await page.say(
+            type="start", request="r", conversation=None, adapter=f"base:{other_base}", text="hi", sampling=None
+        )
+        place = await page.hear("place")
+    assert (place["workers"], place["base"]) == ("none", other_base)
+
+
+@pytest.mark.django_db(transaction=True)
 async def test_columns_of_different_bases_answer_one_prompt(both, anna, other_base):
     columns = ["emotion", "topic", "base", f"base:{other_base}"]
     async with anna.page() as page:
@@ -144,6 +154,21 @@ def test_the_catalogue_is_filtered_by_base(client: Client, adapters: None, other
 
 
 @pytest.mark.django_db
+def test_a_base_without_adapters_is_filtered_by_as_well(client: Client, publish: Publish, other_base: str) -> None:
+    publish("emotion", "a")
+    page = html(client, f"/?base={other_base}")
+    assert "No adapter for this base yet" in page
+    assert "0 of 1 adapter" in page
+    assert "Nothing matches" in html(client, f"/?base={other_base}&q=tweet")
+
+
+@pytest.mark.django_db
+def test_the_column_of_a_long_base_name_tells_all_of_it(client: Client, adapters: None, other_base: str) -> None:
+    page = html(client, f"/compare/?columns=topic,base:{other_base}")
+    assert page.count(f"<b>{other_base}</b>") == 2
+
+
+@pytest.mark.django_db
 def test_a_base_that_a_row_spells_otherwise_is_no_other_base(client: Client, adapters: None, publish: Publish) -> None:
     publish("later", "c", base=OURS.upper())
     assert html(client, "/").count('name="base"') == 3
@@ -167,4 +192,4 @@ async def test_each_base_has_a_lamp_of_its_own(async_client, site_wire, other_ba
     assert (await async_client.get("/workers/lamp/?base=nobody")).status_code == 404
     page = (await async_client.get("/workers/")).content.decode()
     assert page.count("data-live=") == 2
-    assert f"<td>{other_base}</td>" in page
+    assert f'<td class="base-name">{other_base}</td>' in page

@@ -161,6 +161,7 @@ async def test_a_waiting_page_learns_its_place_and_that_no_worker_is_up(site_wir
         started = await start(page)
         place = await page.hear("place")
     assert (place["answer"], place["place"], place["workers"]) == (started["answer"], 0, "none")
+    assert place["base"] == "", "where there is one base nobody asks which"
 
 
 async def test_a_waiting_page_learns_that_the_worker_is_starting(site_wire, anna):

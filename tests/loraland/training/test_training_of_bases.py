@@ -72,7 +72,7 @@ def test_the_plan_asks_for_the_base_where_there_are_several(
     assert f'name="base" value="{other}"' in chosen
     assert default.count('class="ticket"') == chosen.count('class="ticket"') == 5
     assert f"base={other}" in chosen.split("How long it learns")[1], "a preset stays with the base"
-    assert f"It is trained for {other}." in chosen
+    assert f'<dd class="base-name">{other}</dd>' in chosen
     assert owner.get(ADD, {"data": data.pk, "base": "nobody"}).status_code == 404
 
 
@@ -211,5 +211,5 @@ def test_the_gain_is_guessed_from_what_was_measured_on_the_same_base(
         return []
 
     monkeypatch.setattr("loraland.evals.forecast.known", known)
-    assert f"too few tasks are measured on {other} here" in asked(owner, upload(), base=other)
+    assert "too few tasks are measured here on this base" in asked(owner, upload(), base=other)
     assert named[-1] == other
