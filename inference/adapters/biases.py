@@ -13,9 +13,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from inference.adapters.binding import Parts
+from inference.adapters.findings import Parts
 from inference.model.architecture import Architecture
 from inference.model.biases import bias_places
+from inference.model.spec import HEAD
 
 Own = Callable[[str, int], Tensor]
 """The base's own bias of a target in a layer, float32 [out], rounded to the decoder's type."""
@@ -31,6 +32,8 @@ def read_biases(file: Path, biases: Parts, architecture: Architecture, own: Own,
             trained = content.get_tensor(info.name).to(dtype).to(torch.float32)
             for place in bias_places(architecture, module):
                 base, share = own(place.target, place.layer), trained[place.outputs]
+                # One that was cut with its table leaves the rest as it is; one of all heads is that of each.
+                share = torch.cat([share, base[len(share) :]]) if place.target == HEAD else share
                 change = share.repeat(len(base) // len(share)) - base
                 if change.any():
                     added[place.target][place.layer] = change

@@ -5,23 +5,19 @@ By names and shapes alone. All faults of one kind make one sentence.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
 from inference.adapters.config import LoraConfig
+from inference.adapters.findings import Binding, Findings, Parts, dims
 from inference.adapters.identity import TensorInfo, part_of
-from inference.adapters.tables import INDICES, WHOLE, TrainedTables, table_of
+from inference.adapters.table_checks import check_height, check_row_shapes, check_rows, check_table
 from inference.model.architecture import Architecture, Place, layer_of
 from inference.model.biases import bias_places
 from inference.model.other_code import whose
-from inference.model.spec import plain_name
-
-Parts = dict[str, TensorInfo]
-"""The tensors of one module: A [rank, in], B [out, rank], its bias, the shift [out], magnitude [out], base [vocab,
-hidden], bias [out], rows [n, hidden]."""
+from inference.model.spec import EMBEDDING, HEAD, plain_name
 
 _EMPTY: Final = (
     "The tensors are empty: a trainer that spreads weights over processes (DeepSpeed ZeRO-3, FSDP) saved them without "
@@ -29,44 +25,6 @@ _EMPTY: Final = (
 )
 _INNER: Final = ("layers.", "embed_tokens", "norm", "final_layernorm")
 """What the names of an inner model begin with, which some save without the model around it."""
-MAX_NAME: Final = 200
-SHOWN: Final = 3
-
-
-class Findings:
-    """Problems and the names they were found under, told in one sentence for each kind."""
-
-    def __init__(self) -> None:
-        self._names: defaultdict[str, list[str]] = defaultdict(list)
-
-    def add(self, problem: str, name: str) -> None:
-        shown = name if name.isprintable() else ascii(name)
-        self._names[problem].append(shown if len(shown) <= MAX_NAME else f"{shown[:MAX_NAME]}…")
-
-    def sentences(self) -> list[str]:
-        return [f"{problem}: {_listed(list(dict.fromkeys(names)))}." for problem, names in self._names.items()]
-
-
-@dataclass(frozen=True)
-class Binding:
-    """The modules that an adapter changes, by their names in checkpoints, and what keeps it from being loaded.
-
-    `faults` are wrong for any base, `misfits` only for the one whose shapes were asked for; `remarks` keep nothing from
-    it, and its owner should know them.
-    """
-
-    modules: defaultdict[str, Parts] = field(default_factory=lambda: defaultdict(dict))
-    faults: Findings = field(default_factory=Findings)
-    misfits: Findings = field(default_factory=Findings)
-    remarks: Findings = field(default_factory=Findings)
-    tables: Parts = field(default_factory=dict)
-    """Whole tables, by their modules, that lie beside a LoRA on something else."""
-    biases: Parts = field(default_factory=dict)
-    """Biases in place of the base's, by their modules."""
-    rows: Parts = field(default_factory=dict)
-    """Trained rows of tables, by their modules."""
-    architecture: Architecture | None = None
-    """The base in the names of whose code the adapter was trained on."""
 
 
 def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture: Architecture | None) -> Binding:
@@ -85,7 +43,7 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
         if config is not None:
             _check_module(module, parts, config, binding.faults)
         if architecture is not None:
-            _check_fit(module, parts, architecture, binding.misfits)
+            _check_fit(module, parts, architecture, binding)
     if architecture is not None:
         _check_overlap(binding.modules, architecture.places, architecture, binding.misfits)
         if owner := architecture.names.whose:
@@ -93,14 +51,14 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
             binding.remarks.add(f"Its linears have the names of {owner}", read)
     if config is not None and binding.modules:
         _check_targets(config, architecture, binding)
-    for table, tensor in binding.tables.items():
-        _check_table(table, tensor, architecture, binding)
     if architecture is not None:
+        for table, tensor in binding.tables.items():
+            check_table(table, tensor, config, architecture, binding)
         _check_biases(config, architecture, binding)
     if config is not None:
-        _check_rows(config.tables, binding)
+        check_rows(config.tables, binding)
         for module, tensor in binding.rows.items():
-            _check_row_shapes(module, tensor, config.tables, architecture, binding)
+            check_row_shapes(module, tensor, config.tables, architecture, binding)
     return binding
 
 
@@ -147,12 +105,12 @@ def _check_shapes(module: str, parts: Parts, faults: Findings) -> None:
     if "A" in parts and "B" in parts:
         a, b = parts["A"].shape, parts["B"].shape
         if len(a) != 2 or len(b) != 2:
-            faults.add(f"lora_A is {_dims(a)} and lora_B is {_dims(b)}, but both must be matrices", module)
+            faults.add(f"lora_A is {dims(a)} and lora_B is {dims(b)}, but both must be matrices", module)
         elif a[0] != b[1]:
             faults.add(f"lora_A has rank {a[0]} but lora_B has rank {b[1]}", module)
     for part, name in (("magnitude", "lora_magnitude_vector"), ("shift", "lora_B.bias")):
         if part in parts and "B" in parts and parts[part].shape != parts["B"].shape[:1]:
-            faults.add(f"{name} is {_dims(parts[part].shape)}, not one number for each output", module)
+            faults.add(f"{name} is {dims(parts[part].shape)}, not one number for each output", module)
     return None
 
 
@@ -171,17 +129,21 @@ def _check_module(module: str, parts: Parts, config: LoraConfig, faults: Finding
         faults.add("lora_B.bias comes without lora_bias", module)
 
 
-def _check_fit(module: str, parts: Parts, architecture: Architecture, misfits: Findings) -> None:
-    name, places = architecture.name, architecture.places(module)
+def _check_fit(module: str, parts: Parts, architecture: Architecture, binding: Binding) -> None:
+    name, places, misfits = architecture.name, architecture.places(module), binding.misfits
     if not places:
         return misfits.add(_unknown(module, architecture), module)
+    if "base" in parts:
+        check_height(module, parts["base"], architecture, binding, is_trained=True)
     width_in, width_out = architecture.target_shape(places[0].target)[0], sum(place.width for place in places)
+    # A LoRA on a table that was cut to its tokens, as the copy beside it tells.
+    cut = parts["base"].shape[0] if "base" in parts and parts["base"].shape else architecture.vocab_size
+    width_in = min(width_in, cut) if places[0].target == EMBEDDING else width_in
+    width_out = min(width_out, cut) if places[0].target == HEAD else width_out
     for side, axis, size, word in (("A", 1, width_in, "inputs"), ("B", 0, width_out, "outputs")):
         shape = parts[side].shape if side in parts else ()
         if len(shape) == 2 and shape[axis] != size:
             misfits.add(f"lora_{side} has {shape[axis]} {word} where {name} has {size}", module)
-    if "base" in parts:
-        _check_height(module, parts["base"], architecture, misfits)
     return None
 
 
@@ -204,16 +166,6 @@ def _check_overlap(
     return None
 
 
-def _check_table(module: str, tensor: TensorInfo, architecture: Architecture | None, binding: Binding) -> None:
-    """A whole table beside a LoRA. PEFT saves the base's own, whose numbers are the worker's to compare."""
-    if architecture is None:
-        return
-    if not architecture.places(module):
-        binding.misfits.add(f"{architecture.name} has no such module", module)
-    else:
-        _check_height(module, tensor, architecture, binding.misfits)
-
-
 def _check_biases(config: LoraConfig | None, architecture: Architecture, binding: Binding) -> None:
     """Each is of a module that has one; of those that were trained and are not there, the base's are taken."""
     name, places_of = architecture.name, partial(bias_places, architecture)
@@ -224,62 +176,11 @@ def _check_biases(config: LoraConfig | None, architecture: Architecture, binding
             binding.misfits.add(f"{name} has no bias there", module)
         elif 0 in tensor.shape:
             binding.faults.add(_EMPTY, module)
-        elif tensor.shape != (width,):
-            binding.misfits.add(f"A bias is {_dims(tensor.shape)} where {name} has {width} numbers", module)
+        elif tensor.shape != (width,) and not (module == HEAD and len(tensor.shape) == 1 and tensor.shape[0] < width):
+            binding.misfits.add(f"A bias is {dims(tensor.shape)} where {name} has {width} numbers", module)
     _check_overlap(binding.biases, places_of, architecture, binding.misfits)
     if config and config.trains_biases and not binding.biases and any(map(places_of, binding.modules)):
         binding.remarks.add("The config says that biases were trained, and the file has none", f"{name}'s are used")
-
-
-def _check_rows(trained: TrainedTables, binding: Binding) -> None:
-    """The tables of which rows were trained, or all, are in the file, and no LoRA was trained beside."""
-    has_rows, has_all = (set(map(table_of, parts)) for parts in (binding.rows, binding.tables))
-    for problem, missing in (
-        (f"{INDICES} names a table whose rows are not in the file", set(trained.saved) - has_rows),
-        (f"{WHOLE} names a table that is not in the file", set(trained.whole) - has_all),
-    ):
-        for table in sorted(missing):
-            binding.faults.add(problem, table)
-    for module in binding.modules:
-        if table_of(module) in {*trained.rows, *trained.whole}:
-            binding.faults.add("Its rows were trained beside a LoRA on it; train one of the two", module)
-
-
-def _check_row_shapes(
-    module: str, tensor: TensorInfo, trained: TrainedTables, architecture: Architecture | None, binding: Binding
-) -> None:
-    ids = trained.rows.get(table_of(module), ())
-    if len(tensor.shape) != 2 or not ids or tensor.shape[0] != len(ids):
-        shown = f"{_dims(tensor.shape)} for {len(ids)} tokens of {INDICES}"
-        return binding.faults.add(f"The trained rows are {shown}", module)
-    if architecture is None:
-        return None
-    name, height, width = architecture.name, architecture.vocab_size, architecture.hidden_size
-    if not architecture.places(module):
-        return binding.misfits.add(f"{name} has no such module", module)
-    if tensor.shape[1] != width:
-        binding.misfits.add(f"The trained rows have {tensor.shape[1]} numbers where {name} has {width}", module)
-    if beyond := [id for id in ids if id >= height]:
-        sentence = f"{INDICES} names {len(beyond)} tokens that {name} does not have, the last of which is {height - 1}"
-        binding.misfits.add(f"{sentence}; train tokens that it has", module)
-    return None
-
-
-def _check_height(module: str, tensor: TensorInfo, architecture: Architecture, misfits: Findings) -> None:
-    """PEFT saves the base's own table; another one's shape tells of a vocabulary that was changed."""
-    height, width = architecture.vocab_size, architecture.hidden_size
-    if tensor.shape == (height, width):
-        return
-    if len(tensor.shape) == 2 and tensor.shape[1] == width:
-        by = abs(tensor.shape[0] - height)
-        way = "enlarged" if tensor.shape[0] > height else "cut"
-        misfits.add(
-            f"The vocabulary was {way} by {by} tokens, and all adapters share that of {architecture.name}. Train on "
-            "tokens that it has, whose rows may be the adapter's own (trainable_token_indices)",
-            module,
-        )
-    else:
-        misfits.add(f"A table of {_dims(tensor.shape)} comes with it, not that of {architecture.name}", module)
 
 
 def _check_targets(config: LoraConfig, architecture: Architecture | None, binding: Binding) -> None:
@@ -307,12 +208,3 @@ def _check_targets(config: LoraConfig, architecture: Architecture | None, bindin
     for name in sorted(set(targets.names) - known):
         problem = f"target_modules names what {architecture.name} does not have, which changes nothing"
         binding.remarks.add(problem, name)
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
-
-
-def _dims(shape: tuple[int, ...]) -> str:
-    return "×".join(str(size) for size in shape) or "a single number"

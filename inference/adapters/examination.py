@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from inference.adapters import config_file
-from inference.adapters.binding import Findings, Parts, bind
+from inference.adapters.binding import bind
 from inference.adapters.config import LoraConfig, check_config
+from inference.adapters.findings import Findings, Parts
 from inference.adapters.finite import non_finite
 from inference.adapters.identity import HeaderError, TensorInfo, read_header
 from inference.adapters.patterns import PatternRefused

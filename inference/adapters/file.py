@@ -18,9 +18,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from inference.adapters.biases import Biases, read_biases
-from inference.adapters.binding import Parts
 from inference.adapters.config import LoraConfig
 from inference.adapters.examination import CONFIG, WEIGHTS, Examination, examine_files
+from inference.adapters.findings import Parts
 from inference.adapters.identity import HeaderError, adapter_digest
 from inference.adapters.packed_lora import pack_adapter
 from inference.adapters.rows import TooManyRows, read_pairs
@@ -199,22 +199,23 @@ def _build(
 def _stack(
     target: str, layers: dict[int, _Module], biases: dict[int, Tensor], config: LoraConfig, base: Base
 ) -> TargetWeights:
-    """The pairs of all layers as two tensors, ranks padded with zeros to the largest, rounded up."""
+    """The pairs of all layers as two tensors, ranks padded with zeros to the largest, rounded up, and tables that were
+    cut to the base's."""
     rank = math.ceil(max((module.rank for module in layers.values()), default=0) / RANK_STEP) * RANK_STEP
-    width_in, width_out = base.architecture.target_shape(target)
-    num_layers = base.architecture.target_layers(target)
+    (width_in, width_out), num_layers = base.architecture.target_shape(target), base.architecture.target_layers(target)
     stacked_a = torch.zeros(num_layers, width_in, rank, dtype=base.dtype)
     stacked_b = torch.zeros(num_layers, rank, width_out, dtype=base.dtype)
     scale = torch.ones(num_layers, width_out) if config.is_dora and layers else None
     bias = torch.zeros(num_layers, width_out) if biases or config.has_shifts else None
     for layer, module in layers.items():
         scaling = config.scaling(module.name) if module.scaling is None else module.scaling
-        stacked_a[layer, :, : module.rank] = module.tensors["A"].t()
-        stacked_b[layer, : module.rank] = module.tensors["B"].t() * scaling
+        a, b = module.tensors["A"], module.tensors["B"]
+        stacked_a[layer, : a.shape[1], : module.rank] = a.t()
+        stacked_b[layer, : module.rank, : len(b)] = b.t() * scaling
         if scale is not None and "magnitude" in module.tensors:
-            scale[layer] = _scale(target, layer, module, scaling, base)
+            scale[layer, : len(b)] = _scale(target, layer, module, scaling, base)
         if bias is not None and "shift" in module.tensors:
-            bias[layer] = module.tensors["shift"] * scaling
+            bias[layer, : len(b)] = module.tensors["shift"] * scaling
     for layer, change in biases.items():
         assert bias is not None, "there are biases"
         bias[layer] += change
@@ -225,8 +226,8 @@ def _scale(target: str, layer: int, module: _Module, scaling: float, base: Base)
     """What DoRA multiplies each output of a module with: its magnitude over the norm of W + scaling * B A."""
     if base.is_nf4:
         raise AdapterRefused(["DoRA needs the norms of the base's weights, which are in NF4 here (QUANTIZATION)"])
-    weight = base.weight(target, layer)
-    weight, parts = weight.t() if target == EMBEDDING else weight, module.tensors
+    weight, parts = base.weight(target, layer), module.tensors
+    weight = (weight.t() if target == EMBEDDING else weight)[: len(parts["B"]), : parts["A"].shape[1]]
     norm = torch.linalg.norm(weight + scaling * (parts["B"] @ parts["A"]), dim=1)
     scale: Tensor = parts["magnitude"] / norm
     if not torch.isfinite(scale).all():
@@ -253,7 +254,9 @@ def _check_copy(target: str, layer: int, parts: _Tensors, base: Base) -> None:
 
 
 def _changed_rows(copy: Tensor, own: Tensor, target: str, base: Base) -> int:
-    """How many rows of a copy are not the base's, but for rounding."""
+    """How many rows of a copy are not the base's, but for rounding, of those that both have."""
+    rows = min(len(copy), len(own))
+    copy, own = copy[:rows], own[:rows]
     if torch.equal(copy, own):
         return 0
     bound = ROUNDING[base.is_in_fewer_bits(target)]

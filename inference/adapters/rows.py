@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from inference.adapters.binding import Parts
+from inference.adapters.findings import Parts
 from inference.adapters.tables import TrainedTables, table_of
 from inference.model.architecture import EMBEDDING, HEAD, Architecture
 
@@ -58,7 +58,8 @@ def read_pairs(
         for module, info in tables.items():
             target = table_of(module)
             if target in trained.whole:
-                change = _rounded(content.get_tensor(info.name), dtype) - own(target)
+                table = _rounded(content.get_tensor(info.name), dtype)
+                change = table - own(target)[: len(table)]
                 ids = change.any(dim=1).nonzero().flatten()
                 _check_count(module, len(ids), max_rank)
                 pairs |= {target: _pair(target, ids, change[ids], architecture.vocab_size)} if len(ids) else {}

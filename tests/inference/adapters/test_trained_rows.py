@@ -162,7 +162,8 @@ REFUSALS: list[tuple[dict[str, Any], Files, str]] = [
     (
         {"modules_to_save": ["lm_head"]},
         lambda config, tensors: tensors.update({"base_model.model.lm_head.weight": torch.randn(135, 64)}),
-        "The vocabulary was enlarged by 4 tokens, and all adapters share that of {name}. Train on tokens",
+        "The vocabulary was enlarged by 4 tokens, and all adapters share that of {name}. Train on tokens of which its "
+        "table has a row, up to 130",
     ),
 ]
 
@@ -202,3 +203,50 @@ def test_a_whole_table_that_is_the_bases_own_changes_nothing(tmp_path: Path, tin
     save_file(tensors, staging / WEIGHTS)
     adapter = AdapterStore(tmp_path, load_base(tiny_model)).load(publish(staging, tmp_path))
     assert sorted(adapter.weights) == ["q_proj", "v_proj"]
+
+
+@pytest.mark.parametrize("targets", [["q_proj"], ["q_proj", "embed_tokens", "lm_head"]], ids=["linears", "tables"])
+@pytest.mark.parametrize("use_dora", [False, True], ids=["LoRA", "DoRA"])
+def test_an_adapter_of_a_vocabulary_that_was_cut_computes_what_peft_does(
+    tmp_path: Path, targets: list[str], use_dora: bool
+) -> None:
+    model, height = make_model(tmp_path / "model"), 124
+    reference = resized(model, tmp_path / "staging", height, target_modules=targets, use_dora=use_dora)
+    assert load_file(tmp_path / "staging" / WEIGHTS)[TABLES[len(targets) > 1]].shape == (height, 64)
+    ours, _ = computed(model, tmp_path, publish(tmp_path / "staging", tmp_path))
+    ids = [id for id in PROMPT if id < height]
+    assert ids == PROMPT
+    torch.testing.assert_close(ours[:height], expected(reference), atol=1e-4, rtol=1e-4)
+
+
+def test_rows_that_were_added_and_not_trained_are_left_out(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    reference = resized(model, tmp_path / "staging", 136)
+    digest = publish(tmp_path / "staging", tmp_path)
+    ours, _ = computed(model, tmp_path, digest)
+    torch.testing.assert_close(ours, expected(reference)[:131], atol=1e-4, rtol=1e-4)
+    folder, architecture = tmp_path / digest, read_architecture(model / "config.json")
+    found = examine_files(folder / "adapter_config.json", folder / WEIGHTS, architecture, 64)
+    assert found.remarks == (
+        "The table has 5 rows beyond those of model, untrained, which are left out with their tokens: "
+        "lm_head, model.embed_tokens.",
+    )
+
+
+TABLES = ["base_model.model.model.embed_tokens.weight", "base_model.model.model.embed_tokens.base_layer.weight"]
+
+
+def resized(model: Path, directory: Path, height: int, **options: Any) -> PeftModel:
+    """Save an adapter of the model with a vocabulary of `height`, and give it as PEFT computes it."""
+    torch.manual_seed(3)
+    base = load_reference(model)
+    base.resize_token_embeddings(height, mean_resizing=False)
+    config = LoraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], **options})
+    trained = get_peft_model(base, config)
+    for name, parameter in trained.named_parameters():
+        if "lora_magnitude" in name:
+            parameter.data *= 1 + 0.2 * torch.randn_like(parameter)
+        elif "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+    trained.save_pretrained(directory)
+    return trained.eval()

@@ -319,13 +319,23 @@ def test_a_save_that_kept_no_weights_is_told_what_it_is_and_how_it_is_mended(
     assert "stage3_gather_16bit_weights_on_model_save" in reason
 
 
-@pytest.mark.parametrize(("height", "told"), [(49154, "enlarged by 2 tokens"), (49000, "cut by 152 tokens")])
-def test_a_table_of_another_height_tells_of_a_changed_vocabulary(
-    height: int, told: str, adapter_store: Path, tmp_path: Path
+def test_a_trained_table_of_more_rows_is_refused_with_their_number(adapter_store: Path, tmp_path: Path) -> None:
+    tensors = lora_tensors() | zeros(**{f"{HEAD}.weight": (49154, 576)})
+    config = lora_config(modules_to_save=["lm_head"])
+    (reason,) = examine_upload(write_adapter(tmp_path, config=config, tensors=tensors), "SmolLM2-135M-Instruct").reasons
+    assert "The vocabulary was enlarged by 2 tokens, and all adapters share that of SmolLM2-135M-Instruct" in reason
+    assert "a row, up to 49151; it may be the adapter's own (trainable_token_indices): lm_head." in reason
+
+
+@pytest.mark.parametrize(("height", "remarks"), [(49154, ["2 rows beyond"]), (49000, [])])
+def test_a_table_that_was_resized_and_not_trained_keeps_nothing_from_being_served(
+    height: int, remarks: list[str], examined: Examined, tmp_path: Path
 ) -> None:
     tensors = lora_tensors() | zeros(**{"base_model.model.model.embed_tokens.weight": (height, 576)})
-    (reason,) = examine_upload(write_adapter(tmp_path, tensors=tensors), "SmolLM2-135M-Instruct").reasons
-    assert f"The vocabulary was {told}, and all adapters share that of SmolLM2-135M-Instruct" in reason
+    version = examined(write_adapter(tmp_path, tensors=tensors))
+    assert version.reasons == []
+    told = [remark for remark in version.remarks if "rows beyond" in remark]
+    assert [remark in sentence for remark, sentence in zip(remarks, told, strict=True)] == [True] * len(remarks)
 
 
 def test_tables_of_the_base_may_lie_beside_a_lora(examined: Examined, tmp_path: Path) -> None:
