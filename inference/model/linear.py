@@ -65,18 +65,18 @@ class Int8Linear:
     """The same in 8 bits: groups of `GROUP` inputs of an output share a scale, as in GGUF's Q8_0.
 
     `weight` int8 [out, in]; `scales` float16 [out, in / GROUP]. `quantizes_rows`: rows go through `in_levels`, as on
-    processors that multiply bytes.
+    processors that multiply bytes. A GPU takes them as they are.
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self.quantizes_rows = True
+        self.quantizes_rows = weight.device.type == "cpu"
         self.weight, self.scales = _in_pieces(weight, self._quantized)
 
     @classmethod
     def of_levels(cls, levels: Tensor, scales: Tensor) -> Int8Linear:
         """Of weights that are in 8 bits already: `levels` int8 [out, in] and `scales` as they are kept."""
         linear = cls.__new__(cls)
-        linear.quantizes_rows, linear.weight, linear.scales = True, levels, scales
+        linear.quantizes_rows, linear.weight, linear.scales = levels.device.type == "cpu", levels, scales
         return linear
 
     @classmethod
@@ -98,10 +98,8 @@ class Int8Linear:
         return self.of_levels(self.weight[part], self.scales[part])
 
     def on(self, device: torch.device) -> Int8Linear:
-        """The same on `device`, where it meets rows as they are if that multiplies no bytes."""
-        linear = self.of_levels(self.weight.to(device), self.scales.to(device))
-        linear.quantizes_rows = device.type == "cpu"
-        return linear
+        """The same on `device`."""
+        return self.of_levels(self.weight.to(device), self.scales.to(device))
 
     def dequantized(self, dtype: torch.dtype) -> Tensor:
         """The weight [out, in] that products see."""
@@ -117,7 +115,7 @@ class Int4Linear:
     """
 
     def __init__(self, weight: Tensor) -> None:
-        self.quantizes_rows = True
+        self.quantizes_rows = weight.device.type == "cpu"
         self.weight, self.scales, self.mins = _in_pieces(weight, self._quantized)
 
     @classmethod
@@ -129,7 +127,8 @@ class Int4Linear:
     @classmethod
     def _of(cls, weight: Tensor, scales: Tensor, mins: Tensor) -> Int4Linear:
         linear = cls.__new__(cls)
-        linear.quantizes_rows, linear.weight, linear.scales, linear.mins = True, weight, scales, mins
+        linear.quantizes_rows = weight.device.type == "cpu"
+        linear.weight, linear.scales, linear.mins = weight, scales, mins
         return linear
 
     @classmethod
@@ -153,10 +152,8 @@ class Int4Linear:
         return self._of(self.weight[part], self.scales[part], self.mins[part])
 
     def on(self, device: torch.device) -> Int4Linear:
-        """The same on `device`, where it meets rows as they are if that multiplies no bytes."""
-        linear = self._of(*(part.to(device) for part in (self.weight, self.scales, self.mins)))
-        linear.quantizes_rows = device.type == "cpu"
-        return linear
+        """The same on `device`."""
+        return self._of(*(part.to(device) for part in (self.weight, self.scales, self.mins)))
 
     def levels(self) -> Tensor:
         """uint8 [out, in], from 0 to 15."""

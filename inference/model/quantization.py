@@ -20,7 +20,7 @@ from inference.model.quantized.config import scheme_of
 log = logging.getLogger(__name__)
 
 MakeLinear = Callable[[Tensor], Linear]
-ON_CPU: Final[dict[str, MakeLinear]] = {"int8": Int8Linear, "int4": Int4Linear}
+IN_GROUPS: Final[dict[str, MakeLinear]] = {"int8": Int8Linear, "int4": Int4Linear}
 
 
 def settle_quantization(quantization: str, directory: Path, architecture: Architecture, device: torch.device) -> str:
@@ -41,14 +41,13 @@ def linear_maker(quantization: str, device: torch.device) -> MakeLinear:
     """What makes a linear of a weight in full. Raises `WeightsError` for what `device` does not have."""
     if quantization in ("auto", "none"):
         return PlainLinear
-    if quantization not in (*ON_CPU, "nf4"):
+    if quantization not in (*IN_GROUPS, "nf4"):
         raise WeightsError(f"QUANTIZATION={quantization} is not known; choose auto, none, int8, int4 or nf4")
-    if (quantization == "nf4") != (device.type == "cuda"):
-        wanted, other = ("a GPU", "int8 or int4") if quantization == "nf4" else ("a CPU", "nf4")
-        here = f"and this worker runs on {device.type}"
-        raise WeightsError(f"QUANTIZATION={quantization} needs {wanted}, {here}; choose auto, none or {other}")
-    if quantization in ON_CPU:
-        return ON_CPU[quantization]
+    if quantization in IN_GROUPS:
+        return IN_GROUPS[quantization]
+    if device.type != "cuda":
+        here = f"and this worker runs on {device.type}; choose auto, none, int8 or int4"
+        raise WeightsError(f"QUANTIZATION=nf4 needs a GPU, {here}")
     if find_spec("bitsandbytes") is None:
         raise WeightsError("QUANTIZATION=nf4 needs the package bitsandbytes; run `pip install bitsandbytes`")
     return Nf4Linear

@@ -17,7 +17,7 @@ from inference.model.checkpoint import Checkpoint, Table
 from inference.model.checkpoints import open_checkpoint, with_own_head
 from inference.model.heap import trim_heap
 from inference.model.linear import Int8Linear, KeptLinear, LateLinear, Linear, PlainLinear, stack_linears
-from inference.model.quantization import ON_CPU, MakeLinear, linear_maker
+from inference.model.quantization import IN_GROUPS, MakeLinear, linear_maker
 from inference.model.spec import GATE_UP, HEAD, LAST_NORM, NORMS, QKV, HeadNorm, Norm, NormPlace
 from inference.model.tensor_names import check_tensors
 
@@ -210,7 +210,7 @@ class _Reader:
 
     def _head(self, embedding: Tensor | Table) -> Linear:
         """It has 8 bits at least where we choose: the most of the error of a 4-bit model would be its."""
-        make_head = Int8Linear if self.make_linear in ON_CPU.values() else PlainLinear
+        make_head = Int8Linear if self.make_linear in IN_GROUPS.values() else PlainLinear
         is_tied = self.architecture.tied_embeddings
         if is_tied and isinstance(embedding, Tensor) and not self.keeps:
             return make_head(embedding)

@@ -4,8 +4,8 @@ Biases, norms, residual sums and multipliers are parts of the kernels that read 
 memory of their own. What adapters ask of the rows of a product is computed beside the base's product, on a stream of
 its own.
 
-Where `is_deterministic`, every product of the base has `PANEL` rows, so that a library chooses the same kernel
-whatever the batch; our own kernels never look at it.
+Where `is_deterministic`, every product of the base has `PANEL` rows, so that the same kernel is chosen whatever the
+batch, be it a library's or ours for weights in few bits; our other kernels never look at it.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from inference.decoders.contract import Decoder
 from inference.decoders.gpu.bank import SlotBank
 from inference.decoders.gpu.graphs import Graphs, run_eagerly
 from inference.decoders.gpu.kernels.activation import activate
+from inference.decoders.gpu.kernels.grouped import product
 from inference.decoders.gpu.kernels.logits import finish_logits
 from inference.decoders.gpu.kernels.lora import add_embedding, empty_buffer, expand, shrink
 from inference.decoders.gpu.kernels.norm import Addends, add_and_norm
@@ -226,7 +227,7 @@ class TritonDecoder(Decoder):
 
     def _base(self, linear: Linear, rows: Tensor) -> Tensor:
         if not self.is_deterministic or len(rows) == PANEL:
-            return linear(rows)
+            return product(linear, rows)
         padding = -len(rows) % PANEL
         padded = functional.pad(rows, (0, 0, 0, padding)) if padding else rows
-        return torch.cat([linear(panel) for panel in torch.split(padded, PANEL)])[: len(rows)]
+        return torch.cat([product(linear, panel) for panel in torch.split(padded, PANEL)])[: len(rows)]

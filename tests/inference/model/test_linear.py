@@ -50,6 +50,14 @@ def test_a_large_number_of_a_row_rounds_only_its_own_group() -> None:
     assert error[:, 32:].max() < 0.02
 
 
+@pytest.mark.parametrize("kind", [Int8Linear, Int4Linear])
+def test_rows_are_quantised_on_a_cpu_alone(kind: type[Int8Linear | Int4Linear]) -> None:
+    linear = kind(draw(48, 96))
+    assert linear.quantizes_rows
+    elsewhere = (linear.on(torch.device("meta")), kind(draw(48, 96).to("meta")))
+    assert not any(each.quantizes_rows or each.outputs(slice(0, 8)).quantizes_rows for each in elsewhere)
+
+
 def test_what_is_said_to_meet_rows_as_they_are_does() -> None:
     linear, rows = Int8Linear(draw(48, 96)), draw(5, 96, seed=1)
     seen = linear(rows)

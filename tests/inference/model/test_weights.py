@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM
 
 from inference.model.architecture import ArchitectureError, parse_architecture, read_architecture
 from inference.model.checkpoint import WeightsError
+from inference.model.linear import Int4Linear, Int8Linear
+from inference.model.quantization import linear_maker
 from inference.model.weights import load_weights
 from tests.inference.families import LONG
 
@@ -156,8 +158,6 @@ def test_a_directory_without_config_is_refused(tmp_path: Path) -> None:
         read_architecture(tmp_path / "config.json")
 
 
-@pytest.mark.parametrize("quantization", ["int8", "int4"])
-def test_cpu_quantisation_is_refused_on_a_gpu(copy: Path, quantization: str) -> None:
-    architecture = read_architecture(copy / "config.json")
-    with pytest.raises(WeightsError, match=f"QUANTIZATION={quantization} needs a CPU"):
-        load_weights(copy, architecture, torch.bfloat16, torch.device("cuda"), quantization)
+@pytest.mark.parametrize(("quantization", "kind"), [("int8", Int8Linear), ("int4", Int4Linear)])
+def test_8_and_4_bits_are_to_be_had_on_either_device(quantization: str, kind: type) -> None:
+    assert {linear_maker(quantization, torch.device(device)) for device in ("cpu", "cuda")} == {kind}

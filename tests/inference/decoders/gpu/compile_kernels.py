@@ -23,16 +23,26 @@ from triton.runtime.jit import JITFunction
 
 from inference.decoders.gpu.bank import SlotBank
 from inference.decoders.gpu.decoder import TritonDecoder
+from inference.decoders.gpu.kernels.grouped import grouped_product
 from inference.decoders.kv_tensors import KVCache
 from inference.model.architecture import TARGETS, parse_architecture
+from inference.model.linear import Int4Linear, Int8Linear
 from tests.bench.mistral import MISTRAL_7B, make_adapter, make_weights
-from tests.inference.decoders.gpu.published import PUBLISHED, meta_weights
+from tests.inference.decoders.gpu.published import PUBLISHED, meta_linear, meta_weights
 from tests.inference.passes import Chunk, Passes
 
 MODEL = "Mistral-7B"
 COMPILED: set[Any] = set()
 """What was compiled already, as a launch would know."""
-TYPES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.int32: "i32", torch.int64: "i64"}
+TYPES = {
+    torch.float32: "fp32",
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.int64: "i64",
+    torch.int32: "i32",
+    torch.int8: "i8",
+    torch.uint8: "u8",
+}
 
 
 def compile_instead(kernel: JITFunction, *given: Any, grid: Any, warmup: bool, **named: Any) -> None:
@@ -49,7 +59,7 @@ def compile_instead(kernel: JITFunction, *given: Any, grid: Any, warmup: bool, *
             signature[param.name] = "fp32" if isinstance(value, float) else "i32"
             if isinstance(value, int) and value % 16 == 0 and not param.do_not_specialize:
                 hints[index,] = [["tt.divisibility", 16]]
-    options = {"num_warps": named.get("num_warps", 4)}
+    options = {name: named[name] for name in ("num_warps", "num_stages") if name in named}
     known = (kernel.fn, *(tuple(part.items()) for part in (signature, constants, options)), str(hints))
     if known in COMPILED:
         return
@@ -83,6 +93,10 @@ def main() -> None:
         bank = SlotBank(32, 64, meta, is_int8)
         bank.put(0, make_adapter("all", mistral, 8, TARGETS, torch.bfloat16).weights)
         compile_passes(TritonDecoder(mistral, make_weights(mistral, "meta"), bank), slot=0)
+    for kind, counts in ((Int8Linear, (1, 128)), (Int4Linear, (1, 16, 32, 64, 128))):
+        linear = meta_linear(kind, mistral)
+        for num_rows in counts:
+            grouped_product(linear, torch.empty(num_rows, mistral.hidden_size, dtype=torch.bfloat16, device=meta))
     for name, config in PUBLISHED.items():
         MODEL = name
         architecture = parse_architecture(config)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from inference.model.architecture import Architecture
-from inference.model.linear import PlainLinear
+from inference.model.linear import Int4Linear, Int8Linear, PlainLinear
 from inference.model.spec import GATE_UP, QKV, HeadNorm, Norm
 from inference.model.weights import DecoderWeights, LayerWeights
 
@@ -68,6 +68,15 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 """Each has what no other has: caps and heads of 256 numbers; a plain MLP beside attention with biases everywhere;
 queries normed whole; rotary pairs beside each other and 16 heads that share a key head; heads of 160 numbers that are
 centred."""
+
+
+Grouped = TypeVar("Grouped", Int8Linear, Int4Linear)
+
+
+def meta_linear(kind: type[Grouped], architecture: Architecture) -> Grouped:
+    """A linear to queries, keys and values whose weights are in groups."""
+    shapes = [architecture.target_shape(target) for target in QKV]
+    return kind(torch.empty(sum(width for _, width in shapes), shapes[0][0], device="meta"))
 
 
 def meta_weights(architecture: Architecture) -> DecoderWeights:

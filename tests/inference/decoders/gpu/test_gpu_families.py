@@ -20,7 +20,10 @@ from inference.decoders.gpu import decoder as gpu_decoder
 from inference.decoders.gpu import step
 from inference.decoders.gpu.bank import SlotBank
 from inference.decoders.gpu.decoder import TritonDecoder, unsupported_on_gpu
+from inference.decoders.torch.decoder import TorchDecoder
+from inference.decoders.torch.lora import LoraBank
 from inference.model.architecture import read_architecture
+from inference.model.linear import Int4Linear, Int8Linear
 from inference.model.spec import EMBEDDING, HEAD, TARGETS
 from inference.model.weights import load_weights
 from tests.inference.checkpoints import load_base, make_adapter
@@ -59,16 +62,19 @@ class World:
 
 
 def make_world(directory: Path, variant: str, **more: Any) -> World:
-    model, store = make_family(directory / "model", variant, **more), directory / "adapters"
+    """Of two layers, unless something is told of each of three."""
+    by_layer = {"layer_types", "no_rope_layers"} & VARIANTS[variant][1].keys()
+    layers = {} if by_layer else {"num_hidden_layers": 2}
+    model, store = make_family(directory / "model", variant, **(layers | more)), directory / "adapters"
     store.mkdir()
     return World(model, store, make_adapter(model, store, 0, 0.1, **ADAPTERS[list(VARIANTS).index(variant) % 2]))
 
 
-def make_triton(model: Path, is_deterministic: bool = False) -> TritonDecoder:
+def make_triton(model: Path, is_deterministic: bool = False, quantization: str = "none") -> TritonDecoder:
     architecture = read_architecture(model / "config.json").within(CONTEXT)
     assert unsupported_on_gpu(architecture) is None
-    bank, weights = SlotBank(1, 64, torch.device("cpu")), load_weights(model, architecture, torch.float32)
-    return TritonDecoder(architecture, weights, bank, len(TEXTS), is_deterministic)
+    weights = load_weights(model, architecture, torch.float32, quantization=quantization)
+    return TritonDecoder(architecture, weights, SlotBank(1, 64, torch.device("cpu")), len(TEXTS), is_deterministic)
 
 
 def slots_of(world: World, decoder: Decoder) -> list[int]:
@@ -127,6 +133,25 @@ def test_prompts_of_these_families_are_read_as_torch_reads_them(tmp_path: Path, 
     told = []
     for decoder in (make_triton(world.model), load_family(world.model)):
         told.append(answer(Passes(decoder), TEXTS, slots_of(world, decoder), 1)[0])
+    expect_near(*told)
+
+
+@pytest.mark.parametrize(("quantization", "kind"), [("int8", Int8Linear), ("int4", Int4Linear)])
+def test_a_base_in_few_bits_decodes_as_its_expanded_weights_do(
+    tmp_path: Path, quantization: str, kind: type[Int8Linear | Int4Linear]
+) -> None:
+    world = make_world(tmp_path, "phi")
+    decoder = make_triton(world.model, quantization=quantization)
+    linears = [linear for layer in decoder.weights.layers for linear in vars(layer).values() if callable(linear)]
+    linears.append(decoder.weights.head)
+    assert {type(linear) for linear in linears} == {kind, Int8Linear}, "a head has 8 bits at least"
+    for linear in linears:
+        linear.quantizes_rows = False
+    told = []
+    for each in (decoder, TorchDecoder(decoder.architecture, decoder.weights, LoraBank())):
+        passes, slots = Passes(each), slots_of(world, each)
+        rows = passes.run(*(Chunk(passes.sequence(slot), [7, slot + 5], False) for slot in slots))
+        told.append(torch.cat(rows))
     expect_near(*told)
 
 

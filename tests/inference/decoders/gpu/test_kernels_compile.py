@@ -24,12 +24,15 @@ KERNELS = {
     "_finish",
     "look_up",
     "_merge",
+    "_multiply_row",
+    "_multiply_rows",
     "_rope_and_store",
     "shrink_row",
     "shrink_tile",
 }
-NARROW = {"look_up"}
-"""A thread of it reads one number. The others read adapters too, whose alignment the compiler has to be told."""
+NARROW = {"look_up", "_multiply_rows"}
+"""A thread of these reads one number of an adapter, or one scale. The others read adapters too, whose alignment the
+compiler has to be told."""
 SHARED_MEMORY = 99 * 1024
 """Bytes that a block may have on compute capability 8.6 and 8.9, the least of the GPUs since the A100."""
 

@@ -11,6 +11,7 @@ pytest.importorskip("triton", reason="the kernels need the package triton")
 
 from inference.decoders.gpu import graphs
 from inference.decoders.gpu.kernels.paged_attention import Scores
+from inference.model.linear import Int4Linear, Int8Linear
 from inference.model.spec import Activation, Norm
 from tests.inference.decoders.gpu.kernels import equalities
 from tests.inference.decoders.gpu.worlds import MODELS, by_kernels, by_torch, make_passes, make_world, tokens
@@ -31,6 +32,8 @@ def test_rows_are_computed_as_the_twins_do(dtype: torch.dtype) -> None:
         for is_gated in (True, False):
             equalities.check_activation(dtype, "cuda", kind, is_gated)
     equalities.check_logits(dtype, "cuda")
+    equalities.check_grouped(dtype, "cuda", Int8Linear)
+    equalities.check_grouped(dtype, "cuda", Int4Linear)
 
 
 @types

@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from inference.decoders.gpu.kernels import activation, logits, lora, norm, paged_attention, rope, slot_table
+from inference.decoders.gpu.kernels import activation, grouped, logits, lora, norm, paged_attention, rope, slot_table
 from inference.decoders.gpu.kernels.norm import Addends
 from inference.decoders.gpu.kernels.paged_attention import Scores
 from inference.decoders.gpu.kernels.rope import Heads
 from inference.model.architecture import EMBEDDING, Architecture
+from inference.model.linear import Int4Linear, Int8Linear
 from inference.model.spec import Activation, Norm
 from inference.tile import TILE
 
@@ -88,6 +89,15 @@ def check_logits(dtype: torch.dtype, device: str) -> None:
         finished = logits.finish_logits(rows, bias, multiplier, cap)
         assert finished.dtype == torch.float32
         assert_near(finished, logits.finish_logits_twin(rows, bias, multiplier, cap))
+
+
+def check_grouped(dtype: torch.dtype, device: str, kind: type[Int8Linear | Int4Linear]) -> None:
+    """Fewer groups than a step has, and some more; outputs and rows that fill no program."""
+    for width, width_out, counts in ((96, 70, (1, 3, 17)), (1120, 37, (1, 16, 40, 65, 130))):
+        linear = kind(random(width_out, width, dtype=torch.float32, device=device))
+        for count in counts:
+            rows = random(count, width, dtype=dtype, device=device, seed=1) / width**0.5
+            assert_near(grouped.grouped_product(linear, rows), grouped.grouped_product_twin(linear, rows))
 
 
 HEADS: dict[str, dict[str, Any]] = {

@@ -8,6 +8,7 @@ import torch
 pytest.importorskip("triton", reason="the kernels need the package triton")
 
 from inference.decoders.gpu.kernels.paged_attention import Scores
+from inference.model.linear import Int4Linear, Int8Linear
 from inference.model.spec import Activation, Norm
 from tests.inference.decoders.gpu.kernels import equalities
 
@@ -36,6 +37,14 @@ def test_the_mlp_bends_its_rows(dtype: torch.dtype, kind: Activation, is_gated: 
 @both
 def test_logits_are_biased_multiplied_and_capped(dtype: torch.dtype) -> None:
     equalities.check_logits(dtype, "cpu")
+
+
+@both
+@pytest.mark.parametrize("kind", [Int8Linear, Int4Linear])
+def test_weights_in_groups_are_expanded_as_they_are_multiplied(
+    dtype: torch.dtype, kind: type[Int8Linear | Int4Linear]
+) -> None:
+    equalities.check_grouped(dtype, "cpu", kind)
 
 
 @both
