@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from inference.model.config_numbers import check_sizes
-from inference.model.families.family import Config, Family
+from inference.model.config_values import check_values
+from inference.model.families.family import WINDOWED, Config, Family, rotary_part
 from inference.model.families.known import family_of
 from inference.model.json_file import read_object
 from inference.model.rope_config import read_rope
@@ -25,7 +25,7 @@ from inference.model.spec import (
     Names,
     Rope,
 )
-from inference.reading import reading
+from inference.reading import reading, shown
 
 __all__ = [
     "EMBEDDING",
@@ -236,15 +236,18 @@ def parse_architecture(config: dict[str, Any]) -> Architecture:
     with reading("config.json", ArchitectureError):
         family = family_of(config)
         # One that was published with a model for pictures has a config within a config.
-        architecture = _parse(family, {**family.defaults, **config, **(config.get("text_config") or {})})
+        whole = {**family.defaults, **config, **(config.get("text_config") or {})}
+        architecture = _parse(family, whole)
         _check(architecture)
+        _check_windows(architecture, whole)
     return architecture
 
 
 def _parse(family: Family, config: Config) -> Architecture:
-    check_sizes(config, family.eps, family.has_window)
+    check_values(config, family.eps, family.firm)
+    _check_meant(family, config)
     heads, spec = config["num_attention_heads"], family.describe(config)
-    window = config.get("sliding_window") if family.has_window else None
+    window = config.get("sliding_window")
     if spec.windowed and not any(spec.windowed):
         spec, window = replace(spec, windowed=(), local_rope=None), None
     return Architecture(
@@ -259,10 +262,41 @@ def _parse(family: Family, config: Config) -> Architecture:
         max_position=config.get("max_position_embeddings", 2048),
         rope=read_rope(config),
         sliding_window=window,
-        tied_embeddings=bool(config.get("tie_word_embeddings", False)),
+        tied_embeddings=config.get("tie_word_embeddings", False),
         spec=spec,
         names=family.names,
     )
+
+
+def _check_meant(family: Family, config: Config) -> None:
+    """What means nothing in `family` is not asked for, since programs differ in what they make of it. Raises
+    `ArchitectureError`."""
+    name, window = family.architectures[0], config.get("sliding_window")
+    if not family.has_window and window is not None:
+        raise ArchitectureError(
+            f"sliding_window is {shown(window)}, and a {name} has no window; say null, or name one that has"
+        )
+    if not family.turns_in_part and (part := rotary_part(config)) != 1:
+        raise ArchitectureError(
+            f"partial_rotary_factor is {part}, and a {name} turns all of a head; leave it out, or name an architecture "
+            "that does not"
+        )
+    width, heads = config["hidden_size"], config["num_attention_heads"]
+    if config.get("head_dim") is None and width % heads:
+        raise ArchitectureError(f"hidden_size {width} is no multiple of {heads} heads; give head_dim")
+
+
+def _check_windows(arch: Architecture, config: Config) -> None:
+    """What `layer_types` says of windows is what the other words make of them. Raises `ArchitectureError`."""
+    if any(arch.spec.windowed) and arch.sliding_window is None:
+        raise ArchitectureError("some layers have a window, and sliding_window is null; say how wide it is")
+    told = [kind == WINDOWED for kind in config.get("layer_types") or ()]
+    found = [arch.window(layer) is not None for layer in range(arch.num_layers)]
+    if told and told != found:
+        raise ArchitectureError(
+            f"layer_types has {WINDOWED} in {sum(told)} layers, and by sliding_window, use_sliding_window and the "
+            f"architecture there is a window in {sum(found)}; let them say the same"
+        )
 
 
 def _check(arch: Architecture) -> None:
@@ -271,12 +305,8 @@ def _check(arch: Architecture) -> None:
         raise ArchitectureError(f"{arch.num_heads} heads cannot share {arch.num_kv_heads} key heads evenly")
     if not 0 < arch.spec.rotary_part <= 1:
         raise ArchitectureError(f"partial_rotary_factor is {arch.spec.rotary_part}; it is above 0 and at most 1")
-    if min(arch.spec.score_cap, arch.spec.logit_cap) < 0:
-        raise ArchitectureError("a cap of scores or logits is below 0; it is a number above 0, or null for none")
     if arch.rotary_dim % 2:
         raise ArchitectureError(f"{arch.rotary_dim} of the {arch.head_dim} numbers of a head turn; they turn in pairs")
-    if arch.spec.turning and len(arch.spec.turning) != arch.num_layers:
-        raise ArchitectureError(f"no_rope_layers names {len(arch.spec.turning)} layers; there are {arch.num_layers}")
     for key in ("short_factor", "long_factor") if arch.rope.kind == "longrope" else ():
         if len(arch.rope.scaling[key]) != arch.rotary_dim // 2:
             has = f"has {len(arch.rope.scaling[key])} factors; {arch.rotary_dim // 2} pairs turn"

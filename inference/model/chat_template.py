@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from inference.model.generation_config import read_json
+from inference.model.json_file import read_object
 from inference.model.template_runner import RUNNER, TemplateRefused
+from inference.reading import Refused, shown
 
 Turn = dict[str, Any]
 
@@ -72,8 +73,15 @@ def _sources(directory: Path, settled: Any) -> tuple[str | None, str | None]:
     """The template, and the one for tools where that is another."""
     path = directory / "chat_template.jinja"
     more = directory / "additional_chat_templates" / "tool_use.jinja"
-    settled = settled or read_json(directory / "chat_template.json").get("chat_template")
-    named = {each["name"]: each["template"] for each in settled} if isinstance(settled, list) else {"default": settled}
+    settled = settled or read_object(directory / "chat_template.json", Refused).get("chat_template")
+    named = _named(settled) if isinstance(settled, list) else {"default": settled}
+    if wrong := [each for each in named.values() if not isinstance(each, str | None)]:
+        raise Refused(f"a chat_template of {directory} is {shown(wrong[0])}; it is a text, or lists names with theirs")
     plain = path.read_text("utf-8") if path.is_file() else named.get("default")
     with_tools = more.read_text("utf-8") if more.is_file() else named.get("tool_use")
-    return plain if isinstance(plain, str) else None, with_tools if isinstance(with_tools, str) else None
+    return plain, with_tools
+
+
+def _named(settled: list[Any]) -> dict[str, Any]:
+    pairs = [each if isinstance(each, dict) else {} for each in settled]
+    return {str(each.get("name")): each.get("template", each) for each in pairs}

@@ -71,7 +71,7 @@ _WHOSE: Final = (
     (".attention.query_key_value.", "GPT-NeoX' code", "no copy of it is served"),
     (".attn.c_attn.", "GPT-2's or the first Qwen's code", "of its kin Qwen2 and later work"),
     (".self_attn.W_pack.", "Baichuan's own code", "take a copy in Llama's names"),
-    (".attention.wqkv.", "InternLM2's own code", "take a copy in Llama's names, or InternLM3"),
+    (".attention.wqkv.", "InternLM2's own code", "take a copy in Llama's names"),
     (".attention.wq.", "Meta's or Mistral's own code", "take the copy in the form of Hugging Face"),
     (".lora_A.", "an adapter of PEFT and no base", "give the base that it was trained on"),
 )

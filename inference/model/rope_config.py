@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from inference.model.config_numbers import check_scaling
+from inference.model.config_values import check_scaling
 from inference.model.spec import ArchitectureError, Rope
 
 ROPE_TYPES: Final = ("default", "linear", "dynamic", "llama3", "yarn", "longrope")
@@ -26,8 +26,8 @@ def parse_rope(config: Mapping[str, Any], told: Mapping[str, Any]) -> Rope:
     kind = scaling.pop("rope_type", None) or scaling.pop("type", None) or "default"
     scaling.pop("type", None)
     theta = scaling.pop("rope_theta", None) or config.get("rope_theta") or 10000.0
-    # Phi-3 was first published with this name.
-    kind = "longrope" if kind == "su" else kind
+    # Phi-3 was first published with these names.
+    kind = "longrope" if kind == "su" or (kind == "yarn" and "long_factor" in scaling) else kind
     if kind not in ROPE_TYPES:
         raise ArchitectureError(f"the rotary scaling {kind!r} is not supported; supported are {', '.join(ROPE_TYPES)}")
     if kind == "longrope":

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Final
 from inference.model.byte_letters import BYTES
 from inference.model.chat_template import ChatTemplate
 from inference.model.conversation import written
-from inference.model.generation_config import content, end_ids, end_strings
+from inference.model.generation_config import GenerationRefused, content, end_ids, end_strings
 from inference.model.template_runner import TemplateExceeded, TemplateRefused
 from inference.model.tokenizer_files import TokenizerError as TokenizerError
 from inference.model.tokenizer_files import read_tokenizer
 from inference.model.tool_turns import in_words
+from inference.reading import reading
 from inference.wire.protocol import Message
 
 if TYPE_CHECKING:
@@ -49,6 +50,11 @@ class Tokenizer:
     """The tokenizer of the model in `directory`, and its chat template where it has one."""
 
     def __init__(self, directory: Path) -> None:
+        """Raises `TokenizerError`, or `GenerationRefused` for ends that are none."""
+        with reading(f"the tokenizer in {directory}", TokenizerError, GenerationRefused):
+            self._load(directory)
+
+    def _load(self, directory: Path) -> None:
         own, settings = read_tokenizer(directory)
         added = own.get("added_tokens", [])
         self.eos_ids = end_ids(directory, settings, _ids(own).get)

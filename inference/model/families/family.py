@@ -35,6 +35,15 @@ class Family:
     eps: str = "rms_norm_eps"
     has_window: bool = False
     """Whether `sliding_window` means anything."""
+    turns_in_part: bool = False
+    """Whether `partial_rotary_factor` does."""
+    nullable: frozenset[str] = frozenset({"sliding_window", "attn_logit_softcapping", "final_logit_softcapping"})
+    """Of `defaults`, what a config may set to null, which then means none."""
+
+    @property
+    def firm(self) -> tuple[str, ...]:
+        """The others."""
+        return tuple(key for key in self.defaults if key not in self.nullable)
 
 
 def activation(config: Config, key: str = "hidden_act") -> Activation:
@@ -52,16 +61,7 @@ def biased(config: Config, keys: Mapping[str, tuple[str, ...]]) -> frozenset[str
 
 def windows(config: Config) -> tuple[bool, ...]:
     """Which layers have the window, as `layer_types` says; empty for all."""
-    kinds: list[str] = config.get("layer_types") or []
-    unknown = sorted(set(kinds) - {"sliding_attention", "full_attention"})
-    if unknown:
-        raise ArchitectureError(
-            f"layers of the kind {', '.join(unknown)} are not supported; supported are full_attention and "
-            "sliding_attention"
-        )
-    if kinds and len(kinds) != config["num_hidden_layers"]:
-        raise ArchitectureError(f"layer_types names {len(kinds)} layers; there are {config['num_hidden_layers']}")
-    return simplest(tuple(kind == "sliding_attention" for kind in kinds))
+    return simplest(tuple(kind == WINDOWED for kind in config.get("layer_types") or ()))
 
 
 def simplest(layers: tuple[bool, ...]) -> tuple[bool, ...]:
@@ -70,11 +70,14 @@ def simplest(layers: tuple[bool, ...]) -> tuple[bool, ...]:
 
 
 def rotary_part(config: Config) -> float:
-    """The part of a head that turns."""
+    """The part of a head that turns, the least that is told anywhere."""
     told = config.get("rope_parameters") or {}
-    return float(told.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1.0)
+    within = [told, *(part for part in told.values() if isinstance(part, Mapping))]
+    parts = [part["partial_rotary_factor"] for part in within if part.get("partial_rotary_factor") is not None]
+    return float(min(parts, default=config.get("partial_rotary_factor") or 1.0))
 
 
+WINDOWED: Final = "sliding_attention"
 BY_MODULE: Final = {"attention_bias": TARGETS[:4], "mlp_bias": TARGETS[4:]}
 """The keys by which Llama's kin give linears a bias."""
 ALL_LINEARS: Final = frozenset((*TARGETS, HEAD))

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any, Final
 
-from inference.model.families.family import Config, Family, activation, biased, windows
+from inference.model.families.family import WINDOWED, Config, Family, activation, biased, windows
 from inference.model.rope_config import parse_rope
 from inference.model.spec import TARGETS, ArchitectureError, DecoderSpec, HeadNorm, Names, Norm, NormPlace, Rope
 
@@ -17,19 +17,20 @@ def describe(config: Config) -> DecoderSpec:
     if config.get("use_bidirectional_attention"):
         raise ArchitectureError("use_bidirectional_attention is not supported: such a model embeds, and writes nothing")
     # The first ones were published with "gelu", by which they meant the other.
-    bent = {"hidden_act": _TANH if config.get("hidden_act") in (None, "gelu") else config["hidden_act"]}
+    named = _TANH if config.get("hidden_act") in (None, "gelu") else config["hidden_act"]
     return DecoderSpec(
         norm=Norm.RMS_FLOAT32,
         norm_offset=1.0,
         biased=biased(config, {"attention_bias": TARGETS[:4]}),
-        activation=activation(bent),
+        activation=activation({"hidden_act": named}),
         embedding_multiplier=config["hidden_size"] ** 0.5,
     )
 
 
 def describe_gemma2(config: Config) -> DecoderSpec:
     return replace(
-        describe({**config, "hidden_act": config.get("hidden_activation")}),
+        describe(config),
+        activation=activation(config, "hidden_activation"),
         norm_place=NormPlace.BOTH,
         windowed=windows(config) if config.get("layer_types") else _every(2, config),
         score_cap=float(config.get("attn_logit_softcapping") or 0),
@@ -39,6 +40,7 @@ def describe_gemma2(config: Config) -> DecoderSpec:
 
 
 def describe_gemma3(config: Config) -> DecoderSpec:
+    _check_gemma3(config)
     told = config.get("layer_types") is not None
     return replace(
         describe_gemma2(config),
@@ -46,6 +48,19 @@ def describe_gemma3(config: Config) -> DecoderSpec:
         windowed=windows(config) if told else _every(config.get("sliding_window_pattern") or 6, config),
         local_rope=_local_rope(config),
     )
+
+
+def _check_gemma3(config: Config) -> None:
+    """Transformers leaves out what is spelled otherwise, without a word. Raises `ArchitectureError`."""
+    if config.get("attn_logit_softcapping") is not None:
+        raise ArchitectureError("attn_logit_softcapping is set, and no program caps the scores of a Gemma 3; say null")
+    rope, scaling = config.get("rope_parameters") or {}, config.get("rope_scaling") or {}
+    if not {"full_attention", WINDOWED}.issuperset(rope):
+        raise ArchitectureError(
+            f"the rope_parameters of a Gemma 3 have an object for full_attention, one for {WINDOWED}"
+        )
+    if "type" in scaling and "rope_type" not in scaling:
+        raise ArchitectureError("the rope_scaling of a Gemma 3 says its kind as rope_type, and not as type")
 
 
 def _every(step: int, config: Config) -> tuple[bool, ...]:
@@ -65,7 +80,7 @@ _FOUR_NORMS: Final = Names(
     mlp_norm="pre_feedforward_layernorm",
     mlp_out_norm="post_feedforward_layernorm",
 )
-GEMMA = Family(("GemmaForCausalLM",), describe, gguf="gemma", defaults=_SHARED)
+GEMMA = Family(("GemmaForCausalLM",), describe, gguf="gemma", defaults={**_SHARED, "num_key_value_heads": 16})
 GEMMA2 = Family(
     ("Gemma2ForCausalLM",),
     describe_gemma2,

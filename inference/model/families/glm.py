@@ -33,7 +33,12 @@ _DEFAULTS = {
     "max_position_embeddings": 131072,
 }
 GLM = Family(
-    ("GlmForCausalLM",), describe, gguf="chatglm", names=replace(_NAMES, others=(CHATGLM,)), defaults=_DEFAULTS
+    ("GlmForCausalLM",),
+    describe,
+    gguf="chatglm",
+    names=replace(_NAMES, others=(CHATGLM,)),
+    defaults=_DEFAULTS,
+    turns_in_part=True,
 )
 GLM4 = Family(
     ("Glm4ForCausalLM",),
@@ -41,4 +46,5 @@ GLM4 = Family(
     gguf="glm4",
     names=replace(_NAMES, attention_out_norm="post_self_attn_layernorm", mlp_out_norm="post_mlp_layernorm"),
     defaults=_DEFAULTS,
+    turns_in_part=True,
 )

@@ -18,6 +18,7 @@ from inference.model.families.qwen import QWEN2, QWEN3
 from inference.model.families.smollm3 import SMOLLM3
 from inference.model.families.stablelm import STABLELM
 from inference.model.spec import ArchitectureError
+from inference.reading import shown
 
 FAMILIES: Final = (
     *(LLAMA, MISTRAL, MINISTRAL, QWEN2, QWEN3, SMOLLM3, GRANITE, OLMO2),
@@ -33,16 +34,35 @@ _RECURRENT: Final = re.compile(
     r"minimax|kimilinear|xlstm|plamo2|hgrn|olmohybrid",
     re.I,
 )
+_OF_THEIR_OWN: Final = {
+    "MixFormerSequentialForCausalLM": "take microsoft/phi-2 or phi-1_5 as transformers has them",
+    "ChatGLMModel": "take the copy whose name ends in -hf, or GLM-4-0414",
+    "ChatGLMForConditionalGeneration": "take GLM-4-0414, or GLM-4-9B's copy whose name ends in -hf",
+    "QWenLMHeadModel": "take Qwen2 or later",
+    "YiForCausalLM": "take the copy that is a LlamaForCausalLM",
+    "StableLMEpochForCausalLM": "take the copy that is a StableLmForCausalLM",
+    "BaichuanForCausalLM": "take a copy in Llama's names",
+    "BaiChuanForCausalLM": "take a copy in Llama's names",
+    "InternLMForCausalLM": "take a copy in Llama's names",
+    "InternLM2ForCausalLM": "take a copy in Llama's names",
+    "Phi3SmallForCausalLM": "take Phi-3 mini or medium, or Phi-4",
+}
+"""Models that came with code of their own, and the same or their kin as transformers has them."""
 _INSTEAD: Final = "of its kin a dense one works, such as"
 
 
 def family_of(config: dict[str, Any]) -> Family:
     """The family that a config.json's `architectures` names. Raises `ArchitectureError`, which says what is missing."""
-    told = config.get("architectures") or ["none named"]
-    name = told if isinstance(told, str) else told[0]
+    told = config.get("architectures")
+    name = told[0] if isinstance(told, list) and told else told
+    if not isinstance(name, str):
+        raise ArchitectureError(f"architectures is {shown(told)}; it lists the name of one, such as {SUPPORTED[0]}")
     for family in FAMILIES:
         if name in family.architectures:
             return family
+    if name in _OF_THEIR_OWN:
+        own = f"the architecture {name} came with a program of its own, which is not run"
+        raise ArchitectureError(f"{own}; {_OF_THEIR_OWN[name]}")
     if _RECURRENT.search(name):
         raise ArchitectureError(
             f"the architecture {name} is not supported: it has layers of linear attention or a state space, whose "
@@ -53,4 +73,4 @@ def family_of(config: dict[str, Any]) -> Family:
             f"the architecture {name} is not supported: it is a Mixture-of-Experts, and no decoder here routes tokens "
             f"to experts; {_INSTEAD} Mistral-7B, Qwen3-8B or Phi-4"
         )
-    raise ArchitectureError(f"the architecture {name} is not supported; supported are {', '.join(SUPPORTED)}")
+    raise ArchitectureError(f"the architecture {shown(name)} is not supported; supported are {', '.join(SUPPORTED)}")

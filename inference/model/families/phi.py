@@ -33,4 +33,5 @@ PHI = Family(
     ),
     defaults={"hidden_act": "gelu_new", "partial_rotary_factor": 0.5, "layer_norm_eps": 1e-5},
     eps="layer_norm_eps",
+    turns_in_part=True,
 )

@@ -20,4 +20,5 @@ PHI3 = Family(
     ),
     defaults={"max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "rms_norm_eps": 1e-5},
     has_window=True,
+    turns_in_part=True,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from inference.model.families.family import Config, Family, activation, biased, windows
 from inference.model.other_code import QWEN_1
 from inference.model.spec import QKV, TARGETS, DecoderSpec, HeadNorm, Names
@@ -28,7 +30,12 @@ def _windows(config: Config) -> tuple[bool, ...]:
     return windows(config) if config.get("layer_types") else tuple(at >= config["max_window_layers"] for at in layers)
 
 
-_SHARED = {"max_position_embeddings": 32768, "max_window_layers": 28, "sliding_window": 4096}
+_SHARED = {
+    "max_position_embeddings": 32768,
+    "max_window_layers": 28,
+    "sliding_window": 4096,
+    "num_key_value_heads": 32,
+}
 QWEN2 = Family(
     ("Qwen2ForCausalLM",),
     describe_qwen2,
@@ -36,7 +43,13 @@ QWEN2 = Family(
     names=Names(others=(QWEN_1,)),
     defaults=_SHARED,
     has_window=True,
+    nullable=frozenset({"sliding_window", "num_key_value_heads"}),
 )
-QWEN3 = Family(
-    ("Qwen3ForCausalLM",), describe_qwen3, gguf="qwen3", defaults={**_SHARED, "head_dim": 128}, has_window=True
+QWEN3 = replace(
+    QWEN2,
+    architectures=("Qwen3ForCausalLM",),
+    describe=describe_qwen3,
+    gguf="qwen3",
+    names=Names(),
+    defaults={**_SHARED, "head_dim": 128},
 )

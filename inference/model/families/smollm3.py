@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from inference.model.families.family import BY_MODULE, Config, Family, activation, biased, simplest, windows
+from inference.model.families.family import (
+    BY_MODULE,
+    Config,
+    Family,
+    activation,
+    biased,
+    simplest,
+    windows,
+)
 from inference.model.spec import DecoderSpec
 
 
@@ -30,6 +38,8 @@ SMOLLM3 = Family(
         "tie_word_embeddings": True,
         "rope_theta": 2e6,
         "max_position_embeddings": 32768,
+        "num_key_value_heads": 4,
     },
+    nullable=frozenset({"num_key_value_heads"}),
     has_window=True,
 )

@@ -22,6 +22,12 @@ STABLELM = Family(
     describe,
     gguf="stablelm",
     names=Names(q_norm="self_attn.q_layernorm", k_norm="self_attn.k_layernorm"),
-    defaults={"partial_rotary_factor": 0.25, "max_position_embeddings": 4096, "layer_norm_eps": 1e-5},
+    defaults={
+        "partial_rotary_factor": 0.25,
+        "max_position_embeddings": 4096,
+        "layer_norm_eps": 1e-5,
+        "num_key_value_heads": 32,
+    },
     eps="layer_norm_eps",
+    turns_in_part=True,
 )

@@ -57,12 +57,6 @@ def _check(file: GgufFile, config: dict[str, Any]) -> None:
     except ArchitectureError as error:
         raise GgufError(f"{file.path} cannot be served: {error}") from error
     family = file.fields["general.architecture"]
-    turned = file.fields.get(f"{family}.rope.dimension_count", architecture.head_dim)
-    if turned != architecture.rotary_dim:
-        raise GgufError(
-            f"{file.path} turns {turned} of the {architecture.head_dim} numbers of a head, and a {family} model all of "
-            "them here; use the model's safetensors"
-        )
     places = places_in(architecture, family)
     unknown = sorted(set(file.tensors) - {place.tensor for place in places.values()} - {FACTORS, *LONG_FACTORS})
     if unknown:

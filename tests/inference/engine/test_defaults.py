@@ -63,6 +63,23 @@ def test_a_value_that_cannot_be_meant_stops_the_worker(tmp_path: Path) -> None:
     assert read_defaults(tmp_path) == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("temperature", value) for value in ("0.7", True, -1, float("nan"), float("inf"), [0.7])),
+        *(("top_p", value) for value in ("0.9", 0, 1.5, float("nan"), {})),
+        *(("top_k", value) for value in ("20", 2.5, -1, True)),
+        *(("min_p", value) for value in ("0.1", 1.5, -0.1)),
+        *(("typical_p", value) for value in ("1", 0, 1.5)),
+        *(("repetition_penalty", value) for value in ("1.1", 0, -1.0, float("nan"), False)),
+    ],
+)
+def test_each_value_is_of_its_kind_and_within_its_bounds(tmp_path: Path, name: str, value: Any) -> None:
+    (tmp_path / "generation_config.json").write_text(json.dumps({"do_sample": True, name: value}))
+    with pytest.raises(ConfigError, match=rf"generation_config\.json cannot be followed: {name} is .*; .*greedy"):
+        read_defaults(tmp_path)
+
+
 def test_the_answer_tells_what_stood_in_and_is_the_one_that_says_it_all(engine: Engine) -> None:
     engine.machine.default_sampling = {"temperature": 30.0}
     engine.add(ask(seed=5, unset=OPEN))

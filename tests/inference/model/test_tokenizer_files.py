@@ -17,7 +17,9 @@ from transformers import AutoTokenizer
 
 from inference.model.tokenizer import Tokenizer, TokenizerError
 from inference.model.tokenizer_files import has_tokenizer
+from inference.reading import Refused
 from inference.wire.protocol import Message
+from tests.inference.engines import make_tokenizer
 
 CORPUS = [
     "The ferry leaves the harbour at noon, and the keeper of the small museum writes down the weather.",
@@ -253,3 +255,48 @@ def test_a_directory_has_a_tokenizer_if_it_has_one_of_its_files(tmp_path: Path) 
     assert not has_tokenizer(tmp_path)
     (tmp_path / "tokenizer.model").write_bytes(b"")
     assert has_tokenizer(tmp_path)
+
+
+SOUND = {
+    "version": "1.0",
+    "added_tokens": [],
+    "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []},
+    "decoder": None,
+}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        "7",
+        {},
+        {"model": None},
+        SOUND | {"model": {"type": "Unknown"}},
+        SOUND | {"model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["a b"]}},
+        SOUND | {"model": {"type": "BPE", "vocab": {"a": -1}, "merges": []}},
+        SOUND | {"added_tokens": [{"id": "x"}]},
+        SOUND | {"added_tokens": 7},
+        SOUND
+        | {"pre_tokenizer": {"type": "Split", "pattern": {"Regex": "("}, "behavior": "Isolated", "invert": False}},
+    ],
+)
+def test_a_tokenizer_that_is_damaged_is_refused_in_a_sentence(tmp_path: Path, content: Any) -> None:
+    text = content if isinstance(content, str) else json.dumps(content)
+    (tmp_path / "tokenizer.json").write_text(text)
+    with pytest.raises(TokenizerError, match=r"tokenizer"):
+        Tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    ["{", "[1]", {"chat_template": 7}, {"chat_template": [{"name": "a"}]}, {"chat_template": [7]}, {"eos_token": 7}],
+)
+def test_settings_that_are_damaged_are_refused_in_a_sentence(tmp_path: Path, settings: Any) -> None:
+    directory = make_tokenizer(tmp_path)
+    text = settings if isinstance(settings, str) else json.dumps(settings)
+    (directory / "tokenizer_config.json").write_text(text)
+    (directory / "chat_template.jinja").unlink(missing_ok=True)
+    with pytest.raises(Refused, match=r"is not JSON|holds no object|it is a text|its name is a text"):
+        Tokenizer(directory)

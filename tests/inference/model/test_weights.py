@@ -99,8 +99,19 @@ def test_nf4_is_refused_on_a_cpu(copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel is not supported; supported are LlamaForCausalLM"),
-        ({"architectures": None}, "none named is not supported"),
+        ({"architectures": ["GPT2LMHeadModel"]}, "'GPT2LMHeadModel' is not supported; supported are LlamaForCausalLM"),
+        ({"architectures": None}, "architectures is null; it lists the name of one"),
+        ({"architectures": []}, "architectures is []; it lists the name of one"),
+        ({"architectures": 7}, "architectures is 7; it lists the name of one"),
+        (
+            {"architectures": ["ChatGLMModel"]},
+            "came with a program of its own, which is not run; take the copy whose name",
+        ),
+        (
+            {"architectures": ["MixFormerSequentialForCausalLM"]},
+            "take microsoft/phi-2 or phi-1_5 as transformers has them",
+        ),
+        ({"architectures": ["QWenLMHeadModel"]}, "take Qwen2 or later"),
         ({"hidden_size": None}, "lacks a whole number for hidden_size"),
         (
             {"architectures": ["MixtralForCausalLM"]},
@@ -115,7 +126,7 @@ def test_nf4_is_refused_on_a_cpu(copy: Path) -> None:
         ({"rope_parameters": {"rope_type": "linear"}}, "needs a factor"),
         ({"num_key_value_heads": 3}, "4 heads cannot share 3 key heads evenly"),
         ({"head_dim": 15}, "15 of the 15 numbers of a head turn; they turn in pairs"),
-        ({"rope_parameters": 7}, "config.json could not be read"),
+        ({"rope_parameters": 7}, "rope_parameters is 7; it is an object, or null"),
         (
             {"architectures": ["SmolLM3ForCausalLM"], "no_rope_layers": [1, 0]},
             "no_rope_layers names 2 layers; there are 3",
@@ -126,7 +137,7 @@ def test_nf4_is_refused_on_a_cpu(copy: Path) -> None:
         ),
         (
             {"architectures": ["MinistralForCausalLM"], "layer_types": ["chunked_attention"] * 3},
-            "layers of the kind chunked_attention are not supported",
+            "layers of the kind 'chunked_attention' are not supported",
         ),
         (
             {"architectures": ["Phi3ForCausalLM"], "rope_parameters": {**LONG, "short_factor": [1.0]}},

@@ -186,7 +186,7 @@ def test_a_scaling_that_fields_name_is_that_of_transformers(
         ({"fields": {"llama.expert_count": 8}}, "is a mixture of 8 experts; served are dense models only"),
         (
             {"fields": {"llama.rope.dimension_count": 32, "llama.attention.key_length": 64}},
-            "turns 32 of the 64 numbers",
+            "partial_rotary_factor is 0.5, and a LlamaForCausalLM turns all of a head",
         ),
         ({"fields": {"llama.rope.scaling.type": "su"}}, "by 'su'; served are none, linear, yarn and rope_freqs.weight"),
         ({"extra": {"rope_freqs.weight": np.ones(31, np.float32)}}, "has shape (31,) where 32 factors would be"),
