@@ -9,15 +9,18 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from inference.adapters.examination import WEIGHTS
+from inference.adapters.examination import CONFIG, WEIGHTS
 from inference.adapters.mlx import NotMlx, is_mlx, write_as_peft
 
 PICKLES: Final = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
@@ -32,29 +35,55 @@ def convert(folder: Path, home: Path | None = None) -> Path:
     folder `peft` beside them. The file is returned. Raises `NotConverted`."""
     if not folder.is_dir():
         raise NotConverted(f"{folder} is no folder; give the one that holds the adapter's files.")
-    target = (home or folder / "peft") / WEIGHTS if is_mlx(folder) else folder / WEIGHTS
-    if target.exists():
-        raise NotConverted(f"{target} is there already, and is not overwritten; that folder needs no converting.")
-    if is_mlx(folder):
-        return _from_mlx(folder, target)
+    home = (home or folder / "peft") if is_mlx(folder) else folder
+    written = (CONFIG, WEIGHTS) if is_mlx(folder) else (WEIGHTS,)
+    if found := next((home / name for name in written if (home / name).exists()), None):
+        raise NotConverted(f"{found} is there already, and is not overwritten; that folder needs no converting.")
+    _write_whole(home, partial(write_as_peft, folder) if is_mlx(folder) else partial(_join, folder))
+    return home / WEIGHTS
+
+
+def _write_whole(home: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` make its files in a folder of their own and move them into `home`, all of them or none."""
+    is_new = not home.exists()
+    try:
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".converted.", dir=home.parent if is_new else home) as made:
+            write(Path(made))
+            home.mkdir(exist_ok=True)
+            _move_all(Path(made), home, is_new)
+    except NotMlx as error:
+        raise NotConverted(str(error)) from error
+    except (OSError, SafetensorError) as error:
+        raise NotConverted(
+            f"{home} could not be written: {error}; see that there is room, and that it is yours."
+        ) from error
+
+
+def _move_all(made: Path, home: Path, is_new: bool) -> None:
+    """The weights come last of their names: where they are, all is."""
+    moved: list[Path] = []
+    try:
+        for path in sorted(made.iterdir()):
+            path.rename(home / path.name)
+            moved.append(home / path.name)
+    except OSError:
+        for path in moved:
+            path.unlink()
+        if is_new:
+            home.rmdir()
+        raise
+
+
+def _join(folder: Path, made: Path) -> None:
+    """Write the parts or the pickle in `folder` as one file into `made`."""
     tensors: dict[str, Tensor] = {}
     for path in _sources(folder):
         for name, tensor in _read(path).items():
             if name in tensors:
                 raise NotConverted(f"{path} holds {name}, and another part does too; each tensor may be in one part.")
             tensors[name] = tensor.detach().clone().contiguous()
-    half = target.with_suffix(".part")
-    save_file(tensors, half, metadata={"format": "pt"})
-    half.rename(target)
-    return target
-
-
-def _from_mlx(folder: Path, target: Path) -> Path:
-    try:
-        write_as_peft(folder, target.parent)
-    except NotMlx as error:
-        raise NotConverted(str(error)) from error
-    return target
+    save_file(tensors, made / WEIGHTS, metadata={"format": "pt"})
 
 
 def _sources(folder: Path) -> list[Path]:

@@ -44,7 +44,8 @@ def is_mlx(folder: Path) -> bool:
 
 
 def write_as_peft(folder: Path, target: Path) -> None:
-    """Write the adapter that mlx-lm saved in `folder` into the folder `target` as PEFT's two files. Raises `NotMlx`."""
+    """Write the adapter that mlx-lm saved in `folder` into the existing folder `target` as PEFT's two files. Raises
+    `NotMlx`."""
     settings, factors = _read_settings(folder / CONFIG), _read_factors(folder / ADAPTERS)
     _check(settings, factors)
     config = _peft_config(settings, sorted({module for module, _ in factors}))
@@ -52,7 +53,6 @@ def write_as_peft(folder: Path, target: Path) -> None:
         f"base_model.model.{module}.{_names_of(module)[part]}": (factor if part == "m" else factor.T).contiguous()
         for (module, part), factor in factors.items()
     }
-    target.mkdir(parents=True, exist_ok=True)
     save_file(tensors, target / WEIGHTS, metadata={"format": "pt"})
     (target / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 

@@ -93,3 +93,47 @@ def test_what_is_no_adapter_of_lora_is_told(tmp_path: Path, capsys: pytest.Captu
     assert main([str(tmp_path / "broken")]) == 1
     assert "cannot be read as mlx-lm's config" in capsys.readouterr().err
     assert not (tmp_path / "broken" / "peft").exists()
+
+
+def test_what_could_not_be_written_leaves_nothing_behind(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = save_mlx(tmp_path / "mlx", factors())
+    before = sorted(folder.iterdir())
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    for part in ("json.dumps", "save_file"):
+        with monkeypatch.context() as patched:
+            patched.setattr(f"inference.adapters.mlx.{part}", fail)
+            assert main([str(folder)]) == 1
+        assert "peft could not be written: [Errno 28] No space left on device" in capsys.readouterr().err
+        assert sorted(folder.iterdir()) == before
+    assert main([str(folder)]) == 0
+
+
+def test_a_move_that_fails_half_way_is_undone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, home = save_mlx(tmp_path / "mlx", factors()), tmp_path / "home"
+    move = Path.rename
+
+    def fail_on_weights(path: Path, target: Path) -> Path:
+        if target.name == "adapter_model.safetensors":
+            raise OSError(5, "Input/output error")
+        return move(path, target)
+
+    monkeypatch.setattr(Path, "rename", fail_on_weights)
+    assert main([str(folder), "--to", str(home)]) == 1
+    assert not home.exists()
+    home.mkdir()
+    assert main([str(folder), "--to", str(home)]) == 1
+    assert not any(home.iterdir())
+    assert capsys.readouterr().err.count("could not be written") == 2
+
+
+def test_mlx_s_own_config_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save_mlx(tmp_path / "mlx", factors())
+    assert main([str(folder), "--to", str(folder)]) == 1
+    assert "adapter_config.json is there already, and is not overwritten" in capsys.readouterr().err
