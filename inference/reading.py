@@ -31,7 +31,7 @@ def reading(what: str, refusal: Callable[[str], Exception], *passing: type[Excep
     try:
         yield
     except Exception as error:
-        refused = refusal(f"{what} could not be read ({_said(error)}); make the file again.")
+        refused = refusal(f"{what} could not be read ({_kind_and_words(error)}); make the file again.")
         if is_ours(error) or isinstance(error, (type(refused), *passing)):
             raise
         log.warning("%s could not be read, in a way that nobody foresaw", what, exc_info=True)
@@ -49,6 +49,12 @@ def is_ours(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno not in _NO_PLACE)
 
 
-def _said(error: Exception) -> str:
-    text = str(error).encode("utf-8", "replace").decode()
-    return f"{type(error).__name__}: {text[:MOST_CHARS]}" if text else type(error).__name__
+def said(error: Exception) -> str:
+    """An error's own words as a sentence may have them: cut short, no character of what was read is obeyed."""
+    text = str(error)[:MOST_CHARS]
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode("ascii") for each in text)
+
+
+def _kind_and_words(error: Exception) -> str:
+    text = said(error)
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

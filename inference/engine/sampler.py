@@ -18,6 +18,7 @@ import numpy as np
 from torch import Tensor
 
 from inference.decoders.contract import argmax_rows
+from inference.reading import shown
 from inference.structured.guide import Mask
 from inference.wire.protocol import Sampling
 
@@ -35,6 +36,8 @@ _NUMBERS: Final = (
     "max_tokens",
     "min_tokens",
 )
+_MOST: Final = 1e300
+"""Numbers within it are finite, whole ones of any length too."""
 _WHOLE: Final = ("top_k", "max_tokens", "min_tokens", "seed", "logprobs", "prompt_logprobs")
 Row = np.ndarray
 """Float32 [vocab]."""
@@ -106,8 +109,9 @@ def refusal(sampling: Sampling) -> str | None:
     """The sentence that says what is wrong with `sampling`, or None."""
     for name in _NUMBERS:
         value = getattr(sampling, name)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-            return f"{name} is {value!r}; it must be a finite number."
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not -_MOST <= value <= _MOST:
+            return f"{name} is {shown(value)}; it must be a finite number."
     for name in _WHOLE:
         value = getattr(sampling, name)
         if isinstance(value, bool) or not isinstance(value, int | None):
@@ -140,8 +144,8 @@ def _out_of_range(sampling: Sampling) -> str | None:
 
 def _bias_refusal(sampling: Sampling) -> str | None:
     for token_id, bias in sampling.logit_bias:
-        is_number = isinstance(bias, int | float) and math.isfinite(bias)
-        if not isinstance(token_id, int) or token_id < 0 or not is_number or abs(bias) > MAX_BIAS:
+        is_number = isinstance(bias, int | float) and abs(bias) <= MAX_BIAS
+        if not isinstance(token_id, int) or token_id < 0 or not is_number:
             return f"logit_bias has {token_id!r}: {bias!r}; it must be a token id and a number from -100 to 100."
     return None
 

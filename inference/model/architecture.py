@@ -236,7 +236,10 @@ def parse_architecture(config: dict[str, Any]) -> Architecture:
     with reading("config.json", ArchitectureError):
         family = family_of(config)
         # One that was published with a model for pictures has a config within a config.
-        whole = {**family.defaults, **config, **(config.get("text_config") or {})}
+        inner = config.get("text_config") or {}
+        if not isinstance(inner, dict):
+            raise ArchitectureError(f"text_config is {shown(inner)}; it is an object, or absent")
+        whole = {**family.defaults, **config, **inner}
         architecture = _parse(family, whole)
         _check(architecture)
         _check_windows(architecture, whole)

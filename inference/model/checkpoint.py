@@ -13,7 +13,7 @@ from torch import Tensor
 from inference.model.linear import KeptLinear
 from inference.model.safetensors_files import WeightsError as WeightsError
 from inference.model.safetensors_files import find_tensors
-from inference.reading import shown
+from inference.reading import said, shown
 
 IN_FULL: Final = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 """The types of numbers that mean what they say; others have a scale somewhere."""
@@ -93,7 +93,7 @@ class Checkpoint:
             with safe_open(path, framework="pt") as file:
                 tensor: Tensor = file.get_tensor(stored)
         except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} cannot be read: {error}; fetch it again") from error
+            raise WeightsError(f"{path} cannot be read: {said(error)}; fetch it again") from error
         return tensor
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping
 from typing import Any, Final
 
@@ -10,6 +9,8 @@ from inference.model.spec import ArchitectureError
 from inference.reading import shown
 
 _LONGEST: Final = 2**30
+_LARGEST: Final = 1e30
+"""Beyond this nothing is left of a number in float32, or of its square."""
 _WHOLE: Final = {
     "vocab_size": 2**24,
     "hidden_size": 2**20,
@@ -115,5 +116,5 @@ def _check_whole(key: str, value: Any, least: int, most: int) -> None:
 
 def _check_positive(name: str, value: Any) -> None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not 0 < value < math.inf:
+    if not is_number or not 0 < value < _LARGEST:
         raise ArchitectureError(f"{name} is {shown(value)}; it is a number above 0")

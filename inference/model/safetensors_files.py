@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from inference.model.json_file import read_object
 from inference.model.spec import plain_name
-from inference.reading import Refused, shown
+from inference.reading import Refused, said, shown
 
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -106,4 +106,4 @@ def names_in(path: Path) -> list[str]:
         with safe_open(path, framework="pt") as file:
             return list(file.keys())
     except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path} is not a readable safetensors file: {error}; fetch it again") from error
+        raise WeightsError(f"{path} is not a readable safetensors file: {said(error)}; fetch it again") from error

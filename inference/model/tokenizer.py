@@ -80,7 +80,8 @@ class Tokenizer:
         """The base's chat template in Jinja; None where it has none."""
         # What the tokenizer itself puts before a text.
         bare, whole = (self._tokenizer.encode("a", add_special_tokens=is_special).ids for is_special in (False, True))
-        self._opening = whole[: next(n for n in range(len(whole)) if whole[n : n + len(bare)] == bare)]
+        places = [n for n in range(len(whole)) if bare and whole[n : n + len(bare)] == bare]
+        self._opening = whole[: places[0]] if places else whole
         bos = self._controls.get(self._names["bos_token"])
         self._start = [bos] if bos in self._tokenizer.encode("").ids[:1] else []
 

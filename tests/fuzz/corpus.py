@@ -10,6 +10,7 @@ import zipfile
 from typing import Any, Final
 from uuid import UUID
 
+from tests.fuzz import bases
 from tests.fuzz.targets import CONFIG, WEIGHTS
 from tests.loraland.adapter_files import lora_config, lora_tensors, safetensors_bytes
 
@@ -230,5 +231,29 @@ CORPUS: Final[dict[str, dict[str, bytes]]] = {
         "a script": b"**x** <script>alert(1)</script> [x](javascript:alert(1)) ![x](data:text/html,x)",
         "bars without end": b"|" * 3000 + b"\n" + b"|-" * 1500 + b"|\n" + b"|\n" * 300,
         "quotations without end": b"> " * 3000 + b"x",
+    },
+    "base_config": {
+        **{f"sound {number}": json.dumps(value).encode() for number, value in enumerate(bases.CONFIGS)},
+        "nested without end": DEEP,
+        "not UTF-8": b"\xff\xfe",
+        "a list": b"[]",
+        "a text_config that is none": json.dumps(bases.LLAMA | {"text_config": True}).encode(),
+        "architectures that are an object": json.dumps(bases.LLAMA | {"architectures": {"a": 1}}).encode(),
+        "a number past all floats": json.dumps(bases.LLAMA | {"rms_norm_eps": 10**400}).encode(),
+    },
+    "base_weights": {
+        **{f"sound {number}": bases.weights(scheme) for number, scheme in enumerate(bases.SCHEMES)},
+        "a header that no terminal shows": with_header(b'"\\ud833\\udc00"'),
+    },
+    "base_gguf": {
+        "sound": bases.gguf_bytes(bases.FILE),
+        "no token for a letter": bases.gguf_bytes({**bases.FILE, "fields": bases.FIELDS | bases.OTHER_LETTERS}),
+        "nothing": b"",
+        "a beginning": b"GGUF",
+        "fields without end": b"GGUF" + struct.pack("<IQQ", 3, 0, 2**17) + b"\0" * 100,
+    },
+    "base_answers": {
+        **{f"sound {number}": json.dumps(value).encode() for number, value in enumerate(bases.ANSWERS)},
+        "a temperature past all floats": b'{"generation": {"do_sample": true, "temperature": 1' + b"0" * 400 + b"}}",
     },
 }  # fmt: skip

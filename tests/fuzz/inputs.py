@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 from hypothesis.strategies import SearchStrategy, one_of
 
+from tests.fuzz import bases
 from tests.fuzz.corpus import BODIES, CONFIGS, CORPUS, MESSAGES, PROMPTS, ROWS, WIRE, ZIPS
-from tests.fuzz.damage import ENCODINGS, bytes_like, json_like, lines_like, weights_like, zips_like
+from tests.fuzz.damage import ENCODINGS, bytes_like, json_like, lines_like, trees_like, weights_like, zips_like
 from tests.fuzz.targets import WEIGHTS
 
 MOST_BYTES: Final = 20_000
@@ -16,6 +17,10 @@ MOST_BYTES: Final = 20_000
 
 def _bytes(target: str) -> SearchStrategy[bytes]:
     return bytes_like([data for data in CORPUS[target].values() if len(data) <= MOST_BYTES])
+
+
+def _as_gguf(tree: Any) -> bytes:
+    return bases.gguf_bytes(tree if isinstance(tree, dict) else {})
 
 
 INPUTS: Final[dict[str, SearchStrategy[bytes]]] = {
@@ -29,4 +34,10 @@ INPUTS: Final[dict[str, SearchStrategy[bytes]]] = {
     "protocol": one_of(json_like(WIRE), _bytes("protocol")),
     "api": one_of(json_like(BODIES), _bytes("api")),
     "markdown": _bytes("markdown"),
+    "base_config": one_of(json_like(bases.CONFIGS), json_like(bases.CONFIGS), _bytes("base_config")),
+    "base_weights": one_of(*(weights_like(bases.weights(scheme)) for scheme in bases.SCHEMES), _bytes("base_weights")),
+    "base_gguf": one_of(
+        trees_like([bases.FILE]).map(_as_gguf), trees_like([bases.FILE]).map(_as_gguf), _bytes("base_gguf")
+    ),
+    "base_answers": json_like(bases.ANSWERS),
 }

@@ -8,18 +8,28 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from django.test import override_settings
 from pydantic import ValidationError
 
 from inference.adapters import config_file
 from inference.adapters.storable import is_storable
+from inference.engine.defaults import read_defaults
+from inference.model.architecture import read_architecture
+from inference.model.generation_config import GENERATION, end_ids, end_strings
+from inference.model.gguf.directory import write_directory
+from inference.model.tokenizer import Tokenizer
+from inference.model.tokenizer_files import read_settings
+from inference.model.weights import load_weights
+from inference.reading import Refused
 from inference.wire.codec import ProtocolError
 from inference.wire.protocol import Generate, decode, encode
 from loraland.api.openai.chat import ChatCompletion
@@ -32,6 +42,7 @@ from loraland.catalogue.upload.validation import examine_upload
 from loraland.evals.jsonl import examine, lines_of
 from loraland.playground.markdown import render
 from loraland.playground.messages import BadMessage, parse
+from tests.fuzz import bases
 from tests.loraland.adapter_files import SMOLLM2, lora_config, lora_tensors, safetensors_bytes
 
 BASE: Final = "SmolLM2-135M-Instruct"
@@ -160,6 +171,42 @@ def markdown(data: bytes) -> None:
         assert unescape(rendered.html) == unescape(text.replace("&", "&amp;"))
 
 
+def base_config(data: bytes) -> None:
+    """The config.json of a base."""
+    with _folder({"config.json": data}) as folder:
+        _refused_at_most(lambda: read_architecture(folder / "config.json"))
+
+
+def base_weights(data: bytes) -> None:
+    """The tensors of a base, under each method by which they may be quantised."""
+    for scheme in bases.SCHEMES:
+        told = bases.LLAMA | ({"quantization_config": scheme} if scheme else {})
+        with _folder({"config.json": json.dumps(told).encode(), "model.safetensors": data}) as folder:
+            architecture = read_architecture(folder / "config.json")
+            _refused_at_most(partial(load_weights, folder, architecture, torch.float32, quantization="auto"))
+
+
+def base_gguf(data: bytes) -> None:
+    """A base in a GGUF file, up to its weights and its tokenizer."""
+    with _folder({"odd.gguf": data}) as folder:
+        if not _refused_at_most(lambda: write_directory(folder / "odd.gguf", folder)):
+            _refused_at_most(lambda: Tokenizer(folder))
+            architecture = read_architecture(folder / "config.json")
+            _refused_at_most(lambda: load_weights(folder, architecture, torch.float32, quantization="auto"))
+
+
+def base_answers(data: bytes) -> None:
+    """What a base's files say of its answers."""
+    tree = _json(data)
+    files = tree if isinstance(tree, dict) else {}
+    named = {"generation": GENERATION, "config": "config.json", "settings": "tokenizer_config.json"}
+    with _folder({named[key]: json.dumps(files[key]).encode() for key in named if key in files}) as folder:
+        known = {"</s>": 2}.get
+        _refused_at_most(lambda: end_ids(folder, read_settings(folder), known))
+        _refused_at_most(lambda: end_strings(folder))
+        _refused_at_most(lambda: read_defaults(folder))
+
+
 class _Tags(HTMLParser):
     """Every tag and attribute that a page may get from a model."""
 
@@ -181,7 +228,10 @@ class _Tags(HTMLParser):
 
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     target.__name__: target
-    for target in (safetensors, adapter_config, archive, card, template, rows, socket, protocol, api, markdown)
+    for target in (
+        *(safetensors, adapter_config, archive, card, template, rows, socket, protocol, api, markdown),
+        *(base_config, base_weights, base_gguf, base_answers),
+    )
 }
 
 
@@ -195,6 +245,27 @@ def _examine(config: bytes, weights: bytes) -> list[str]:
     assert bool(found.reasons) != bool(found.digest)
     _check_told(found.reasons)
     return found.reasons
+
+
+@contextmanager
+def _folder(files: Mapping[str, bytes]) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as name:
+        for file, data in files.items():
+            (Path(name) / file).write_bytes(data)
+        yield Path(name)
+
+
+def _refused_at_most(read: Callable[[], object]) -> bool:
+    """Whether `read` refuses what it reads, in a sentence that somebody foresaw and a terminal can show."""
+    try:
+        read()
+    except Refused as error:
+        sentence = str(error)
+        assert sentence.isprintable(), sentence
+        assert len(sentence) < 1500, sentence
+        assert "could not be read (" not in sentence, sentence
+        return True
+    return False
 
 
 def _check_told(reasons: list[str]) -> None:
