@@ -15,12 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from inference.adapters.file import AdapterRefused
 from inference.adapters.slots import Bank
 from inference.adapters.weights import AdapterWeights, TargetWeights
 from inference.decoders.gpu.kernels.slot_table import INDEX, Pair, SlotTable, bucket, empty_table, entry, quantize
 from inference.decoders.gpu.target_modules import TargetModules, target_modules
 from inference.model.architecture import EMBEDDING
+from inference.model.spec import NORMS
 
 _ALIGNMENT: Final = 256
 
@@ -56,7 +56,7 @@ class PackedWeights(AdapterWeights):
                 end += 0 if part is None else _num_bytes(part)
             self.places[INDEX[target]] = Place(pair.rank, tuple(offsets))
             if not is_int8:
-                self[target] = _view(target, views)
+                self[target] = _view(target, weights[target], views)
 
     def _place(self, part: Tensor, start: int) -> Tensor:
         view = self.memory[start : start + part.nbytes].view(part.dtype).view(part.shape)
@@ -64,25 +64,38 @@ class PackedWeights(AdapterWeights):
 
 
 def _pair(target: str, weights: TargetWeights, is_int8: bool) -> Pair:
-    """`weights` in the layout of the kernels, ranks padded to their buckets."""
-    rank = bucket(weights.rank)
+    """`weights` in the layout of the kernels, ranks padded to their buckets, that of a bias alone too."""
+    rank = 0 if target in NORMS else bucket(weights.rank)
     a = functional.pad(weights.a.transpose(1, 2), (0, 0, 0, rank - weights.rank))
     b = functional.pad(weights.b, (0, 0, 0, rank - weights.rank))
     rank_scales: Tensor | None = None
     if is_int8:
         a, b, rank_scales = quantize(a, b)
-    return Pair(a.transpose(1, 2) if target == EMBEDDING else a, b, rank_scales, weights.scale)
+    return Pair(a.transpose(1, 2) if target == EMBEDDING else a, b, rank_scales, _affine(target, weights))
 
 
-def _view(target: str, parts: list[Tensor | None]) -> TargetWeights:
-    a, b, _, scale = parts
+def _affine(target: str, weights: TargetWeights) -> Tensor | None:
+    """Magnitudes and biases float32 [layers, 2, out], of a norm [layers, 1, out]; None where there are neither."""
+    scale, bias = weights.scale, weights.bias
+    if target in NORMS or (scale is None and bias is None):
+        return None if bias is None else bias.unsqueeze(1)
+    if scale is None or bias is None:
+        known = torch.zeros(len(weights.b), weights.b.shape[2])
+        scale, bias = known + 1 if scale is None else scale, known if bias is None else bias
+    return torch.stack((scale, bias), dim=1)
+
+
+def _view(target: str, weights: TargetWeights, parts: list[Tensor | None]) -> TargetWeights:
+    a, b, _, affine = parts
     assert a is not None, "a pair has an A"
     assert b is not None, "a pair has a B"
-    return TargetWeights(a if target == EMBEDDING else a.transpose(1, 2), b, scale)
+    scale = None if affine is None or weights.scale is None else affine[:, 0]
+    bias = None if affine is None or weights.bias is None else affine[:, -1]
+    return TargetWeights(a if target == EMBEDDING else a.transpose(1, 2), b, scale, bias)
 
 
 def _parts(pair: Pair) -> tuple[Tensor | None, ...]:
-    return pair.a, pair.b, pair.rank_scales, pair.scale
+    return pair.a, pair.b, pair.rank_scales, pair.affine
 
 
 def _num_bytes(part: Tensor) -> int:
@@ -105,12 +118,7 @@ class SlotBank(Bank):
         self._arrivals: dict[int, torch.cuda.Event] = {}
 
     def prepare(self, weights: AdapterWeights) -> PackedWeights:
-        """`weights` in the layout of the device, in memory that it can copy from by itself.
-
-        Raises `AdapterRefused` for biases, which the kernels do not add.
-        """
-        if any(pair.bias is not None for pair in weights.values()):
-            raise AdapterRefused(["the adapter has biases of its own, which a GPU does not add here; a CPU serves it"])
+        """`weights` in the layout of the device, in memory that it can copy from by itself."""
         return PackedWeights(weights, self.is_int8, is_pinned=self.device.type == "cuda")
 
     def put(self, slot: int, weights: AdapterWeights) -> None:
@@ -153,5 +161,5 @@ class SlotBank(Bank):
             entries = [entry(address, place.rank) for address in addresses[:2]]
             rows[:, column] = torch.tensor(entries + addresses[2:])
         table = self.table
-        for kind, row in zip((table.a, table.b, table.rank_scales, table.scale), rows, strict=True):
+        for kind, row in zip((table.a, table.b, table.rank_scales, table.affine), rows, strict=True):
             kind[slot].copy_(row, non_blocking=True)

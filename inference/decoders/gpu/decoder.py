@@ -28,10 +28,10 @@ from inference.decoders.gpu.kernels.activation import activate
 from inference.decoders.gpu.kernels.grouped import product
 from inference.decoders.gpu.kernels.logits import finish_logits
 from inference.decoders.gpu.kernels.lora import add_embedding, empty_buffer, expand, shrink
-from inference.decoders.gpu.kernels.norm import Addends, add_and_norm
+from inference.decoders.gpu.kernels.norm import Addends, SlotBiases, add_and_norm
 from inference.decoders.gpu.kernels.paged_attention import attend
 from inference.decoders.gpu.kernels.rope import rope_and_store
-from inference.decoders.gpu.kernels.slot_table import groups
+from inference.decoders.gpu.kernels.slot_table import INDEX, groups
 from inference.decoders.gpu.layers import heads_of_layers, scores_of_layers
 from inference.decoders.gpu.side_stream import overlap
 from inference.decoders.gpu.step import PANEL, Step, StepShape, decode_shape, round_up, shape_of
@@ -39,7 +39,7 @@ from inference.decoders.gpu.target_modules import TargetModules
 from inference.decoders.kv_tensors import KVCache
 from inference.model.architecture import Architecture
 from inference.model.linear import Linear
-from inference.model.spec import NormPlace
+from inference.model.spec import LAST_NORM, NormPlace
 from inference.model.weights import DecoderWeights, LayerWeights
 from inference.tile import TILE
 
@@ -104,7 +104,7 @@ class TritonDecoder(Decoder):
         shape, targets = shape_of(batch, cache.block_size, self.is_deterministic), self.bank.targets(slots)
         if shape.num_tiles and targets:
             # These take longer than kernels that find nothing to do, and have shapes enough without being told apart.
-            targets = TargetModules.ALL
+            targets = max(targets, TargetModules.ALL)
         shape = replace(shape, targets=targets)
         if len(batch.hidden_rows):
             return self._with_hidden(shape, batch, cache)
@@ -132,7 +132,7 @@ class TritonDecoder(Decoder):
             counts = range(1, self.max_rows + 1)
             shapes = {decode_shape(rows, 1, cache.block_size, self.is_deterministic) for rows in counts}
             for shape in sorted(shapes, key=lambda shape: shape.decode_rows, reverse=True):
-                for targets in reversed(TargetModules):
+                for targets in (TargetModules.ALL, TargetModules.QKV, TargetModules.NONE):
                     self._graphs.prepare(replace(shape, targets=targets))
         assert self._graphs.cache is cache, "graphs write into the cache that they were captured with"
         return self._graphs
@@ -144,10 +144,26 @@ class TritonDecoder(Decoder):
     def _normed(self, step: Step, cache: KVCache) -> Tensor:
         """What the head sees of the sampled rows."""
         hidden, addends = self._layers(step, cache)
-        return self._norm(hidden.index_select(0, step.samples), addends.at(step.samples), self.weights.norm)
+        biases = self._slot_biases(LAST_NORM, 0, step)
+        rows, addends = hidden.index_select(0, step.samples), addends.at(step.samples)
+        return self._norm(rows, addends, self.weights.norm, biases and biases.at(step.samples))
 
-    def _norm(self, hidden: Tensor, addends: Addends | None, weight: Tensor | None, stream: float = 1.0) -> Tensor:
-        return add_and_norm(hidden, addends, weight, self.architecture.spec.norm, self.architecture.norm_eps, stream)
+    def _norm(
+        self,
+        hidden: Tensor,
+        addends: Addends | None,
+        weight: Tensor | None,
+        slot_biases: SlotBiases | None,
+        stream: float = 1.0,
+    ) -> Tensor:
+        spec, eps = self.architecture.spec, self.architecture.norm_eps
+        return add_and_norm(hidden, addends, weight, spec.norm, eps, stream, slot_biases)
+
+    def _slot_biases(self, norm: str, index: int, step: Step) -> SlotBiases | None:
+        """What adapters add to a norm of layer `index`, if those of the pass may add anything."""
+        if not step.shape.targets.includes("norms"):
+            return None
+        return SlotBiases(step.slots, self.bank.table.affine, INDEX[norm], index)
 
     def _head(self, step: Step, normed: Tensor) -> Tensor:
         spec, logits = self.architecture.spec, partial(self._base, self.weights.head, normed)
@@ -174,22 +190,26 @@ class TritonDecoder(Decoder):
         spec = self.architecture.spec
         is_behind = spec.norm_place is NormPlace.AFTER
         stream = 1.0 if index else self._embedding_multiplier
-        rows = self._norm(hidden, before, None if is_behind else layer.attention_norm, stream)
+        biases = partial(self._slot_biases, index=index, step=step)
+        norm = None if is_behind else layer.attention_norm
+        rows = self._norm(hidden, before, norm, biases("attention_norm"), stream)
         attended = self._attention(index, layer, rows, step, cache)
         behind = layer.attention_norm if is_behind else layer.attention_out_norm
+        own = biases("attention_out_norm")
         if spec.is_parallel:
             inner = self._mlp(index, layer, rows, step)
-            return Addends((attended, inner), (layer.o_bias, layer.down_bias), behind)
-        between = Addends((attended,), (layer.o_bias,), behind, spec.residual_multiplier)
-        rows = self._norm(hidden, between, None if is_behind else layer.mlp_norm)
+            return Addends((attended, inner), (layer.o_bias, layer.down_bias), behind, slot_biases=own)
+        between = Addends((attended,), (layer.o_bias,), behind, spec.residual_multiplier, own)
+        rows = self._norm(hidden, between, None if is_behind else layer.mlp_norm, biases("mlp_norm"))
         behind = layer.mlp_norm if is_behind else layer.mlp_out_norm
         inner = self._mlp(index, layer, rows, step)
-        return Addends((inner,), (layer.down_bias,), behind, spec.residual_multiplier)
+        return Addends((inner,), (layer.down_bias,), behind, spec.residual_multiplier, biases("mlp_out_norm"))
 
     def _attention(self, index: int, layer: LayerWeights, rows: Tensor, step: Step, cache: KVCache) -> Tensor:
         qkv = self._product("qkv", layer.qkv, index, rows, step)
         keys, values = cache.keys[index], cache.values[index]
-        rope_and_store(qkv, self._heads[index], step.positions, step.cache_slots, keys, values)
+        biases = self._slot_biases("q_norm", index, step)
+        rope_and_store(qkv, self._heads[index], step.positions, step.cache_slots, keys, values, biases)
         attended = qkv.new_empty((len(qkv), self.architecture.num_heads * self.architecture.head_dim))
         for segments in (step.decodes, step.tiles):
             attend(qkv, keys, values, segments, self._scores[index], attended)

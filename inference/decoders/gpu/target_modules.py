@@ -1,4 +1,4 @@
-"""Which linears of the model the adapters of a pass change.
+"""Which parts of the model the adapters of a pass change.
 
 A pass leaves out the kernels of adapters where none of them has anything to add, as those that find nothing to do take
 their time too.
@@ -11,6 +11,7 @@ from enum import IntEnum
 from typing import Final
 
 from inference.decoders.gpu.kernels.slot_table import MEMBERS
+from inference.model.spec import NORMS
 
 _QKV: Final = frozenset(MEMBERS["qkv"])
 
@@ -22,10 +23,16 @@ class TargetModules(IntEnum):
     QKV = 1
     """Queries, keys and values, as by the adapters of the paper, which have q_proj and v_proj."""
     ALL = 2
+    """Any linear, the embedding and the head."""
+    NORMS = 3
+    """Biases of norms, too, which are rare: graphs of such passes are captured when they come."""
 
     def includes(self, product: str) -> bool:
-        """Whether rows of `product`, a name of `kernels.slot_table.groups`, may be changed."""
-        return self is TargetModules.ALL or (self is TargetModules.QKV and product == "qkv")
+        """Whether rows of `product`, a name of `kernels.slot_table.groups`, may be changed, or those of
+        "norms"."""
+        if product == "norms":
+            return self is TargetModules.NORMS
+        return self >= TargetModules.ALL or (self is TargetModules.QKV and product == "qkv")
 
 
 def target_modules(targets: Iterable[str]) -> TargetModules:
@@ -33,4 +40,6 @@ def target_modules(targets: Iterable[str]) -> TargetModules:
     names = set(targets)
     if not names:
         return TargetModules.NONE
+    if names.intersection(NORMS):
+        return TargetModules.NORMS
     return TargetModules.QKV if names <= _QKV else TargetModules.ALL

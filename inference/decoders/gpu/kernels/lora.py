@@ -2,7 +2,8 @@
 
 Decode rows come as they like: a program takes one row and the pair of its slot, which waits for memory and for
 nothing else (as Punica's BGMV, arXiv 2310.18547). A prefill tile has one slot and goes through tensor cores. A row of
-the base has slot -1, costs a look at that number and keeps its bits. An adapter with magnitudes (DoRA) scales the sum.
+the base has slot -1, costs a look at that number and keeps its bits. An adapter with magnitudes (DoRA) or
+biases scales the sum and adds to it.
 How a sum is cut into pieces, and in which order they are added, depends on the width of the layer only, and there are
 no atomics, so a row's bits depend on that row alone.
 
@@ -78,7 +79,7 @@ def shrink(
 
 
 def expand(out: Tensor, buffer: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, length: int) -> None:
-    """Add the sums of `buffer`, rounded, times B to `out` [n, sum of widths], and scale what has magnitudes."""
+    """Add the sums of `buffer`, rounded, times B to `out` [n, sum of widths], and do what is affine."""
     assert len(out) == len(slots) == buffer.shape[1], "each row has an update and a slot"
     widths, pieces = (*group.widths, 0, 0)[:3], len(buffer)
     blocks = [triton.cdiv(width, _COLUMNS[length]) for width in widths]
@@ -90,7 +91,7 @@ def expand(out: Tensor, buffer: Tensor, slots: Tensor, table: SlotTable, group: 
         slots,
         table.b,
         table.rank_scales,
-        table.scale,
+        table.affine,
         len(out),
         layer,
         FIRST=group.first,
@@ -127,4 +128,4 @@ def add_lora_twin(
                 )
                 shrunk = shrunk if pair.rank_scales is None else shrunk * pair.rank_scales[layer]
                 total = part.float() + shrunk.to(out.dtype).float() @ pair.b[layer].float()
-                part.copy_(total if pair.scale is None else total * pair.scale[layer])
+                part.copy_(total if pair.affine is None else total * pair.affine[layer, 0] + pair.affine[layer, 1])

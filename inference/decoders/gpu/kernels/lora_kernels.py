@@ -62,13 +62,14 @@ def _target_of(
 
 @triton.jit
 def _put(
-    total: tl.tensor, out: tl.tensor, column: tl.tensor, width: tl.tensor, scales: tl.tensor, layer: tl.tensor
+    total: tl.tensor, out: tl.tensor, column: tl.tensor, width: tl.tensor, affine: tl.tensor, layer: tl.tensor
 ) -> None:
-    """Write `total` to `out`, columns `column` of a target. Magnitudes, if any lie at `scales`, scale it."""
+    """Write `total` to `out`, columns `column` of a target, times magnitudes and plus biases if any lie at `affine`."""
     is_inside = column < width
-    if scales != 0:
-        magnitudes = _part(scales, layer.to(tl.int64) * width, tl.float32)
+    if affine != 0:
+        magnitudes = _part(affine, layer.to(tl.int64) * 2 * width, tl.float32)
         total *= tl.load(magnitudes + column, mask=is_inside, other=0.0)
+        total += tl.load(magnitudes + width + column, mask=is_inside, other=0.0)
     tl.store(out, total.to(out.dtype.element_ty), mask=is_inside)
 
 
@@ -153,7 +154,7 @@ def expand_row(
     slots: tl.tensor,
     b_table: tl.tensor,
     rank_scale_table: tl.tensor,
-    scale_table: tl.tensor,
+    affine_table: tl.tensor,
     num_rows: tl.tensor,
     layer: tl.tensor,
     FIRST: tl.constexpr,
@@ -183,7 +184,7 @@ def expand_row(
         added = out + row * WIDTH + before + column
         # Asked for before the weights, as it is known where they lie.
         total = tl.load(added, mask=column < width, other=0.0).to(tl.float32)
-        scales = tl.load(scale_table + place)
+        affine = tl.load(affine_table + place)
         piece = tl.arange(0, PIECES_UP)
         update = tl.zeros((COLUMNS,), tl.float32)
         for r in range(0, rank, _RANKS):
@@ -196,7 +197,7 @@ def expand_row(
             if IS_INT8:
                 shrunk *= tl.load(rank_scales + ranks, mask=ranks < rank, other=0.0)
             update += tl.sum(shrunk.to(kind).to(tl.float32)[:, None] * weights.to(tl.float32), axis=0)
-        _put(total + update, added, column, width, scales, layer)
+        _put(total + update, added, column, width, affine, layer)
 
 
 @triton.jit(do_not_specialize=["layer", "num_rows"])
@@ -206,7 +207,7 @@ def expand_tile(
     slots: tl.tensor,
     b_table: tl.tensor,
     rank_scale_table: tl.tensor,
-    scale_table: tl.tensor,
+    affine_table: tl.tensor,
     num_rows: tl.tensor,
     layer: tl.tensor,
     FIRST: tl.constexpr,
@@ -236,7 +237,7 @@ def expand_tile(
         column = block * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         added = out + row * WIDTH + before + column
         total = tl.load(added, mask=column < width, other=0.0).to(tl.float32)
-        scales = tl.load(scale_table + place)
+        affine = tl.load(affine_table + place)
         update = tl.zeros((ROWS, COLUMNS), tl.float32)
         for r in range(0, rank, _RANKS):
             ranks = r + tl.arange(0, _RANKS)
@@ -249,7 +250,7 @@ def expand_tile(
             b_inside = (ranks[:, None] < rank) & (column < width)
             weights = tl.load(b + ranks[:, None] * width + column, mask=b_inside, other=0)
             update = tl.dot(shrunk.to(kind), weights.to(kind), update, input_precision="ieee")
-        _put(total + update, added, column, width, scales, layer)
+        _put(total + update, added, column, width, affine, layer)
 
 
 @triton.jit

@@ -5,41 +5,66 @@ The sums of a norm run over a whole row in one program, so a row's bits depend o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.decoders.torch.norm import norm
+from inference.decoders.gpu.kernels.slot_table import INDEX
+from inference.decoders.torch.norm import Shift, norm
 from inference.model.spec import Norm
+
+_TARGETS: tl.constexpr = tl.constexpr(len(INDEX))
+
+
+@dataclass(frozen=True)
+class SlotBiases:
+    """Biases of a LayerNorm that the adapters of rows have: where `addresses` int64 [slots, columns] has those of each
+    row's slot, `slots` int32 [rows], in `column`, and in them those of `layer`."""
+
+    slots: Tensor
+    addresses: Tensor
+    column: int
+    layer: int
+
+    def at(self, rows: Tensor) -> SlotBiases:
+        """The same of the `rows` int32 [n] alone."""
+        return replace(self, slots=self.slots.index_select(0, rows))
 
 
 @dataclass(frozen=True)
 class Addends:
     """What comes to the residual stream: of one linear or of two that stand beside each other [rows, width].
 
-    Each has its `biases` added, [width] or None. The first is then normed by `norm_weight`, if there is one. The sum
-    comes `multiplier` times.
+    Each has its `biases` added, [width] or None. The first is then normed by `norm_weight`, if there is one, and by
+    adapters' biases of it. The sum comes `multiplier` times.
     """
 
     rows: tuple[Tensor, ...]
     biases: tuple[Tensor | None, ...]
     norm_weight: Tensor | None = None
     multiplier: float = 1.0
+    slot_biases: SlotBiases | None = None
 
     def at(self, rows: Tensor) -> Addends:
         """The same of the `rows` int32 [n] alone."""
-        return Addends(
-            tuple(part.index_select(0, rows) for part in self.rows), self.biases, self.norm_weight, self.multiplier
-        )
+        parts, own = tuple(part.index_select(0, rows) for part in self.rows), self.slot_biases
+        return replace(self, rows=parts, slot_biases=own and own.at(rows))
 
 
 def add_and_norm(
-    hidden: Tensor, addends: Addends | None, weight: Tensor | None, kind: Norm, eps: float, stream: float = 1.0
+    hidden: Tensor,
+    addends: Addends | None,
+    weight: Tensor | None,
+    kind: Norm,
+    eps: float,
+    stream: float = 1.0,
+    slot_biases: SlotBiases | None = None,
 ) -> Tensor:
-    """Multiply `hidden` [rows, width] by `stream` and add `addends` in place, if there are any; its norm by `weight`.
+    """Multiply `hidden` [rows, width] by `stream` and add `addends` in place, if there are any; its norm by `weight`
+    and by adapters' biases.
 
     Weights are [width], or of a LayerNorm weight and bias [2, width]. Without one the result is `hidden` itself.
     """
@@ -61,6 +86,8 @@ def add_and_norm(
         eps,
         float(given.multiplier),
         float(stream),
+        *_of_adapters(given.slot_biases),
+        *_of_adapters(slot_biases),
         IS_MULTIPLIED=given.multiplier != 1.0,
         IS_SCALED=stream != 1.0,
         IS_LAYER=kind is Norm.LAYER,
@@ -71,10 +98,25 @@ def add_and_norm(
     return out
 
 
+def _of_adapters(biases: SlotBiases | None) -> tuple[Tensor | None, Tensor | None, int, int]:
+    return (None, None, 0, 0) if biases is None else (biases.slots, biases.addresses, biases.column, biases.layer)
+
+
+def no_shift(normed: Tensor) -> None:
+    """No adapter of the rows has a bias of a norm."""
+
+
 def add_and_norm_twin(
-    hidden: Tensor, addends: Addends | None, weight: Tensor | None, kind: Norm, eps: float, stream: float = 1.0
+    hidden: Tensor,
+    addends: Addends | None,
+    weight: Tensor | None,
+    kind: Norm,
+    eps: float,
+    stream: float = 1.0,
+    shift: Shift = no_shift,
+    shift_addends: Shift = no_shift,
 ) -> Tensor:
-    """What `add_and_norm` computes."""
+    """What `add_and_norm` computes, with what adds the biases of adapters."""
     if stream != 1.0:
         hidden *= stream
     if addends is not None:
@@ -83,14 +125,9 @@ def add_and_norm_twin(
             for rows, bias in zip(addends.rows, addends.biases, strict=True)
         )
         if addends.norm_weight is not None:
-            first = plain_norm(kind, first, addends.norm_weight, eps)
+            first = norm(kind, first, addends.norm_weight, eps, shift_addends)
         hidden += (sum(rest, first) * addends.multiplier).to(torch.float32)
-    return hidden if weight is None else plain_norm(kind, hidden, weight, eps)
-
-
-def plain_norm(kind: Norm, rows: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """`rows` normed as torch's decoder norms those of the base."""
-    return norm(kind, rows, weight, eps, lambda normed: None)
+    return hidden if weight is None else norm(kind, hidden, weight, eps, shift)
 
 
 @triton.jit
@@ -105,6 +142,22 @@ def scaled(
     if IS_LAYER:
         normed += tl.load(bias, mask=inside, other=0.0).to(tl.float32)
     return normed
+
+
+@triton.jit
+def slot_bias(
+    slots: tl.tensor,
+    addresses: tl.tensor,
+    row: tl.tensor,
+    column: tl.tensor,
+    place: tl.tensor,
+    inside: tl.tensor,
+) -> tl.tensor:
+    """What the adapter of `row` adds to a norm of `column`: its numbers at `place`, zeros where it has none."""
+    slot = tl.load(slots + row)
+    address = tl.load(addresses + slot * _TARGETS + column, mask=(slot >= 0) & (column >= 0), other=0)
+    biases = address.to(tl.pointer_type(tl.float32)) + place
+    return tl.load(biases, mask=inside & (address != 0), other=0.0)
 
 
 @triton.jit
@@ -132,7 +185,7 @@ def _with_bias(rows: tl.tensor, bias: tl.tensor, row: tl.tensor, columns: tl.ten
     return values
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_column", "first_layer", "column", "layer"])
 def _add_and_norm(
     hidden: tl.tensor,
     first: tl.tensor,
@@ -145,6 +198,14 @@ def _add_and_norm(
     eps: tl.tensor,
     multiplier: tl.tensor,
     stream: tl.tensor,
+    first_slots: tl.tensor,
+    first_addresses: tl.tensor,
+    first_column: tl.tensor,
+    first_layer: tl.tensor,
+    slots: tl.tensor,
+    addresses: tl.tensor,
+    column: tl.tensor,
+    layer: tl.tensor,
     IS_MULTIPLIED: tl.constexpr,
     IS_SCALED: tl.constexpr,
     IS_LAYER: tl.constexpr,
@@ -162,6 +223,9 @@ def _add_and_norm(
         update = _with_bias(first, bias, row, columns, inside)
         if norm_weight is not None:
             update = _normed(update, norm_weight, columns, inside, eps, IS_LAYER, WIDTH)
+            if first_slots is not None:
+                place = first_layer.to(tl.int64) * WIDTH + columns
+                update += slot_bias(first_slots, first_addresses, tl.program_id(0), first_column, place, inside)
         if second is not None:
             update += _with_bias(second, second_bias, row, columns, inside)
         if IS_MULTIPLIED:
@@ -173,4 +237,7 @@ def _add_and_norm(
         values = values.to(tl.float32)
     if weight is not None:
         normed = _normed(values, weight, columns, inside, eps, IS_LAYER, WIDTH)
+        if slots is not None:
+            place = layer.to(tl.int64) * WIDTH + columns
+            normed += slot_bias(slots, addresses, tl.program_id(0), column, place, inside)
         tl.store(out + row + columns, normed.to(kind), mask=inside)

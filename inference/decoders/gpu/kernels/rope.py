@@ -14,12 +14,16 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from inference.decoders.gpu.kernels.norm import plain_norm, scaled
+from inference.decoders.gpu.kernels.norm import SlotBiases, no_shift, scaled, slot_bias
+from inference.decoders.gpu.kernels.slot_table import INDEX
+from inference.decoders.torch.norm import Shift, norm
 from inference.model.rotary import apply_rope
 from inference.model.spec import Norm
 
 _HEADS: Final = 16
 """Heads of one program."""
+_QUERIES: tl.constexpr = tl.constexpr(INDEX["q_norm"])
+_KEYS: tl.constexpr = tl.constexpr(INDEX["k_norm"])
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,17 @@ class Heads:
 
 
 def rope_and_store(
-    qkv: Tensor, how: Heads, positions: Tensor, cache_slots: Tensor, keys: Tensor, values: Tensor
+    qkv: Tensor,
+    how: Heads,
+    positions: Tensor,
+    cache_slots: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    slot_biases: SlotBiases | None = None,
 ) -> None:
     """Do `how` to `qkv` [rows, heads * dim]: queries in place, and keys and values where they are stored.
+
+    Where heads are normed, adapters may have biases of these norms, of queries and of keys, in the columns of both.
 
     `positions` and `cache_slots` are int32 [rows]; a row whose slot is negative is padding and goes nowhere. `keys` and
     `values` are [blocks, block size, kv heads, dim].
@@ -68,6 +80,7 @@ def rope_and_store(
         keys,
         values,
         how.eps,
+        *((None, None, 0) if slot_biases is None else (slot_biases.slots, slot_biases.addresses, slot_biases.layer)),
         IS_LAYER=how.norm is Norm.LAYER,
         IS_WHOLE=how.is_whole,
         IS_INTERLEAVED=how.is_interleaved and how.cos is not None,
@@ -83,15 +96,21 @@ def rope_and_store(
 
 
 def rope_and_store_twin(
-    qkv: Tensor, how: Heads, positions: Tensor, cache_slots: Tensor, keys: Tensor, values: Tensor
+    qkv: Tensor,
+    how: Heads,
+    positions: Tensor,
+    cache_slots: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    shifts: tuple[Shift, Shift] = (no_shift, no_shift),
 ) -> None:
-    """What `rope_and_store` does: in float32, rounded once."""
+    """What `rope_and_store` does: in float32, rounded once. `shifts` add adapters' biases to queries and keys."""
     kv_heads, dim = keys.shape[2], how.dim
     wide = qkv.float() if how.bias is None else qkv.float() + how.bias
     heads = wide.view(len(qkv), -1, dim)
     turning, rest = heads[:, :-kv_heads], heads[:, -kv_heads:]
     if how.norm_weight is not None:
-        turning = _normed_twin(turning, how, turning.shape[1] - kv_heads)
+        turning = _normed_twin(turning, how, turning.shape[1] - kv_heads, shifts)
     if how.cos is not None and how.sin is not None:
         cos, sin = (_of_each_number(table[positions].float(), how.is_interleaved) for table in (how.cos, how.sin))
         turning = apply_rope(turning, cos, sin, how.is_interleaved)
@@ -108,15 +127,15 @@ def _of_each_number(of_pairs: Tensor, is_interleaved: bool) -> Tensor:
     return numbers.unsqueeze(1)
 
 
-def _normed_twin(heads: Tensor, how: Heads, num_queries: int) -> Tensor:
+def _normed_twin(heads: Tensor, how: Heads, num_queries: int, shifts: tuple[Shift, Shift]) -> Tensor:
     assert how.norm_weight is not None, "it is asked for where there is one"
     weight, parts = how.norm_weight.unflatten(-1, (-1, how.dim)), []
-    for part in (slice(0, num_queries), slice(num_queries, None)):
+    for part, shift in zip((slice(0, num_queries), slice(num_queries, None)), shifts, strict=True):
         own, rows = weight[..., part, :], heads[:, part]
         if how.is_whole:
-            parts.append(plain_norm(how.norm, rows.flatten(1), own.flatten(-2), how.eps).view_as(rows))
+            parts.append(norm(how.norm, rows.flatten(1), own.flatten(-2), how.eps, shift).view_as(rows))
         else:
-            parts.append(plain_norm(how.norm, rows, own, how.eps))
+            parts.append(norm(how.norm, rows, own, how.eps, shift))
     return torch.cat(parts, dim=1)
 
 
@@ -164,7 +183,7 @@ def _sums(
     return tl.where(is_query, of_queries, tl.sum(tl.where(is_key, parts, 0.0), axis=0, keep_dims=True))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["layer"])
 def _rope_and_store(
     qkv: tl.tensor,
     bias: tl.tensor,
@@ -176,6 +195,9 @@ def _rope_and_store(
     keys: tl.tensor,
     values: tl.tensor,
     eps: tl.tensor,
+    slots: tl.tensor,
+    addresses: tl.tensor,
+    layer: tl.tensor,
     IS_LAYER: tl.constexpr,
     IS_WHOLE: tl.constexpr,
     IS_INTERLEAVED: tl.constexpr,
@@ -227,6 +249,16 @@ def _rope_and_store(
         if REST_UP:
             at = weight + rest_column
             rest = tl.where(rotates, scaled(rest, scale, at, at + beyond, is_rest & rotates, IS_LAYER), rest)
+        if slots is not None:
+            is_query = head < HEADS - 2 * KV_HEADS
+            target = tl.where(is_query, _QUERIES, _KEYS)
+            number = tl.where(is_query, head, head - (HEADS - 2 * KV_HEADS))
+            count = tl.where(is_query, HEADS - 2 * KV_HEADS, KV_HEADS)
+            own = (layer.to(tl.int64) * count + number) * DIM
+            first += slot_bias(slots, addresses, row, target, own + column, is_pair & rotates)
+            second += slot_bias(slots, addresses, row, target, own + column + other, is_pair & rotates)
+            if REST_UP:
+                rest += slot_bias(slots, addresses, row, target, own + rest_column, is_rest & rotates)
 
     if cos is not None:
         angle = tl.load(positions + row).to(tl.int64) * PAIRS + pair

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from inference.model.architecture import EMBEDDING, HEAD, TARGETS, Architecture
+from inference.model.spec import NORMS
 
-INDEX: Final = {target: index for index, target in enumerate((*TARGETS, EMBEDDING, HEAD))}
+INDEX: Final = {target: index for index, target in enumerate((*TARGETS, EMBEDDING, HEAD, *NORMS))}
 """The columns of a `SlotTable`."""
 BUCKETS: Final = (8, 16, 32, 64)
 """Ranks are padded with zeros to the next of these, and past the last to a multiple of it."""
@@ -56,14 +57,15 @@ class Pair:
     """An adapter's matrices for one target: `a` [layers, rank, in], `b` [layers, rank, out], scaling folded into `b`.
 
     The embedding's `a` is [1, vocab, rank], since it is looked up. In int8 both are integers, and a rank's products
-    are multiplied by its `rank_scales` float32 [layers, rank]. With `scale` float32 [layers, out] the sum of the base
-    and the update is multiplied by it (DoRA).
+    are multiplied by its `rank_scales` float32 [layers, rank]. With `affine` float32 [layers, 2, out] the sum of the
+    base and the update is multiplied by the first half, which are DoRA's magnitudes, and the second is added, which are
+    biases. A norm has no rank, and of `affine` the second half alone.
     """
 
     a: Tensor
     b: Tensor
     rank_scales: Tensor | None = None
-    scale: Tensor | None = None
+    affine: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -83,13 +85,13 @@ class SlotTable:
     """What the kernels know of the slots, for each and each column of `INDEX`, 0 where it has nothing there.
 
     All are int64 [slots, columns]: `a` and `b` as `entry` says, with no rank above `max_rank`, `rank_scales`
-    and `scale` addresses.
+    and `affine` addresses.
     """
 
     a: Tensor
     b: Tensor
     rank_scales: Tensor
-    scale: Tensor
+    affine: Tensor
     max_rank: int
     is_int8: bool
 
@@ -97,8 +99,8 @@ class SlotTable:
 def empty_table(num_slots: int, max_rank: int, device: torch.device | str, is_int8: bool = False) -> SlotTable:
     """A table of slots without adapters."""
     shape = (num_slots, len(INDEX))
-    a, b, rank_scales, scale = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(4))
-    return SlotTable(a, b, rank_scales, scale, bucket(max_rank), is_int8)
+    a, b, rank_scales, affine = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(4))
+    return SlotTable(a, b, rank_scales, affine, bucket(max_rank), is_int8)
 
 
 def quantize(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:

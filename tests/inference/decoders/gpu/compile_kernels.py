@@ -24,9 +24,13 @@ from triton.runtime.jit import JITFunction
 from inference.decoders.gpu.bank import SlotBank
 from inference.decoders.gpu.decoder import TritonDecoder
 from inference.decoders.gpu.kernels.grouped import grouped_product
+from inference.decoders.gpu.kernels.norm import Addends, SlotBiases, add_and_norm
+from inference.decoders.gpu.kernels.rope import rope_and_store
+from inference.decoders.gpu.layers import heads_of_layers
 from inference.decoders.kv_tensors import KVCache
 from inference.model.architecture import TARGETS, parse_architecture
 from inference.model.linear import Int4Linear, Int8Linear
+from inference.model.spec import Norm
 from tests.bench.mistral import MISTRAL_7B, make_adapter, make_weights
 from tests.inference.decoders.gpu.published import PUBLISHED, meta_linear, meta_weights
 from tests.inference.passes import Chunk, Passes
@@ -84,6 +88,23 @@ def compile_passes(decoder: TritonDecoder, slot: int) -> None:
         decoder.forward(batch, cache)
 
 
+def compile_slot_biases(decoder: TritonDecoder) -> None:
+    """The norms of rows and of heads, with adapters that have biases of them."""
+    architecture, layer, rows = decoder.architecture, decoder.weights.layers[0], 16
+    slots = torch.empty(rows, dtype=torch.int32, device="meta")
+    biases = SlotBiases(slots, decoder.bank.table.affine, 0, 0)
+    hidden = torch.empty(rows, architecture.hidden_size, dtype=torch.bfloat16, device="meta")
+    addends = Addends((hidden,), (None,), layer.attention_norm, slot_biases=biases)
+    add_and_norm(hidden, addends, layer.attention_norm, architecture.spec.norm, 1e-5, slot_biases=biases)
+    (how, *_), cache = (
+        heads_of_layers(architecture, decoder.weights),
+        KVCache(architecture, 1, 32, hidden.dtype, "meta"),
+    )
+    width = (architecture.num_heads + 2 * architecture.num_kv_heads) * architecture.head_dim
+    qkv = torch.empty(rows, width, dtype=hidden.dtype, device="meta")
+    rope_and_store(qkv, how, slots, slots, cache.keys[0], cache.values[0], biases)
+
+
 def main() -> None:
     global MODEL
     JITFunction.run, triton.knobs.nvidia.dump_ptxas_log = compile_instead, True
@@ -100,7 +121,10 @@ def main() -> None:
     for name, config in PUBLISHED.items():
         MODEL = name
         architecture = parse_architecture(config)
-        compile_passes(TritonDecoder(architecture, meta_weights(architecture), SlotBank(1, 8, meta)), slot=-1)
+        decoder = TritonDecoder(architecture, meta_weights(architecture), SlotBank(1, 8, meta))
+        compile_passes(decoder, slot=-1)
+        if architecture.spec.norm is Norm.LAYER and architecture.spec.head_norm:
+            compile_slot_biases(decoder)
 
 
 if __name__ == "__main__":

@@ -44,8 +44,22 @@ def test_packed_weights_are_the_weights_padded_to_the_bucket_of_their_rank(targe
     assert torch.equal(packed[target].a, a)
     assert torch.equal(packed[target].b[:, :4], whole.b)
     assert packed[target].b.data_ptr() == part(packed, 1, packed[target].b).data_ptr()
-    assert whole.scale is not None
-    assert torch.equal(part(packed, 3, whole.scale), whole.scale)
+    magnitudes, biases = part(packed, 3, torch.empty(2, 2, 12)).unbind(1)
+    assert torch.equal(magnitudes, whole.scale)
+    assert not biases.any()
+    assert torch.equal(packed[target].scale, whole.scale)
+    assert packed[target].bias is None
+
+
+def test_a_bias_lies_behind_magnitudes_of_1_and_that_of_a_norm_alone() -> None:
+    bias = torch.rand(2, 12)
+    empty = TargetWeights(torch.zeros(2, 24, 0), torch.zeros(2, 0, 12), bias=bias)
+    for target, expected in (("v_proj", torch.stack((torch.ones(2, 12), bias), dim=1)), ("mlp_norm", bias[:, None])):
+        packed = PackedWeights({target: empty})
+        assert torch.equal(part(packed, 3, expected), expected)
+        assert packed.places[INDEX[target]].rank == (0 if target == "mlp_norm" else BUCKETS[0])
+        assert torch.equal(packed[target].bias, bias)
+        assert packed[target].scale is None
 
 
 def test_int8_keeps_products_within_a_hundredth_of_their_size() -> None:

@@ -47,9 +47,15 @@ ADAPTERS: list[dict[str, Any]] = [
     },
 ]
 """A family's variants have the one and the other in turn."""
-ONE_LAYER: dict[str, Any] = {"num_hidden_layers": 1, "layer_types": ["sliding_attention"]}
 PROMPTED = ("olmo2", "phi, normed heads, grouped, GELU", "gemma2, low caps", "glm4")
 """Families that between them do all that there is to a prompt's rows."""
+
+BIASES: list[tuple[str, dict[str, Any]]] = [
+    ("qwen2", {"target_modules": ["v_proj", "up_proj"], "lora_bias": True}),
+    ("phi, normed heads, grouped, GELU", {"target_modules": ["q_proj", "fc2", HEAD], "bias": "all", "use_dora": True}),
+    ("stablelm", {"target_modules": "all-linear", "bias": "all"}),
+]
+"""Of B, of linears that have no pair too, and of norms of rows and of heads, of one block and of two."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +67,17 @@ class World:
     digest: str
 
 
-def make_world(directory: Path, variant: str, **more: Any) -> World:
-    """Of two layers, unless something is told of each of three."""
+def layers(count: int, variant: str) -> dict[str, Any]:
+    """What makes so many layers, the first ones of those that the variant tells apart."""
     by_layer = {"layer_types", "no_rope_layers"} & VARIANTS[variant][1].keys()
-    layers = {} if by_layer else {"num_hidden_layers": 2}
-    model, store = make_family(directory / "model", variant, **(layers | more)), directory / "adapters"
+    return {
+        "num_hidden_layers": count,
+        **{name: (VARIANTS[variant][1][name] or [])[:count] or None for name in by_layer},
+    }
+
+
+def make_world(directory: Path, variant: str, num_layers: int = 2) -> World:
+    model, store = make_family(directory / "model", variant, **layers(num_layers, variant)), directory / "adapters"
     store.mkdir()
     return World(model, store, make_adapter(model, store, 0, 0.1, **ADAPTERS[list(VARIANTS).index(variant) % 2]))
 
@@ -129,10 +141,24 @@ def test_every_family_decodes_as_torch_does(tmp_path: Path, variant: str) -> Non
 
 @pytest.mark.parametrize("variant", PROMPTED)
 def test_prompts_of_these_families_are_read_as_torch_reads_them(tmp_path: Path, variant: str) -> None:
-    world = make_world(tmp_path, variant, **ONE_LAYER)
+    world = make_world(tmp_path, variant, 1)
     told = []
     for decoder in (make_triton(world.model), load_family(world.model)):
         told.append(answer(Passes(decoder), TEXTS, slots_of(world, decoder), 1)[0])
+    expect_near(*told)
+
+
+@pytest.mark.parametrize(("variant", "adapter"), BIASES)
+def test_biases_of_adapters_are_added_as_torch_adds_them(
+    tmp_path: Path, store: Path, variant: str, adapter: dict[str, Any]
+) -> None:
+    model = make_family(tmp_path / "model", variant, **layers(1, variant))
+    world, told = World(model, store, make_adapter(model, store, 0, 0.1, **adapter)), []
+    for decoder in (make_triton(model), load_family(model)):
+        base, slot = slots_of(world, decoder)
+        passes = Passes(decoder)
+        prompt, others = Chunk(passes.sequence(slot), TEXTS[0]), (passes.sequence(number) for number in (base, slot))
+        told.append(torch.cat(passes.run(prompt, *(Chunk(one, [number], False) for number, one in enumerate(others)))))
     expect_near(*told)
 
 

@@ -32,6 +32,7 @@ def test_rows_are_computed_as_the_twins_do(dtype: torch.dtype) -> None:
         for is_gated in (True, False):
             equalities.check_activation(dtype, "cuda", kind, is_gated)
     equalities.check_logits(dtype, "cuda")
+    equalities.check_slot_biases(dtype, "cuda")
     equalities.check_grouped(dtype, "cuda", Int8Linear)
     equalities.check_grouped(dtype, "cuda", Int4Linear)
 
@@ -40,6 +41,7 @@ def test_rows_are_computed_as_the_twins_do(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("kind", equalities.HEADS)
 def test_heads_turn_as_the_twin_turns_them(dtype: torch.dtype, kind: str) -> None:
     equalities.check_rope(dtype, "cuda", kind)
+    equalities.check_rope(dtype, "cuda", kind, has_slot_biases="centred" in kind)
 
 
 @types

@@ -23,13 +23,15 @@ def test_the_least_that_has_all_targets() -> None:
     assert target_modules(["v_proj"]) is target_modules(TARGETS[:3]) is TargetModules.QKV
     for other in (*TARGETS[3:], EMBEDDING, HEAD):
         assert target_modules(["q_proj", other]) is TargetModules.ALL
+    assert target_modules(["q_proj", "attention_norm"]) is TargetModules.NORMS
 
 
 def test_what_is_left_out_is_what_nobody_changes() -> None:
     products = ("embedding", "qkv", "o", "gate_up", "down", "head")
     assert [TargetModules.NONE.includes(product) for product in products] == [False] * 6
     assert [product for product in products if TargetModules.QKV.includes(product)] == ["qkv"]
-    assert all(TargetModules.ALL.includes(product) for product in products)
+    assert all(all(kind.includes(product) for product in products) for kind in (TargetModules.ALL, TargetModules.NORMS))
+    assert [kind for kind in TargetModules if kind.includes("norms")] == [TargetModules.NORMS]
 
 
 def test_the_adapters_of_a_pass_change_what_any_of_them_changes_and_a_slot_forgets() -> None:

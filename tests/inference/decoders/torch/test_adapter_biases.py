@@ -21,7 +21,6 @@ from inference.adapters.identity import composed_digest
 from inference.adapters.mapped import load_mapped
 from inference.adapters.slots import LoraSlots
 from inference.adapters.store import AdapterCache, AdapterStore
-from inference.decoders.gpu.bank import SlotBank
 from inference.decoders.native.bank import NativeBank
 from inference.decoders.native.build import library_path, missing_feature
 from inference.decoders.native.decoder import NativeDecoder
@@ -376,14 +375,3 @@ def test_biases_that_were_trained_and_not_saved_are_remarked_on(tmp_path: Path, 
     found = examine_files(folder / "adapter_config.json", folder / WEIGHTS, architecture, 64)
     assert found.reasons == []
     assert found.remarks == ("The config says that biases were trained, and the file has none: model's are used.",)
-
-
-def test_a_gpu_says_that_it_adds_no_biases(tmp_path: Path, store: Path) -> None:
-    model = make_family(tmp_path / "model", "qwen2")
-    digests = [make_adapter(model, store, seed, lora_bias=bool(seed)) for seed in (0, 1)]
-    cache = AdapterCache(
-        AdapterStore(store, load_base(model)).load, 2**30, prepare=SlotBank(2, 8, torch.device("cpu")).prepare
-    )
-    assert cache.load(digests[0]).digest == digests[0]
-    with pytest.raises(AdapterRefused, match="biases of its own, which a GPU does not add here; a CPU serves it"):
-        cache.load(digests[1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -72,6 +73,32 @@ def check_norm(dtype: torch.dtype, device: str, kind: Norm) -> None:
         assert torch.equal(hidden, rows(0)) == (addends is None and stream == 1.0)
 
 
+def check_slot_biases(dtype: torch.dtype, device: str) -> None:
+    """Of what is added and of what goes on, in rows of an adapter, of one without and of the base."""
+    slots, own = whole([1, 0, -1], device), random(2, 3, 72, dtype=torch.float32, device=device, seed=8)
+    table = slot_table.empty_table(2, 8, device).affine
+    columns = [slot_table.INDEX[name] for name in ("mlp_out_norm", "attention_norm")]
+    for column, biases in zip(columns, own, strict=True):
+        table[1, column] = biases.data_ptr()
+    behind, before = (
+        norm.SlotBiases(slots, table, column, layer) for column, layer in zip(columns, (1, 2), strict=True)
+    )
+    weight = norm_weight(Norm.LAYER, 72, dtype=dtype, device=device)
+    addends = Addends((random(3, 72, dtype=dtype, device=device, seed=1),), (None,), weight, slot_biases=behind)
+    hidden, twin_hidden = (random(3, 72, dtype=dtype, device=device) for _ in range(2))
+    normed = norm.add_and_norm(hidden, addends, weight, Norm.LAYER, 1e-5, slot_biases=before)
+    shifts = (_shift_row(0, own[1, 2]), _shift_row(0, own[0, 1]))
+    assert_near(normed, norm.add_and_norm_twin(twin_hidden, addends, weight, Norm.LAYER, 1e-5, 1.0, *shifts))
+    assert_near(hidden, twin_hidden)
+
+
+def _shift_row(row: int, bias: Tensor) -> Callable[[Tensor], None]:
+    def shift(normed: Tensor) -> None:
+        normed[row] += bias.view(normed.shape[1:])
+
+    return shift
+
+
 def check_activation(dtype: torch.dtype, device: str, kind: Activation, is_gated: bool) -> None:
     inner = 3 * random(3, 2 * 1100, dtype=dtype, device=device)
     for bias in (None, inner[0].clone()):
@@ -136,15 +163,22 @@ def make_heads(
     return Heads(dim, bias, weight, norm, 1e-5, is_whole, *tables, is_interleaved)
 
 
-def check_rope(dtype: torch.dtype, device: str, kind: str) -> None:
+def check_rope(dtype: torch.dtype, device: str, kind: str, has_slot_biases: bool = False) -> None:
+    """With biases that an adapter has of the norms of queries and keys, in layer 1, they are those of the third row."""
     heads, kv_heads, dim, rows = 14, 2, 24, 5
+    table, own = slot_table.empty_table(2, 8, device).affine, []
+    for name, count in (("q_norm", heads), ("k_norm", kv_heads)):
+        own.append(random(2, count * dim, dtype=torch.float32, device=device, seed=len(name) + count))
+        table[0, slot_table.INDEX[name]] = own[-1].data_ptr()
+    biases = norm.SlotBiases(whole([-1, 1, 0, -1, 1], device), table, 0, 1) if has_slot_biases else None
+    shifts = [_shift_row(2, bias[1]) for bias in own] if has_slot_biases else [norm.no_shift] * 2
     how = make_heads(dtype, device, heads, kv_heads, dim, **HEADS[kind])
     qkv = random(rows, (heads + 2 * kv_heads) * dim, dtype=dtype, device=device)
     positions, cache_slots = whole([0, 63, 7, 8, 0], device), whole([40, 3, 17, 0, -1], device)
     caches = torch.full((4, 3, 16, kv_heads, dim), 7.0, dtype=dtype, device=device)
     twin_qkv = qkv.clone()
-    rope.rope_and_store(qkv, how, positions, cache_slots, caches[0], caches[1])
-    rope.rope_and_store_twin(twin_qkv, how, positions, cache_slots, caches[2], caches[3])
+    rope.rope_and_store(qkv, how, positions, cache_slots, caches[0], caches[1], biases)
+    rope.rope_and_store_twin(twin_qkv, how, positions, cache_slots, caches[2], caches[3], (shifts[0], shifts[1]))
     queries = heads * dim
     assert_near(qkv[:, :queries], twin_qkv[:, :queries])
     assert_near(caches[0], caches[2])
@@ -237,7 +271,7 @@ SHAPE = Architecture(
 def make_pairs(
     dtype: torch.dtype, device: str, columns: range, is_int8: bool = False
 ) -> dict[int, dict[int, slot_table.Pair]]:
-    """Adapters of several ranks in slots 0, 1 and 3, the last with magnitudes; slot 2 is empty.
+    """Adapters of several ranks in slots 0, 1 and 3, the last with magnitudes and biases; slot 2 is empty.
 
     The one in slot 1 leaves out every other target.
     """
@@ -248,7 +282,7 @@ def make_pairs(
     }
 
 
-def _pair(rank: int, column: int, dtype: torch.dtype, device: str, is_int8: bool, has_scale: bool) -> slot_table.Pair:
+def _pair(rank: int, column: int, dtype: torch.dtype, device: str, is_int8: bool, is_affine: bool) -> slot_table.Pair:
     target = list(slot_table.INDEX)[column]
     (width_in, width_out), layers = SHAPE.target_shape(target), SHAPE.target_layers(target)
     a = random(layers, rank, width_in, dtype=dtype, device=device, seed=rank + column) / width_in**0.5
@@ -256,8 +290,8 @@ def _pair(rank: int, column: int, dtype: torch.dtype, device: str, is_int8: bool
     rank_scales = None
     if is_int8:
         a, b, rank_scales = slot_table.quantize(a, b)
-    scale = random(layers, width_out, dtype=torch.float32, device=device, seed=rank) if has_scale else None
-    return slot_table.Pair(a.transpose(1, 2).contiguous() if target == EMBEDDING else a, b, rank_scales, scale)
+    affine = random(layers, 2, width_out, dtype=torch.float32, device=device, seed=rank) if is_affine else None
+    return slot_table.Pair(a.transpose(1, 2).contiguous() if target == EMBEDDING else a, b, rank_scales, affine)
 
 
 def make_table(
@@ -265,7 +299,7 @@ def make_table(
 ) -> slot_table.SlotTable:
     """The table of `pairs`. What lies before its first row would be an adapter too, and its addresses lead nowhere."""
     whole_table = slot_table.empty_table(6, 64, device, is_int8)
-    names = ("a", "b", "rank_scales", "scale")
+    names = ("a", "b", "rank_scales", "affine")
     for name in names:
         getattr(whole_table, name)[0] = slot_table.entry(NOWHERE, 8 if name in "ab" else 0)
     table = replace(whole_table, **{name: getattr(whole_table, name)[1:] for name in names})
@@ -273,7 +307,7 @@ def make_table(
         for column, pair in targets.items():
             table.a[slot, column] = slot_table.entry(pair.a.data_ptr(), pair.rank)
             table.b[slot, column] = slot_table.entry(pair.b.data_ptr(), pair.rank)
-            for addresses, part in ((table.rank_scales, pair.rank_scales), (table.scale, pair.scale)):
+            for addresses, part in ((table.rank_scales, pair.rank_scales), (table.affine, pair.affine)):
                 addresses[slot, column] = 0 if part is None else part.data_ptr()
     return table
 

@@ -28,6 +28,13 @@ def test_norms_add_bias_multiply_and_scale(dtype: torch.dtype, kind: Norm) -> No
 
 
 @both
+def test_adapters_have_biases_of_norms(dtype: torch.dtype) -> None:
+    equalities.check_slot_biases(dtype, "cpu")
+    for kind in ("centred by head, in part", "centred whole, in part"):
+        equalities.check_rope(dtype, "cpu", kind, has_slot_biases=True)
+
+
+@both
 @pytest.mark.parametrize("is_gated", [True, False])
 @pytest.mark.parametrize("kind", Activation)
 def test_the_mlp_bends_its_rows(dtype: torch.dtype, kind: Activation, is_gated: bool) -> None:
