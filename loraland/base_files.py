@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 
+from inference.model.added_tokens import read_added
+from inference.model.architecture import read_architecture
 from loraland.bases import Base
 from loraland.refusal import Refused
 
@@ -28,6 +31,19 @@ def hidden_size(base: Base) -> int | None:
     folder = base_folder(base)
     size = json.loads((folder / "config.json").read_text("utf-8")).get("hidden_size") if folder else None
     return size if isinstance(size, int) else None
+
+
+def vocabulary_size(folder: Path) -> int:
+    """How many rows the table of the base in `folder` has. Raises `ArchitectureError`."""
+    return read_architecture(folder / "config.json").vocab_size
+
+
+def tokenizer_of(base: Base, config: Mapping[str, Any]) -> Tokenizer:
+    """The tokenizer by which an adapter of that `config` is read: that of `base`, with tokens of its own. Raises
+    `Refused`."""
+    tokens, _ = read_added(config)
+    tokenizer = base_tokenizer(base)
+    return tokenizer.extended(tokens) if tokens else tokenizer
 
 
 def base_tokenizer(base: Base) -> Tokenizer:

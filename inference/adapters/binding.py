@@ -13,7 +13,7 @@ from typing import Final
 from inference.adapters.config import LoraConfig
 from inference.adapters.findings import Binding, Findings, Parts, dims
 from inference.adapters.identity import TensorInfo, part_of
-from inference.adapters.table_checks import check_height, check_row_shapes, check_rows, check_table
+from inference.adapters.table_checks import check_height, check_row_shapes, check_rows, check_table, check_tokens
 from inference.model.architecture import Architecture, Place, layer_of
 from inference.model.biases import bias_places
 from inference.model.other_code import whose
@@ -55,6 +55,8 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
         for table, tensor in binding.tables.items():
             check_table(table, tensor, config, architecture, binding)
         _check_biases(config, architecture, binding)
+        if config is not None:
+            check_tokens(config, architecture, binding)
     if config is not None:
         check_rows(config.tables, binding)
         for module, tensor in binding.rows.items():

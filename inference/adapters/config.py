@@ -16,6 +16,8 @@ from inference.adapters.config_file import show
 from inference.adapters.patterns import PatternRefused, compiled, fullmatch, is_literal
 from inference.adapters.tables import TrainedTables, read_tables
 from inference.adapters.targets import Targets, read_targets
+from inference.model import added_tokens
+from inference.model.added_tokens import AddedToken, read_added
 from inference.model.architecture import Architecture
 
 _NEW_ARITHMETIC: Final = "which computes more than the LoRA and DoRA that are served here; train without it"
@@ -51,6 +53,7 @@ USED: Final = frozenset(
         "modules_to_save",
         "bias",
         "lora_bias",
+        added_tokens.KEY,
     }
 )
 CHECKED: Final = frozenset({"peft_type", "task_type", "init_lora_weights", "base_model_name_or_path"})
@@ -106,6 +109,8 @@ class LoraConfig:
     """Whether biases of the base were trained, and are in the file if the base has any."""
     has_shifts: bool = False
     """Whether each B has a bias, which its scaling multiplies too (lora_bias)."""
+    tokens: tuple[AddedToken, ...] = ()
+    """Of its own tokenizer, beyond the base's."""
 
     def on(self, architecture: Architecture) -> LoraConfig:
         """The same for that base, which says what is trained where target_modules is null."""
@@ -134,8 +139,9 @@ def check_config(config: dict[str, Any], max_rank: int) -> tuple[LoraConfig | No
     alphas = _pattern(config, "alpha_pattern", _is_scale, "positive numbers")
     targets, unclear = read_targets(config)
     tables, unserved = read_tables(config, max_rank)
-    wrong = [*_numbers(config, max_rank), *unclear, *ranks, *alphas]
-    return (None if wrong else _meaning(config, targets, tables)), [*reasons, *unserved, *wrong]
+    tokens, unread = read_added(config)
+    wrong = [*_numbers(config, max_rank), *unclear, *ranks, *alphas, *unread]
+    return (None if wrong else _meaning(config, targets, tables, tokens)), [*reasons, *unserved, *wrong]
 
 
 def _meant(pattern: Mapping[str, Any], module: str, default: Any) -> Any:
@@ -150,7 +156,9 @@ def _means(key: str, module: str) -> bool:
     return fullmatch(rf"(?:.*\.)?(?:{key})", module)
 
 
-def _meaning(config: dict[str, Any], targets: Targets, tables: TrainedTables) -> LoraConfig:
+def _meaning(
+    config: dict[str, Any], targets: Targets, tables: TrainedTables, tokens: tuple[AddedToken, ...]
+) -> LoraConfig:
     return LoraConfig(
         r=config["r"],
         alpha=float(config["lora_alpha"]),
@@ -162,6 +170,7 @@ def _meaning(config: dict[str, Any], targets: Targets, tables: TrainedTables) ->
         tables=tables,
         trains_biases=config.get("bias") in ("all", "lora_only"),
         has_shifts=bool(config.get("lora_bias")),
+        tokens=tokens,
     )
 
 

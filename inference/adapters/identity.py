@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Final
 
 from inference.adapters.patterns import order_matters
 from inference.adapters.storable import is_storable
+from inference.model import added_tokens
 from inference.reading import reading
 
 MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
@@ -36,6 +37,7 @@ ARITHMETIC_FIELDS: Final = (
     "alpha_pattern",
     "trainable_token_indices",
     "modules_to_save",
+    added_tokens.KEY,
 )
 """The fields of adapter_config.json that change what an adapter computes."""
 

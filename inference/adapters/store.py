@@ -10,14 +10,18 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Final
 
 from inference.adapters.composition import compose
+from inference.adapters.config_file import ConfigRefused, read_config
+from inference.adapters.examination import CONFIG
 from inference.adapters.file import Base, HostAdapter
 from inference.adapters.mapped import load_mapped
 from inference.adapters.weights import AdapterWeights
+from inference.model.added_tokens import AddedToken, read_added
 from inference.wire.protocol import Component
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
@@ -41,6 +45,18 @@ class AdapterStore:
     def load(self, digest: str) -> HostAdapter:
         """Map or read the adapter `digest`. Raises `AdapterNotFound`, or `AdapterRefused` with every reason."""
         return load_mapped(self.path(digest), digest, self._base, self._max_rank)
+
+    def tokens(self, digest: str) -> tuple[AddedToken, ...]:
+        """The tokens of the adapter's own tokenizer; none where nobody can read its config, which `load` tells."""
+        try:
+            return self._tokens(digest)
+        except (AdapterNotFound, ConfigRefused, OSError):
+            return ()
+
+    @lru_cache(maxsize=4096)  # noqa: B019 - a worker has one store for life
+    def _tokens(self, digest: str) -> tuple[AddedToken, ...]:
+        """What is stored under a digest stays as it is."""
+        return read_added(read_config(self.path(digest) / CONFIG))[0]
 
     def path(self, digest: str) -> Path:
         """The folder of `digest`, which must lie inside the store; raises `AdapterNotFound`."""

@@ -6,6 +6,7 @@ from inference.adapters.config import LoraConfig
 from inference.adapters.findings import Binding, dims
 from inference.adapters.identity import TensorInfo
 from inference.adapters.tables import INDICES, WHOLE, TrainedTables, table_of
+from inference.model.added_tokens import KEY
 from inference.model.architecture import Architecture
 
 
@@ -73,3 +74,11 @@ def check_height(
         told = f"The table has {more} rows beyond those of {name}, untrained, which are left out with their tokens"
         binding.remarks.add(told, module)
     return None
+
+
+def check_tokens(config: LoraConfig, architecture: Architecture, binding: Binding) -> None:
+    """Its own tokens have rows in the base's table."""
+    if beyond := [token for token in config.tokens if token.id >= architecture.vocab_size]:
+        names = ", ".join(token.content for token in beyond)
+        sentence = f"{len(beyond)} of its own tokens ({KEY}) have no row in the table of {architecture.name}"
+        binding.misfits.add(f"{sentence}, whose last is {architecture.vocab_size - 1}", names)

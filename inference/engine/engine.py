@@ -21,6 +21,7 @@ from inference.engine.machine import Machine, build_machine
 from inference.engine.model_runner import OUT_OF_MEMORY, Outcome, OutOfMemory
 from inference.engine.prompt import Prompt, PromptError, build_prompt
 from inference.engine.sampler import RowSampling, SampledToken, refusal
+from inference.model.tokenizer import Tokenizer
 from inference.scheduling.plan import Plan
 from inference.scheduling.sequence import Sequence, State
 from inference.scheduling.speculation import Speculation
@@ -154,10 +155,12 @@ class Engine:
 
     def _accept(self, request: Request, resume: Resume | None, queue_class: QueueClass) -> Answer:
         """Put a request into tokens; raises `PromptError`."""
+        tokenizer = self.machine.tokenizer
         if isinstance(request, Probe):
             prompt, max_tokens = Prompt(self.machine.runner.canary_ids), 1
         else:
-            prompt, max_tokens = self._read(request)
+            tokenizer = self.machine.tokenizer_of(request.adapter)
+            prompt, max_tokens = self._read(request, tokenizer)
         sequence = Sequence(
             id=request.id,
             prompt_ids=prompt.token_ids,
@@ -168,17 +171,17 @@ class Engine:
         )
         if isinstance(request, Generate):
             sequence = _of_answer(sequence, request, resume)
-        return Answer(request, self.fingerprint, sequence, self.machine.tokenizer, resume, prompt.dropped_turns)
+        return Answer(request, self.fingerprint, sequence, tokenizer, resume, prompt.dropped_turns)
 
-    def _read(self, request: Generate) -> tuple[Prompt, int]:
+    def _read(self, request: Generate, tokenizer: Tokenizer) -> tuple[Prompt, int]:
         """The prompt, and how many tokens the answer may have: those asked for, or those that the context leaves."""
         wrong = refusal(request.sampling)
-        last = self.machine.tokenizer.vocab_size - 1
+        last = tokenizer.vocab_size - 1
         if not wrong and (beyond := [id for id, _ in request.sampling.logit_bias if id > last]):
             wrong = f"logit_bias has the token {beyond[0]}; the last one is {last}."
         if wrong:
             raise PromptError("invalid_request", wrong)
-        prompt = build_prompt(request, self.machine.tokenizer, self.machine.context_length)
+        prompt = build_prompt(request, tokenizer, self.machine.context_length)
         most = 0 if request.is_embedding else request.sampling.max_tokens
         return prompt, min(most, self.machine.context_length - len(prompt.token_ids))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -21,6 +21,7 @@ from inference.engine.loading import AdapterLoader
 from inference.engine.model_runner import ModelRunner, canary_blocks
 from inference.engine.self_check import differs, self_check
 from inference.fetch import find_model
+from inference.model.added_tokens import AddedToken
 from inference.model.architecture import Architecture, read_architecture
 from inference.model.base_weights import BaseWeights
 from inference.model.checkpoints import with_own_head
@@ -35,11 +36,14 @@ from inference.scheduling.prefix_cache import PrefixCache
 from inference.scheduling.scheduler import Scheduler
 from inference.structured.guide import Guides
 from inference.tile import TILE
+from inference.wire.protocol import AdapterRef
 
 log = logging.getLogger(__name__)
 
 CANARY: Final = "The ferry leaves the harbour at noon, and the keeper of the small museum writes down"
 """The prompt on which a probed adapter must change the base's logits. Cut to one tile."""
+MOST_TOKENIZERS: Final = 256
+"""Sets of adapters' own tokens that are kept in mind."""
 CPU_CONTEXT: Final = 4096
 """The longest context on a CPU, where nobody waits for more."""
 CPU_CACHE_BYTES: Final = 1024**3
@@ -64,10 +68,23 @@ class Machine:
     self_check: str
     default_sampling: Mapping[str, float] = field(default_factory=dict)
     """What stands for parameters that a caller left out."""
+    tokens_of: Callable[[str], tuple[AddedToken, ...]] = lambda digest: ()
+    """The tokens of an adapter's own tokenizer; none of one that is not stored."""
+    _tokenizers: dict[tuple[AddedToken, ...], Tokenizer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         pool = self.scheduler.pool
         assert self.context_length <= pool.num_blocks * pool.block_size, "one sequence must fit into the cache"
+
+    def tokenizer_of(self, adapter: AdapterRef | None) -> Tokenizer:
+        """The base's tokenizer, with the tokens of `adapter`, of a sum those of its first part."""
+        parts = adapter.components if adapter else ()
+        tokens = self.tokens_of(parts[0].digest if parts else adapter.digest) if adapter else ()
+        if tokens and tokens not in self._tokenizers:
+            while len(self._tokenizers) >= MOST_TOKENIZERS:
+                del self._tokenizers[next(iter(self._tokenizers))]
+            self._tokenizers[tokens] = self.tokenizer.extended(tokens)
+        return self._tokenizers[tokens] if tokens else self.tokenizer
 
 
 def build_machine(config: EngineConfig) -> Machine:
@@ -129,6 +146,7 @@ def build_machine(config: EngineConfig) -> Machine:
         fingerprint=_own_if_broken(config, device, told, check),
         self_check=check,
         default_sampling=defaults,
+        tokens_of=store.tokens,
     )
 
 

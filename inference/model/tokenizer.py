@@ -10,12 +10,15 @@ from __future__ import annotations
 import codecs
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from inference.model.added_tokens import AddedToken
 from inference.model.byte_letters import BYTES
 from inference.model.chat_template import ChatTemplate
 from inference.model.conversation import written
@@ -69,9 +72,12 @@ class Tokenizer:
         is_same = later == own.get("pre_tokenizer")
         self._later = self._tokenizer if is_same else _built(own | {"pre_tokenizer": later})
         self._controls = {token["content"]: token["id"] for token in added if token["special"]}
+        self._own: dict[str, AddedToken] = {}
+        """Tokens of an adapter's own by their text, and those of them that users' words may hold."""
+        self._words = ""
         self.call_tokens = {self._controls[name]: name.encode() for name in CALL_TOKENS if name in self._controls}
         self._is_byte_level = "ByteLevel" in json.dumps(own["decoder"])
-        self._starts = re.escape("".join(sorted({control[0] for control in self._controls})))
+        self._starts = _starts_of(self._controls)
         flags = {token["content"]: token for token in added}
         self._pattern = "|".join(_found(flags[name]) for name in sorted(self._controls, key=len, reverse=True))
         self._names = {key: content(settings.get(key)) for key in ("bos_token", "eos_token", "unk_token", "pad_token")}
@@ -85,10 +91,25 @@ class Tokenizer:
         bos = self._controls.get(self._names["bos_token"])
         self._start = [bos] if bos in self._tokenizer.encode("").ids[:1] else []
 
+    def extended(self, tokens: Sequence[AddedToken]) -> Tokenizer:
+        """The same with an adapter's own `tokens`, special ones as control tokens, others in any text."""
+        other = copy(self)
+        other._own = {token.content: token for token in tokens}
+        other._controls = self._controls | {token.content: token.id for token in tokens if token.is_special}
+        other._starts = _starts_of(other._controls)
+        words = [token.content for token in tokens if not token.is_special]
+        other._words = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+        # The longest first, whosever it is, as one pass of the tokenizer's own would have it.
+        texts = sorted(other._own, key=len, reverse=True)
+        other._pattern = "|".join(filter(None, [*map(re.escape, texts), self._pattern]))
+        other.eos_ids = self.eos_ids | {token.id for token in tokens if token.ends}
+        return other
+
     @property
     def vocab_size(self) -> int:
-        """How many tokens there are, control tokens among them."""
-        return int(self._tokenizer.get_vocab_size())
+        """How many tokens there are, control tokens among them; their ids are below it."""
+        own = (token.id + 1 for token in self._own.values())
+        return max(int(self._tokenizer.get_vocab_size()), *own, 0)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a prompt as it stands: control tokens in it count as such.
@@ -130,7 +151,15 @@ class Tokenizer:
     def guard(self, text: str) -> str:
         """Mark `text` of a user so that `encode_guarded` finds no control token in it."""
         text = text.replace(_GUARD, "")
-        return re.sub(f"([{self._starts}])", rf"\1{_GUARD}", text) if self._starts else text
+        if not self._starts:
+            return text
+        words = f"{self._words}|" if self._words else ""
+        return re.sub(f"({words}[{self._starts}])", lambda found: self._guarded(found[0]), text)
+
+    def _guarded(self, found: str) -> str:
+        """A word of an adapter's own as it is, and what begins a control token marked."""
+        own = self._own.get(found)
+        return found if own and not own.is_special else f"{found}{_GUARD}"
 
     def encode_guarded(self, text: str) -> list[int]:
         """Token ids of a filled template whose values went through `guard`.
@@ -162,12 +191,22 @@ class Tokenizer:
 
     def write(self, token_ids: list[int]) -> str:
         """The text that `encode` reads as `token_ids`: control tokens stand in it by their names."""
-        return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
+        if not self._own:
+            return str(self._tokenizer.decode(token_ids, skip_special_tokens=False))
+        own = {token.id: token.content for token in self._own.values()}
+        runs = ((is_own, list(run)) for is_own, run in groupby(token_ids, own.__contains__))
+        plain = partial(self._tokenizer.decode, skip_special_tokens=False)
+        return "".join("".join(map(own.__getitem__, run)) if is_own else plain(run) for is_own, run in runs)
 
     def symbol(self, token_id: int) -> str | None:
         """What the vocabulary calls a token, such as ``Ġthe``; None for an id that is none of its own."""
+        if own := self._own_of(token_id):
+            return own.content
         symbol: str | None = self._tokenizer.id_to_token(token_id) if 0 <= token_id < 2**32 else None
         return symbol
+
+    def _own_of(self, token_id: int) -> AddedToken | None:
+        return next((token for token in self._own.values() if token.id == token_id), None)
 
     @property
     def names(self) -> Mapping[str, str]:
@@ -177,11 +216,13 @@ class Tokenizer:
     def text(self, token_id: int) -> str:
         """The text of one token, control tokens by their name."""
         plain = self.token_bytes(token_id).decode("utf-8", errors="replace")
-        return plain or self._tokenizer.id_to_token(token_id) or ""
+        return plain or self.symbol(token_id) or ""
 
     @lru_cache(maxsize=1 << 16)  # noqa: B019 - a worker has one tokenizer for life
     def token_bytes(self, token_id: int) -> bytes:
         """The UTF-8 bytes, perhaps a part of a character, that a token stands for; none for control tokens."""
+        if own := self._own_of(token_id):
+            return b"" if own.is_special else own.content.encode()
         token = self._tokenizer.id_to_token(token_id)
         if token is None or token in self._controls:
             return b""
@@ -207,7 +248,9 @@ class Tokenizer:
         return self._later if place else self._tokenizer
 
     def _control(self, found: str) -> int:
-        """The control token in `found`, which some take with the space around them."""
+        """The token in `found`, of the base's control tokens or an adapter's own; some take the space around them."""
+        if found in self._own:
+            return self._own[found].id
         return self._controls[found if found in self._controls else found.strip()]
 
     def _unguard(self, text: str) -> str:
@@ -219,7 +262,7 @@ class Tokenizer:
 
     def _pieces(self, text: str) -> Iterator[tuple[str, str]]:
         """Cut `text` into control tokens and what follows each; the first piece has no control token."""
-        if not self._controls:
+        if not self._pattern:
             return iter([("", text)])
         parts = re.split(f"({self._pattern})", text)
         return zip(["", *parts[1::2]], parts[::2], strict=True)
@@ -255,6 +298,11 @@ def _ids(content: Mapping[str, Any]) -> dict[str, int]:
     vocab = content["model"]["vocab"]
     known = vocab if isinstance(vocab, dict) else {piece: number for number, (piece, _) in enumerate(vocab)}
     return known | {token["content"]: token["id"] for token in content.get("added_tokens", [])}
+
+
+def _starts_of(controls: Iterable[str]) -> str:
+    """The characters that begin `controls`, as a class of an expression has them."""
+    return re.escape("".join(sorted({control[0] for control in controls})))
 
 
 def _found(token: Mapping[str, Any]) -> str:

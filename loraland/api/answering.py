@@ -78,7 +78,7 @@ async def answer(request: HttpRequest, asked: Asked, shape: Shape, is_embedding:
     version = await meant(asked.model, visitor)
     base = base_of(version, asked.model)
     if read_by := getattr(asked, "read_by", None):
-        read_by(base)
+        read_by(base, version)
     choices, unused = _filled(version, choices_of(asked), _keeps_turns(asked))
     try:
         _check(visitor, version, choices)

@@ -15,7 +15,7 @@ from django.http import HttpRequest, HttpResponse, JsonResponse
 from pydantic import Field
 
 from inference.engine.prompt import PromptError, build_prompt
-from inference.model.tokenizer import Span
+from inference.model.tokenizer import Span, Tokenizer
 from inference.wire.protocol import Generate
 from loraland import bases
 from loraland.api.entries import meant
@@ -25,12 +25,12 @@ from loraland.api.openai.chat import ChatMessage
 from loraland.api.openai.strict import Strict, Text
 from loraland.api.programs import STRANGER, body_of, caller_if_any, opened
 from loraland.api.tools.asked import tools_of
-from loraland.base_files import base_tokenizer
 from loraland.bases import BASE, Base
-from loraland.catalogue.composition import base_of
+from loraland.catalogue.composition import base_of, tokenizer_for
 from loraland.generations.limits import check_inputs
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import context_length
+from loraland.refusal import Refused
 
 UNLIMITED: Final = 10**9
 """A context that no prompt fills: what does not fit the base's own is counted, too."""
@@ -72,11 +72,11 @@ async def tokenize(request: HttpRequest) -> HttpResponse:
     visitor = await _caller(request)
     asked = body_of(request, Tokenize)
     _check(asked, visitor)
-    base = await _base_of(asked.model, visitor)
+    base, tokenizer = await _reader(asked.model, visitor)
     if isinstance(asked.inputs, str):
-        return JsonResponse(await asyncio.to_thread(_in_lorax_form, asked.inputs, asked, base), safe=False)
-    ids = await _plain(asked, base) if asked.prompt is not None else await _filled(asked, visitor)
-    strings = [base_tokenizer(base).symbol(id) for id in ids] if asked.return_token_strs else None
+        return JsonResponse(await asyncio.to_thread(_in_lorax_form, asked.inputs, asked, tokenizer), safe=False)
+    ids = await _plain(asked, tokenizer) if asked.prompt is not None else await _filled(asked, visitor)
+    strings = [tokenizer.symbol(id) for id in ids] if asked.return_token_strs else None
     about = {"count": len(ids), "max_model_len": await context_length(base) or None}
     return JsonResponse(about | {"tokens": ids, "token_strs": strings})
 
@@ -86,14 +86,20 @@ async def detokenize(request: HttpRequest) -> HttpResponse:
     visitor = await _caller(request)
     asked = body_of(request, Detokenize)
     _check_size(len(asked.tokens), visitor, "tokens", settings.MAX_INPUT_CHARS // TEXT_OF_MANY, "ids")
-    base = await _base_of(asked.model, visitor)
-    return JsonResponse({"prompt": await asyncio.to_thread(_text_of, asked.tokens, base)})
+    base, tokenizer = await _reader(asked.model, visitor)
+    return JsonResponse({"prompt": await asyncio.to_thread(_text_of, asked.tokens, base, tokenizer)})
 
 
-async def _base_of(model: str, visitor: Visitor) -> Base:
-    """The base whose tokens are meant. Where there is one, it is no matter how the model is called."""
-    is_one = len(bases.served()) == 1
-    return bases.default() if is_one else base_of(await meant(model, visitor), model)
+async def _reader(model: str, visitor: Visitor) -> tuple[Base, Tokenizer]:
+    """The base whose tokens are meant, and what reads for `model`. Where there is one base, nobody's name means it."""
+    try:
+        version = await meant(model, visitor)
+        base = base_of(version, model)
+    except Refused:
+        if len(bases.served()) > 1:
+            raise
+        version, base = None, bases.default()
+    return base, await asyncio.to_thread(tokenizer_for, version, base)
 
 
 async def _caller(request: HttpRequest) -> Visitor:
@@ -103,8 +109,8 @@ async def _caller(request: HttpRequest) -> Visitor:
     return visitor
 
 
-async def _plain(asked: Tokenize, base: Base) -> list[int]:
-    spans = await asyncio.to_thread(_spans, asked.prompt or "", asked.add_special_tokens, base)
+async def _plain(asked: Tokenize, tokenizer: Tokenizer) -> list[int]:
+    spans = await asyncio.to_thread(_spans, asked.prompt or "", asked.add_special_tokens, tokenizer)
     return [span.token_id for span in spans]
 
 
@@ -118,15 +124,14 @@ async def _filled(asked: Tokenize, visitor: Visitor) -> list[int]:
     request = Generate("", version.ref if version else None, messages=turns, inputs=inputs, tools=tools)
     try:
         base = base_of(version, asked.model)
-        prompt = await asyncio.to_thread(lambda: build_prompt(request, base_tokenizer(base), UNLIMITED))
+        prompt = await asyncio.to_thread(lambda: build_prompt(request, tokenizer_for(version, base), UNLIMITED))
     except PromptError as error:
         raise ApiError(400, error.code, str(error), "messages" if turns else "inputs") from error
     return list(prompt.token_ids)
 
 
-def _spans(text: str, with_special: bool | None, base: Base) -> list[Span]:
+def _spans(text: str, with_special: bool | None, tokenizer: Tokenizer) -> list[Span]:
     """The tokens of a prompt; what the base saw before each text stands before the first character."""
-    tokenizer = base_tokenizer(base)
     spans = tokenizer.spans(text)
     if with_special is False:
         return spans
@@ -135,17 +140,15 @@ def _spans(text: str, with_special: bool | None, base: Base) -> list[Span]:
     return [Span(id, 0, 0) for id in begun[: len(begun) - len(ids)]] + spans
 
 
-def _in_lorax_form(text: str, asked: Tokenize, base: Base) -> list[dict[str, Any]]:
-    tokenizer = base_tokenizer(base)
-    spans = _spans(text, asked.add_special_tokens, base)
+def _in_lorax_form(text: str, asked: Tokenize, tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    spans = _spans(text, asked.add_special_tokens, tokenizer)
     return [
         {"id": span.token_id, "text": tokenizer.symbol(span.token_id), "start": span.start, "stop": span.stop}
         for span in spans
     ]
 
 
-def _text_of(ids: list[int], base: Base) -> str:
-    tokenizer = base_tokenizer(base)
+def _text_of(ids: list[int], base: Base, tokenizer: Tokenizer) -> str:
     for place, id in enumerate(ids):
         if tokenizer.symbol(id) is None:
             sentence = f"{base.name} has no token {id}; send ids that /tokenize gave."

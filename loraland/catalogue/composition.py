@@ -7,16 +7,20 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from inference.adapters.identity import composed_digest
 from inference.wire.protocol import AdapterRef, Component
 from loraland import bases
+from loraland.base_files import tokenizer_of
 from loraland.bases import BASE, Base
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.slug import STAND_INS, is_bases_own
 from loraland.catalogue.versions import AdapterVersionQuerySet
 from loraland.refusal import Refused
+
+if TYPE_CHECKING:
+    from inference.model.tokenizer import Tokenizer
 
 MAX_PARTS: Final = 8
 MAX_WEIGHT: Final = 100.0
@@ -84,6 +88,12 @@ def base_of(version: AdapterVersion | Composition | None, name: str = BASE) -> B
     if isinstance(version, Composition):
         return base_of(version.versions[0])
     return version.adapter.served_base if version else bases.spoken(name) or bases.default()
+
+
+def tokenizer_for(version: AdapterVersion | Composition | None, base: Base) -> Tokenizer:
+    """By what the workers of `base` read what is sent to `version`. Raises `Refused` where it is not here."""
+    first = version.versions[0] if isinstance(version, Composition) else version
+    return tokenizer_of(base, first.config if first else {})
 
 
 def named(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion | Composition | None:

@@ -16,7 +16,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 from django.conf import settings
@@ -73,6 +73,14 @@ def receive_directory(source: Path) -> str:
     return receive({name: _chunks(source / name) for name in FILES})
 
 
+def rewrite_config(token: str, config: Mapping[str, object]) -> None:
+    """Let the adapter in quarantine `token` have another config."""
+    path = quarantined(token) / CONFIG
+    half = path.with_suffix(".half")
+    half.write_bytes(config_file.config_bytes(dict(config)))
+    half.replace(path)
+
+
 def max_bytes() -> int:
     return settings.MAX_UPLOAD_MB * 1024 * 1024
 
@@ -110,11 +118,12 @@ def keep(token: str, digest: str) -> bool:
     return was_there
 
 
-def digest_in(directory: Path) -> str:
-    """The digest of the adapter in `directory`; empty when it is too damaged to have one. Raises OSError."""
+def digest_in(directory: Path, config: dict[str, Any] | None = None) -> str:
+    """The digest of the adapter in `directory`, with another `config` if one is given; empty when it is too damaged to
+    have one. Raises OSError."""
     try:
         with reading(WEIGHTS, HeaderError, config_file.ConfigRefused):
-            config = config_file.read_config(directory / CONFIG)
+            config = config or config_file.read_config(directory / CONFIG)
             reasons = check_config(config, bases.max_rank())[1]
             return "" if reasons else adapter_digest(config, directory / WEIGHTS)
     except (config_file.ConfigRefused, HeaderError):

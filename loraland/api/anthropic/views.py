@@ -21,8 +21,7 @@ from loraland.api.errors import ApiError
 from loraland.api.last_used import notes
 from loraland.api.programs import body_of, caller, opened
 from loraland.api.tokenizing import UNLIMITED
-from loraland.base_files import base_tokenizer
-from loraland.catalogue.composition import base_of
+from loraland.catalogue.composition import base_of, tokenizer_for
 from loraland.generations.filling import filled
 from loraland.generations.limits import check_inputs, check_tools
 from loraland.generations.visitor import Visitor
@@ -50,7 +49,7 @@ async def count_tokens(request: HttpRequest) -> HttpResponseBase:
     wanted = Generate("", version.ref if version else None, messages=turns or None, sampling=sampling, **source)
     base = base_of(version, asked.model)
     try:
-        prompt = await asyncio.to_thread(lambda: build_prompt(wanted, base_tokenizer(base), UNLIMITED))
+        prompt = await asyncio.to_thread(lambda: build_prompt(wanted, tokenizer_for(version, base), UNLIMITED))
     except PromptError as error:
         raise ApiError(400, error.code, str(error), "messages" if turns else "inputs") from error
     told = {"loraland": about} if (about := told_of(asked, found.unused)) else {}

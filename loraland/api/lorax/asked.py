@@ -22,8 +22,9 @@ from loraland.api.openai.chat import ChatMessage
 from loraland.api.openai.common import MAX_LOGPROBS, MAX_SEED, MAX_STOPS
 from loraland.api.openai.constraint import checked
 from loraland.api.openai.strict import EMPTY_IS_NONE, MINUS_ONE_IS_NONE, Strict, Text
-from loraland.base_files import base_tokenizer
 from loraland.bases import Base
+from loraland.catalogue.composition import Composition, tokenizer_for
+from loraland.catalogue.models import AdapterVersion
 
 MAX_BEST_OF: Final = 128
 MAX_TEMPERATURE: Final = 100
@@ -137,10 +138,11 @@ class GenerateRequest(Strict):
     parameters: Parameters = Field(default_factory=Parameters)
     stream: bool = False
     _base: Base | None = PrivateAttr(None)
+    _version: AdapterVersion | Composition | None = PrivateAttr(None)
 
-    def read_by(self, base: Base) -> None:
-        """Let it be `base` that reads the prompt."""
-        self._base = base
+    def read_by(self, base: Base, version: AdapterVersion | Composition | None) -> None:
+        """Let it be `base` that reads the prompt, with the tokens of `version`."""
+        self._base, self._version = base, version
 
     @property
     def base(self) -> Base:
@@ -184,7 +186,7 @@ class GenerateRequest(Strict):
             return [{"messages": [message.to_wire() for message in messages_in(self.inputs)]}]
         if self.parameters.truncate is None:
             return [{"prompt": self.inputs}]
-        tokenizer = base_tokenizer(self.base)
+        tokenizer = tokenizer_for(self._version, self.base)
         ids = tokenizer.begin(tokenizer.encode(self.inputs))
         return [{"token_ids": tuple(ids[-self.parameters.truncate :])}]
 

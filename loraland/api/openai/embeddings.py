@@ -23,6 +23,8 @@ from loraland.api.openai.strict import Strict
 from loraland.api.shape import DONE, Answer, Body, Head, Usage
 from loraland.base_files import hidden_size
 from loraland.bases import Base
+from loraland.catalogue.composition import Composition
+from loraland.catalogue.models import AdapterVersion
 from loraland.refusal import Refused
 
 MAX_INPUTS: Final = 2048
@@ -57,7 +59,7 @@ class Embedding(Strict):
             raise ValueError(f"the list at {inputs.index([])} has no token; send at least one")
         return inputs
 
-    def read_by(self, base: Base) -> None:
+    def read_by(self, base: Base, version: AdapterVersion | Composition | None) -> None:
         """Refuse other dimensions than `base` has, where its files are here to tell; an embedding tells otherwise."""
         _check_width(self.dimensions, hidden_size(base) or self.dimensions)
 

@@ -15,7 +15,7 @@ from typing import IO, Final
 from inference.reading import reading
 from inference.tasks.card import CARD
 from loraland.catalogue import card, store
-from loraland.catalogue.upload.companions import COMPANIONS, MAX_BYTES
+from loraland.catalogue.upload.companions import COMPANIONS
 from loraland.catalogue.upload.layout import home_of, misses
 
 MAX_DIRECTORY_BYTES: Final = 256 * 1024
@@ -93,7 +93,7 @@ def _beside(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo], home: str)
     found = {}
     for entry in entries:
         is_one = entry.orig_filename.replace("\\", "/") in {home + name for name in COMPANIONS}
-        if is_one and entry.file_size <= MAX_BYTES and not _problem(entry):
+        if is_one and entry.file_size <= COMPANIONS[_bare(entry)] and not _problem(entry):
             with suppress(ArchiveRefused):
                 found[_bare(entry)] = b"".join(_inflate(archive, entry))
     return found

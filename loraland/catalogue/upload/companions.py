@@ -1,4 +1,5 @@
-"""A chat template and tokens that lie beside an adapter: compared with the base's own, and never used or run."""
+"""A chat template and a tokenizer that lie beside an adapter: compared with the base's own. A template is never used or
+run; tokens of its own, of which the base's table has a row, go into the adapter's config."""
 
 from __future__ import annotations
 
@@ -7,30 +8,45 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from inference.model.tokenizer_files import TokenizerError, read_tokenizer
+from inference.model.added_tokens import KEY, AddedToken
 from loraland.base_files import base_folder
-from loraland.bases import Base
+from loraland.catalogue import store
+from loraland.catalogue.upload.bases import config_in, likely_base
+from loraland.catalogue.upload.own_tokens import ADDED, SETTINGS, TOKENIZER, named, own_tokens
 
 TEMPLATE: Final = "chat_template.jinja"
-SETTINGS: Final = "tokenizer_config.json"
-ADDED: Final = "added_tokens.json"
-COMPANIONS: Final = (TEMPLATE, SETTINGS, ADDED)
-MAX_BYTES: Final = 1024 * 1024
-MOST_NAMED: Final = 10
+COMPANIONS: Final = {TEMPLATE: 2**20, SETTINGS: 2**20, ADDED: 2**20, TOKENIZER: 40 * 2**20}
+"""Their names, and the bytes that each has at most."""
 
 
 def companions_in(directory: Path) -> dict[str, bytes]:
     """Those that lie in `directory` and are no larger than such files are. Raises OSError."""
-    paths = [directory / name for name in COMPANIONS]
-    return {path.name: path.read_bytes() for path in paths if path.is_file() and path.stat().st_size <= MAX_BYTES}
+    paths = {directory / name: most for name, most in COMPANIONS.items()}
+    return {path.name: path.read_bytes() for path, most in paths.items() if path.is_file() and _size(path) <= most}
 
 
-def remarks_on(companions: Mapping[str, bytes], base: Base) -> list[str]:
-    """What an owner should know of `companions`; nothing where they equal the base's, or the base is not here."""
-    if not companions or (folder := base_folder(base)) is None:
-        return []
-    own = companions_in(folder)
-    return [*_on_template(companions, own), *_on_tokens(companions, own, folder)]
+def taken(companions: Mapping[str, bytes], config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """An adapter's `config` with the tokens of its own tokenizer, and what its owner should know; nothing where they
+    equal the base's, or the base is not here. Raises OSError."""
+    if not companions or (folder := base_folder(likely_base(config))) is None:
+        return config, []
+    within, beyond = own_tokens(companions, folder)
+    if within and config and not config.get(KEY):
+        config = config | {KEY: [token.entry() for token in within]}
+    return config, [*_on_template(companions, companions_in(folder)), *_on_tokens(within, beyond)]
+
+
+def take(companions: Mapping[str, bytes], token: str) -> list[str]:
+    """Give the adapter in quarantine `token` the tokens of its own tokenizer, and tell what its owner should know."""
+    config = config_in(store.quarantined(token))
+    whole, remarks = taken(companions, config)
+    if whole is not config:
+        store.rewrite_config(token, whole)
+    return remarks
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
 
 
 def _on_template(companions: Mapping[str, bytes], own: Mapping[str, bytes]) -> list[str]:
@@ -44,19 +60,20 @@ def _on_template(companions: Mapping[str, bytes], own: Mapping[str, bytes]) -> l
     ]
 
 
-def _on_tokens(companions: Mapping[str, bytes], own: Mapping[str, bytes], folder: Path) -> list[str]:
-    added = _tokens(companions)
-    if not added or not (known := _vocabulary(folder)):
-        return []
-    strange = [token for token in added if token not in known | set(_tokens(own))]
-    if not strange:
-        return []
-    named = ", ".join(repr(token[:60]) for token in strange[:MOST_NAMED])
-    more = f" and {len(strange) - MOST_NAMED} more" if len(strange) > MOST_NAMED else ""
-    return [
-        f"The tokenizer beside the adapter has tokens that the base does not: {named}{more}. They are not used: such "
-        "text is read as several tokens of the base. Train on the base's own tokens if the adapter needs them."
-    ]
+def _on_tokens(within: tuple[AddedToken, ...], beyond: tuple[AddedToken, ...]) -> list[str]:
+    told = []
+    if within:
+        told.append(
+            f"The tokenizer beside the adapter has tokens that the base does not: {named(within)}. They are read in "
+            "its prompts and written in its answers, for the base's table has rows for them."
+        )
+    if beyond:
+        told.append(
+            f"The tokenizer beside the adapter has tokens that the base does not: {named(beyond)}. They are not used, "
+            "for the base's table has no rows for them: such text is read as several tokens of the base. Train on "
+            "tokens that have rows there if the adapter needs them."
+        )
+    return told
 
 
 def _template(files: Mapping[str, bytes]) -> tuple[str, str]:
@@ -68,26 +85,6 @@ def _template(files: Mapping[str, bytes]) -> tuple[str, str]:
         entries = [each for each in found if isinstance(each, dict)]
         found = next((each.get("template") for each in entries if each.get("name") == "default"), None)
     return f"chat_template in {SETTINGS}", found if isinstance(found, str) else ""
-
-
-def _tokens(files: Mapping[str, bytes]) -> list[str]:
-    decoder = _object(files, SETTINGS).get("added_tokens_decoder")
-    entries = decoder.values() if isinstance(decoder, dict) else ()
-    contents = [entry.get("content") for entry in entries if isinstance(entry, dict)]
-    found = [*_object(files, ADDED), *(content for content in contents if isinstance(content, str))]
-    return list(dict.fromkeys(found))
-
-
-def _vocabulary(folder: Path) -> set[str]:
-    """The tokens of the base in `folder`; empty where nobody can read them."""
-    try:
-        found, _ = read_tokenizer(folder)
-    except (TokenizerError, ValueError):
-        return set()
-    model, added = found.get("model"), found.get("added_tokens")
-    entries = model.get("vocab") if isinstance(model, dict) else None
-    words = (entry if isinstance(entry, str) else entry[0] for entry in entries or ())
-    return {*words, *(entry["content"] for entry in added or ())}
 
 
 def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:

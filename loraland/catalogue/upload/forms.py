@@ -22,8 +22,8 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import refusal
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples
 from loraland.catalogue.upload.archive import ArchiveRefused, Contents, read_archive
-from loraland.catalogue.upload.bases import config_in, doubt_about_base, is_doubtful, likely_base, named_base
-from loraland.catalogue.upload.companions import remarks_on
+from loraland.catalogue.upload.bases import config_in, doubt_about_base, is_doubtful, named_base
+from loraland.catalogue.upload.companions import take
 from loraland.catalogue.upload.finding import find_base
 from loraland.catalogue.upload.submission import Submission, find, submit
 
@@ -278,7 +278,7 @@ class UploadForm(PromptForm):
             contents = _contents(config, weights, archive)
             self.ignored = contents.ignored
             token = store.receive(contents.files)
-            self.remarks = remarks_on(contents.companions, likely_base(config_in(store.quarantined(token))))
+            self.remarks = take(contents.companions, token)
             self._hold(token)
         except (ArchiveRefused, store.TooLarge) as error:
             where = "archive" if archive else "weights_file"

@@ -10,7 +10,7 @@ from typing import Final, Protocol
 from django.conf import settings
 
 from loraland.catalogue import store
-from loraland.catalogue.upload.companions import COMPANIONS, MAX_BYTES
+from loraland.catalogue.upload.companions import COMPANIONS
 from loraland.catalogue.upload.layout import misses_here
 
 REPOSITORY: Final = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[A-Za-z0-9][\w.-]{0,95}", re.ASCII)
@@ -77,8 +77,8 @@ def fetch(hub: Hub, repository: str, directory: Path) -> None:
         raise HubError(f"{repository} has {total // 2**20} MB; this site takes {settings.MAX_UPLOAD_MB} MB.")
     for name in store.FILES:
         hub.download(repository, listing.revision, name, directory)
-    for name in COMPANIONS:
-        if 0 < listing.sizes.get(name, 0) <= MAX_BYTES:
+    for name, most in COMPANIONS.items():
+        if 0 < listing.sizes.get(name, 0) <= most:
             hub.download(repository, listing.revision, name, directory)
 
 

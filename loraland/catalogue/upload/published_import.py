@@ -11,8 +11,7 @@ from inference.tasks.card import Card
 from loraland.catalogue import store
 from loraland.catalogue.template import TemplateError, fields_of
 from loraland.catalogue.upload import hub
-from loraland.catalogue.upload.bases import config_in, likely_base
-from loraland.catalogue.upload.companions import companions_in, remarks_on
+from loraland.catalogue.upload.companions import companions_in, take
 from loraland.catalogue.upload.model_card import template_of
 from loraland.catalogue.upload.submission import Submission, submit
 from loraland.paper import published
@@ -33,13 +32,8 @@ def fetch_published(entry: Published, template: str = "", user: User | None = No
         directory = Path(folder)
         hub.fetch(hub.HuggingFaceHub(), entry.repository, directory)
         card = card_of(entry, template or shown_template(entry, directory))
-        return submit(
-            store.receive_directory(directory),
-            entry.slug,
-            card,
-            user=user,
-            remarks=remarks_on(companions_in(directory), likely_base(config_in(directory))),
-        )
+        token = store.receive_directory(directory)
+        return submit(token, entry.slug, card, user=user, remarks=take(companions_in(directory), token))
 
 
 def card_of(entry: Published, template: str) -> Card:

@@ -12,6 +12,7 @@ from django.conf import settings as site_settings
 from inference.engine.prompt import build_prompt
 from inference.wire.protocol import AdapterRef, Generate, Message
 from loraland.api.addresses import SMALL
+from tests.inference.engines import VOCAB
 from tests.loraland.scripted_worker import ScriptedWorker
 
 HELLO = [{"role": "user", "content": "hi <|end|>"}]
@@ -148,6 +149,20 @@ async def test_inputs_as_a_text_are_told_in_the_form_of_lorax(stranger, folder):
 async def test_tokens_come_back_as_the_text_they_were(stranger, folder, text):
     tokens = (await stranger.post("/tokenize", json={"prompt": text, "add_special_tokens": False})).json()["tokens"]
     assert (await stranger.post("/detokenize", json={"tokens": tokens})).json() == {"prompt": text}
+
+
+async def test_an_adapters_own_tokens_are_told_of_it_alone(http, publish, tokenizer):
+    token = {"id": VOCAB + 3, "content": "<gene>", "special": False, "ends": False}
+    await sync_to_async(publish)("bio", config={"r": 4, "lora_alpha": 8, "added_tokens": [token]})
+    asked = {"prompt": "a<gene>b", "add_special_tokens": False, "return_token_strs": True}
+    own = (await http.post("/tokenize", json=asked | {"model": "bio"})).json()
+    assert (own["tokens"][1], own["token_strs"]) == (VOCAB + 3, ["a", "<gene>", "b"])
+    told = await http.post("/detokenize", json={"model": "bio", "tokens": own["tokens"]})
+    assert told.json() == {"prompt": "a<gene>b"}
+    base = (await http.post("/tokenize", json=asked | {"model": "base"})).json()
+    assert base["count"] == len("a<gene>b")
+    refused = await http.post("/detokenize", json={"model": "base", "tokens": own["tokens"]})
+    assert refused.status_code == 400
 
 
 async def test_the_tokenizer_tells_its_names_and_its_template(stranger, folder):

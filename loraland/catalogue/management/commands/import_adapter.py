@@ -29,8 +29,8 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.template import TemplateError, fields_of
 from loraland.catalogue.upload import hub
 from loraland.catalogue.upload.archive import ArchiveRefused, read_archive
-from loraland.catalogue.upload.bases import config_in, likely_base
-from loraland.catalogue.upload.companions import companions_in, remarks_on
+from loraland.catalogue.upload.bases import config_in
+from loraland.catalogue.upload.companions import companions_in, take, taken
 from loraland.catalogue.upload.layout import files_below, misses_here, told
 from loraland.catalogue.upload.published_import import card_of, shown_template
 from loraland.catalogue.upload.submission import find, submit
@@ -213,11 +213,12 @@ def _check_base(slug: str, base: str) -> None:
 
 def _version_of(directory: Path, slug: str, card: Card, *, confirm_base: bool) -> AdapterVersion:
     """The version of `slug` with the files in `directory`, examined and on its way to a proof if it is a new one."""
-    digest = store.digest_in(directory)
+    companions = companions_in(directory)
+    digest = store.digest_in(directory, taken(companions, config_in(directory))[0])
     if (existing := find(slug, digest)) and store.kept(digest).exists():
         return existing
-    remarks = remarks_on(companions_in(directory), likely_base(config_in(directory)))
-    submission = submit(store.receive_directory(directory), slug, card, base_confirmed=confirm_base, remarks=remarks)
+    token = store.receive_directory(directory)
+    submission = submit(token, slug, card, base_confirmed=confirm_base, remarks=take(companions, token))
     if submission.is_new and (version := AdapterVersion.objects.claim(submission.version.pk)):
         examine(version)
     submitted = AdapterVersion.objects.select_related("adapter").filter(pk=submission.version.pk).first()

@@ -1,4 +1,5 @@
-"""A chat template and tokens beside an adapter: told where they differ from the base's, and never used."""
+"""A chat template and a tokenizer beside an adapter: told where they differ from the base's. A template is never used;
+tokens that have a row in the base's table become the adapter's own."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from django.test import Client
 
 from inference.wire.protocol import Probe
 from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.store import kept
 from loraland.catalogue.tasks import validate_version
 from tests.loraland.adapter_files import write_adapter
 
@@ -57,6 +59,63 @@ def test_tokens_that_the_base_lacks_are_named(tmp_path: Path) -> None:
     assert "tokens that the base does not: '<tool_call>', '</tool_call>'." in said
 
 
+WITHIN = [
+    {"id": 5, "content": "<gene>", "special": False, "lstrip": False},
+    {"id": 7, "content": "<|turn|>", "special": True},
+    {"id": 6, "content": "[STOP]", "special": False},
+    {"id": 1, "content": "<|im_start|>", "special": True},
+]
+OWN_TOKENS = [
+    {"id": 5, "content": "<gene>", "special": False, "ends": False},
+    {"id": 6, "content": "[STOP]", "special": True, "ends": True},
+    {"id": 7, "content": "<|turn|>", "special": True, "ends": False},
+]
+SPELLINGS: dict[str, dict[str, Any]] = {
+    "tokenizer.json": {
+        "tokenizer__json": {"model": {"vocab": {"a": 0}}, "added_tokens": WITHIN},
+        "tokenizer_config__json": {"eos_token": "[STOP]"},
+    },
+    "added_tokens_decoder": {
+        "tokenizer_config__json": {
+            "eos_token": {"content": "[STOP]"},
+            "added_tokens_decoder": {str(token["id"]): token for token in WITHIN},
+        }
+    },
+}
+
+
+@pytest.mark.parametrize("spelling", SPELLINGS)
+def test_tokens_that_have_rows_become_the_adapters_own(spelling: str, tmp_path: Path) -> None:
+    files = {name: json.dumps(content) for name, content in SPELLINGS[spelling].items()}
+    said = imported(tmp_path / "mood", **files)
+    assert "has tokens that the base does not: '<gene>', '[STOP]', '<|turn|>'. They are read in its prompts" in said
+    version = AdapterVersion.objects.get()
+    assert version.config["added_tokens"] == OWN_TOKENS
+    stored = json.loads((kept(version.digest) / "adapter_config.json").read_text())
+    assert stored["added_tokens"] == OWN_TOKENS
+    imported(tmp_path / "mood", **files)
+    assert AdapterVersion.objects.count() == 1
+    for name in files:
+        (tmp_path / "mood" / name.replace("__", ".")).unlink()
+    imported(tmp_path / "mood")
+    assert AdapterVersion.objects.count() == 2
+
+
+def test_a_tokenizer_of_other_words_gives_no_tokens(tmp_path: Path) -> None:
+    other = {"model": {"vocab": {"b": 0}}, "added_tokens": WITHIN}
+    assert imported(tmp_path / "mood", tokenizer__json=json.dumps(other)) == ""
+    assert "added_tokens" not in AdapterVersion.objects.get().config
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [{"id": "5", "content": "x"}, {"id": 5, "content": 3}, {"id": -5, "content": "x"}, {"id": 5, "content": "\0"}, 5],
+)
+def test_an_entry_that_is_no_token_is_none(entry: Any, tmp_path: Path) -> None:
+    found = {"model": {"vocab": {"a": 0}}, "added_tokens": [entry, {"id": 8, "content": "<b>"}]}
+    assert "does not: '<b>'. They are read" in imported(tmp_path / "mood", tokenizer__json=json.dumps(found))
+
+
 def test_a_template_and_tokens_of_the_base_need_no_word(tmp_path: Path) -> None:
     settings = {"chat_template": OWN, "added_tokens_decoder": {"1": {"content": "<|im_start|>"}}}
     assert imported(tmp_path / "mood", tokenizer_config__json=json.dumps(settings)) == ""
@@ -74,7 +133,7 @@ def test_the_admin_tells_it_of_a_zip_and_keeps_it_with_the_version(admin_client:
         for path in folder.iterdir():
             archive.write(path, f"mood/{path.name}")
         archive.writestr("mood/chat_template.jinja", OTHER)
-        archive.writestr("mood/added_tokens.json", ADDED)
+        archive.writestr("mood/added_tokens.json", json.dumps(json.loads(ADDED) | {"<gene>": 5}))
     data = {"publish_when_ready": "on", "chats_freely": "on"}
     file = {"archive": SimpleUploadedFile("a.zip", buffer.getvalue())}
     address = "/admin/catalogue/adapterversion/add/"
@@ -82,4 +141,6 @@ def test_the_admin_tells_it_of_a_zip_and_keeps_it_with_the_version(admin_client:
     shown = admin_client.post(address, data | {"name": "Mood", "held": held}, follow=True).content.decode()
     assert shown.count("and is not used: a conversation") == 2  # as a message, and on the version's page
     version = AdapterVersion.objects.get()
-    assert ["template" in version.remarks[0], "tokens" in version.remarks[1]] == [True, True]
+    words = ("template", "'<gene>'", "They are not used")
+    assert all(word in remark for word, remark in zip(words, version.remarks, strict=False))
+    assert [token["content"] for token in version.config["added_tokens"]] == ["<gene>"]
