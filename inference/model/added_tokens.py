@@ -14,8 +14,8 @@ MAX_CHARS: Final = 200
 
 @dataclass(frozen=True)
 class AddedToken:
-    """A text that is one token. What `is_special` is read in a template alone, never in what a user wrote, and is not
-    shown; what `ends` ends an answer."""
+    """A text that is one token. What `is_special`, of two characters or more, is read in a template alone, never in
+    what a user wrote, and is not shown; what `ends` ends an answer."""
 
     id: int
     content: str
@@ -33,7 +33,7 @@ def read_added(config: Mapping[str, Any]) -> tuple[tuple[AddedToken, ...], list[
     if not isinstance(entries, list) or len(entries) > MOST:
         return (), [f"{KEY} must be a list of up to {MOST} tokens, each with its id and content."]
     if not all(map(_is_one, entries)):
-        wanted = f"an id from 0 on, a content of 1 to {MAX_CHARS} characters, and special and ends, true or false"
+        wanted = f"an id from 0, a content of 1 to {MAX_CHARS} characters (2 if special), and special and ends as flags"
         return (), [f"{KEY} has an entry that is no token; each has {wanted}."]
     tokens = tuple(AddedToken(one["id"], one["content"], one["special"], one["ends"]) for one in entries)
     for what, values in (("id", [token.id for token in tokens]), ("content", [token.content for token in tokens])):
@@ -47,4 +47,6 @@ def _is_one(entry: Any) -> bool:
         return False
     has_text = isinstance(entry["content"], str) and 0 < len(entry["content"].strip()) <= MAX_CHARS
     has_id = type(entry["id"]) is int and 0 <= entry["id"] < 2**31
-    return has_text and has_id and isinstance(entry["special"], bool) and isinstance(entry["ends"], bool)
+    has_flags = isinstance(entry["special"], bool) and isinstance(entry["ends"], bool)
+    # Of a single character nobody could tell the token from what a user wrote.
+    return has_text and has_id and has_flags and (len(entry["content"]) > 1 or not entry["special"])

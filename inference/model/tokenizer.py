@@ -98,7 +98,9 @@ class Tokenizer:
         other._controls = self._controls | {token.content: token.id for token in tokens if token.is_special}
         other._starts = _starts_of(other._controls)
         words = [token.content for token in tokens if not token.is_special]
-        other._words = "|".join(map(re.escape, sorted(words, key=len, reverse=True)))
+        spelt = ["|".join(map(re.escape, sorted(texts, key=len, reverse=True))) for texts in (other._controls, words)]
+        # Where a control token begins there is no word, be it as long as that.
+        other._words = f"(?!{spelt[0]})(?:{spelt[1]})" if words and other._controls else spelt[1]
         # The longest first, whosever it is, as one pass of the tokenizer's own would have it.
         texts = sorted(other._own, key=len, reverse=True)
         other._pattern = "|".join(filter(None, [*map(re.escape, texts), self._pattern]))

@@ -4,11 +4,11 @@ run; tokens of its own, of which the base's table has a row, go into the adapter
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from inference.model.added_tokens import KEY, AddedToken
+from inference.model.added_tokens import KEY, MOST, AddedToken
 from loraland.base_files import base_folder
 from loraland.catalogue import store
 from loraland.catalogue.upload.bases import config_in, likely_base
@@ -19,9 +19,9 @@ COMPANIONS: Final = {TEMPLATE: 2**20, SETTINGS: 2**20, ADDED: 2**20, TOKENIZER: 
 """Their names, and the bytes that each has at most."""
 
 
-def companions_in(directory: Path) -> dict[str, bytes]:
-    """Those that lie in `directory` and are no larger than such files are. Raises OSError."""
-    paths = {directory / name: most for name, most in COMPANIONS.items()}
+def companions_in(directory: Path, names: Iterable[str] = COMPANIONS) -> dict[str, bytes]:
+    """Those of `names` that lie in `directory` and are no larger than such files are. Raises OSError."""
+    paths = {directory / name: COMPANIONS[name] for name in names}
     return {path.name: path.read_bytes() for path, most in paths.items() if path.is_file() and _size(path) <= most}
 
 
@@ -33,7 +33,7 @@ def taken(companions: Mapping[str, bytes], config: dict[str, Any]) -> tuple[dict
     within, beyond = own_tokens(companions, folder)
     if within and config and not config.get(KEY):
         config = config | {KEY: [token.entry() for token in within]}
-    return config, [*_on_template(companions, companions_in(folder)), *_on_tokens(within, beyond)]
+    return config, [*_on_template(companions, companions_in(folder, (TEMPLATE, SETTINGS))), *_on_tokens(within, beyond)]
 
 
 def take(companions: Mapping[str, bytes], token: str) -> list[str]:
@@ -70,10 +70,14 @@ def _on_tokens(within: tuple[AddedToken, ...], beyond: tuple[AddedToken, ...]) -
     if beyond:
         told.append(
             f"The tokenizer beside the adapter has tokens that the base does not: {named(beyond)}. They are not used, "
-            "for the base's table has no rows for them: such text is read as several tokens of the base. Train on "
-            "tokens that have rows there if the adapter needs them."
+            f"for the base's table has no rows for them{_or_too_many(beyond)}: such text is read as several tokens of "
+            "the base. Train on tokens that have rows there if the adapter needs them."
         )
     return told
+
+
+def _or_too_many(tokens: tuple[AddedToken, ...]) -> str:
+    return f", or they are more than {MOST}" if len(tokens) > MOST else ""
 
 
 def _template(files: Mapping[str, bytes]) -> tuple[str, str]:

@@ -60,7 +60,7 @@ def _entry(id: Any, entry: Any, ends: str) -> Iterator[AddedToken]:
 def _token(id: Any, content: Any, *, is_special: bool, ends: str) -> Iterator[AddedToken]:
     is_one = type(id) is int and 0 <= id < 2**31 and isinstance(content, str) and 0 < len(content.strip()) <= MAX_CHARS
     if is_one and content.isprintable():
-        yield AddedToken(id, content, is_special or content == ends, content == ends)
+        yield AddedToken(id, content, (is_special or content == ends) and len(content) > 1, content == ends)
 
 
 def _text(token: Any) -> str:

@@ -23,6 +23,8 @@ TOKENS = (
     AddedToken(TURN, "<|turn|>"),
     AddedToken(STOP, "[STOP]", ends=True),
 )
+OPENING = (*TOKENS, AddedToken(STOP + 1, "<|", is_special=False), AddedToken(STOP + 2, "a<|", is_special=False))
+"""With words by which control tokens begin, too."""
 PIECES = ["<gene>", "s", "<|turn|>", "<|end|>", "[STOP]", "<", "gene>", " a ", "é", "|>"]
 
 
@@ -66,6 +68,14 @@ def test_users_words_may_hold_its_words_and_no_control_token(own: Tokenizer, pie
     assert own.decode(ids) == text
 
 
+@given(pieces=st.lists(st.sampled_from([*PIECES, "turn|>", "a", "a<|turn", "<|end"]), max_size=12))
+def test_a_word_by_which_a_control_token_begins_opens_none(directory: Path, pieces: list[str]) -> None:
+    tokenizer, text = Tokenizer(directory).extended(OPENING), "".join(pieces)
+    ids = fill("a{a}", {"a": text}, tokenizer)
+    assert not {0, 1, TURN, STOP} & set(ids)
+    assert tokenizer.decode(ids) == f"a{text}"
+
+
 def test_what_is_special_is_not_shown_and_what_ends_ends(own: Tokenizer) -> None:
     detokenizer = Detokenizer(own)
     assert [detokenizer.push(id) for id in (WORD, TURN, LONGER, STOP)] == ["<gene>", "", "<gene>s", ""]
@@ -90,9 +100,13 @@ def test_the_base_has_none_of_them(directory: Path) -> None:
         ([{"id": True, "content": "a", "special": True, "ends": False}], "an entry that is no token"),
         ([{"id": -1, "content": "a", "special": True, "ends": False}], "an entry that is no token"),
         ([{"id": 1, "content": " ", "special": True, "ends": False}], "an entry that is no token"),
-        ([{"id": 1, "content": "a" * 201, "special": True, "ends": False}], "a content of 1 to 200 characters"),
-        ([AddedToken(1, "a").entry(), AddedToken(1, "b").entry()], "two tokens of one id"),
-        ([AddedToken(1, "a").entry(), AddedToken(2, "a").entry()], "two tokens of one content"),
+        ([{"id": 1, "content": "<", "special": True, "ends": False}], "an entry that is no token"),
+        (
+            [{"id": 1, "content": "a" * 201, "special": True, "ends": False}],
+            "1 to 200 characters (2 if special)",
+        ),
+        ([AddedToken(1, "ab").entry(), AddedToken(1, "cd").entry()], "two tokens of one id"),
+        ([AddedToken(1, "ab").entry(), AddedToken(2, "ab").entry()], "two tokens of one content"),
     ],
 )
 def test_what_is_no_list_of_tokens_is_refused(entries: Any, sentence: str) -> None:
