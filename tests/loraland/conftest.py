@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+import ssl
+from collections.abc import AsyncIterator, Callable, Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
+from django.apps import AppConfig
 from django.conf import settings as site_settings
 from django.contrib.auth.models import Permission, User
+from django.contrib.contenttypes.management import create_contenttypes
 from django.contrib.contenttypes.models import ContentType
-from django.db import connections
+from django.db import connection, connections
 from django.db.models import Model
 from django.db.models.signals import post_migrate
 from django.utils import timezone
+from pytest_django import DjangoDbBlocker
 
 from inference.wire.contract import Wire
 from loraland import inference_client
@@ -30,6 +35,31 @@ def no_permissions() -> None:
     """Permissions are made by `grant`: Django would make all of them anew whenever the tables are emptied, after every
     test that commits, and that takes longer than most of these."""
     post_migrate.disconnect(dispatch_uid="django.contrib.auth.management.create_permissions")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kept_content_types(no_permissions: None, django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> None:
+    """So would it look for the kinds of content of each app; they are put back as they were."""
+    with django_db_blocker.unblock():
+        if ContentType._meta.db_table not in connection.introspection.table_names():
+            return  # none of the tests at hand has a database
+        kept = list(ContentType.objects.all())
+
+    def put_back(sender: AppConfig, **sent: object) -> None:
+        if sender.name == "django.contrib.contenttypes":
+            ContentType.objects.clear_cache()
+            ContentType.objects.bulk_create(kept)
+
+    post_migrate.disconnect(create_contenttypes)
+    post_migrate.connect(put_back, weak=False)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def certificates_read_once() -> Iterator[None]:
+    """Each client of HTTP would read the certificates of all authorities anew, and none here speaks TLS."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ssl, "create_default_context", cache(ssl.create_default_context))
+        yield
 
 
 @pytest.fixture

@@ -5,11 +5,44 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
 
 from loraland import inference_client
+
+
+class _Prompt(uvicorn.Server):
+    """One that ends when it is told to: uvicorn's looks ten times a second, and then waits as long again."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self._wake: Callable[[], object] = lambda: None
+
+    async def main_loop(self) -> None:
+        loop, ending = asyncio.get_running_loop(), asyncio.Event()
+        self._wake = lambda: loop.call_soon_threadsafe(ending.set)
+        ticks = 0
+        while not await self.on_tick(ticks):
+            ticks += 1
+            with suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), 0.1)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        for server in self.servers:
+            server.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+        for _ in range(20):
+            if not self.server_state.tasks:
+                return
+            await asyncio.sleep(0.005)
+
+    def end(self) -> None:
+        self.should_exit = self.force_exit = True
+        self._wake()
 
 
 class Server:
@@ -23,7 +56,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         options = {"http": "loraland.edge.http:Http", "ws": "loraland.edge.socket:Socket", **options}
         config = uvicorn.Config(application, lifespan="off", log_level="warning", proxy_headers=False, **options)
-        self._server = uvicorn.Server(config)
+        self._server = _Prompt(config)
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
         self._thread.start()
 
@@ -36,5 +69,5 @@ class Server:
         return len(self._server.server_state.connections)
 
     def close(self) -> None:
-        self._server.should_exit = self._server.force_exit = True
+        self._server.end()
         self._thread.join(20)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 from typing import Any
 
+import pydantic
 import pytest
 
+from loraland.api import errors
 from loraland.api.openai.chat import ChatCompletion
 from loraland.api.openai.completion import Completion
+from loraland.refusal import Refused
 
 ASKED = {"model": "base", "messages": [{"role": "user", "content": "hi"}]}
 FOREIGN = re.compile(r"Input should|constrained|type=|Extra inputs|valid (string|list|dict|integer)|pydantic|None|True")
@@ -45,14 +48,40 @@ async def test_images_are_told_that_they_are_not_read(http):
     assert "images are not read here" in error["message"]
 
 
-@pytest.mark.parametrize(("path", "model"), [("chat/completions", ChatCompletion), ("completions", Completion)])
-@pytest.mark.slow
-async def test_no_field_of_any_value_is_told_in_foreign_words(http, path, model):
-    plain = ASKED if model is ChatCompletion else {"model": "base", "prompt": "hi"}
-    for name in [*model.model_fields, "unknown"]:
+BODIES = {"chat/completions": (ChatCompletion, ASKED), "completions": (Completion, {"model": "base", "prompt": "hi"})}
+
+
+def told(path: str, name: str, value: Any) -> tuple[dict[str, Any], str]:
+    """A body with `value` under `name`, and what is told of it before its model is looked for; empty for nothing."""
+    model, plain = BODIES[path]
+    body = plain | {name: value, "model": "no-such-model"}
+    try:
+        asked = model.model_validate(body)
+        if isinstance(asked, ChatCompletion):
+            asked.calls()
+    except pydantic.ValidationError as error:
+        found = [dict(each) for each in error.errors(include_url=False)]
+        return body, errors.of_misfit(errors.Misfit(found, body)).message
+    except (Refused, errors.ApiError) as error:
+        return body, errors.api_error(error, path).message
+    return body, ""
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_no_field_of_any_value_is_told_in_foreign_words(path):
+    for name in [*BODIES[path][0].model_fields, "unknown"]:
         for value in VALUES:
-            answer = await http.post(f"/v1/{path}", json=plain | {name: value, "model": "no-such-model"})
-            assert not FOREIGN.search(answer.json()["error"]["message"]), (name, value, answer.text)
+            _, sentence = told(path, name, value)
+            assert not FOREIGN.search(sentence), (name, value, sentence)
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_the_address_tells_the_same_of_every_field(http, path):
+    for number, name in enumerate([*BODIES[path][0].model_fields, "unknown"]):
+        body, sentence = told(path, name, VALUES[number % len(VALUES)])
+        answer = await http.post(f"/v1/{path}", json=body)
+        expected = sentence or "No adapter called 'no-such-model' is published; choose another."
+        assert answer.json()["error"]["message"] == expected, body
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_where_several_bases_were_measured_each_row_names_its_own_and_one_can_be
     measured("viggo", "base", 0.1, base="Mistral-7B-v0.1")
     measured("viggo", "adapter", 0.8, base="Mistral-7B-v0.1")
     html = page(client, "/leaderboard/")
-    assert "beside its own base model asked" in html
+    assert "beside its own base model, asked" in html
     assert html.count('<span class="board-kind base-name">') == 4
     assert html.count('name="base"') == 3
     assert tasks(page(client, "/leaderboard/?base=mistral-7b-V0.1")) == ["viggo"]
