@@ -32,6 +32,7 @@ class SignOfLife(bootsteps.StartStopStep):  # type: ignore[misc]
 
     def start(self, worker: Any) -> None:
         self._redis = Redis.from_url(settings.REDIS_URL, socket_timeout=1, socket_connect_timeout=1)
+        worker.timer.call_after(0, self._show, (worker,))
         self._turns = worker.timer.call_repeatedly(SIGN_EVERY, self._show, (worker,))
 
     def stop(self, worker: Any) -> None:

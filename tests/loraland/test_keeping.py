@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
@@ -17,6 +19,7 @@ from redis import Redis
 
 from loraland import liveness
 from loraland.__main__ import services
+from loraland.celery import SIGN_EVERY
 from loraland.logs import LogFiles
 from loraland.supervisor import Supervisor
 from loraland.watch import Unwell, Watch
@@ -30,18 +33,28 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty one with all tables."""
+    directory = tmp_path_factory.mktemp("database")
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "loraland.settings", "VAR_DIR": str(directory)}
+    environment["DATABASE_URL"] = f"sqlite:///{directory}/db.sqlite3"
+    subprocess.run([sys.executable, "manage.py", "migrate", "--verbosity=0"], cwd=REPO, env=environment, check=True)
+    return directory / "db.sqlite3"
+
+
 @pytest.fixture
 async def supervisor(
-    tmp_path: Path, redis_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, database: Path, redis_url: str, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Supervisor]:
     """One that starts services with a database of their own."""
+    shutil.copy(database, tmp_path)
     settings.REDIS_URL = redis_url
     environment = {"DJANGO_SETTINGS_MODULE": "loraland.settings", "VAR_DIR": str(tmp_path), "REDIS_URL": redis_url}
+    environment["DATABASE_URL"] = f"sqlite:///{tmp_path}/db.sqlite3"
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(REPO)
-    migrating = await asyncio.create_subprocess_exec(sys.executable, "manage.py", "migrate", "--verbosity=0")
-    assert await migrating.wait() == 0
     supervisor = Supervisor(print, LogFiles(tmp_path / "log", print))
     yield supervisor
     await supervisor.end()
@@ -81,7 +94,8 @@ async def test_celery_without_its_beat_is_started_again(supervisor: Supervisor, 
         await watch.look()
         is_seen.set()
 
-    supervisor.keep(replace(service, watch=Watch(look, every=1.0, patience=15, grace=1000)))
+    patience = round(1.5 * SIGN_EVERY / 0.5)
+    supervisor.keep(replace(service, watch=Watch(look, every=0.5, patience=patience, grace=1000)))
     await is_seen.wait()
     leader, *children = sorted(_processes(tmp_path))
     for pid in children:
@@ -95,7 +109,8 @@ async def test_celery_without_its_beat_is_started_again(supervisor: Supervisor, 
 async def test_a_frozen_web_process_comes_back(
     supervisor: Supervisor, settings: Settings, tmp_path: Path, unused_tcp_port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("loraland.liveness.SECONDS_A_LOOK", 4.0)
+    monkeypatch.setattr("loraland.liveness.SECONDS_A_LOOK", 3.0)
+    monkeypatch.setattr("loraland.supervisor.TRACEBACK_SECONDS", 0.5)  # one that is stopped writes none
     settings.ALLOWED_HOSTS = ["127.0.0.1"]
     settings.HOST, settings.PORT = "127.0.0.1", unused_tcp_port
     [service] = services(["web"])
