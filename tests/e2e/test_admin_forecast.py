@@ -6,9 +6,8 @@ import json
 
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import Site
+from tests.e2e.conftest import Site, enter
 
-PASSWORD = "correct-horse-battery"
 ROWS = [json.dumps({"inputs": {"text": f"The {n}th day was fine"}, "target": "good"}) for n in range(30)]
 
 
@@ -21,12 +20,7 @@ def upload(page: Page, lines: list[str]) -> None:
 
 
 def test_rows_are_uploaded_examined_and_their_gain_forecast(page: Page, site: Site) -> None:
-    site.environment["DJANGO_SUPERUSER_PASSWORD"] = PASSWORD
-    site.manage("createsuperuser", "--no-input", "--username", "trainer", "--email", "trainer@example.org")
-    page.goto("/admin/login/?next=/admin/")
-    page.get_by_label("Username").fill("trainer")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
+    enter(page, site, "/admin/", "trainer")
     upload(page, [*ROWS, "good"])
     expect(page.locator(".errorlist").last).to_contain_text("Line 31 is not")
     upload(page, ROWS)

@@ -11,25 +11,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import REPO, Site
+from tests.e2e.conftest import REPO, Site, enter
 
-PASSWORD = "correct-horse-battery"
 SHIPPED = REPO / "adapters" / "tweet_emotion"
 
 
-@pytest.fixture(scope="module")
-def owner(site: Site) -> str:
-    site.environment["DJANGO_SUPERUSER_PASSWORD"] = PASSWORD
-    site.manage("createsuperuser", "--no-input", "--username", "owner", "--email", "owner@example.org")
-    return "owner"
-
-
 @pytest.fixture
-def admin(page: Page, owner: str) -> Page:
-    page.goto("/admin/login/?next=/admin/catalogue/adapterversion/add/")
-    page.get_by_label("Username").fill(owner)
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
+def admin(page: Page, site: Site) -> Page:
+    enter(page, site, "/admin/catalogue/adapterversion/add/")
     return page
 
 

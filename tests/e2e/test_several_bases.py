@@ -1,5 +1,5 @@
-"""Two bases in one site, SmolLM2 and a tiny random Mistral: the catalogue, a chat with each, both side by side, and one
-whose worker is killed."""
+"""Two bases in one site, SmolLM2 and a tiny random Mistral of a long name: the catalogue, a chat with each, both side
+by side and in two tabs, a finger on a phone, a training for the second, and one whose worker is killed."""
 
 from __future__ import annotations
 
@@ -12,16 +12,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
-from tests.e2e.conftest import Site, running_site, until
+from tests.e2e import touch
+from tests.e2e.conftest import PATIENCE_MS, Site, enter, running_site, until
+from tests.e2e.test_training_in_the_admin import rows
 from tests.inference.checkpoints import make_adapter, make_model
 
-TINY = "Tiny-Mistral"
+TINY = "Tiny-Mistral-of-random-numbers-with-a-name-as-long-as-some-publishers-write-them-2410-preview-v0.1"
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json")
 """Where a model's own template lies depends on who wrote its directory."""
 WIDE = {"hidden_size": 128, "intermediate_size": 192}
 """Heads of 32 numbers, as the C++ decoder takes them."""
+PATIENT = 10 * 60_000
+"""A training yields to everything else on the machine. In ms."""
 LONG = "Count from one to two hundred in words, and write each number on a line of its own."
 
 
@@ -88,7 +92,7 @@ def test_the_catalogue_shows_both_bases_and_is_filtered_by_one(page: Page, site:
     until(page, f"location.search.includes('base={TINY}')")
 
 
-@pytest.mark.parametrize(("name", "title"), [(f"base:{TINY}", TINY), ("babbler", "Babbler")])
+@pytest.mark.parametrize(("name", "title"), [(f"base:{TINY}", TINY), ("babbler", "Babbler")], ids=["base", "adapter"])
 def test_one_chats_with_the_other_base_and_with_its_adapter(page: Page, name: str, title: str) -> None:
     page.goto(f"/chat/?adapter={name}")
     expect(page.locator("#chat-title")).to_have_text(title)
@@ -109,6 +113,80 @@ def test_columns_of_both_bases_answer_one_prompt(page: Page) -> None:
     for number in range(4):
         expect(answers.nth(number).locator(".stats")).to_be_visible(timeout=120_000)
     assert len(set(answers.locator(".answer-text").all_inner_texts())) >= 3
+
+
+PAGES = (
+    "/",
+    f"/?base={TINY}",
+    "/chat/adapters/",
+    "/chat/?adapter=babbler",
+    "/compare/?columns=babbler,base",
+    "/workers/",
+)
+
+
+def test_a_finger_finds_the_other_base_and_chats_with_it_and_no_page_is_wider_than_a_phone(
+    browser: Browser, site: Site
+) -> None:
+    context = browser.new_context(base_url=site.url, **touch.phone(390, 844))
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    page.goto("/")
+    page.locator(".finder-bases .chip").filter(has_text=TINY).tap()
+    expect(page.locator(".card")).to_have_count(1)
+    page.locator(".card").get_by_role("link", name="Babbler").tap()
+    page.get_by_role("link", name="Chat", exact=True).last.tap()
+    page.get_by_role("link", name="Change adapter").tap()
+    page.locator("#picker .pick").filter(has_text=TINY).first.tap()
+    expect(page.locator("#chat-title")).to_have_text(TINY)
+    page.locator("#composer textarea").first.fill("Hello there")
+    page.get_by_role("button", name="Send").tap()
+    expect(page.locator(".answer .stats")).to_be_visible(timeout=120_000)
+    for address in PAGES:
+        page.goto(address)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390, address
+    context.close()
+
+
+def test_two_tabs_ask_two_bases_at_one_time(page: Page, context: BrowserContext, model_dir: Path) -> None:
+    other = context.new_page()
+    page.goto("/chat/?adapter=base")
+    other.goto(f"/chat/?adapter=base:{TINY}")
+    ask(page, "Name a colour.")
+    ask(other, "Hello there")
+    for tab, title in ((page, model_dir.name), (other, TINY)):
+        expect(tab.locator(".answer .stats")).to_be_visible(timeout=120_000)
+        tab.reload()
+        expect(tab.locator("#chat-title")).to_have_text(title)
+        expect(tab.locator(".answer")).to_have_count(1)
+    other.close()
+
+
+def test_an_adapter_is_trained_for_the_other_base_proven_by_its_worker_and_published(page: Page, site: Site) -> None:
+    enter(page, site, "/admin/evals/dataset/add/")
+    page.get_by_label("Name").fill("Moods of days")
+    file = {"name": "rows.jsonl", "mimeType": "application/json", "buffer": "\n".join(rows("day")).encode()}
+    page.get_by_label("JSON lines").set_input_files(file)
+    page.get_by_role("button", name="Save", exact=True).click()
+    page.get_by_role("link", name="Moods of days").first.click()
+    page.get_by_role("link", name="Train an adapter from this").click()
+    page.locator(".ticket").filter(has_text=TINY).click()
+    expect(page.locator(".expect .base-name")).to_have_text(TINY)
+    page.get_by_text("The numbers").click()
+    page.get_by_label("Steps").fill("3")
+    page.get_by_label("Steps").blur()
+    expect(page.locator("#estimate")).to_contain_text("3 steps")
+    page.get_by_role("button", name="Start training").click()
+    expect(page.locator("#hurry").or_(page.locator("[data-state=measuring]"))).to_be_visible(timeout=PATIENT)
+    if page.locator("#hurry").is_visible():
+        page.locator("#hurry").click()
+    page.get_by_role("button", name="Publish").click(timeout=PATIENT)
+    expect(page.get_by_role("heading", name="Published")).to_be_visible()
+    page.goto(f"/?base={TINY}")
+    expect(page.locator(".card").filter(has_text="Moods of days")).to_contain_text(TINY)
+    page.goto("/leaderboard/")
+    row = page.locator(".board tbody tr").filter(has_text="Moods of days")
+    expect(row.locator(".base-name")).to_have_text(TINY)
 
 
 def test_a_killed_worker_of_one_base_leaves_the_other_s_answer_alone_and_comes_back(

@@ -8,11 +8,10 @@ import re
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.e2e.conftest import Site
+from tests.e2e.conftest import Site, enter
 
 pytestmark = pytest.mark.timeout(3600)
 
-PASSWORD = "correct-horse-battery"
 MOODS = {"a delight": "joy", "a disgrace": "anger"}
 THINGS = ("train", "meal", "film", "letter", "garden", "meeting", "holiday", "storm", "game", "song")
 PATIENT = 25 * 60_000
@@ -31,12 +30,7 @@ def rows(day: str) -> list[str]:
 @pytest.fixture
 def teacher(page: Page, site: Site) -> Page:
     """The admin, entered by an owner."""
-    site.environment["DJANGO_SUPERUSER_PASSWORD"] = PASSWORD
-    site.manage("createsuperuser", "--no-input", "--username", "teacher", "--email", "t@example.org", check=False)
-    page.goto("/admin/login/?next=/admin/evals/dataset/add/")
-    page.get_by_label("Username").fill("teacher")
-    page.get_by_label("Password").fill(PASSWORD)
-    page.get_by_role("button", name="Sign in").click()
+    enter(page, site, "/admin/evals/dataset/add/", "teacher")
     return page
 
 
