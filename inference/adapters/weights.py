@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-import torch
 from torch import Tensor
 
 RANK_STEP: Final = 8
@@ -36,10 +35,6 @@ class TargetWeights:
     def parts(self) -> dict[str, Tensor]:
         """The tensors that there are, by their names here."""
         return {name: tensor for name, tensor in vars(self).items() if tensor is not None}
-
-    def to(self, device: torch.device | str) -> TargetWeights:
-        """The same on `device`."""
-        return TargetWeights(**{name: tensor.to(device) for name, tensor in self.parts.items()})
 
     @property
     def num_bytes(self) -> int:

@@ -67,7 +67,9 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="make bench-gpu", description=__doc__)
     parser.add_argument("--tiny", action="store_true")
-    parser.add_argument("--bases", nargs="+", choices=("bf16", "nf4"), help="default: both that can be had")
+    parser.add_argument(
+        "--bases", nargs="+", choices=("bf16", "nf4", "int4"), help="default: bf16, and nf4 where it can be had"
+    )
     parser.add_argument("--runs", type=int, default=Size.runs, help="medians of so many")
     parser.add_argument("--json", type=Path, default=REPO / "var" / "bench-gpu.json")
     options = parser.parse_args()
@@ -83,14 +85,14 @@ class Bench:
 
     def __init__(self, kind: str, size: Size) -> None:
         # Triton decides whether to interpret when it is imported, which these do.
-        from inference.model.linear import Nf4Linear, PlainLinear
+        from inference.model.linear import Int4Linear, Nf4Linear, PlainLinear
         from tests.bench import gpu_engine, mistral
 
         self.device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = torch.bfloat16 if self.device == "cuda" else torch.float32
         self.size = size
         self.architecture = mistral.TINY if size is TINY else mistral.MISTRAL_7B
-        make_linear = Nf4Linear if kind == "nf4" else PlainLinear
+        make_linear = {"nf4": Nf4Linear, "int4": Int4Linear, "bf16": PlainLinear}[kind]
         self.weights: DecoderWeights = mistral.make_weights(self.architecture, self.device, dtype, make_linear)
         self.adapters: Adapters = gpu_engine.Adapters(self.architecture, dtype)
         self.load = self.adapters.loader()
@@ -236,11 +238,12 @@ def _line(figures: dict[str, float]) -> str:
 
 
 def _bytes_read(architecture: Architecture, dtype: torch.dtype, kind: str) -> float:
-    """Bytes that a token's pass reads: linears and head. In 4 bits a weight has half a byte and a share of a scale."""
+    """Bytes that a token's pass reads: linears and head. In 4 bits a weight has half a byte and a share of a scale,
+    and in our groups of a minimum."""
     shapes = [architecture.target_shape(target) for target in TARGETS]
     linears = architecture.num_layers * sum(width_in * width_out for width_in, width_out in shapes)
     head = architecture.vocab_size * architecture.hidden_size * dtype.itemsize
-    return head + linears * (0.5 + 4 / 64 if kind == "nf4" else dtype.itemsize)
+    return head + linears * {"nf4": 0.5 + 4 / 64, "int4": 0.5 + 4 / 32}.get(kind, dtype.itemsize)
 
 
 def _device_name() -> str:

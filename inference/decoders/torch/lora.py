@@ -128,15 +128,14 @@ class LoraPlan:
 
 
 class LoraBank(Bank):
-    """The weights by slot, on `device`. It forgets the plan of the last decode rows when a slot changes."""
+    """The weights by slot. It forgets the plan of the last decode rows when a slot changes."""
 
-    def __init__(self, device: torch.device | str = "cpu") -> None:
-        self._device = device
+    def __init__(self) -> None:
         self._slots: dict[int, AdapterWeights] = {}
         self._last: tuple[tuple[int, ...], dict[str, list[DecodeGroup]]] | None = None
 
     def put(self, slot: int, weights: AdapterWeights) -> None:
-        self._slots[slot] = {target: pair.to(self._device) for target, pair in weights.items()}
+        self._slots[slot] = weights
         self._last = None
 
     def clear(self, slot: int) -> None:
@@ -180,6 +179,6 @@ class LoraBank(Bank):
         for (target, *_), members in alike.items():
             # A batched product of one item is another kernel than one of more, so a lone row comes twice.
             members *= 2 if len(members) == 1 else 1
-            rows = torch.tensor([row for row, _ in members], dtype=torch.int64, device=self._device)
+            rows = torch.tensor([row for row, _ in members], dtype=torch.int64)
             groups[target].append(DecodeGroup(rows, [weights for _, weights in members]))
         return groups

@@ -14,7 +14,16 @@ from inference.decoders.gpu.kernels.paged_attention import Scores
 from inference.model.linear import Int4Linear, Int8Linear
 from inference.model.spec import Activation, Norm
 from tests.inference.decoders.gpu.kernels import equalities
-from tests.inference.decoders.gpu.worlds import MODELS, by_kernels, by_torch, make_passes, make_world, tokens
+from tests.inference.decoders.gpu.worlds import (
+    MODELS,
+    by_kernels,
+    by_torch,
+    make_family_world,
+    make_passes,
+    make_world,
+    tokens,
+)
+from tests.inference.families import VARIANTS
 from tests.inference.passes import Chunk
 
 pytestmark = [
@@ -68,6 +77,13 @@ def test_graphs_and_tiles_equal_the_torch_decoder(tmp_path: Path, kind: str, is_
     world = make_world(tmp_path, kind)
     computed = by_kernels(world, "cuda", is_deterministic, rounds=3)
     for one, other in zip(computed, by_torch(world, rounds=3), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_family_equals_the_torch_decoder(tmp_path: Path, variant: str) -> None:
+    world = make_family_world(tmp_path, variant)
+    for one, other in zip(by_kernels(world, "cuda", rounds=3), by_torch(world, rounds=3), strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
 
 

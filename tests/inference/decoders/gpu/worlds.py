@@ -17,7 +17,8 @@ from inference.decoders.gpu.decoder import TritonDecoder
 from inference.decoders.kv_tensors import KVCache
 from inference.model.architecture import TARGETS, read_architecture
 from inference.model.weights import load_weights
-from tests.inference.checkpoints import load_base, load_decoder, make_adapter, make_model
+from tests.inference.checkpoints import load_base, make_adapter, make_model
+from tests.inference.families import load_family, make_family
 from tests.inference.passes import Chunk, Passes
 
 ADAPTERS: list[dict[str, Any]] = [
@@ -46,6 +47,13 @@ def make_world(directory: Path, kind: str) -> World:
     return World(model, store, [make_adapter(model, store, seed, **lora) for seed, lora in enumerate(ADAPTERS)])
 
 
+def make_family_world(directory: Path, variant: str) -> World:
+    """A variant of `tests.inference.families`, and one adapter, on all its linears."""
+    model, store = make_family(directory / "model", variant), directory / "adapters"
+    store.mkdir()
+    return World(model, store, [make_adapter(model, store, 0, 0.1, target_modules="all-linear")])
+
+
 def by_torch(world: World, rounds: int = 1) -> list[Tensor]:
     """The logits that the decoder of `inference.decoders.torch.decoder` computes."""
     return traffic(*make_torch_passes(world), rounds)
@@ -53,7 +61,7 @@ def by_torch(world: World, rounds: int = 1) -> list[Tensor]:
 
 def make_torch_passes(world: World) -> tuple[Passes, list[int]]:
     """A decoder of torch, and the slots of base and adapters."""
-    decoder = load_decoder(world.model)
+    decoder = load_family(world.model)
     slots = LoraSlots(5, AdapterStore(world.store, load_base(world.model)).load, decoder.bank)
     return Passes(decoder), acquire(slots, world)
 
@@ -67,7 +75,7 @@ def by_kernels(world: World, device: str, is_deterministic: bool = False, rounds
 def make_passes(world: World, device: str, is_deterministic: bool = False) -> tuple[Passes, list[int]]:
     """A decoder of the kernels, over a cache in which nothing was written yet, and the slots of base and adapters."""
     place = torch.device(device)
-    architecture = read_architecture(world.model / "config.json")
+    architecture = read_architecture(world.model / "config.json").within(128)
     weights = load_weights(world.model, architecture, torch.float32, place)
     bank = SlotBank(5, 64, place)
     kept = AdapterCache(AdapterStore(world.store, load_base(world.model)).load, 2**30, prepare=bank.prepare)
