@@ -22,9 +22,9 @@ def train(
 ) -> list[Trained]:
     """As `train_jobs`, for a base of any family; through PEFT the adapters learn one after the other."""
     architecture = read_architecture(jobs[0].base / "config.json")
-    if not untrained(architecture):
+    if not untrained(architecture, max(job.recipe.schedule.max_length for job in jobs)):
         return train_jobs(jobs, on_step, is_wanted)
-    named = [_with_names_of(architecture, job) for job in jobs]
+    named = [with_names_of(architecture, job) for job in jobs]
     return [train_qlora(job, on_step, is_wanted, load_plain, dropout=0.0) for job in named]
 
 
@@ -35,7 +35,7 @@ def load_plain(folder: Path, device: torch.device) -> Any:
     return base.to(device)
 
 
-def _with_names_of(architecture: Architecture, job: Job) -> Job:
+def with_names_of(architecture: Architecture, job: Job) -> Job:
     """`job` with its targets as the base's checkpoints spell them: a fused linear learns for each of its parts."""
     targets = (target for target in job.recipe.lora.target_modules if target in architecture.targets)
     names = map(architecture.published_name, targets)

@@ -33,10 +33,12 @@ class _Pass:
     sin: Tensor
 
 
-def untrained(architecture: Architecture) -> tuple[str, ...]:
-    """What a base has whose gradients are not computed here, in words."""
+def untrained(architecture: Architecture, longest: int = 0) -> tuple[str, ...]:
+    """What a base has whose gradients are not computed here, in words, where rows have up to `longest` tokens."""
     fused = ("fused linears",) if architecture.names.fused else ()
-    return (*architecture.spec.beyond_llama(), *fused)
+    window = architecture.sliding_window
+    narrow = (f"a window of {window} tokens over rows of {longest}",) if window is not None and longest > window else ()
+    return (*architecture.spec.beyond_llama(), *fused, *narrow)
 
 
 class TrainingDecoder:
@@ -44,11 +46,9 @@ class TrainingDecoder:
 
     def __init__(self, architecture: Architecture, weights: DecoderWeights) -> None:
         """Raises ValueError for a base whose gradients are not computed here."""
-        if beyond := untrained(architecture):
-            raise ValueError(
-                f"{architecture.name} cannot be trained here, which takes the gradients of {', '.join(beyond)}"
-            )
-        self.architecture, self.weights = architecture, _fast_to_multiply(weights)
+        self.architecture = architecture
+        self._check()
+        self.weights = _fast_to_multiply(weights)
         self._rotary = Rotary(architecture, weights.dtype, weights.device)
         self._width = architecture.num_heads * architecture.head_dim
         self._kv_width = architecture.num_kv_heads * architecture.head_dim
@@ -58,8 +58,10 @@ class TrainingDecoder:
         """The mean loss of each adapter's answers in nats a token, float32 [adapters].
 
         `batch` has a rectangle for each of `adapters`. The gradient of the sum gives every adapter what it would
-        get alone.
+        get alone. Raises ValueError for rows that are longer than the base's window.
         """
+        if self.architecture.sliding_window is not None:
+            self._check(longest=int(batch.positions[batch.answers].max()) + 1)
         run = _Pass(batch, adapters, *self._rotary.at(batch.positions))
         hidden = self.weights.embedding[batch.token_ids]
         for index, layer in enumerate(self.weights.layers):
@@ -69,6 +71,11 @@ class TrainingDecoder:
         losses = answer_loss(normed, _matrix(self.weights.head), batch.next_ids[batch.answers])
         sums = losses.new_zeros(len(adapters)).index_add(0, batch.owners, losses)
         return sums / torch.bincount(batch.owners, minlength=len(adapters))
+
+    def _check(self, longest: int = 0) -> None:
+        if beyond := untrained(self.architecture, longest):
+            takes = f"which takes the gradients of {', '.join(beyond)}"
+            raise ValueError(f"{self.architecture.name} cannot be trained here, {takes}")
 
     def _attention(self, index: int, layer: LayerWeights, hidden: Tensor, run: _Pass) -> Tensor:
         rows = self._norm(hidden, layer.attention_norm)

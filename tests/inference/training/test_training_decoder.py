@@ -14,15 +14,18 @@ from inference.model.architecture import TARGETS, read_architecture
 from inference.model.weights import load_weights
 from inference.tasks.recipe import Lora
 from inference.training.adapter import Adapter, lora_config
-from inference.training.decoder import TrainingDecoder
+from inference.training.decoder import TrainingDecoder, untrained
 from inference.training.examples import IGNORED, Batch, Encoded, collate
 from inference.training.mixed import lay_end_to_end
-from tests.inference.families import make_family
+from tests.inference.checkpoints import load_reference
+from tests.inference.families import VARIANTS, make_family
 from tests.inference.training.through_peft import load_base
 
 CPU = torch.device("cpu")
 NARROW = Lora(rank=4, lora_alpha=8, target_modules=("q_proj", "v_proj"))
 WIDE = Lora(rank=2, lora_alpha=16, target_modules=TARGETS)
+OWN = ("llama", "mistral", "ministral, everywhere")
+"""The variants that our own passes compute."""
 
 
 @pytest.fixture
@@ -64,7 +67,7 @@ def gradients(decoder: TrainingDecoder, batches: list[Batch], adapters: list[Ada
 
 def truth(base: Path, lora: Lora, tuned: Adapter, asked: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss and the gradients of PEFT's adapter of the same values, by the names it saves them under."""
-    model: Any = get_peft_model(load_base(base, CPU, torch.float32)[0], lora_config(lora))
+    model: Any = get_peft_model(load_reference(base), lora_config(lora))
     set_peft_model_state_dict(model, dict(tuned.named_tensors()))
     loss = model(input_ids=asked.token_ids, attention_mask=asked.mask, labels=asked.labels).loss
     loss.backward()
@@ -76,6 +79,10 @@ def truth(base: Path, lora: Lora, tuned: Adapter, asked: Batch) -> tuple[Tensor,
 
 @pytest.mark.parametrize("lora", [NARROW, WIDE], ids=["narrow", "wide"])
 def test_losses_and_gradients_are_those_of_peft(base: Path, decoder: TrainingDecoder, lora: Lora) -> None:
+    expect_peft(base, decoder, lora)
+
+
+def expect_peft(base: Path, decoder: TrainingDecoder, lora: Lora) -> None:
     tuned, asked = adapter(decoder, lora, 1), batch(1)
     loss, _ = gradients(decoder, [asked], [tuned])
     theirs, named = truth(base, lora, tuned, asked)
@@ -85,6 +92,32 @@ def test_losses_and_gradients_are_those_of_peft(base: Path, decoder: TrainingDec
             (found,) = {name for name in named if f"layers.{layer}." in name and f"{target}.lora_A" in name}
             torch.testing.assert_close(pair.a.grad, named[found], rtol=1e-4, atol=1e-6)
             torch.testing.assert_close(pair.b.grad, named[found.replace("_A", "_B")], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("variant", OWN)
+def test_so_are_those_of_other_bases_that_our_own_passes_compute(tmp_path: Path, variant: str) -> None:
+    base = make_family(tmp_path, variant, vocab_size=200)
+    architecture = read_architecture(base / "config.json")
+    decoder = TrainingDecoder(architecture, load_weights(base, architecture, torch.float32))
+    expect_peft(base, decoder, WIDE)
+
+
+def test_rows_longer_than_the_window_are_refused(tmp_path: Path) -> None:
+    base = make_family(tmp_path / "mistral", "mistral", vocab_size=200)
+    architecture = read_architecture(base / "config.json")
+    decoder = TrainingDecoder(architecture, load_weights(base, architecture, torch.float32))
+    asked = lay_end_to_end([batch(1, (9, 22))])
+    with pytest.raises(ValueError, match="the gradients of a window of 20 tokens over rows of 21"):
+        decoder.losses(asked, [adapter(decoder, NARROW, 1)])
+
+
+def test_every_base_that_our_own_passes_compute_is_compared(tmp_path: Path) -> None:
+    variants = [name for name in VARIANTS if not untrained(read_architecture(made(tmp_path, name)))]
+    assert variants == list(OWN)
+
+
+def made(home: Path, variant: str) -> Path:
+    return make_family(home / variant, variant) / "config.json"
 
 
 def test_adapters_in_one_pass_learn_what_each_would_learn_alone(decoder: TrainingDecoder) -> None:
