@@ -100,11 +100,13 @@ def build_machine(config: EngineConfig) -> Machine:
     context = _context_length(config, architecture, device)
     architecture = architecture.within(context)
     config = replace(config, quantization=settle_quantization(config.quantization, directory, architecture, device))
+    # It takes more while it is read than it keeps, so it comes before the weights are there.
+    tokenizer = Tokenizer(directory)
+    trim_heap()
     weights = stream_weights(directory, architecture, dtype, device, config.quantization)
     decoder = make_decoder(config, architecture, weights)
     del weights
     trim_heap()
-    tokenizer = Tokenizer(directory)
     pool = BlockPool(_num_blocks(config, architecture, dtype, device, context), config.block_size)
     context = min(context, pool.num_blocks * config.block_size)
     prefixes = PrefixCache(

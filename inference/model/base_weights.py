@@ -13,7 +13,7 @@ from torch import Tensor
 from inference.model.architecture import EMBEDDING, HEAD, Architecture
 from inference.model.checkpoint import Checkpoint
 from inference.model.checkpoints import open_checkpoint
-from inference.model.fingerprint import file_identity
+from inference.model.fingerprint import update_identity
 from inference.model.weights import read_bias, read_linear
 
 
@@ -45,7 +45,7 @@ class BaseWeights:
         """Another checkpoint has another one."""
         state = hashlib.sha256()
         for path in self._checkpoint.files:
-            state.update(file_identity(path))
+            update_identity(state, path)
         return state.hexdigest()
 
     @cached_property

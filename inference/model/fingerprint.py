@@ -14,10 +14,11 @@ import torch
 from inference.config import EngineConfig
 from inference.model.torch_environment import sums
 
-VERSION: Final = 4
+VERSION: Final = 5
 """To be raised by whoever changes a bit of the decoder's or the sampler's results."""
 _FILES: Final = ("*.json", "*.jinja", "*.model", "*.safetensors", "*.gguf")
 _END: Final = 65536
+_PIECE: Final = 1 << 20
 _DTYPES: Final = {torch.bfloat16: "bf16", torch.float16: "fp16", torch.float32: "fp32"}
 
 
@@ -29,7 +30,7 @@ def fingerprint(
     context_length: int,
     unit: str = "",
 ) -> str:
-    """For example ``4/bf16/none/cpu-amx/ab12cd34``. `unit` names where the native decoder computes, if it does.
+    """For example ``5/bf16/none/cpu-amx/ab12cd34``. `unit` names where the native decoder computes, if it does.
 
     The last part covers the base's files and what else shapes an answer: torch's version, the processor by which
     it chooses kernels, the block size, the context, by which long chats are cut, the options of a GPU, and whose
@@ -40,7 +41,7 @@ def fingerprint(
     parts = f"{torch.__version__} {_processor(device, unit)} {config.block_size} {context_length}{options}"
     state = hashlib.sha256(parts.encode())
     for path in sorted(path for kind in _FILES for path in model_dir.glob(kind) if path.name != "source.json"):
-        state.update(file_identity(path))
+        update_identity(state, path)
     kind = f"{device.type}-{unit or _capability(device)}"
     return f"{VERSION}/{_DTYPES[dtype]}/{config.quantization}/{kind}/{state.hexdigest()[:8]}"
 
@@ -51,18 +52,18 @@ def of_nobody_else(fingerprint: str) -> str:
     return f"{fingerprint}/inexact-{uuid.uuid4().hex[:8]}"
 
 
-def file_identity(path: Path) -> bytes:
-    """A file's name and size with its content, of which for weights only the header and the last 64 KiB are read; of
-    GGUF's header as much."""
+def update_identity(state: hashlib._Hash, path: Path) -> None:
+    """Take a file's name and size into `state` with its content, of which for weights only the header and the last
+    64 KiB are read; of GGUF's header as much."""
     size = path.stat().st_size
-    label = f"\0{path.name} {size}\0".encode()
-    if path.suffix not in (".safetensors", ".gguf"):
-        return label + path.read_bytes()
+    state.update(f"\0{path.name} {size}\0".encode())
     with path.open("rb") as file:
-        length = struct.unpack("<Q", file.read(8))[0] if path.suffix == ".safetensors" else _END
-        header = file.read(length)
-        file.seek(max(0, size - _END))
-        return label + header + file.read()
+        if path.suffix in (".safetensors", ".gguf"):
+            length = struct.unpack("<Q", file.read(8))[0] if path.suffix == ".safetensors" else _END
+            state.update(file.read(length))
+            file.seek(max(0, size - _END))
+        while piece := file.read(_PIECE):
+            state.update(piece)
 
 
 def _capability(device: torch.device) -> str:

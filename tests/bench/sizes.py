@@ -77,7 +77,7 @@ def write_random(path: Path, size: Size) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     sizes, writer = gguf_files.SIZES | dict(size.sizes), GGUFWriter(path.with_suffix(".part"), "llama")
     gguf_files.add_fields(writer, gguf_files.fields_of(sizes) | {"llama.context_length": 2048})
-    gguf_files.add_tokenizer(writer, sizes["vocab"])
+    gguf_files.add_tokenizer(writer, sizes["vocab"], num_words=sizes["vocab"])
     for seed, (name, shape) in enumerate(gguf_files.shapes(sizes).items()):
         if len(shape) == 1:
             writer.add_tensor(name, np.ones(shape, np.float32))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from inference.model.gguf.blocks import BLOCKS
 
 SIZES: dict[str, Any] = {"vocab": 320, "hidden": 256, "inner": 512, "layers": 2, "heads": 4, "kv_heads": 2, "dim": 64}
 KINDS = {block.name: kind for kind, block in BLOCKS.items()}
+_LETTERS = "abcdefg"
 _K_HALVES = {"Q4_K": (0.0003, 0.002), "Q5_K": (0.00015, 0.002), "Q6_K": (0.00006,)}
 """The scales, and scales of minima, of random blocks whose weights are of about the same size as others'."""
 
@@ -129,12 +130,12 @@ def add_fields(writer: GGUFWriter, fields: Mapping[str, Any]) -> None:
         add[type(value)](key, value)
 
 
-def add_tokenizer(writer: GGUFWriter, vocab: int) -> None:
-    """Write a tokenizer: the 256 bytes, a few words of two, and tokens that begin and end a text."""
+def add_tokenizer(writer: GGUFWriter, vocab: int, num_words: int = 49) -> None:
+    """Write a tokenizer: the 256 bytes, words that are merged of two others, and tokens that begin and end a text."""
     letters = [*map(chr, range(33, 127)), *map(chr, range(161, 173)), *map(chr, range(174, 256))]
-    tokens = letters + [chr(256 + n) for n in range(256 - len(letters))]
-    merges = [f"{first} {second}" for first in "abcdefg" for second in "abcdefg"][: vocab - 258]
-    tokens += [merge.replace(" ", "") for merge in merges] + ["<s>", "</s>"]
+    letters += [chr(256 + n) for n in range(256 - len(letters))]
+    merges = list(_merges(min(num_words, vocab - 258)))
+    tokens = letters + [merge.replace(" ", "") for merge in merges] + ["<s>", "</s>"]
     tokens += [f"<unused{n}>" for n in range(vocab - len(tokens))]
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("default")
@@ -144,6 +145,15 @@ def add_tokenizer(writer: GGUFWriter, vocab: int) -> None:
     writer.add_bos_token_id(256 + len(merges))
     writer.add_eos_token_id(257 + len(merges))
     writer.add_chat_template("{% for message in messages %}{{ message.content }}{% endfor %}")
+
+
+def _merges(count: int) -> Iterator[str]:
+    """The words of each length in turn, each of the words before and a letter."""
+    words = [*_LETTERS]
+    while count > 0:
+        pairs = [f"{word} {letter}" for word in words for letter in _LETTERS][:count]
+        yield from pairs
+        words, count = [pair.replace(" ", "") for pair in pairs], count - len(pairs)
 
 
 _NAMES = {

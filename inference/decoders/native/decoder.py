@@ -268,7 +268,7 @@ class NativeDecoder(Decoder):
 
     def _linear(self, linear: Linear) -> LinearView:
         packed = pack(linear)
-        parts = (packed.weight, packed.scales, packed.mins)
+        parts = (packed.weight, packed.scales, packed.mins, packed.fifths, packed.codes)
         addresses = (None if part is None else self._keep(part) for part in parts)
         return LinearView(*addresses, packed.bits, packed.out, packed.into)
 

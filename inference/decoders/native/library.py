@@ -24,7 +24,7 @@ def _all(kind: Any, names: str) -> list[tuple[str, Any]]:
 
 
 class LinearView(Structure):
-    _fields_ = [*_all(c_void_p, "weight scales mins"), *_all(c_int64, "bits out into")]
+    _fields_ = [*_all(c_void_p, "weight scales mins fifths codes"), *_all(c_int64, "bits out into")]
 
 
 class NormView(Structure):

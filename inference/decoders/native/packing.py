@@ -9,13 +9,22 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.adapters.packed_lora import BLOCK
-from inference.model.linear import PIECE, Int4Linear, Int8Linear, KeptLinear, LateLinear, Linear
+from inference.model.linear import (
+    PIECE,
+    CodedLinear,
+    Int5Linear,
+    Int8Linear,
+    KeptLinear,
+    LateLinear,
+    Linear,
+    MinimaLinear,
+)
 
 
 @dataclass(frozen=True)
 class Packed:
-    """The fields of a `LinearView`; `out` counts the padding that makes whole blocks. Of 4 bits without `mins` the
-    minima are eight levels below zero."""
+    """The fields of a `LinearView`; `out` counts the padding that makes whole blocks. Of 4 and 5 bits without
+    `mins` the middle of the levels is zero."""
 
     weight: Tensor
     bits: int
@@ -23,19 +32,23 @@ class Packed:
     into: int
     scales: Tensor | None = None
     mins: Tensor | None = None
+    fifths: Tensor | None = None
+    codes: Tensor | None = None
 
 
 def pack(linear: Linear) -> Packed:
-    """Pack a plain bfloat16 or float32, an int8 or an int4 linear, some outputs at a time: passing copies are small."""
+    """Pack a plain bfloat16 or float32 linear or one in few bits, some outputs at a time: passing copies are small."""
     linear = linear.read() if isinstance(linear, LateLinear) else linear
-    assert isinstance(linear, KeptLinear), "the native decoder packs bfloat16, float32, int8 and int4"
+    assert isinstance(linear, KeptLinear), "the native decoder packs what a checkpoint may hold"
     rows, width = linear.weight.shape
     step = max(1, PIECE // width // BLOCK) * BLOCK
     pieces = [_pack(linear.outputs(slice(first, first + step))) for first in range(0, rows, step)]
-    scales, mins = (_joined([getattr(piece, part) for piece in pieces]) for part in ("scales", "mins"))
+    scales, mins, fifths = (
+        _joined([getattr(piece, part) for piece in pieces]) for part in ("scales", "mins", "fifths")
+    )
     weight = torch.cat([piece.weight for piece in pieces])
     out = sum(piece.out for piece in pieces)
-    return _without_mins(Packed(weight, pieces[0].bits, out, pieces[0].into, scales, mins))
+    return _without_mins(replace(pieces[0], weight=weight, out=out, scales=scales, mins=mins, fifths=fifths))
 
 
 def _joined(parts: list[Tensor | None]) -> Tensor | None:
@@ -44,8 +57,13 @@ def _joined(parts: list[Tensor | None]) -> Tensor | None:
 
 
 def _pack(linear: KeptLinear) -> Packed:
-    if isinstance(linear, Int4Linear):
-        return _pack_int4(linear)
+    if isinstance(linear, CodedLinear):
+        codes = torch.tensor(linear.CODES, dtype=torch.int8).view(torch.uint8) ^ 128
+        return replace(_pack_levels(linear.levels(), linear.scales, 4), codes=codes)
+    if isinstance(linear, MinimaLinear):
+        bits = 5 if isinstance(linear, Int5Linear) else 4
+        packed = _pack_levels(linear.levels(), linear.scales, bits)
+        return replace(packed, mins=_together(_padded(linear.mins), 1))
     weight = _padded(linear.weight)
     if isinstance(linear, Int8Linear):
         # Processors multiply bytes without a sign by bytes with one.
@@ -55,18 +73,24 @@ def _pack(linear: KeptLinear) -> Packed:
     return Packed(_together(weight, 4 // weight.itemsize), weight.itemsize * 8, len(weight), weight.shape[1])
 
 
-def _pack_int4(linear: Int4Linear) -> Packed:
-    levels = _together(_padded(linear.levels()), 4)
-    out, into = levels.shape[0] * BLOCK, levels.shape[1] * 4
-    scales, mins = (_together(_padded(of_groups), 1) for of_groups in (linear.scales, linear.mins))
-    return Packed(levels[:, ::2] | levels[:, 1::2] << 4, 4, out, into, scales, mins)
+def _pack_levels(levels: Tensor, scales: Tensor, bits: int) -> Packed:
+    """`levels` uint8 [out, in] below 2 ** `bits`, of which `scales` float16 [out, in / GROUP] are."""
+    fours = _together(_padded(levels), 4)
+    blocks, width = fours.shape[:2]
+    low = fours & 15
+    packed = Packed(low[:, ::2] | low[:, 1::2] << 4, bits, blocks * BLOCK, width * 4, _together(_padded(scales), 1))
+    if bits == 4:
+        return packed
+    # Bit n of a byte is of the n-th four inputs of a group.
+    places = torch.arange(8, dtype=torch.uint8)[:, None, None]
+    return replace(packed, fifths=((fours >> 4).unflatten(1, (-1, 8)) << places).sum(dim=2, dtype=torch.uint8))
 
 
 def _without_mins(packed: Packed) -> Packed:
-    """The same without minima that are eight levels below zero, as Q4_0 and symmetric GPTQ have them: the decoder knows
-    those, and a tenth less is read."""
+    """The same without minima that put zero into the middle of the levels, as Q4_0, Q5_0 and symmetric GPTQ have them:
+    the decoder knows those, and a tenth less is read."""
     scales, mins = packed.scales, packed.mins
-    if scales is None or mins is None or not torch.equal(mins, scales * -8):
+    if scales is None or mins is None or not torch.equal(mins, scales * -(1 << packed.bits - 1)):
         return packed
     return replace(packed, mins=None)
 

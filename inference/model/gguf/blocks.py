@@ -68,8 +68,8 @@ def _q4_1(raw: Bytes) -> Groups:
 
 
 def _q5_0(raw: Bytes) -> Groups:
-    levels = (_nibbles(raw[:, 6:]) | _fifth_bits(raw[:, 2:6])).view(np.int8) - np.int8(16)
-    return Groups(levels, _halves(raw[:, :2]), None, 32)
+    scales = _halves(raw[:, :2])
+    return Groups(_nibbles(raw[:, 6:]) | _fifth_bits(raw[:, 2:6]), scales, scales * np.float32(-16), 32)
 
 
 def _q5_1(raw: Bytes) -> Groups:

@@ -1,7 +1,7 @@
 """The base in a GGUF file as a checkpoint: its groups as the decoders have theirs, or expanded where that is wanted.
 
-Q8_0 and Q5_0 are levels of 8 bits, Q4_0, Q4_1 and Q4_K of 4; the scales and minima of Q4_K are rounded to float16. What
-has no form of its own, Q5_1, Q5_K and Q6_K, is rounded to 8 bits. Weights in full stay so.
+Q8_0 is levels of 8 bits, Q5_0, Q5_1 and Q5_K of 5, Q4_0, Q4_1 and Q4_K of 4; the scales and minima of K types are
+rounded to float16. What has no form of its own, Q6_K, is rounded to 8 bits. Weights in full stay so.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ from inference.model.gguf.blocks import BlockType, Groups
 from inference.model.gguf.file import FILE, Bytes, GgufFile, GgufTensor, gguf_in
 from inference.model.gguf.header import GgufError
 from inference.model.gguf.names import Place, places_in
-from inference.model.linear import GROUP, Int4Linear, Int8Linear, KeptLinear
+from inference.model.linear import GROUP, GroupedLinear, Int4Linear, Int5Linear, Int8Linear, KeptLinear, MinimaLinear
 
-_FOUR_BITS: Final = ("Q4_0", "Q4_1", "Q4_K")
+_WITH_MINIMA: Final[dict[str, type[MinimaLinear]]] = {
+    **dict.fromkeys(("Q4_0", "Q4_1", "Q4_K"), Int4Linear),
+    **dict.fromkeys(("Q5_0", "Q5_1", "Q5_K"), Int5Linear),
+}
 
 
 class GgufCheckpoint(Checkpoint):
@@ -66,7 +69,7 @@ class GgufCheckpoint(Checkpoint):
         if tensor.block.groups is None:
             return None
         linear = _kept(tensor.block, self._pieces(tensor, self._place(name)))
-        if not all(torch.isfinite(part).all() for part in _scales_of(linear)):
+        if not linear.is_finite:
             raise GgufError(
                 f"tensor {tensor.name!r} of {self._file.path} has scales that are no numbers in float16; "
                 "fetch the file again, or use the model's safetensors"
@@ -119,26 +122,23 @@ class TokenTable:
         return torch.from_numpy(self._tensor.block.dequantize(np.concatenate(rows))).to(self.dtype)
 
 
-def _kept(block: BlockType, pieces: Iterable[Bytes]) -> Int8Linear | Int4Linear:
-    if block.name in _FOUR_BITS:
-        return Int4Linear.stacked([_in_four_bits(block.read(raw)) for raw in pieces])
-    return Int8Linear.stacked([_in_eight_bits(block.read(raw)) for raw in pieces])
+def _kept(block: BlockType, pieces: Iterable[Bytes]) -> GroupedLinear:
+    kind = _WITH_MINIMA.get(block.name)
+    if kind is None:
+        return Int8Linear.stacked([_in_eight_bits(block.read(raw)) for raw in pieces])
+    return kind.stacked([_with_minima(kind, block.read(raw)) for raw in pieces])
 
 
-def _in_four_bits(groups: Groups) -> Int4Linear:
+def _with_minima(kind: type[MinimaLinear], groups: Groups) -> MinimaLinear:
     assert groups.mins is not None
-    return Int4Linear.of_levels(torch.from_numpy(groups.levels), _half(groups.scales), _half(groups.mins))
+    return kind.of_levels(torch.from_numpy(groups.levels), _half(groups.scales), _half(groups.mins))
 
 
 def _in_eight_bits(groups: Groups) -> Int8Linear:
     if groups.mins is None and groups.size == GROUP:
-        return Int8Linear.of_levels(torch.from_numpy(groups.levels.copy()), _half(groups.scales))
+        return Int8Linear.of_parts(torch.from_numpy(groups.levels.copy()), _half(groups.scales))
     return Int8Linear(torch.from_numpy(groups.weights()))
 
 
 def _half(values: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(values).to(torch.float16)
-
-
-def _scales_of(linear: Int8Linear | Int4Linear) -> list[Tensor]:
-    return [linear.scales, linear.mins] if isinstance(linear, Int4Linear) else [linear.scales]

@@ -15,10 +15,14 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from inference.model.linear import GROUP, PIECE, Int8Linear
+from inference.model.linear import GROUP, PIECE, CodedLinear, GroupedLinear, Int8Linear
 from inference.reading import shown
 
 STATE: Final = "quant_state.bitsandbytes__"
+_NF4: Final = (
+    *(-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0),
+    *(0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0),
+)
 _BLOCKS: Final = tuple(2**power for power in range(5, 13))
 _FLOATS: Final = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -36,6 +40,15 @@ class FourBits:
     values: Tensor
     tops: Tensor
     block: int
+
+    def linear(self) -> GroupedLinear:
+        """In four bits where its values are NF4's, else rounded to eight."""
+        if not torch.allclose(self.values, torch.tensor(_NF4), atol=1e-4):
+            return Int8Linear.stacked([Int8Linear(piece) for piece in self.dequantized()])
+        pairs = self.packed.view(self.shape[0], -1)
+        steps = (self.tops / CodedLinear.CODES[-1]).to(torch.float16).repeat_interleave(self.block // GROUP)
+        groups = self.shape[0] * self.shape[1] // GROUP
+        return CodedLinear.of_parts(pairs >> 4 | pairs << 4, steps[:groups].view(self.shape[0], -1))
 
     def dequantized(self) -> Iterator[Tensor]:
         """float32 [rows, in], some rows at a time."""
@@ -75,7 +88,7 @@ def four_bits(stored: Tensor, shape: tuple[int, int], kind: str, part: Part) -> 
 def eight_bits(weight: Tensor, tops: Tensor) -> Int8Linear:
     """LLM.int8: `weight` int8 [out, in] times `tops` float32 [out] / 127, the scale of which is rounded to float16."""
     scales = (tops.float() / 127).to(torch.float16)
-    return Int8Linear.of_levels(weight, scales[:, None].expand(-1, weight.shape[1] // GROUP).contiguous())
+    return Int8Linear.of_parts(weight, scales[:, None].expand(-1, weight.shape[1] // GROUP).contiguous())
 
 
 def _state(raw: Tensor, kind: str, shape: tuple[int, int]) -> dict[str, Any]:

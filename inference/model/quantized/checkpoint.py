@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from inference.model.checkpoint import Checkpoint, WeightsError
-from inference.model.linear import GROUP, Int4Linear, Int8Linear, KeptLinear
+from inference.model.linear import GROUP, GroupedLinear, Int8Linear, KeptLinear
 from inference.model.quantized.bitsandbytes import STATE, FourBits, eight_bits, four_bits
 from inference.model.quantized.config import Scheme
 from inference.model.quantized.four_bits import Packed, awq, gptq
@@ -55,9 +55,10 @@ class QuantizedCheckpoint(Checkpoint):
         found = self._found(name, shape)
         if isinstance(found, Packed) and found.groups is None:
             return self._finite(name, found.linear())
-        if isinstance(found, Packed | FourBits):
-            found = Int8Linear.stacked([Int8Linear(piece) for piece in found.dequantized()])
-        return found and self._finite(name, found)
+        if isinstance(found, Packed):
+            return self._finite(name, Int8Linear.stacked([Int8Linear(piece) for piece in found.dequantized()]))
+        linear = found.linear() if isinstance(found, FourBits) else found
+        return linear and self._finite(name, linear)
 
     def _found(self, name: str, shape: tuple[int, ...]) -> FourBits | Packed | Int8Linear | None:
         """The weight `name` as it is stored; None where that is in full."""
@@ -141,9 +142,8 @@ class QuantizedCheckpoint(Checkpoint):
     def _has(self, name: str) -> bool:
         return super().__contains__(name)
 
-    def _finite(self, name: str, linear: Int8Linear | Int4Linear) -> Int8Linear | Int4Linear:
-        parts = (linear.scales, linear.mins) if isinstance(linear, Int4Linear) else (linear.scales,)
-        if not all(torch.isfinite(part).all() for part in parts):
+    def _finite(self, name: str, linear: GroupedLinear) -> GroupedLinear:
+        if not linear.is_finite:
             raise self._not_finite(name)
         return linear
 

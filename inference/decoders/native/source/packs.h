@@ -72,13 +72,35 @@ constexpr bool TAKES_UNSIGNED = true;
 constexpr bool TAKES_UNSIGNED = false;
 #endif
 
-// Four weights of eight bits a lane as `ByteSums` wants them.
+// Four weights of eight bits a lane as `ByteSums` wants them: signed, where `TAKES_UNSIGNED` says no.
 ALWAYS_INLINE U32 signed_where_needed(const U32& weights) { return TAKES_UNSIGNED ? weights : weights ^ U32::all(0x80808080); }
+
+// Sixteen bytes, and again in each 128 bits.
+ALWAYS_INLINE U32 load_table(const uint8_t* from) {
+    alignas(64) uint8_t copies[64];
+    for (int copy = 0; copy < 4; copy++) std::memcpy(copies + copy * 16, from, 16);
+    return U32::at(copies);
+}
+
+// The bytes of a table at `places`, each from 0 to 15.
+ALWAYS_INLINE U32 look_up(const U32& table, const U32& places) {
+    return U32::of([&](int part) -> Part<uint32_t> {
+#if defined(__AVX512F__)
+        return reinterpret_cast<Part<uint32_t>>(_mm512_shuffle_epi8(reinterpret_cast<__m512i>(table.parts[part]), reinterpret_cast<__m512i>(places.parts[part])));
+#elif defined(__AVX2__)
+        return reinterpret_cast<Part<uint32_t>>(_mm256_shuffle_epi8(reinterpret_cast<__m256i>(table.parts[part]), reinterpret_cast<__m256i>(places.parts[part])));
+#elif defined(NATIVE_NEON)
+        return reinterpret_cast<Part<uint32_t>>(vqtbl1q_u8(reinterpret_cast<uint8x16_t>(table.parts[part]), reinterpret_cast<uint8x16_t>(places.parts[part])));
+#else
+        return table.parts[part] + places.parts[part];  // no linear is multiplied so here
+#endif
+    });
+}
 
 #if defined(__AVX2__) && !defined(__AVX512VNNI__) && !defined(__AVXVNNI__)
 
 // Products of bytes are added up in pairs of 16 bits, which hold those of a group of 32 levels of four bits, and of a
-// single pair of eight bits.
+// single pair of five and eight bits.
 template <int BITS>
 struct ByteSums {
 #if defined(__AVX512F__)
@@ -91,7 +113,8 @@ struct ByteSums {
     ALWAYS_INLINE void add(const U32& weights, const U32& inputs) {
         each_part([&](int part) {
             auto left = reinterpret_cast<Register>(weights.parts[part]), right = reinterpret_cast<Register>(inputs.parts[part]);
-            sums[part] = BITS == 4 ? add16(sums[part], multiply(left, right)) : add32(sums[part], widened(signed_products(left, right)));
+            if constexpr (BITS == 4) sums[part] = add16(sums[part], multiply(left, right));
+            else sums[part] = add32(sums[part], widened(BITS == 5 ? multiply(left, right) : signed_products(left, right)));
         });
     }
     ALWAYS_INLINE I32 total() const {

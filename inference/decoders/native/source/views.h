@@ -15,12 +15,16 @@ enum Target {
 // A linear [out, in] in the order in which it is read, so that 64 bytes hold a few inputs of 16 outputs.
 struct LinearView {
     // By bits. 32: float32 [out / 16][in][16]; 16: bfloat16 [out / 16][in / 2][16][2]; 8: bytes with 128 added
-    // [out / 16][in / 4][16][4]; 4: an input low and the one four behind it high, [out / 16][in / 8][16][4].
+    // [out / 16][in / 4][16][4]; 4 and 5: an input low and the one four behind it high, [out / 16][in / 8][16][4].
     const void* weight;
-    // Of 8 and 4 bits, one a group of 32 inputs: float16 [out / 16][in / 32][16]. A weight is its level times the scale and,
-    // of 4 bits, plus the minimum; null: minima are -8 times the scales.
+    // Of 8 bits and fewer, one a group of 32 inputs: float16 [out / 16][in / 32][16]. A weight is its level times the scale
+    // and, of 4 and 5 bits, plus the minimum; null: the middle of the levels is zero.
     const uint16_t* scales;
     const uint16_t* mins;
+    // Of 5 bits the fifth: [out / 16][in / 32][16][4], where bit n of a byte is of the n-th four inputs of a group.
+    const uint8_t* fifths;
+    // What the sixteen levels of 4 bits stand for, with 128 added, in weights without minima. Null: for themselves.
+    const uint8_t* codes;
     int64_t bits, out, in;
 };
 

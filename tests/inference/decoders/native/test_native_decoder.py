@@ -54,7 +54,7 @@ ADAPTERS = (
 )
 BLOCK_SIZE = 32
 HERE = units_of(open_library(library_path())) if missing_feature() is None else []
-DEQUANTIZING = ("amx", "neon", "portable")
+DEQUANTIZING = ("neon", "portable")
 """Units that do not multiply bytes: their quantised weights meet rows as they are."""
 
 

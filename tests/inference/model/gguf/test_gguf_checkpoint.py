@@ -23,15 +23,16 @@ from inference.model.gguf.checkpoint import GgufCheckpoint
 from inference.model.gguf.directory import write_directory
 from inference.model.gguf.file import GgufFile
 from inference.model.gguf.header import GgufError
-from inference.model.linear import Int4Linear, Int8Linear, KeptLinear, PlainLinear
+from inference.model.linear import Int4Linear, Int5Linear, Int8Linear, KeptLinear, PlainLinear
 from inference.model.weights import load_weights
 
 FORMS = {
     **{"Q4_0": Int4Linear, "Q4_1": Int4Linear, "Q4_K": Int4Linear},
-    **{"Q8_0": Int8Linear, "Q5_0": Int8Linear, "Q5_1": Int8Linear, "Q5_K": Int8Linear, "Q6_K": Int8Linear},
+    **{"Q5_0": Int5Linear, "Q5_1": Int5Linear, "Q5_K": Int5Linear},
+    **{"Q8_0": Int8Linear, "Q6_K": Int8Linear},
     **{"F32": PlainLinear, "F16": PlainLinear, "BF16": PlainLinear},
 }
-ERRORS = {"Q4_K": 4e-4, "Q5_1": 6e-3, "Q5_K": 6e-3, "Q6_K": 6e-3}
+ERRORS = {"Q4_K": 4e-4, "Q5_K": 4e-4, "Q6_K": 6e-3}
 """How far weights are from the file's, as a share of their size, where they are not the file's own."""
 MIX = {"attn_v": "Q6_K", "ffn_down": "Q6_K", "output": "Q6_K", "token_embd": "Q4_K"}
 IDS = [5, 6, 7, 300, 11]

@@ -19,7 +19,7 @@ from inference.decoders.torch.lora import LoraBank
 from inference.model.architecture import read_architecture
 from inference.model.checkpoint import WeightsError
 from inference.model.checkpoints import open_checkpoint
-from inference.model.linear import Int4Linear, Int8Linear, PlainLinear
+from inference.model.linear import CodedLinear, Int4Linear, Int8Linear, PlainLinear
 from inference.model.quantization import settle_quantization
 from inference.model.weights import load_weights
 
@@ -150,8 +150,8 @@ KINDS: dict[str, tuple[dict[str, Any], Callable[[], Quantize], type, float]] = {
     "gptq_v2": (GPTQ | {"checkpoint_format": "gptq_v2"}, lambda: gptq(32, 0), Int4Linear, 6e-4),
     "awq": (AWQ, lambda: awq(32), Int4Linear, 6e-4),
     "awq of 128": (AWQ | {"group_size": 128}, lambda: awq(128), Int4Linear, 6e-4),
-    "nf4": (NF4, lambda: four_bits("nf4", False), Int8Linear, 6e-3),
-    "nested nf4": (NF4, lambda: four_bits("nf4", True), Int8Linear, 6e-3),
+    "nf4": (NF4, lambda: four_bits("nf4", False), CodedLinear, 6e-3),
+    "nested nf4": (NF4, lambda: four_bits("nf4", True), CodedLinear, 6e-3),
     "fp4": (NF4 | {"bnb_4bit_quant_type": "fp4"}, lambda: four_bits("fp4", True), Int8Linear, 6e-3),
     "llm.int8": (EIGHT, lambda: eight_bits, Int8Linear, 4e-4),
 }
