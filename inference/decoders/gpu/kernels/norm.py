@@ -126,7 +126,7 @@ def add_and_norm_twin(
         )
         if addends.norm_weight is not None:
             first = norm(kind, first, addends.norm_weight, eps, shift_addends)
-        hidden += (sum(rest, first) * addends.multiplier).to(torch.float32)
+        hidden += torch.stack((first, *rest)).sum(0) * addends.multiplier
     return hidden if weight is None else norm(kind, hidden, weight, eps, shift)
 
 
