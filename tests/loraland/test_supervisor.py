@@ -6,7 +6,9 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from pytest_django import Settings
 
 from loraland.__main__ import CannotStart, check_disk, check_port, main, services
+from loraland.child import runs
 from loraland.logs import LogFiles
 from loraland.supervisor import Service, Supervisor
 from loraland.watch import Silent, Watch
@@ -130,6 +133,7 @@ async def test_without_a_directory_children_write_where_we_do(capfd: pytest.Capt
 SUPERVISING = """
 import asyncio, sys
 from pathlib import Path
+from loraland.child import runs
 from loraland.logs import LogFiles
 from loraland.supervisor import Service, Supervisor
 async def main():
@@ -200,7 +204,10 @@ async def test_what_a_dead_child_leaves_behind_holds_up_nothing_and_is_ended(
     assert any("orphan leaves" in line for line in log)
 
 
-async def test_an_orphan_that_does_not_heed_is_killed(supervised: tuple[Supervisor, Log]) -> None:
+async def test_an_orphan_that_does_not_heed_is_killed(
+    supervised: tuple[Supervisor, Log], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("loraland.child.ORPHAN_SECONDS", 0.5)
     supervisor, log = supervised
     deaf = ORPHAN.replace('lambda *_: (print("orphan leaves", flush=True), sys.exit())', "signal.SIG_IGN")
     supervisor.keep(child("import os; print('pid', os.getpid(), flush=True)\n" + deaf))
@@ -208,6 +215,23 @@ async def test_an_orphan_that_does_not_heed_is_killed(supervised: tuple[Supervis
     os.kill(first, signal.SIGKILL)
     await log.until("| pid", 2)
     assert is_gone(orphan)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the dead from those that run")
+def test_the_dead_whom_nobody_has_buried_are_not_waited_for() -> None:
+    dead, living = (
+        subprocess.Popen([sys.executable, "-c", code], start_new_session=True, stdout=subprocess.PIPE)
+        for code in ("", COUNT)
+    )
+    assert living.stdout
+    assert living.stdout.readline()
+    while not is_gone(dead.pid):
+        time.sleep(0.01)
+    os.killpg(dead.pid, 0)  # the system has not forgotten it
+    assert (runs(dead.pid), runs(living.pid)) == (False, True)
+    living.kill()
+    for child in (dead, living):
+        child.communicate()
 
 
 async def test_a_child_that_hears_no_signal_is_killed_when_it_must_stop(
@@ -257,7 +281,7 @@ server.serve_forever()
 """
 
 
-def looking_at(port: int, seconds: float = 2.0) -> Watch:
+def looking_at(port: int, seconds: float = 1.0) -> Watch:
     async def look() -> None:
         try:
             async with asyncio.timeout(seconds):
@@ -278,7 +302,11 @@ def free_port() -> int:
 
 
 @pytest.mark.parametrize("cause", FREEZES)
-async def test_a_child_that_answers_no_more_is_started_again(supervised: tuple[Supervisor, Log], cause: str) -> None:
+async def test_a_child_that_answers_no_more_is_started_again(
+    supervised: tuple[Supervisor, Log], cause: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if cause == "a signal":  # which lets it write nothing
+        monkeypatch.setattr("loraland.supervisor.TRACEBACK_SECONDS", 0.5)
     supervisor, log = supervised
     port = free_port()
     command = (sys.executable, "-c", SERVER.format(freeze=FREEZES[cause]), str(port))
