@@ -124,6 +124,13 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
+EACH = (
+    *("llama, biases", "mistral", "ministral", "qwen2", "qwen3", "smollm3, biases, window", "granite", "olmo2", "phi"),
+    *("phi3, short context", "gemma, biases, untied", "gemma2, low caps", "gemma3", "stablelm", "glm", "glm4"),
+)
+"""A variant of each family whose linears are named otherwise, or have another arithmetic around them."""
+
+
 def make_family(directory: Path, variant: str, **more: Any) -> Path:
     """Save the random model `variant`. Its norms and biases are drawn too, which transformers would set to 1 and 0."""
     kind, overrides = VARIANTS[variant]
