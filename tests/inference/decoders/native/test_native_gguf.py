@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from families import VARIANTS, make_family
+from families import EACH, VARIANTS, make_family
 from gguf_exports import export_gguf
 from gguf_files import write_gguf
 from passes import Chunk, Passes
+from quantized_models import KINDS, save_quantized
 
 from inference.decoders.native.bank import NativeBank
 from inference.decoders.native.build import library_path, missing_feature
@@ -29,6 +30,11 @@ from inference.model.weights import DecoderWeights, LayerWeights, load_weights, 
 
 HERE = units_of(open_library(library_path())) if missing_feature() is None else []
 DEQUANTIZING = ("neon", "portable")
+IN_FILES = (
+    *("llama, biases", "qwen2", "qwen3", "smollm3", "granite", "olmo2", "phi", "phi3", "gemma", "gemma2", "gemma3"),
+    *("stablelm", "glm4"),
+)
+"""One of each family that GGUF has."""
 MIX = {"attn_v": "Q6_K", "ffn_down": "Q6_K", "output": "Q6_K"}
 
 
@@ -56,13 +62,23 @@ def test_what_a_file_has_in_groups_is_multiplied_so_on_every_unit(
         check_against_torch(directory, dtype, unit)
 
 
-@pytest.mark.parametrize("variant", ["qwen3", "granite", "olmo2", "phi", "phi3", "gemma2", "stablelm", "glm4"])
+@pytest.mark.parametrize("variant", IN_FILES)
 def test_so_is_a_file_of_another_family(tmp_path: Path, variant: str) -> None:
     full = make_family(tmp_path / "full", variant, vocab_size=320)
     (tmp_path / "tiny").mkdir()
     export_gguf(full, tmp_path / "tiny" / "model.gguf", VARIANTS[variant][0], "Q8_0")
     config = config_of(GgufFile(tmp_path / "tiny" / "model.gguf"))
     (tmp_path / "tiny" / "config.json").write_text(json.dumps(config))
+    check_against_torch(tmp_path / "tiny", torch.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gptq", "awq", "nested nf4", "llm.int8"])
+@pytest.mark.parametrize("variant", EACH)
+def test_so_is_every_family_that_was_quantised_elsewhere(tmp_path: Path, variant: str, kind: str) -> None:
+    config, make, _, _ = KINDS[kind]
+    full = make_family(tmp_path / "full", variant, vocab_size=320, intermediate_size=128)
+    save_quantized(full, tmp_path / "tiny", config, make())
     check_against_torch(tmp_path / "tiny", torch.float32)
 
 
