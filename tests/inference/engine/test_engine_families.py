@@ -33,6 +33,7 @@ def alone(engine: Engine, digest: str) -> Record:
     return drain(engine)["alone"]
 
 
+@pytest.mark.cell("engine", "engine")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_an_answer_is_the_same_alone_in_company_from_a_known_beginning_and_taken_over(
     tmp_path: Path, variant: str

@@ -24,26 +24,29 @@ from inference.training.loop import Step
 from inference.training.qlora import add_gradients, put_adapter
 from inference.training.run import Job
 from tests.inference.checkpoints import load_base, load_reference
-from tests.inference.families import KINDS, VARIANTS, make_family
+from tests.inference.families import EACH, make_family
 from tests.inference.training.conftest import byte_tokenizer
 
 RECIPE = load_recipe("tweet_emotion")
 SHORT = replace(RECIPE, schedule=replace(RECIPE.schedule, steps=10, batch=4, learning_rate=3e-2))
-EACH = (
-    *("llama, biases", "ministral", "qwen2", "qwen3", "smollm3, biases, window", "granite", "olmo2", "phi"),
-    *("phi3, short context", "gemma, biases, untied", "gemma2, low caps", "gemma3", "stablelm", "glm", "glm4"),
-)
-"""One of each family that learns through PEFT."""
 ALL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+HALVES = {"gate_up_proj", "down_proj"}
 TRAINED: dict[str, tuple[tuple[str, ...], set[str]]] = {
     "qwen2": (("q_proj", "v_proj"), {"q_proj", "v_proj"}),
     "phi": (("q_proj", "o_proj", "gate_proj", "up_proj"), {"q_proj", "dense", "fc1"}),
-    "phi3": (("q_proj", "v_proj", "down_proj"), {"qkv_proj", "down_proj"}),
+    "phi3, short context": (("q_proj", "v_proj", "down_proj"), {"qkv_proj", "down_proj"}),
     "granite": (("v_proj", "o_proj", "up_proj", "down_proj"), {"v_proj", "o_proj", "up_proj", "down_proj"}),
     "gemma2, low caps": (("down_proj",), {"down_proj"}),
+    **dict.fromkeys(("glm", "glm4"), (("q_proj", "o_proj", *ALL[4:]), {"q_proj", "o_proj", *HALVES})),
+    **{
+        variant: (ALL, set(ALL))
+        for variant in EACH
+        if not variant.startswith(("qwen2", "phi", "gran", "gemma2", "glm"))
+    },
 }
 
 
+@pytest.mark.cell("gradients", "PEFT")
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", EACH)
 def test_a_step_has_the_gradients_of_the_whole_batch_through_peft(tmp_path: Path, data: Path, variant: str) -> None:
@@ -74,10 +77,6 @@ def wide(recipe: Recipe) -> Recipe:
     return replace(recipe, lora=replace(recipe.lora, target_modules=ALL))
 
 
-def test_every_family_is_trained_or_computed_by_our_own_passes() -> None:
-    assert {VARIANTS[variant][0] for variant in EACH} | {"mistral"} == set(KINDS)
-
-
 def test_a_window_that_is_shorter_than_the_rows_is_trained_through_peft(tmp_path: Path, data: Path) -> None:
     tokenizer: Any = byte_tokenizer()
     base = make_family(tmp_path / "base", "mistral", vocab_size=len(tokenizer), initializer_range=0.05)
@@ -90,6 +89,7 @@ def test_a_window_that_is_shorter_than_the_rows_is_trained_through_peft(tmp_path
     assert (out / "adapter_model.safetensors").is_file()
 
 
+@pytest.mark.cell("learns", "PEFT")
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", TRAINED)
 def test_an_adapter_of_any_family_learns_and_is_one_that_is_served(tmp_path: Path, data: Path, variant: str) -> None:

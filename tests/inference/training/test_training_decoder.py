@@ -94,6 +94,7 @@ def expect_peft(base: Path, decoder: TrainingDecoder, lora: Lora) -> None:
             torch.testing.assert_close(pair.b.grad, named[found.replace("_A", "_B")], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.cell("gradients", "own")
 @pytest.mark.parametrize("variant", OWN)
 def test_so_are_those_of_other_bases_that_our_own_passes_compute(tmp_path: Path, variant: str) -> None:
     base = make_family(tmp_path, variant, vocab_size=200)

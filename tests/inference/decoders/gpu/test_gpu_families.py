@@ -129,6 +129,8 @@ def expect_near(logits: Tensor, expected: Tensor) -> None:
     assert logits.argmax(-1).tolist() == expected.argmax(-1).tolist()
 
 
+@pytest.mark.cell("full", "Triton")
+@pytest.mark.cell("adapters", "Triton")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_family_decodes_as_torch_does(tmp_path: Path, variant: str) -> None:
     world = make_world(tmp_path, variant)
@@ -148,6 +150,7 @@ def test_prompts_of_these_families_are_read_as_torch_reads_them(tmp_path: Path, 
     expect_near(*told)
 
 
+@pytest.mark.cell("biases", "Triton")
 @pytest.mark.parametrize(("variant", "adapter"), BIASES)
 def test_biases_of_adapters_are_added_as_torch_adds_them(
     tmp_path: Path, store: Path, variant: str, adapter: dict[str, Any]

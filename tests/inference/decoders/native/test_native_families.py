@@ -43,6 +43,7 @@ def make_passes(decoder: NativeDecoder, dtype: torch.dtype = torch.float32) -> P
     return Passes(decoder, block_size=BLOCK_SIZE, dtype=dtype)
 
 
+@pytest.mark.cell("full", "C++")
 @pytest.mark.parametrize("variant", COMPUTED)
 def test_every_family_equals_transformers_on_every_unit(tmp_path: Path, variant: str) -> None:
     model = make_family(tmp_path, variant)
@@ -61,6 +62,7 @@ def check_answers(decoder: NativeDecoder, slots: list[int], models: list[Any], b
         assert reply == expected.argmax(-1).tolist()
 
 
+@pytest.mark.cell("adapters", "C++")
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", COMPUTED)
 def test_an_adapter_on_all_linears_answers_beside_the_base_as_with_peft(tmp_path: Path, variant: str) -> None:
@@ -73,6 +75,7 @@ def test_an_adapter_on_all_linears_answers_beside_the_base_as_with_peft(tmp_path
     check_answers(decoder, [-1, slot or 0], [load_reference(model), adapted], 1e-3)
 
 
+@pytest.mark.cell("bits", "C++")
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", COMPUTED)
 def test_a_row_of_every_family_is_bitwise_the_same_in_any_company_on_every_unit(tmp_path: Path, variant: str) -> None:
@@ -88,6 +91,7 @@ def test_a_row_of_every_family_is_bitwise_the_same_in_any_company_on_every_unit(
             assert torch.equal(row, alone[0]), unit
 
 
+@pytest.mark.cell("bfloat16", "C++")
 @pytest.mark.slow
 @pytest.mark.parametrize("variant", COMPUTED)
 def test_every_family_rounds_to_bfloat16_as_transformers_does_on_every_unit(tmp_path: Path, variant: str) -> None:

@@ -62,6 +62,7 @@ def test_what_a_file_has_in_groups_is_multiplied_so_on_every_unit(
         check_against_torch(directory, dtype, unit)
 
 
+@pytest.mark.cell("gguf", "C++")
 @pytest.mark.parametrize("variant", IN_FILES)
 def test_so_is_a_file_of_another_family(tmp_path: Path, variant: str) -> None:
     full = make_family(tmp_path / "full", variant, vocab_size=320)
@@ -72,6 +73,7 @@ def test_so_is_a_file_of_another_family(tmp_path: Path, variant: str) -> None:
     check_against_torch(tmp_path / "tiny", torch.float32)
 
 
+@pytest.mark.cell("{kind}", "C++")
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gptq", "awq", "nested nf4", "llm.int8"])
 @pytest.mark.parametrize("variant", EACH)

@@ -88,6 +88,8 @@ def make_all(model: Path, store: Path) -> list[str]:
     return [make_adapter(model, store, seed, 0.1, **kind) for seed, kind in enumerate(kinds)]
 
 
+@pytest.mark.cell("biases", "torch")
+@pytest.mark.cell("biases", "C++")
 @pytest.mark.parametrize(
     "variant", [pytest.param(name, marks=[pytest.mark.slow] * (name != "phi")) for name in (*BIASED, *WITHOUT)]
 )

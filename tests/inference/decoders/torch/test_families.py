@@ -33,6 +33,7 @@ def replied(decoder: TorchDecoder, prompt: list[int], length: int = ANSWER_LENGT
     return torch.cat(rows), reply
 
 
+@pytest.mark.cell("full", "torch")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_family_equals_transformers_token_by_token(tmp_path: Path, variant: str) -> None:
     directory = make_family(tmp_path, variant)
@@ -57,6 +58,7 @@ def test_gemma_3_reads_its_text_alone_where_it_was_published_with_pictures(tmp_p
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
 
+@pytest.mark.cell("bfloat16", "torch")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_family_rounds_to_bfloat16_as_transformers_does(tmp_path: Path, variant: str) -> None:
     directory = make_family(tmp_path, variant)
@@ -65,6 +67,7 @@ def test_every_family_rounds_to_bfloat16_as_transformers_does(tmp_path: Path, va
     check_rounding(directory, texts, replies, logits)
 
 
+@pytest.mark.cell("bits", "torch")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_a_row_of_every_family_is_bitwise_the_same_in_any_company(tmp_path: Path, variant: str) -> None:
     decoder = load_family(make_family(tmp_path, variant), torch.bfloat16)

@@ -17,14 +17,9 @@ from inference.adapters.slots import LoraSlots
 from inference.adapters.store import AdapterStore
 from inference.model.spec import EMBEDDING, HEAD, TARGETS
 from tests.inference.adapter_tensors import FUSED, renamed, split
-from tests.inference.families import VARIANTS, load_family, make_family
+from tests.inference.families import EACH, VARIANTS, load_family, make_family
 
 NUM_TOKENS = 4
-FEW = (
-    *("llama, biases", "ministral", "qwen2", "qwen3", "smollm3, biases, window", "granite", "olmo2", "phi"),
-    *("phi3, short context", "gemma, biases, untied", "gemma2, low caps", "gemma3", "stablelm", "glm", "glm4"),
-)
-"""A variant of each family whose linears are named otherwise, or have another arithmetic around them."""
 KNOWN_TO_PEFT = ("llama, biases", "qwen2", "qwen3", "phi", "gemma, biases, untied", "gemma2, low caps", "gemma3")
 """Whose targets PEFT chooses by itself."""
 
@@ -63,7 +58,8 @@ def expect_peft(model: Path, store: Path, digests: list[str]) -> None:
         assert replies[row] == expected.argmax(-1).tolist()
 
 
-@pytest.mark.parametrize("variant", FEW)
+@pytest.mark.cell("adapters", "torch")
+@pytest.mark.parametrize("variant", EACH)
 def test_adapters_on_all_linears_and_tables_equal_peft(tmp_path: Path, store: Path, variant: str) -> None:
     model = make_family(tmp_path / "model", variant)
     names = linears(model)
@@ -75,8 +71,9 @@ def test_adapters_on_all_linears_and_tables_equal_peft(tmp_path: Path, store: Pa
     expect_peft(model, store, [make_adapter(model, store, seed, 0.1, **told) for seed, told in enumerate(options)])
 
 
+@pytest.mark.cell("alone", "torch")
 @pytest.mark.slow
-@pytest.mark.parametrize("variant", FEW)
+@pytest.mark.parametrize("variant", EACH)
 def test_an_adapter_on_each_linear_alone_equals_peft(tmp_path: Path, store: Path, variant: str) -> None:
     model = make_family(tmp_path / "model", variant)
     targets = [[name] for name in [*linears(model), EMBEDDING, HEAD]]

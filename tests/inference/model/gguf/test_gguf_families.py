@@ -70,6 +70,7 @@ def made(home: Path, variant: str, kind: str = "F32") -> tuple[Path, Path]:
     return home / "gguf", full
 
 
+@pytest.mark.cell("gguf", "torch")
 @pytest.mark.parametrize("variant", FAMILIES)
 def test_logits_are_those_of_transformers(tmp_path: Path, variant: str) -> None:
     directory, full = made(tmp_path, variant)

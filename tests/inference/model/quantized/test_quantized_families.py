@@ -41,6 +41,7 @@ def logits(directory: Path) -> torch.Tensor:
     return passes.run(Chunk(passes.sequence(), IDS))[0]
 
 
+@pytest.mark.cell("{kind}", "torch")
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gptq", "awq", "nested nf4", "llm.int8"])
 @pytest.mark.parametrize("variant", EACH)
