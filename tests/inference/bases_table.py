@@ -43,7 +43,7 @@ COLUMNS: Final = {
     "learns": "training",
 }
 """What is shown, and its head in the table."""
-WHO: Final = {"torch": "T", "C++": "C", "Triton": "G", "engine": "", "own": "own", "PEFT": "PEFT"}
+WHO: Final = {"torch": "T", "C++": "C", "Triton": "G", "engine": "", "own": "own ", "PEFT": "PEFT "}
 """Who computes it, and its letter."""
 
 Cell = tuple[str, str, str]
@@ -122,7 +122,7 @@ def table(cells: Iterable[Cell], variants: Mapping[str, tuple[str, Any]]) -> str
 
 def _text(found: set[Cell], column: str, members: list[str]) -> str:
     counts = {who: sum((column, who, variant) in found for variant in members) for who in WHO}
-    return " ".join(f"{WHO[who]}&nbsp;{count}" if WHO[who] else f"{count}" for who, count in counts.items() if count)
+    return " ".join(f"{WHO[who]}{count}" for who, count in counts.items() if count)
 
 
 def seen_with(report: Mapping[str, Any]) -> str:
