@@ -22,6 +22,7 @@ from inference.bases import base_name
 from inference.reading import reading
 from inference.tasks.card import CARD, Card
 from inference.tasks.template import label_of
+from loraland import bases
 from loraland.catalogue import card as cards
 from loraland.catalogue import slug as slugs
 from loraland.catalogue import store
@@ -71,7 +72,7 @@ class Command(BaseCommand):
         if (slug or template) and len(sources) > 1:
             raise CommandError("--slug and --template are for one adapter; import one source at a time with them.")
         self.num_refused = 0
-        self.base, self.confirm_base = base_name(base), confirm_base or bool(base)
+        self.base, self.confirm_base = _base_named(base), confirm_base or bool(base)
         self.template = _text_of(template)
         with ExitStack() as stack:
             imported = [self._import(source, slug, stack) for source in sources]
@@ -202,6 +203,15 @@ def _text_of(template: Path | None) -> str:
 def _card_of(directory: Path, slug: str) -> Card:
     path = directory / CARD
     return cards.read_card(path) if path.is_file() else Card(name=label_of(slug.replace("-", "_")))
+
+
+def _base_named(base: str) -> str:
+    """The name in --base. Raises `CommandError` for a model that only ends in the name of one that is served."""
+    served = bases.of_name(base_name(base))
+    if served and "/" in base and bases.spoken(base) is None:
+        told = f"is another model than {served.model}, which is served"
+        raise CommandError(f"--base {base} {told}; write --base {served.name} if the adapter is for that one.")
+    return base_name(base)
 
 
 def _check_base(slug: str, base: str) -> None:

@@ -82,6 +82,12 @@ def test_where_two_fit_and_none_is_named_it_is_asked_and_the_word_on_the_command
     assert bases_of("mood") == (other_base, "validating")
 
 
+def test_another_owner_s_model_of_the_same_name_is_not_taken_for_the_base(tmp_path: Path) -> None:
+    said = imported(adapter(tmp_path, None), "--base", "another/Tiny-Llama")
+    assert "--base another/Tiny-Llama is another model than owner/Tiny-Llama, which is served; write" in said
+    assert not AdapterVersion.objects.exists()
+
+
 def test_a_base_that_is_said_and_does_not_fit_is_refused_with_what_is_wrong(tmp_path: Path) -> None:
     said = imported(adapter(tmp_path, OURS, layer=35), "--base", OURS, "--slug", "deep")
     assert bases_of("deep")[0] != OURS, "the shapes decide: " + said
