@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from inference.config import ConfigError
 from inference.engine.model_runner import ModelRunner
 from inference.scheduling.plan import Plan, Work
 from inference.scheduling.sequence import Sequence
@@ -21,7 +22,10 @@ DIFFERS = "rows differ"
 
 
 def self_check(runner: ModelRunner, vocab_size: int) -> str:
-    """``exact``, or what differs: ``tile`` or ``decode`` with the largest difference of a logit."""
+    """``exact``, or what differs: ``tile`` or ``decode`` with the largest difference of a logit.
+
+    Raises `ConfigError` for a base that computes no numbers at all.
+    """
     num_blocks = len(runner.cache.keys[0])
     per_sequence = -(-(len(runner.canary_ids) + 1) // runner.cache.block_size)
     others = min(_OTHERS, num_blocks // per_sequence - 1)
@@ -31,6 +35,11 @@ def self_check(runner: ModelRunner, vocab_size: int) -> str:
     for kind in ("tile", "decode"):
         # A decoder may use the memory of its last logits again.
         alone = _logits(runner, sequences[:1], kind)[0].clone()
+        if not torch.isfinite(alone).all():
+            raise ConfigError(
+                "the base's logits are no numbers: its weights are damaged, so fetch it again, or too large for "
+                "DTYPE=float16, so choose bfloat16 or float32"
+            )
         among = _logits(runner, sequences[::-1], kind)[-1]
         if not torch.equal(alone, among):
             return f"{kind} {DIFFERS} by up to {float((alone - among).abs().max()):.3g} in a batch"

@@ -34,15 +34,26 @@ class GenerationRefused(Refused):
 def end_ids(directory: Path, settings: Mapping[str, Any], id_of: Callable[[str], int | None]) -> frozenset[int]:
     """Every token that ends an answer, by the tokenizer's `settings` and any other file of the base's: one, or a list,
     by number or by name. Raises `GenerationRefused` for what is none."""
-    config = read_object(directory / "config.json", GenerationRefused)
-    inner = config.get("text_config")
-    configs = [config, inner] if isinstance(inner, dict) else [config]
-    told = [("config.json", file.get("eos_token_id")) for file in configs]
+    told = [("config.json", file.get("eos_token_id")) for file in _configs(directory)]
     told += [(GENERATION, read_object(directory / GENERATION, GenerationRefused).get("eos_token_id"))]
     told += [("the tokenizer's settings", settings.get("eos_token_id"))]
     told += [("the tokenizer's settings", id_of(name)) for name in map(content, _listed(settings.get("eos_token")))]
-    most = configs[-1].get("vocab_size")
+    most = table_rows(directory)
     return frozenset(id for file, ids in told for id in _numbers(file, ids, most))
+
+
+def table_rows(directory: Path) -> int | None:
+    """How many tokens the base's table has, by its config.json; None where that does not say. Raises
+    `GenerationRefused`."""
+    sizes = [config.get("vocab_size") for config in _configs(directory)]
+    return next((size for size in reversed(sizes) if type(size) is int), None)
+
+
+def _configs(directory: Path) -> list[dict[str, Any]]:
+    """The config.json, and the one of the text within it."""
+    config = read_object(directory / "config.json", GenerationRefused)
+    inner = config.get("text_config")
+    return [config, inner] if isinstance(inner, dict) else [config]
 
 
 def end_strings(directory: Path) -> tuple[str, ...]:
@@ -83,7 +94,7 @@ def content(token: Any) -> str:
     return text
 
 
-def _numbers(file: str, told: Any, most: Any) -> Iterator[int]:
+def _numbers(file: str, told: Any, most: int | None) -> Iterator[int]:
     """The ids in `told`, of a base with `most` tokens. One that is beyond them ends nothing, and is told."""
     for value in _listed(told):
         if value is None or value == -1:  # as which some say that there is none
@@ -92,7 +103,7 @@ def _numbers(file: str, told: Any, most: Any) -> Iterator[int]:
             raise GenerationRefused(
                 f"eos_token_id of {file} is {shown(told)}; it is the number of a token, or lists some"
             )
-        if type(most) is int and value >= most:
+        if most is not None and value >= most:
             log.warning("eos_token_id of %s has %d, which is none of %d tokens and ends nothing", file, value, most)
         else:
             yield value

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import logging
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import copy
@@ -22,16 +23,18 @@ from inference.model.added_tokens import AddedToken
 from inference.model.byte_letters import BYTES
 from inference.model.chat_template import ChatTemplate
 from inference.model.conversation import written
-from inference.model.generation_config import GenerationRefused, content, end_ids, end_strings
+from inference.model.generation_config import GenerationRefused, content, end_ids, end_strings, table_rows
 from inference.model.template_runner import TemplateExceeded, TemplateRefused
 from inference.model.tokenizer_files import TokenizerError as TokenizerError
 from inference.model.tokenizer_files import read_tokenizer
 from inference.model.tool_turns import in_words
-from inference.reading import reading
+from inference.reading import reading, shown
 from inference.wire.protocol import Message
 
 if TYPE_CHECKING:
     import tokenizers
+
+log = logging.getLogger(__name__)
 
 _GUARD: Final = "\ue0ff"
 """A private-use character that is put behind the first character of a control token in text of users."""
@@ -59,6 +62,7 @@ class Tokenizer:
 
     def _load(self, directory: Path) -> None:
         own, settings = read_tokenizer(directory)
+        own = _within_table(own, directory)
         added = own.get("added_tokens", [])
         self.eos_ids = end_ids(directory, settings, _ids(own).get)
         """Every token that ends an answer."""
@@ -284,6 +288,25 @@ class Detokenizer:
     def push(self, token_id: int) -> str:
         """The characters that `token_id` completes."""
         return self._decoder.decode(self._shown.get(token_id) or self._tokenizer.token_bytes(token_id))
+
+
+def _within_table(own: dict[str, Any], directory: Path) -> dict[str, Any]:
+    """The content of a tokenizer.json without added tokens for which the base's table has no row: in a text they are
+    its characters. Many a Llama has such a token to fill texts up. Raises `TokenizerError` where others are beyond."""
+    rows = table_rows(directory)
+    beyond = {name: number for name, number in _ids(own).items() if rows is not None and number >= rows}
+    if not beyond:
+        return own
+    added = {token["content"] for token in own.get("added_tokens", [])}
+    first = shown(min(beyond, key=beyond.__getitem__))
+    if strange := beyond.keys() - added:
+        sentence = f"{len(strange)} tokens of {directory} from {first} on are beyond the {rows} that config.json says"
+        raise TokenizerError(f"{sentence}; take the tokenizer and the config.json of one model")
+    log.warning("%d tokens of %s from %s on have no row in its table and are left out", len(beyond), directory, first)
+    kept = [token for token in own["added_tokens"] if token["content"] not in beyond]
+    vocab = own["model"]["vocab"]
+    within = {name: id for name, id in vocab.items() if name not in beyond} if isinstance(vocab, dict) else vocab[:rows]
+    return own | {"added_tokens": kept, "model": own["model"] | {"vocab": within}}
 
 
 def _built(content: dict[str, Any]) -> tokenizers.Tokenizer:

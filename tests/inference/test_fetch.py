@@ -106,6 +106,29 @@ def test_an_unknown_name_is_refused_with_the_choices(
     assert "no hub id such as owner/name" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("files", "sentence"),
+    [
+        (("config.json", "pytorch_model.bin"), "owner/name has no .safetensors file, and pickles are not fetched"),
+        (("model.safetensors",), "owner/name has no config.json; it is not a model that can be served"),
+    ],
+)
+def test_a_hub_id_without_what_is_served_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: tuple[str, ...], sentence: str
+) -> None:
+    hub = pytest.importorskip("huggingface_hub")
+
+    def download(_: str, local_dir: Path, **__: object) -> None:
+        for name in files:
+            (local_dir / name).write_text("{}")
+
+    monkeypatch.setattr(hub, "snapshot_download", download)
+    with pytest.raises(FetchError) as refused:
+        fetch_model(config_of(tmp_path, "owner/name"))
+    assert sentence in str(refused.value)
+    assert not list((tmp_path / "models").glob("*name*/"))
+
+
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path, gguf: Path) -> None:
     with pytest.raises(FetchError, match="not a readable GGUF file"):
         fetch_model(config_of(tmp_path, str(gguf)))

@@ -57,6 +57,17 @@ def test_a_missing_model_ends_it_for_the_process_manager_to_see(tmp_path, redis_
 
 
 @pytest.mark.slow
+def test_a_base_that_is_not_served_ends_it_with_a_sentence_alone(tmp_path, redis_server: RedisServer):
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "config.json").write_text('{"architectures": ["MixtralForCausalLM"]}')
+    process = start(tmp_path, REDIS_URL=redis_server.url, BASE_MODEL=str(tmp_path / "odd"))
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1
+    assert "refused worker=w error=the architecture MixtralForCausalLM is not supported: it is a Mixture" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_at_once_even_while_it_loads(tmp_path, redis_server: RedisServer, model_dir, number):
     process = start(tmp_path, REDIS_URL=redis_server.url, BASE_MODEL=str(model_dir))

@@ -262,3 +262,34 @@ def test_a_prompt_that_names_its_first_token_gets_no_second(starting: Tokenizer)
 
 def test_a_chat_template_places_its_own_first_token(starting: Tokenizer, tokenizer: Tokenizer) -> None:
     assert starting.encode_chat(said("hi")) == tokenizer.encode_chat(said("hi"))
+
+
+def beyond_the_table(directory: Path, rows: int, *added: str, plain: str = "") -> Path:
+    """A tokenizer with tokens behind the `rows` of config.json."""
+    make_tokenizer(directory)
+    saved = json.loads((directory / "tokenizer.json").read_text())
+    size = 1 + max(*saved["model"]["vocab"].values(), *(token["id"] for token in saved["added_tokens"]))
+    for number, name in enumerate(added):
+        saved["added_tokens"].append(saved["added_tokens"][0] | {"id": size + number, "content": name})
+    saved["model"]["vocab"] |= {plain: size + len(added)} if plain else {}
+    (directory / "tokenizer.json").write_text(json.dumps(saved))
+    (directory / "config.json").write_text(json.dumps({"vocab_size": rows or size}))
+    return directory
+
+
+def test_an_added_token_without_a_row_in_the_table_is_its_characters_in_a_text(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tokenizer = Tokenizer(beyond_the_table(tmp_path, 0, "<pad>", "<more>"))
+    rows = json.loads((tmp_path / "config.json").read_text())["vocab_size"]
+    assert tokenizer.vocab_size == rows
+    ids = tokenizer.encode("a<pad>b<more>")
+    assert max(ids) < rows
+    assert tokenizer.decode(ids) == "a<pad>b<more>"
+    assert "2 tokens of" in caplog.text
+    assert "from '<pad>' on have no row in its table and are left out" in caplog.text
+
+
+def test_a_vocabulary_beyond_the_table_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(TokenizerError, match=r"1 tokens of .* from 'zz' on are beyond the \d+ that config\.json says"):
+        Tokenizer(beyond_the_table(tmp_path, 0, plain="zz"))
