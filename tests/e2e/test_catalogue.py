@@ -20,6 +20,17 @@ def test_typing_and_choosing_a_category_narrow_the_cards_and_the_address(page: P
     expect(page.locator(".card")).to_have_count(everything)
 
 
+def test_a_slow_press_on_what_was_found_leads_there_though_the_words_are_left_by_it(page: Page) -> None:
+    page.goto("/")
+    page.get_by_role("searchbox").fill("no such thing")
+    page.get_by_role("link", name="Show all").hover()
+    page.mouse.down()
+    page.wait_for_timeout(1000)
+    page.mouse.up()
+    expect(page).to_have_url("/")
+    expect(page.locator(".card").first).to_be_visible()
+
+
 def test_the_lamp_says_that_the_worker_is_ready(page: Page) -> None:
     page.goto("/")
     expect(page.locator(".lamp.ready")).to_be_visible()
