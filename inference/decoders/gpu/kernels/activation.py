@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from inference.decoders.gpu.kernels.biased import load_biased
 from inference.decoders.torch.decoder import ACTIVATIONS
 from inference.model.spec import Activation
 
@@ -64,13 +65,7 @@ def _activate(
     row = tl.program_id(0).to(tl.int64) * (2 * WIDTH if IS_GATED else WIDTH)
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < WIDTH
-    x = tl.load(inner + row + columns, mask=inside, other=0.0).to(tl.float32)
-    if bias is not None:
-        x += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
-    x = _bent(x, KIND)
+    x = _bent(load_biased(inner + row, bias, columns, inside), KIND)
     if IS_GATED:
-        up = tl.load(inner + row + WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
-        if bias is not None:
-            up += tl.load(bias + WIDTH + columns, mask=inside, other=0.0).to(tl.float32)
-        x *= up
+        x *= load_biased(inner + row, bias, WIDTH + columns, inside)
     tl.store(out + tl.program_id(0).to(tl.int64) * WIDTH + columns, x.to(out.dtype.element_ty), mask=inside)

@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from inference.decoders.gpu.kernels.activation import tanh
+from inference.decoders.gpu.kernels.biased import load_biased
 
 _BLOCK: Final = 1024
 
@@ -45,10 +46,7 @@ def _finish(
     place = tl.program_id(0).to(tl.int64) * vocab
     columns = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < vocab
-    logits = tl.load(rows + place + columns, mask=inside, other=0.0).to(tl.float32)
-    if bias is not None:
-        logits += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
-    logits *= multiplier
+    logits = load_biased(rows + place, bias, columns, inside) * multiplier
     if IS_CAPPED:
         logits = cap * tanh(logits / cap)
     tl.store(out + place + columns, logits, mask=inside)

@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from inference.decoders.gpu.kernels.biased import load_biased
 from inference.decoders.gpu.kernels.slot_table import INDEX
 from inference.decoders.torch.norm import Shift, norm
 from inference.model.spec import Norm
@@ -177,14 +178,6 @@ def _normed(
     return scaled(values, scale, weight + columns, weight + WIDTH + columns, inside, IS_LAYER)
 
 
-@triton.jit
-def _with_bias(rows: tl.tensor, bias: tl.tensor, row: tl.tensor, columns: tl.tensor, inside: tl.tensor) -> tl.tensor:
-    values = tl.load(rows + row + columns, mask=inside, other=0.0).to(tl.float32)
-    if bias is not None:
-        values += tl.load(bias + columns, mask=inside, other=0.0).to(tl.float32)
-    return values
-
-
 @triton.jit(do_not_specialize=["first_column", "first_layer", "column", "layer"])
 def _add_and_norm(
     hidden: tl.tensor,
@@ -220,14 +213,14 @@ def _add_and_norm(
     if IS_SCALED:
         values = (values * stream).to(kind).to(tl.float32)
     if first is not None:
-        update = _with_bias(first, bias, row, columns, inside)
+        update = load_biased(first + row, bias, columns, inside)
         if norm_weight is not None:
             update = _normed(update, norm_weight, columns, inside, eps, IS_LAYER, WIDTH)
             if first_slots is not None:
                 place = first_layer.to(tl.int64) * WIDTH + columns
                 update += slot_bias(first_slots, first_addresses, tl.program_id(0), first_column, place, inside)
         if second is not None:
-            update += _with_bias(second, second_bias, row, columns, inside)
+            update += load_biased(second + row, second_bias, columns, inside)
         if IS_MULTIPLIED:
             update *= multiplier
         values += update

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from inference.decoders.gpu.kernels.biased import load_biased
 from inference.decoders.gpu.kernels.norm import SlotBiases, no_shift, scaled, slot_bias
 from inference.decoders.gpu.kernels.slot_table import INDEX
 from inference.decoders.torch.norm import Shift, norm
@@ -140,14 +141,6 @@ def _normed_twin(heads: Tensor, how: Heads, num_queries: int, shifts: tuple[Shif
 
 
 @triton.jit
-def _load(source: tl.tensor, bias: tl.tensor, place: tl.tensor, inside: tl.tensor) -> tl.tensor:
-    part = tl.load(source + place, mask=inside, other=0.0).to(tl.float32)
-    if bias is not None:
-        part += tl.load(bias + place, mask=inside, other=0.0).to(tl.float32)
-    return part
-
-
-@triton.jit
 def _store(
     part: tl.tensor,
     source: tl.tensor,
@@ -216,12 +209,12 @@ def _rope_and_store(
     is_pair = (head < HEADS) & (pair < PAIRS)
     column = pair * 2 if IS_INTERLEAVED else pair
     other: tl.constexpr = 1 if IS_INTERLEAVED else PAIRS
-    first = _load(source, bias, head * DIM + column, is_pair)
-    second = _load(source, bias, head * DIM + column + other, is_pair)
+    first = load_biased(source, bias, head * DIM + column, is_pair)
+    second = load_biased(source, bias, head * DIM + column + other, is_pair)
     rest_column = 2 * PAIRS + tl.arange(0, REST_UP if REST_UP else 1)[None, :]
     is_rest = (head < HEADS) & (rest_column < DIM)
     if REST_UP:
-        rest = _load(source, bias, head * DIM + rest_column, is_rest)
+        rest = load_biased(source, bias, head * DIM + rest_column, is_rest)
 
     rotates = head < HEADS - KV_HEADS
     if norm_weight is not None:
