@@ -3,7 +3,6 @@ run; tokens of its own, of which the base's table has a row, go into the adapter
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -12,7 +11,7 @@ from inference.model.added_tokens import KEY, MOST, AddedToken
 from loraland.base_files import base_folder
 from loraland.catalogue import store
 from loraland.catalogue.upload.bases import config_in, likely_base
-from loraland.catalogue.upload.own_tokens import ADDED, SETTINGS, TOKENIZER, named, own_tokens
+from loraland.catalogue.upload.own_tokens import ADDED, SETTINGS, TOKENIZER, named, object_in, own_tokens
 
 TEMPLATE: Final = "chat_template.jinja"
 COMPANIONS: Final = {TEMPLATE: 2**20, SETTINGS: 2**20, ADDED: 2**20, TOKENIZER: 40 * 2**20}
@@ -22,7 +21,8 @@ COMPANIONS: Final = {TEMPLATE: 2**20, SETTINGS: 2**20, ADDED: 2**20, TOKENIZER: 
 def companions_in(directory: Path, names: Iterable[str] = COMPANIONS) -> dict[str, bytes]:
     """Those of `names` that lie in `directory` and are no larger than such files are. Raises OSError."""
     paths = {directory / name: COMPANIONS[name] for name in names}
-    return {path.name: path.read_bytes() for path, most in paths.items() if path.is_file() and _size(path) <= most}
+    found = {path: most for path, most in paths.items() if path.is_file()}
+    return {path.name: path.read_bytes() for path, most in found.items() if path.stat().st_size <= most}
 
 
 def taken(companions: Mapping[str, bytes], config: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
@@ -43,10 +43,6 @@ def take(companions: Mapping[str, bytes], token: str) -> list[str]:
     if whole is not config:
         store.rewrite_config(token, whole)
     return remarks
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size
 
 
 def _on_template(companions: Mapping[str, bytes], own: Mapping[str, bytes]) -> list[str]:
@@ -84,16 +80,8 @@ def _template(files: Mapping[str, bytes]) -> tuple[str, str]:
     """Where a template lies among `files`, and the template; the file of its own comes before the settings."""
     if TEMPLATE in files:
         return TEMPLATE, files[TEMPLATE].decode("utf-8", "replace").replace("\r\n", "\n")
-    found = _object(files, SETTINGS).get("chat_template")
+    found = object_in(files, SETTINGS).get("chat_template")
     if isinstance(found, list):
         entries = [each for each in found if isinstance(each, dict)]
         found = next((each.get("template") for each in entries if each.get("name") == "default"), None)
     return f"chat_template in {SETTINGS}", found if isinstance(found, str) else ""
-
-
-def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
-    try:
-        found = json.loads(files.get(name, b"{}").decode("utf-8-sig"))
-    except (ValueError, RecursionError):
-        return {}
-    return found if isinstance(found, dict) else {}

@@ -22,8 +22,9 @@ def own_tokens(files: Mapping[str, bytes], folder: Path) -> tuple[tuple[AddedTok
     """Those that the base in `folder` has rows for, in the order of their ids, and those that it has none for; none of
     a tokenizer of other words than the base's."""
     words, known = _vocabulary(folder)
-    found = {token.content: token for token in _tokens(files)}
-    if not found or not known or not _is_of(files, words):
+    tokenizer = object_in(files, TOKENIZER)
+    found = {token.content: token for token in _tokens(files, tokenizer)}
+    if not found or not known or not _is_of(tokenizer, words):
         return (), ()
     strange = sorted((token for token in found.values() if token.content not in known), key=lambda token: token.id)
     height = vocabulary_size(folder)
@@ -39,15 +40,15 @@ def named(tokens: tuple[AddedToken, ...]) -> str:
     return ", ".join(repr(token.content[:60]) for token in tokens[:MOST_NAMED]) + more
 
 
-def _tokens(files: Mapping[str, bytes]) -> Iterator[AddedToken]:
-    """All that were added to the tokenizer in `files`, whichever of them says so; the last wins."""
-    ends = _text(_object(files, SETTINGS).get("eos_token"))
-    for content, id in _object(files, ADDED).items():
+def _tokens(files: Mapping[str, bytes], tokenizer: Mapping[str, Any]) -> Iterator[AddedToken]:
+    """All that were added to the `tokenizer` in `files`, whichever of them says so; the last wins."""
+    settings = object_in(files, SETTINGS)
+    ends, decoder = _text(settings.get("eos_token")), settings.get("added_tokens_decoder")
+    for content, id in object_in(files, ADDED).items():
         yield from _token(id, content, is_special=True, ends=ends)
-    decoder = _object(files, SETTINGS).get("added_tokens_decoder")
     for id, entry in decoder.items() if isinstance(decoder, dict) else ():
         yield from _entry(int(id) if id.isdigit() and len(id) < 10 else None, entry, ends)
-    added = _object(files, TOKENIZER).get("added_tokens")
+    added = tokenizer.get("added_tokens")
     for entry in added if isinstance(added, list) else ():
         yield from _entry(entry.get("id") if isinstance(entry, dict) else None, entry, ends)
 
@@ -68,9 +69,9 @@ def _text(token: Any) -> str:
     return content if isinstance(content, str) else ""
 
 
-def _is_of(files: Mapping[str, bytes], words: Any) -> bool:
-    """Whether the tokenizer in `files` has the base's `words`; it has, as far as nobody tells."""
-    model = _object(files, TOKENIZER).get("model")
+def _is_of(tokenizer: Mapping[str, Any], words: Any) -> bool:
+    """Whether `tokenizer` has the base's `words`; it has, as far as nobody tells."""
+    model = tokenizer.get("model")
     vocabulary = model.get("vocab") if isinstance(model, dict) else None
     return vocabulary is None or vocabulary == words
 
@@ -88,7 +89,8 @@ def _vocabulary(folder: Path) -> tuple[Any, set[str]]:
     return entries, {*words, *(entry["content"] for entry in added or ())}
 
 
-def _object(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+def object_in(files: Mapping[str, bytes], name: str) -> dict[str, Any]:
+    """The object in the file `name` of `files`; an empty one where there is none, or nobody can read it."""
     try:
         found = json.loads(files.get(name, b"{}").decode("utf-8-sig"))
     except (ValueError, RecursionError):
