@@ -19,6 +19,7 @@ from typing import Any, BinaryIO, Final
 from inference.adapters.patterns import order_matters
 from inference.adapters.storable import is_storable
 from inference.model import added_tokens
+from inference.model.spec import IN_FEWER_BITS
 from inference.reading import reading
 
 MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
@@ -60,10 +61,7 @@ _TABLES: Final = ("embed_tokens", "lm_head")
 
 _WRAPPERS: Final = re.compile(r"^(base_model\.model\.)+")
 _WEIGHT: Final = re.compile(r"\.lora_(A|B)(\.[\w-]+)?\.(weight|bias)$")
-_COPY: Final = re.compile(
-    r"\.(?:embed_tokens|lm_head)\.base_layer\.(qweight|qzeros|scales|g_idx|SCB|weight_format"
-    r"|weight(\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+))?)$"
-)
+_COPY: Final = re.compile(rf"\.(?:embed_tokens|lm_head)\.base_layer\.(?:weight|{IN_FEWER_BITS})$")
 """What PEFT saves of a table beside a LoRA on it: its weight and, of a base in fewer bits, what goes with that."""
 _PARAMETER: Final = re.compile(r"\.lora_(embedding_A|embedding_B|magnitude_vector)(\.[\w-]+)?(\.weight)?$")
 
@@ -86,7 +84,7 @@ class TensorInfo:
     def is_of_copy(self) -> bool:
         """Whether it belongs to a copy of the base's own table in fewer bits, which nothing here computes with."""
         found = _COPY.search(self.name)
-        return found is not None and (found[1] != "weight" or self.dtype not in DTYPE_BYTES)
+        return found is not None and (found[1] is not None or self.dtype not in DTYPE_BYTES)
 
 
 def read_header(path: Path) -> dict[str, TensorInfo]:

@@ -41,8 +41,10 @@ def with_own_head(directory: Path, architecture: Architecture) -> Architecture:
 
     config.json says otherwise then, and transformers, from its fifth version on, takes the weights' word for it.
     """
+    if not architecture.tied_embeddings:
+        return architecture
     checkpoint = open_checkpoint(directory, architecture)
-    if not architecture.tied_embeddings or _HEAD not in checkpoint or _is_embedding(checkpoint, architecture):
+    if _HEAD not in checkpoint or _is_embedding(checkpoint, architecture):
         return architecture
     log.warning("%s has a head of its own, which is taken: config.json says tie_word_embeddings true", directory)
     return replace(architecture, tied_embeddings=False)

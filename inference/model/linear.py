@@ -97,7 +97,7 @@ class GroupedLinear(ABC):
     @property
     def is_finite(self) -> bool:
         """Whether its scales and minima are numbers."""
-        return all(bool(torch.isfinite(part).all()) for part in self.parts)
+        return all(bool(torch.isfinite(part).all()) for part in self.parts if part.is_floating_point())
 
     def outputs(self, part: slice) -> Self:
         """The linear to this part of the outputs."""
@@ -239,11 +239,9 @@ def stack_linears(linears: Sequence[KeptLinear], dtype: torch.dtype) -> KeptLine
     if len(grouped) < len(linears):
         return PlainLinear(torch.cat([_plain(linear, dtype) for linear in linears]))
     kinds = {type(linear) for linear in grouped}
-    return (
-        kinds.pop().stacked(grouped)
-        if len(kinds) == 1
-        else Int8Linear.stacked([_in_eight_bits(one) for one in grouped])
-    )
+    if len(kinds) == 1:
+        return kinds.pop().stacked(grouped)
+    return Int8Linear.stacked([_in_eight_bits(linear) for linear in grouped])
 
 
 def _in_eight_bits(linear: GroupedLinear) -> Int8Linear:

@@ -64,14 +64,18 @@ INTERNLM2: Final = Names(
 )
 """Of modeling_internlm2.py, which takes wqkv as ``(h gs d)``: of each key head its queries, its key and its value."""
 
+PHI_INSTEAD: Final = "take microsoft/phi-2 or phi-1_5 as transformers has them"
+CHATGLM_INSTEAD: Final = "take the copy whose name ends in -hf, or GLM-4-0414"
+LLAMA_INSTEAD: Final = "take a copy in Llama's names"
+"""What is read instead of bases that come with code of their own."""
 _WHOSE: Final = (
-    (".mixer.", "Phi's first code of its own", "take microsoft/phi-2 or phi-1_5 as transformers has them"),
-    ("transformer.encoder.layers.", "ChatGLM's own code", "take the copy whose name ends in -hf, or GLM-4-0414"),
+    (".mixer.", "Phi's first code of its own", PHI_INSTEAD),
+    ("transformer.encoder.layers.", "ChatGLM's own code", CHATGLM_INSTEAD),
     (".self_attention.query_key_value.", "Falcon's or BLOOM's code", "no copy of these is served"),
     (".attention.query_key_value.", "GPT-NeoX' code", "no copy of it is served"),
     (".attn.c_attn.", "GPT-2's or the first Qwen's code", "of its kin Qwen2 and later work"),
-    (".self_attn.W_pack.", "Baichuan's own code", "take a copy in Llama's names"),
-    (".attention.wqkv.", "InternLM2's own code", "take a copy in Llama's names"),
+    (".self_attn.W_pack.", "Baichuan's own code", LLAMA_INSTEAD),
+    (".attention.wqkv.", "InternLM2's own code", LLAMA_INSTEAD),
     (".attention.wq.", "Meta's or Mistral's own code", "take the copy in the form of Hugging Face"),
     (".lora_A.", "an adapter of PEFT and no base", "give the base that it was trained on"),
 )

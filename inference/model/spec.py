@@ -28,6 +28,12 @@ NORMS: Final = (
 """What norms rows: before attention and MLP, behind them, queries and keys, and before the head. Of a LayerNorm an
 adapter may have the bias, and of no norm anything else."""
 
+IN_FEWER_BITS: Final = (
+    r"(qweight|qzeros|scales|g_idx|SCB|weight_format"
+    r"|weight\.(?:absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+))"
+)
+"""What GPTQ, AWQ and bitsandbytes have in place of a linear's weight, or beside it, as an expression."""
+
 _WRAPPER: Final = re.compile(r"^(?:model\.)?language_model\.(?:model\.)?")
 
 

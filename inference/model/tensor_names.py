@@ -11,7 +11,7 @@ from inference.model.architecture import Architecture
 from inference.model.biases import norm_paths
 from inference.model.checkpoint import Checkpoint, WeightsError
 from inference.model.other_code import whose
-from inference.model.spec import EMBEDDING, HEAD, LAST_NORM, HeadNorm, Norm
+from inference.model.spec import EMBEDDING, HEAD, IN_FEWER_BITS, LAST_NORM, HeadNorm, Norm
 from inference.reading import shown
 
 log = logging.getLogger(__name__)
@@ -20,11 +20,7 @@ _MOST_NAMED: Final = 3
 _BUFFERS: Final = re.compile(r"\.(rotary_emb\.\w+|masked_bias|attention\.bias)$")
 """What older programs saved beside weights, and every program computes itself."""
 _OF_PICTURES: Final = re.compile(r"^(model\.)?(vision_tower|multi_modal_projector)\.")
-_PARTS: Final = re.compile(
-    r"\.(qweight|qzeros|scales|g_idx|SCB|weight_format"
-    r"|weight\.(absmax|quant_map|nested_absmax|nested_quant_map|quant_state\.bitsandbytes__\w+))$"
-)
-"""What may stand for a linear's weight, or beside it."""
+_PARTS: Final = re.compile(rf"\.{IN_FEWER_BITS}$")
 
 
 def needed(architecture: Architecture) -> set[str]:

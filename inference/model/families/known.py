@@ -17,6 +17,7 @@ from inference.model.families.phi3 import PHI3
 from inference.model.families.qwen import QWEN2, QWEN3
 from inference.model.families.smollm3 import SMOLLM3
 from inference.model.families.stablelm import STABLELM
+from inference.model.other_code import CHATGLM_INSTEAD, LLAMA_INSTEAD, PHI_INSTEAD
 from inference.model.spec import ArchitectureError
 from inference.reading import shown
 
@@ -35,16 +36,16 @@ _RECURRENT: Final = re.compile(
     re.I,
 )
 _OF_THEIR_OWN: Final = {
-    "MixFormerSequentialForCausalLM": "take microsoft/phi-2 or phi-1_5 as transformers has them",
-    "ChatGLMModel": "take the copy whose name ends in -hf, or GLM-4-0414",
+    "MixFormerSequentialForCausalLM": PHI_INSTEAD,
+    "ChatGLMModel": CHATGLM_INSTEAD,
     "ChatGLMForConditionalGeneration": "take GLM-4-0414, or GLM-4-9B's copy whose name ends in -hf",
     "QWenLMHeadModel": "take Qwen2 or later",
     "YiForCausalLM": "take the copy that is a LlamaForCausalLM",
     "StableLMEpochForCausalLM": "take the copy that is a StableLmForCausalLM",
-    "BaichuanForCausalLM": "take a copy in Llama's names",
-    "BaiChuanForCausalLM": "take a copy in Llama's names",
-    "InternLMForCausalLM": "take a copy in Llama's names",
-    "InternLM2ForCausalLM": "take a copy in Llama's names",
+    "BaichuanForCausalLM": LLAMA_INSTEAD,
+    "BaiChuanForCausalLM": LLAMA_INSTEAD,
+    "InternLMForCausalLM": LLAMA_INSTEAD,
+    "InternLM2ForCausalLM": LLAMA_INSTEAD,
     "Phi3SmallForCausalLM": "take Phi-3 mini or medium, or Phi-4",
 }
 """Models that came with code of their own, and the same or their kin as transformers has them."""

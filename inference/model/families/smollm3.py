@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from inference.model.families.family import (
-    BY_MODULE,
-    Config,
-    Family,
-    activation,
-    biased,
-    simplest,
-    windows,
-)
+from inference.model.families.family import BY_MODULE, Config, Family, activation, biased, simplest, windows
 from inference.model.spec import DecoderSpec
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -48,12 +49,13 @@ def check_vocabulary(own: Mapping[str, Any]) -> None:
     tokens: Any = own.get("tokens")
     if not isinstance(tokens, list) or not tokens or not all(isinstance(token, str) for token in tokens):
         raise GgufError("the file holds no tokenizer; put the model's tokenizer.json into its directory")
-    if len(set(tokens)) < len(tokens):
-        twice = next(token for number, token in enumerate(tokens) if token in tokens[:number])
+    known = set(tokens)
+    if len(known) < len(tokens):
+        twice = next(token for token, count in Counter(tokens).items() if count > 1)
         raise GgufError(f"its token {shown(twice)} is there twice; fetch it again")
     _check_array(own, "token_type", len(tokens), "whole numbers", lambda value: type(value) is int)
     _check_array(own, "scores", len(tokens), "numbers", _is_number)
-    _check_merges(own.get("merges"), set(tokens))
+    _check_merges(own.get("merges"), known)
     for key, kind in (*_KINDS.items(), *dict.fromkeys(_TEMPLATES, str).items()):
         if own.get(key) is not None and not isinstance(own[key], kind):
             raise GgufError(f"its {key} is {shown(own[key])}; it is a {'text' if kind is str else 'truth value'}")

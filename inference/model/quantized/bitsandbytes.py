@@ -19,7 +19,7 @@ from inference.model.linear import GROUP, PIECE, CodedLinear, GroupedLinear, Int
 from inference.reading import shown
 
 STATE: Final = "quant_state.bitsandbytes__"
-_NF4: Final = (
+NF4_VALUES: Final = (
     *(-1.0, -0.6961928, -0.52507305, -0.3949175, -0.28444138, -0.18477343, -0.09105004, 0.0),
     *(0.0795803, 0.1609302, 0.2461123, 0.33791524, 0.44070983, 0.562617, 0.72295684, 1.0),
 )
@@ -42,8 +42,10 @@ class FourBits:
     block: int
 
     def linear(self) -> GroupedLinear:
-        """In four bits where its values are NF4's, else rounded to eight."""
-        if not torch.allclose(self.values, torch.tensor(_NF4), atol=1e-4):
+        """In four bits where its values are NF4's, else rounded to eight. Raises ValueError for inputs that make no
+        groups."""
+        is_nf4 = torch.allclose(self.values, torch.tensor(NF4_VALUES), atol=1e-4)
+        if not is_nf4 or self.shape[1] % GROUP:
             return Int8Linear.stacked([Int8Linear(piece) for piece in self.dequantized()])
         pairs = self.packed.view(self.shape[0], -1)
         steps = (self.tops / CodedLinear.CODES[-1]).to(torch.float16).repeat_interleave(self.block // GROUP)

@@ -21,6 +21,7 @@ from inference.model.checkpoint import WeightsError
 from inference.model.checkpoints import open_checkpoint
 from inference.model.linear import Int4Linear, PlainLinear
 from inference.model.quantization import settle_quantization
+from inference.model.quantized.bitsandbytes import NF4_VALUES, FourBits
 from inference.model.weights import load_weights
 
 SIZES = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 2}
@@ -265,3 +266,11 @@ def test_linears_that_are_all_in_full_are_served_so_whatever_config_says_of_them
     architecture = read_architecture(directory / "config.json")
     assert settle_quantization("auto", directory, architecture, torch.device("cpu")) == "none"
     assert f"names {config['quant_method']}, and all of its linears are in full: served in full" in caplog.text
+
+
+def test_nf4_whose_inputs_make_no_groups_is_told_so_and_read_in_full() -> None:
+    packed = torch.arange(16 * 40 // 2).to(torch.uint8)
+    found = FourBits((16, 40), packed, torch.tensor(NF4_VALUES), torch.ones(10), block=64)
+    with pytest.raises(ValueError, match="groups of 32 inputs, and this linear has 40"):
+        found.linear()
+    assert torch.cat(list(found.dequantized())).shape == (16, 40)
