@@ -52,6 +52,7 @@ SIZES: Final = {
     size.name: size
     for size in (
         Size("qwen2.5-1.5b-q4_0", "Q4_0", QWEN),
+        Size("qwen2.5-1.5b-q5_0", "Q5_0", QWEN),
         Size("qwen2.5-1.5b-q8_0", "Q8_0", QWEN),
         Size("mistral-7b-q4_0", "Q4_0", MISTRAL),
     )
@@ -92,10 +93,10 @@ def write_random(path: Path, size: Size) -> None:
 
 
 def _blocks(kind: str, rows: int, width: int, seed: int) -> np.ndarray:
-    """uint8 [rows, bytes]: in both types a block is a float16 scale and 32 levels."""
+    """uint8 [rows, bytes]: in these types a block is a float16 scale and 32 levels."""
     _, num_bytes = gguf.GGML_QUANT_SIZES[GGMLQuantizationType[kind]]
     raw = np.random.default_rng(seed).integers(0, 256, (rows, width // 32, num_bytes), dtype=np.uint8)
-    deviation = {"Q4_0": 4.6, "Q8_0": 74.0}[kind]
+    deviation = {"Q4_0": 4.6, "Q5_0": 9.2, "Q8_0": 74.0}[kind]
     raw[..., :2] = np.array([width**-0.5 / deviation], np.float16).view(np.uint8)
     return raw.reshape(rows, -1)
 
