@@ -73,16 +73,6 @@ async def tokenizer_info(request: HttpRequest) -> HttpResponse:
     return JsonResponse(about | names | {"chat_template": tokenizer.template_source})
 
 
-@opened("POST")
-async def imported(request: HttpRequest) -> HttpResponse:
-    """``/v1/load_lora_adapter`` and its like, by which vLLM takes files from whoever asks."""
-    sentence = (
-        "Adapters are examined and have owners here: import one with 'manage.py import_adapter', or upload it in the "
-        "admin. It is loaded when it is first asked, and makes room by itself."
-    )
-    raise ApiError(403, "not_allowed", sentence)
-
-
 async def _base_asked(request: HttpRequest) -> Base:
     """The base that answers for the ``model`` of the address; the default one where it has none."""
     names = request.GET.getlist("model")

@@ -20,10 +20,10 @@ else:
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(KeyAdmin):
-    list_display = ("name", "masked", "user", "created", "last_used", "expires", "revoked")
-    list_filter = ("revoked",)
+    list_display = ("name", "masked", "user", "created", "last_used", "expires", "revoked", "may_load")
+    list_filter = ("revoked", "may_load")
     search_fields = ("name", "last_four")
-    fields = ("name", "user", "expires", "masked", "created", "last_used", "revoked")
+    fields = ("name", "user", "may_load", "expires", "masked", "created", "last_used", "revoked")
     readonly_fields = ("masked", "created", "last_used", "revoked")
     actions = ("revoke",)
 

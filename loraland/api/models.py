@@ -28,6 +28,11 @@ class ApiKey(models.Model):
     hash = models.CharField(max_length=64, unique=True, editable=False)
     last_four = models.CharField(max_length=4, editable=False)
     created = models.DateTimeField(default=timezone.now, editable=False)
+    may_load = models.BooleanField(
+        "may load adapters",
+        default=False,
+        help_text="By /v1/load_lora_adapter, and replace those that its owner loaded; all, for staff.",
+    )
     expires = models.DateTimeField(null=True, blank=True)
     last_used = models.DateTimeField(null=True, blank=True, editable=False)
     revoked = models.DateTimeField(null=True, blank=True)

@@ -6,7 +6,7 @@ from django.urls import URLPattern, URLResolver, path
 from django.views.decorators.csrf import csrf_exempt
 
 from loraland import health
-from loraland.api import about, tokenizing
+from loraland.api import about, loading, tokenizing
 from loraland.api.addresses import GENERATION, NOT_OFFERED, SMALL
 from loraland.api.anthropic import views as anthropic
 from loraland.api.lorax import views as lorax
@@ -39,7 +39,8 @@ urlpatterns: list[URLPattern | URLResolver] = [
     path("", lorax.root, name="catalogue"),
     *[path(name, _GENERATION[name]) for name in GENERATION],
     *[path(name, lorax.not_offered) for name in NOT_OFFERED],
-    *[path(f"v1/{verb}_lora_adapter", about.imported) for verb in ("load", "unload")],
+    path("v1/load_lora_adapter", loading.load),
+    path("v1/unload_lora_adapter", loading.unload),
     path("api/", reference, name="api"),
     path("v1/messages", anthropic.messages),
     path("v1/messages/count_tokens", anthropic.count_tokens),

@@ -19,7 +19,7 @@ from inference.wire.protocol import AdapterRef, Failed, Probe, Terminal
 from loraland import bases, inference_client
 from loraland.bases import Base
 from loraland.catalogue import proofs, store
-from loraland.catalogue.status import ANSWERING, ON_THE_WAY, VersionStatus
+from loraland.catalogue.status import ANSWERING, ON_THE_WAY, WITHOUT_FILES, VersionStatus
 from loraland.catalogue.versions import AdapterVersionQuerySet
 
 MOST_REASONS: Final = 30
@@ -108,6 +108,9 @@ class AdapterVersion(models.Model):
     publish_when_ready = models.BooleanField(default=True)
     base_confirmed = models.BooleanField(
         default=False, editable=False, help_text="Whether its owner wants it though its config names another base."
+    )
+    is_loaded = models.BooleanField(
+        "loaded", default=False, editable=False, help_text="By a program, which replaces it as it learns."
     )
     remarks = models.JSONField(default=list, blank=True, help_text="What its owner should know, one sentence each.")
     quarantine = models.CharField(max_length=64, blank=True, editable=False)
@@ -258,10 +261,12 @@ class AdapterVersion(models.Model):
 
     def publish(self) -> None:
         """Let this version answer under its adapter's name and retire the one before it. Raises `NotPossible`."""
-        if self.status not in (self.Status.READY, self.Status.RETIRED, self.Status.PUBLISHED):
+        if self.status not in (*ANSWERING, self.Status.REPLACED):
             raise NotPossible(f"{self} is {self.get_status_display()}; only a ready version can be published.")
         if self.logit_delta is None:
             raise NotPossible(f"{self} has not been proven by a worker; validate it again first.")
+        if self.status == self.Status.REPLACED and not store.kept(self.digest).exists():
+            raise NotPossible(f"The files of {self} were removed when it was replaced; load them again.")
         with transaction.atomic():
             Adapter.objects.select_for_update().get(pk=self.adapter_id)
             self._retire_others(self.Status.PUBLISHED, self.Status.LISTED)
@@ -294,6 +299,12 @@ class AdapterVersion(models.Model):
             self._change(status=self.Status.RETIRED)
             self._hide()
 
+    def give_up(self) -> None:
+        """End a version that another has replaced for good: its files go, unless another version has the same."""
+        with transaction.atomic():
+            self._change(status=self.Status.REPLACED, probe_id="", proof_due=None)
+            transaction.on_commit(self._drop_files)
+
     def _put_off_proof(self, failure: Failed) -> None:
         """Have the proof asked for again later, as often as it takes, and say why meanwhile. No file goes."""
         due, num_ended = proofs.next_due(self.num_proofs), self.num_proofs + 1
@@ -318,7 +329,7 @@ class AdapterVersion(models.Model):
         if not self.digest:
             return
         with store.alone():
-            others = AdapterVersion.objects.filter(digest=self.digest).exclude(status=self.Status.REJECTED)
+            others = AdapterVersion.objects.filter(digest=self.digest).exclude(status__in=WITHOUT_FILES)
             if not others.exists():
                 store.remove(self.digest)
 

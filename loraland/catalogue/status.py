@@ -15,8 +15,10 @@ class VersionStatus(models.TextChoices):
     PUBLISHED = "published"
     RETIRED = "retired"
     LISTED = "listed", "listed, its base is not served"
+    REPLACED = "replaced", "replaced, its files are gone"
 
 
 ANSWERING: Final = (VersionStatus.READY, VersionStatus.PUBLISHED, VersionStatus.RETIRED)
 ON_THE_WAY: Final = (VersionStatus.UPLOADED, VersionStatus.VALIDATING, VersionStatus.REJECTED)
 """States before publication, to which a version that publishes itself goes back when it is looked at again."""
+WITHOUT_FILES: Final = (VersionStatus.REJECTED, VersionStatus.REPLACED)

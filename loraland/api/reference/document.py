@@ -12,6 +12,7 @@ from django.http import HttpRequest, JsonResponse
 from pydantic import BaseModel
 
 from loraland.api.anthropic.asked import Counted, MessageRequest
+from loraland.api.loading import Load, Unload
 from loraland.api.lorax.asked import GenerateRequest
 from loraland.api.tokenizing import Detokenize, Tokenize
 from loraland.api.v1 import api
@@ -33,6 +34,8 @@ class Address:
 ADDRESSES: Final = (
     Address("/v1/messages", "Anthropic: the next message of a conversation", MessageRequest),
     Address("/v1/messages/count_tokens", "The tokens of a conversation", Counted),
+    Address("/v1/load_lora_adapter", "Load an adapter, or a new version of one, by a key that may", Load),
+    Address("/v1/unload_lora_adapter", "Withdraw an adapter, by a key that may", Unload),
     Address("/generate", "LoRAX and TGI: an answer to a finished prompt", GenerateRequest),
     Address("/generate_stream", "The same, streamed a token an event", GenerateRequest),
     Address("/invocations", "The same, as SageMaker calls it", GenerateRequest),

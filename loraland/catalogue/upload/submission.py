@@ -47,6 +47,7 @@ def submit(
     publish: bool = True,
     base_confirmed: bool = False,
     remarks: Iterable[str] = (),
+    is_loaded: bool = False,
 ) -> Submission:
     """Make a version of the adapter `slug` from the files in quarantine `token`, or find the one they are.
 
@@ -75,6 +76,7 @@ def submit(
             publish_when_ready=publish,
             base_confirmed=base_confirmed,
             remarks=list(remarks),
+            is_loaded=is_loaded,
             template=card.template,
             fields=card.fields,
             examples=card.examples,

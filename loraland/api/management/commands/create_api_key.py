@@ -21,16 +21,22 @@ class Command(BaseCommand):
         parser.add_argument("--user", help="username of its owner")
         parser.add_argument("--days", type=int, help="days until it expires (default: never)")
 
-    def handle(self, *args: Any, name: str, user: str | None, days: int | None, **options: Any) -> None:
+        parser.add_argument("--may-load", action="store_true", help="let it load adapters, as those of its --user")
+
+    def handle(
+        self, *args: Any, name: str, user: str | None, days: int | None, may_load: bool = False, **options: Any
+    ) -> None:
         if not name.strip() or len(name) > 80:
             raise CommandError("A key's name has 1 to 80 characters.")
         if days is not None and not 1 <= days <= 36_500:
             raise CommandError(f"--days {days} is not a number of days from 1 to 36500.")
+        if may_load and user is None:
+            raise CommandError("--may-load needs --user, whose adapters they will be.")
         owner = self._owner(user)
         key, secret = ApiKey.objects.issue(name.strip())
-        key.user = owner
+        key.user, key.may_load = owner, may_load
         key.expires = timezone.now() + timedelta(days=days) if days else None
-        key.save(update_fields=["user", "expires"])
+        key.save(update_fields=["user", "may_load", "expires"])
         self.stdout.write(secret)
 
     def _owner(self, username: str | None) -> Any:

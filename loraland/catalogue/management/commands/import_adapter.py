@@ -20,8 +20,7 @@ from django.db import InterfaceError, OperationalError, connection
 
 from inference.bases import base_name
 from inference.reading import reading
-from inference.tasks.card import CARD, Card
-from inference.tasks.template import label_of
+from inference.tasks.card import Card
 from loraland import bases
 from loraland.catalogue import card as cards
 from loraland.catalogue import slug as slugs
@@ -30,12 +29,9 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.template import TemplateError, fields_of
 from loraland.catalogue.upload import hub
 from loraland.catalogue.upload.archive import ArchiveRefused, read_archive
-from loraland.catalogue.upload.bases import config_in
-from loraland.catalogue.upload.companions import companions_in, take, taken
+from loraland.catalogue.upload.folder import card_in, version_of
 from loraland.catalogue.upload.layout import files_below, misses_here, told
 from loraland.catalogue.upload.published_import import card_of, shown_template
-from loraland.catalogue.upload.submission import find, submit
-from loraland.catalogue.upload.validation import examine
 from loraland.paper.published import Published
 from loraland.paper.published import find as find_published
 
@@ -98,7 +94,7 @@ class Command(BaseCommand):
                 directory = self._directory(source, stack)
                 card = self._card(directory, slug, entry)
                 _check_base(slug, self.base)
-                version = _version_of(directory, slug, card, confirm_base=self.confirm_base)
+                version = version_of(directory, slug, card, confirm_base=self.confirm_base)
         except ValidationError:
             self._refuse(source, [f"{slug!r} is no slug; give one of letters, digits, - and _ with --slug."])
         except (cards.CardError, TemplateError, ArchiveRefused) as error:
@@ -157,7 +153,7 @@ class Command(BaseCommand):
         """What is known of the adapter in `directory`; the base and prompt of the command line win over any other."""
         if entry is not None:
             return card_of(entry, self.template or shown_template(entry, directory))
-        card = _card_of(directory, slug)
+        card = card_in(directory, slug)
         card = replace(card, base=self.base or card.base)
         if not self.template:
             return card
@@ -200,11 +196,6 @@ def _text_of(template: Path | None) -> str:
         raise CommandError(f"The prompt in {template} cannot be read: {error}.") from error
 
 
-def _card_of(directory: Path, slug: str) -> Card:
-    path = directory / CARD
-    return cards.read_card(path) if path.is_file() else Card(name=label_of(slug.replace("-", "_")))
-
-
 def _base_named(base: str) -> str:
     """The name in --base. Raises `CommandError` for a model that only ends in the name of one that is served."""
     served = bases.of_name(base_name(base))
@@ -219,19 +210,3 @@ def _check_base(slug: str, base: str) -> None:
     known = Adapter.objects.filter(slug=slug).first() if base else None
     if known and known.is_settled and known.base.lower() != base.lower():
         raise cards.CardError([f"{slug} is an adapter for {known.base}; import these weights under another --slug."])
-
-
-def _version_of(directory: Path, slug: str, card: Card, *, confirm_base: bool) -> AdapterVersion:
-    """The version of `slug` with the files in `directory`, examined and on its way to a proof if it is a new one."""
-    companions = companions_in(directory)
-    digest = store.digest_in(directory, taken(companions, config_in(directory))[0])
-    if (existing := find(slug, digest)) and store.kept(digest).exists():
-        return existing
-    token = store.receive_directory(directory)
-    submission = submit(token, slug, card, base_confirmed=confirm_base, remarks=take(companions, token))
-    if submission.is_new and (version := AdapterVersion.objects.claim(submission.version.pk)):
-        examine(version)
-    submitted = AdapterVersion.objects.select_related("adapter").filter(pk=submission.version.pk).first()
-    version = submitted or find(slug, digest)
-    assert version is not None  # only another version with its digest takes the place of a submitted one
-    return version

@@ -1,0 +1,108 @@
+"""``/v1/load_lora_adapter`` and ``/v1/unload_lora_adapter`` as vLLM has them, for keys that may load adapters."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+
+import pydantic
+from django.db import connections
+from django.http import HttpRequest, HttpResponse
+
+from loraland.api.errors import ApiError
+from loraland.api.models import ApiKey
+from loraland.api.programs import body_of, caller, opened
+from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.status import VersionStatus
+from loraland.catalogue.upload import replacement
+from loraland.generations.waiting import digests_waited_for
+
+if TYPE_CHECKING:
+    from django.contrib.auth.models import User
+
+Given = ParamSpec("Given")
+Made = TypeVar("Made")
+
+MOST_SECONDS: Final = 60.0
+"""How long a call waits for a worker to prove what it loads."""
+POLL_SECONDS: Final = 0.02
+_PENDING: Final = (VersionStatus.UPLOADED, VersionStatus.VALIDATING)
+
+
+class Load(pydantic.BaseModel):
+    """What vLLM takes; `base_model_name` and what else it has is of no matter here, for files tell their base."""
+
+    lora_name: str = pydantic.Field(min_length=1)
+    lora_path: str = pydantic.Field(min_length=1)
+    load_inplace: bool = False
+
+
+class Unload(pydantic.BaseModel):
+    lora_name: str = pydantic.Field(min_length=1)
+
+
+@opened("POST")
+async def load(request: HttpRequest) -> HttpResponse:
+    """Load an adapter, or with ``load_inplace`` a new version of one; answered once requests are answered with it."""
+    user = await _loader(request)
+    asked = body_of(request, Load)
+    version = await _aside(replacement.load, asked.lora_name, asked.lora_path, user, in_place=asked.load_inplace)
+    await _published(version)
+    await _aside(replacement.let_go_of_replaced, version.adapter, digests_waited_for)
+    return _success(f"LoRA adapter '{asked.lora_name}' added successfully.")
+
+
+@opened("POST")
+async def unload(request: HttpRequest) -> HttpResponse:
+    """Withdraw an adapter; answers under way are finished."""
+    user = await _loader(request)
+    asked = body_of(request, Unload)
+    await _aside(replacement.unload, asked.lora_name, user)
+    return _success(f"LoRA adapter '{asked.lora_name}' removed successfully.")
+
+
+async def _loader(request: HttpRequest) -> User:
+    """The owner of the caller's key, which may load adapters. Raises `ApiError`."""
+    await caller(request)
+    key: ApiKey = request.auth  # type: ignore[attr-defined]
+    if key.may_load and key.user is not None:
+        return key.user
+    sentence = (
+        "This key may not load adapters: make one for a user with 'manage.py create_api_key NAME --user NAME "
+        "--may-load', or tick “may load adapters” in the admin. An adapter can also be imported with "
+        "'manage.py import_adapter', or uploaded in the admin."
+    )
+    raise ApiError(403, "not_allowed", sentence)
+
+
+async def _aside(work: Callable[Given, Made], *given: Given.args, **more: Given.kwargs) -> Made:
+    """What `work` makes, in a thread beside that one in which every call's rows are written."""
+
+    def run() -> Made:
+        try:
+            return work(*given, **more)
+        finally:
+            connections.close_all()
+
+    return await asyncio.to_thread(run)
+
+
+async def _published(version: AdapterVersion) -> None:
+    """Wait until `version` answers. Raises `ApiError` with what speaks against it."""
+    until = time.monotonic() + MOST_SECONDS
+    while version.status in _PENDING and time.monotonic() < until:
+        await asyncio.sleep(POLL_SECONDS)
+        await version.arefresh_from_db(fields=["status", "reasons"])
+    if version.status == VersionStatus.REJECTED:
+        raise ApiError(422, "adapter_refused", " ".join(version.reasons), "lora_path")
+    if version.status == VersionStatus.LISTED:
+        raise ApiError(422, "adapter_not_served", version.adapter.unserved_reason, "lora_path")
+    if version.status in _PENDING:
+        sentence = f"No worker has proven {version} within {MOST_SECONDS:g} s; it answers once one has. Ask again then."
+        raise ApiError(503, "unavailable", sentence, retry_after=5)
+
+
+def _success(sentence: str) -> HttpResponse:
+    return HttpResponse(f"Success: {sentence}", content_type="text/plain; charset=utf-8")
