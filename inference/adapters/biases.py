@@ -24,8 +24,13 @@ Biases = dict[str, dict[int, Tensor]]
 """What is added to a target's outputs in a layer, float32 [out], by target and layer."""
 
 
-def read_biases(file: Path, biases: Parts, architecture: Architecture, own: Own, dtype: torch.dtype) -> Biases:
-    """By how much `biases` differ from the base's; those that do not, as PEFT saves a head's, are left out."""
+def read_biases(
+    file: Path, biases: Parts, rows: Parts, architecture: Architecture, own: Own, dtype: torch.dtype
+) -> Biases:
+    """By how much `biases` differ from the base's; those that do not, as PEFT saves a head's, are left out.
+
+    A head of which `rows` were trained has none in PEFT, whatever its base and its file have.
+    """
     added: Biases = defaultdict(dict)
     with safe_open(file, framework="pt") as content:
         for module, info in biases.items():
@@ -37,4 +42,6 @@ def read_biases(file: Path, biases: Parts, architecture: Architecture, own: Own,
                 change = share.repeat(len(base) // len(share)) - base
                 if change.any():
                     added[place.target][place.layer] = change
+    if HEAD in rows and HEAD in architecture.spec.biased:
+        added[HEAD][0] = -own(HEAD, 0)
     return added

@@ -12,7 +12,7 @@ from typing import Final
 
 from inference.adapters.config import LoraConfig
 from inference.adapters.findings import Binding, Findings, Parts, dims
-from inference.adapters.identity import TensorInfo, part_of
+from inference.adapters.identity import TensorInfo, part_of, saved_as
 from inference.adapters.table_checks import check_height, check_row_shapes, check_rows, check_table, check_tokens
 from inference.model.architecture import Architecture, Place, layer_of
 from inference.model.biases import bias_places
@@ -69,7 +69,10 @@ def _paired(header: dict[str, TensorInfo]) -> Binding:
     for name, tensor in header.items():
         if tensor.is_of_copy:
             told = "A copy of the base's own table in fewer bits lies beside, as PEFT saves it, and is not compared"
-            binding.remarks.add(told, name.removeprefix("base_model.model.").partition(".base_layer.")[0])
+            table = name.removeprefix("base_model.model.").partition(".base_layer.")[0]
+            binding.remarks.add(told, table.removesuffix(".token_adapter"))
+            continue
+        if saved_as(name) in header:
             continue
         module, part = part_of(name) or ("", "")
         module = plain_name(module)
@@ -178,11 +181,17 @@ def _check_biases(config: LoraConfig | None, architecture: Architecture, binding
             binding.misfits.add(f"{name} has no bias there", module)
         elif 0 in tensor.shape:
             binding.faults.add(_EMPTY, module)
-        elif tensor.shape != (width,) and not (module == HEAD and len(tensor.shape) == 1 and tensor.shape[0] < width):
+        elif tensor.shape != (width,) and not (module == HEAD and _fits_head(tensor, width, config)):
             binding.misfits.add(f"A bias is {dims(tensor.shape)} where {name} has {width} numbers", module)
     _check_overlap(binding.biases, places_of, architecture, binding.misfits)
     if config and config.trains_biases and not binding.biases and any(map(places_of, binding.modules)):
         binding.remarks.add("The config says that biases were trained, and the file has none", f"{name}'s are used")
+
+
+def _fits_head(tensor: TensorInfo, width: int, config: LoraConfig | None) -> bool:
+    """A bias may be as high as the table that it lies beside."""
+    is_trained = config is not None and (config.trains_biases or HEAD in config.tables.whole)
+    return len(tensor.shape) == 1 and (tensor.shape[0] < width or not is_trained)
 
 
 def _check_targets(config: LoraConfig, architecture: Architecture | None, binding: Binding) -> None:

@@ -88,7 +88,7 @@ def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> Hos
     with reading(WEIGHTS, lambda reason: AdapterRefused([reason]), RuntimeError):
         whole = {module: info for module, info in found.tables.items() if table_of(module) in config.tables.whole}
         _check_tables(weights, {name: info for name, info in found.tables.items() if name not in whole}, base)
-        biases = read_biases(weights, found.biases, base.architecture, base.bias, base.dtype)
+        biases = read_biases(weights, found.biases, found.rows, base.architecture, base.bias, base.dtype)
         tensors = _read_tensors(weights, found.modules, base.architecture)
         for target, pair in _read_rows(weights, found.rows, whole, config, base, max_rank).items():
             tensors[target] = {0: _Module(base.architecture.module_name(target, 0), pair, 1.0)}

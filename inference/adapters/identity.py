@@ -49,6 +49,8 @@ PARTS: Final = {
     "lora_embedding_A": "A",
     "lora_embedding_B": "B",
     "lora_magnitude_vector": "magnitude",
+    "token_adapter.base_layer.weight": "base",
+    "token_adapter.base_layer.bias": "bias",
     "base_layer.weight": "base",
     "base_layer.bias": "bias",
     "token_adapter.trainable_tokens_delta": "rows",
@@ -61,8 +63,10 @@ _TABLES: Final = ("embed_tokens", "lm_head")
 
 _WRAPPERS: Final = re.compile(r"^(base_model\.model\.)+")
 _WEIGHT: Final = re.compile(r"\.lora_(A|B)(\.[\w-]+)?\.(weight|bias)$")
-_COPY: Final = re.compile(rf"\.(?:embed_tokens|lm_head)\.base_layer\.(?:weight|{IN_FEWER_BITS})$")
-"""What PEFT saves of a table beside a LoRA on it: its weight and, of a base in fewer bits, what goes with that."""
+_COPY: Final = re.compile(rf"\.(?:embed_tokens|lm_head)\.(?:token_adapter\.)?base_layer\.(?:weight|{IN_FEWER_BITS})$")
+"""What PEFT saves of a table beside what was trained of it: its weight and, in fewer bits, what goes with that."""
+_AGAIN: Final = re.compile(r"(.*\.(?:embed_tokens|lm_head))\.(?:modules_to_save|original_module)\.(weight|bias)")
+"""What PEFT saves beside a whole table that was trained, once its height changed: the same again, and the base's."""
 _PARAMETER: Final = re.compile(r"\.lora_(embedding_A|embedding_B|magnitude_vector)(\.[\w-]+)?(\.weight)?$")
 
 
@@ -120,6 +124,12 @@ def part_of(name: str) -> tuple[str, str] | None:
         return None
     is_of_another = PARTS[end] in ("base", "rows") and kind not in _TABLES
     return None if is_of_another or kind.startswith("lora_") else (module, PARTS[end])
+
+
+def saved_as(name: str) -> str:
+    """The tensor that PEFT reads where it wrote `name` beside that for nobody; empty for any other."""
+    found = _AGAIN.fullmatch(name)
+    return f"{found[1]}.{found[2]}" if found else ""
 
 
 def adapter_digest(config: dict[str, Any], weights: Path) -> str:

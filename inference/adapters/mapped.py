@@ -25,7 +25,7 @@ from inference.adapters.examination import CONFIG, WEIGHTS
 from inference.adapters.file import Base, HostAdapter, inside, read_adapter
 from inference.adapters.weights import AdapterWeights, TargetWeights
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """To be raised by whoever changes the file, or what `read_adapter` makes of an adapter."""
 _ALIGNMENT: Final = 64
 _WIDE: Final = ("scale", "bias")

@@ -50,7 +50,7 @@ def read_pairs(
     with safe_open(file, framework="pt") as content:
         for module, info in rows.items():
             target = table_of(module)
-            ids = torch.tensor(trained.rows[target])
+            ids = torch.tensor(trained.rows_of(target))
             change = _rounded(content.get_tensor(info.name), dtype) - own(target)[ids]
             pairs[target] = _pair(target, ids, change, architecture.vocab_size)
             if target == EMBEDDING and architecture.tied_embeddings and HEAD not in map(table_of, rows):

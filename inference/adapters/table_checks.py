@@ -38,7 +38,7 @@ def check_rows(trained: TrainedTables, binding: Binding) -> None:
 def check_row_shapes(
     module: str, tensor: TensorInfo, trained: TrainedTables, architecture: Architecture | None, binding: Binding
 ) -> None:
-    ids = trained.rows.get(table_of(module), ())
+    ids = trained.rows_of(table_of(module))
     if len(tensor.shape) != 2 or not ids or tensor.shape[0] != len(ids):
         shown = f"{dims(tensor.shape)} for {len(ids)} tokens of {INDICES}"
         return binding.faults.add(f"The trained rows are {shown}", module)

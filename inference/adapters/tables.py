@@ -27,6 +27,10 @@ class TrainedTables:
         shared = self.rows.get(EMBEDDING)
         return tuple(table for table, rows in self.rows.items() if table == EMBEDDING or rows != shared)
 
+    def rows_of(self, table: str) -> tuple[int, ...]:
+        """The ids of the rows that a file has of `table`; a head that is the embedding may repeat those of that."""
+        return self.rows.get(table) or self.rows.get(EMBEDDING, ())
+
 
 def table_of(module: str) -> str:
     """The name in `TABLES` of a module that is a table."""

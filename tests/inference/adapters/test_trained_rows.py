@@ -37,16 +37,23 @@ def save(model: Path, directory: Path, **options: Any) -> PeftModel:
     torch.manual_seed(3)
     config = LoraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], **options})
     trained = get_peft_model(load_reference(model), config)
-    with torch.no_grad():
-        for name, parameter in trained.named_parameters():
-            if "lora_" in name:
-                torch.nn.init.normal_(parameter, std=0.2)
-            elif "trainable_tokens_delta" in name:
-                parameter += 0.3 * torch.randn_like(parameter)
-            elif "modules_to_save" in name:
-                parameter[IDS] += 0.3 * torch.randn(len(IDS), parameter.shape[1])
+    train(trained, IDS)
     trained.save_pretrained(directory, save_embedding_layers=False)
     return PeftModel.from_pretrained(load_reference(model), directory).eval()
+
+
+@torch.no_grad()
+def train(adapter: PeftModel, ids: list[int]) -> None:
+    """Change at random what is trained, of whole tables the rows `ids`."""
+    for name, parameter in adapter.named_parameters():
+        if "lora_magnitude" in name:
+            parameter *= 1 + 0.2 * torch.randn_like(parameter)
+        elif "lora_" in name:
+            torch.nn.init.normal_(parameter, std=0.2)
+        elif "trainable_tokens_delta" in name:
+            parameter += 0.3 * torch.randn_like(parameter)
+        elif "modules_to_save" in name:
+            parameter[ids] += 0.3 * torch.randn_like(parameter[ids])
 
 
 def expected(reference: PeftModel) -> Tensor:
@@ -233,6 +240,54 @@ def test_rows_that_were_added_and_not_trained_are_left_out(tmp_path: Path) -> No
     )
 
 
+WRAPPED: dict[str, tuple[dict[str, Any], int]] = {
+    "rows of the embedding": ({"trainable_token_indices": [3, 90]}, 124),
+    "rows of the embedding, enlarged": ({"trainable_token_indices": [3, 90]}, 136),
+    "rows of both": ({"trainable_token_indices": {"embed_tokens": [3, 90], "lm_head": [4, 5]}}, 124),
+    "a whole head": ({"modules_to_save": ["lm_head"]}, 124),
+    "a whole embedding": ({"modules_to_save": ["embed_tokens"]}, 124),
+    "both whole": ({"modules_to_save": ["embed_tokens", "lm_head"]}, 124),
+}
+"""What was trained of tables whose height changed: then PEFT saves the base's own and what wraps it, too."""
+
+
+@pytest.mark.parametrize("name", WRAPPED)
+def test_trained_rows_of_a_vocabulary_of_another_height_compute_what_peft_does(
+    model: Path, tmp_path: Path, name: str
+) -> None:
+    options, height = WRAPPED[name]
+    reference = resized(model, tmp_path / "staging", height, **options)
+    names = "".join(load_file(tmp_path / "staging" / WEIGHTS))
+    assert ("token_adapter.base_layer" if "rows" in name else "original_module") in names
+    ours, base = computed(model, tmp_path, publish(tmp_path / "staging", tmp_path))
+    least = min(height, 131)
+    torch.testing.assert_close(ours[:least], expected(reference)[:least], atol=1e-4, rtol=1e-4)
+    assert (ours - base).abs().max() > 0.01
+
+
+def test_a_table_beside_its_trained_rows_is_the_bases_own(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    resized(model, tmp_path / "staging", 124, trainable_token_indices=[3])
+    tensors = load_file(tmp_path / "staging" / WEIGHTS)
+    tensors[EMBED_ROWS.replace("trainable_tokens_delta", "base_layer.weight")][7:9] += 1
+    save_file(tensors, tmp_path / "staging" / WEIGHTS)
+    with pytest.raises(AdapterRefused, match=r"the table of model\.embed_tokens is not the base's own: 2 of its rows"):
+        AdapterStore(tmp_path, load_base(model)).load(publish(tmp_path / "staging", tmp_path))
+
+
+def test_what_wraps_a_whole_table_is_read_nowhere_but_beside_it(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model")
+    resized(model, tmp_path, 124, modules_to_save=["lm_head"])
+    tensors = load_file(tmp_path / WEIGHTS)
+    del tensors["base_model.model.lm_head.weight"]
+    save_file(tensors, tmp_path / WEIGHTS)
+    architecture = read_architecture(model / "config.json")
+    reasons = "; ".join(examine_files(tmp_path / "adapter_config.json", tmp_path / WEIGHTS, architecture, 64).reasons)
+    assert "modules_to_save names a table that is not in the file: lm_head" in reasons
+    assert "base_model.model.lm_head.original_module.weight" in reasons
+
+
+CUT_IDS = [3, 90, 17]
 TABLES = ["base_model.model.model.embed_tokens.weight", "base_model.model.model.embed_tokens.base_layer.weight"]
 
 
@@ -243,10 +298,6 @@ def resized(model: Path, directory: Path, height: int, **options: Any) -> PeftMo
     base.resize_token_embeddings(height, mean_resizing=False)
     config = LoraConfig(**{"r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"], **options})
     trained = get_peft_model(base, config)
-    for name, parameter in trained.named_parameters():
-        if "lora_magnitude" in name:
-            parameter.data *= 1 + 0.2 * torch.randn_like(parameter)
-        elif "lora_" in name:
-            torch.nn.init.normal_(parameter, std=0.2)
+    train(trained, CUT_IDS)
     trained.save_pretrained(directory)
     return trained.eval()

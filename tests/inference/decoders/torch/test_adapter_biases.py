@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -108,6 +108,49 @@ def test_trained_biases_answer_as_with_peft_beside_the_base_and_adapters_without
             expected = peft_logits(model, store, digest, text + reply[:-1])[len(text) - 1 :]
             torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-5)
             assert reply == expected.argmax(-1).tolist()
+
+
+HEADS: dict[str, dict[str, Any]] = {
+    "whole": {"modules_to_save": ["lm_head"], "bias": "all"},
+    "rows": {"trainable_token_indices": {"embed_tokens": [3], "lm_head": [3, 90]}},
+    "rows and biases": {"trainable_token_indices": {"lm_head": [3, 90]}, "bias": "all"},
+    "a LoRA and rows of the embedding": {
+        "target_modules": ["fc1", "lm_head"],
+        "trainable_token_indices": [3],
+        "bias": "all",
+    },
+}
+
+
+@pytest.mark.parametrize("unit", ["torch", *HERE[:1]])
+def test_what_was_trained_of_a_head_with_a_bias_answers_as_with_peft(tmp_path: Path, store: Path, unit: str) -> None:
+    model = make_family(tmp_path / "model", "phi")
+    kinds = [{"target_modules": ["q_proj", "fc1"], **kind} for kind in HEADS.values()]
+    digests = [make_adapter(model, store, seed, 0.1, **kind) for seed, kind in enumerate(kinds)]
+    decoder = make_decoder(model, unit)
+    slots = LoraSlots(8, AdapterStore(store, base_for(decoder, model)).load, decoder.bank)
+    texts = [[*text, 3, 90] for text in prompts(len(digests) + 1)]
+    rows = [*(slots.acquire(digest) or 0 for digest in digests), -1]
+    logits, replies = answer(passes_of(decoder), texts, rows, NUM_TOKENS)
+    for text, reply, got, digest in zip(texts, replies, logits, [*digests, ""], strict=True):
+        expected = peft_logits(model, store, digest, text + reply[:-1])[len(text) - 1 :]
+        torch.testing.assert_close(got, expected, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bias", ["none", "all"])
+def test_a_heads_bias_of_a_vocabulary_that_was_enlarged_is_cut_where_it_was_not_trained(
+    tmp_path: Path, store: Path, bias: Any
+) -> None:
+    model = make_family(tmp_path / "model", "phi")
+    base: Any = load_reference(model)
+    base.resize_token_embeddings(136)
+    get_peft_model(base, LoraConfig(target_modules=["q_proj"], bias=bias)).save_pretrained(store / "staging")
+    digest = publish(store / "staging", store)
+    if bias == "none":
+        assert list(loaded(model, store, digest).weights) == ["q_proj"]
+        return
+    with pytest.raises(AdapterRefused, match="A bias is 136 where model has 131 numbers: lm_head"):
+        loaded(model, store, digest)
 
 
 def peft_logits(model: Path, store: Path, digest: str, token_ids: list[int]) -> Tensor:
