@@ -78,6 +78,8 @@ class EngineConfig:
     worker_name: str = ""
     threads: int = 0
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
+    first_token_within: Mapping[str, float] = field(default_factory=dict)
+    """Seconds, by tenant or kind of tenant, of requests that say nothing themselves."""
 
     @property
     def base_key(self) -> str:
@@ -140,7 +142,8 @@ def read_config(environ: Mapping[str, str] = os.environ, base: str | None = None
             lease_seconds=env.seconds("LEASE_SECONDS", 10.0, 1.0, 3600.0),
             worker_name=env.text("WORKER_NAME", f"{socket.gethostname()}-{os.getpid()}"),
             threads=env.whole("THREADS", 0, 0, 1024),
-            tenant_weights=env.shares("TENANT_WEIGHTS"),
+            tenant_weights=env.of_tenants("TENANT_WEIGHTS", "a share"),
+            first_token_within=env.of_tenants("FIRST_TOKEN_WITHIN", "a number of seconds"),
         )
     )
 
@@ -231,15 +234,16 @@ class _Environment:
             raise ConfigError(f"{key}={value} must be a share, greater than 0 and at most 1")
         return float(value) if value else None
 
-    def shares(self, key: str) -> dict[str, float]:
-        shares = {}
+    def of_tenants(self, key: str, what: str) -> dict[str, float]:
+        """Numbers greater than 0 by tenant or kind of tenant."""
+        found = {}
         for entry in filter(None, map(str.strip, self.text(key, "").split(","))):
             name, _, value = entry.partition("=")
             if not re.fullmatch(r"(user|session|key)(:[\w-]+)?", name) or not re.fullmatch(
                 r"\d{1,4}(\.\d{1,4})?", value
             ):
-                raise ConfigError(f"{key}={entry} must be like key=2,user:7=0.5: user, session or key, and a share")
+                raise ConfigError(f"{key}={entry} must be like key=2,user:7=0.5: user, session or key, and {what}")
             if not float(value):
-                raise ConfigError(f"{key}={entry} would never be served; a share is greater than 0")
-            shares[name] = float(value)
-        return shares
+                raise ConfigError(f"{key}={entry} would never be served; {what} is greater than 0")
+            found[name] = float(value)
+        return found

@@ -22,8 +22,10 @@ STATUSES: Final[dict[Fault, int]] = {
 
 
 def status_of(code: FailureCode) -> int:
-    """The HTTP status of a failure; what may succeed later is 503."""
+    """The HTTP status of a failure; what may succeed later is 503, or 429 where the caller did not want to wait."""
     meaning = meaning_of(code)
+    if meaning.is_choosy:
+        return 429
     return 503 if meaning.passes else STATUSES[meaning.fault]
 
 

@@ -137,6 +137,11 @@ class Answer:
         return self.request.adapter.digest if self.request.adapter else ""
 
     @property
+    def has_begun(self) -> bool:
+        """Whether a pass has read of it, here or where it was taken over from."""
+        return bool(self.times.admitted or self.sequence.output_ids)
+
+    @property
     def constraint(self) -> Constraint | None:
         """What the answer must look like, if that was asked for."""
         return self.request.sampling.constraint if isinstance(self.request, Generate) else None
@@ -221,9 +226,9 @@ class Answer:
         """The terminal entry of an answer that ended well."""
         return Finished(self.id, reason, self.stats())
 
-    def failed(self, code: FailureCode, sentence: str) -> Failed:
+    def failed(self, code: FailureCode, sentence: str, retry_after: int = 0) -> Failed:
         """The terminal entry of an answer that cannot go on."""
-        return Failed(self.id, code, sentence, self.stats())
+        return Failed(self.id, code, sentence, self.stats(), retry_after)
 
     def stats(self) -> Stats:
         """What it cost so far. A taken-over answer counts all its tokens, but only its own time per token."""

@@ -106,6 +106,7 @@ class Engine:
         """Compute one pass over all that can run, and tell what came of it and of what was asked since the last."""
         self._interrupt.acknowledge()
         self._collect_adapters()
+        self._refuse_late()
         plan = Plan()
         try:
             plan = self.scheduler.schedule()
@@ -227,6 +228,11 @@ class Engine:
             if answer.reason:
                 self._finish(answer)
 
+    def _refuse_late(self) -> None:
+        for answer in self.machine.deadlines.late(self._answers.values()):
+            self._events.append(self.machine.deadlines.refusal(answer))
+            self._free(answer)
+
     def _announce(self, plan: Plan) -> None:
         for sequence in plan.admitted:
             answer = self._answers[sequence.id]
@@ -264,7 +270,10 @@ class Engine:
         if not answer.sequence.max_tokens:
             answer.reason = "length"
         elif finite:
+            is_first = not answer.times.first_token
             self._events.append(answer.push(finite))
+            if is_first:
+                self.machine.deadlines.note(answer)
         if answer.reason:
             self._finish(answer)
         elif len(finite) < len(tokens):

@@ -16,6 +16,7 @@ from inference.adapters.store import AdapterCache, AdapterStore
 from inference.config import ConfigError, EngineConfig
 from inference.decoders.choice import make_decoder
 from inference.decoders.kv_tensors import KVCache
+from inference.engine.deadlines import Deadlines
 from inference.engine.defaults import read_defaults
 from inference.engine.loading import AdapterLoader
 from inference.engine.model_runner import ModelRunner, canary_blocks
@@ -66,6 +67,7 @@ class Machine:
     max_rank: int
     fingerprint: str
     self_check: str
+    deadlines: Deadlines = field(default_factory=Deadlines)
     default_sampling: Mapping[str, float] = field(default_factory=dict)
     """What stands for parameters that a caller left out."""
     tokens_of: Callable[[str], tuple[AddedToken, ...]] = lambda digest: ()
@@ -147,6 +149,7 @@ def build_machine(config: EngineConfig) -> Machine:
         max_rank=config.max_rank,
         fingerprint=_own_if_broken(config, device, told, check),
         self_check=check,
+        deadlines=Deadlines(config.first_token_within),
         default_sampling=defaults,
         tokens_of=store.tokens,
     )

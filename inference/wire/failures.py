@@ -21,6 +21,8 @@ class Meaning:
 
     fault: Fault
     passes: bool = False
+    is_choosy: bool = False
+    """Whether the caller could have waited for it longer."""
 
 
 TooLong = Literal["prompt_too_long", "input_too_long"]
@@ -29,9 +31,10 @@ Mischosen = Literal["adapter_not_found", "adapter_not_served", "model_not_found"
 Unusable = Literal["adapter_refused"]
 Stale = Literal["no_session", "not_found", "unread"]
 Crowded = Literal["too_many_running", "quota", "queue_full", "out_of_memory"]
+Late = Literal["too_late"]
 Broken = Literal["worker_lost", "fingerprint_changed", "lost", "unavailable"]
 Wrong = Literal["internal"]
-FailureCode = Literal[TooLong, Misasked, Mischosen, Unusable, Stale, Crowded, Broken, Wrong]
+FailureCode = Literal[TooLong, Misasked, Mischosen, Unusable, Stale, Crowded, Late, Broken, Wrong]
 
 _ROWS: Final = (
     (TooLong, Meaning("text")),
@@ -40,6 +43,7 @@ _ROWS: Final = (
     (Unusable, Meaning("adapter")),
     (Stale, Meaning("page")),
     (Crowded, Meaning("service", passes=True)),
+    (Late, Meaning("service", passes=True, is_choosy=True)),
     (Broken, Meaning("service", passes=True)),
     (Wrong, Meaning("service")),
 )

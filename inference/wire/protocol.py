@@ -92,6 +92,8 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
     """Token ids, and what is added to their logits before one is chosen."""
     constraint: Constraint | None = None
+    first_token_within: float = 0.0
+    """Seconds from `Generate.created` in which the first token is wanted; what cannot make it is not begun. 0 waits."""
     unset: tuple[str, ...] = ()
     """Parameters that the caller left out, for which the base's own stand where a worker takes these."""
 
@@ -263,6 +265,8 @@ class Failed:
     code: FailureCode
     error: str
     stats: Stats = field(default_factory=Stats)
+    retry_after: int = 0
+    """Seconds after which another try is likely to do better; 0 where nobody knows."""
 
 
 Event = Progress | Prompted | Embedded | Delta | Finished | Failed

@@ -29,9 +29,9 @@ UNAVAILABLE: Final = "The answering service cannot be reached; try again in a mo
 
 def of_failure(failure: Failed) -> ApiError:
     """The error that tells why an accepted request has no answer."""
-    status = status_of(failure.code)
+    status, passes = status_of(failure.code), meaning_of(failure.code).passes
     code = "context_length_exceeded" if meaning_of(failure.code).fault == "text" else failure.code
-    return ApiError(status, code, failure.error, retry_after=5 if status == 503 else None)
+    return ApiError(status, code, failure.error, retry_after=failure.retry_after or (5 if passes else None))
 
 
 def of_refusal(refusal: Refused) -> ApiError:

@@ -46,7 +46,7 @@ async def streamed(call: Call, head: Head, shape: Shape, reader: Reader) -> Stre
     events = ReadAhead(call.events())
     try:
         stream = _Stream(call, head, shape, reader)
-        first = await _first_words(events, stream)
+        first = await _first_words(events, stream, _patience(call))
         if first and isinstance(first[0].event, Failed):
             raise call.error_of(first[0])
     except BaseException:
@@ -60,9 +60,14 @@ async def streamed(call: Call, head: Head, shape: Shape, reader: Reader) -> Stre
     return response
 
 
-async def _first_words(events: ReadAhead[Told], stream: _Stream) -> list[Told]:
+def _patience(call: Call) -> float:
+    """Seconds before a stream begins without a word. By when its first token is wanted, it is there or refused."""
+    return max([PATIENCE_SECONDS, *(choice.sampling.first_token_within + 1 for choice in call.choices[:1])])
+
+
+async def _first_words(events: ReadAhead[Told], stream: _Stream, patience: float) -> list[Told]:
     """What is told first beside progress, which is noted; nothing where that takes longer than a caller waits."""
-    while told := await events.next(PATIENCE_SECONDS):
+    while told := await events.next(patience):
         for each in told:
             stream.note(each)
         if words := [each for each in told if not isinstance(each.event, Progress)]:

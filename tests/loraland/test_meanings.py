@@ -28,6 +28,7 @@ SEEN = {
     "too_many_running": (503, RETRY),
     "quota": (503, RETRY),
     "out_of_memory": (503, RETRY),
+    "too_late": (429, RETRY),
     "queue_full": (503, RETRY),
     "worker_lost": (503, RETRY),
     "fingerprint_changed": (503, RETRY),
@@ -42,7 +43,7 @@ SEEN = {
 def test_a_failure_has_its_status_and_its_button(code):
     error = of_failure(Failed("a", code, "So it is."))
     assert (error.status, remedy_of(code)) == SEEN[code]
-    assert (error.retry_after is not None) == (error.status == 503), "what passes says when to come back"
+    assert (error.retry_after is not None) == (error.status in (429, 503)), "what passes says when to come back"
 
 
 @pytest.mark.parametrize("code", [*FAILURES, "of another version"])
@@ -51,5 +52,5 @@ def test_a_row_of_a_run_is_asked_for_again_or_earns_nothing_or_ends_the_run(code
     if meaning.fault == "text":
         assert asking._failed(code, "Too long.") == Answered("", error="Too long.")
     else:
-        with pytest.raises(asking._AskAgain if SEEN[code][0] == 503 else asking.CannotMeasure):
+        with pytest.raises(asking._AskAgain if SEEN[code][0] in (429, 503) else asking.CannotMeasure):
             asking._failed(code, "So it is.")

@@ -13,7 +13,7 @@ from inference.wire.protocol import Constraint, Message, Sampling
 from loraland.api.anthropic.turns import messages_of
 from loraland.api.openai import neutral
 from loraland.api.openai.beside import beside
-from loraland.api.openai.common import MAX_STOPS, StopString, Strict, Text, unset_of
+from loraland.api.openai.common import MAX_STOPS, StopString, Strict, Text, Within, unset_of
 from loraland.api.openai.constraint import of_schema
 from loraland.api.openai.strict import Whole
 from loraland.api.tools.asked import Function, Tools, function_of, shown, tools_of, wrong
@@ -59,6 +59,7 @@ class MessageRequest(Strict):
     stop_sequences: Annotated[list[StopString], Field(max_length=MAX_STOPS)] = Field(default_factory=list)
     seed: Annotated[Whole, Field(ge=0, lt=2**63)] | None = None
     inputs: dict[str, Text] | None = None
+    first_token_within: Within = 0.0
 
     n: ClassVar[int] = 1
     num_tried: ClassVar[int] = 1
@@ -128,6 +129,7 @@ class MessageRequest(Strict):
             # Its tokens tell which of several stop strings ended an answer.
             logprobs=0 if self.stop_sequences else None,
             constraint=constraint,
+            first_token_within=float(self.first_token_within),
             unset=unset_of(self),
         )
 

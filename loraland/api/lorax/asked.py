@@ -19,7 +19,7 @@ from loraland.api.errors import ApiError
 from loraland.api.lorax.adapters import Merged, name_of, name_of_merged
 from loraland.api.lorax.formats import Grammar, ResponseFormat
 from loraland.api.openai.chat import ChatMessage
-from loraland.api.openai.common import MAX_LOGPROBS, MAX_SEED, MAX_STOPS
+from loraland.api.openai.common import MAX_LOGPROBS, MAX_SEED, MAX_STOPS, Within
 from loraland.api.openai.constraint import checked
 from loraland.api.openai.strict import EMPTY_IS_NONE, MINUS_ONE_IS_NONE, Strict, Text
 from loraland.bases import Base
@@ -65,6 +65,7 @@ class Parameters(Strict):
     return_k_alternatives: Annotated[Alternatives | None, EMPTY_IS_NONE] = None
     top_n_tokens: Annotated[Alternatives | None, EMPTY_IS_NONE] = None
     """TGI's word for `return_k_alternatives`, which it tells in another place."""
+    first_token_within: Within = 0.0
 
     @field_validator("response_format", "grammar")
     @classmethod
@@ -130,6 +131,7 @@ class Parameters(Strict):
             logprobs=self.num_alternatives if with_tokens else None,
             constraint=form.constraint if (form := self.response_format or self.grammar) else None,
             prompt_logprobs=0 if self.decoder_input_details else None,
+            first_token_within=float(self.first_token_within),
         )
 
 

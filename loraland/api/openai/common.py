@@ -46,6 +46,9 @@ StopStrings = Annotated[
 ]
 MaxTokens = Annotated[Annotated[Whole, Field(ge=1)] | None, MINUS_ONE_IS_NONE]
 
+Within = Annotated[float, Field(ge=0, le=3600)]
+"""Seconds in which a first token is wanted, or no answer; 0 waits."""
+
 
 def unset_of(body: Strict) -> tuple[str, ...]:
     """What `body` left out of `OPEN`."""
@@ -92,6 +95,7 @@ class Common(Strict):
     guided_grammar: GuidedGrammar = None
     logit_bias: LogitBias = ()
     prompt_logprobs: Annotated[Annotated[Whole, Field(ge=0, le=MAX_LOGPROBS)] | None, FALSE_IS_NONE] = None
+    first_token_within: Within = 0.0
     store: bool = False
     """Whether the caller may come back for the answer: then a connection that ends does not stop it."""
 
@@ -172,5 +176,6 @@ class Common(Strict):
             prompt_logprobs=self.num_prompt_logprobs,
             logit_bias=self.logit_bias,
             constraint=self.constraint(),
+            first_token_within=float(self.first_token_within),
             unset=unset_of(self),
         )

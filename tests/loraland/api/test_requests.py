@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import httpx
 import pytest
 from asgiref.sync import sync_to_async
 from django.utils import timezone
 
-from inference.wire.protocol import Delta
+from inference.wire.protocol import Delta, Failed
 from loraland.api.last_used import notes
 from loraland.api.models import ApiKey
 from loraland.generations.models import Generation
@@ -119,6 +120,36 @@ async def test_a_full_queue_is_503_with_retry_after(http, settings):
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "10")
     assert (answer.json()["error"]["type"], answer.json()["error"]["code"]) == ("server_error", "queue_full")
     first.cancel()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+async def test_what_would_come_too_late_is_429_with_the_time_to_come_back(http, answering, stream):
+    late = Failed("", "too_late", "Its first token was wanted within 3 s.", retry_after=7)
+    worker = answering(lambda request: [replace(late, id=request.id)])
+    answer = await http.post("/v1/completions", json=PLAIN | {"first_token_within": 3, "stream": stream})
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "7")
+    assert (answer.json()["error"]["type"], answer.json()["error"]["code"]) == ("rate_limit_error", "too_late")
+    assert worker.seen[0].sampling.first_token_within == 3
+
+
+@pytest.mark.parametrize(
+    ("address", "body"),
+    [
+        ("/v1/chat/completions", ASKED),
+        ("/v1/messages", ASKED | {"max_tokens": 8}),
+        ("/v1/responses", {"model": "base", "input": "Hello"}),
+        ("/generate", {"inputs": "Hello"}),
+    ],
+)
+async def test_every_dialect_says_by_when_a_first_token_is_wanted(http, answering, address, body):
+    worker = answering()
+    within = {"first_token_within": 2.5}
+    asked = body | ({"parameters": within} if address == "/generate" else within)
+    assert (await http.post(address, json=asked)).status_code == 200
+    assert worker.seen[0].sampling.first_token_within == 2.5
+    wrong = {"first_token_within": -1}
+    asked = body | ({"parameters": wrong} if address == "/generate" else wrong)
+    assert (await http.post(address, json=asked)).status_code in (400, 422)
 
 
 async def test_a_key_has_only_so_many_answers_at_once(http, settings):
