@@ -12,7 +12,8 @@ from typing import Final
 
 from inference.adapters.config import LoraConfig
 from inference.adapters.findings import Binding, Findings, Parts, dims
-from inference.adapters.identity import TensorInfo, part_of, saved_as
+from inference.adapters.identity import SHARED, TensorInfo, part_of, saved_as
+from inference.adapters.method_checks import check_method, check_method_fit, check_plain, check_shared
 from inference.adapters.table_checks import check_height, check_row_shapes, check_rows, check_table, check_tokens
 from inference.model.architecture import Architecture, Place, layer_of
 from inference.model.biases import bias_places
@@ -38,12 +39,7 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
     if not binding.modules and not has_tables:
         number = f"{len(header)} tensors, none of them a LoRA matrix"
         binding.faults.add("No module of the base is changed", number)
-    for module, parts in binding.modules.items():
-        _check_shapes(module, parts, binding.faults)
-        if config is not None:
-            _check_module(module, parts, config, binding.faults)
-        if architecture is not None:
-            _check_fit(module, parts, architecture, binding)
+    _check_modules(config, architecture, binding)
     if architecture is not None:
         _check_overlap(binding.modules, architecture.places, architecture, binding.misfits)
         if owner := architecture.names.whose:
@@ -64,6 +60,30 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
     return binding
 
 
+def _check_modules(config: LoraConfig | None, architecture: Architecture | None, binding: Binding) -> None:
+    method = config.method if config else None
+    if method is not None:
+        check_shared(method, binding.shared, binding.faults)
+    for module, parts in binding.modules.items():
+        if config is not None and method is not None:
+            check_method(method, config.rank(module), module, parts, binding)
+            if architecture is not None:
+                check_method_fit(method, config.rank(module), module, architecture, binding)
+        elif config is not None or parts.keys() & {"A", "B"}:
+            _check_lora(module, parts, config, architecture, binding)
+
+
+def _check_lora(
+    module: str, parts: Parts, config: LoraConfig | None, architecture: Architecture | None, binding: Binding
+) -> None:
+    check_plain(module, parts, binding.faults)
+    _check_shapes(module, parts, binding.faults)
+    if config is not None:
+        _check_module(module, parts, config, binding.faults)
+    if architecture is not None:
+        _check_fit(module, parts, architecture, binding)
+
+
 def _paired(header: dict[str, TensorInfo]) -> Binding:
     binding = Binding()
     for name, tensor in header.items():
@@ -73,6 +93,9 @@ def _paired(header: dict[str, TensorInfo]) -> Binding:
             binding.remarks.add(told, table.removesuffix(".token_adapter"))
             continue
         if saved_as(name) in header:
+            continue
+        if shared := SHARED.get(name):
+            binding.shared[shared] = tensor
             continue
         module, part = part_of(name) or ("", "")
         module = plain_name(module)

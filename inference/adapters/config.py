@@ -1,4 +1,5 @@
-"""What an adapter_config.json may say, and what it means for the arithmetic: LoRA or DoRA, all else refused by name.
+"""What an adapter_config.json may say, and what it means for the arithmetic: LoRA, DoRA and methods that are expanded
+to LoRA, all else refused by name.
 
 Pure: no torch, and the same for the site, which examines an upload, and the worker, which loads it. Keys are judged by
 their values: one that is empty or false asks for nothing, whoever wrote it. A filled one that nobody here knows is
@@ -13,6 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from inference.adapters.config_file import show
+from inference.adapters.methods.known import LORA, kind_of
+from inference.adapters.methods.method import Kind, Method
 from inference.adapters.patterns import PatternRefused, compiled, fullmatch, is_literal
 from inference.adapters.tables import TrainedTables, read_tables
 from inference.adapters.targets import Targets, read_targets
@@ -77,10 +80,15 @@ HARMLESS: Final = frozenset(
 )
 """Keys that PEFT writes and that do not change the arithmetic of trained weights. PEFT itself takes a true
 fan_in_fan_out for false where a base has linears, as all have that are served here."""
+OF_ANY: Final = frozenset(
+    {"auto_mapping", "peft_version", "revision", "inference_mode", "runtime_config", added_tokens.KEY}
+)
+"""Keys that an adapter of any method may have."""
 
 NOTHING: Final[tuple[Any, ...]] = (None, False, "", [], {})
 """Values by which a key asks for nothing."""
-BIASES: Final = (None, False, "none", "all", "lora_only")
+_NO_BIASES: Final = (None, False, "none")
+BIASES: Final = (*_NO_BIASES, "all", "lora_only")
 """What a file holds is served, whatever was asked: PEFT reads it too, and saves the head's with any LoRA on it."""
 SAFE_STARTS: Final = ("gaussian", "eva", "orthogonal")
 """Named ways to draw the first weights that leave the base as it is; pissa, olora and others rewrite it."""
@@ -111,6 +119,8 @@ class LoraConfig:
     """Whether each B has a bias, which its scaling multiplies too (lora_bias)."""
     tokens: tuple[AddedToken, ...] = ()
     """Of its own tokenizer, beyond the base's."""
+    method: Method | None = None
+    """How its file says its pairs, if not as they are; `r` and `alpha` are those of what it is expanded to."""
 
     def on(self, architecture: Architecture) -> LoraConfig:
         """The same for that base, which says what is trained where target_modules is null."""
@@ -134,14 +144,17 @@ def check_config(config: dict[str, Any], max_rank: int) -> tuple[LoraConfig | No
 
     The meaning is None when the numbers make no sense; reasons may come beside a meaning too.
     """
-    reasons = [*_kind(config), *_features(config)]
+    kind = kind_of(config)
+    method, unformed = kind.read(config, max_rank) if kind else (None, _numbers(config, max_rank))
+    reasons = [*_kind(config), *(_method_features(config, kind) if kind else _features(config))]
     ranks = _pattern(config, "rank_pattern", lambda value: _is_rank(value, max_rank), f"numbers from 1 to {max_rank}")
     alphas = _pattern(config, "alpha_pattern", _is_scale, "positive numbers")
     targets, unclear = read_targets(config)
     tables, unserved = read_tables(config, max_rank)
     tokens, unread = read_added(config)
-    wrong = [*_numbers(config, max_rank), *unclear, *ranks, *alphas, *unread]
-    return (None if wrong else _meaning(config, targets, tables, tokens)), [*reasons, *unserved, *wrong]
+    wrong = [*unformed, *unclear, *ranks, *alphas, *unread]
+    meaning = None if wrong else _meaning(config, method, targets, tables, tokens)
+    return meaning, [*reasons, *unserved, *wrong]
 
 
 def _meant(pattern: Mapping[str, Any], module: str, default: Any) -> Any:
@@ -157,30 +170,37 @@ def _means(key: str, module: str) -> bool:
 
 
 def _meaning(
-    config: dict[str, Any], targets: Targets, tables: TrainedTables, tokens: tuple[AddedToken, ...]
+    config: dict[str, Any],
+    method: Method | None,
+    targets: Targets,
+    tables: TrainedTables,
+    tokens: tuple[AddedToken, ...],
 ) -> LoraConfig:
     return LoraConfig(
-        r=config["r"],
-        alpha=float(config["lora_alpha"]),
+        r=method.rank if method else config["r"],
+        alpha=method.alpha if method else float(config["lora_alpha"]),
         is_rank_stabilised=bool(config.get("use_rslora")),
         rank_pattern=config.get("rank_pattern") or {},
         alpha_pattern=config.get("alpha_pattern") or {},
         targets=targets,
         is_dora=bool(config.get("use_dora")),
         tables=tables,
-        trains_biases=config.get("bias") in ("all", "lora_only"),
+        trains_biases=config.get("bias") not in _NO_BIASES,
         has_shifts=bool(config.get("lora_bias")),
         tokens=tokens,
+        method=method,
     )
 
 
 def _kind(config: dict[str, Any]) -> list[str]:
     reasons = []
-    if str(config.get("peft_type")).upper() != "LORA":
+    kind = kind_of(config)
+    if kind is None and str(config.get("peft_type")).upper() != LORA:
         reasons.append(f"peft_type is {show(config.get('peft_type'))}; only LORA adapters are served.")
     if config.get("task_type") not in (None, "CAUSAL_LM"):
         reasons.append(f"task_type is {show(config['task_type'])}; only CAUSAL_LM adapters write text.")
-    known = USED | CHECKED | HARMLESS | UNSUPPORTED.keys()
+    own = kind.used | kind.harmless | OF_ANY if kind else USED | HARMLESS | UNSUPPORTED.keys()
+    known = own | CHECKED
     unknown = sorted(key for key, value in config.items() if key not in known and value not in NOTHING)
     if unknown:
         given = ", ".join(f"{show(name)}: {show(config[name])}" for name in unknown[:10])
@@ -189,6 +209,11 @@ def _kind(config: dict[str, Any]) -> list[str]:
             "remove them if they do not."
         )
     return reasons
+
+
+def _method_features(config: dict[str, Any], kind: Kind) -> list[str]:
+    choices = (*_NO_BIASES, "all", *kind.biases)
+    return [] if config.get("bias") in choices else [f"bias is {show(config['bias'])}; PEFT knows none and all."]
 
 
 def _features(config: dict[str, Any]) -> list[str]:

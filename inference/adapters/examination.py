@@ -45,6 +45,8 @@ class Examination:
     """Whole tables beside them, which must be the base's own."""
     rows: Parts = field(default_factory=dict)
     """Trained rows of the base's tables."""
+    shared: Parts = field(default_factory=dict)
+    """Tensors of all modules, of a method that has such."""
     biases: Parts = field(default_factory=dict)
     """Biases in place of the base's."""
     architecture: Architecture | None = None
@@ -91,6 +93,7 @@ def _examine(config_path: Path, weights: Path, architecture: Architecture | None
         modules=binding.modules,
         tables=binding.tables,
         rows=binding.rows,
+        shared=binding.shared,
         biases=binding.biases,
         architecture=binding.architecture,
         remarks=tuple(binding.remarks.sentences()),

@@ -20,6 +20,7 @@ from torch import Tensor
 from inference.adapters.biases import Biases, read_biases
 from inference.adapters.config import LoraConfig
 from inference.adapters.examination import CONFIG, WEIGHTS, Examination, examine_files
+from inference.adapters.expansion import expand
 from inference.adapters.findings import Parts
 from inference.adapters.identity import HeaderError, adapter_digest
 from inference.adapters.packed_lora import pack_adapter
@@ -89,7 +90,7 @@ def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> Hos
         whole = {module: info for module, info in found.tables.items() if table_of(module) in config.tables.whole}
         _check_tables(weights, {name: info for name, info in found.tables.items() if name not in whole}, base)
         biases = read_biases(weights, found.biases, found.rows, base.architecture, base.bias, base.dtype)
-        tensors = _read_tensors(weights, found.modules, base.architecture)
+        tensors = _read_tensors(weights, found, config, base.architecture)
         for target, pair in _read_rows(weights, found.rows, whole, config, base, max_rank).items():
             tensors[target] = {0: _Module(base.architecture.module_name(target, 0), pair, 1.0)}
     if not tensors and not biases:
@@ -144,6 +145,7 @@ _Tensors = dict[str, Tensor]
 """The parts of one module, in float32."""
 _BY_OUTPUT: Final = ("B", "shift", "magnitude")
 """Those of which each row is an output's."""
+_OF_PAIRS: Final = ("A", *_BY_OUTPUT, "base")
 
 
 @dataclass(frozen=True)
@@ -161,23 +163,37 @@ class _Module:
 
 
 def _read_tensors(
-    weights: Path, modules: dict[str, Parts], architecture: Architecture
+    weights: Path, found: Examination, config: LoraConfig, architecture: Architecture
 ) -> dict[str, dict[int, _Module]]:
-    """All `modules`, which are the base's, by target and layer."""
+    """All modules, which are the base's, by target and layer; as pairs, of whatever method they are."""
     read: dict[str, dict[int, _Module]] = defaultdict(dict)
     with safe_open(weights, framework="pt") as file:
-        for module, parts in modules.items():
+        shared = _read_parts(file, found.shared)
+        for module, parts in found.modules.items():
             places = architecture.places(module)
             assert places, "what the examination lets through is of the base"
-            tensors = {part: file.get_tensor(info.name).to(torch.float32) for part, info in parts.items()}
+            tensors = _read_parts(file, parts)
+            if config.method is not None:
+                width_in, width_out = architecture.target_shape(places[0].target)[0], sum(one.width for one in places)
+                tensors |= expand(config.method, module, tensors | shared, width_in, width_out)
             for place in places:
                 read[place.target][place.layer] = _Module(module, _share(tensors, place))
     return read
 
 
+def _read_parts(file: Any, parts: Parts) -> _Tensors:
+    """In float32, but for whole numbers."""
+    read = {part: file.get_tensor(info.name) for part, info in parts.items()}
+    return {part: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for part, tensor in read.items()}
+
+
 def _share(tensors: _Tensors, place: Place) -> _Tensors:
     """What of a module's `tensors` is of `place`: all of A, which its outputs share, and the rows of these."""
-    return {part: tensor[place.outputs] if part in _BY_OUTPUT else tensor for part, tensor in tensors.items()}
+    return {
+        part: tensors[part][place.outputs] if part in _BY_OUTPUT else tensors[part]
+        for part in _OF_PAIRS
+        if part in tensors
+    }
 
 
 def _build(

@@ -11,7 +11,7 @@ from inference.model.architecture import Architecture
 
 Parts = dict[str, TensorInfo]
 """The tensors of one module: A [rank, in], B [out, rank], its bias, the shift [out], magnitude [out], base [vocab,
-hidden], bias [out], rows [n, hidden]."""
+hidden], bias [out], rows [n, hidden]; of other methods what these have (`inference.adapters.methods`)."""
 
 MAX_NAME: Final = 200
 SHOWN: Final = 3
@@ -49,6 +49,8 @@ class Binding:
     """Biases in place of the base's, by their modules."""
     rows: Parts = field(default_factory=dict)
     """Trained rows of tables, by their modules."""
+    shared: Parts = field(default_factory=dict)
+    """Tensors of all modules, by their parts."""
     architecture: Architecture | None = None
     """The base in the names of whose code the adapter was trained on."""
 

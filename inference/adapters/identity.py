@@ -11,7 +11,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -41,6 +41,8 @@ ARITHMETIC_FIELDS: Final = (
     added_tokens.KEY,
 )
 """The fields of adapter_config.json that change what an adapter computes."""
+METHOD_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {"VERA": ()}
+"""Those of methods besides LoRA, by peft_type, which is in their digest too."""
 
 PARTS: Final = {
     "lora_A.weight": "A",
@@ -55,10 +57,15 @@ PARTS: Final = {
     "base_layer.bias": "bias",
     "token_adapter.trainable_tokens_delta": "rows",
     "bias": "bias",
+    "vera_lambda_b": "vera_lambda_b",
+    "vera_lambda_d": "vera_lambda_d",
 }
 """The ends of names and what they hold: matrices, the bias of a B (lora_bias), DoRA's magnitudes, the base's own table
 beside a LoRA on it, a bias in place of the base's, and rows of a table that were trained (themselves, whatever their
-name says). A table may also lie there by its own name, as ``lm_head.weight``."""
+name says). A table may also lie there by its own name, as ``lm_head.weight``. Parts of other methods are called as they
+are in files (`inference.adapters.methods`)."""
+SHARED: Final = {"base_model.vera_A": "vera_A", "base_model.vera_B": "vera_B"}
+"""Tensors that are of no module, but of all."""
 _TABLES: Final = ("embed_tokens", "lm_head")
 
 _WRAPPERS: Final = re.compile(r"^(base_model\.model\.)+")
@@ -136,7 +143,7 @@ def adapter_digest(config: dict[str, Any], weights: Path) -> str:
     """SHA-256 in hex over the arithmetic of `config` and every tensor of `weights`, in order of name.
 
     The same tensors in another order, under another wrapper or beside another base path have the same
-    digest. Raises `HeaderError` as `read_header` does.
+    digest. It is of what the file says, never of what that is expanded to. Raises `HeaderError` as `read_header` does.
     """
     header = read_header(weights)
     state = hashlib.sha256(b"loraland adapter 1\0")
@@ -161,7 +168,10 @@ def composed_digest(components: Iterable[tuple[str, float]]) -> str:
 
 def arithmetic(config: dict[str, Any]) -> dict[str, Any]:
     """The part of an adapter_config.json that changes what the adapter computes, without empty values."""
-    return {key: _in_order(config[key]) for key in ARITHMETIC_FIELDS if config.get(key)}
+    method = str(config.get("peft_type")).upper()
+    fields = (*ARITHMETIC_FIELDS, *METHOD_FIELDS.get(method, ()))
+    told = {"peft_type": method} if method in METHOD_FIELDS else {}
+    return told | {key: _in_order(config[key]) for key in fields if config.get(key)}
 
 
 def _in_order(value: Any) -> Any:

@@ -12,6 +12,7 @@ from django.db import models, transaction
 from django.urls import reverse
 from django.utils import timezone
 
+from inference.adapters.methods.known import method_of
 from inference.adapters.named_base import doubt_of, named_base
 from inference.tasks.template import label_of
 from inference.wire.contract import WireError
@@ -199,6 +200,11 @@ class AdapterVersion(models.Model):
     def base_doubt(self) -> str:
         """What speaks against the base that is served, in sentences; empty where its config names no other."""
         return doubt_of(self.named_base, self.adapter.base) if self.adapter.is_served else ""
+
+    @property
+    def method(self) -> str:
+        """How it was trained: LoRA, DoRA, or one that is expanded to a LoRA of `rank`."""
+        return method_of(self.config)
 
     @property
     def effective_scale(self) -> float:

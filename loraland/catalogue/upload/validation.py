@@ -72,11 +72,12 @@ def examine_upload(directory: Path, base: str) -> Examined:
 
 def _facts(found: Examination, weights: Path, base: Base | None) -> dict[str, Any]:
     trained = [tensor for parts in found.modules.values() for part, tensor in parts.items() if part != "base"]
+    assert found.meaning is not None, "what is not refused has a meaning"
     return {
         "config": found.config,
         "remarks": [*found.remarks, *filter(None, [remark_on_base(found.config, base) if base else ""])],
-        "rank": found.config["r"],
-        "lora_alpha": found.config["lora_alpha"],
+        "rank": found.meaning.r,
+        "lora_alpha": found.meaning.alpha,
         "target_modules": sorted({module.rpartition(".")[2] for module in found.modules}),
         "num_parameters": sum(math.prod(tensor.shape) for tensor in trained),
         "size_bytes": weights.stat().st_size,

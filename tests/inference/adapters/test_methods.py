@@ -1,0 +1,224 @@
+"""Adapters of methods that are expanded to LoRA when they are loaded, beside PEFT, which runs each as it is."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel, VeraConfig
+from torch import Tensor
+
+from inference.adapters.examination import examine_files
+from inference.adapters.file import AdapterRefused
+from inference.adapters.identity import adapter_digest, composed_digest
+from inference.adapters.slots import LoraSlots
+from inference.adapters.store import AdapterCache, AdapterStore
+from inference.decoders.native.bank import NativeBank
+from inference.decoders.native.build import library_path, missing_feature
+from inference.decoders.native.decoder import NativeDecoder
+from inference.decoders.native.library import open_library, units_of
+from inference.model.architecture import read_architecture
+from inference.model.weights import load_weights
+from inference.wire.protocol import Component
+from tests.inference.adapters.methods import CONFIG, WEIGHTS, Change, change, make_method, save_method
+from tests.inference.checkpoints import load_base, load_decoder, load_reference, make_adapter, publish
+from tests.inference.passes import Passes, answer
+
+HERE = units_of(open_library(library_path())) if missing_feature() is None else []
+NUM_TOKENS, BLOCK_SIZE = 4, 32
+ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+Q = "base_model.model.model.layers.0.self_attn.q_proj"
+
+METHODS: dict[str, Any] = {
+    "VeRA": VeraConfig(r=6, target_modules=ALL),
+    "VeRA of the head": VeraConfig(r=12, target_modules=["v_proj", "lm_head"], layers_to_transform=[0, 2]),
+}
+PLAIN: list[dict[str, Any]] = [{}, {"use_dora": True, "target_modules": ["o_proj", "up_proj"]}]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("adapters")
+
+
+@pytest.fixture(scope="module")
+def digests(tiny_model: Path, store: Path) -> list[str]:
+    """One of each method, a LoRA and a DoRA."""
+    made = [make_method(tiny_model, store, config, seed) for seed, config in enumerate(METHODS.values())]
+    return made + [make_adapter(tiny_model, store, 100 + seed, **options) for seed, options in enumerate(PLAIN)]
+
+
+def make_decoder(model: Path, unit: str) -> Any:
+    """The torch decoder, or the native one on a `unit`."""
+    if unit == "torch":
+        return load_decoder(model)
+    architecture = read_architecture(model / "config.json").within(128)
+    weights = load_weights(model, architecture, torch.float32)
+    return NativeDecoder(architecture, weights, NativeBank(32), library_path(), BLOCK_SIZE, 1, unit)
+
+
+def load_cache(decoder: Any, model: Path, store: Path, max_rank: int = 64) -> AdapterCache:
+    base = replace(load_base(model), is_packed=decoder.bank.is_packed)
+    return AdapterCache(AdapterStore(store, base, max_rank).load, 2**30, max_rank, decoder.bank.prepare)
+
+
+def passes_of(decoder: Any) -> Passes:
+    return Passes(decoder, block_size=BLOCK_SIZE, dtype=torch.float32)
+
+
+def prompts(count: int) -> list[list[int]]:
+    random = torch.Generator().manual_seed(3)
+    return [torch.randint(0, 131, (20 + 3 * index,), generator=random).tolist() for index in range(count)]
+
+
+def peft_logits(model: Path, adapter: Path | None, token_ids: list[int]) -> Tensor:
+    """What PEFT says after each of `token_ids`, or the base where there is no adapter."""
+    base: Any = load_reference(model)
+    told = PeftModel.from_pretrained(base, adapter).eval() if adapter else base
+    with torch.no_grad():
+        logits: Tensor = told(torch.tensor([token_ids])).logits[0]
+    return logits
+
+
+@pytest.mark.parametrize("unit", ["torch", *HERE[:1]])
+def test_every_method_answers_as_with_peft_beside_lora_dora_and_the_base(
+    tiny_model: Path, store: Path, digests: list[str], unit: str
+) -> None:
+    decoder = make_decoder(tiny_model, unit)
+    slots = LoraSlots(32, load_cache(decoder, tiny_model, store).load, decoder.bank)
+    rows = [-1, *(slots.acquire(digest) for digest in digests), -1]
+    texts = prompts(len(rows))
+    logits, replies = answer(passes_of(decoder), texts, rows, NUM_TOKENS)  # type: ignore[arg-type]
+    base = [peft_logits(tiny_model, None, text) for text in texts]
+    for row, digest in enumerate(["", *digests, ""]):
+        told = peft_logits(tiny_model, store / digest if digest else None, texts[row] + replies[row][:-1])
+        expected = told[len(texts[row]) - 1 :]
+        torch.testing.assert_close(logits[row], expected, atol=1e-4, rtol=1e-5)
+        assert replies[row] == expected.argmax(-1).tolist()
+        assert not digest or (told[: len(texts[row])] - base[row]).abs().max() > 0.1
+
+
+def test_methods_are_added_up_with_others(tiny_model: Path, store: Path, digests: list[str]) -> None:
+    decoder = make_decoder(tiny_model, "torch")
+    cache = load_cache(decoder, tiny_model, store)
+    plain = digests[len(METHODS)]
+    for digest in digests[: len(METHODS)]:
+        components = (Component(digest, 0.5), Component(plain, 1.0))
+        total = cache.load(composed_digest((one.digest, one.weight) for one in components), components)
+        assert total.rank == cache.load(digest).rank + 8
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_site_says_the_rank_that_a_method_is_expanded_to(tiny_model: Path, tmp_path: Path, name: str) -> None:
+    digest = make_method(tiny_model, tmp_path, METHODS[name])
+    folder, architecture = tmp_path / digest, read_architecture(tiny_model / "config.json")
+    found = examine_files(folder / CONFIG, folder / WEIGHTS, architecture, 64)
+    assert found.reasons == []
+    assert found.meaning is not None
+    assert AdapterStore(tmp_path, load_base(tiny_model)).load(digest).rank == found.meaning.r
+    assert examine_files(folder / CONFIG, folder / WEIGHTS, None, 64).reasons == []
+
+
+def test_a_digest_is_of_the_method_its_numbers_and_its_files(tiny_model: Path, tmp_path: Path) -> None:
+    folder = save_method(tiny_model, tmp_path / "staging", METHODS["VeRA"])
+    config = {"peft_type": "VERA", "r": 6}
+    digest = adapter_digest(config, folder / WEIGHTS)
+    assert adapter_digest(config | {"base_model_name_or_path": "x", "vera_dropout": 0.5}, folder / WEIGHTS) == digest
+    assert adapter_digest(config | {"peft_type": "LORA"}, folder / WEIGHTS) != digest
+    change(folder, lambda config, tensors: tensors["base_model.vera_A"].add_(1e-3))
+    assert adapter_digest(config, folder / WEIGHTS) != digest
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("unit", ["torch", *HERE])
+def test_a_rank_of_256_is_served_where_max_rank_lets_it(tiny_model: Path, tmp_path: Path, unit: str) -> None:
+    digest = make_method(tiny_model, tmp_path, VeraConfig(target_modules=["q_proj", "down_proj"]), size=0.1)
+    decoder = make_decoder(tiny_model, unit)
+    with pytest.raises(AdapterRefused, match="raise MAX_RANK to 256 for the site and the workers"):
+        load_cache(decoder, tiny_model, tmp_path).load(digest)
+    slots = LoraSlots(2, load_cache(decoder, tiny_model, tmp_path, 256).load, decoder.bank)
+    (text,) = prompts(1)
+    rows = [slots.acquire(digest), -1]
+    logits, replies = answer(passes_of(decoder), [text] * 2, rows, NUM_TOKENS)  # type: ignore[arg-type]
+    for row, folder in enumerate([tmp_path / digest, None]):
+        expected = peft_logits(tiny_model, folder, text + replies[row][:-1])[len(text) - 1 :]
+        torch.testing.assert_close(logits[row], expected, atol=1e-4, rtol=1e-5)
+
+
+VERA_A = "base_model.vera_A"
+REFUSALS: list[tuple[str, Change, str]] = [
+    (
+        "VeRA",
+        lambda config, tensors: config.update(r=65),
+        "expanded to a LoRA of rank 65 when it is loaded, and up to 64",
+    ),
+    ("VeRA", lambda config, tensors: config.update(r=600), "MAX_RANK may be raised to 512 at most; train a lower rank"),
+    ("VeRA", lambda config, tensors: config.update(r="6"), 'r is "6"; it must be a whole number of at least 1'),
+    ("VeRA", lambda config, tensors: config.update(r=5), "vera_A is 6×96, and adapter_config.json means 5×any"),
+    (
+        "VeRA",
+        lambda config, tensors: config.update(save_projection=False),
+        "save_projection is false: vera_A and vera_B",
+    ),
+    ("VeRA", lambda config, tensors: config.update(use_dora=True), 'keys that nobody here knows: "use_dora": true'),
+    ("VeRA", lambda config, tensors: config.update(bias="lora_only"), 'bias is "lora_only"; PEFT knows none and all'),
+    ("VeRA", lambda config, tensors: config.update(peft_type="LORA", lora_alpha=8), "is no tensor of a LoRA, which"),
+    ("VeRA", lambda config, tensors: tensors.pop(VERA_A), "A tensor of all modules is missing: base_model.vera_A"),
+    ("VeRA", lambda config, tensors: tensors.pop(f"{Q}.vera_lambda_d"), "vera_lambda_d is missing: model.layers.0"),
+    (
+        "VeRA",
+        lambda config, tensors: tensors.update({f"{Q}.lora_A.weight": torch.zeros(6, 64)}),
+        "lora_A is no tensor of VeRA with this config: model.layers.0.self_attn.q_proj",
+    ),
+    (
+        "VeRA",
+        lambda config, tensors: tensors.update({f"{Q}.vera_lambda_b": torch.zeros(65)}),
+        "vera_lambda_b is 65, which for {name} is 64: model.layers.0.self_attn.q_proj",
+    ),
+    (
+        "VeRA",
+        lambda config, tensors: tensors.update({f"{Q}.vera_lambda_b": torch.zeros(0)}),
+        "vera_lambda_b is 0, and adapter_config.json means any",
+    ),
+    (
+        "VeRA",
+        lambda config, tensors: tensors.update({VERA_A: torch.zeros(6, 95)}),
+        "vera_A is 6×95, where modules of {name} need: 6×96",
+    ),
+    (
+        "VeRA",
+        lambda config, tensors: tensors.update({VERA_A: torch.full((6, 96), torch.nan)}),
+        "hold NaN or infinity, read as float32: base_model.vera_A",
+    ),
+    (
+        "VeRA",
+        lambda config, tensors: tensors.update(
+            {"base_model.model.model.layers.9.mlp.up_proj.vera_lambda_b": torch.ones(96)}
+        ),
+        "{name} has no such module: model.layers.9.mlp.up_proj",
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def saved(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A sound adapter of each method that is damaged below."""
+    directory = tmp_path_factory.mktemp("sound")
+    return {name: save_method(tiny_model, directory / name, METHODS[name]) for name in {name for name, *_ in REFUSALS}}
+
+
+@pytest.mark.parametrize(("name", "edit", "sentence"), REFUSALS, ids=[f"{name}: {told}" for name, _, told in REFUSALS])
+def test_damaged_adapters_of_a_method_are_refused_alike_by_site_and_worker(
+    tiny_model: Path, tmp_path: Path, saved: dict[str, Path], name: str, edit: Change, sentence: str
+) -> None:
+    staging = shutil.copytree(saved[name], tmp_path / "staging")
+    change(staging, edit)
+    found = examine_files(staging / CONFIG, staging / WEIGHTS, read_architecture(tiny_model / "config.json"), 64)
+    assert sentence.format(name=tiny_model.name) in " ".join(found.reasons)
+    with pytest.raises(AdapterRefused) as caught:
+        AdapterStore(tmp_path, load_base(tiny_model)).load(publish(staging, tmp_path))
+    assert list(caught.value.reasons) == found.reasons
