@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from inference.adapters.config_file import show
+from inference.adapters.methods import bdlora
 from inference.adapters.methods.known import LORA, kind_of
 from inference.adapters.methods.method import Kind, Method
 from inference.adapters.patterns import PatternRefused, compiled, fullmatch, is_literal
@@ -31,7 +32,6 @@ UNSUPPORTED: Final = {
     "alora_invocation_tokens": "is an activated LoRA (alora_invocation_tokens), which is not served; train plain LoRA",
     "ensure_weight_tying": "ties what it learns of embed_tokens and lm_head (ensure_weight_tying); train them apart",
     "use_qalora": f"uses QA-LoRA (use_qalora), {_NEW_ARITHMETIC}",
-    "use_bdlora": f"uses block-diagonal LoRA (use_bdlora), {_NEW_ARITHMETIC}",
     "enable_lora": "merges projections in one (enable_lora), as PEFT's first versions could; convert it there",
     "arrow_config": f"routes between adapters (arrow_config), {_NEW_ARITHMETIC}",
     "kasa_config": f"uses KaSA (kasa_config), {_NEW_ARITHMETIC}",
@@ -56,6 +56,7 @@ USED: Final = frozenset(
         "modules_to_save",
         "bias",
         "lora_bias",
+        bdlora.KEY,
         added_tokens.KEY,
     }
 )
@@ -145,7 +146,7 @@ def check_config(config: dict[str, Any], max_rank: int) -> tuple[LoraConfig | No
     The meaning is None when the numbers make no sense; reasons may come beside a meaning too.
     """
     kind = kind_of(config)
-    method, unformed = kind.read(config, max_rank) if kind else (None, _numbers(config, max_rank))
+    method, unformed = (kind.read if kind else _read_plain)(config, max_rank)
     reasons = [*_kind(config), *(_method_features(config, kind) if kind else _features(config))]
     ranks = _pattern(config, "rank_pattern", lambda value: _is_rank(value, max_rank), f"numbers from 1 to {max_rank}")
     alphas = _pattern(config, "alpha_pattern", _is_scale, "positive numbers")
@@ -229,6 +230,12 @@ def _features(config: dict[str, Any]) -> list[str]:
             "convert the adapter to plain LoRA when saving (path_initial_model_for_weight_conversion)."
         )
     return reasons
+
+
+def _read_plain(config: dict[str, Any], max_rank: int) -> tuple[Method | None, list[str]]:
+    """Of a LoRA, whose pairs may have blocks."""
+    reasons = _numbers(config, max_rank)
+    return bdlora.read(config, max_rank) if config.get(bdlora.KEY) and not reasons else (None, reasons)
 
 
 def _numbers(config: dict[str, Any], max_rank: int) -> list[str]:

@@ -16,6 +16,8 @@ from inference.adapters.config import LoraConfig, check_config
 from inference.adapters.findings import Findings, Parts
 from inference.adapters.finite import non_finite
 from inference.adapters.identity import HeaderError, TensorInfo, read_header
+from inference.adapters.indices import pointing_beyond
+from inference.adapters.methods.vblora import VbLora
 from inference.adapters.patterns import PatternRefused
 from inference.model.architecture import Architecture
 from inference.reading import reading
@@ -83,6 +85,8 @@ def _examine(config_path: Path, weights: Path, architecture: Architecture | None
         return Examination([*reasons, str(error)], config=config)
     for name in non_finite(weights, header):
         values.add("These tensors hold NaN or infinity, read as float32", name)
+    for name in _pointing_beyond(weights, header, meaning):
+        values.add("These tensors point at vectors that the bank does not have", name)
     misfits = binding.misfits.sentences()
     reasons = [*reasons, *binding.faults.sentences(), *misfits, *values.sentences()]
     return Examination(
@@ -98,6 +102,13 @@ def _examine(config_path: Path, weights: Path, architecture: Architecture | None
         architecture=binding.architecture,
         remarks=tuple(binding.remarks.sentences()),
     )
+
+
+def _pointing_beyond(weights: Path, header: dict[str, TensorInfo], meaning: LoraConfig | None) -> list[str]:
+    if meaning is None or not isinstance(meaning.method, VbLora):
+        return []
+    indices = [tensor for tensor in header.values() if tensor.is_of_indices]
+    return pointing_beyond(weights, indices, meaning.method.num_vectors)
 
 
 def _read_config(path: Path, max_rank: int) -> tuple[dict[str, Any], LoraConfig | None, list[str]]:

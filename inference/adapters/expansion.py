@@ -6,9 +6,13 @@ scaling, which is folded into B as for any LoRA. Nothing larger than a pair is m
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
+from inference.adapters.methods.bdlora import BdLora
 from inference.adapters.methods.method import Method
+from inference.adapters.methods.miss import BLOCK, Miss
+from inference.adapters.methods.vblora import BANK, INDICES, LOGITS, SHARES, VbLora
 from inference.adapters.methods.vera import SHARED_A, SHARED_B, B, D, Vera
 
 Tensors = dict[str, Tensor]
@@ -20,9 +24,47 @@ def expand(method: Method, module: str, tensors: Tensors, width_in: int, width_o
     match method:
         case Vera():
             return _vera(tensors, width_in, width_out)
+        case Miss():
+            return _miss(tensors[BLOCK], width_in, width_out)
+        case BdLora():
+            return tensors | {side: _block_diagonal(tensors[side], method.blocks) for side in method.sides(module)}
+        case VbLora():
+            return _mixed(method, tensors)
     raise AssertionError(f"{method.label} is read and not expanded")
 
 
 def _vera(tensors: Tensors, width_in: int, width_out: int) -> Tensors:
     a, b = tensors[SHARED_A][:, :width_in], tensors[SHARED_B][:width_out]
     return {"A": tensors[D][:, None] * a, "B": tensors[B][:, None] * b}
+
+
+def _miss(block: Tensor, width_in: int, width_out: int) -> Tensors:
+    """Input `n` is of group `n` modulo the rank."""
+    groups = torch.arange(width_in) % len(block)
+    a = (groups == torch.arange(len(block))[:, None]).to(torch.float32)
+    return {"A": a, "B": block.repeat(1, width_out // block.shape[1]).t()}
+
+
+def _block_diagonal(blocks: Tensor, count: int) -> Tensor:
+    """`count` blocks, which lie one below the other, on the diagonal."""
+    return torch.block_diag(*blocks.chunk(count))
+
+
+def _mixed(method: VbLora, tensors: Tensors) -> Tensors:
+    """Pieces [rank, inputs / length] of A and [outputs / length, rank] of B, each a mixture of vectors of the bank."""
+    a, b = (_mixture(method, tensors, LOGITS[side]) for side in "AB")
+    return {"A": a.flatten(1), "B": b.transpose(1, 2).flatten(0, 1)}
+
+
+def _mixture(method: VbLora, tensors: Tensors, logits: str) -> Tensor:
+    """[pieces, pieces, length]. Vector by vector, so that nothing is made as large as all that are chosen."""
+    if method.is_chosen:
+        chosen, shares = tensors[logits + INDICES].long(), tensors[logits + SHARES]
+        shares = torch.cat([shares, 1 - shares.sum(-1, keepdim=True)], dim=-1)
+    else:
+        largest, chosen = tensors[logits].topk(method.topk, dim=-1)
+        shares = largest.softmax(-1)
+    mixed = torch.zeros(*chosen.shape[:2], method.length)
+    for place in range(method.topk):
+        mixed += shares[..., place, None] * tensors[BANK][chosen[..., place]]
+    return mixed

@@ -29,7 +29,7 @@ def non_finite(path: Path, header: dict[str, TensorInfo]) -> list[str]:
         start = 8 + struct.unpack("<Q", file.read(8))[0]
         found = []
         for tensor in header.values():
-            if tensor.is_of_copy:
+            if tensor.is_of_copy or tensor.is_of_indices:
                 continue
             file.seek(start + tensor.begin)
             lefts = range(tensor.end - tensor.begin, 0, -CHUNK_BYTES)

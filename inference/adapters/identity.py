@@ -26,6 +26,7 @@ MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
 MAX_NAME_CHARS: Final = 512
 MAX_DIMENSIONS: Final = 8
 DTYPE_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
+_INDEX_BYTES: Final = {"U8": 1, "I16": 2, "I32": 4, "I64": 8}
 _COPY_BYTES: Final = {**DTYPE_BYTES, "U8": 1, "I8": 1, "I32": 4, "I64": 8}
 """Of a copy in fewer bits."""
 ARITHMETIC_FIELDS: Final = (
@@ -38,10 +39,15 @@ ARITHMETIC_FIELDS: Final = (
     "alpha_pattern",
     "trainable_token_indices",
     "modules_to_save",
+    "use_bdlora",
     added_tokens.KEY,
 )
 """The fields of adapter_config.json that change what an adapter computes."""
-METHOD_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {"VERA": ()}
+METHOD_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "VERA": (),
+    "MISS": ("init_weights", "mini_r"),
+    "VBLORA": ("topk",),
+}
 """Those of methods besides LoRA, by peft_type, which is in their digest too."""
 
 PARTS: Final = {
@@ -59,12 +65,23 @@ PARTS: Final = {
     "bias": "bias",
     "vera_lambda_b": "vera_lambda_b",
     "vera_lambda_d": "vera_lambda_d",
+    "miss_block": "miss_block",
+    "vblora_logits_A": "vblora_logits_A",
+    "vblora_logits_B": "vblora_logits_B",
+    "vblora_logits_A_topk_indices": "vblora_logits_A_topk_indices",
+    "vblora_logits_B_topk_indices": "vblora_logits_B_topk_indices",
+    "vblora_logits_A_topk_weights": "vblora_logits_A_topk_weights",
+    "vblora_logits_B_topk_weights": "vblora_logits_B_topk_weights",
 }
 """The ends of names and what they hold: matrices, the bias of a B (lora_bias), DoRA's magnitudes, the base's own table
 beside a LoRA on it, a bias in place of the base's, and rows of a table that were trained (themselves, whatever their
 name says). A table may also lie there by its own name, as ``lm_head.weight``. Parts of other methods are called as they
 are in files (`inference.adapters.methods`)."""
-SHARED: Final = {"base_model.vera_A": "vera_A", "base_model.vera_B": "vera_B"}
+SHARED: Final = {
+    "base_model.vera_A": "vera_A",
+    "base_model.vera_B": "vera_B",
+    "base_model.vblora_vector_bank": "vblora_vector_bank",
+}
 """Tensors that are of no module, but of all."""
 _TABLES: Final = ("embed_tokens", "lm_head")
 
@@ -74,6 +91,8 @@ _COPY: Final = re.compile(rf"\.(?:embed_tokens|lm_head)\.(?:token_adapter\.)?bas
 """What PEFT saves of a table beside what was trained of it: its weight and, in fewer bits, what goes with that."""
 _AGAIN: Final = re.compile(r"(.*\.(?:embed_tokens|lm_head))\.(?:modules_to_save|original_module)\.(weight|bias)")
 """What PEFT saves beside a whole table that was trained, once its height changed: the same again, and the base's."""
+_INDICES: Final = "_topk_indices"
+"""How the names of tensors of whole numbers end."""
 _PARAMETER: Final = re.compile(r"\.lora_(embedding_A|embedding_B|magnitude_vector)(\.[\w-]+)?(\.weight)?$")
 
 
@@ -90,6 +109,11 @@ class TensorInfo:
     shape: tuple[int, ...]
     begin: int
     end: int
+
+    @property
+    def is_of_indices(self) -> bool:
+        """Whether it holds whole numbers that point at something."""
+        return self.name.endswith(_INDICES)
 
     @property
     def is_of_copy(self) -> bool:
@@ -213,9 +237,9 @@ def _tensor(name: str, entry: Any) -> TensorInfo:
     if len(fields) != 3 or len(entry) != 3 or fields.keys() != {"dtype", "shape", "data_offsets"}:
         raise HeaderError(f"tensor {shown} has no dtype, shape and data_offsets")
     dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
-    sizes = _COPY_BYTES if _COPY.search(name) else DTYPE_BYTES
+    sizes = _sizes_of(name)
     if not isinstance(dtype, str) or dtype not in sizes:
-        raise HeaderError(f"tensor {shown} has type {_short(dtype)}; allowed are {', '.join(DTYPE_BYTES)}")
+        raise HeaderError(f"tensor {shown} has type {_short(dtype)}; allowed are {', '.join(sizes)}")
     if not _are_sizes(shape, MAX_DIMENSIONS) or not _are_sizes(offsets, 2) or len(offsets) != 2:
         raise HeaderError(
             f"tensor {shown} has a malformed shape or offsets; a shape has at most {MAX_DIMENSIONS} sizes"
@@ -224,6 +248,13 @@ def _tensor(name: str, entry: Any) -> TensorInfo:
     if end - begin != math.prod(shape) * sizes[dtype]:
         raise HeaderError(f"tensor {shown} of shape {shape} and type {dtype} does not fit its {end - begin} bytes")
     return TensorInfo(name, dtype, tuple(shape), begin, end)
+
+
+def _sizes_of(name: str) -> Mapping[str, int]:
+    """The types that the tensor `name` may have, and the bytes of a number of each."""
+    if _COPY.search(name):
+        return _COPY_BYTES
+    return _INDEX_BYTES if name.endswith(_INDICES) else DTYPE_BYTES
 
 
 def _is_object(entry: Any) -> bool:

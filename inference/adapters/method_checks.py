@@ -56,7 +56,7 @@ def check_method_fit(method: Method, rank: int, module: str, architecture: Archi
     for part, shape in method.shapes(module, rank, inputs, outputs).items():
         have = parts[part].shape if part in parts else ()
         if len(have) == len(shape) and any(one is None and have[at] != shape[at] for at, one in enumerate(free[part])):
-            binding.misfits.add(f"{part} is {dims(have)}, which for {name} is {_sizes(shape)}", module)
+            binding.misfits.add(f"{_shown(part)} is {dims(have)}, which for {name} is {_sizes(shape)}", module)
     _check_reach(method, inputs, outputs, binding, name)
     return None
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from inference.adapters.methods import vera
+from inference.adapters.methods import bdlora, miss, vblora, vera
 from inference.adapters.methods.method import Kind
 
 LORA: Final = "LORA"
-METHODS: Final[Mapping[str, Kind]] = {"VERA": vera.KIND}
+METHODS: Final[Mapping[str, Kind]] = {"VERA": vera.KIND, "MISS": miss.KIND, "VBLORA": vblora.KIND}
 """By peft_type, besides LoRA."""
 
 
@@ -23,4 +23,6 @@ def method_of(config: Mapping[str, Any]) -> str:
     kind = kind_of(config)
     if kind is not None:
         return kind.label
+    if config.get(bdlora.KEY):
+        return bdlora.LABEL
     return "DoRA" if config.get("use_dora") else "LoRA"

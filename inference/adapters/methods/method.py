@@ -58,7 +58,8 @@ Read = Callable[[dict[str, Any], int], tuple[Method | None, list[str]]]
 class Kind:
     """A method as a config tells of it: which keys it has that mean something, and those that change nothing.
 
-    `biases` are the values of the key `bias`, all of which mean that the file's biases are served.
+    `biases` are the values of the key `bias`, all of which mean that the file's biases are served; `trains_shared`
+    tells whether what all modules share was trained.
     """
 
     label: str
@@ -66,6 +67,7 @@ class Kind:
     harmless: frozenset[str]
     biases: tuple[Any, ...]
     read: Read
+    trains_shared: bool = False
 
 
 COMMON: Final = frozenset({"r", "target_modules", "layers_to_transform", "layers_pattern", "modules_to_save", "bias"})

@@ -14,6 +14,7 @@ from django.db import IntegrityError, transaction
 
 from inference.adapters.examination import Examination
 from inference.adapters.identity import adapter_digest
+from inference.adapters.methods.known import kind_of
 from loraland import bases
 from loraland.bases import Base
 from loraland.catalogue import store
@@ -72,6 +73,8 @@ def examine_upload(directory: Path, base: str) -> Examined:
 
 def _facts(found: Examination, weights: Path, base: Base | None) -> dict[str, Any]:
     trained = [tensor for parts in found.modules.values() for part, tensor in parts.items() if part != "base"]
+    kind = kind_of(found.config)
+    trained += found.shared.values() if kind and kind.trains_shared else ()
     assert found.meaning is not None, "what is not refused has a meaning"
     return {
         "config": found.config,

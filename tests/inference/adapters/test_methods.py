@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft import PeftModel, VeraConfig
+from peft import BdLoraConfig, LoraConfig, MissConfig, PeftModel, VBLoRAConfig, VeraConfig
 from torch import Tensor
 
 from inference.adapters.examination import examine_files
@@ -35,6 +35,22 @@ Q = "base_model.model.model.layers.0.self_attn.q_proj"
 
 METHODS: dict[str, Any] = {
     "VeRA": VeraConfig(r=6, target_modules=ALL),
+    "MiSS": MissConfig(r=7, target_modules="all-linear", exclude_modules=["k_proj"]),
+    "MiSS of one width": MissConfig(r=4, init_weights="mini", mini_r=16, target_modules=["q_proj", "down_proj"]),
+    "BD-LoRA": LoraConfig(
+        r=8,
+        target_modules=ALL,
+        rank_pattern={"up_proj": 4},
+        alpha_pattern={"q_proj": 5},
+        use_bdlora=BdLoraConfig(["o_proj", "down_proj"], ["layers.0.self_attn.q", "up_proj"], 4, match_strict=False),
+    ),
+    "VB-LoRA": VBLoRAConfig(r=4, num_vectors=11, vector_length=16, topk=3, target_modules=["q_proj", "down_proj"]),
+    "VB-LoRA of few shares": VBLoRAConfig(
+        r=5, num_vectors=300, vector_length=32, target_modules=ALL, save_only_topk_weights=True
+    ),
+    "VB-LoRA of one share": VBLoRAConfig(
+        r=2, num_vectors=9, vector_length=8, topk=1, target_modules=["v_proj"], save_only_topk_weights=True
+    ),
     "VeRA of the head": VeraConfig(r=12, target_modules=["v_proj", "lm_head"], layers_to_transform=[0, 2]),
 }
 PLAIN: list[dict[str, Any]] = [{}, {"use_dora": True, "target_modules": ["o_proj", "up_proj"]}]
@@ -204,6 +220,81 @@ REFUSALS: list[tuple[str, Change, str]] = [
 ]
 
 
+BANK = "base_model.vblora_vector_bank"
+INDICES = "base_model.model.model.layers.0.self_attn.v_proj.vblora_logits_A_topk_indices"
+LORA_B = "base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"
+
+
+def bd(**told: Any) -> Change:
+    return lambda config, tensors: config["use_bdlora"].update(told)
+
+
+REFUSALS += [
+    ("MiSS", lambda config, tensors: config.update(r=65), "MiSS is expanded to a LoRA of rank 65"),
+    ("MiSS", lambda config, tensors: config.update(r=8), "miss_block is 7×64, and adapter_config.json means 8×any"),
+    (
+        "MiSS",
+        lambda config, tensors: config.update(init_weights="bat"),
+        "multiplies the base's weights, so it is no LoRA",
+    ),
+    ("MiSS", lambda config, tensors: config.update(init_weights="olora"), 'init_weights is "olora"; PEFT knows'),
+    ("MiSS", lambda config, tensors: config.update(mini_r=16, init_weights="mini"), "adapter_config.json means 7×16"),
+    (
+        "MiSS",
+        lambda config, tensors: tensors.update({f"{Q}.miss_block": torch.zeros(7, 63)}),
+        "miss_block is 7×63, which for {name} is 7×64",
+    ),
+    (
+        "MiSS of one width",
+        lambda config, tensors: config.update(mini_r=0),
+        "mini_r is 0; it must be a whole number from 1 to",
+    ),
+    (
+        "MiSS of one width",
+        lambda config, tensors: (config.update(mini_r=15), tensors.update({f"{Q}.miss_block": torch.zeros(4, 15)})),
+        "mini_r is 15, which does not divide the 64 outputs of {name}",
+    ),
+    ("BD-LoRA", bd(nblocks=3), "nblocks of use_bdlora is 3; it must be a whole number that divides r, which is 8"),
+    ("BD-LoRA", bd(nblocks=2), "lora_B is 64×2, and adapter_config.json means any×4"),
+    ("BD-LoRA", bd(target_modules_bd_a="o_proj"), 'target_modules_bd_a of use_bdlora is "o_proj"; it must list'),
+    ("BD-LoRA", bd(target_modules_bd_a=["proj"]), "use_bdlora means blocks in A and in B of one module"),
+    ("BD-LoRA", bd(twist=1), 'use_bdlora has the key "twist", which nobody here knows'),
+    ("BD-LoRA", lambda config, tensors: config.update(use_bdlora=[1]), "use_bdlora is [1]; PEFT writes an object"),
+    ("BD-LoRA", lambda config, tensors: config.update(use_dora=True), "use_bdlora comes with use_dora"),
+    ("BD-LoRA", lambda config, tensors: config.update(use_bdlora=None), "lora_A has rank 8 but lora_B has rank 2"),
+    (
+        "BD-LoRA",
+        lambda config, tensors: tensors.update({LORA_B: torch.zeros(95, 1)}),
+        "lora_B is 95×1, which for {name} is 96×1",
+    ),
+    ("VB-LoRA", lambda config, tensors: config.update(topk=12), "topk is 12, more than the 11 vectors (num_vectors)"),
+    ("VB-LoRA", lambda config, tensors: config.update(topk=65), "topk is 65; it must be a whole number from 1 to 64"),
+    ("VB-LoRA", lambda config, tensors: config.update(num_vectors=12), "vblora_vector_bank is 11×16, and adapter_conf"),
+    ("VB-LoRA", lambda config, tensors: config.update(num_vectors=2**40), "num_vectors is 1099511627776; it must be"),
+    (
+        "VB-LoRA",
+        lambda config, tensors: config.update(save_only_topk_weights=True),
+        "vblora_logits_A_topk_indices is mis",
+    ),
+    ("VB-LoRA", lambda config, tensors: tensors.pop(BANK), f"A tensor of all modules is missing: {BANK}"),
+    (
+        "VB-LoRA",
+        lambda config, tensors: (config.update(vector_length=15), tensors.update({BANK: torch.zeros(11, 15)})),
+        "vector_length is 15, which does not divide the widths 64 and 64 of {name}",
+    ),
+    (
+        "VB-LoRA of one share",
+        lambda config, tensors: tensors.update({INDICES: torch.full((2, 8, 1), 9, dtype=torch.uint8)}),
+        f"These tensors point at vectors that the bank does not have: {INDICES}",
+    ),
+    (
+        "VB-LoRA of one share",
+        lambda config, tensors: tensors.update({INDICES: torch.full((2, 8, 1), -1, dtype=torch.int64)}),
+        f"These tensors point at vectors that the bank does not have: {INDICES}",
+    ),
+]
+
+
 @pytest.fixture(scope="module")
 def saved(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A sound adapter of each method that is damaged below."""
@@ -222,3 +313,12 @@ def test_damaged_adapters_of_a_method_are_refused_alike_by_site_and_worker(
     with pytest.raises(AdapterRefused) as caught:
         AdapterStore(tmp_path, load_base(tiny_model)).load(publish(staging, tmp_path))
     assert list(caught.value.reasons) == found.reasons
+
+
+def test_indices_that_are_no_whole_numbers_are_refused(tiny_model: Path, tmp_path: Path) -> None:
+    folder = save_method(tiny_model, tmp_path / "staging", METHODS["VB-LoRA of one share"])
+    change(folder, lambda config, tensors: tensors.update({INDICES: torch.zeros(2, 8, 1)}))
+    (reason,) = examine_files(
+        folder / CONFIG, folder / WEIGHTS, read_architecture(tiny_model / "config.json"), 64
+    ).reasons
+    assert "has type 'F32'; allowed are U8, I16, I32, I64" in reason

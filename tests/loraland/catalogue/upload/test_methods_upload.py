@@ -46,11 +46,34 @@ UPLOADS: dict[str, tuple[dict[str, Any], Tensors, int]] = {
         tensors_of(VERA | of_each(lambda inputs, outputs: {"vera_lambda_d": (2,), "vera_lambda_b": (outputs,)})),
         2,
     ),
-}
+    "MiSS": (
+        {"peft_type": "MISS", "init_weights": True, "mini_r": 1, "miss_dropout": 0.0},
+        tensors_of(of_each(lambda inputs, outputs: {"miss_block": (2, outputs)})),
+        2,
+    ),
+    "BD-LoRA": (
+        {"lora_alpha": 4, "use_bdlora": {"target_modules_bd_b": ["q_proj"], "nblocks": 2, "match_strict": False}},
+        tensors_of(
+            {f"{Q}.lora_A.weight": (2, 576), f"{Q}.lora_B.weight": (576, 1)}
+            | {f"{V}.lora_A.weight": (2, 576), f"{V}.lora_B.weight": (192, 2)}
+        ),
+        2,
+    ),
+    "VB-LoRA": (
+        {"peft_type": "VBLORA", "num_vectors": 5, "vector_length": 64, "topk": 2, "init_logits_std": 0.1},
+        tensors_of(
+            {"base_model.vblora_vector_bank": (5, 64)}
+            | of_each(lambda inputs, outputs: {
+                "vblora_logits_A": (2, inputs // 64, 5), "vblora_logits_B": (outputs // 64, 2, 5)
+            })
+        ),
+        2,
+    ),
+}  # fmt: skip
 
 
 def config_of(changes: dict[str, Any]) -> dict[str, Any]:
-    return lora_config(lora_alpha=None, lora_dropout=None, **changes)
+    return lora_config(**{"lora_alpha": None, "lora_dropout": None, **changes})
 
 
 @pytest.mark.parametrize("method", UPLOADS)
@@ -73,7 +96,7 @@ def test_a_rank_past_the_limit_says_which_setting_helps(examined: Examined, tmp_
     assert "raise MAX_RANK to 256 for the site and the workers" in " ".join(version.reasons)
 
 
-CONFIGS = {"VERA": peft.VeraConfig}
+CONFIGS = {"VERA": peft.VeraConfig, "MISS": peft.MissConfig, "VBLORA": peft.VBLoRAConfig}
 
 
 @pytest.mark.parametrize("name", CONFIGS)
