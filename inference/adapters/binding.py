@@ -13,7 +13,7 @@ from typing import Final
 from inference.adapters.config import LoraConfig
 from inference.adapters.findings import Binding, Findings, Parts, dims
 from inference.adapters.identity import SHARED, TensorInfo, part_of, saved_as
-from inference.adapters.method_checks import check_method, check_method_fit, check_plain, check_shared
+from inference.adapters.method_checks import check_excess, check_method, check_method_fit, check_plain, check_shared
 from inference.adapters.table_checks import check_height, check_row_shapes, check_rows, check_table, check_tokens
 from inference.model.architecture import Architecture, Place, layer_of
 from inference.model.biases import bias_places
@@ -64,6 +64,8 @@ def _check_modules(config: LoraConfig | None, architecture: Architecture | None,
     method = config.method if config else None
     if method is not None:
         check_shared(method, binding.shared, binding.faults)
+        if architecture is not None:
+            check_excess(method, architecture, binding)
     for module, parts in binding.modules.items():
         if config is not None and method is not None:
             check_method(method, config.rank(module), module, parts, binding)

@@ -31,6 +31,8 @@ UNSUPPORTED: Final = {
     "megatron_config": "was made for Megatron's parallel layers (megatron_config); export it for plain linears",
     "alora_invocation_tokens": "is an activated LoRA (alora_invocation_tokens), which is not served; train plain LoRA",
     "ensure_weight_tying": "ties what it learns of embed_tokens and lm_head (ensure_weight_tying); train them apart",
+    "use_nola": "was trained by NOLA's first code (use_nola), for which torch draws other bases on another device or "
+    "in another type; multiply A and B out where it was trained, and save a plain LoRA of them",
     "use_qalora": f"uses QA-LoRA (use_qalora), {_NEW_ARITHMETIC}",
     "enable_lora": "merges projections in one (enable_lora), as PEFT's first versions could; convert it there",
     "arrow_config": f"routes between adapters (arrow_config), {_NEW_ARITHMETIC}",
@@ -76,6 +78,7 @@ HARMLESS: Final = frozenset(
         "corda_config",
         "lora_ga_config",
         "qalora_group_size",
+        "nola_num_basis",
         "runtime_config",
     }
 )

@@ -12,8 +12,10 @@ from torch import Tensor
 from inference.adapters.methods.bdlora import BdLora
 from inference.adapters.methods.method import Method
 from inference.adapters.methods.miss import BLOCK, Miss
+from inference.adapters.methods.nola import COEFFICIENTS, Nola
 from inference.adapters.methods.vblora import BANK, INDICES, LOGITS, SHARES, VbLora
 from inference.adapters.methods.vera import SHARED_A, SHARED_B, B, D, Vera
+from inference.adapters.random_bases import combine, start_of, stream_key
 
 Tensors = dict[str, Tensor]
 
@@ -30,6 +32,8 @@ def expand(method: Method, module: str, tensors: Tensors, width_in: int, width_o
             return tensors | {side: _block_diagonal(tensors[side], method.blocks) for side in method.sides(module)}
         case VbLora():
             return _mixed(method, tensors)
+        case Nola():
+            return combined(method, module, tensors[COEFFICIENTS], width_in, width_out)
     raise AssertionError(f"{method.label} is read and not expanded")
 
 
@@ -68,3 +72,11 @@ def _mixture(method: VbLora, tensors: Tensors, logits: str) -> Tensor:
     for place in range(method.topk):
         mixed += shares[..., place, None] * tensors[BANK][chosen[..., place]]
     return mixed
+
+
+def combined(method: Nola, module: str, coefficients: Tensor, width_in: int, width_out: int) -> Tensors:
+    """The pair of a NOLA's `coefficients` [2, bases]."""
+    keys = {matrix: stream_key(method.seed, module, matrix) for matrix in ("A0", "A", "B")}
+    shape = (method.rank, width_in)
+    a = combine(keys["A"], coefficients[0], shape, start_of(keys["A0"], shape))
+    return {"A": a, "B": combine(keys["B"], coefficients[1], (width_out, method.rank))}

@@ -7,6 +7,7 @@ from typing import Final
 from inference.adapters.findings import Binding, Findings, Parts, dims
 from inference.adapters.identity import SHARED, TensorInfo
 from inference.adapters.methods.method import Method, Shape
+from inference.adapters.methods.nola import Nola
 from inference.adapters.table_checks import check_height
 from inference.model.architecture import EMBEDDING, Architecture
 
@@ -59,6 +60,16 @@ def check_method_fit(method: Method, rank: int, module: str, architecture: Archi
             binding.misfits.add(f"{_shown(part)} is {dims(have)}, which for {name} is {_sizes(shape)}", module)
     _check_reach(method, inputs, outputs, binding, name)
     return None
+
+
+def check_excess(method: Method, architecture: Architecture, binding: Binding) -> None:
+    """What is drawn anew is bounded over all modules, since no tensor bounds it."""
+    if not isinstance(method, Nola):
+        return
+    places = [found for module in binding.modules if (found := architecture.places(module))]
+    widths = [(architecture.target_shape(one[0].target)[0], sum(place.width for place in one)) for one in places]
+    if told := method.excess(widths):
+        binding.misfits.add(told, architecture.name)
 
 
 def _check_reach(method: Method, inputs: int, outputs: int, binding: Binding, name: str) -> None:

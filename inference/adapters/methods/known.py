@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from inference.adapters.methods import bdlora, miss, vblora, vera
+from inference.adapters.methods import bdlora, miss, nola, vblora, vera
 from inference.adapters.methods.method import Kind
 
 LORA: Final = "LORA"
-METHODS: Final[Mapping[str, Kind]] = {"VERA": vera.KIND, "MISS": miss.KIND, "VBLORA": vblora.KIND}
+METHODS: Final[Mapping[str, Kind]] = {"VERA": vera.KIND, "MISS": miss.KIND, "VBLORA": vblora.KIND, "NOLA": nola.KIND}
 """By peft_type, besides LoRA."""
 
 

@@ -69,6 +69,11 @@ UPLOADS: dict[str, tuple[dict[str, Any], Tensors, int]] = {
         ),
         2,
     ),
+    "NOLA": (
+        {"peft_type": "NOLA", "lora_alpha": 4, "nola_basis": 7, "nola_seed": 1, "nola_generator": "splitmix64-1"},
+        tensors_of(of_each(lambda inputs, outputs: {"nola_coefficients": (2, 7)})),
+        2,
+    ),
 }  # fmt: skip
 
 
