@@ -24,6 +24,7 @@ _EMPTY: Final = (
     "The tensors are empty: a trainer that spreads weights over processes (DeepSpeed ZeRO-3, FSDP) saved them without "
     "gathering them; save the adapter again with stage3_gather_16bit_weights_on_model_save, or from the full state dict"
 )
+_GELU: Final = "CA-LoRA's recovery with GELU in between is no LoRA and is not computed here; train a linear one"
 _INNER: Final = ("layers.", "embed_tokens", "norm", "final_layernorm")
 """What the names of an inner model begin with, which some save without the model around it."""
 
@@ -123,6 +124,8 @@ def _paired(header: dict[str, TensorInfo]) -> Binding:
 def _foreign(name: str) -> str:
     if "embed_tokens" in name or "lm_head" in name:
         return "Whole embeddings and heads are shared by all adapters; train a LoRA on them"
+    if name.removesuffix(".weight").endswith(("lora_a1", "lora_a2")):
+        return _GELU
     return "Not a LoRA matrix (….lora_A.weight or ….lora_B.weight)"
 
 

@@ -17,6 +17,7 @@ from inference.adapters.config_file import show
 from inference.adapters.methods import bdlora
 from inference.adapters.methods.known import LORA, kind_of
 from inference.adapters.methods.method import Kind, Method
+from inference.adapters.methods.others import refusal
 from inference.adapters.patterns import PatternRefused, compiled, fullmatch, is_literal
 from inference.adapters.tables import TrainedTables, read_tables
 from inference.adapters.targets import Targets, read_targets
@@ -200,7 +201,8 @@ def _kind(config: dict[str, Any]) -> list[str]:
     reasons = []
     kind = kind_of(config)
     if kind is None and str(config.get("peft_type")).upper() != LORA:
-        reasons.append(f"peft_type is {show(config.get('peft_type'))}; only LORA adapters are served.")
+        told = config.get("peft_type")
+        reasons.append(f"peft_type is {show(told)}; {refusal(str(told).upper())}")
     if config.get("task_type") not in (None, "CAUSAL_LM"):
         reasons.append(f"task_type is {show(config['task_type'])}; only CAUSAL_LM adapters write text.")
     own = kind.used | kind.harmless | OF_ANY if kind else USED | HARMLESS | UNSUPPORTED.keys()

@@ -1,5 +1,5 @@
 """`python -m inference.adapters.convert FOLDER`: an adapter's weights, a pickle or parts, as one safetensors file; and
-an adapter of MLX as PEFT's.
+an adapter of MLX as PEFT's; and an adapter with its linear recovery (CA-LoRA) as one LoRA.
 
 For owners, on their own machine; the server never runs it. Of a pickle only tensors are read, no code of it runs.
 """
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from inference.adapters.examination import CONFIG, WEIGHTS
 from inference.adapters.mlx import NotMlx, is_mlx, write_as_peft
+from inference.adapters.recovery import NotJoined, is_recovered, write_as_one
 
 PICKLES: Final = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
 
@@ -31,16 +32,24 @@ class NotConverted(Exception):
 
 
 def convert(folder: Path, home: Path | None = None) -> Path:
-    """Write the weights in `folder` as one safetensors file beside them; of MLX both files into `home`, by default a
-    folder `peft` beside them. The file is returned. Raises `NotConverted`."""
+    """Write the weights in `folder` as one safetensors file beside them; of MLX, and of an adapter with its recovery,
+    both files into `home`, by default a folder `peft` beside them. The file is returned. Raises `NotConverted`."""
     if not folder.is_dir():
         raise NotConverted(f"{folder} is no folder; give the one that holds the adapter's files.")
-    home = (home or folder / "peft") if is_mlx(folder) else folder
-    written = (CONFIG, WEIGHTS) if is_mlx(folder) else (WEIGHTS,)
+    write = _writer(folder)
+    home = (home or folder / "peft") if write else folder
+    written = (CONFIG, WEIGHTS) if write else (WEIGHTS,)
     if found := next((home / name for name in written if (home / name).exists()), None):
         raise NotConverted(f"{found} is there already, and is not overwritten; that folder needs no converting.")
-    _write_whole(home, partial(write_as_peft, folder) if is_mlx(folder) else partial(_join, folder))
+    _write_whole(home, write or partial(_join, folder))
     return home / WEIGHTS
+
+
+def _writer(folder: Path) -> Callable[[Path], None] | None:
+    """What writes both files of the adapter in `folder` into another one; None if its config is PEFT's already."""
+    if is_mlx(folder):
+        return partial(write_as_peft, folder)
+    return partial(write_as_one, folder, _all) if is_recovered(folder) else None
 
 
 def _write_whole(home: Path, write: Callable[[Path], None]) -> None:
@@ -52,7 +61,7 @@ def _write_whole(home: Path, write: Callable[[Path], None]) -> None:
             write(Path(made))
             home.mkdir(exist_ok=True)
             _move_all(Path(made), home, is_new)
-    except NotMlx as error:
+    except (NotMlx, NotJoined) as error:
         raise NotConverted(str(error)) from error
     except (OSError, SafetensorError) as error:
         raise NotConverted(
@@ -77,13 +86,20 @@ def _move_all(made: Path, home: Path, is_new: bool) -> None:
 
 def _join(folder: Path, made: Path) -> None:
     """Write the parts or the pickle in `folder` as one file into `made`."""
+    save_file(_all(folder), made / WEIGHTS, metadata={"format": "pt"})
+
+
+def _all(folder: Path) -> dict[str, Tensor]:
+    """The tensors in `folder`, of its one safetensors file, its parts or its pickle."""
+    if (folder / WEIGHTS).is_file():
+        return _read(folder / WEIGHTS)
     tensors: dict[str, Tensor] = {}
     for path in _sources(folder):
         for name, tensor in _read(path).items():
             if name in tensors:
                 raise NotConverted(f"{path} holds {name}, and another part does too; each tensor may be in one part.")
             tensors[name] = tensor.detach().clone().contiguous()
-    save_file(tensors, made / WEIGHTS, metadata={"format": "pt"})
+    return tensors
 
 
 def _sources(folder: Path) -> list[Path]:
@@ -137,9 +153,9 @@ def _unpickled(path: Path) -> Any:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m inference.adapters.convert", description="One safetensors file.")
-    forms = "adapter_model.bin, with adapter_model-0000N-of-0000M files, or with MLX's adapters.safetensors"
+    forms = "adapter_model.bin, adapter_model-0000N-of-0000M, MLX's adapters.safetensors, or CA-LoRA's two folders"
     parser.add_argument("folder", type=Path, help=f"with {forms}")
-    parser.add_argument("--to", type=Path, help="where PEFT's files of an adapter of MLX go (FOLDER/peft)")
+    parser.add_argument("--to", type=Path, help="where PEFT's two files go, of MLX and of CA-LoRA (FOLDER/peft)")
     options = parser.parse_args(arguments)
     try:
         print(f"Wrote {convert(options.folder, options.to)}.")

@@ -9,9 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from inference.adapters.methods import multilora
 from inference.adapters.methods.bdlora import BdLora
 from inference.adapters.methods.method import Method
 from inference.adapters.methods.miss import BLOCK, Miss
+from inference.adapters.methods.multilora import SCALING, MultiLora
 from inference.adapters.methods.nola import COEFFICIENTS, Nola
 from inference.adapters.methods.vblora import BANK, INDICES, LOGITS, SHARES, VbLora
 from inference.adapters.methods.vera import SHARED_A, SHARED_B, B, D, Vera
@@ -30,6 +32,8 @@ def expand(method: Method, module: str, tensors: Tensors, width_in: int, width_o
             return _miss(tensors[BLOCK], width_in, width_out)
         case BdLora():
             return tensors | {side: _block_diagonal(tensors[side], method.blocks) for side in method.sides(module)}
+        case MultiLora():
+            return _folded(tensors)
         case VbLora():
             return _mixed(method, tensors)
         case Nola():
@@ -47,6 +51,12 @@ def _miss(block: Tensor, width_in: int, width_out: int) -> Tensors:
     groups = torch.arange(width_in) % len(block)
     a = (groups == torch.arange(len(block))[:, None]).to(torch.float32)
     return {"A": a, "B": block.repeat(1, width_out // block.shape[1]).t()}
+
+
+def _folded(tensors: Tensors) -> Tensors:
+    """LoRAs [parts, rank, in] and [parts, out, rank], scaled by [parts, out], as one of all their ranks."""
+    b = tensors[multilora.B] * tensors[SCALING][:, :, None]
+    return {"A": tensors[multilora.A].flatten(0, 1), "B": b.transpose(0, 1).flatten(1)}
 
 
 def _block_diagonal(blocks: Tensor, count: int) -> Tensor:

@@ -47,6 +47,7 @@ METHOD_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
     "VERA": (),
     "MISS": ("init_weights", "mini_r"),
     "VBLORA": ("topk",),
+    "MULTILORA": ("lora_num",),
     "NOLA": ("nola_basis", "nola_seed", "nola_generator"),
 }
 """Those of methods besides LoRA, by peft_type, which is in their digest too."""
@@ -67,6 +68,9 @@ PARTS: Final = {
     "vera_lambda_b": "vera_lambda_b",
     "vera_lambda_d": "vera_lambda_d",
     "miss_block": "miss_block",
+    "lora_A": "lora_A",
+    "lora_B": "lora_B",
+    "lora_scaling": "lora_scaling",
     "nola_coefficients": "nola_coefficients",
     "vblora_logits_A": "vblora_logits_A",
     "vblora_logits_B": "vblora_logits_B",

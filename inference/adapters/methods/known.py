@@ -5,11 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from inference.adapters.methods import bdlora, miss, nola, vblora, vera
+from inference.adapters.methods import bdlora, miss, multilora, nola, vblora, vera
 from inference.adapters.methods.method import Kind
 
 LORA: Final = "LORA"
-METHODS: Final[Mapping[str, Kind]] = {"VERA": vera.KIND, "MISS": miss.KIND, "VBLORA": vblora.KIND, "NOLA": nola.KIND}
+METHODS: Final[Mapping[str, Kind]] = {
+    "VERA": vera.KIND,
+    "MISS": miss.KIND,
+    "VBLORA": vblora.KIND,
+    "NOLA": nola.KIND,
+    "MULTILORA": multilora.KIND,
+}
 """By peft_type, besides LoRA."""
 
 

@@ -19,6 +19,7 @@ Shapes = Mapping[str, Shape]
 
 MOST_RANK: Final = 512
 """The highest that MAX_RANK may be."""
+MOST_ALPHA: Final = 1e9
 
 
 class Method(Protocol):
@@ -89,6 +90,13 @@ def check_rank(config: Mapping[str, Any], label: str, max_rank: int, times: int 
         f"{told}: {label} is expanded to a LoRA of rank {rank * times} when it is loaded, and up to {max_rank} are "
         f"served here (MAX_RANK). To serve it, {way_out}."
     ]
+
+
+def check_alpha(config: Mapping[str, Any]) -> list[str]:
+    """What is wrong with `lora_alpha`."""
+    alpha = config.get("lora_alpha")
+    is_right = isinstance(alpha, int | float) and not isinstance(alpha, bool) and 0 < alpha < MOST_ALPHA
+    return [] if is_right else [f"lora_alpha is {show(alpha)}; it must be a positive number."]
 
 
 def check_count(config: Mapping[str, Any], key: str, most: int) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from inference.adapters.config_file import show
-from inference.adapters.methods.method import COMMON, Kind, Method, Shapes, check_count, check_rank
+from inference.adapters.methods.method import COMMON, Kind, Method, Shapes, check_alpha, check_count, check_rank
 
 LABEL: Final = "NOLA"
 COEFFICIENTS: Final = "nola_coefficients"
@@ -23,7 +23,6 @@ MOST_BASES: Final = 4096
 MOST_NUMBERS: Final = 2**31
 """That are drawn when an adapter is first loaded, some hundred million in a second of a core. A few KB could ask for
 hours."""
-_MOST_ALPHA: Final = 1e9
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,8 @@ class Nola:
 
 
 def read(config: dict[str, Any], max_rank: int) -> tuple[Method | None, list[str]]:
-    reasons = [*check_rank(config, LABEL, max_rank), *check_count(config, "nola_basis", MOST_BASES)]
-    alpha, seed = config.get("lora_alpha"), config.get("nola_seed")
-    if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not 0 < alpha < _MOST_ALPHA:
-        reasons.append(f"lora_alpha is {show(alpha)}; it must be a positive number.")
+    reasons = check_rank(config, LABEL, max_rank) + check_count(config, "nola_basis", MOST_BASES) + check_alpha(config)
+    seed = config.get("nola_seed")
     if type(seed) is not int or not 0 <= seed < 2**63:
         reasons.append(f"nola_seed is {show(seed)}; it must be a whole number from 0 to 2^63 - 1.")
     if config.get("nola_generator") != GENERATOR:

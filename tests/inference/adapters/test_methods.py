@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
+import peft
 import pytest
 import torch
-from peft import BdLoraConfig, LoraConfig, MissConfig, PeftModel, VBLoRAConfig, VeraConfig
+from peft import BdLoraConfig, LoraConfig, MissConfig, PeftModel, PeftType, VBLoRAConfig, VeraConfig
+from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.torch import save_file
 from torch import Tensor
 
+from inference.adapters.config import check_config
 from inference.adapters.examination import examine_files
 from inference.adapters.file import AdapterRefused
 from inference.adapters.identity import adapter_digest, composed_digest
+from inference.adapters.methods.known import METHODS as SERVED
 from inference.adapters.slots import LoraSlots
 from inference.adapters.store import AdapterCache, AdapterStore
 from inference.decoders.native.bank import NativeBank
@@ -322,3 +332,86 @@ def test_indices_that_are_no_whole_numbers_are_refused(tiny_model: Path, tmp_pat
         folder / CONFIG, folder / WEIGHTS, read_architecture(tiny_model / "config.json"), 64
     ).reasons
     assert "has type 'F32'; allowed are U8, I16, I32, I64" in reason
+
+
+def save_multilora(model: Path, directory: Path) -> dict[str, Tensor]:
+    """Save three LoRAs of rank 4 side by side on q_proj and down_proj, and give what they add to each weight."""
+    random, architecture = torch.Generator().manual_seed(2), read_architecture(model / "config.json")
+    tensors, changes = {}, {}
+    for target in ("q_proj", "down_proj"):
+        inputs, outputs = architecture.target_shape(target)
+        for module in (architecture.module_name(target, layer) for layer in range(3)):
+            a, b, s = (
+                torch.randn(*shape, generator=random) for shape in ((3, 4, inputs), (3, outputs, 4), (3, outputs))
+            )
+            tensors |= {f"{module}.lora_A": a, f"{module}.lora_B": b, f"{module}.lora_scaling": 0.1 * s}
+            parts = [torch.diag(0.1 * s[part]) @ b[part] @ a[part] for part in range(3)]
+            changes[module] = 1.5 * torch.stack(parts).sum(0)
+    directory.mkdir()
+    save_file(tensors, directory / WEIGHTS)
+    config = {
+        "peft_type": "MULTILORA",
+        "r": 4,
+        "lora_alpha": 6,
+        "lora_num": 3,
+        "target_modules": ["q_proj", "down_proj"],
+    }
+    (directory / CONFIG).write_text(json.dumps(config))
+    return changes
+
+
+def test_loras_side_by_side_answer_as_the_weights_that_they_add_up_to(tiny_model: Path, tmp_path: Path) -> None:
+    changes = save_multilora(tiny_model, tmp_path / "staging")
+    digest = publish(tmp_path / "staging", tmp_path)
+    decoder = make_decoder(tiny_model, "torch")
+    cache = load_cache(decoder, tiny_model, tmp_path)
+    assert cache.load(digest).rank == 12
+    slots = LoraSlots(2, cache.load, decoder.bank)
+    (text,) = prompts(1)
+    logits, replies = answer(passes_of(decoder), [text], [slots.acquire(digest) or 0], NUM_TOKENS)
+    reference: Any = load_reference(tiny_model)
+    with torch.no_grad():
+        for module, change_of in changes.items():
+            reference.get_submodule(module).weight += change_of
+        expected = reference(torch.tensor([text + replies[0][:-1]])).logits[0, len(text) - 1 :]
+    torch.testing.assert_close(logits[0], expected, atol=1e-4, rtol=1e-5)
+    assert (expected - peft_logits(tiny_model, None, text + replies[0][:-1])[len(text) - 1 :]).abs().max() > 0.1
+
+
+MULTI: list[tuple[Change, str]] = [
+    (
+        lambda config, tensors: config.update(lora_num=17),
+        "r is 4, 17 times: MultiLoRA is expanded to a LoRA of",
+    ),
+    (lambda config, tensors: config.update(lora_num=None), "lora_num is null; it must be a whole number from 1 to 512"),
+    (lambda config, tensors: config.update(lora_num=2), "lora_A is 3×4×96, and adapter_config.json means 2×4×any"),
+    (lambda config, tensors: config.update(lora_alpha=-1), "lora_alpha is -1; it must be a positive number"),
+    (lambda config, tensors: config.update(peft_type="LORA", lora_num=None), "lora_scaling is no tensor of a LoRA"),
+]
+
+
+@pytest.mark.parametrize(("edit", "sentence"), MULTI, ids=[sentence for _, sentence in MULTI])
+def test_damaged_loras_side_by_side_are_refused(tiny_model: Path, tmp_path: Path, edit: Change, sentence: str) -> None:
+    save_multilora(tiny_model, tmp_path / "staging")
+    change(tmp_path / "staging", edit)
+    files = tmp_path / "staging" / CONFIG, tmp_path / "staging" / WEIGHTS
+    assert sentence in " ".join(examine_files(*files, read_architecture(tiny_model / "config.json"), 64).reasons)
+
+
+def can_be_converted(peft_type: PeftType) -> bool:
+    """Whether PEFT itself makes a LoRA of such an adapter."""
+    room = PEFT_TYPE_TO_TUNER_MAPPING[peft_type].__module__.rpartition(".")[0]
+    if importlib.util.find_spec(f"{room}.layer") is None:
+        return False
+    kinds = inspect.getmembers(importlib.import_module(f"{room}.layer"), inspect.isclass)
+    linears = [kind for name, kind in kinds if "Linear" in name and issubclass(kind, BaseTunerLayer)]
+    return any(kind.supports_lora_conversion(MagicMock()) for kind in linears)
+
+
+@pytest.mark.parametrize("peft_type", sorted({kind.value for kind in PEFT_TYPE_TO_TUNER_MAPPING} - {"LORA", *SERVED}))
+def test_other_methods_are_refused_with_pefts_conversion_where_there_is_one(peft_type: str) -> None:
+    reasons = check_config({"peft_type": peft_type, "r": 8, "lora_alpha": 8, "target_modules": ["q_proj"]}, 64)[1]
+    told = next(reason for reason in reasons if reason.startswith(f'peft_type is "{peft_type}"; '))
+    assert ("peft.save_as_lora" in told) is can_be_converted(PeftType(peft_type))
+    assert ("is lost" in told) is ("save_as_lora" in told)
+    assert callable(peft.save_as_lora)

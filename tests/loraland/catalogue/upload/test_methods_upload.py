@@ -74,6 +74,13 @@ UPLOADS: dict[str, tuple[dict[str, Any], Tensors, int]] = {
         tensors_of(of_each(lambda inputs, outputs: {"nola_coefficients": (2, 7)})),
         2,
     ),
+    "MultiLoRA": (
+        {"peft_type": "MULTILORA", "r": 2, "lora_alpha": 4, "lora_num": 3},
+        tensors_of(of_each(lambda inputs, outputs: {
+            "lora_A": (3, 2, inputs), "lora_B": (3, outputs, 2), "lora_scaling": (3, outputs)
+        })),
+        6,
+    ),
 }  # fmt: skip
 
 
