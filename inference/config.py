@@ -213,7 +213,7 @@ class _Environment:
     def part(self, key: str, here: str) -> float:
         """The base's share in a whole for all bases of which there are any `here`, a number of each: the one stated,
         else an equal part of what those that are stated leave."""
-        shared = [model for model in self._models if self.own(here, "1", model) != "0"]
+        shared = [model for model in self._models if self.own(here, "1", model).lstrip("0")]
         stated = {model: self._share(key, model) for model in (shared if self._base in shared else [self._base])}
         left = 1 - sum(share or 0.0 for share in stated.values())
         silent = [base_name(model) for model, share in stated.items() if share is None]

@@ -76,8 +76,14 @@ def _writer(base_model: str, revision: str | None) -> Write:
         return lambda directory: _download(base_model, revision, directory)
     raise FetchError(
         f"BASE_MODEL={base_model} is no directory with a config.json, no .gguf file, no hub id such as owner/name, "
-        f"and not {' or '.join(PACKAGED)}"
+        f"and not {' or '.join(PACKAGED)}{_in_folder(given)}"
     )
+
+
+def _in_folder(given: Path) -> str:
+    """What to name instead of a folder of GGUF files."""
+    files = sorted(given.glob("*.gguf"))
+    return f"; it holds {files[0].name}, so give {files[0]}" if files else ""
 
 
 def packaged_file(name: str) -> Path:
@@ -115,7 +121,10 @@ def _download(name: str, revision: str | None, directory: Path) -> None:
         raise FetchError(f"{name} could not be downloaded: {str(error).splitlines()[0]}") from error
     shutil.rmtree(directory / ".cache", ignore_errors=True)
     if not (directory / "config.json").is_file():
-        raise FetchError(f"{name} has no config.json; it is not a model that can be served")
+        raise FetchError(
+            f"{name} has no config.json; it is no model that is fetched here. Of a repository of .gguf files "
+            "download one, its parts with it, and give its path"
+        )
     if not any(directory.glob("*.safetensors")):
         raise FetchError(
             f"{name} has no .safetensors file, and pickles are not fetched, for they may run code; take a copy of it "

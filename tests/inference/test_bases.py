@@ -114,6 +114,7 @@ def test_a_bad_value_of_one_base_is_refused(environ: dict[str, str], sentence: s
         ({"MEMORY_SHARE": "0.2, Mistral-7B-v0.1=0.8"}, 0.8, 0.2),
         ({"MEMORY_SHARE": "1", "WORKERS": "1,tiny=0"}, 1, 1),
         ({"WORKERS": "0,tiny=1"}, 1, 1),
+        ({"MEMORY_SHARE": "1", "WORKERS": "tiny=00"}, 1, 1),
     ],
 )
 def test_bases_share_a_gpu_in_equal_parts_or_as_it_is_stated(

@@ -106,11 +106,22 @@ def test_an_unknown_name_is_refused_with_the_choices(
     assert "no hub id such as owner/name" in capsys.readouterr().err
 
 
+def test_of_a_folder_of_gguf_files_the_first_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "Tiny"
+    folder.mkdir()
+    for number in (2, 1):
+        (folder / f"tiny-0000{number}-of-00002.gguf").write_bytes(b"GGUF")
+    with pytest.raises(
+        FetchError, match=rf"it holds tiny-00001-of-00002\.gguf, so give {folder}/tiny-00001-of-00002\.gg"
+    ):
+        fetch_model(config_of(tmp_path, str(folder)))
+
+
 @pytest.mark.parametrize(
     ("files", "sentence"),
     [
         (("config.json", "pytorch_model.bin"), "owner/name has no .safetensors file, and pickles are not fetched"),
-        (("model.safetensors",), "owner/name has no config.json; it is not a model that can be served"),
+        (("model.safetensors",), "owner/name has no config.json; it is no model that is fetched here. Of a repo"),
     ],
 )
 def test_a_hub_id_without_what_is_served_is_refused(

@@ -119,9 +119,9 @@ class GgufFile:
         return [self.path.parent / name for name in paths[1:]]
 
     def _add(self, number: int, part: _Part) -> None:
-        if number and part.fields.get(_NUMBER) != number:
-            told = shown(part.fields.get(_NUMBER))
-            raise GgufError(f"{part.path} says {_NUMBER} {told} and would be {number}; fetch it again")
+        for key, wanted in ((_NUMBER, number), (_COUNT, self.fields.get(_COUNT))) if number else ():
+            if (told := part.fields.get(key)) != wanted:
+                raise GgufError(f"{part.path} says {key} {shown(told)} and would be {wanted}; fetch it again")
         for tensor in part.tensors(number):
             if tensor.name in self.tensors:
                 raise GgufError(f"the tensor {shown(tensor.name)} is in two parts of {self.path}; fetch them again")

@@ -162,6 +162,17 @@ def test_parts_that_changed_places_are_refused(tmp_path: Path) -> None:
         GgufFile(first)
 
 
+def test_a_part_of_another_count_of_parts_is_refused(tmp_path: Path) -> None:
+    first, second, _ = write_parts(tmp_path)
+    data = second.read_bytes()
+    at = data.index(b"split.count") + len(b"split.count") + 4
+    second.write_bytes(data[:at] + struct.pack("<H", 5) + data[at + 2 :])
+    with pytest.raises(
+        GgufError, match=r"tiny-00002-of-00003\.gguf says split\.count 5 and would be 3; fetch it again"
+    ):
+        GgufFile(first)
+
+
 def test_parts_of_another_count_of_tensors_are_refused(tmp_path: Path) -> None:
     first = write_parts(tmp_path)[0]
     data = first.read_bytes()
