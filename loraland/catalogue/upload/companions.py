@@ -7,11 +7,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from inference.model.added_tokens import KEY, MOST, AddedToken
+from inference.model.added_tokens import KEY, MOST
 from loraland.base_files import base_folder
 from loraland.catalogue import store
 from loraland.catalogue.upload.bases import config_in, likely_base
-from loraland.catalogue.upload.own_tokens import ADDED, SETTINGS, TOKENIZER, named, object_in, own_tokens
+from loraland.catalogue.upload.own_tokens import ADDED, FLAGS, SETTINGS, TOKENIZER, Tokens, named, object_in, own_tokens
 
 TEMPLATE: Final = "chat_template.jinja"
 COMPANIONS: Final = {TEMPLATE: 2**20, SETTINGS: 2**20, ADDED: 2**20, TOKENIZER: 40 * 2**20}
@@ -30,10 +30,11 @@ def taken(companions: Mapping[str, bytes], config: dict[str, Any]) -> tuple[dict
     equal the base's, or the base is not here. Raises OSError."""
     if not companions or (folder := base_folder(likely_base(config))) is None:
         return config, []
-    within, beyond = own_tokens(companions, folder)
+    within, flagged, beyond = own_tokens(companions, folder)
     if within and config and not config.get(KEY):
         config = config | {KEY: [token.entry() for token in within]}
-    return config, [*_on_template(companions, companions_in(folder, (TEMPLATE, SETTINGS))), *_on_tokens(within, beyond)]
+    remarks = _on_tokens(within, flagged, beyond)
+    return config, [*_on_template(companions, companions_in(folder, (TEMPLATE, SETTINGS))), *remarks]
 
 
 def take(companions: Mapping[str, bytes], token: str) -> list[str]:
@@ -56,12 +57,17 @@ def _on_template(companions: Mapping[str, bytes], own: Mapping[str, bytes]) -> l
     ]
 
 
-def _on_tokens(within: tuple[AddedToken, ...], beyond: tuple[AddedToken, ...]) -> list[str]:
+def _on_tokens(within: Tokens, flagged: Tokens, beyond: Tokens) -> list[str]:
     told = []
     if within:
         told.append(
             f"The tokenizer beside the adapter has tokens that the base does not: {named(within)}. They are read in "
             "its prompts and written in its answers, for the base's table has rows for them."
+        )
+    if flagged:
+        told.append(
+            f"Its tokenizer takes spaces beside {named(flagged)}, or finds none within a word ({', '.join(FLAGS)}). "
+            "Here such a token is wherever its text is, and spaces stay: leave out of its prompt those that it took."
         )
     if beyond:
         told.append(
@@ -72,7 +78,7 @@ def _on_tokens(within: tuple[AddedToken, ...], beyond: tuple[AddedToken, ...]) -
     return told
 
 
-def _or_too_many(tokens: tuple[AddedToken, ...]) -> str:
+def _or_too_many(tokens: Tokens) -> str:
     return f", or they are more than {MOST}" if len(tokens) > MOST else ""
 
 

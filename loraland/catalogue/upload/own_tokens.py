@@ -16,22 +16,27 @@ TOKENIZER: Final = "tokenizer.json"
 SETTINGS: Final = "tokenizer_config.json"
 ADDED: Final = "added_tokens.json"
 MOST_NAMED: Final = 10
+FLAGS: Final = ("lstrip", "rstrip", "single_word")
+"""By which a token takes spaces beside it, or is none within a word. Here it is where its text is."""
+Tokens = tuple[AddedToken, ...]
 
 
-def own_tokens(files: Mapping[str, bytes], folder: Path) -> tuple[tuple[AddedToken, ...], tuple[AddedToken, ...]]:
-    """Those that the base in `folder` has rows for, in the order of their ids, and those that it has none for; none of
-    a tokenizer of other words than the base's."""
+def own_tokens(files: Mapping[str, bytes], folder: Path) -> tuple[Tokens, Tokens, Tokens]:
+    """Those that the base in `folder` has rows for, in the order of their ids, those of them that have `FLAGS`, and
+    those that it has no rows for; none of a tokenizer of other words than the base's."""
     words, known = _vocabulary(folder)
     tokenizer = object_in(files, TOKENIZER)
     found = {token.content: token for token in _tokens(files, tokenizer)}
     if not found or not known or not _is_of(tokenizer, words):
-        return (), ()
+        return (), (), ()
     strange = sorted((token for token in found.values() if token.content not in known), key=lambda token: token.id)
     height = vocabulary_size(folder)
     within = tuple({token.id: token for token in strange if token.id < height}.values())
     if read_added({KEY: [token.entry() for token in within]})[1]:
         within = ()  # more than any tokenizer has, which no config may carry
-    return within, tuple(token for token in strange if token not in within)
+    flagged = {_text(entry) for _, entry in _entries(files, tokenizer) if any(map(entry.get, FLAGS))}
+    beyond = tuple(token for token in strange if token not in within)
+    return within, tuple(token for token in within if token.content in flagged), beyond
 
 
 def named(tokens: tuple[AddedToken, ...]) -> str:
@@ -42,20 +47,22 @@ def named(tokens: tuple[AddedToken, ...]) -> str:
 
 def _tokens(files: Mapping[str, bytes], tokenizer: Mapping[str, Any]) -> Iterator[AddedToken]:
     """All that were added to the `tokenizer` in `files`, whichever of them says so; the last wins."""
-    settings = object_in(files, SETTINGS)
-    ends, decoder = _text(settings.get("eos_token")), settings.get("added_tokens_decoder")
+    ends = _text(object_in(files, SETTINGS).get("eos_token"))
     for content, id in object_in(files, ADDED).items():
         yield from _token(id, content, is_special=True, ends=ends)
-    for id, entry in decoder.items() if isinstance(decoder, dict) else ():
-        yield from _entry(int(id) if id.isdigit() and len(id) < 10 else None, entry, ends)
-    added = tokenizer.get("added_tokens")
-    for entry in added if isinstance(added, list) else ():
-        yield from _entry(entry.get("id") if isinstance(entry, dict) else None, entry, ends)
-
-
-def _entry(id: Any, entry: Any, ends: str) -> Iterator[AddedToken]:
-    if isinstance(entry, dict):
+    for id, entry in _entries(files, tokenizer):
         yield from _token(id, entry.get("content"), is_special=entry.get("special") is not False, ends=ends)
+
+
+def _entries(files: Mapping[str, bytes], tokenizer: Mapping[str, Any]) -> Iterator[tuple[Any, dict[str, Any]]]:
+    """What the settings in `files` and the `tokenizer` say of each added token, beside its id."""
+    decoder, added = object_in(files, SETTINGS).get("added_tokens_decoder"), tokenizer.get("added_tokens")
+    for id, entry in decoder.items() if isinstance(decoder, dict) else ():
+        if isinstance(entry, dict):
+            yield int(id) if id.isdigit() and len(id) < 10 else None, entry
+    for entry in added if isinstance(added, list) else ():
+        if isinstance(entry, dict):
+            yield entry.get("id"), entry
 
 
 def _token(id: Any, content: Any, *, is_special: bool, ends: str) -> Iterator[AddedToken]:

@@ -101,6 +101,18 @@ def test_tokens_that_have_rows_become_the_adapters_own(spelling: str, tmp_path: 
     assert AdapterVersion.objects.count() == 2
 
 
+@pytest.mark.parametrize("flag", ["lstrip", "rstrip", "single_word"])
+def test_a_token_that_takes_what_is_beside_it_is_told(flag: str, tmp_path: Path) -> None:
+    flagged = [WITHIN[0] | {flag: True}, WITHIN[1]]
+    files = {"tokenizer.json": {"model": {"vocab": {"a": 0}}, "added_tokens": flagged}}
+    files["tokenizer_config.json"] = {"added_tokens_decoder": {"5": flagged[0]}}
+    for number, (name, content) in enumerate(files.items()):
+        said = imported(tmp_path / f"mood-{number}", **{name.replace(".", "__"): json.dumps(content)})
+        assert "Its tokenizer takes spaces beside '<gene>', or finds none within a word (lstrip, rstrip" in said
+    plain = json.dumps({"model": {"vocab": {"a": 0}}, "added_tokens": WITHIN})
+    assert "takes spaces" not in imported(tmp_path / "plain", tokenizer__json=plain)
+
+
 def test_a_tokenizer_of_other_words_gives_no_tokens(tmp_path: Path) -> None:
     other = {"model": {"vocab": {"b": 0}}, "added_tokens": WITHIN}
     assert imported(tmp_path / "mood", tokenizer__json=json.dumps(other)) == ""
