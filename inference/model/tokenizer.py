@@ -224,7 +224,7 @@ class Tokenizer:
         plain = self.token_bytes(token_id).decode("utf-8", errors="replace")
         return plain or self.symbol(token_id) or ""
 
-    @lru_cache(maxsize=1 << 16)  # noqa: B019 - a worker has one tokenizer for life
+    @lru_cache(maxsize=1 << 16)  # noqa: B019 - all of a worker share what is large
     def token_bytes(self, token_id: int) -> bytes:
         """The UTF-8 bytes, perhaps a part of a character, that a token stands for; none for control tokens."""
         if own := self._own_of(token_id):
