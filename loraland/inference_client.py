@@ -13,7 +13,7 @@ from django.conf import settings
 from redis.asyncio import BlockingConnectionPool, Redis
 
 from inference.wire.contract import Wire
-from inference.wire.protocol import Heartbeat, Probe
+from inference.wire.protocol import Heartbeat, Probe, QueueClass
 from inference.wire.redis_wire import RedisWire
 from loraland import bases
 from loraland.bases import Base
@@ -104,7 +104,8 @@ async def submit_probe(probe: Probe, base: Base) -> None:
     `inference.wire.contract.WireError` (a full queue, no Redis); the reconciler sees to a probe that was lost.
     """
     async with _own_wire() as wire:
-        await wire.submit(probe, base.key, "evaluation", settings.QUEUE_LIMIT)
+        queue_class: QueueClass = "chat" if probe.is_awaited else "evaluation"
+        await wire.submit(probe, base.key, queue_class, settings.QUEUE_LIMIT)
 
 
 @asynccontextmanager

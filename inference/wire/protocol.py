@@ -138,6 +138,8 @@ class Probe:
     id: str
     adapter: AdapterRef
     created: float = 0.0
+    is_awaited: bool = False
+    """Whether a program waits for it, so that it has turns beside the chats, and not behind them."""
 
 
 Request = Generate | Probe

@@ -224,7 +224,8 @@ class AdapterVersion(models.Model):
             return
         self.probe_id, self.proof_due, self.changed = probe_id, None, now
         try:
-            inference_client.submit_probe(Probe(self.probe_id, self.ref, time.time()), self.adapter.served_base)
+            probe = Probe(self.probe_id, self.ref, time.time(), is_awaited=self.is_loaded)
+            inference_client.submit_probe(probe, self.adapter.served_base)
         except WireError:
             return  # awaiting_proof still names this version, and the wire does not know its probe
 

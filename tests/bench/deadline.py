@@ -56,7 +56,7 @@ async def send(target: load.Target, trace: list[tuple[float, Ask]], within: floa
         try:
             return read(ask, *told).first
         except Refused as error:
-            if "too_late" not in str(error):
+            if "429 Too Many" not in str(error):
                 raise
             return None
 

@@ -4,6 +4,7 @@ goes when it was replaced.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -12,9 +13,12 @@ from typing import Any
 import httpx
 import pytest
 from asgiref.sync import sync_to_async
+from django.conf import settings as site_settings
 from django.core.management import CommandError, call_command
 from django.utils import timezone
 
+from inference.wire.capacity import Capacity
+from inference.wire.contract import Claim
 from inference.wire.protocol import Failed, Finished, Probe, Stats
 from loraland import inference_client
 from loraland.api.models import ApiKey
@@ -242,3 +246,14 @@ async def test_a_version_of_before_that_was_retired_by_hand_keeps_its_files(http
         await load(http, write(root, f"step-{seed}", seed), load_inplace=True)
         await age()
     assert await AdapterVersion.objects.filter(digest="b" * 64, status="retired").aexists()
+
+
+async def test_a_proof_that_a_program_waits_for_has_turns_beside_the_chats(http, learner, root, site_wire):
+    """Behind them it would never come while many read."""
+    loading = asyncio.create_task(load(http, write(root)))
+    claims: list[Claim] = []
+    while not claims:
+        claims = await site_wire.claim(site_settings.BASE_KEY, "worker", "bits", Capacity(0, chat=1), 30)
+        await asyncio.sleep(0.01)
+    assert claims[0].request.is_awaited
+    loading.cancel()
