@@ -306,11 +306,19 @@ class AdapterVersion(models.Model):
             self._change(status=self.Status.RETIRED)
             self._hide()
 
-    def give_up(self) -> None:
-        """End a version that another has replaced for good: its files go, unless another version has the same."""
+    def give_up(self) -> bool:
+        """End a version that another has replaced for good: its files go, unless another version has the same.
+
+        False where its state is another by now, as when two give it up at once.
+        """
         with transaction.atomic():
-            self._change(status=self.Status.REPLACED, probe_id="", proof_due=None)
-            transaction.on_commit(self._drop_files)
+            as_it_was = AdapterVersion.objects.filter(pk=self.pk, status=self.status)
+            given_up = as_it_was.update(
+                status=self.Status.REPLACED, probe_id="", proof_due=None, changed=timezone.now()
+            )
+            if given_up:
+                transaction.on_commit(self._drop_files)
+        return bool(given_up)
 
     def _put_off_proof(self, failure: Failed) -> None:
         """Have the proof asked for again later, as often as it takes, and say why meanwhile. No file goes."""

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from django.conf import settings
-from django.db import transaction
 from django.db.models import ProtectedError
 from django.utils import timezone
 
@@ -40,6 +39,8 @@ KEPT: Final = 3
 """How many versions that a later one replaced keep their files."""
 KEPT_FOR: Final = timedelta(minutes=1)
 """So long all do: a request that was let in with one is in the queue by then, and holds its files from there."""
+_PAST: Final = (VersionStatus.RETIRED, VersionStatus.READY)
+"""What was replaced, and what was ready only when a later one was published already."""
 _AGAIN: Final = (VersionStatus.READY, VersionStatus.RETIRED, VersionStatus.REPLACED)
 
 
@@ -79,7 +80,7 @@ def let_go_of_replaced(adapter: Adapter, waited_for: Callable[[], Set[str]]) -> 
     """Remove the files of versions of `adapter` that a program has replaced, unless somebody waits for an answer of
     that digest; the row goes too where no answer refers to it."""
     before = timezone.now() - KEPT_FOR
-    loaded = adapter.versions.filter(is_loaded=True, status=VersionStatus.RETIRED).order_by("-changed", "-pk")
+    loaded = adapter.versions.filter(is_loaded=True, status__in=_PAST).order_by("-changed", "-pk")
     old = [version for version in loaded[KEPT:] if version.changed < before]
     held = waited_for() if old else frozenset()
     for version in old:
@@ -95,8 +96,8 @@ def _publish(version: AdapterVersion) -> None:
 
 
 def _let_go(version: AdapterVersion) -> None:
-    with transaction.atomic():
-        version.give_up()
+    if not version.give_up():
+        return
     try:
         version.delete()
     except ProtectedError:

@@ -23,7 +23,8 @@ from inference.wire.protocol import Failed, Finished, Probe, Stats
 from loraland import inference_client
 from loraland.api.models import ApiKey
 from loraland.catalogue import store
-from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.upload import replacement
 from loraland.generations.models import Generation
 from tests.loraland.adapter_files import lora_config, write_adapter
 
@@ -134,6 +135,29 @@ async def test_nothing_goes_of_what_an_answer_waits_for_nor_a_row_that_an_answer
     assert (waited_for.status, store.kept(waited_for.digest).exists()) == ("retired", True)
     assert (answered.status, store.kept(answered.digest).exists()) == ("replaced", False)
     assert not answered.is_answering
+
+
+async def test_two_that_let_go_of_the_same_at_once_are_not_in_each_others_way(http, learner, root, proofs):
+    for seed in range(6):
+        await load(http, write(root, f"step-{seed}", seed), load_inplace=True)
+    await age()
+    adapter = await Adapter.objects.aget()
+
+    def another() -> frozenset[str]:
+        replacement.let_go_of_replaced(adapter, frozenset)
+        return frozenset()
+
+    await sync_to_async(replacement.let_go_of_replaced)(adapter, another)
+    assert await AdapterVersion.objects.acount() == 1 + replacement.KEPT
+
+
+async def test_a_version_that_was_ready_too_late_to_be_shown_goes_too(http, learner, root, proofs):
+    for seed in range(6):
+        await load(http, write(root, f"step-{seed}", seed), load_inplace=True)
+    await age()
+    await AdapterVersion.objects.filter(status="retired").aupdate(status="ready")
+    await load(http, write(root, "step-7", 7), load_inplace=True)
+    assert await AdapterVersion.objects.filter(status="ready").acount() == replacement.KEPT - 1
 
 
 async def test_what_was_replaced_and_gone_can_be_loaded_once_more(http, learner, root, proofs):
