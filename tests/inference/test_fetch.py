@@ -57,6 +57,28 @@ def test_a_second_run_fetches_nothing(tmp_path: Path, gguf: Path, writer: Writer
     assert writer.calls == 1
 
 
+def test_a_file_that_was_replaced_is_fetched_anew(tmp_path: Path, gguf: Path, writer: Writer) -> None:
+    config = config_of(tmp_path, str(gguf))
+    place = fetch_model(config)
+    (place / "left behind").touch()
+    gguf.write_bytes(b"GGUF of another training")
+    fetch_model(config)
+    assert (writer.calls, (place / "left behind").exists()) == (2, False)
+    assert sorted(path.name for path in place.parent.iterdir()) == [".small.lock", "small"]
+
+
+def test_a_model_stays_when_the_file_that_it_was_made_of_goes(tmp_path: Path, gguf: Path, writer: Writer) -> None:
+    config = config_of(tmp_path, str(gguf))
+    place = fetch_model(config)
+    gguf.unlink()
+    assert (fetch_model(config), writer.calls) == (place, 1)
+
+
+def test_the_name_of_a_file_may_end_in_capitals(tmp_path: Path, gguf: Path, writer: Writer) -> None:
+    loud = gguf.rename(gguf.with_name("LOUD.GGUF"))
+    assert fetch_model(config_of(tmp_path, str(loud))).name == "LOUD"
+
+
 def test_an_interrupted_run_leaves_no_model_and_the_next_repairs_it(tmp_path: Path, gguf: Path, writer: Writer) -> None:
     config = config_of(tmp_path, str(gguf))
     writer.error = KeyboardInterrupt()
