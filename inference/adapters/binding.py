@@ -58,6 +58,7 @@ def bind(header: dict[str, TensorInfo], config: LoraConfig | None, architecture:
         check_rows(config.tables, binding)
         for module, tensor in binding.rows.items():
             check_row_shapes(module, tensor, config.tables, architecture, binding)
+        _check_invocation(config, architecture, binding)
     return binding
 
 
@@ -220,6 +221,19 @@ def _fits_head(tensor: TensorInfo, width: int, config: LoraConfig | None) -> boo
     """A bias may be as high as the table that it lies beside."""
     is_trained = config is not None and (config.trains_biases or HEAD in config.tables.whole)
     return len(tensor.shape) == 1 and (tensor.shape[0] < width or not is_trained)
+
+
+def _check_invocation(config: LoraConfig, architecture: Architecture | None, binding: Binding) -> None:
+    """What an adapter has in place of the base's own is there for every token, in PEFT too, and not from a place on."""
+    if not config.invocation:
+        return
+    told = "An aLoRA may not train what changes the tokens before its invocation too (biases, rows of tables)"
+    for module in (*binding.biases, *binding.rows, *config.tables.whole):
+        binding.faults.add(told, module)
+    for id in config.invocation:
+        if architecture and id >= architecture.vocab_size:
+            told = f"alora_invocation_tokens has tokens beyond the {architecture.vocab_size} of {architecture.name}"
+            binding.misfits.add(told, str(id))
 
 
 def _check_targets(config: LoraConfig, architecture: Architecture | None, binding: Binding) -> None:

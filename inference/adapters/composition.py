@@ -20,13 +20,18 @@ from inference.adapters.weights import RANK_STEP, TargetWeights
 def compose(digest: str, parts: list[tuple[HostAdapter, float]], max_rank: int) -> HostAdapter:
     """The sum of `parts` with their weights, which must have the identity `digest`.
 
-    Raises `AdapterRefused` for ranks above `max_rank` together, for DoRA, and for weights that lead nowhere.
+    Raises `AdapterRefused` for ranks above `max_rank` together, for DoRA and aLoRA, and for weights that lead nowhere.
     """
     rank = sum(adapter.rank for adapter, _ in parts)
     reasons = [
         f"{adapter.digest[:12]} is a DoRA, whose scale depends on its own update alone, so it cannot be added to others"
         for adapter, _ in parts
         if any(pair.scale is not None for pair in adapter.weights.values())
+    ]
+    reasons += [
+        f"{adapter.digest[:12]} is an aLoRA, active from its invocation on alone, so it cannot be added to others"
+        for adapter, _ in parts
+        if adapter.is_activated
     ]
     if digest != composed_digest((adapter.digest, weight) for adapter, weight in parts):
         reasons.append(f"{digest[:12]} is not the identity of these adapters and weights")

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from inference.adapters import invocation
 from inference.adapters.config_file import show
 from inference.adapters.methods import bdlora
 from inference.adapters.methods.known import LORA, kind_of
@@ -30,7 +31,6 @@ UNSUPPORTED: Final = {
     "layer_replication": "replicates layers (layer_replication), but every adapter shares one stack of layers here",
     "target_parameters": "targets bare parameters (target_parameters); only linear layers can be adapted here",
     "megatron_config": "was made for Megatron's parallel layers (megatron_config); export it for plain linears",
-    "alora_invocation_tokens": "is an activated LoRA (alora_invocation_tokens), which is not served; train plain LoRA",
     "ensure_weight_tying": "ties what it learns of embed_tokens and lm_head (ensure_weight_tying); train them apart",
     "use_nola": "was trained by NOLA's first code (use_nola), for which torch draws other bases on another device or "
     "in another type; multiply A and B out where it was trained, and save a plain LoRA of them",
@@ -61,6 +61,7 @@ USED: Final = frozenset(
         "lora_bias",
         bdlora.KEY,
         added_tokens.KEY,
+        invocation.KEY,
     }
 )
 CHECKED: Final = frozenset({"peft_type", "task_type", "init_lora_weights", "base_model_name_or_path"})
@@ -126,6 +127,9 @@ class LoraConfig:
     """Of its own tokenizer, beyond the base's."""
     method: Method | None = None
     """How its file says its pairs, if not as they are; `r` and `alpha` are those of what it is expanded to."""
+    invocation: tuple[int, ...] = ()
+    """The tokens from whose last occurrence on it is active (`inference.adapters.invocation`); always where there are
+    none."""
 
     def on(self, architecture: Architecture) -> LoraConfig:
         """The same for that base, which says what is trained where target_modules is null."""
@@ -157,8 +161,9 @@ def check_config(config: dict[str, Any], max_rank: int) -> tuple[LoraConfig | No
     targets, unclear = read_targets(config)
     tables, unserved = read_tables(config, max_rank)
     tokens, unread = read_added(config)
-    wrong = [*unformed, *unclear, *ranks, *alphas, *unread]
-    meaning = None if wrong else _meaning(config, method, targets, tables, tokens)
+    invoked_by, unknown = invocation.read_invocation(config)
+    wrong = [*unformed, *unclear, *ranks, *alphas, *unread, *unknown]
+    meaning = None if wrong else replace(_meaning(config, method, targets, tables, tokens), invocation=invoked_by)
     return meaning, [*reasons, *unserved, *wrong]
 
 

@@ -73,6 +73,8 @@ class HostAdapter:
     weights: AdapterWeights
     rank: int
     num_bytes: int
+    is_activated: bool = False
+    """Whether it is active from its invocation on, and not always (`inference.adapters.invocation`)."""
 
 
 def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> HostAdapter:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from inference.adapters import invocation
 from inference.adapters.patterns import order_matters
 from inference.adapters.storable import is_storable
 from inference.model import added_tokens
@@ -41,6 +42,7 @@ ARITHMETIC_FIELDS: Final = (
     "modules_to_save",
     "use_bdlora",
     added_tokens.KEY,
+    invocation.KEY,
 )
 """The fields of adapter_config.json that change what an adapter computes."""
 METHOD_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {

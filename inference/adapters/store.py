@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from threading import Lock
@@ -19,6 +19,7 @@ from inference.adapters.composition import compose
 from inference.adapters.config_file import ConfigRefused, read_config
 from inference.adapters.examination import CONFIG
 from inference.adapters.file import Base, HostAdapter
+from inference.adapters.invocation import read_invocation
 from inference.adapters.mapped import load_mapped
 from inference.adapters.weights import AdapterWeights
 from inference.model.added_tokens import AddedToken, read_added
@@ -35,6 +36,14 @@ class AdapterNotFound(LookupError):
         self.digest = digest
 
 
+@dataclass(frozen=True)
+class Told:
+    """What an adapter's config says of its prompts: the tokens of its own tokenizer, and those that invoke it."""
+
+    tokens: tuple[AddedToken, ...] = ()
+    invocation: tuple[int, ...] = ()
+
+
 class AdapterStore:
     """The directory that holds adapters, each in a folder named by its digest."""
 
@@ -44,19 +53,21 @@ class AdapterStore:
 
     def load(self, digest: str) -> HostAdapter:
         """Map or read the adapter `digest`. Raises `AdapterNotFound`, or `AdapterRefused` with every reason."""
-        return load_mapped(self.path(digest), digest, self._base, self._max_rank)
+        adapter = load_mapped(self.path(digest), digest, self._base, self._max_rank)
+        return replace(adapter, is_activated=bool(self.told(digest).invocation))
 
-    def tokens(self, digest: str) -> tuple[AddedToken, ...]:
-        """The tokens of the adapter's own tokenizer; none where nobody can read its config, which `load` tells."""
+    def told(self, digest: str) -> Told:
+        """What the adapter asks of its prompts; nothing where nobody can read its config, which `load` tells."""
         try:
-            return self._tokens(digest)
+            return self._told(digest)
         except (AdapterNotFound, ConfigRefused, OSError):
-            return ()
+            return Told()
 
     @lru_cache(maxsize=4096)  # noqa: B019 - a worker has one store for life
-    def _tokens(self, digest: str) -> tuple[AddedToken, ...]:
+    def _told(self, digest: str) -> Told:
         """What is stored under a digest stays as it is."""
-        return read_added(read_config(self.path(digest) / CONFIG))[0]
+        config = read_config(self.path(digest) / CONFIG)
+        return Told(read_added(config)[0], read_invocation(config)[0])
 
     def path(self, digest: str) -> Path:
         """The folder of `digest`, which must lie inside the store; raises `AdapterNotFound`."""

@@ -33,9 +33,10 @@ class Batch:
     """The input of one forward pass.
 
     `token_ids`, `positions`, `cache_slots` (block * block size + offset) and `adapter_slots` (-1 for the base)
-    are int64 of shape [rows]. `decodes` are segments of one row each, `tiles` are segments of up to `TILE`
-    rows that start at a position divisible by `TILE`, unless rows are uniform. `sample_rows` [n] int64 names the
-    rows whose logits are wanted, `hidden_rows` [m] int64 those whose hidden states are.
+    are int64 of shape [rows]. `decodes` are segments of one row each, `tiles` are segments of up to `TILE` rows that
+    start at a position divisible by `TILE`, unless rows are uniform. A tile's rows are of one slot, but for rows of the
+    base before it. `sample_rows` [n] int64 names the rows whose logits are wanted, `hidden_rows` [m] int64 those
+    whose hidden states are.
     """
 
     token_ids: Tensor

@@ -98,6 +98,7 @@ class Answer:
     tokenizer: Tokenizer
     resume: Resume | None = None
     dropped_turns: int = 0
+    invoked_at: int | None = None
     clock: Clock = time.time
     reason: Reason | None = None
     logit_delta: float | None = None
@@ -250,6 +251,7 @@ class Answer:
             takeovers=0 if self.resume is None else 1,
             cached_tokens=self.sequence.num_cached_tokens,
             defaults=filled(self.request),
+            invoked_at=self.invoked_at,
             logit_delta=self.logit_delta,
         )
 

@@ -11,6 +11,7 @@ from math import isfinite
 from typing import Final
 
 from inference.adapters.file import AdapterRefused
+from inference.adapters.invocation import place_of
 from inference.adapters.store import AdapterNotFound
 from inference.config import EngineConfig
 from inference.decoders.interrupt import Interrupted
@@ -29,7 +30,18 @@ from inference.structured.grammar import ConstraintRefused
 from inference.wire.capacity import Capacity
 from inference.wire.contract import Resume
 from inference.wire.failures import FailureCode
-from inference.wire.protocol import EngineLoad, Event, Failed, Generate, Probe, Progress, QueueClass, Request, Stats
+from inference.wire.protocol import (
+    UNINVOKED,
+    EngineLoad,
+    Event,
+    Failed,
+    Generate,
+    Probe,
+    Progress,
+    QueueClass,
+    Request,
+    Stats,
+)
 
 _NO_MEMORY: Final[tuple[FailureCode, str]] = (
     "out_of_memory",
@@ -170,9 +182,15 @@ class Engine:
             is_probe=isinstance(request, Probe),
             queue_class=queue_class,
         )
-        if isinstance(request, Generate):
-            sequence = _of_answer(sequence, request, resume)
-        return Answer(request, self.fingerprint, sequence, tokenizer, resume, prompt.dropped_turns)
+        if not isinstance(request, Generate):
+            # Its few tokens are read as if they invoked it: what is proven is that it changes what comes after.
+            return Answer(request, self.fingerprint, sequence, tokenizer, resume)
+        sequence = _of_answer(sequence, request, resume)
+        invocation = self.machine.told_of(sequence.digest).invocation
+        invoked_at = place_of(invocation, prompt.token_ids) if invocation else None
+        if invoked_at is not None:
+            sequence = _invoked(sequence, invoked_at)
+        return Answer(request, self.fingerprint, sequence, tokenizer, resume, prompt.dropped_turns, invoked_at)
 
     def _read(self, request: Generate, tokenizer: Tokenizer) -> tuple[Prompt, int]:
         """The prompt, and how many tokens the answer may have: those asked for, or those that the context leaves."""
@@ -238,7 +256,8 @@ class Engine:
             answer = self._answers[sequence.id]
             if not answer.times.admitted:
                 answer.times.admitted = answer.clock()
-                self._events.append(Progress(answer.id, "running", sequence.num_prompt, answer.dropped_turns))
+                told = Progress(answer.id, "running", sequence.num_prompt, answer.dropped_turns, answer.invoked_at)
+                self._events.append(told)
 
     def _samplings(self, plan: Plan) -> dict[str, list[RowSampling]]:
         sampled = (work for work in plan.works if work.is_sampled and not work.sequence.is_probe)
@@ -341,6 +360,11 @@ def _of_answer(sequence: Sequence, request: Generate, resume: Resume | None) -> 
         num_alternatives=wanted or 0,
         is_pooled=request.is_embedding,
     )
+
+
+def _invoked(sequence: Sequence, place: int) -> Sequence:
+    """`sequence` with its adapter from `place` on; without one, and a slot of one, where nothing invokes it."""
+    return replace(sequence, digest="") if place == UNINVOKED else replace(sequence, active_from=place)
 
 
 def _explain(loaded: Loaded) -> tuple[FailureCode, str]:

@@ -12,7 +12,7 @@ import torch
 
 from inference.adapters.file import Base
 from inference.adapters.slots import LoraSlots
-from inference.adapters.store import AdapterCache, AdapterStore
+from inference.adapters.store import AdapterCache, AdapterStore, Told
 from inference.config import ConfigError, EngineConfig
 from inference.decoders.choice import make_decoder
 from inference.decoders.kv_tensors import KVCache
@@ -70,8 +70,8 @@ class Machine:
     deadlines: Deadlines = field(default_factory=Deadlines)
     default_sampling: Mapping[str, float] = field(default_factory=dict)
     """What stands for parameters that a caller left out."""
-    tokens_of: Callable[[str], tuple[AddedToken, ...]] = lambda digest: ()
-    """The tokens of an adapter's own tokenizer; none of one that is not stored."""
+    told_of: Callable[[str], Told] = lambda digest: Told()
+    """What an adapter asks of its prompts; nothing of one that is not stored."""
     _tokenizers: dict[tuple[AddedToken, ...], Tokenizer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,7 +81,7 @@ class Machine:
     def tokenizer_of(self, adapter: AdapterRef | None) -> Tokenizer:
         """The base's tokenizer, with the tokens of `adapter`, of a sum those of its first part."""
         parts = adapter.components if adapter else ()
-        tokens = self.tokens_of(parts[0].digest if parts else adapter.digest) if adapter else ()
+        tokens = self.told_of(parts[0].digest if parts else adapter.digest).tokens if adapter else ()
         if tokens and tokens not in self._tokenizers:
             while len(self._tokenizers) >= MOST_TOKENIZERS:
                 del self._tokenizers[next(iter(self._tokenizers))]
@@ -151,7 +151,7 @@ def build_machine(config: EngineConfig) -> Machine:
         self_check=check,
         deadlines=Deadlines(config.first_token_within),
         default_sampling=defaults,
-        tokens_of=store.tokens,
+        told_of=store.told,
     )
 
 

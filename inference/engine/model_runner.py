@@ -57,14 +57,15 @@ class _Rows:
     sample_rows: list[int] = field(default_factory=list)
     hidden_rows: list[int] = field(default_factory=list)
 
-    def add(self, token_ids: list[int], start: int, table: tuple[int, ...], slot: int) -> Segment:
-        """Append rows for the tokens at positions from `start` on; their segment."""
+    def add(self, token_ids: list[int], start: int, table: tuple[int, ...], slot: int, active_from: int = 0) -> Segment:
+        """Append rows for the tokens at positions from `start` on, of `slot` from `active_from` on; their segment."""
         first, end = len(self.token_ids), start + len(token_ids)
         self.token_ids += token_ids
         self.positions += range(start, end)
         size = self.block_size
         self.cache_slots += [table[position // size] * size + position % size for position in range(start, end)]
-        self.adapter_slots += [slot] * len(token_ids)
+        num_before = min(max(active_from - start, 0), len(token_ids))
+        self.adapter_slots += [-1] * num_before + [slot] * (len(token_ids) - num_before)
         return Segment(first, len(token_ids), table, end)
 
     def add_one(self, token_id: int, position: int, table: tuple[int, ...], slot: int) -> Segment:
@@ -153,7 +154,8 @@ def _tensor(values: list[int]) -> Tensor:
 
 
 def _add_decodes(rows: _Rows, work: Work) -> list[Segment]:
-    """Each row is a segment of its own: a replayed token is computed as it was when it was new."""
+    """Each row is a segment of its own: a replayed token is computed as it was when it was new. They lie behind the
+    prompt, where its adapter is active."""
     sequence = work.sequence
     tokens = [*sequence.tokens(work.start, work.length), *work.draft]
     segments = [
@@ -167,7 +169,8 @@ def _add_decodes(rows: _Rows, work: Work) -> list[Segment]:
 def _add_tile(rows: _Rows, work: Work) -> Segment:
     sequence = work.sequence
     assert work.length <= TILE, "a tile has at most its size"
-    segment = rows.add(sequence.tokens(work.start, work.length), work.start, sequence.block_table, sequence.slot)
+    tokens, table = sequence.tokens(work.start, work.length), sequence.block_table
+    segment = rows.add(tokens, work.start, table, sequence.slot, sequence.active_from)
     _mark(rows, work)
     return segment
 

@@ -1,9 +1,10 @@
 """Keys and values of prompts that begin alike are computed once: full blocks are found again by what they hold.
 
-A block's hash is taken over the adapter's digest and all tokens up to the block's end, so that nothing is ever
-shared between adapters, or between prompts that differ anywhere before. A block that is found holds the bits that
-would have been computed. This asks for care, since a token's keys differ in their last bits between a row of a
-prefill tile and a decode row:
+A block's hash is taken over all tokens up to the block's end and, from the block in which the adapter becomes active
+on, over its digest and that place. So what adapters compute is never shared between them, nor anything between prompts
+that differ anywhere before. A plain adapter is active from the first token; what comes before an activated one is the
+base's, whoever reads it. A block that is found holds the bits that would have been computed. This asks for care, since
+a token's keys differ in their last bits between a row of a prefill tile and a decode row:
 
 - Tokens of a prompt are computed in tiles, so only blocks that lie wholly in a prompt are cached. The answer of one
   turn is a part of the prompt in the next one, and is computed again.
@@ -95,6 +96,13 @@ class PrefixCache:
             sequence.block_table = table[:start] + found[start:] + table[len(found) :]
             self._skip_to(sequence, len(found))
 
+    def filled(self, sequence: Sequence, start: int, length: int) -> list[bytes]:
+        """The hashes under which others will find the blocks that tokens [start, start + length) of a prompt fill."""
+        if not self.is_on:
+            return []
+        size = self.pool.block_size
+        return self._hashes(sequence, (start + length) // size)[start // size :]
+
     def register(self, sequence: Sequence) -> None:
         """Let the blocks that `sequence` has filled be found by others."""
         if not self.is_on:
@@ -182,16 +190,22 @@ class PrefixCache:
         hashes = sequence.block_hashes
         while len(hashes) < count:
             tokens = array("I", self._tokens(sequence, len(hashes)))
-            hashes.append(hashlib.sha256(self._parent(sequence, len(hashes)) + tokens.tobytes()).digest())
+            hashes.append(_digest(self._parent(sequence, len(hashes)) + tokens.tobytes()))
         return hashes[:count]
 
     def _parent(self, sequence: Sequence, index: int) -> bytes:
-        """The hash of the block before the one at `index`, which is known; for the first what all must share."""
-        if index:
-            return sequence.block_hashes[index - 1]
-        root = sequence.digest if self.is_shared else f"{sequence.digest} {sequence.owner}"
-        return hashlib.sha256(root.encode()).digest()
+        """What the block at `index` goes on from: the hash of the one before it, which is known, for the first what all
+        must share; and in the block where its adapter becomes active that adapter."""
+        owner = b"" if self.is_shared else sequence.owner.encode()
+        before = sequence.block_hashes[index - 1] if index else _digest(owner)
+        if not sequence.digest or index != sequence.active_from // self.pool.block_size:
+            return before
+        return _digest(before + f"{sequence.digest} {sequence.active_from}".encode())
 
     def _tokens(self, sequence: Sequence, index: int) -> list[int]:
         """The tokens of the block at `index`."""
         return sequence.tokens(index * self.pool.block_size, self.pool.block_size)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).digest()

@@ -202,7 +202,20 @@ class Scheduler:
         for queue_class in CLASSES:
             own = [line for (of, _), line in lines.items() if of == queue_class]
             chosen += [work for turn in zip_longest(*own) for work in turn if work and work != chosen[0]]
-        return sorted(_few_scored(chosen)[: budget // TILE], key=lambda work: (work.sequence.arrival, work.start))
+        chosen = self._read_once(_few_scored(chosen))[: budget // TILE]
+        return sorted(chosen, key=lambda work: (work.sequence.arrival, work.start))
+
+    def _read_once(self, tiles: list[Work]) -> list[Work]:
+        """`tiles` without those that fill blocks which an earlier one fills alike: theirs find them after this pass."""
+        kept, filled, waiting = list[Work](), set[bytes](), set[str]()
+        for tile in tiles:
+            own = self.prefixes.filled(tile.sequence, tile.start, tile.length)
+            if own and filled.issuperset(own) and not tile.sequence.needs_every_row:
+                waiting.add(tile.sequence.id)
+            if tile.sequence.id not in waiting:
+                filled.update(own)
+                kept.append(tile)
+        return kept
 
     def _admit(self) -> None:
         """Start waiting sequences in order of priority, as rows, blocks and slots allow, or others are displaced.

@@ -26,7 +26,8 @@ class Sequence:
     """The tokens of one request: those of the prompt, then those generated so far.
 
     `num_computed` counts the tokens whose keys and values lie in the blocks of `block_table`. `digest` is
-    empty for the base, and `slot` is -1 while no device slot is held. `arrival` orders sequences by age.
+    empty for the base, and `slot` is -1 while no device slot is held. Positions before `active_from` are the base's,
+    those from there on the adapter's. `arrival` orders sequences by age.
     `tenant` is who has turns, `owner` who asked: the tenant itself unless several share its turns. Those of one
     `group` and owner have the same prompt. `is_scored` until it is known how likely each token of the prompt was,
     beside `num_alternatives` others; of one that `is_pooled` the mean of the prompt's hidden states is wanted.
@@ -42,6 +43,7 @@ class Sequence:
     prompt_ids: tuple[int, ...]
     max_tokens: int
     digest: str = ""
+    active_from: int = 0
     output_ids: list[int] = field(default_factory=list)
     is_probe: bool = False
     is_scored: bool = False

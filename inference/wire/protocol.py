@@ -18,6 +18,9 @@ Reason = Literal["done", "length", "stopped"]
 CLASSES: Final[tuple[QueueClass, ...]] = ("chat", "evaluation")
 """The classes of request in order of priority."""
 
+UNINVOKED: Final = -1
+"""In the place of a place: the prompt does not hold what invokes the adapter, and the base answers."""
+
 
 @dataclass(frozen=True)
 class Message:
@@ -152,8 +155,9 @@ class Progress:
     id: str
     state: Literal["claimed", "loading", "running"]
     prompt_tokens: int = 0
-    """Told once it runs, as is what of the chat was left out."""
+    """Told once it runs, as are what of the chat was left out and where the adapter was invoked, as in `Stats`."""
     dropped_turns: int = 0
+    invoked_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -243,8 +247,15 @@ class Stats:
     """Tokens of the prompt that were in the prefix cache from earlier prompts of the same tenant."""
     defaults: dict[str, float] = field(default_factory=dict)
     """The base's own sampling parameters that stood for some which the caller left out."""
+    invoked_at: int | None = None
+    """From which token of the prompt on an activated adapter is active, or `UNINVOKED`; None for all others."""
     logit_delta: float | None = None
     """Largest change of a logit that a probed adapter made; None for answers."""
+
+    @property
+    def is_uninvoked(self) -> bool:
+        """Whether the base answered in place of an activated adapter."""
+        return self.invoked_at == UNINVOKED
 
 
 @dataclass(frozen=True)

@@ -193,7 +193,7 @@ class ReadingDecoder(Decoder):
         self._digest_of = digest_of
         self._habit = habit
         self.rows_are_uniform = rows_are_uniform
-        self._memory: dict[int, tuple[int, int]] = {}
+        self._memory: dict[int, tuple[int, int, str]] = {}
         self.num_rows: list[int] = []
         self.num_tiles = 0
         self.failure: Exception | None = None
@@ -204,17 +204,19 @@ class ReadingDecoder(Decoder):
             raise failure
         ids, positions, slots = (column.tolist() for column in (batch.token_ids, batch.positions, batch.cache_slots))
         assert len(set(slots)) == len(slots), "two rows write to one place"
+        digests = [self._digest_of(adapter) for adapter in batch.adapter_slots.tolist()]
         decoded = {segment.start for segment in batch.decodes}
         for row, (slot, position, token) in enumerate(zip(slots, positions, ids, strict=True)):
-            self._memory[slot] = (position, ~token if row in decoded and not self.rows_are_uniform else token)
+            written = ~token if row in decoded and not self.rows_are_uniform else token
+            self._memory[slot] = (position, written, digests[row])
         self.num_tiles += len(batch.tiles)
         self.num_rows.append(len(ids))
         owners = {row: segment for segment in batch.decodes + batch.tiles for row in self._rows(segment)}
         assert len(owners) == len(ids), "every row lies in exactly one segment"
         logits = torch.zeros(len(batch.sample_rows), VOCAB)
         for index, row in enumerate(batch.sample_rows.tolist()):
-            context = self._read(owners[row], positions[row] + 1, cache.block_size)
-            logits[index, next_token(context, self._digest_of(int(batch.adapter_slots[row])), self._habit)] = 8.0
+            context = self._read(owners[row], positions[row] + 1, cache.block_size, digests[row])
+            logits[index, next_token(context, digests[row], self._habit)] = 8.0
         return logits
 
     def copy(self, source: int, target: int, block_size: int) -> None:
@@ -226,12 +228,16 @@ class ReadingDecoder(Decoder):
     def _rows(segment: Segment) -> range:
         return range(segment.start, segment.start + segment.length)
 
-    def _read(self, segment: Segment, length: int, block_size: int) -> list[int]:
-        table, tokens = segment.block_table, []
+    def _read(self, segment: Segment, length: int, block_size: int, digest: str) -> list[int]:
+        """What a row of the adapter `digest` finds: tokens of the base, if any, and then its own."""
+        table, tokens, owners = segment.block_table, [], []
         for position in range(length):
-            written, token = self._memory[table[position // block_size] * block_size + position % block_size]
+            written, token, owner = self._memory[table[position // block_size] * block_size + position % block_size]
             assert written == position, "a row reads a place that belongs to another position"
             tokens.append(token)
+            owners.append(owner)
+        num_before = owners.index(digest)
+        assert owners == [""] * num_before + [digest] * (length - num_before), "a row reads what another computed"
         return tokens
 
 

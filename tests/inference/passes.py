@@ -15,11 +15,13 @@ from inference.tile import TILE
 
 @dataclass
 class Sequence:
-    """A sequence in a cache: its blocks, its adapter's slot and how many tokens it has."""
+    """A sequence in a cache: its blocks, its adapter's slot, how many tokens it has, and from where on they are the
+    adapter's."""
 
     blocks: tuple[int, ...]
     slot: int = -1
     length: int = 0
+    active_from: int = 0
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ class Passes:
                 positions.append(position)
                 block = sequence.blocks[position // self.block_size]
                 places.append(block * self.block_size + position % self.block_size)
-                slots.append(sequence.slot)
+                slots.append(sequence.slot if position >= sequence.active_from else -1)
             sequence.length += len(chunk.token_ids)
         batch = Batch(
             torch.tensor(tokens),

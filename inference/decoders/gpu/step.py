@@ -133,7 +133,7 @@ class Staging:
             self._segment(segment, index, index, 4, columns, rows)
         for index, segment in enumerate(batch.tiles):
             first = self.shape.decode_rows + index * TILE
-            self._parts[3][first : first + TILE] = slots[segment.start]
+            self._parts[3][first : first + TILE] = slots[segment.start + segment.length - 1]
             self._segment(segment, index, first, 7, columns, rows)
         samples = batch.sample_rows.tolist()
         self._parts[10][: len(samples)] = [rows[row] for row in samples]

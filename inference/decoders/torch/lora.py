@@ -61,10 +61,20 @@ class DecodeGroup:
 
 @dataclass(frozen=True)
 class TileGroup:
-    """The padded rows `rows` of one adapter, which are a tile or a single row, and its pairs."""
+    """The padded rows `rows` of one adapter, which are a tile or a single row, and its pairs.
+
+    The first `num_before` of a tile are the base's: computed with the others, since products are of fixed shape, and
+    left as they are.
+    """
 
     rows: slice
     weights: TargetWeights
+    num_before: int = 0
+
+    @property
+    def changed(self) -> slice:
+        """The rows that are the adapter's."""
+        return slice(self.rows.start + self.num_before, self.rows.stop)
 
     def add(self, layer: int, rows: Tensor, out: Tensor) -> None:
         """Add these rows' updates to `out` in place."""
@@ -77,12 +87,12 @@ class TileGroup:
     def shift(self, layer: int, normed: Tensor) -> None:
         """Add these rows' biases of a norm to `normed` in place."""
         assert self.weights.bias is not None, "a norm has a bias and nothing else"
-        normed[self.rows] += self.weights.bias[layer].view(normed.shape[1:])
+        normed[self.changed] += self.weights.bias[layer].view(normed.shape[1:])
 
     def _expand(self, layer: int, shrunk: Tensor, out: Tensor) -> None:
         updated = torch.addmm(out[self.rows], shrunk, self.weights.b[layer])
         scale, bias = (None if part is None else part[layer] for part in (self.weights.scale, self.weights.bias))
-        out[self.rows] = _finished(updated, scale, bias)
+        out[self.changed] = _finished(updated, scale, bias)[self.num_before :]
 
 
 def _finished(rows: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -150,9 +160,10 @@ class LoraBank(Bank):
             self._last = decode_slots, self._plan_decodes(decode_slots)
         tiles: dict[str, list[TileGroup]] = defaultdict(list)
         for index, segment in enumerate(batch.tiles):
-            for target, weights in self._weights(slots[segment.start]).items():
+            own = slots[segment.start : segment.start + segment.length]
+            for target, weights in self._weights(own[-1]).items():
                 if target not in _SAMPLED:
-                    tiles[target].append(TileGroup(layout.tile(index), weights))
+                    tiles[target].append(TileGroup(layout.tile(index), weights, own.index(own[-1])))
         tiles[EMBEDDING] += self._row_by_row(EMBEDDING, decode_slots)
         hidden: list[TileGroup] = []
         if any(target in weights for weights in self._slots.values() for target in _SAMPLED):

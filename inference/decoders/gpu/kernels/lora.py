@@ -1,9 +1,10 @@
 """Low-rank updates of many adapters in one batch: out += (rows @ A) @ B, each row with the pair of its slot.
 
 Decode rows come as they like: a program takes one row and the pair of its slot, which waits for memory and for
-nothing else (as Punica's BGMV, arXiv 2310.18547). A prefill tile has one slot and goes through tensor cores. A row of
-the base has slot -1, costs a look at that number and keeps its bits. An adapter with magnitudes (DoRA) or
-biases scales the sum and adds to it.
+nothing else (as Punica's BGMV, arXiv 2310.18547). A prefill tile has one slot, that of its last row, and goes through
+tensor cores; rows of the base may stand before those of that slot. Rows of the base have slot -1 and keep their bits;
+one that comes alone, or a tile of them, costs a look at that number. An adapter with magnitudes (DoRA) or biases scales
+the sum and adds to it.
 How a sum is cut into pieces, and in which order they are added, depends on the width of the layer only, and there are
 no atomics, so a row's bits depend on that row alone.
 
@@ -52,8 +53,8 @@ def shrink(
 ) -> None:
     """Write `rows` [n, width in] @ A to `buffer`, in pieces that are still to be added.
 
-    `slots` are int32 [n]. Rows come in runs of `length` of one slot: 1 for decode rows, `TILE` for tiles. What no
-    adapter asks for stays unwritten.
+    `slots` are int32 [n]. Rows come in runs of `length`: 1 for decode rows, `TILE` for tiles, of one slot but for rows
+    of the base, -1, before it. What no adapter asks for stays unwritten.
     """
     assert length in (1, TILE), "rows come alone or as tiles"
     assert len(rows) == len(slots) == buffer.shape[1], "each row has a slot and a place"

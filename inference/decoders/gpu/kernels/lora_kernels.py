@@ -62,15 +62,22 @@ def _target_of(
 
 @triton.jit
 def _put(
-    total: tl.tensor, out: tl.tensor, column: tl.tensor, width: tl.tensor, affine: tl.tensor, layer: tl.tensor
+    total: tl.tensor,
+    out: tl.tensor,
+    column: tl.tensor,
+    width: tl.tensor,
+    affine: tl.tensor,
+    layer: tl.tensor,
+    kept: tl.tensor,
 ) -> None:
-    """Write `total` to `out`, columns `column` of a target, times magnitudes and plus biases if any lie at `affine`."""
+    """Write `total` to `out`, columns `column` of a target, times magnitudes and plus biases if any lie at `affine`,
+    where it is `kept`."""
     is_inside = column < width
     if affine != 0:
         magnitudes = _part(affine, layer.to(tl.int64) * 2 * width, tl.float32)
         total *= tl.load(magnitudes + column, mask=is_inside, other=0.0)
         total += tl.load(magnitudes + width + column, mask=is_inside, other=0.0)
-    tl.store(out, total.to(out.dtype.element_ty), mask=is_inside)
+    tl.store(out, total.to(out.dtype.element_ty), mask=kept)
 
 
 @triton.jit(do_not_specialize=["layer", "num_rows"])
@@ -129,7 +136,7 @@ def shrink_tile(
     """A piece of rows @ A for one tile and target."""
     first = tl.program_id(0) * ROWS
     target, piece = tl.program_id(1) // PIECES, tl.program_id(1) % PIECES
-    _, rank, address = _find(slots, first, a_table, FIRST + target)
+    _, rank, address = _find(slots, first + ROWS - 1, a_table, FIRST + target)
     if rank > 0:
         kind = rows.dtype.element_ty
         a = _part(address, layer.to(tl.int64) * rank * width, tl.int8 if IS_INT8 else kind)
@@ -197,7 +204,7 @@ def expand_row(
             if IS_INT8:
                 shrunk *= tl.load(rank_scales + ranks, mask=ranks < rank, other=0.0)
             update += tl.sum(shrunk.to(kind).to(tl.float32)[:, None] * weights.to(tl.float32), axis=0)
-        _put(total + update, added, column, width, affine, layer)
+        _put(total + update, added, column, width, affine, layer, column < width)
 
 
 @triton.jit(do_not_specialize=["layer", "num_rows"])
@@ -227,7 +234,7 @@ def expand_tile(
     """The updates of one tile, in some columns of a target."""
     target, block, width, before = _target_of(tl.program_id(1), WIDTH_0, WIDTH_1, WIDTH_2, BLOCKS_0, BLOCKS_1)
     first = tl.program_id(0) * ROWS
-    place, rank, address = _find(slots, first, b_table, FIRST + target)
+    place, rank, address = _find(slots, first + ROWS - 1, b_table, FIRST + target)
     if rank > 0:
         kind = out.dtype.element_ty
         start = layer.to(tl.int64) * rank
@@ -250,7 +257,8 @@ def expand_tile(
             b_inside = (ranks[:, None] < rank) & (column < width)
             weights = tl.load(b + ranks[:, None] * width + column, mask=b_inside, other=0)
             update = tl.dot(shrunk.to(kind), weights.to(kind), update, input_precision="ieee")
-        _put(total + update, added, column, width, affine, layer)
+        # Of a tile in which an adapter becomes active the first rows are the base's, and keep their bits.
+        _put(total + update, added, column, width, affine, layer, (column < width) & (tl.load(slots + row) >= 0))
 
 
 @triton.jit

@@ -313,15 +313,17 @@ def make_table(
 
 
 def check_lora(dtype: torch.dtype, device: str, name: str, is_int8: bool = False) -> None:
-    """A tile of an adapter and one of the base, then decode rows of all slots, of an empty one and of the base."""
+    """Tiles of an adapter, of the base and of one that becomes active in it, then decode rows of all slots, of an empty
+    one and of the base."""
     group = slot_table.groups(SHAPE)[name]
     pairs = make_pairs(dtype, device, range(group.first, group.first + group.count), is_int8)
     table = make_table(pairs, device, is_int8)
-    slots = whole([3] * TILE + [-1] * TILE + [3, -1, 0, 1, 2, 0] * 3, device)
+    tiles = [3] * TILE + [-1] * TILE + [-1] * 13 + [3] * (TILE - 13)
+    slots = whole(tiles + [3, -1, 0, 1, 2, 0] * 3, device)
     rows = random(len(slots), group.width_in, dtype=dtype, device=device)
     base = random(len(slots), sum(group.widths), dtype=dtype, device=device, seed=1)
     out, expected, layer = base.clone(), base.clone(), 0 if name == "head" else SHAPE.num_layers - 1
-    for part, length in ((slice(0, 2 * TILE), TILE), (slice(2 * TILE, None), 1)):
+    for part, length in ((slice(0, 3 * TILE), TILE), (slice(3 * TILE, None), 1)):
         buffer = lora.empty_buffer(rows[part], table, group)
         lora.shrink(buffer, rows[part], slots[part], table, group, layer, length)
         lora.expand(out[part], buffer, slots[part], table, group, layer, length)
