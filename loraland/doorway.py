@@ -23,7 +23,8 @@ Headers = list[tuple[bytes, bytes]]
 METHODS: Final = b"GET, HEAD, POST, OPTIONS"
 EXPOSED: Final = (
     b"retry-after, x-request-id, x-client-request-id, x-loraland-unused-messages, x-loraland-dropped-turns, "
-    b"request-id, x-prompt-tokens, x-generated-tokens, x-total-tokens, x-queue-time, x-adapter-id"
+    b"x-loraland-not-invoked, request-id, x-prompt-tokens, x-generated-tokens, x-total-tokens, x-queue-time, "
+    b"x-adapter-id"
 )
 MAX_AGE: Final = b"600"
 NAMES: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z, -]{1,4096}")

@@ -169,6 +169,8 @@ async def _responded(
     response = JsonResponse(shape.whole(head, told, usage_of(answers)), safe=False)
     if dropped := max(answer.finished.stats.dropped_turns for answer in answers):
         response["X-LoRALand-Dropped-Turns"] = str(dropped)
+    if any(answer.finished.stats.is_uninvoked for answer in answers):
+        response["X-LoRALand-Not-Invoked"] = "1"
     return response
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import cache
 from typing import Any
 
@@ -47,14 +48,16 @@ async def listing(visitor: Visitor, only: str = "") -> list[dict[str, Any]]:
     Raises `Refused` for a base that is not served.
     """
     shown = [base_called(only if bases.is_bare(only) else f"{BASE}:{only}")] if only else bases.served()
-    entries = [_base(base) for base in shown]
+    entries, named_so = [_base(base) for base in shown], list[tuple[AdapterVersion, str]]()
     versions = offered(visitor).answering().filter(adapter__published__isnull=False).select_related("adapter")
     async for version in versions.order_by("adapter__slug", "-created"):
         if version.adapter.served_base not in shown:
             continue
         if version.adapter.published_id == version.pk:
-            entries.append(_of(version, version.adapter.slug))
-        entries.append(_of(version, str(version)))
+            named_so.append((version, version.adapter.slug))
+        named_so.append((version, str(version)))
+    # Words for an invocation may take the base's tokenizer, which is read when it is first asked for.
+    entries += await asyncio.to_thread(lambda: [_of(version, name) for version, name in named_so])
     return await _with_state(entries)
 
 
@@ -97,7 +100,7 @@ def _base(base: Base) -> dict[str, Any]:
 
 def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
     adapter, base = version.adapter, version.adapter.served_base
-    about = {
+    about: dict[str, Any] = {
         "base": base.name,
         "named_base": version.named_base or None,
         "base_confirmed": version.base_confirmed,
@@ -110,6 +113,8 @@ def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
         "fields": list(version.field_names),
         "form": form_of(version.field_names),
     }
+    if version.invocation:
+        about["invocation"] = {"tokens": list(version.invocation), "text": version.invoked_by or None}
     return _entry(
         name,
         int(version.created.timestamp()),

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from django.http import StreamingHttpResponse
 
-from inference.wire.protocol import Delta, Failed, Finished, Progress, Prompted
+from inference.wire.protocol import UNINVOKED, Delta, Failed, Finished, Progress, Prompted
 from loraland.api.call import Call, Reader, Told
 from loraland.api.errors import PATH, ApiError, api_error
 from loraland.api.shape import Answer, Body, Head, Shape, Usage, usage_of
@@ -57,6 +57,8 @@ async def streamed(call: Call, head: Head, shape: Shape, reader: Reader) -> Stre
     response["X-Accel-Buffering"] = "no"
     if stream.dropped_turns:
         response["X-LoRALand-Dropped-Turns"] = str(stream.dropped_turns)
+    if stream.is_uninvoked:
+        response["X-LoRALand-Not-Invoked"] = "1"
     return response
 
 
@@ -111,6 +113,8 @@ class _Stream:
         self._num_told = 0
         self.dropped_turns = 0
         """How many turns are known to have been left out of the prompt."""
+        self.is_uninvoked = False
+        """Whether the base is known to answer a prompt in place of an activated adapter."""
 
     @property
     def is_over(self) -> bool:
@@ -148,6 +152,7 @@ class _Stream:
             return
         self._num_prompt[told.choice.prompt] = told.event.prompt_tokens
         self.dropped_turns = max(self.dropped_turns, told.event.dropped_turns)
+        self.is_uninvoked = self.is_uninvoked or told.event.invoked_at == UNINVOKED
 
     def failure(self, error: ApiError) -> str:
         self._has_failed = True

@@ -76,6 +76,8 @@ class Composition:
                 return f"The weight of {version} is {weight:g}; it must not be 0, nor beyond {MAX_WEIGHT:g}."
             if version.config.get("use_dora"):
                 return f"{version} is a DoRA, which cannot be added to others: its scale is for its own update alone."
+            if version.invocation:
+                return f"{version} is an aLoRA, which cannot be added to others: it is not active from the start."
         if len({base_of(version) for version in self.versions}) > 1:
             return "Adapters of different bases cannot be added up; name some of one base."
         if self.rank > (most := base_of(self).max_rank):

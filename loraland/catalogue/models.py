@@ -20,6 +20,7 @@ from inference.wire.protocol import AdapterRef, Failed, Probe, Terminal
 from loraland import bases, inference_client
 from loraland.bases import Base
 from loraland.catalogue import proofs, store
+from loraland.catalogue.invocation import invocation_of, spelt
 from loraland.catalogue.status import ANSWERING, ON_THE_WAY, WITHOUT_FILES, VersionStatus
 from loraland.catalogue.versions import AdapterVersionQuerySet
 
@@ -176,6 +177,16 @@ class AdapterVersion(models.Model):
     @property
     def ref(self) -> AdapterRef:
         return AdapterRef(self.digest, self.template, self.field_names)
+
+    @property
+    def invocation(self) -> tuple[int, ...]:
+        """The tokens from which on it is active, where it is an aLoRA; none for one that always is."""
+        return invocation_of(self.config)
+
+    @property
+    def invoked_by(self) -> str:
+        """The same as text; empty where nobody here can tell."""
+        return spelt(self.config, self.adapter.served_base) if self.invocation else ""
 
     @property
     def is_draft(self) -> bool:

@@ -148,6 +148,10 @@ def _about(head: Head, answer: Answer) -> Body:
     del about["logit_delta"]
     if not about["defaults"]:
         del about["defaults"]
+    if about["invoked_at"] is None:
+        del about["invoked_at"]
+    elif answer.finished.stats.is_uninvoked:
+        about["invoked_at"] = None
     return about | {"digest": head.digest, "generation": answer.generation, "reason": answer.finished.reason}
 
 

@@ -18,6 +18,7 @@ from django.utils.text import slugify
 from inference.tasks.card import CARD, TEXTS, Card
 from loraland import bases
 from loraland.catalogue import card, store
+from loraland.catalogue.invocation import fault_of
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import refusal
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples
@@ -88,6 +89,10 @@ class PromptForm(ModelForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         self._clean_prompt(cleaned, self.instance.fields)
+        if version := self.instance if self.instance.pk else None:
+            names = [field["name"] for field in cleaned["fields"]]
+            if fault := fault_of(version.config, cleaned["template"], names, version.adapter.served_base):
+                self.add_error("template", fault)
         return cleaned
 
     def mend(self) -> bool:

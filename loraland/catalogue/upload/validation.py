@@ -18,6 +18,7 @@ from inference.adapters.methods.known import kind_of
 from loraland import bases
 from loraland.bases import Base
 from loraland.catalogue import store
+from loraland.catalogue.invocation import fault_of, remark_of
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.upload.bases import doubt_about_base, named_base, remark_on_base
 from loraland.catalogue.upload.finding import find_base
@@ -50,7 +51,12 @@ def examine(version: AdapterVersion) -> None:
         return version.reject(["The uploaded files are gone; upload them again."])
     try:
         found = examine_upload(directory, version.adapter.base)
-        if reasons := found.reasons or _conflicts(version, found) or _unconfirmed(version, found):
+        if (
+            reasons := found.reasons
+            or _conflicts(version, found)
+            or _unconfirmed(version, found)
+            or _uninvoked(version, found)
+        ):
             return version.reject(reasons)
         if not _adopt(version, found):
             return None
@@ -109,6 +115,14 @@ def _unconfirmed(version: AdapterVersion, found: Examined) -> list[str]:
     return [f"{doubt} {CONFIRM}"] if doubt else []
 
 
+def _uninvoked(version: AdapterVersion, found: Examined) -> list[str]:
+    """An aLoRA with a prompt of its own that would never make it active."""
+    if not version.quarantine or not found.base:
+        return []
+    fault = fault_of(found.facts["config"], version.template, version.field_names, found.base)
+    return [fault] if fault else []
+
+
 def _adopt(version: AdapterVersion, found: Examined) -> bool:
     """Store the files by digest and the facts in the row; false when the adapter has this digest already.
 
@@ -130,7 +144,9 @@ def _adopt(version: AdapterVersion, found: Examined) -> bool:
 
 
 def _save(version: AdapterVersion, found: Examined) -> None:
-    remarks = [*dict.fromkeys([*version.remarks, *found.facts["remarks"]])]
+    of_invocation = remark_of(found.facts["config"], version.template, found.base) if found.base else ""
+    told = [*version.remarks, *found.facts["remarks"], *filter(None, [of_invocation])]
+    remarks = [*dict.fromkeys(told)]
     values = {
         **found.facts,
         "remarks": remarks,
