@@ -14,6 +14,8 @@ from inference.bases import base_name, is_hub_id
 
 BASE: Final = "base"
 """The default base itself, in the API and on pages; another one is ``base:`` and its name."""
+AUTO: Final = "auto"
+"""Whichever adapter fits a text, of all bases that are up; ``auto:`` and a base's name is one of that base's."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,16 @@ def recorded(name: str) -> Base:
 def is_bare(name: str) -> bool:
     """Whether `name` is written as that of a base alone, be it served or not."""
     return name == BASE or name.startswith(f"{BASE}:")
+
+
+def is_auto(name: str) -> bool:
+    """Whether `name` asks for the adapter that fits."""
+    return name == AUTO or name.startswith(f"{AUTO}:")
+
+
+def without_auto(name: str) -> str:
+    """`name`, in which ``auto`` is the base that answers where no adapter fits."""
+    return BASE + name.removeprefix(AUTO) if is_auto(name) else name
 
 
 def spoken(name: str) -> Base | None:

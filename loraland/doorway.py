@@ -23,6 +23,7 @@ Headers = list[tuple[bytes, bytes]]
 METHODS: Final = b"GET, HEAD, POST, OPTIONS"
 EXPOSED: Final = (
     b"retry-after, x-request-id, x-client-request-id, x-loraland-unused-messages, x-loraland-dropped-turns, "
+    b"x-loraland-adapter, x-loraland-digest, x-loraland-score, x-loraland-runners-up, x-loraland-route-reason, "
     b"x-loraland-not-invoked, request-id, x-prompt-tokens, x-generated-tokens, x-total-tokens, x-queue-time, "
     b"x-adapter-id"
 )

@@ -69,8 +69,22 @@ class ScoreTable(TypedDict, total=False):
     scoring: int
 
 
+class EmbeddingTable(TypedDict, total=False):
+    """What its inputs look like, see `inference.tasks.embedding`: `vector` in base64, made of so many `texts`."""
+
+    embedder: str
+    texts: int
+    vector: str
+
+
+_EMBEDDING: Final = "[embedding]"
 _SCORE: Final = "[score]"
-TABLES: Final = {"dataset": DatasetTable, "training": TrainingTable, "score": ScoreTable}
+TABLES: Final = {
+    "dataset": DatasetTable,
+    "training": TrainingTable,
+    "embedding": EmbeddingTable,
+    "score": ScoreTable,
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,7 @@ class Card:
     fields: list[dict[str, Any]] = field(default_factory=list)
     examples: list[dict[str, Any]] = field(default_factory=list)
     training: TrainingTable = field(default_factory=TrainingTable)
+    embedding: EmbeddingTable = field(default_factory=EmbeddingTable)
     score: ScoreTable = field(default_factory=ScoreTable)
 
 
@@ -155,6 +170,7 @@ def card_text(card: Card) -> str:
         *(_table("[[prompt.field]]", entry) for entry in card.fields),
         *(_table("[[example]]", example) for example in card.examples),
         _table("[training]", card.training),
+        *([_table(_EMBEDDING, card.embedding)] if card.embedding else []),
         *([_table(_SCORE, card.score)] if card.score else []),
     ]
     return "\n\n".join(sections) + "\n"
@@ -164,6 +180,14 @@ def write_score(path: Path, score: ScoreTable) -> None:
     """Let the card at `path` end in `score`, in place of the one that it had; all else stays as it was written."""
     before, _, _ = path.read_text(encoding="utf-8").partition(f"\n{_SCORE}\n")
     path.write_text("\n\n".join([before.rstrip("\n"), _table(_SCORE, score)]) + "\n", encoding="utf-8")
+
+
+def write_embedding(path: Path, embedding: EmbeddingTable) -> None:
+    """Let the card at `path` have `embedding`, in place of the one that it had; all else stays as it was written."""
+    before, score, after = path.read_text(encoding="utf-8").partition(f"\n{_SCORE}\n")
+    kept, _, _ = before.partition(f"\n{_EMBEDDING}\n")
+    table = _table(_EMBEDDING, embedding)
+    path.write_text("\n\n".join([kept.rstrip("\n"), table]) + "\n" + score + after, encoding="utf-8")
 
 
 def has_score(path: Path) -> bool:

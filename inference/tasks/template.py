@@ -48,6 +48,37 @@ def filled(template: str, inputs: Mapping[str, str]) -> list[tuple[str, bool]]:
     return [(inputs[piece] if is_field else piece, is_field) for piece, is_field in pieces(template, inputs)]
 
 
+def unfill(template: str, text: str) -> dict[str, str] | None:
+    """What was filled into `template` where that gave `text`, white space around both aside; None where it did not, or
+    two fields stand with nothing between them. Of several ways to read a text that has the template's own words in a
+    field, it is the one with the shortest first fields.
+    """
+    parts, rest = list(pieces(template.strip())), text.strip()
+    if not any(piece.strip() for piece, is_field in parts if not is_field):
+        return None
+    found: dict[str, str] = {}
+    for place, (piece, is_field) in enumerate(parts):
+        if is_field:
+            value = _up_to(parts[place + 1 :], rest)
+            if value is None or found.setdefault(piece, value) != value:
+                return None
+            rest = rest[len(value) :]
+        elif not rest.startswith(piece):
+            return None
+        else:
+            rest = rest[len(piece) :]
+    return found if not rest else None
+
+
+def _up_to(following: list[tuple[str, bool]], rest: str) -> str | None:
+    """The beginning of `rest` before the next of the `following` pieces, which is the last of all at its end."""
+    if not following:
+        return rest
+    piece, is_field = following[0]
+    at = -1 if is_field else len(rest) - len(piece) if len(following) == 1 else rest.find(piece)
+    return rest[:at] if at >= 0 else None
+
+
 def opening(template: str) -> str:
     """The text of `template` before its first placeholder."""
     piece, is_field = next(pieces(template), ("", False))

@@ -6,7 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,9 @@ from transformers import AutoTokenizer
 
 from inference.model.architecture import read_architecture
 from inference.model.weights import load_weights
-from inference.tasks.card import card_of, write_card
+from inference.tasks.card import EmbeddingTable, card_of, write_card
 from inference.tasks.data import read_split
+from inference.tasks.embedding import bare, embedding_of
 from inference.tasks.recipe import Recipe
 from inference.training.adapter import CPU, Adapter, save_adapter
 from inference.training.checkpoint import EVERY, LONGEST_SECONDS, read_checkpoint, remove_checkpoint, write_checkpoint
@@ -113,6 +114,14 @@ def finish(job: Job, learner: Learner[Any]) -> Trained:
     save_adapter(learner.adapter, job.base_name, job.out)
     trained = Trained(job, learner.num_rows, learner.seconds / 60)
     card = card_of(job.recipe, job.base_name, trained.rows, trained.minutes, device_name(job.device))
-    write_card(job.out, card)
+    write_card(job.out, replace(card, embedding=_embedding(job)))
     remove_checkpoint(job.out)
     return trained
+
+
+def _embedding(job: Job) -> EmbeddingTable:
+    """What the rows that it learned from look like, by which `auto` finds it."""
+    fields = job.recipe.field_names
+    split = read_split(job.data, job.recipe.task, fields)
+    found = embedding_of([bare(row.inputs, fields) for row in split.train])
+    return found.table() if found else {}

@@ -19,8 +19,8 @@ from inference.wire.contract import WireError
 from inference.wire.failures import meaning_of
 from inference.wire.protocol import Delta, Embedded, Failed, Finished, Prompted, Sampling
 from loraland.api.authentication import visitor_of
+from loraland.api.auto import addressed
 from loraland.api.call import Call, Choice, Reader, Told
-from loraland.api.entries import meant
 from loraland.api.failing import ApiError
 from loraland.api.shape import Answer, Head, Shape, usage_of
 from loraland.api.streaming import streamed
@@ -75,11 +75,11 @@ async def answer(request: HttpRequest, asked: Asked, shape: Shape, is_embedding:
     Raises `ApiError` and `Refused` for what cannot be answered.
     """
     visitor = visitor_of(request)
-    version = await meant(asked.model, visitor)
-    base = base_of(version, asked.model)
+    to = await addressed(asked, visitor, is_embedding)
+    version, base = to.version, base_of(to.version, to.name)
     if read_by := getattr(asked, "read_by", None):
         read_by(base, version)
-    choices, unused = _filled(version, choices_of(asked), _keeps_turns(asked))
+    choices, unused = _filled(version, choices_of(asked, to.source), _keeps_turns(asked))
     try:
         _check(visitor, version, choices)
     except Refused as refusal:
@@ -88,7 +88,8 @@ async def answer(request: HttpRequest, asked: Asked, shape: Shape, is_embedding:
     first = await begin(choices[0])
     created = int(first.created.timestamp())
     digest = version.digest if version else ""
-    head = Head(first.wire_id, asked.model, created, digest, first.components, len(choices) > 1, told_of(asked, unused))
+    told = told_of(asked, unused) | to.told
+    head = Head(first.wire_id, to.name, created, digest, first.components, len(choices) > 1, told)
     reader = Reader(
         stops=not asked.store,
         with_usage=asked.include_usage,
@@ -132,11 +133,12 @@ async def _with_context(refusal: Refused, base: Base) -> Refused:
     return refusal
 
 
-def choices_of(asked: Asked) -> list[Choice]:
-    """What is asked, answer by answer. A given seed is that of each prompt's first choice, and counts on."""
+def choices_of(asked: Asked, instead: dict[str, Any] | None = None) -> list[Choice]:
+    """What is asked, answer by answer, of the one prompt `instead` of its own where that is given. A given seed is that
+    of each prompt's first choice, and counts on."""
     sampling, num = asked.sampling(), asked.num_tried
     choices: list[Choice] = []
-    for prompt, source in enumerate(asked.sources()):
+    for prompt, source in enumerate(asked.sources() if instead is None else [instead]):
         group = uuid4().hex if num > 1 else ""
         for number in range(num):
             own = sampling if sampling.seed is None else replace(sampling, seed=(sampling.seed + number) % MAX_SEED)
@@ -156,7 +158,19 @@ async def respond(
     response["X-Request-Id"] = head.generation
     if unused := head.told.get("unused_messages"):
         response["X-LoRALand-Unused-Messages"] = ",".join(map(str, unused))
+    for name, value in route_headers(head).items():
+        response[name] = value
     return response
+
+
+def route_headers(head: Head) -> dict[str, str]:
+    """What is told of a choice of `auto` before an answer, as `loraland.route` tells it."""
+    if (route := head.told.get("route")) is None:
+        return {}
+    others = ",".join(f"{each['adapter']}={each['score']}" for each in route["runners_up"])
+    told = {"Adapter": head.model, "Digest": route["digest"], "Score": route["score"], "Runners-Up": others}
+    told |= {"Route-Reason": route["reason"]}
+    return {f"X-LoRALand-{name}": str(value) for name, value in told.items() if value not in ("", None)}
 
 
 async def _responded(

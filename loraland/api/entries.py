@@ -1,8 +1,9 @@
-"""The models that a program may name, as OpenAI's clients read them: the base, the adapters and their versions."""
+"""The models that a program may name, as OpenAI's clients read them: bases, `auto`, adapters and their versions."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -10,7 +11,7 @@ from asgiref.sync import sync_to_async
 
 from inference.wire.contract import WireError
 from loraland import bases
-from loraland.bases import BASE, Base
+from loraland.bases import AUTO, BASE, Base
 from loraland.catalogue.composition import Composition, base_called, base_of, named
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.versions import SLUG, AdapterVersionQuerySet
@@ -26,8 +27,9 @@ def offered(visitor: Visitor) -> AdapterVersionQuerySet:
 
 
 async def meant(name: str, visitor: Visitor) -> AdapterVersion | Composition | None:
-    """What a program means by `name`; None is a base, of which no row tells. Raises `Refused`."""
-    return None if name == BASE else await sync_to_async(_meant)(name, visitor)
+    """What a program means by `name`; None is a base, of which no row tells, as ``auto`` is where there is no text to
+    choose by. Raises `Refused`."""
+    return None if name == BASE else await sync_to_async(_meant)(bases.without_auto(name), visitor)
 
 
 def _meant(name: str, visitor: Visitor) -> AdapterVersion | Composition | None:
@@ -43,12 +45,13 @@ def _shown(is_staff: bool, served: tuple[bases.Base, ...]) -> Remembered[Adapter
 
 
 async def listing(visitor: Visitor, only: str = "") -> list[dict[str, Any]]:
-    """The bases, each adapter, and by its digest each version that answers; with `only` those of that base alone.
+    """The bases, `auto`, each adapter, and by its digest each version that answers; with `only` those of that base.
 
     Raises `Refused` for a base that is not served.
     """
     shown = [base_called(only if bases.is_bare(only) else f"{BASE}:{only}")] if only else bases.served()
-    entries, named_so = [_base(base) for base in shown], list[tuple[AdapterVersion, str]]()
+    entries = [*map(_base, shown), _auto(f"{AUTO}:{shown[0].name}" if only else AUTO, shown)]
+    named_so = list[tuple[AdapterVersion, str]]()
     versions = offered(visitor).answering().filter(adapter__published__isnull=False).select_related("adapter")
     async for version in versions.order_by("adapter__slug", "-created"):
         if version.adapter.served_base not in shown:
@@ -68,6 +71,9 @@ async def entry(name: str, visitor: Visitor) -> dict[str, Any]:
 
 
 def _named(name: str, visitor: Visitor) -> dict[str, Any]:
+    if bases.is_auto(name):
+        named = base_called(bases.without_auto(name))
+        return _auto(name, [named] if name != AUTO else bases.served())
     version = _meant(name, visitor)
     if isinstance(version, Composition):
         return _of_sum(version, name)
@@ -96,6 +102,12 @@ async def _context(base: Base) -> int | None:
 
 def _base(base: Base) -> dict[str, Any]:
     return _entry(base.called, 0, base.name, {"base": base.name}, base.name)
+
+
+def _auto(name: str, among: Sequence[Base]) -> dict[str, Any]:
+    """The entry of whichever adapter fits, or of the first of the bases `among` which it looks."""
+    about = {"base": among[0].name, "among": [base.name for base in among]}
+    return _entry(name, 0, "loraland", about, name)
 
 
 def _of(version: AdapterVersion, name: str) -> dict[str, Any]:

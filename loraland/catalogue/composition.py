@@ -89,7 +89,7 @@ def base_of(version: AdapterVersion | Composition | None, name: str = BASE) -> B
     """The base that answers with `version`; without one that of `name`, by which somebody asked."""
     if isinstance(version, Composition):
         return base_of(version.versions[0])
-    return version.adapter.served_base if version else bases.spoken(name) or bases.default()
+    return version.adapter.served_base if version else bases.spoken(bases.without_auto(name)) or bases.default()
 
 
 def tokenizer_for(version: AdapterVersion | Composition | None, base: Base) -> Tokenizer:

@@ -19,7 +19,7 @@ from inference.wire.contract import WireError
 from inference.wire.protocol import AdapterRef, Failed, Probe, Terminal
 from loraland import bases, inference_client
 from loraland.bases import Base
-from loraland.catalogue import proofs, store
+from loraland.catalogue import embeddings, proofs, store
 from loraland.catalogue.invocation import invocation_of, spelt
 from loraland.catalogue.status import ANSWERING, ON_THE_WAY, WITHOUT_FILES, VersionStatus
 from loraland.catalogue.versions import AdapterVersionQuerySet
@@ -299,6 +299,7 @@ class AdapterVersion(models.Model):
         reads_otherwise = (template, [field["name"] for field in fields]) != (self.template, [*self.field_names])
         values: dict[str, Any] = {"template": template, "fields": fields, "examples": examples}
         self._change(**values, **({"score": {}} if reads_otherwise else {}))
+        embeddings.mend(self)
         return reads_otherwise
 
     def list_unserved(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from loraland import bases
-from loraland.bases import BASE
+from loraland.bases import AUTO, BASE
 
 UNNAMED: Final = ("", "__base_model__")
 """What no adapter is called, and LoRAX's clients send for the base."""
@@ -22,4 +22,6 @@ def refusal(slug: str) -> str:
     """Why no adapter may have this slug, which is a valid one or empty; empty when one may."""
     if not slug:
         return "No address can be made from the name; write one of letters, digits and -."
+    if slug == AUTO:
+        return f"{AUTO} is what asks for the adapter that fits; write another slug."
     return f"{BASE} is the name of the base model itself; write another slug." if slug == BASE else ""

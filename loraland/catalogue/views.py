@@ -17,7 +17,7 @@ from django.views.decorators.http import require_safe
 
 from loraland import bases
 from loraland.bases import BASE
-from loraland.catalogue import listing, snippets
+from loraland.catalogue import embeddings, listing, snippets
 from loraland.catalogue.categories import category_of
 from loraland.catalogue.finder import count_by_base, count_by_category
 from loraland.catalogue.models import AdapterVersion
@@ -78,6 +78,7 @@ def adapter(request: HttpRequest, slug: str) -> HttpResponse:
         "version": version,
         "category": category_of(shown.category),
         "score": score_of(version.score),
+        "embedding": embeddings.of(version),
         "training": [(label, version.training[key]) for key, label in _TRAINING.items() if key in version.training],
         "versions": shown.versions.seen_by(request.user).filter(status__in=_SHOWN).exclude(digest=""),
         "curl": snippets.curl(version, origin),

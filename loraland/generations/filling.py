@@ -8,13 +8,13 @@ field at the beginning of a line, as ``field: text``.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from inference.wire.protocol import Message
 from loraland.catalogue.composition import Composition
+from loraland.catalogue.fields import of_lines, of_object
 from loraland.catalogue.models import AdapterVersion
 from loraland.refusal import Refused
 
@@ -59,35 +59,6 @@ def forms(fields: Sequence[str]) -> str:
 def form_of(fields: Sequence[str]) -> str:
     """A last message that fills these fields, line by line; empty where any text does."""
     return "\n".join(f"{name}: …" for name in fields) if len(fields) > 1 else ""
-
-
-def of_object(text: str, fields: Sequence[str]) -> dict[str, str] | None:
-    """The fields in a text that is a JSON object of exactly these. Numbers are written as the text has them."""
-    try:
-        found = json.loads(text, parse_int=str, parse_float=str)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict) or set(found) != set(fields):
-        return None
-    values = {name: _as_text(value) for name, value in found.items()}
-    return {name: value for name, value in values.items() if value is not None} if None not in values.values() else None
-
-
-def of_lines(text: str, fields: Sequence[str]) -> dict[str, str] | None:
-    """The fields in lines that begin with their names, in any order; a value goes on up to the next name."""
-    name = "|".join(sorted(map(re.escape, fields), key=len, reverse=True))
-    before, *found = re.split(rf"^[ \t]*({name})[ \t]*:", text, flags=re.MULTILINE | re.IGNORECASE)
-    spelled = {field.lower(): field for field in fields}
-    names = [spelled[each.lower()] for each in found[::2]]
-    if before.strip() or sorted(names) != sorted(fields):
-        return None
-    return dict(zip(names, map(str.strip, found[1::2]), strict=True))
-
-
-def _as_text(value: Any) -> str | None:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return value if isinstance(value, str) else None
 
 
 def _written(messages: Sequence[Message]) -> tuple[int, ...]:

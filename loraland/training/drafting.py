@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 from django.db import transaction
 
+from inference.tasks.card import CARD, EmbeddingTable
 from loraland.catalogue import store
+from loraland.catalogue.card import CardError, read_card
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.tasks import validate_version
 from loraland.catalogue.upload.submission import submit
@@ -37,9 +42,18 @@ def _adopt(training: Training) -> AdapterVersion | None:
         training.change(note=f"The trained files could not be copied: {error}. It is tried again.")
         return None
     with transaction.atomic():
-        version = submit(token, training.slug, training.card, user=training.created_by, publish=False).version
+        card = replace(training.card, embedding=_embedding_in(training.folder / "out" / CARD))
+        version = submit(token, training.slug, card, user=training.created_by, publish=False).version
         training.change(version=version)
     return version
+
+
+def _embedding_in(path: Path) -> EmbeddingTable:
+    """What the trainer tells of the rows, in the card at `path`; nothing where it wrote none."""
+    try:
+        return read_card(path).embedding
+    except (OSError, CardError):
+        return {}
 
 
 def _judge(training: Training, version: AdapterVersion | None) -> None:

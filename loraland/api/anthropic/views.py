@@ -16,7 +16,7 @@ from loraland.api.anthropic.asked import Counted, MessageRequest
 from loraland.api.anthropic.bodies import Messages
 from loraland.api.anthropic.errors import identified
 from loraland.api.authentication import active_key, visitor_of
-from loraland.api.entries import meant
+from loraland.api.auto import addressed
 from loraland.api.errors import ApiError
 from loraland.api.last_used import notes
 from loraland.api.programs import body_of, caller, opened
@@ -39,20 +39,20 @@ async def messages(request: HttpRequest) -> HttpResponseBase:
 async def count_tokens(request: HttpRequest) -> HttpResponseBase:
     visitor = await _caller(request)
     asked = body_of(request, Counted)
-    version = await meant(asked.model, visitor)
-    sampling, (given,) = asked.sampling(), asked.sources()
-    found = filled(version, given)
+    to = await addressed(asked, visitor)
+    version, sampling = to.version, asked.sampling()
+    found = filled(version, to.source or asked.sources()[0])
     source = dict(found.source)
     turns = tuple(source.pop("messages", ()))
     check_inputs(version, source.get("inputs"), bool(turns))
     check_tools(version, source.get("tools", ""), source.get("tool_choice", ""))
     wanted = Generate("", version.ref if version else None, messages=turns or None, sampling=sampling, **source)
-    base = base_of(version, asked.model)
+    base = base_of(version, to.name)
     try:
         prompt = await asyncio.to_thread(lambda: build_prompt(wanted, tokenizer_for(version, base), UNLIMITED))
     except PromptError as error:
         raise ApiError(400, error.code, str(error), "messages" if turns else "inputs") from error
-    told = {"loraland": about} if (about := told_of(asked, found.unused)) else {}
+    told = {"loraland": about} if (about := told_of(asked, found.unused) | to.told) else {}
     return identified(JsonResponse({"input_tokens": len(prompt.token_ids)} | told), uuid4().hex)
 
 

@@ -52,6 +52,8 @@ class Merged(Strict):
 def name_of(adapter_id: str | None) -> str:
     """How an adapter is called here that LoRAX's users call `adapter_id`: by its slug, or by its id on the hub, which
     its import has made a slug."""
+    if adapter_id is not None and bases.is_auto(adapter_id):
+        return adapter_id
     if adapter_id is None or is_bases_own(adapter_id):
         return base_of(None, adapter_id or BASE).called
     return adapter_id.replace("/", "-") if adapter_id.count("/") == 1 else adapter_id

@@ -147,6 +147,13 @@ class GenerateRequest(Strict):
         self._base, self._version = base, version
 
     @property
+    def answered_by(self) -> str:
+        """The adapter that was named, or the one that was chosen for `auto`."""
+        if not bases.is_auto(self.model):
+            return self.model
+        return self._version.adapter.slug if isinstance(self._version, AdapterVersion) else self.base.called
+
+    @property
     def base(self) -> Base:
         """The one that reads the prompt: the default one until another is told."""
         return self._base or bases.default()

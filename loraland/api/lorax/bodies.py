@@ -100,8 +100,8 @@ class Generated:
     @property
     def headers(self) -> dict[str, str]:
         """What LoRAX tells of an answer in headers, the times in milliseconds. A stream's begin before its end."""
-        is_bare = self._parameters.model.partition(":")[0] == BASE
-        adapter = {} if is_bare else {"x-adapter-id": self._parameters.model}
+        name = self._asked.answered_by
+        adapter = {} if name.partition(":")[0] == BASE else {"x-adapter-id": name}
         return {"x-model-id": self._asked.base.name} | adapter | (_costs(self._stats) if self._stats else {})
 
     @property

@@ -8,6 +8,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from loraland.api.openai.common import MAX_CHOICES, MAX_LOGPROBS, Common
 from loraland.api.openai.strict import FALSE_IS_NONE, MINUS_ONE_IS_NONE, Whole
+from loraland.bases import is_auto
 
 MAX_PROMPTS: Final = 2048
 """How many prompts a call may hold, and how many answers it may ask for in all."""
@@ -91,7 +92,9 @@ class Completion(Common):
         ]
 
     def echoed(self) -> list[str | None]:
-        """The text of each choice's prompt, None where it is known by its tokens alone."""
+        """The text of each choice's prompt, None where it is known by its tokens alone, as one that `auto` fills is."""
+        if is_auto(self.model):
+            return [None] * self.num_tried
         return [source.get("prompt") for source in self.sources() for _ in range(self.num_tried)]
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from inference.tasks.card import CARD, Card
 from inference.tasks.template import label_of
 from loraland.catalogue import card as cards
-from loraland.catalogue import store
+from loraland.catalogue import embeddings, store
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.upload.bases import config_in
 from loraland.catalogue.upload.companions import companions_in, take, taken
@@ -41,6 +41,7 @@ def version_of(
     companions = companions_in(directory)
     digest = store.digest_in(directory, taken(companions, config_in(directory))[0])
     if (existing := find(slug, digest)) and store.kept(digest).exists():
+        embeddings.refresh(existing, dict(card.embedding))
         return existing
     token = store.receive_directory(directory)
     remarks = take(companions, token)

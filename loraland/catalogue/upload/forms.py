@@ -329,7 +329,8 @@ class UploadForm(PromptForm):
         cleaned = self.cleaned_data
         texts = {key: cleaned.get(key, "") for key in TEXTS}
         prompt = {name: cleaned[name] for name in ("template", "fields", "examples")}
-        made: dict[str, Any] = {"dataset": self.card.dataset, "training": self.card.training} if self.card else {}
+        tables = ("dataset", "training", "embedding")
+        made: dict[str, Any] = {name: getattr(self.card, name) for name in tables} if self.card else {}
         return Card(**texts, **prompt, **made)
 
 

@@ -10,7 +10,7 @@ from django.db import transaction
 
 from inference.tasks.card import Card
 from loraland import bases
-from loraland.catalogue import store
+from loraland.catalogue import embeddings, store
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.upload.bases import base_named_in
 
@@ -83,6 +83,7 @@ def submit(
             training=card.training,
             score=card.score,
         )
+        embeddings.keep(version, dict(card.embedding))
     return Submission(version, True, twins=twins)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.tasks.template import fill, opening, pieces, placeholders
+from inference.tasks.template import fill, opening, pieces, placeholders, unfill
 
 
 def test_fields_are_put_where_the_template_names_them() -> None:
@@ -37,3 +37,31 @@ def test_other_braces_are_text() -> None:
 def test_a_missing_and_an_unknown_field_are_named() -> None:
     with pytest.raises(ValueError, match="needs the fields tweet; missing: tweet, unknown: text"):
         fill("Tweet: {tweet}", {"text": "hello"})
+
+
+@pytest.mark.parametrize(
+    ("template", "inputs"),
+    [
+        ("Tweet: {text}\nEmotion:", {"text": "so {happy}\ntoday"}),
+        ("{a} and {b}", {"a": "x", "b": "y"}),
+        ("Q: {q}\n{rest}\nA:", {"q": "why?", "rest": "1.\n2."}),
+        ("{q}? Again: {q}!", {"q": "who"}),
+    ],
+)
+def test_what_fills_a_template_is_read_out_of_it_again(template, inputs):
+    assert unfill(template, f"\n{fill(template, inputs)} ") == inputs
+
+
+@pytest.mark.parametrize(
+    ("template", "text"),
+    [
+        ("Tweet: {text}\nEmotion:", "Tweet: happy"),
+        ("Tweet: {text}\nEmotion:", "A tweet: happy\nEmotion:"),
+        ("{text}", "anything"),
+        ("{a}{b}!", "ab!"),
+        ("{q}? Again: {q}!", "who? Again: whom!"),
+        ("Text: {text} :Text", "Text:Text"),
+    ],
+)
+def test_a_text_that_is_no_filled_template_is_not_read_as_one(template, text):
+    assert unfill(template, text) is None

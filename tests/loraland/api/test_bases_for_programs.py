@@ -81,6 +81,7 @@ async def test_the_list_tells_of_each_its_base_and_can_be_asked_for_one(http, si
     assert {id: each["loraland"]["base"] for id, each in models.items()} == {
         "base": OURS,
         f"base:{other_base}": other_base,
+        "auto": OURS,
         "emotion": OURS,
         "emotion@aaaaaaaaaaaa": OURS,
         "topic": other_base,
@@ -89,9 +90,14 @@ async def test_the_list_tells_of_each_its_base_and_can_be_asked_for_one(http, si
     assert models["topic"]["parent"] == models[f"base:{other_base}"]["id"]
     for asked in (other_base, f"base:{other_base}"):
         listed = (await http.get("/v1/models", params={"base": asked})).json()["data"]
-        assert [each["id"] for each in listed] == [f"base:{other_base}", "topic", "topic@bbbbbbbbbbbb"]
+        assert [each["id"] for each in listed] == [
+            f"base:{other_base}",
+            f"auto:{other_base}",
+            "topic",
+            "topic@bbbbbbbbbbbb",
+        ]
     listed = (await http.get("/v1/models", params={"base": "base"})).json()["data"]
-    assert [each["id"] for each in listed] == ["base", "emotion", "emotion@aaaaaaaaaaaa"]
+    assert [each["id"] for each in listed] == ["base", f"auto:{OURS}", "emotion", "emotion@aaaaaaaaaaaa"]
     one = (await http.get(f"/v1/models/base:{other_base}")).json()
     assert (one["root"], one["loraland"]["base"]) == (other_base, other_base)
 

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
 
-from loraland.generations.filling import of_lines, of_object
+from loraland.catalogue.fields import of_lines, of_object
 
 CHATS = "/v1/chat/completions"
 FIELDS = ("premise", "claim")

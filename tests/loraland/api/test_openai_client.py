@@ -152,7 +152,7 @@ async def test_the_models_are_the_base_the_adapters_and_their_versions(client, e
     await sync_to_async(publish)("elsewhere", base="Mistral-7B-v0.1")
     await sync_to_async(publish)("emotion", digest="b", status="rejected")
     models = {model.id: model for model in (await client.models.list()).data}
-    assert list(models) == ["base", "emotion", "emotion@aaaaaaaaaaaa"]
+    assert list(models) == ["base", "auto", "emotion", "emotion@aaaaaaaaaaaa"]
     assert models["emotion"].loraland["fields"] == ["text"]
     assert (await client.models.retrieve("emotion@aaaaaa")).loraland["digest"] == "a" * 64
 

@@ -6,6 +6,7 @@ import asyncio
 import errno
 import shutil
 from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -15,7 +16,10 @@ from asgiref.sync import sync_to_async
 from django.db import connections
 from django.test import Client
 
+from inference.tasks.card import write_card
+from inference.tasks.embedding import embedding_of
 from inference.wire.protocol import Delta, Event, Failed, Finished, Generate, Probe, Stats
+from loraland.catalogue.embeddings import InputEmbedding
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.evals.models import Run
 from loraland.training import drafting, slices
@@ -62,6 +66,14 @@ def test_trained_files_become_a_proven_draft_that_nobody_sees(trained: Callable[
     assert version.training["steps"] == 40
     assert not Adapter.objects.published().exists()
     assert client.get("/adapters/moods/").status_code == 404
+
+
+def test_what_its_rows_look_like_comes_with_the_draft(trained: Callable[..., Training]) -> None:
+    training, learnt = trained(), embedding_of(["I am glad", "I am sad"])
+    assert learnt is not None
+    write_card(training.folder / "out", replace(training.card, embedding=learnt.table()))
+    examine(training)
+    assert InputEmbedding.objects.get(version=training.version).value == learnt
 
 
 def test_examining_twice_makes_one_version(trained: Callable[..., Training]) -> None:

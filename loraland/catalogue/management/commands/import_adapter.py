@@ -23,8 +23,8 @@ from inference.reading import reading
 from inference.tasks.card import Card
 from loraland import bases
 from loraland.catalogue import card as cards
+from loraland.catalogue import embeddings, store
 from loraland.catalogue import slug as slugs
-from loraland.catalogue import store
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.template import TemplateError, fields_of
 from loraland.catalogue.upload import hub
@@ -72,6 +72,7 @@ class Command(BaseCommand):
         self.template = _text_of(template)
         with ExitStack() as stack:
             imported = [self._import(source, slug, stack) for source in sources]
+        embeddings.complete(AdapterVersion.objects.shown())
         versions = [version for version in imported if version is not None]
         if not no_wait:
             self._wait([version for version in versions if version.status in PENDING], len(sources))

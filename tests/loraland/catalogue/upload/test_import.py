@@ -13,12 +13,14 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from inference.tasks.card import Card
+from inference.tasks.card import Card, write_embedding
+from inference.tasks.embedding import embedding_of
 from inference.wire.protocol import Finished, Probe, Stats
 from loraland import inference_client
 from loraland.bases import Base
 from loraland.catalogue import store
 from loraland.catalogue.card import CardError, read_card
+from loraland.catalogue.embeddings import InputEmbedding
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.upload import hub
 from loraland.catalogue.upload.hub import HubError, Listing
@@ -162,11 +164,26 @@ def test_an_error_that_nobody_foresaw_refuses_one_adapter_and_not_the_others(
     assert Adapter.objects.get().slug == "plain"
 
 
+def test_an_adapter_that_is_here_gets_the_embedding_that_its_card_has_by_now(
+    run: Callable[..., tuple[str, str]], tmp_path: Path
+) -> None:
+    folder = write_adapter(tmp_path / "emotion")
+    (folder / "card.toml").write_text(CARD, encoding="utf-8")
+    run(folder, "--no-wait")
+    assert InputEmbedding.objects.get().texts == 1
+    learnt = embedding_of(["What a day!", "Oh no."])
+    assert learnt is not None
+    write_embedding(folder / "card.toml", learnt.table())
+    run(folder, "--no-wait")
+    assert (InputEmbedding.objects.get().value, InputEmbedding.objects.get().is_given) == (learnt, True)
+
+
 @pytest.mark.parametrize(
     ("name", "arguments", "complaint"),
     [
         ("with space", (), "is no slug"),
         ("base", (), "base is the name of the base model itself"),
+        ("auto", (), "auto is what asks for the adapter that fits"),
         ("emotion", ("--slug", "no slug"), "is no slug"),
     ],
 )
