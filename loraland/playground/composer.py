@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,6 +79,12 @@ def composer_of(version: AdapterVersion | None, sampling: Sampling, prompt: Prom
     return Composer(mode, fields, _examples(version, mode), choices, note)
 
 
+def free_composer(examples: Sequence[Example], prompt: Prompt | None = None) -> Composer:
+    """A composer for words to whichever adapter fits them."""
+    fields = (Field(FREE, "Ask the land", 2, prompt.text if prompt else ""),)
+    return Composer(FREE, fields, tuple(examples), (), "Whoever your first message is for stays for this chat.")
+
+
 def example_prompt(version: AdapterVersion | None, number: str) -> Prompt | None:
     """The example that the address asks for, counted from 0; nothing where there is none."""
     examples = version.examples if version else []
@@ -105,6 +112,11 @@ def _examples(version: AdapterVersion | None, mode: str) -> tuple[Example, ...]:
     if version is None:
         return tuple(Example(text, json.dumps({FREE: text})) for text in STARTERS)
     return tuple(_example(example, mode) for example in version.examples if example.get("inputs"))
+
+
+def example_of(version: AdapterVersion) -> Example | None:
+    """The first example of `version` as free text; None for one without, or with a prompt of several fields."""
+    return _example(version.examples[0], FREE) if version.examples and len(version.fields) == 1 else None
 
 
 def _example(example: dict[str, Any], mode: str) -> Example:

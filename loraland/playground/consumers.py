@@ -14,7 +14,8 @@ from uuid import UUID
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncJsonWebsocketConsumer
 
-from loraland import outage
+from loraland import bases, outage
+from loraland.catalogue.routing.reachable import reachable
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.generations.start import start
@@ -31,6 +32,7 @@ from loraland.playground.messages import (
     Message,
     Ping,
     Regenerate,
+    Reroute,
     Resume,
     Retry,
     Start,
@@ -141,9 +143,12 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
     async def _handle(self, message: Message) -> None:
         match message:
             case Start():
-                await self._ask(message.request, await _database(conversations.ask, self.visitor, message))
+                among = await reachable(message.adapter) if bases.is_auto(message.adapter) else []
+                await self._ask(message.request, await _database(conversations.ask, self.visitor, message, among))
             case Regenerate():
                 await self._ask(message.request, await _database(conversations.ask_again, self.visitor, message))
+            case Reroute():
+                await self._ask(message.request, await _database(conversations.ask_another, self.visitor, message))
             case Compare():
                 await self._compare(message)
             case Retry():
@@ -161,7 +166,8 @@ class AnswersConsumer(AsyncJsonWebsocketConsumer):  # type: ignore[misc]  # unty
         generation = await self._generate(Generation.Source.CHAT, asked.completion)
         answer = await _database(conversations.record, self.visitor, asked, generation)
         conversation = str(answer.turn.conversation_id)
-        await self._started(generation, request=request, conversation=conversation, turn=answer.turn_id)
+        about = {"url": answer.turn.conversation.get_absolute_url()} if asked.moves else {}
+        await self._started(generation, request=request, conversation=conversation, turn=answer.turn_id, **about)
 
     async def _compare(self, message: Compare) -> None:
         """Ask every column, then write the comparison down: one of which nothing could be asked leaves no row."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 from uuid import UUID
 
@@ -10,12 +11,13 @@ from django.db import transaction
 from django.utils import timezone
 
 from inference.wire.protocol import Message, Sampling
-from loraland.bases import BASE
+from loraland.bases import BASE, Base
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.models import Generation
 from loraland.generations.visitor import Visitor
 from loraland.playground import sampling
-from loraland.playground.messages import Prompt, Regenerate, Start
+from loraland.playground.chosen import choose_partner, refitted
+from loraland.playground.messages import Prompt, Regenerate, Reroute, Start
 from loraland.playground.models import Answer, Conversation, Turn
 from loraland.playground.partner import Partner, bare_base, kept_base, read_back, version_in
 from loraland.refusal import Refused
@@ -40,10 +42,19 @@ class Asked:
     prompt: Prompt
     conversation: Conversation | None = None
     turn: Turn | None = None
+    route: dict[str, Any] = field(default_factory=dict)
+    """Why its partner was chosen, for a new conversation that leaves that to us."""
+    moves: bool = False
+    """Whether another partner than the page's answers."""
 
 
-def ask(visitor: Visitor, message: Start) -> Asked:
-    """Raises `Refused` for a conversation that is not the visitor's, and for an adapter that is not published."""
+def ask(visitor: Visitor, message: Start, among: Sequence[Base] = ()) -> Asked:
+    """What `message` asks; for ``auto`` of the adapter that fits, of the bases `among`.
+
+    Raises `Refused` for a conversation that is not the visitor's, and for an adapter that is not published.
+    """
+    if among and message.conversation is None:
+        return _of_the_nearest(message, among)
     conversation = conversation_of(visitor, message.conversation) if message.conversation else None
     answers = _partner(conversation) if conversation else partner(message.adapter)
     version = version_in(answers)
@@ -51,6 +62,12 @@ def ask(visitor: Visitor, message: Start) -> Asked:
     history = _history(conversation.turns.all()) if conversation else []
     completion = CompletionRequest(answers, _content(prompt, history), message.sampling or sampling.defaults(version))
     return Asked(completion, prompt, conversation)
+
+
+def _of_the_nearest(message: Start, among: Sequence[Base]) -> Asked:
+    answers, prompt, choice = choose_partner(message.prompt, among)
+    chosen = message.sampling or sampling.defaults(version_in(answers))
+    return Asked(CompletionRequest(answers, _content(prompt, []), chosen), prompt, route=choice.told, moves=True)
 
 
 def partner(name: str) -> Partner:
@@ -66,8 +83,7 @@ def ask_again(visitor: Visitor, message: Regenerate) -> Asked:
         raise not_found("answer")
     turn = answer.turn
     conversation = conversation_of(visitor, turn.conversation_id)
-    if turn.answers.filter(generation__in=Generation.objects.unfinished()).exists():
-        raise Refused("too_many_running", "This turn is still being answered; stop that answer first.")
+    _check_answered(turn)
     answers = _partner(conversation)
     prompt = Prompt(turn.text, turn.inputs)
     history = _history(conversation.turns.filter(id__lt=turn.id))
@@ -75,11 +91,28 @@ def ask_again(visitor: Visitor, message: Regenerate) -> Asked:
     return Asked(CompletionRequest(answers, _content(prompt, history), chosen), prompt, conversation, turn)
 
 
+def ask_another(visitor: Visitor, message: Reroute) -> Asked:
+    """The last turn of a conversation, asked of whom the visitor chose in place of whom was chosen for it."""
+    conversation = conversation_of(visitor, message.conversation)
+    turn = conversation.turns.last()
+    if turn is None or not conversation.route:
+        raise not_found("choice")
+    _check_answered(turn)
+    answers = partner(message.adapter)
+    version = version_in(answers)
+    prompt = refitted(turn, version)
+    history = _history(conversation.turns.filter(id__lt=turn.id))
+    completion = CompletionRequest(answers, _content(prompt, history), sampling.defaults(version))
+    return Asked(completion, prompt, conversation, turn, moves=True)
+
+
 def record(visitor: Visitor, asked: Asked, generation: Generation) -> Answer:
     """Write the turn and its answer down, in a new conversation where there was none."""
     with transaction.atomic():
         conversation = asked.conversation or _begin(visitor, asked)
         turn = asked.turn or conversation.turns.create(text=asked.prompt.text, inputs=asked.prompt.inputs)
+        if asked.turn and asked.moves:
+            _move(conversation, turn, asked)
         answer = Answer.objects.create(turn=turn, generation=generation)
         Conversation.objects.filter(pk=conversation.pk).update(updated=timezone.now())
     return answer
@@ -112,10 +145,29 @@ def not_found(noun: str) -> Refused:
     return Refused("not_found", f"There is no such {noun}, or it is not yours.")
 
 
+def _check_answered(turn: Turn) -> None:
+    if turn.answers.filter(generation__in=Generation.objects.unfinished()).exists():
+        raise Refused("too_many_running", "This turn is still being answered; stop that answer first.")
+
+
+def _move(conversation: Conversation, turn: Turn, asked: Asked) -> None:
+    """Let the conversation and its last turn be with the partner that is asked now."""
+    answers = asked.completion.partner
+    adapter_id = version.adapter_id if (version := version_in(answers)) else None
+    Conversation.objects.filter(pk=conversation.pk).update(adapter_id=adapter_id, base=kept_base(answers))
+    turn.text, turn.inputs = asked.prompt.text, asked.prompt.inputs
+    turn.save(update_fields=["text", "inputs"])
+
+
 def _begin(visitor: Visitor, asked: Asked) -> Conversation:
     answers = asked.completion.partner
     adapter_id = version.adapter_id if (version := version_in(answers)) else None
-    about = {"adapter_id": adapter_id, "base": kept_base(answers), "title": title_of(asked.prompt)}
+    about = {
+        "adapter_id": adapter_id,
+        "base": kept_base(answers),
+        "title": title_of(asked.prompt),
+        "route": asked.route,
+    }
     conversation = Conversation.owned(visitor, **about)
     conversation.save(force_insert=True)
     return conversation

@@ -41,7 +41,7 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Start:
-    """Ask in a conversation, or in a new one. `adapter` is a slug, ``base:name``, or empty for the default base."""
+    """Ask in a conversation, or in a new one. `adapter` is a slug, ``base:name``, ``auto``, or empty: the default."""
 
     request: str
     conversation: UUID | None
@@ -57,6 +57,15 @@ class Regenerate:
     request: str
     answer: UUID
     sampling: Sampling | None
+
+
+@dataclass(frozen=True)
+class Reroute:
+    """Let `adapter`, a slug or a base, answer the last turn of a conversation whose partner was chosen for it."""
+
+    request: str
+    conversation: UUID
+    adapter: str
 
 
 @dataclass(frozen=True)
@@ -96,7 +105,7 @@ class Ping:
     """Whether anybody is there: answered at once, whatever else goes on."""
 
 
-Message = Ping | Start | Regenerate | Compare | Retry | Resume | Stop
+Message = Ping | Start | Regenerate | Reroute | Compare | Retry | Resume | Stop
 
 
 def parse(content: Any) -> Message:
@@ -192,6 +201,7 @@ _KINDS: Final[dict[str, type[Message]]] = {
     "ping": Ping,
     "start": Start,
     "regenerate": Regenerate,
+    "reroute": Reroute,
     "compare": Compare,
     "retry": Retry,
     "resume": Resume,

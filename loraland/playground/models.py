@@ -66,6 +66,9 @@ class Conversation(Owned):
     adapter = models.ForeignKey(Adapter, null=True, blank=True, on_delete=models.SET_NULL)
     base = models.CharField(max_length=200, blank=True)
     title = models.CharField(max_length=120, blank=True)
+    route = models.JSONField(
+        default=dict, blank=True, editable=False, help_text="Why its partner was chosen; empty where it was named."
+    )
 
     def __str__(self) -> str:
         return self.title or "Untitled chat"

@@ -16,6 +16,7 @@ from loraland.catalogue.versions import Reader
 from loraland.generations.visitor import Visitor
 from loraland.playground.answers import AnswerView, Style, style_of, view_of
 from loraland.playground.comparisons import column_partner, expectation_of, lead_of, name_of, reading
+from loraland.playground.composer import Example, example_of
 from loraland.playground.judgement import Expectation
 from loraland.playground.models import Column, Conversation, Turn
 from loraland.playground.partner import Partner, base_in, version_in
@@ -24,6 +25,7 @@ QUERY_CHARS: Final = 120
 """So much of what is searched for is looked at."""
 LISTED: Final = 40
 OFFERED: Final = 12
+ASKED: Final = 5
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,12 @@ def specialists() -> list[Adapter]:
         if card.is_served and (card.score is None or (card.score.is_clear and card.score.gain > 0))
     ]
     return [card.adapter for card in listing.select(cards, listing.Query(order="gain"))][:OFFERED]
+
+
+def examples() -> list[Example]:
+    """What to ask the land: a first example of each adapter that gained most."""
+    found = [example_of(adapter.published) for adapter in specialists() if adapter.published]
+    return [example for example in found if example][:ASKED]
 
 
 def categories() -> list[str]:

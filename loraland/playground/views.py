@@ -24,7 +24,9 @@ from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor, visitor_of
 from loraland.playground import conversations, pages
 from loraland.playground.answers import style_of
-from loraland.playground.composer import composer_of, example_prompt
+from loraland.playground.chosen import chosen_view
+from loraland.playground.composer import composer_of, example_prompt, free_composer
+from loraland.playground.messages import Prompt
 from loraland.playground.models import Conversation
 from loraland.playground.partner import Partner, base_in, read_back, version_in
 from loraland.playground.sampling import defaults
@@ -37,9 +39,13 @@ def chat(request: HttpRequest) -> HttpResponse:
     """A new chat with an adapter or with the base. An example in the address fills the fields and sends nothing."""
     slug = request.GET.get("adapter", "")
     with refused_is_not_found():
-        partner = conversations.partner(slug)
+        partner = conversations.partner(bases.without_auto(slug))
     version = version_in(partner)
     prompt = example_prompt(version, request.GET.get("example", ""))
+    if bases.is_auto(slug):
+        text = request.GET.get("text", "")[: settings.MAX_INPUT_CHARS]
+        composer = free_composer(pages.examples(), Prompt(text=text) if is_storable(text) else None)
+        return render(request, "playground/chat.html", _page(request, partner, composer=composer, auto=slug))
     composer = composer_of(version, defaults(version), prompt)
     is_closed = version is not None and not version.adapter.is_served
     context = _page(request, partner, composer=composer, is_choosing=not slug, is_closed=is_closed)
@@ -60,6 +66,7 @@ def conversation(request: HttpRequest, id: UUID) -> HttpResponse:
         composer=composer_of(version, defaults(version)),
         conversation=kept,
         turns=pages.turns_of(kept),
+        chosen=chosen_view(kept, base_in(partner) or base_of(version)),
         is_closed=_is_closed(kept, partner),
     )
     return render(request, "playground/chat.html", context)

@@ -2,6 +2,7 @@
 
 import { AnswerView, announce, copy, ending } from "./answer_view.js";
 import { AnswerSocket, showConnection } from "./answers.js";
+import { left } from "./ask.js";
 import { Composer } from "./composer.js";
 import { Scrolling } from "./scrolling.js";
 
@@ -20,6 +21,34 @@ if (transcript.children.length) scrolling.toEnd();
 wirePicker();
 if (matchMedia("(max-width: 860px)").matches) page.querySelector(".chat-kept").open = false;
 if (matchMedia("(hover: hover)").matches) composer?.fields[0].focus({ preventScroll: true });
+
+sendWhatWasLeft();
+wireChoice();
+
+// What was written in the box of another page of ours, for whichever adapter fits it.
+function sendWhatWasLeft() {
+  const text = left();
+  if (!text || !composer || page.dataset.conversation || !page.dataset.adapter.startsWith("auto")) return;
+  composer.fill({ [composer.fields[0].name]: text });
+  send();
+}
+
+// Others who could answer, where the partner of this chat was chosen: the page comes again with whom is asked.
+function wireChoice() {
+  const error = document.getElementById("chosen-error");
+  for (const button of document.querySelectorAll("[data-reroute]")) {
+    button.disabled = false;
+    button.addEventListener("click", () => {
+      const message = { type: "reroute", conversation: page.dataset.conversation, adapter: button.dataset.reroute };
+      const request = socket.ask(message, (reply) => {
+        socket.settle(request);
+        if (reply.url) return location.replace(reply.url);
+        error.textContent = reply.error ?? "";
+        error.hidden = !reply.error;
+      });
+    });
+  }
+}
 
 // An answer that the page came with; one that still runs is followed from its beginning.
 function adopt(section) {
@@ -67,6 +96,7 @@ function ask(view, turn, message) {
   const request = socket.ask(message, (reply) => {
     socket.settle(request);
     if (reply.type !== "started") return view.hear(reply);
+    if (reply.url) return location.replace(reply.url);
     turn.dataset.turn = reply.turn;
     settleIn(reply.conversation);
     view.started(reply.answer);

@@ -15,6 +15,7 @@ PUBLIC = (
     "/adapters/viggo/",
     "/chat/",
     "/chat/?adapter=viggo",
+    "/chat/?adapter=auto",
     "/compare/",
     "/compare/?columns=viggo,base",
     "/leaderboard/",
