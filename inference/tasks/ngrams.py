@@ -5,11 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from math import log2
-from typing import Any, Final
+from typing import Final
 from zlib import crc32
-
-import numpy as np
-import numpy.typing as npt
 
 BUCKETS: Final = 2048
 MOST_CHARS: Final = 4000
@@ -21,10 +18,9 @@ _LOWER: Final = re.compile(r"x+")
 _DIGIT: Final = re.compile(r"\d")
 
 
-def buckets(text: str) -> npt.NDArray[Any]:
-    """The buckets of `text`, [up to BUCKETS] int64, each once and in order; an empty text has some, too."""
-    hashed = {crc32(gram.encode("utf-8", "replace")) % BUCKETS for gram in set(_grams(text))}
-    return np.array(sorted(hashed), dtype=np.int64)
+def buckets(text: str) -> list[int]:
+    """The buckets of `text`, at most BUCKETS, each once and in order; an empty text has some, too."""
+    return sorted({crc32(gram.encode("utf-8", "replace")) % BUCKETS for gram in set(_grams(text))})
 
 
 def _grams(text: str) -> Iterator[str]:

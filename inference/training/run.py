@@ -17,8 +17,9 @@ from inference.model.architecture import read_architecture
 from inference.model.weights import load_weights
 from inference.tasks.card import EmbeddingTable, card_of, write_card
 from inference.tasks.data import read_split
-from inference.tasks.embedding import bare, embedding_of
+from inference.tasks.embedding import bare
 from inference.tasks.recipe import Recipe
+from inference.tasks.vectors import embedding_of
 from inference.training.adapter import CPU, Adapter, save_adapter
 from inference.training.checkpoint import EVERY, LONGEST_SECONDS, read_checkpoint, remove_checkpoint, write_checkpoint
 from inference.training.decoder import TrainingDecoder

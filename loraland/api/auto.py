@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from asgiref.sync import sync_to_async
 
@@ -19,11 +19,12 @@ from loraland.api.entries import meant
 from loraland.bases import Base
 from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.routing.choice import Choice, choose
-from loraland.catalogue.routing.known import known
 from loraland.catalogue.routing.reachable import reachable
 from loraland.generations.visitor import Visitor
 from loraland.refusal import Refused
+
+if TYPE_CHECKING:
+    from loraland.catalogue.routing.choice import Choice
 
 Source = dict[str, Any]
 """What is asked, as `generations.start` takes it."""
@@ -80,6 +81,10 @@ def _one_text(sources: Sequence[Source], is_embedding: bool) -> Source:
 
 
 def _chosen(source: Source, candidates: Sequence[Base], keeps_turns: bool) -> Choice:
+    # numpy, without which the site starts
+    from loraland.catalogue.routing.choice import Choice, choose
+    from loraland.catalogue.routing.known import known
+
     messages: Sequence[Message] = source.get("messages") or ()
     if source.get("tool_choice") in ("auto", "one"):
         return Choice(reason="tools")

@@ -9,7 +9,7 @@ from uuid import uuid4
 from django.db import models
 from django.db.models.signals import post_delete, post_save
 
-from inference.tasks.embedding import EMBEDDER, Embedding, bare, embedding_of, of_table
+from inference.tasks.embedding import EMBEDDER, Embedding, bare, of_table
 
 if TYPE_CHECKING:
     from loraland.catalogue.models import AdapterVersion
@@ -83,6 +83,9 @@ def of_examples(examples: Sequence[dict[str, Any]], fields: Sequence[str]) -> Em
     """The embedding of what examples give to the fields of a template; None without any."""
     if not fields:
         return None
+    # numpy, without which the site starts
+    from inference.tasks.vectors import embedding_of
+
     return embedding_of([bare(example["inputs"], fields) for example in examples])
 
 

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from loraland.bases import Base
 from loraland.catalogue.fields import of_lines, of_object
 from loraland.catalogue.models import Adapter, AdapterVersion
-from loraland.catalogue.routing.choice import Choice, choose
-from loraland.catalogue.routing.known import known
 from loraland.generations.filling import forms
 from loraland.playground.messages import Prompt
 from loraland.playground.models import Conversation, Turn
 from loraland.playground.partner import Partner
 from loraland.refusal import Refused
+
+if TYPE_CHECKING:
+    from loraland.catalogue.routing.choice import Choice
 
 REASONS = {
     "far": "No adapter is near enough to what you wrote.",
@@ -45,6 +46,10 @@ class ChosenView:
 
 def choose_partner(prompt: Prompt, among: Sequence[Base]) -> tuple[Partner, Prompt, Choice]:
     """Who answers `prompt`, which comes back as they read it, and why."""
+    # numpy, without which the site starts
+    from loraland.catalogue.routing.choice import choose
+    from loraland.catalogue.routing.known import known
+
     choice = choose(known.index(), [base.key for base in among], prompt.text, prompt.inputs)
     if choice.chosen is None:
         return among[0], prompt, choice

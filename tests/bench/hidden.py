@@ -18,8 +18,8 @@ import numpy as np
 from inference.config import read_config
 from inference.fetch import find_model
 from inference.model.torch_environment import prepare_torch
-from inference.tasks.embedding import embed
 from inference.tasks.recipe import tasks
+from inference.tasks.vectors import embed
 from inference.wire.protocol import Embedded, Generate, Sampling
 from tests.bench.routing import bare_text, drawn, percent, task_of, unit
 

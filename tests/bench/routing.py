@@ -21,10 +21,11 @@ import numpy as np
 
 from inference.tasks.card import CARD, write_embedding
 from inference.tasks.data import Row, read_split
-from inference.tasks.embedding import EMBEDDER, FROZEN, MOST_TEXTS, Embedding, bare, embedding_of, of_table, seen
+from inference.tasks.embedding import EMBEDDER, Embedding, bare, of_table
 from inference.tasks.ngrams import BUCKETS, buckets
 from inference.tasks.recipe import Recipe, load_recipe, tasks
 from inference.tasks.template import fill
+from inference.tasks.vectors import FROZEN, MOST_TEXTS, embedding_of, seen
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "loraland.settings")
 

@@ -9,8 +9,9 @@ from typing import Any, Final, Literal
 import numpy as np
 from django.conf import settings
 
-from inference.tasks.embedding import bare, embed, general, seen
+from inference.tasks.embedding import bare
 from inference.tasks.template import unfill
+from inference.tasks.vectors import embed, general, seen
 from loraland.catalogue.fields import of_lines, of_object
 from loraland.catalogue.routing.index import Candidate, Index, Places, Scored
 

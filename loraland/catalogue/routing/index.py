@@ -10,9 +10,10 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from inference.tasks.embedding import Embedding, Seen, Vector, middle
+from inference.tasks.embedding import Embedding
 from inference.tasks.ngrams import BUCKETS
 from inference.tasks.template import opening
+from inference.tasks.vectors import Seen, Vector, middle
 
 CLOSE: Final = 1e-5
 """How far a score in float32 may lie from the true one."""

@@ -20,9 +20,10 @@ from inference.model.architecture import read_architecture
 from inference.model.weights import load_weights
 from inference.tasks.card import card_of, card_text
 from inference.tasks.data import read_rows
-from inference.tasks.embedding import embed, of_table
+from inference.tasks.embedding import of_table
 from inference.tasks.recipe import Schedule, load_recipe
 from inference.tasks.template import fill
+from inference.tasks.vectors import embed, vector_of
 from inference.training import loop, run, scoring
 from inference.training.__main__ import main
 from inference.training.adapter import Adapter
@@ -173,7 +174,7 @@ def test_a_card_tells_what_was_trained_and_what_it_scored(trained: Path) -> None
     assert card["training"]["steps"] == 3
     embedding = of_table(card["embedding"])
     assert embedding is not None
-    assert embedding.vector @ embed(next(iter(RECIPE.examples[0].inputs.values()))) > 0
+    assert vector_of(embedding) @ embed(next(iter(RECIPE.examples[0].inputs.values()))) > 0
     assert (card["score"]["metric"], card["score"]["n"], card["score"]["split"]) == ("accuracy", 20, "test")
     assert 0 <= card["score"]["low"] <= card["score"]["tuned"] <= card["score"]["high"] <= 1
     assert card["score"]["gain"] in {"gain", "no clear gain"}

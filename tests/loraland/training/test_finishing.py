@@ -17,7 +17,7 @@ from django.db import connections
 from django.test import Client
 
 from inference.tasks.card import write_card
-from inference.tasks.embedding import embedding_of
+from inference.tasks.vectors import embedding_of
 from inference.wire.protocol import Delta, Event, Failed, Finished, Generate, Probe, Stats
 from loraland.catalogue.embeddings import InputEmbedding
 from loraland.catalogue.models import Adapter, AdapterVersion

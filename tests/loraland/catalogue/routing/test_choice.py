@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.tasks.embedding import embedding_of
+from inference.tasks.vectors import embedding_of
 from loraland.catalogue.routing.choice import Choice, choose
 from loraland.catalogue.routing.index import Candidate, Index
 

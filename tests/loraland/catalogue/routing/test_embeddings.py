@@ -6,7 +6,8 @@ import dataclasses
 
 import pytest
 
-from inference.tasks.embedding import EMBEDDER, embedding_of
+from inference.tasks.embedding import EMBEDDER
+from inference.tasks.vectors import embedding_of
 from loraland.catalogue import embeddings
 from loraland.catalogue.embeddings import InputEmbedding, stamp
 from loraland.catalogue.models import AdapterVersion

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference.tasks.embedding import EMBEDDER, Embedding, Seen, seen
+from inference.tasks.embedding import EMBEDDER, Embedding
 from inference.tasks.ngrams import BUCKETS
+from inference.tasks.vectors import Seen, seen, vector_of
 from loraland.catalogue.routing.index import Candidate, Index
 
 RANDOM = np.random.default_rng(7)
@@ -68,4 +69,4 @@ def test_scores_are_cosines():
     one, asked = drawn(), text()
     index = Index([candidate("a")], [one])
     [found] = index.nearest(asked, index.lone, 1)
-    assert found.score == pytest.approx(float(one.vector @ asked.vector), abs=1e-6)
+    assert found.score == pytest.approx(float(vector_of(one) @ asked.vector), abs=1e-6)

@@ -14,7 +14,7 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 
 from inference.tasks.card import Card, write_embedding
-from inference.tasks.embedding import embedding_of
+from inference.tasks.vectors import embedding_of
 from inference.wire.protocol import Finished, Probe, Stats
 from loraland import inference_client
 from loraland.bases import Base
