@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from django.db import models
+from django.db import models, transaction
 from django.db.models.signals import post_delete, post_save
 
 from inference.tasks.embedding import EMBEDDER, Embedding, bare, of_table
@@ -95,8 +95,13 @@ def stamp() -> str:
 
 
 def _change_stamp(sender: type[models.Model], **sent: Any) -> None:
+    """Once the change is to be seen: within its transaction the one row would be a lock that all changes meet at."""
     if not sent.get("raw"):
-        CatalogueStamp.objects.update_or_create(pk=1, defaults={"value": uuid4().hex})
+        transaction.on_commit(_stamp_anew, robust=True)
+
+
+def _stamp_anew() -> None:
+    CatalogueStamp.objects.update_or_create(pk=1, defaults={"value": uuid4().hex})
 
 
 def watch(*senders: type[models.Model]) -> None:

@@ -3,7 +3,15 @@
 
 const KEY = "ask-the-land";
 
-document.getElementById("ask")?.addEventListener("submit", (event) => {
+const form = document.getElementById("ask");
+
+form?.elements.text.addEventListener("keydown", (event) => {
+  if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+  event.preventDefault();
+  form.requestSubmit();
+});
+
+form?.addEventListener("submit", (event) => {
   const text = event.target.elements.text.value;
   if (!text.trim()) return event.preventDefault();
   try {

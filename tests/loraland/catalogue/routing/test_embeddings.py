@@ -13,7 +13,7 @@ from loraland.catalogue.embeddings import InputEmbedding, stamp
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.routing.known import known
 
-pytestmark = pytest.mark.django_db
+pytestmark = pytest.mark.django_db(transaction=True)
 FIELDS = [{"name": "text", "label": "Tweet", "rows": 3}]
 EXAMPLES = [{"inputs": {"text": "I am so happy"}, "expected": "joy"}, {"inputs": {"text": "How sad"}, "expected": ""}]
 PROMPT = {"template": "Tweet: {text}\n", "fields": FIELDS}
