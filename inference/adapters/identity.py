@@ -198,6 +198,15 @@ def composed_digest(components: Iterable[tuple[str, float]]) -> str:
     return state.hexdigest()
 
 
+def blended_digest(digests: Iterable[str], kind: str, top_k: int, temperature: float, gate: str) -> str:
+    """The identity of adapters that a gate weighs: SHA-256 in hex over their digests in order, the gate's kind and
+    settings, and the digest `gate` of its tensors, empty where they follow from the adapters."""
+    state = hashlib.sha256(b"loraland blend 1\0")
+    for word in (kind, str(top_k), float(temperature).hex(), gate, *digests):
+        state.update(f"{word}\0".encode())
+    return state.hexdigest()
+
+
 def arithmetic(config: dict[str, Any]) -> dict[str, Any]:
     """The part of an adapter_config.json that changes what the adapter computes, without empty values."""
     method = str(config.get("peft_type")).upper()

@@ -85,7 +85,8 @@ def _weights(content: mmap.mmap, start: int, sides: dict[str, Any], dtype: torch
             return torch.empty(shape, dtype=kind)
         return torch.frombuffer(content, dtype=kind, count=count, offset=start + offset).as_strided(shape, strides)
 
-    return TargetWeights(**{side: view(side) for side in sides})
+    parts: dict[str, Any] = {side: view(side) for side in sides}
+    return TargetWeights(**parts)
 
 
 def _write(path: Path, adapter: HostAdapter, stamp: str) -> None:

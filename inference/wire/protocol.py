@@ -12,6 +12,7 @@ from inference.wire.codec import Codec
 from inference.wire.failures import FailureCode
 
 QueueClass = Literal["chat", "evaluation"]
+GateKind = Literal["arrow", "flow", "ramole"]
 Reason = Literal["done", "length", "stopped"]
 """Why an answer ended: its own end or a stop string, `max_tokens` or the context, or a reader's stop."""
 
@@ -47,17 +48,33 @@ class Component:
 
 
 @dataclass(frozen=True)
+class GateRef:
+    """How each token weighs the parts of a blend (`inference.adapters.gate`).
+
+    ``arrow`` follows from the parts, and `top_k`, 0 for all, and `temperature` are chosen; ``flow`` and ``ramole`` are
+    trained and stored under `digest`, their settings with them.
+    """
+
+    kind: GateKind
+    top_k: int = 0
+    temperature: float = 1.0
+    digest: str = ""
+
+
+@dataclass(frozen=True)
 class AdapterRef:
     """Which weights answer, by content: `digest` is the SHA-256 of `inference.adapters.identity`, in hex.
 
     `template` is the adapter's own prompt with literal ``{field}`` placeholders, empty when it has none. With
-    `components` it is their weighted sum, whose `digest` is the `composed_digest` of them.
+    `components` it is their weighted sum, whose `digest` is the `composed_digest` of them; with a `gate` too their
+    blend, whose `digest` is the `blended_digest`.
     """
 
     digest: str
     template: str = ""
     fields: tuple[str, ...] = ()
     components: tuple[Component, ...] = ()
+    gate: GateRef | None = None
 
 
 @dataclass(frozen=True)

@@ -8,16 +8,27 @@ its own targets, wherever the allocator finds it, and a captured CUDA graph does
 from __future__ import annotations
 
 from collections.abc import Iterable, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from inference.adapters.gate import Gate
 from inference.adapters.slots import Bank
 from inference.adapters.weights import AdapterWeights, TargetWeights
-from inference.decoders.gpu.kernels.slot_table import INDEX, Pair, SlotTable, bucket, empty_table, entry, quantize
+from inference.decoders.gpu.kernels.gate import record_of
+from inference.decoders.gpu.kernels.slot_table import (
+    INDEX,
+    Pair,
+    SlotTable,
+    bucket,
+    empty_table,
+    entry,
+    quantize,
+    scales_of,
+)
 from inference.decoders.gpu.target_modules import TargetModules, target_modules
 from inference.model.architecture import EMBEDDING
 from inference.model.spec import NORMS
@@ -45,6 +56,7 @@ class PackedWeights(AdapterWeights):
         parts = [part for pair in pairs.values() for part in _parts(pair) if part is not None]
         self.memory = torch.zeros(sum(_num_bytes(part) for part in parts), dtype=torch.uint8, pin_memory=is_pinned)
         self.places: dict[int, Place] = {}
+        self.looks_at_stream = any(pair.gate and pair.gate.kind == "flow" for pair in weights.values())
         super().__init__(weights)
         end = 0
         for target, pair in pairs.items():
@@ -69,9 +81,17 @@ def _pair(target: str, weights: TargetWeights, is_int8: bool) -> Pair:
     a = functional.pad(weights.a.transpose(1, 2), (0, 0, 0, rank - weights.rank))
     b = functional.pad(weights.b, (0, 0, 0, rank - weights.rank))
     rank_scales: Tensor | None = None
+    gate = None if weights.gate is None else record_of(_scaled(weights.gate, a) if is_int8 else weights.gate)
     if is_int8:
         a, b, rank_scales = quantize(a, b)
-    return Pair(a.transpose(1, 2) if target == EMBEDDING else a, b, rank_scales, _affine(target, weights))
+    return Pair(a.transpose(1, 2) if target == EMBEDDING else a, b, rank_scales, _affine(target, weights), gate)
+
+
+def _scaled(gate: Gate, a: Tensor) -> Gate:
+    """A gate whose keys are for products with `a` [layers, rank, in] in int8, which are still to be scaled."""
+    if gate.keys is None:
+        return gate
+    return replace(gate, keys=gate.keys * scales_of(a)[:, None, : gate.keys.shape[2], 0])
 
 
 def _affine(target: str, weights: TargetWeights) -> Tensor | None:
@@ -86,16 +106,16 @@ def _affine(target: str, weights: TargetWeights) -> Tensor | None:
 
 
 def _view(target: str, weights: TargetWeights, parts: list[Tensor | None]) -> TargetWeights:
-    a, b, _, affine = parts
+    a, b, _, affine, _ = parts
     assert a is not None, "a pair has an A"
     assert b is not None, "a pair has a B"
     scale = None if affine is None or weights.scale is None else affine[:, 0]
     bias = None if affine is None or weights.bias is None else affine[:, -1]
-    return TargetWeights(a if target == EMBEDDING else a.transpose(1, 2), b, scale, bias)
+    return TargetWeights(a if target == EMBEDDING else a.transpose(1, 2), b, scale, bias, weights.gate)
 
 
 def _parts(pair: Pair) -> tuple[Tensor | None, ...]:
-    return pair.a, pair.b, pair.rank_scales, pair.affine
+    return pair.a, pair.b, pair.rank_scales, pair.affine, pair.gate
 
 
 def _num_bytes(part: Tensor) -> int:
@@ -124,7 +144,7 @@ class SlotBank(Bank):
     def put(self, slot: int, weights: AdapterWeights) -> None:
         """Begin to copy `weights` into `slot`."""
         packed = weights if isinstance(weights, PackedWeights) else self.prepare(weights)
-        self._targets[slot] = target_modules(packed)
+        self._targets[slot] = target_modules(packed, any(pair.gate for pair in packed.values()))
         if self._copies is None:
             self._copy(slot, packed)
             return
@@ -154,12 +174,15 @@ class SlotBank(Bank):
         memory = torch.empty_like(packed.memory, device=self.device)
         memory.copy_(packed.memory, non_blocking=True)
         self._memory[slot] = memory
-        rows = torch.zeros((4, len(INDEX)), dtype=torch.int64, pin_memory=self._copies is not None)
+        rows = torch.zeros((5, len(INDEX)), dtype=torch.int64, pin_memory=self._copies is not None)
         for column, place in packed.places.items():
             assert place.rank <= self.table.max_rank, f"rank {place.rank} is above {self.table.max_rank}"
             addresses = [0 if offset is None else memory.data_ptr() + offset for offset in place.offsets]
             entries = [entry(address, place.rank) for address in addresses[:2]]
             rows[:, column] = torch.tensor(entries + addresses[2:])
         table = self.table
-        for kind, row in zip((table.a, table.b, table.rank_scales, table.affine), rows, strict=True):
+        for kind, row in zip((table.a, table.b, table.rank_scales, table.affine, table.gates), rows, strict=True):
             kind[slot].copy_(row, non_blocking=True)
+        # One gate that looks at the stream is that of all its adapter's targets.
+        gates = table.gates[slot]
+        table.streams[slot].copy_(gates.max() if packed.looks_at_stream else torch.zeros_like(gates[0]))

@@ -25,6 +25,7 @@ from inference.decoders.contract import Decoder
 from inference.decoders.gpu.bank import SlotBank
 from inference.decoders.gpu.graphs import Graphs, run_eagerly
 from inference.decoders.gpu.kernels.activation import activate
+from inference.decoders.gpu.kernels.gate import weigh, weigh_stream
 from inference.decoders.gpu.kernels.grouped import product
 from inference.decoders.gpu.kernels.logits import finish_logits
 from inference.decoders.gpu.kernels.lora import add_embedding, empty_buffer, expand, shrink
@@ -93,6 +94,8 @@ class TritonDecoder(Decoder):
         multiplier = torch.tensor(architecture.spec.embedding_multiplier, dtype=weights.dtype)
         self._embedding_multiplier = float(multiplier)
         self._groups = groups(architecture)
+        self._coefficients: Tensor | None = None
+        """Of the layer at hand, by gates that look at the stream; None in a pass without blends."""
         self._graphs: Graphs | None = None
         self._side = torch.cuda.Stream(weights.device) if weights.device.type == "cuda" else None
 
@@ -193,6 +196,10 @@ class TritonDecoder(Decoder):
         biases = partial(self._slot_biases, index=index, step=step)
         norm = None if is_behind else layer.attention_norm
         rows = self._norm(hidden, before, norm, biases("attention_norm"), stream)
+        # The sum is in the stream now.
+        self._coefficients = None
+        if step.shape.targets.includes("gates"):
+            self._coefficients = weigh_stream(hidden, step.slots, self.bank.table, index)
         attended = self._attention(index, layer, rows, step, cache)
         behind = layer.attention_norm if is_behind else layer.attention_out_norm
         own = biases("attention_out_norm")
@@ -235,9 +242,13 @@ class TritonDecoder(Decoder):
         table, group = self.bank.table, self._groups[name]
         buffers = [empty_buffer(rows[part], table, group) for part, _ in runs]
 
+        weights = self._coefficients if name not in ("embedding", "head") else None
+
         def shrink_all() -> None:
             for (part, length), buffer in zip(runs, buffers, strict=True):
                 shrink(buffer, rows[part], slots[part], table, group, index, length)
+                if weights is not None:
+                    weigh(buffer, rows[part], slots[part], table, group, index, weights[part])
 
         with overlap(self._side, shrink_all):
             out = base()

@@ -26,18 +26,22 @@ class TargetModules(IntEnum):
     """Any linear, the embedding and the head."""
     NORMS = 3
     """Biases of norms, too, which are rare: graphs of such passes are captured when they come."""
+    GATED = 4
+    """All of it, and blends, whose gates are asked; as rare."""
 
     def includes(self, product: str) -> bool:
         """Whether rows of `product`, a name of `kernels.slot_table.groups`, may be changed, or those of
-        "norms"."""
-        if product == "norms":
-            return self is TargetModules.NORMS
+        "norms"; or whether "gates" are asked."""
+        if product in ("norms", "gates"):
+            return self >= (TargetModules.NORMS if product == "norms" else TargetModules.GATED)
         return self >= TargetModules.ALL or (self is TargetModules.QKV and product == "qkv")
 
 
-def target_modules(targets: Iterable[str]) -> TargetModules:
-    """The least that includes all `targets`."""
+def target_modules(targets: Iterable[str], is_gated: bool = False) -> TargetModules:
+    """The least that includes all `targets`, and gates if it `is_gated`."""
     names = set(targets)
+    if is_gated:
+        return TargetModules.GATED
     if not names:
         return TargetModules.NONE
     if names.intersection(NORMS):

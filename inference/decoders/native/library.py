@@ -13,6 +13,8 @@ from inference.model.spec import NORMS
 
 TARGETS: Final = (*architecture.TARGETS, architecture.EMBEDDING, architecture.HEAD, *NORMS)
 """In the order of `Target` in views.h."""
+GATE_KINDS: Final = ("arrow", "flow", "ramole")
+"""In the order of `GateKind` there."""
 DEPTH: Final = 32
 """Inputs that are quantised together, and those of a tile of the matrix unit."""
 MAX_IN: Final = 32768
@@ -54,8 +56,16 @@ class ModelView(Structure):
     ]
 
 
+class GateView(Structure):
+    _fields_ = [
+        *_all(c_void_p, "projection keys bias ends"),
+        *_all(c_int64, "kind columns parts top_k"),
+        ("temperature", c_float),
+    ]
+
+
 class PairView(Structure):
-    _fields_ = [*_all(c_void_p, "a b scale bias"), ("rank", c_int64)]
+    _fields_ = [*_all(c_void_p, "a b scale bias"), ("gate", POINTER(GateView)), ("rank", c_int64)]
 
 
 class AdapterView(Structure):

@@ -90,6 +90,7 @@ class TorchDecoder(Decoder):
 
     def _block(self, index: int, layer: LayerWeights, hidden: Tensor, run: Pass) -> Tensor:
         """What layer `index` makes of `hidden` [padded rows, hidden]."""
+        run.lora.residual = hidden
         shifts = {name: partial(run.lora.shift, name, index) for name in NORMS}
         rows = self._before(hidden, layer.attention_norm, shifts["attention_norm"])
         attended = self._attention(index, layer, rows, run)

@@ -5,7 +5,8 @@ adapter and is a product of fixed shape. So what an adapter adds to a row depend
 the phase: not on the slot it sits in, nor on who else is there. Rows of the base are never touched.
 
 An adapter with magnitudes (DoRA; Liu et al., 2024) multiplies its rows by a scale after that, and one with biases adds
-them last, to the outputs of linears and of LayerNorms. The embedding is a target whose "rows" are one-hot, so A is
+them last, to the outputs of linears and of LayerNorms. A blend's rows @ A are multiplied by what its gate makes of the
+row (`inference.decoders.torch.gating`). The embedding is a target whose "rows" are one-hot, so A is
 looked up; the head and the norm before it see the rows that are sampled, each by itself.
 """
 
@@ -22,6 +23,7 @@ from torch import Tensor
 from inference.adapters.slots import Bank
 from inference.adapters.weights import AdapterWeights, TargetWeights
 from inference.decoders.batch import Batch
+from inference.decoders.torch.gating import weighed
 from inference.decoders.torch.panels import Layout
 from inference.model.architecture import EMBEDDING, HEAD
 from inference.model.spec import LAST_NORM
@@ -34,17 +36,22 @@ _SAMPLED: Final = (HEAD, LAST_NORM)
 class DecodeGroup:
     """Decode rows whose adapters have one rank in a target: `rows` int64 [n], and the pairs of each row.
 
-    Their pairs have the same parts. The stacked pairs are kept for the next steps, which mostly have the same rows.
+    Their pairs have the same parts, and one gate or none. The stacked pairs are kept for the next steps, which mostly
+    have the same rows.
     """
 
     rows: Tensor
     weights: list[TargetWeights]
     _stacks: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
-    def add(self, layer: int, rows: Tensor, out: Tensor) -> None:
-        """Add these rows' updates to `out` in place."""
+    def add(self, layer: int, rows: Tensor, out: Tensor, residual: Tensor | None) -> None:
+        """Add these rows' updates to `out` in place; `residual` is the stream where the layer began."""
         stacks = self._stacked(layer)
-        shrunk = torch.bmm(rows[self.rows].unsqueeze(1), stacks["a"])
+        inputs = rows[self.rows].unsqueeze(1)
+        shrunk = torch.bmm(inputs, stacks["a"])
+        if gate := self.weights[0].gate:
+            seen = residual[self.rows].unsqueeze(1) if gate.kind == "flow" and residual is not None else inputs
+            shrunk = weighed(gate, layer, shrunk, seen)
         updated = torch.baddbmm(out[self.rows].unsqueeze(1), shrunk, stacks["b"]).squeeze(1)
         out[self.rows] = _finished(updated, stacks.get("scale"), stacks.get("bias"))
 
@@ -76,9 +83,13 @@ class TileGroup:
         """The rows that are the adapter's."""
         return slice(self.rows.start + self.num_before, self.rows.stop)
 
-    def add(self, layer: int, rows: Tensor, out: Tensor) -> None:
-        """Add these rows' updates to `out` in place."""
-        self._expand(layer, rows[self.rows] @ self.weights.a[layer], out)
+    def add(self, layer: int, rows: Tensor, out: Tensor, residual: Tensor | None) -> None:
+        """Add these rows' updates to `out` in place; `residual` is the stream where the layer began."""
+        shrunk = rows[self.rows] @ self.weights.a[layer]
+        if gate := self.weights.gate:
+            seen = residual if gate.kind == "flow" and residual is not None else rows
+            shrunk = weighed(gate, layer, shrunk, seen[self.rows])
+        self._expand(layer, shrunk, out)
 
     def embed(self, token_ids: Tensor, out: Tensor) -> None:
         """Add the updates of the embeddings of `token_ids` [padded rows] to `out` [padded rows, hidden] in place."""
@@ -101,7 +112,7 @@ def _finished(rows: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor
     return (wide if bias is None else wide + bias).to(rows.dtype)
 
 
-@dataclass(frozen=True)
+@dataclass
 class LoraPlan:
     """For each target, who adds to which rows of a pass."""
 
@@ -109,6 +120,8 @@ class LoraPlan:
     tiles: dict[str, list[TileGroup]]
     hidden: list[TileGroup]
     """Of the hidden rows, in their order: biases of the norm before the head."""
+    residual: Tensor | None = None
+    """The residual stream [padded rows, hidden] where the layer at hand began, before its norm."""
 
     def add(self, target: str, layer: int, rows: Tensor, out: Tensor) -> Tensor:
         """`out` [padded rows, out], to which the updates of `target` in `layer` for `rows` [padded rows, in] are added.
@@ -116,9 +129,9 @@ class LoraPlan:
         For ``lm_head`` rows are the sampled ones in their order.
         """
         for group in self.decodes.get(target, ()):
-            group.add(layer, rows, out)
+            group.add(layer, rows, out, self.residual)
         for tile in self.tiles.get(target, ()):
-            tile.add(layer, rows, out)
+            tile.add(layer, rows, out, self.residual)
         return out
 
     def embed(self, token_ids: Tensor, out: Tensor) -> None:
@@ -181,11 +194,11 @@ class LoraBank(Bank):
         return [TileGroup(slice(row, row + 1), weights) for row, weights in owned if weights is not None]
 
     def _plan_decodes(self, slots: tuple[int, ...]) -> dict[str, list[DecodeGroup]]:
-        alike: dict[tuple[str, int, tuple[str, ...]], list[tuple[int, TargetWeights]]] = defaultdict(list)
+        alike: dict[tuple[str, int, tuple[str, ...], int], list[tuple[int, TargetWeights]]] = defaultdict(list)
         for row, slot in enumerate(slots):
             for target, weights in self._weights(slot).items():
                 if target not in (EMBEDDING, *_SAMPLED):
-                    alike[target, weights.rank, tuple(weights.parts)].append((row, weights))
+                    alike[target, weights.rank, tuple(weights.parts), id(weights.gate)].append((row, weights))
         groups: dict[str, list[DecodeGroup]] = defaultdict(list)
         for (target, *_), members in alike.items():
             # A batched product of one item is another kernel than one of more, so a lone row comes twice.

@@ -36,7 +36,7 @@ def _find(
 
 
 @triton.jit
-def _part(address: tl.tensor, start: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
+def part_at(address: tl.tensor, start: tl.tensor, KIND: tl.constexpr) -> tl.tensor:
     """The part of a pair that lies at `address`, from its element `start` on."""
     # Nobody but us knows that it is aligned, and without that a load would take one number at a time.
     return tl.multiple_of(address.to(tl.pointer_type(KIND)), _ALIGNMENT) + start
@@ -74,7 +74,7 @@ def _put(
     where it is `kept`."""
     is_inside = column < width
     if affine != 0:
-        magnitudes = _part(affine, layer.to(tl.int64) * 2 * width, tl.float32)
+        magnitudes = part_at(affine, layer.to(tl.int64) * 2 * width, tl.float32)
         total *= tl.load(magnitudes + column, mask=is_inside, other=0.0)
         total += tl.load(magnitudes + width + column, mask=is_inside, other=0.0)
     tl.store(out, total.to(out.dtype.element_ty), mask=kept)
@@ -102,7 +102,7 @@ def shrink_row(
     _, rank, address = _find(slots, row, a_table, FIRST + target)
     if rank > 0:
         kind = rows.dtype.element_ty
-        a = _part(address, layer.to(tl.int64) * rank * width, tl.int8 if IS_INT8 else kind)
+        a = part_at(address, layer.to(tl.int64) * rank * width, tl.int8 if IS_INT8 else kind)
         features = piece * CHUNK + tl.arange(0, CHUNK)
         for r in range(0, rank, _RANKS):
             ranks = r + tl.arange(0, _RANKS)
@@ -139,7 +139,7 @@ def shrink_tile(
     _, rank, address = _find(slots, first + ROWS - 1, a_table, FIRST + target)
     if rank > 0:
         kind = rows.dtype.element_ty
-        a = _part(address, layer.to(tl.int64) * rank * width, tl.int8 if IS_INT8 else kind)
+        a = part_at(address, layer.to(tl.int64) * rank * width, tl.int8 if IS_INT8 else kind)
         row = (first + tl.arange(0, ROWS)).to(tl.int64)
         for r in range(0, rank, _RANKS):
             ranks = r + tl.arange(0, _RANKS)
@@ -185,8 +185,8 @@ def expand_row(
     if rank > 0:
         kind = out.dtype.element_ty
         start = layer.to(tl.int64) * rank
-        b = _part(address, start * width, tl.int8 if IS_INT8 else kind)
-        rank_scales = _part(tl.load(rank_scale_table + place), start, tl.float32)
+        b = part_at(address, start * width, tl.int8 if IS_INT8 else kind)
+        rank_scales = part_at(tl.load(rank_scale_table + place), start, tl.float32)
         column = block * COLUMNS + tl.arange(0, COLUMNS)
         added = out + row * WIDTH + before + column
         # Asked for before the weights, as it is known where they lie.
@@ -238,8 +238,8 @@ def expand_tile(
     if rank > 0:
         kind = out.dtype.element_ty
         start = layer.to(tl.int64) * rank
-        b = _part(address, start * width, tl.int8 if IS_INT8 else kind)
-        rank_scales = _part(tl.load(rank_scale_table + place), start, tl.float32)
+        b = part_at(address, start * width, tl.int8 if IS_INT8 else kind)
+        rank_scales = part_at(tl.load(rank_scale_table + place), start, tl.float32)
         row = (first + tl.arange(0, ROWS)).to(tl.int64)[:, None]
         column = block * COLUMNS + tl.arange(0, COLUMNS)[None, :]
         added = out + row * WIDTH + before + column
@@ -278,7 +278,7 @@ def look_up(
     _, rank, address = _find(slots, row, a_table, COLUMN)
     if rank > 0:
         start = tl.load(token_ids + row).to(tl.int64) * rank
-        a = _part(address, start, tl.int8 if IS_INT8 else out.dtype.element_ty)
+        a = part_at(address, start, tl.int8 if IS_INT8 else out.dtype.element_ty)
         ranks = tl.arange(0, RANKS)
         values = tl.load(a + ranks, mask=ranks < rank, other=0)
         tl.store(buffer + row * MAX_RANK + ranks, values.to(tl.float32), mask=ranks < rank)

@@ -59,13 +59,15 @@ class Pair:
     The embedding's `a` is [1, vocab, rank], since it is looked up. In int8 both are integers, and a rank's products
     are multiplied by its `rank_scales` float32 [layers, rank]. With `affine` float32 [layers, 2, out] the sum of the
     base and the update is multiplied by the first half, which are DoRA's magnitudes, and the second is added, which are
-    biases. A norm has no rank, and of `affine` the second half alone.
+    biases. A norm has no rank, and of `affine` the second half alone. `gate` is a record of
+    `inference.decoders.gpu.kernels.gate`.
     """
 
     a: Tensor
     b: Tensor
     rank_scales: Tensor | None = None
     affine: Tensor | None = None
+    gate: Tensor | None = None
 
     @property
     def rank(self) -> int:
@@ -84,14 +86,16 @@ def entry(address: int, rank: int) -> int:
 class SlotTable:
     """What the kernels know of the slots, for each and each column of `INDEX`, 0 where it has nothing there.
 
-    All are int64 [slots, columns]: `a` and `b` as `entry` says, with no rank above `max_rank`, `rank_scales`
-    and `affine` addresses.
+    All are int64 [slots, columns]: `a` and `b` as `entry` says, with no rank above `max_rank`, `rank_scales`,
+    `affine` and `gates` addresses. `streams` int64 [slots] are those of gates that look at the residual stream.
     """
 
     a: Tensor
     b: Tensor
     rank_scales: Tensor
     affine: Tensor
+    gates: Tensor
+    streams: Tensor
     max_rank: int
     is_int8: bool
 
@@ -99,15 +103,21 @@ class SlotTable:
 def empty_table(num_slots: int, max_rank: int, device: torch.device | str, is_int8: bool = False) -> SlotTable:
     """A table of slots without adapters."""
     shape = (num_slots, len(INDEX))
-    a, b, rank_scales, affine = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(4))
-    return SlotTable(a, b, rank_scales, affine, bucket(max_rank), is_int8)
+    a, b, rank_scales, affine, gates = (torch.zeros(shape, dtype=torch.int64, device=device) for _ in range(5))
+    streams = torch.zeros(num_slots, dtype=torch.int64, device=device)
+    return SlotTable(a, b, rank_scales, affine, gates, streams, bucket(max_rank), is_int8)
 
 
 def quantize(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """`a` and `b` in int8, each rank's row by its largest element, and the scales of the ranks' products."""
-    scales = [matrix.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127 for matrix in (a, b)]
+    scales = [scales_of(a), scales_of(b)]
     whole = [(matrix.float() / scale).round().to(torch.int8) for matrix, scale in zip((a, b), scales, strict=True)]
     return whole[0], whole[1], (scales[0] * scales[1]).squeeze(-1)
+
+
+def scales_of(matrix: Tensor) -> Tensor:
+    """What one stands for in each row of `matrix` in int8, float32 [layers, rank, 1]."""
+    return matrix.abs().amax(-1, keepdim=True).float().clamp(min=1e-30) / 127
 
 
 def bucket(rank: int) -> int:

@@ -94,6 +94,7 @@ class Decoder : public AnyDecoder {
         for (auto [buffer, width] : {std::pair{&hidden_, model_.hidden}, {&normed_, model_.hidden}, {&qkv_, qkv_width_},
                                      {&attended_, queries_}, {&added_, model_.hidden}, {&gate_up_, gate_up_width_}, {&inner_, model_.inner}})
             grow(*buffer, pass.rows * width);
+        grow(coefficients_, pass.rows * MAX_GATED);
         if (!QUANTIZES_ROWS) return;
         grow(levels_, pass.rows * widest_);
         for (auto* buffer : {&scales_, &sums_}) grow(*buffer, pass.rows * widest_ / GROUP);
@@ -338,12 +339,30 @@ class Decoder : public AnyDecoder {
         if (!pair) return;
         const Element* inputs[CHUNK];
         Element* outputs[CHUNK];
+        const float* coefficients[CHUNK];
         for (int64_t place = chunk.begin; place < chunk.end; place++) {
             inputs[place - chunk.begin] = rows + order_[place] * stride;
             outputs[place - chunk.begin] = outs + order_[place] * width + to;
+            coefficients[place - chunk.begin] = coefficients_.data() + order_[place] * MAX_GATED;
         }
         auto [in, out] = shape_of(target);
-        add_lora(*pair, layer, inputs, outputs, chunk.end - chunk.begin, in, out);
+        add_lora(*pair, layer, inputs, outputs, chunk.end - chunk.begin, in, out, coefficients);
+    }
+
+    // Keep the coefficients of the chunk's rows for a layer, where its adapter's gate looks at the residual stream. One gate
+    // is that of all its targets.
+    void weigh_parts(const PassView& pass, int64_t layer, const Chunk& chunk) {
+        const GateView* gate = nullptr;
+        for (int64_t target = Q; target <= DOWN && !gate; target++)
+            if (const PairView* pair = pair_of(pass, order_[chunk.begin], static_cast<Target>(target))) gate = pair->gate;
+        if (!gate || gate->kind != FLOW) return;
+        const Element* streams[CHUNK];
+        float* coefficients[CHUNK];
+        for (int64_t place = chunk.begin; place < chunk.end; place++) {
+            streams[place - chunk.begin] = hidden_.data() + order_[place] * model_.hidden;
+            coefficients[place - chunk.begin] = coefficients_.data() + order_[place] * MAX_GATED;
+        }
+        weigh_stream(*gate, layer, streams, chunk.end - chunk.begin, model_.hidden, coefficients);
     }
 
     std::pair<int64_t, int64_t> shape_of(Target target) const {
@@ -363,6 +382,7 @@ class Decoder : public AnyDecoder {
 
     void rope_and_store(const PassView& pass, int64_t layer, const Chunk& chunk) {
         const Element* rows = normed_.data();
+        weigh_parts(pass, layer, chunk);
         add_lora_rows(pass, Q, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, 0);
         add_lora_rows(pass, K, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, queries_);
         add_lora_rows(pass, V, layer, chunk, rows, model_.hidden, qkv_.data(), qkv_width_, queries_ + keys_);
@@ -467,7 +487,7 @@ class Decoder : public AnyDecoder {
     Buffer<Panel> panels_;
     Buffer<Span> spans_;
     Buffer<int8_t> levels_;
-    Buffer<float> scales_, sums_;
+    Buffer<float> scales_, sums_, coefficients_;
     Buffer<int32_t> offsets_;
     Buffer<Element> hidden_, normed_, qkv_, attended_, added_, gate_up_, inner_, sampled_;
     Pool pool_;

@@ -1,12 +1,9 @@
 // One adapter's update of up to 16 rows: out = (out + x A B) * scale + bias. A row's sums run over `in`, then over the rank,
-// in a fixed order.
+// in a fixed order. A blend's gate comes between A and B.
 #pragma once
-#include "packs.h"
+#include "gate.h"
 
 namespace native::NATIVE_UNIT {
-
-constexpr int64_t CHUNK = 16;  // rows of one adapter that are worked on together
-constexpr int64_t MAX_RANK = 512;
 
 // sums[row][r] = x[row] . a[r], for `height` rows and two ranks at once.
 template <int height, class Element>
@@ -47,12 +44,15 @@ void expand(Number* const* outs, int64_t count, const Element (*sums)[MAX_RANK],
         }
 }
 
-// Add the update of `pair` in `layer` to the rows `outs` [count][out], whose inputs are `rows` [count][in].
+// Add the update of `pair` in `layer` to the rows `outs` [count][out], whose inputs are `rows` [count][in]. `given` are the
+// rows' coefficients by a gate that looks at the residual stream.
 template <class Element, class Number>
-void add_lora(const PairView& pair, int64_t layer, const Element* const* rows, Number* const* outs, int64_t count, int64_t in, int64_t out) {
+void add_lora(const PairView& pair, int64_t layer, const Element* const* rows, Number* const* outs, int64_t count, int64_t in, int64_t out,
+              const float* const* given = nullptr) {
     float sums[CHUNK][MAX_RANK];
     Element rounded[CHUNK][MAX_RANK];
     shrink(rows, count, static_cast<const Element*>(pair.a) + layer * pair.rank * in, in, pair.rank, sums);
+    if (pair.gate) weigh(pair, layer, rows, count, in, sums, given);
     for (int64_t row = 0; row < count; row++)
         for (int64_t at = 0; at < pair.rank; at++) round_to(sums[row][at], rounded[row][at]);
     const float* scale = pair.scale ? pair.scale + layer * out : nullptr;

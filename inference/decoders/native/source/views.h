@@ -58,16 +58,31 @@ struct ModelView {
     const LayerView* layers;
 };
 
+enum GateKind : int64_t { ARROW, FLOW, RAMOLE };
+
+// How a row weighs the parts of a blend, of which one has the ranks from the end of the one before it to `ends`. Float32:
+// projection [layers][columns][in], of RAMOLE keys [layers][columns][rank], and bias [layers][parts], null where there is
+// none. The `top_k` largest scores are divided by `temperature` and go through the softmax; 0: all.
+struct GateView {
+    const float* projection;
+    const float* keys;
+    const float* bias;
+    const int64_t* ends;
+    int64_t kind, columns, parts, top_k;
+    float temperature;
+};
+
 // One adapter's pair for one target: a [layers][rank][in], b [layers][rank / 2][out][2] or, of float32,
 // [layers][rank][out]; the rank is even, and 0 where there is none.
 // The embedding, the head and the last norm are one layer, and the embedding's a is [vocab][rank], for it is looked up.
 // `scale` [layers][out] multiplies the adapted output (DoRA), and `bias` [layers][out] is added to it; null: none. A norm has
-// a bias alone.
+// a bias alone. A blend's pair has a gate.
 struct PairView {
     const void* a;
     const void* b;
     const float* scale;
     const float* bias;
+    const GateView* gate;
     int64_t rank;
 };
 

@@ -21,6 +21,9 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from triton.runtime.jit import JITFunction
 
+from inference.adapters.blend import blend
+from inference.adapters.identity import blended_digest
+from inference.adapters.weights import AdapterWeights
 from inference.decoders.gpu.bank import SlotBank
 from inference.decoders.gpu.decoder import TritonDecoder
 from inference.decoders.gpu.kernels.grouped import grouped_product
@@ -28,9 +31,10 @@ from inference.decoders.gpu.kernels.norm import Addends, SlotBiases, add_and_nor
 from inference.decoders.gpu.kernels.rope import rope_and_store
 from inference.decoders.gpu.layers import heads_of_layers
 from inference.decoders.kv_tensors import KVCache
-from inference.model.architecture import TARGETS, parse_architecture
+from inference.model.architecture import TARGETS, Architecture, parse_architecture
 from inference.model.linear import Int4Linear, Int8Linear
 from inference.model.spec import Norm
+from inference.wire.protocol import GateRef
 from tests.bench.mistral import MISTRAL_7B, make_adapter, make_weights
 from tests.inference.decoders.gpu.published import PUBLISHED, meta_linear, meta_weights
 from tests.inference.passes import Chunk, Passes
@@ -105,6 +109,13 @@ def compile_slot_biases(decoder: TritonDecoder) -> None:
     rope_and_store(qkv, how, slots, slots, cache.keys[0], cache.values[0], biases)
 
 
+def make_blend(architecture: Architecture) -> AdapterWeights:
+    """Two random adapters in a blend by Arrow."""
+    parts = [make_adapter(name, architecture, 8, TARGETS, torch.bfloat16) for name in ("a", "b")]
+    digest = blended_digest(("a", "b"), "arrow", 0, 1.0, "")
+    return blend(digest, [(part, 1.0) for part in parts], GateRef("arrow"), None, 64).weights
+
+
 def main() -> None:
     global MODEL
     JITFunction.run, triton.knobs.nvidia.dump_ptxas_log = compile_instead, True
@@ -113,7 +124,9 @@ def main() -> None:
     for is_int8 in (False, True):
         bank = SlotBank(32, 64, meta, is_int8)
         bank.put(0, make_adapter("all", mistral, 8, TARGETS, torch.bfloat16).weights)
-        compile_passes(TritonDecoder(mistral, make_weights(mistral, "meta"), bank), slot=0)
+        bank.put(1, make_blend(mistral))
+        for slot in (0, 1):
+            compile_passes(TritonDecoder(mistral, make_weights(mistral, "meta"), bank), slot)
     for kind, counts in ((Int8Linear, (1, 128)), (Int4Linear, (1, 16, 32, 64, 128))):
         linear = meta_linear(kind, mistral)
         for num_rows in counts:

@@ -29,6 +29,8 @@ KERNELS = {
     "_rope_and_store",
     "shrink_row",
     "shrink_tile",
+    "_weigh",
+    "_weigh_stream",
 }
 NARROW = {"look_up", "_multiply_rows"}
 """A thread of these reads one number of an adapter, or one scale. The others read adapters too, whose alignment the

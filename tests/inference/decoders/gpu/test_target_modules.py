@@ -24,6 +24,7 @@ def test_the_least_that_has_all_targets() -> None:
     for other in (*TARGETS[3:], EMBEDDING, HEAD):
         assert target_modules(["q_proj", other]) is TargetModules.ALL
     assert target_modules(["q_proj", "attention_norm"]) is TargetModules.NORMS
+    assert target_modules(["q_proj"], is_gated=True) is TargetModules.GATED
 
 
 def test_what_is_left_out_is_what_nobody_changes() -> None:
@@ -31,7 +32,8 @@ def test_what_is_left_out_is_what_nobody_changes() -> None:
     assert [TargetModules.NONE.includes(product) for product in products] == [False] * 6
     assert [product for product in products if TargetModules.QKV.includes(product)] == ["qkv"]
     assert all(all(kind.includes(product) for product in products) for kind in (TargetModules.ALL, TargetModules.NORMS))
-    assert [kind for kind in TargetModules if kind.includes("norms")] == [TargetModules.NORMS]
+    assert [kind for kind in TargetModules if kind.includes("norms")] == [TargetModules.NORMS, TargetModules.GATED]
+    assert [kind for kind in TargetModules if kind.includes("gates")] == [TargetModules.GATED]
 
 
 def test_the_adapters_of_a_pass_change_what_any_of_them_changes_and_a_slot_forgets() -> None:
