@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from inference.adapters.examination import CONFIG, WEIGHTS
+from inference.adapters.flow_pickle import NotFlow, convert_flow
 from inference.adapters.mlx import NotMlx, is_mlx, write_as_peft
 from inference.adapters.recovery import NotJoined, is_recovered, write_as_one
 
@@ -156,10 +157,16 @@ def main(arguments: list[str] | None = None) -> int:
     forms = "adapter_model.bin, adapter_model-0000N-of-0000M, MLX's adapters.safetensors, or CA-LoRA's two folders"
     parser.add_argument("folder", type=Path, help=f"with {forms}")
     parser.add_argument("--to", type=Path, help="where PEFT's two files go, of MLX and of CA-LoRA (FOLDER/peft)")
+    parser.add_argument("--parts", nargs="+", help="of LoRA-Flow's gate, a file: its adapters' digests in order")
+    parser.add_argument("--temperature", type=float, default=1.0, help="of that gate (1)")
     options = parser.parse_args(arguments)
     try:
-        print(f"Wrote {convert(options.folder, options.to)}.")
-    except NotConverted as error:
+        if options.parts:
+            home = options.to or options.folder.parent
+            print(f"Wrote {convert_flow(options.folder, tuple(options.parts), options.temperature, home)}.")
+        else:
+            print(f"Wrote {convert(options.folder, options.to)}.")
+    except (NotConverted, NotFlow) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

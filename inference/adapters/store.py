@@ -15,25 +15,28 @@ from pathlib import Path
 from threading import Lock
 from typing import Final
 
+from inference.adapters.blend import blend
 from inference.adapters.composition import compose
 from inference.adapters.config_file import ConfigRefused, read_config
 from inference.adapters.examination import CONFIG
-from inference.adapters.file import Base, HostAdapter
+from inference.adapters.file import AdapterRefused, Base, HostAdapter
+from inference.adapters.gate_file import GATE_FILE, gate_digest, read_gate
 from inference.adapters.invocation import read_invocation
 from inference.adapters.mapped import load_mapped
+from inference.adapters.stored_gate import StoredGate
 from inference.adapters.weights import AdapterWeights
 from inference.model.added_tokens import AddedToken, read_added
-from inference.wire.protocol import Component
+from inference.wire.protocol import Component, GateRef
 
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class AdapterNotFound(LookupError):
-    """No adapter of this `digest` lies in the store."""
+    """No adapter, or no gate, as `what` says, of this `digest` lies in the store."""
 
-    def __init__(self, digest: str, sentence: str) -> None:
+    def __init__(self, digest: str, sentence: str, what: str = "adapter") -> None:
         super().__init__(sentence)
-        self.digest = digest
+        self.digest, self.what = digest, what
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,17 @@ class AdapterStore:
         """Map or read the adapter `digest`. Raises `AdapterNotFound`, or `AdapterRefused` with every reason."""
         adapter = load_mapped(self.path(digest), digest, self._base, self._max_rank)
         return replace(adapter, is_activated=bool(self.told(digest).invocation))
+
+    def gate(self, digest: str) -> StoredGate:
+        """Read the gate `digest`. Raises `AdapterNotFound`, or `AdapterRefused` with every reason."""
+        try:
+            path = self.path(digest) / GATE_FILE
+        except AdapterNotFound as error:
+            raise AdapterNotFound(digest, str(error), "gate") from error
+        gate = read_gate(path, self._base.architecture.hidden_size)
+        if gate_digest(gate) != digest:
+            raise AdapterRefused([f"the gate that is stored as {digest[:12]} is another one; import it again"])
+        return gate
 
     def told(self, digest: str) -> Told:
         """What the adapter asks of its prompts; nothing where nobody can read its config, which `load` tells."""
@@ -80,11 +94,16 @@ class AdapterStore:
         return path
 
 
+def _no_gate(digest: str) -> StoredGate:
+    raise AdapterNotFound(digest, f"no gate {digest[:12]}… is stored here; import it again", "gate")
+
+
 class AdapterCache:
     """Adapters in host memory, at most `max_bytes` of them. Safe to call from several threads.
 
-    Sums of adapters, of ranks up to `max_rank` together, are made from what is kept and kept like any other.
-    What is kept is in the layout that `prepare` gives weights, which is one of `Bank`.
+    Sums and blends of adapters, of ranks up to `max_rank` together, are made from what is kept and kept like any
+    other. What is kept is in the layout that `prepare` gives weights, which is one of `Bank`. `load_gate` reads a
+    trained gate.
     """
 
     def __init__(
@@ -93,8 +112,10 @@ class AdapterCache:
         max_bytes: int,
         max_rank: int = 64,
         prepare: Callable[[AdapterWeights], AdapterWeights] = lambda weights: weights,
+        load_gate: Callable[[str], StoredGate] = _no_gate,
     ) -> None:
         self._load, self._max_bytes, self._max_rank, self._prepare = load, max_bytes, max_rank, prepare
+        self._load_gate = load_gate
         self._kept: OrderedDict[str, HostAdapter] = OrderedDict()
         self._lock = Lock()
 
@@ -117,19 +138,27 @@ class AdapterCache:
                 self._kept.move_to_end(digest)
             return self._kept.get(digest)
 
-    def load(self, digest: str, components: tuple[Component, ...] = ()) -> HostAdapter:
-        """The adapter `digest`, read if it is not kept, or added up from `components` if there are any.
+    def load(self, digest: str, components: tuple[Component, ...] = (), gate: GateRef | None = None) -> HostAdapter:
+        """The adapter `digest`, read if it is not kept, or of `components` if there are any: their sum, or their blend
+        by `gate`.
 
-        Raises as `AdapterStore.load` and `compose` do.
+        Raises as `AdapterStore.load`, `compose` and `blend` do.
         """
         if kept := self.find(digest):
             return kept
         parts = [(self.load(component.digest), component.weight) for component in components]
-        adapter = compose(digest, parts, self._max_rank) if parts else self._load(digest)
+        if gate:
+            adapter = self._blend(digest, parts, gate)
+        else:
+            adapter = compose(digest, parts, self._max_rank) if parts else self._load(digest)
         adapter = replace(adapter, weights=self._prepare(adapter.weights))
         with self._lock:
             self._keep(adapter)
         return adapter
+
+    def _blend(self, digest: str, parts: list[tuple[HostAdapter, float]], gate: GateRef) -> HostAdapter:
+        stored = self._load_gate(gate.digest) if gate.digest else None
+        return blend(digest, parts, gate, stored, self._max_rank)
 
     def _keep(self, adapter: HostAdapter) -> None:
         """An adapter larger than the whole cache is served but not kept."""

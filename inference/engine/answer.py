@@ -29,6 +29,7 @@ from inference.wire.protocol import (
     Embedded,
     Failed,
     Finished,
+    GateRef,
     Generate,
     Probe,
     Prompted,
@@ -149,8 +150,13 @@ class Answer:
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """The adapters that are added up, if it is not one alone that answers."""
+        """The adapters that answer together, if it is not one alone."""
         return self.request.adapter.components if self.request.adapter else ()
+
+    @property
+    def gate(self) -> GateRef | None:
+        """What weighs them, if they are not added up."""
+        return self.request.adapter.gate if self.request.adapter else None
 
     def samplings(self, draft: tuple[int, ...] = ()) -> list[RowSampling]:
         """How the next token is sampled, and those that follow the tokens of `draft`."""

@@ -207,7 +207,8 @@ class Engine:
     def _start(self, answer: Answer) -> None:
         """Queue an accepted request, unless what was streamed before a takeover is the whole answer."""
         self._answers[answer.id] = answer
-        has_adapter = not answer.digest or self.machine.loader.want(answer.digest, answer.components)
+        wanted = answer.digest, answer.components, answer.gate
+        has_adapter = not answer.digest or self.machine.loader.want(*wanted)
         has_guide = not answer.constraint or self.machine.guides.want(answer.constraint)
         if not has_adapter or answer.constraint:
             answer.sequence.state = State.LOADING
@@ -373,5 +374,7 @@ def _explain(loaded: Loaded) -> tuple[FailureCode, str]:
         return "adapter_refused", f"The adapter was refused: {loaded.error}."
     if isinstance(loaded.error, OutOfMemory):
         return _NO_MEMORY
-    missing = loaded.error.digest if isinstance(loaded.error, AdapterNotFound) else loaded.digest
-    return "adapter_not_found", f"The adapter {missing[:12]} is not stored on this worker; import it again."
+    what, missing = "adapter", loaded.digest
+    if isinstance(loaded.error, AdapterNotFound):
+        what, missing = loaded.error.what, loaded.error.digest
+    return "adapter_not_found", f"The {what} {missing[:12]} is not stored on this worker; import it again."

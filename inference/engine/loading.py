@@ -17,7 +17,7 @@ import torch
 from inference.adapters.file import AdapterRefused, HostAdapter
 from inference.adapters.store import AdapterNotFound
 from inference.engine.model_runner import OutOfMemory, is_out_of_memory
-from inference.wire.protocol import Component
+from inference.wire.protocol import Component, GateRef
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class AdapterLoader:
 
     def __init__(
         self,
-        load: Callable[[str, tuple[Component, ...]], HostAdapter],
+        load: Callable[[str, tuple[Component, ...], GateRef | None], HostAdapter],
         find: Callable[[str], HostAdapter | None] = lambda digest: None,
     ) -> None:
         self._load, self._find = load, find
@@ -51,8 +51,8 @@ class AdapterLoader:
         """Live requests that want an adapter."""
         return self._wanted.total()
 
-    def want(self, digest: str, components: tuple[Component, ...] = ()) -> bool:
-        """Ask for an adapter, or the sum of `components`, until `drop`; True when it is in memory already.
+    def want(self, digest: str, components: tuple[Component, ...] = (), gate: GateRef | None = None) -> bool:
+        """Ask for an adapter, or the sum or blend of `components`, until `drop`; True when it is in memory already.
 
         Else `poll` will tell.
         """
@@ -60,7 +60,7 @@ class AdapterLoader:
         if digest not in self._ready and (kept := self._find(digest)):
             self._ready[digest] = kept
         if digest not in self._ready and digest not in self._pending:
-            self._pending[digest] = self._executor.submit(self._read, digest, components)
+            self._pending[digest] = self._executor.submit(self._read, digest, components, gate)
         return digest in self._ready
 
     def drop(self, digest: str) -> None:
@@ -96,10 +96,12 @@ class AdapterLoader:
         """End the thread."""
         self._executor.shutdown(cancel_futures=True)
 
-    def _read(self, digest: str, components: tuple[Component, ...]) -> tuple[HostAdapter | None, Loaded]:
+    def _read(
+        self, digest: str, components: tuple[Component, ...], gate: GateRef | None
+    ) -> tuple[HostAdapter | None, Loaded]:
         start = time.monotonic()
         try:
-            adapter = self._load(digest, components)
+            adapter = self._load(digest, components, gate)
         except (AdapterRefused, AdapterNotFound, OSError) as error:
             return None, Loaded(digest, time.monotonic() - start, error)
         except (MemoryError, RuntimeError) as error:

@@ -131,7 +131,9 @@ def build_machine(config: EngineConfig) -> Machine:
         is_in_fewer_bits=of_base.is_in_fewer_bits,
     )
     store = AdapterStore(config.adapters_dir, base, config.max_rank)
-    host_cache = AdapterCache(store.load, config.host_cache_mb * 1024**2, config.max_rank, decoder.bank.prepare)
+    host_cache = AdapterCache(
+        store.load, config.host_cache_mb * 1024**2, config.max_rank, decoder.bank.prepare, store.gate
+    )
     loader = AdapterLoader(host_cache.load, host_cache.find)
     slots = LoraSlots(config.adapter_slots, loader.get, decoder.bank, config.slots_mb * 1024**2)
     runner = ModelRunner(decoder, cache, tuple(tokenizer.encode(CANARY)[:TILE]))

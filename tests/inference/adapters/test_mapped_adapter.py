@@ -18,7 +18,7 @@ from inference.adapters.file import AdapterRefused, Base, read_adapter
 from inference.adapters.mapped import load_mapped
 from inference.adapters.weights import AdapterWeights
 from inference.engine.loading import AdapterLoader
-from inference.wire.protocol import Component
+from inference.wire.protocol import Component, GateRef
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["in order", "packed"])
@@ -151,7 +151,7 @@ def test_loading_leaves_the_other_threads_their_cores() -> None:
     before = torch.get_num_threads()
     seen: list[int] = []
 
-    def load(digest: str, components: tuple[Component, ...]) -> Any:
+    def load(digest: str, components: tuple[Component, ...], gate: GateRef | None) -> Any:
         seen.append(torch.get_num_threads())
         raise FileNotFoundError(digest)
 
