@@ -20,7 +20,7 @@ from loraland.api.openai.calls import ChatCalls
 from loraland.api.openai.plain import Plain
 from loraland.api.shape import Head, Shape
 from loraland.api.tools.reading import of_request
-from loraland.catalogue.composition import sum_of
+from loraland.catalogue.composition import recorded_name
 from loraland.generations import reading
 from loraland.generations.models import Generation
 from loraland.inference_client import wire
@@ -96,5 +96,5 @@ def _head(generation: Generation) -> Head:
     created = int(generation.created.timestamp())
     name = str(generation.adapter_version or bases.recorded(generation.base).called)
     if generation.components:
-        name = sum_of((part["weight"], part["model"]) for part in generation.components)
+        name = recorded_name(generation.components)
     return Head(generation.wire_id, name, created, digest, generation.components)

@@ -1,19 +1,22 @@
-"""Who is meant by a name: the base, one version of an adapter, or several that answer together, each with a weight."""
+"""Who is meant by a name: the base, one version of an adapter, or several that answer together: added up, each with a
+weight, or in a blend, of which a gate weighs each for every token."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from inference.adapters.identity import composed_digest
-from inference.wire.protocol import AdapterRef, Component
+from inference.adapters.alignment import aligned
+from inference.adapters.identity import blended_digest, composed_digest
+from inference.wire.protocol import AdapterRef, Component, GateRef
 from loraland import bases
 from loraland.base_files import tokenizer_of
 from loraland.bases import BASE, Base
+from loraland.catalogue.gate_names import parted, spelled
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.slug import STAND_INS, is_bases_own
 from loraland.catalogue.versions import AdapterVersionQuerySet
@@ -29,15 +32,22 @@ _WEIGHT: Final = re.compile(r"-?\d{1,3}(\.\d{1,6})?", re.ASCII)
 
 @dataclass(frozen=True)
 class Composition:
-    """A weighted sum of versions, which come with their adapters. The first one's prompt is used."""
+    """A weighted sum of versions, which come with their adapters, or with a `gate` their blend. The first one's prompt
+    is used."""
 
     parts: tuple[tuple[AdapterVersion, float], ...]
+    gate: GateRef | None = None
 
     def __str__(self) -> str:
+        if self.gate:
+            return f"{spelled(self.gate)}({'+'.join(map(str, self.versions))})"
         return sum_of((weight, str(version)) for version, weight in self.parts)
 
     @cached_property
     def digest(self) -> str:
+        if gate := self.gate:
+            digests = (version.digest for version in self.versions)
+            return blended_digest(digests, gate.kind, gate.top_k, gate.temperature, gate.digest)
         return composed_digest((version.digest, weight) for version, weight in self.parts)
 
     @property
@@ -54,23 +64,27 @@ class Composition:
 
     @property
     def rank(self) -> int:
-        return sum(version.rank for version in self.versions)
+        return sum(aligned(version.rank) if self.gate else version.rank for version in self.versions)
 
     @property
     def ref(self) -> AdapterRef:
         components = tuple(Component(version.digest, weight) for version, weight in self.parts)
-        return AdapterRef(self.digest, self.template, self.field_names, components)
+        return AdapterRef(self.digest, self.template, self.field_names, components, self.gate)
 
     @property
     def record(self) -> list[dict[str, Any]]:
         """What an answer keeps of it, as plain values."""
-        return [{"model": str(version), "digest": version.digest, "weight": weight} for version, weight in self.parts]
+        gate = {"gate": spelled(self.gate)} if self.gate else {}
+        return [
+            {"model": str(version), "digest": version.digest, "weight": weight, **gate}
+            for version, weight in self.parts
+        ]
 
     @property
     def problem(self) -> str:
         """Why these cannot answer together, in a sentence; empty when they can."""
         if len({version.digest for version in self.versions}) < len(self.parts):
-            return "An adapter is named twice; name it once, with the sum of its weights."
+            return "An adapter is named twice; name it once" + ("." if self.gate else ", with the sum of its weights.")
         for version, weight in self.parts:
             if not (math.isfinite(weight) and 0 < abs(weight) <= MAX_WEIGHT):
                 return f"The weight of {version} is {weight:g}; it must not be 0, nor beyond {MAX_WEIGHT:g}."
@@ -100,9 +114,9 @@ def tokenizer_for(version: AdapterVersion | Composition | None, base: Base) -> T
 
 def named(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion | Composition | None:
     """What `name` means among `versions`: ``base``, a name of `AdapterVersion.objects.named`, or a weighted sum of
-    such as ``slug+0.5*other@digest-prefix``. None is a base, of which `base_of` tells: ``base:`` and a name, or its own
-    name, or the default one for what clients send where nobody named a model, unless an adapter is called so. Raises
-    `Refused`.
+    such as ``slug+0.5*other@digest-prefix``, or their blend as ``arrow:2(slug+other)``. None is a base, of which
+    `base_of` tells: ``base:`` and a name, or its own name, or the default one for what clients send where nobody named
+    a model, unless an adapter is called so. Raises `Refused`.
     """
     if bases.is_bare(name):
         base_called(name)
@@ -125,6 +139,8 @@ def base_called(name: str) -> Base:
 
 
 def _specialist(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion | Composition:
+    if gated := parted(name):
+        return _blend(*gated, versions)
     terms = [_term(term) for term in name.split("+")]
     if len(terms) > MAX_PARTS:
         raise _meaningless(f"{len(terms)} adapters are added up; name at most {MAX_PARTS}.")
@@ -133,10 +149,32 @@ def _specialist(name: str, versions: AdapterVersionQuerySet) -> AdapterVersion |
     parts = tuple((versions.named(of), weight) for of, weight in terms)
     if len(parts) == 1 and parts[0][1] == 1:
         return parts[0][0]
-    composition = Composition(parts)
+    return _sensible(Composition(parts))
+
+
+def _blend(gate: GateRef, inside: str, versions: AdapterVersionQuerySet) -> Composition:
+    names = inside.split("+")
+    if len(names) > MAX_PARTS or any("*" in each or bases.is_bare(each) for each in names):
+        sentence = (
+            f"arrow weighs up to {MAX_PARTS} adapters by itself; name them without weights, and without the base."
+        )
+        raise _meaningless(sentence)
+    parts = tuple((versions.named(each), 1.0) for each in names)
+    return _sensible(Composition(parts, replace(gate, top_k=min(gate.top_k, len(parts)))))
+
+
+def _sensible(composition: Composition) -> Composition:
     if composition.problem:
         raise _meaningless(composition.problem)
     return composition
+
+
+def recorded_name(components: Sequence[Mapping[str, Any]]) -> str:
+    """The name of what a `record` tells of."""
+    models = [part["model"] for part in components]
+    if gate := components[0].get("gate"):
+        return f"{gate}({'+'.join(models)})"
+    return sum_of((part["weight"], part["model"]) for part in components)
 
 
 def sum_of(terms: Iterable[tuple[float, str]]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 WORDS: Final = {
-    "model": "base, another base (base:name), an adapter, a version (slug@digest) or a sum of adapters (a+0.5*b).",
+    "model": "base, another base (base:name), an adapter, a version (slug@digest), a sum (a+0.5*b) or arrow(a+b).",
     "messages": "The conversation. Before an adapter of several fields the last one is JSON or lines of field: text.",
     "prompt": "A text as it stands, token ids, or a list of either.",
     "inputs": "A text for each field of the adapter's template. LoRAX's addresses take the finished prompt.",

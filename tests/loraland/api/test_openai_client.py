@@ -9,8 +9,18 @@ import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
 
-from inference.adapters.identity import composed_digest
-from inference.wire.protocol import AdapterRef, Alternative, Component, Delta, Failed, Finished, Stats, TokenLogprob
+from inference.adapters.identity import blended_digest, composed_digest
+from inference.wire.protocol import (
+    AdapterRef,
+    Alternative,
+    Component,
+    Delta,
+    Failed,
+    Finished,
+    GateRef,
+    Stats,
+    TokenLogprob,
+)
 from loraland.generations.models import Generation
 from tests.loraland.scripted_worker import FINGERPRINT
 
@@ -194,6 +204,19 @@ async def test_adapters_are_added_up_and_the_answer_names_each_of_them(client, a
     assert done.loraland["components"] == named
     stored = await Generation.objects.aget(pk=request.id)
     assert (stored.adapter_version_id, stored.components) == (None, named)
+
+
+async def test_a_blend_is_asked_of_the_worker_with_its_gate(client, answering, parts):
+    worker = answering()
+    done = await client.chat.completions.create(model="arrow:1(emotion+topic)", messages=HELLO)
+    (request,) = worker.seen
+    components = (Component("a" * 64), Component("b" * 64))
+    digest = blended_digest(["a" * 64, "b" * 64], "arrow", 1, 1.0, "")
+    assert request.adapter == AdapterRef(digest, "Tweet: {text}\n", ("text",), components, GateRef("arrow", 1))
+    assert (done.model, done.loraland["digest"]) == ("arrow:1(emotion+topic)", digest)
+    assert [part["gate"] for part in done.loraland["components"]] == ["arrow:1"] * 2
+    entry = await client.models.retrieve("arrow:1(emotion+topic)")
+    assert (entry.loraland["rank"], entry.loraland["digest"]) == (24, digest)
 
 
 async def test_a_sum_can_be_looked_up_and_a_lone_weight_makes_one(client, parts):

@@ -11,7 +11,8 @@ from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 
-from loraland.catalogue.composition import Composition, named, sum_of
+from inference.wire.protocol import GateRef
+from loraland.catalogue.composition import Composition, named, recorded_name, sum_of
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.refusal import Refused
 
@@ -105,6 +106,52 @@ def test_a_sum_is_written_as_it_is_read(shown: AdapterVersion, publish: Publish)
     assert str(read) == "1*emotion@aaaaaaaaaaaa+-12.345678*topic@bbbbbbbbbbbb"
     assert named(str(read), AdapterVersion.objects.all()) == read
     assert sum_of([(0.5, "topic"), (2.0, "emotion")]) == "0.5*topic+2*emotion"
+
+
+@pytest.mark.parametrize(
+    ("name", "gate", "written"),
+    [
+        ("arrow(emotion+topic)", GateRef("arrow", 2), "arrow:2"),
+        ("arrow:1(emotion+topic@bbbbbb)", GateRef("arrow", 1), "arrow:1"),
+        ("arrow:9:0.50(emotion+topic)", GateRef("arrow", 2, 0.5), "arrow:2:0.5"),
+        ("arrow::2(emotion+topic)", GateRef("arrow", 2, 2.0), "arrow:2:2"),
+    ],
+)
+def test_a_blend_is_written_as_it_is_read(
+    shown: AdapterVersion, publish: Publish, name: str, gate: GateRef, written: str
+) -> None:
+    topic = publish("topic", "b", rank=7)
+    read = named(name, AdapterVersion.objects.all())
+    assert isinstance(read, Composition)
+    assert read == Composition(((shown, 1.0), (topic, 1.0)), gate)
+    assert str(read) == f"{written}(emotion@aaaaaaaaaaaa+topic@bbbbbbbbbbbb)"
+    assert named(str(read), AdapterVersion.objects.all()) == read
+    assert recorded_name(read.record) == str(read)
+    assert (read.ref.gate, read.rank) == (gate, shown.rank + shown.rank % 2 + 8)
+    assert read.digest != Composition(read.parts).digest
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("arrow(emotion+0.5*topic)", "name them without weights"),
+        ("arrow(emotion+base)", "without the base"),
+        ("arrow(" + "+".join(["emotion"] * 9) + ")", "up to 8 adapters by itself"),
+        ("arrow(emotion+emotion)", "named twice; name it once."),
+        ("arrow:0(emotion)", "not how arrow is set"),
+        ("arrow:1:2:3(emotion)", "not how arrow is set"),
+        ("arrow:1:nan(emotion)", "not how arrow is set"),
+        ("arrow:1:0(emotion)", "divides by nothing"),
+        ("flow(emotion+topic)", "'flow' weighs no adapters; write arrow"),
+        ("arrow()", "No adapter called ''"),
+        ("arrow(emotion", "No adapter called 'arrow(emotion'"),
+    ],
+)
+def test_a_blend_without_meaning_is_refused(shown: AdapterVersion, publish: Publish, name: str, sentence: str) -> None:
+    publish("topic", "b")
+    with pytest.raises(Refused) as refused:
+        named(name, AdapterVersion.objects.all())
+    assert sentence in refused.value.sentence
 
 
 def test_the_base_is_no_version() -> None:
