@@ -23,7 +23,7 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import refusal
 from loraland.catalogue.template import TemplateError, fields_of, parse_examples
 from loraland.catalogue.upload.archive import ArchiveRefused, Contents, read_archive
-from loraland.catalogue.upload.bases import config_in, doubt_about_base, is_doubtful, named_base
+from loraland.catalogue.upload.bases import config_in, doubt_about_base, is_doubtful, likely_base, named_base
 from loraland.catalogue.upload.companions import take
 from loraland.catalogue.upload.finding import find_base
 from loraland.catalogue.upload.submission import Submission, find, submit
@@ -89,11 +89,15 @@ class PromptForm(ModelForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         self._clean_prompt(cleaned, self.instance.fields)
-        if version := self.instance if self.instance.pk else None:
-            names = [field["name"] for field in cleaned["fields"]]
-            if fault := fault_of(version.config, cleaned["template"], names, version.adapter.served_base):
-                self.add_error("template", fault)
+        if self.instance.pk:
+            self._check_invocation(cleaned, self.instance.config, self.instance.adapter.served_base)
         return cleaned
+
+    def _check_invocation(self, cleaned: dict[str, Any], config: dict[str, Any], base: bases.Base) -> None:
+        """A prompt of an aLoRA must hold what invokes it."""
+        names = [field["name"] for field in cleaned["fields"]]
+        if fault := fault_of(config, cleaned["template"], names, base):
+            self.add_error("template", fault)
 
     def mend(self) -> bool:
         """Keep what was written; whether it changes what the weights read."""
@@ -211,6 +215,9 @@ class UploadForm(PromptForm):
         else:
             self._check_new(cleaned)
         self._check_base(cleaned)
+        if self.token:
+            config, adapter = config_in(store.quarantined(self.token)), cleaned.get("adapter")
+            self._check_invocation(cleaned, config, adapter.served_base if adapter else likely_base(config))
         is_bare = not cleaned.get("template", "refused already").strip() and not cleaned.get("chats_freely")
         if is_bare and cleaned.get("publish_when_ready"):
             self.add_error("template", WITHOUT_PROMPT)

@@ -266,6 +266,19 @@ def test_what_an_adapter_has_read_behind_its_invocation_is_no_others(home: Home,
     assert same(drain(engine)["base"], home.alone(make, longer, None))
 
 
+def test_a_block_that_was_invoked_at_another_place_is_not_found(home: Home, make: MakeEngine) -> None:
+    """Two prompts have one first block, and which invocation is the last is said by what follows it."""
+    block = "x" * 5 + JUDGE + "y" * 18 + JUDGE[:-3]
+    early, late = block + "mpy" + "z" * 40, block + "dge" + "z" * 40
+    engine = make(block_size=32)
+    assert len(engine.machine.tokenizer.encode(block)) == 32
+    for prompt, place in ((late, 29), (early, 5), (late, 29)):
+        engine.add(home.ask("it", ALORA, prompt))
+        record = drain(engine)["it"]
+        assert record.finished.stats.invoked_at == place
+        assert same(record, home.alone(make, prompt))
+
+
 def test_a_sum_with_an_activated_adapter_is_refused(home: Home, make: MakeEngine) -> None:
     engine = make()
     parts = (Component(home.digests[PLAIN]), Component(home.digests[ALORA], 0.5))

@@ -22,6 +22,7 @@ from django.urls import reverse
 from inference.wire.protocol import Probe
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.tasks import drop_left_uploads, validate_version
+from tests.inference.engines import make_tokenizer
 from tests.loraland.adapter_files import lora_config, lora_tensors, safetensors_bytes, write_adapter
 
 UPLOAD = "/admin/catalogue/adapterversion/add/"
@@ -412,6 +413,17 @@ def test_files_past_the_limit_are_refused(owner: Client, settings: Any) -> None:
     settings.MAX_UPLOAD_MB = 1
     (error,) = upload(owner, **pair(weights=bytes(2**20)))
     assert error == "Too large: the files are larger than 1 MB, the limit of this site."
+
+
+def test_a_prompt_that_never_invokes_an_alora_is_mended_before_its_files_are_taken(
+    owner: Client, settings: Any
+) -> None:
+    make_tokenizer(settings.MODELS_DIR / settings.BASE_NAME)
+    config = json.dumps(lora_config(alora_invocation_tokens=[1])).encode()
+    (said,) = upload(owner, **pair(config))
+    assert "does not hold what invokes it, '<|start|>'" in said
+    assert upload(owner, **pair(config), template="<|start|>" + TEMPLATE) == []
+    assert AdapterVersion.objects.get().status == AdapterVersion.Status.VALIDATING
 
 
 def test_uploading_needs_the_permission(client: Client, db: None) -> None:
