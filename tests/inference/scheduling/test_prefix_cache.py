@@ -290,3 +290,19 @@ def test_uniform_rows_let_an_answer_be_found_too() -> None:
         cache.allocate(second)
         assert second.num_computed == known
         assert second.block_table[: known // 16] == cache.find(second)
+
+
+@pytest.mark.parametrize(("changes", "num_tiles"), [({}, 6), ({"is_shared": False}, 12), ({"prefix_cache": False}, 12)])
+def test_those_that_come_at_once_and_begin_alike_read_their_beginning_once(
+    make: MakeEngine, changes: dict[str, Any], num_tiles: int
+) -> None:
+    """Two tiles for all, and one for each; where nothing is shared between tenants each reads its own."""
+    engine = make(**changes)
+    prompts = {f"{n}": "x" * 64 + f"{n}" * 10 for n in range(4)}
+    for id, prompt in prompts.items():
+        engine.add(Generate(id, prompt=prompt, sampling=Sampling(max_tokens=3, ignore_eos=True), tenant=id))
+    records = drain(engine)
+    for id, prompt in prompts.items():
+        expected = expected_answer(engine.machine.tokenizer.encode(prompt), "", 3)
+        assert records[id].token_ids[: len(expected)] == expected
+    assert tiles(engine) == num_tiles
