@@ -96,7 +96,7 @@ class PromptForm(ModelForm):
     def _check_invocation(self, cleaned: dict[str, Any], config: dict[str, Any], base: bases.Base) -> None:
         """A prompt of an aLoRA must hold what invokes it."""
         names = [field["name"] for field in cleaned["fields"]]
-        if fault := fault_of(config, cleaned["template"], names, base):
+        if fault := fault_of(config, cleaned.get("template", ""), names, base):
             self.add_error("template", fault)
 
     def mend(self) -> bool:
