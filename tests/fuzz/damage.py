@@ -25,6 +25,13 @@ RENAMINGS: Final = (
     *(("base_model.model.", ""), ("base_model.model.model.", ""), (".weight", ".default.weight"), (".weight", ".bias")),
     *(("lora_A.weight", "lora_magnitude_vector"), ("lora_A", "modules_to_save"), ("lm_head", "model.embed_tokens")),
     *(("lora_embedding_A", "lora_A.weight"), ("base_layer", "lora_A"), ("weight", "\0"), ("lora", "é" * 300)),
+    *(
+        ("vera_lambda_b", "vera_lambda_d"),
+        ("vera_A", "vera_B"),
+        ("miss_block", "lora_scaling"),
+        ("logits_A", "logits_B"),
+    ),
+    *(("vera_A", "vblora_vector_bank"), (".weight", ""), ("logits_A", "logits_A_topk_indices"), ("lora_A", "lora_a1")),
 )
 ENCODINGS: Final = ("utf-8", "utf-8", "utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32")
 

@@ -15,11 +15,13 @@ from checkpoints import load_base, make_adapter
 from django.test import override_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peft import MissConfig, PeftConfig, VBLoRAConfig, VeraConfig
 
 from inference.adapters.file import AdapterRefused
 from inference.adapters.store import AdapterStore
 from loraland.catalogue.upload.validation import examine_upload
 from tests.fuzz.damage import ENCODINGS, bytes_like, json_like, tensors_like, weights_like
+from tests.inference.adapters.methods import make_method
 from tests.loraland.adapter_files import number_bytes
 
 pytestmark = pytest.mark.slow
@@ -30,6 +32,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "dora": {"use_dora": True, "target_modules": ["q_proj", "embed_tokens", "lm_head"]},
     "biases": {"lora_bias": True},
     "narrow": {"layers_to_transform": [0], "alpha_pattern": {"self_attn.q_proj": 3}},
+    "blocks": {"use_bdlora": {"target_modules_bd_a": ["q_proj"], "nblocks": 2, "match_strict": False}},
+}
+METHODS: dict[str, PeftConfig] = {
+    "VeRA": VeraConfig(r=2, target_modules=["q_proj", "down_proj"]),
+    "MiSS": MissConfig(r=2, target_modules=["q_proj"], init_weights="mini", mini_r=32),
+    "VB-LoRA": VBLoRAConfig(r=2, num_vectors=5, vector_length=32, target_modules=["q_proj"]),
 }
 THE_BASES_WORD = ("is not the base's own", "overflow", "DoRA cannot scale")
 """What the worker alone can tell, which has the weights of the base: the site learns it by the proof."""
@@ -41,6 +49,7 @@ def doors(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     base = {"BASE_MODEL": tiny_model.name, "BASE_NAME": tiny_model.name, "BASE_KEY": tiny_model.name.lower()}
     directory = tmp_path_factory.mktemp("doors")
     sound = {kind: directory / make_adapter(tiny_model, directory, r=2, **options) for kind, options in KINDS.items()}
+    sound |= {kind: directory / make_method(tiny_model, directory, config) for kind, config in METHODS.items()}
     with override_settings(MODELS_DIR=tiny_model.parent, **base):
         yield Doors(sound, tmp_path_factory.mktemp("store"), tiny_model)
 
@@ -107,7 +116,7 @@ def often(examples: int) -> settings:
 @often(800)
 @given(data=st.data())
 def test_both_doors_say_the_same_of_a_damaged_config(doors: Doors, data: st.DataObject) -> None:
-    kind = data.draw(st.integers(0, len(KINDS) - 1))
+    kind = data.draw(st.integers(0, len(doors.configs) - 1))
     sound = json.dumps(doors.configs[kind]).encode()
     config = data.draw(json_like([doors.configs[kind]], ENCODINGS) | bytes_like([sound]))
     doors.agree_on(config, doors.weights[kind])
@@ -116,7 +125,7 @@ def test_both_doors_say_the_same_of_a_damaged_config(doors: Doors, data: st.Data
 @often(1000)
 @given(data=st.data())
 def test_both_doors_say_the_same_of_damaged_tensors(doors: Doors, data: st.DataObject) -> None:
-    kind = data.draw(st.integers(0, len(KINDS) - 1))
+    kind = data.draw(st.integers(0, len(doors.configs) - 1))
     tensors = data.draw(tensors_like(header_of(doors.weights[kind])))
     config = data.draw(st.sampled_from(doors.configs))
     doors.agree_on(json.dumps(config).encode(), file_of(tensors, data.draw(st.sampled_from(list(NUMBERS)))))
@@ -134,4 +143,4 @@ def test_sound_adapters_pass_both_doors_and_damaged_ones_do_not(doors: Doors) ->
     for config, weights in zip(doors.configs, doors.weights, strict=True):
         doors.agree_on(json.dumps(config).encode(), weights)
         doors.agree_on(json.dumps(config | {"r": 3}).encode(), weights)
-    assert doors.outcomes == {True: len(KINDS), False: len(KINDS)}
+    assert doors.outcomes == {True: len(doors.configs), False: len(doors.configs)}

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from peft import VeraConfig
 from torch import Tensor
 
 pytest.importorskip("triton", reason="the kernels need the package triton")
@@ -14,6 +16,8 @@ from inference.decoders.gpu import decoder, step
 from inference.decoders.gpu.target_modules import TargetModules
 from inference.model.linear import PlainLinear
 from inference.tile import TILE
+from tests.inference.adapters.methods import make_method
+from tests.inference.checkpoints import make_model
 from tests.inference.decoders.gpu.worlds import (
     MODELS,
     World,
@@ -50,6 +54,19 @@ def test_padding_leaves_no_keys_and_values(worlds: dict[str, World]) -> None:
 @pytest.mark.parametrize("kind", MODELS)
 def test_mixed_adapters_and_the_base_equal_the_torch_decoder(worlds: dict[str, World], kind: str) -> None:
     for one, other in zip(by_kernels(worlds[kind], "cpu"), by_torch(worlds[kind]), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
+
+
+def test_a_method_of_rank_256_equals_the_torch_decoder(tmp_path: Path) -> None:
+    model = make_model(tmp_path / "model", num_hidden_layers=1)
+    digest = make_method(model, tmp_path, VeraConfig(target_modules=["q_proj", "down_proj"]), size=0.1)
+    world, told = World(model, tmp_path, [digest], max_rank=256), []
+    for passes, slots in (make_passes(world, "cpu"), make_torch_passes(world)):
+        prompt, row, base = (passes.sequence(slot) for slot in (slots[1], slots[1], -1))
+        told.append(
+            passes.run(Chunk(prompt, tokens(20, 1)), Chunk(row, tokens(1, 2), False), Chunk(base, tokens(5, 3)))
+        )
+    for one, other in zip(*told, strict=True):
         torch.testing.assert_close(one, other, atol=1e-4, rtol=0)
 
 

@@ -39,6 +39,7 @@ class World:
     model: Path
     store: Path
     digests: list[str]
+    max_rank: int = 64
 
 
 def make_world(directory: Path, kind: str) -> World:
@@ -62,7 +63,7 @@ def by_torch(world: World, rounds: int = 1) -> list[Tensor]:
 def make_torch_passes(world: World) -> tuple[Passes, list[int]]:
     """A decoder of torch, and the slots of base and adapters."""
     decoder = load_family(world.model)
-    slots = LoraSlots(5, AdapterStore(world.store, load_base(world.model)).load, decoder.bank)
+    slots = LoraSlots(5, AdapterStore(world.store, load_base(world.model), world.max_rank).load, decoder.bank)
     return Passes(decoder), acquire(slots, world)
 
 
@@ -77,8 +78,9 @@ def make_passes(world: World, device: str, is_deterministic: bool = False) -> tu
     place = torch.device(device)
     architecture = read_architecture(world.model / "config.json").within(128)
     weights = load_weights(world.model, architecture, torch.float32, place)
-    bank = SlotBank(5, 64, place)
-    kept = AdapterCache(AdapterStore(world.store, load_base(world.model)).load, 2**30, prepare=bank.prepare)
+    bank = SlotBank(5, world.max_rank, place)
+    adapters = AdapterStore(world.store, load_base(world.model), world.max_rank)
+    kept = AdapterCache(adapters.load, 2**30, prepare=bank.prepare)
     slots = LoraSlots(5, kept.load, bank)
     cache = KVCache(architecture, 96, 16, torch.float32, place)
     for blocks in cache.keys + cache.values:
