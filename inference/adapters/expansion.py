@@ -6,9 +6,12 @@ scaling, which is folded into B as for any LoRA. Nothing larger than a pair is m
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from inference.adapters.findings import Parts
 from inference.adapters.methods import multilora
 from inference.adapters.methods.bdlora import BdLora
 from inference.adapters.methods.method import Method
@@ -18,8 +21,21 @@ from inference.adapters.methods.nola import COEFFICIENTS, Nola
 from inference.adapters.methods.vblora import BANK, INDICES, LOGITS, SHARES, VbLora
 from inference.adapters.methods.vera import SHARED_A, SHARED_B, B, D, Vera
 from inference.adapters.random_bases import combine, start_of, stream_key
+from inference.model.architecture import Architecture
 
 Tensors = dict[str, Tensor]
+
+
+def read_parts(file: Any, parts: Parts) -> Tensors:
+    """What an open safetensors `file` holds of `parts`: float32, but for whole numbers."""
+    read = {part: file.get_tensor(info.name) for part, info in parts.items()}
+    return {part: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for part, tensor in read.items()}
+
+
+def widths(architecture: Architecture, module: str) -> tuple[int, int]:
+    """The inputs and outputs of `module`, a linear of the base or several in one."""
+    places = architecture.places(module)
+    return architecture.target_shape(places[0].target)[0], sum(place.width for place in places)
 
 
 def expand(method: Method, module: str, tensors: Tensors, width_in: int, width_out: int) -> Tensors:

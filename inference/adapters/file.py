@@ -20,7 +20,7 @@ from torch import Tensor
 from inference.adapters.biases import Biases, read_biases
 from inference.adapters.config import LoraConfig
 from inference.adapters.examination import CONFIG, WEIGHTS, Examination, examine_files
-from inference.adapters.expansion import expand
+from inference.adapters.expansion import expand, read_parts, widths
 from inference.adapters.findings import Parts
 from inference.adapters.identity import HeaderError, adapter_digest
 from inference.adapters.packed_lora import pack_adapter
@@ -170,23 +170,16 @@ def _read_tensors(
     """All modules, which are the base's, by target and layer; as pairs, of whatever method they are."""
     read: dict[str, dict[int, _Module]] = defaultdict(dict)
     with safe_open(weights, framework="pt") as file:
-        shared = _read_parts(file, found.shared)
+        shared = read_parts(file, found.shared)
         for module, parts in found.modules.items():
             places = architecture.places(module)
             assert places, "what the examination lets through is of the base"
-            tensors = _read_parts(file, parts)
+            tensors = read_parts(file, parts)
             if config.method is not None:
-                width_in, width_out = architecture.target_shape(places[0].target)[0], sum(one.width for one in places)
-                tensors |= expand(config.method, module, tensors | shared, width_in, width_out)
+                tensors |= expand(config.method, module, tensors | shared, *widths(architecture, module))
             for place in places:
                 read[place.target][place.layer] = _Module(module, _share(tensors, place))
     return read
-
-
-def _read_parts(file: Any, parts: Parts) -> _Tensors:
-    """In float32, but for whole numbers."""
-    read = {part: file.get_tensor(info.name) for part, info in parts.items()}
-    return {part: tensor.to(torch.float32) if tensor.is_floating_point() else tensor for part, tensor in read.items()}
 
 
 def _share(tensors: _Tensors, place: Place) -> _Tensors:

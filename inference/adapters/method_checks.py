@@ -27,8 +27,9 @@ def check_method(method: Method, rank: int, module: str, parts: Parts, binding: 
         binding.faults.add(f"{_shown(part)} is missing", module)
     for part in sorted(parts.keys() - wanted.keys() - {"base"}):
         binding.faults.add(f"{_shown(part)} is no tensor of {method.label} with this config", module)
-    for part in wanted.keys() & parts.keys():
-        _check_shape(module, part, parts[part], wanted[part], binding.faults)
+    for part, shape in wanted.items():
+        if part in parts:
+            _check_shape(module, part, parts[part], shape, binding.faults)
 
 
 def check_shared(method: Method, shared: Parts, faults: Findings) -> None:
@@ -38,8 +39,9 @@ def check_shared(method: Method, shared: Parts, faults: Findings) -> None:
         faults.add("A tensor of all modules is missing", _file_name(part))
     for part in sorted(shared.keys() - wanted.keys()):
         faults.add(f"{method.label} has no such tensor", _file_name(part))
-    for part in wanted.keys() & shared.keys():
-        _check_shape(_file_name(part), part, shared[part], wanted[part], faults)
+    for part, shape in wanted.items():
+        if part in shared:
+            _check_shape(_file_name(part), part, shared[part], shape, faults)
 
 
 def check_method_fit(method: Method, rank: int, module: str, architecture: Architecture, binding: Binding) -> None:
@@ -74,9 +76,12 @@ def check_excess(method: Method, architecture: Architecture, binding: Binding) -
 
 def _check_reach(method: Method, inputs: int, outputs: int, binding: Binding, name: str) -> None:
     """Shared tensors are as large as each module needs."""
+    free = method.shared(None, None)
     for part, shape in method.shared(inputs, outputs).items():
         have = binding.shared[part].shape if part in binding.shared else ()
-        if len(have) == len(shape) and any(size < (least or 0) for size, least in zip(have, shape, strict=True)):
+        if len(have) == len(shape) and any(
+            one is None and have[at] < (shape[at] or 0) for at, one in enumerate(free[part])
+        ):
             binding.misfits.add(f"{part} is {dims(have)}, where modules of {name} need", _sizes(shape))
 
 

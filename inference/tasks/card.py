@@ -46,6 +46,7 @@ class TrainingTable(TypedDict, total=False):
     rank: int
     lora_alpha: float
     target_modules: list[str]
+    nola_basis: int
     max_length: int
     seed: int
     minutes: float
@@ -123,6 +124,8 @@ def card_of(recipe: Recipe, base: str, train_rows: int, minutes: float, device: 
         "device": device,
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
+    if lora.nola_basis:
+        training["nola_basis"] = lora.nola_basis
     return Card(
         name=recipe.name,
         category=recipe.category,

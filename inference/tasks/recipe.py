@@ -15,6 +15,7 @@ RECIPES: Final = Path(__file__).parent / "recipes"
 LIMITS: Final[dict[str, tuple[type[int] | type[float], float, float]]] = {
     "rank": (int, 1, 512),
     "lora_alpha": (int, 1, 8192),
+    "nola_basis": (int, 0, 4096),
     "steps": (int, 1, 1_000_000),
     "batch": (int, 1, 4096),
     "learning_rate": (float, 1e-7, 1),
@@ -48,11 +49,13 @@ class ExampleInput:
 
 @dataclass(frozen=True)
 class Lora:
-    """The shape of the adapter."""
+    """The shape of the adapter. With a `nola_basis` it is a NOLA, of which the coefficients of so many random bases
+    learn."""
 
     rank: int = 8
     lora_alpha: int = 16
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
+    nola_basis: int = 0
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,10 @@ class Pair:
     b: Tensor
 
 
+Pairs = tuple[dict[str, Pair], ...]
+"""The pairs of each layer, by target."""
+
+
 class Learned(Protocol):
     """What is asked of any adapter that learns."""
 
@@ -43,6 +47,16 @@ class Learned(Protocol):
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]: ...
 
     def round(self) -> None: ...
+
+    def config(self) -> dict[str, Any]: ...
+
+
+class OfPairs(Learned, Protocol):
+    """What a decoder asks of an adapter besides."""
+
+    scaling: float
+
+    def pairs(self) -> Pairs: ...
 
 
 class Adapter:
@@ -68,6 +82,13 @@ class Adapter:
     def parameters(self) -> list[Tensor]:
         """What an optimizer steps over."""
         return [self.values]
+
+    def pairs(self) -> Pairs:
+        return self.layers
+
+    def config(self) -> dict[str, Any]:
+        """adapter_config.json, but for the base's name."""
+        return peft_config(self.lora)
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every factor under the name that PEFT saves it by."""
@@ -99,10 +120,16 @@ def save_adapter(adapter: Learned, base_name: str, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.to("cpu", torch.bfloat16).contiguous() for name, tensor in adapter.named_tensors()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-    untyped: Any = lora_config(adapter.lora)
-    config = untyped.to_dict() | {"base_model_name_or_path": base_name, "inference_mode": True}
+    config = adapter.config() | {"base_model_name_or_path": base_name, "inference_mode": True}
     text = json.dumps({key: _plain(value) for key, value in config.items()}, indent=2, sort_keys=True)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
+
+
+def peft_config(lora: Lora) -> dict[str, Any]:
+    """What PEFT writes of an adapter of this shape."""
+    untyped: Any = lora_config(lora)
+    config: dict[str, Any] = untyped.to_dict()
+    return config
 
 
 def lora_config(lora: Lora, dropout: float = 0.0) -> LoraConfig:

@@ -18,7 +18,7 @@ from inference.model.architecture import Architecture
 from inference.model.linear import Linear, PlainLinear
 from inference.model.rotary import Rotary
 from inference.model.weights import DecoderWeights, LayerWeights
-from inference.training.adapter import Adapter
+from inference.training.adapter import OfPairs, Pairs
 from inference.training.mixed import MixedBatch, Rectangle
 from inference.training.operators import Place, adapted_linear, answer_loss, attend, rms_norm, rope, swiglu
 
@@ -28,7 +28,8 @@ class _Pass:
     """What the layers of one pass share."""
 
     batch: MixedBatch
-    adapters: Sequence[Adapter]
+    pairs: Sequence[Pairs]
+    scalings: Sequence[float]
     cos: Tensor
     sin: Tensor
 
@@ -54,7 +55,7 @@ class TrainingDecoder:
         self._kv_width = architecture.num_kv_heads * architecture.head_dim
         self._columns = self._stacked_columns()
 
-    def losses(self, batch: MixedBatch, adapters: Sequence[Adapter]) -> Tensor:
+    def losses(self, batch: MixedBatch, adapters: Sequence[OfPairs]) -> Tensor:
         """The mean loss of each adapter's answers in nats a token, float32 [adapters].
 
         `batch` has a rectangle for each of `adapters`. The gradient of the sum gives every adapter what it would
@@ -62,7 +63,8 @@ class TrainingDecoder:
         """
         if self.architecture.sliding_window is not None:
             self._check(longest=int(batch.positions[batch.answers].max()) + 1)
-        run = _Pass(batch, adapters, *self._rotary.at(batch.positions))
+        pairs, scalings = [adapter.pairs() for adapter in adapters], [adapter.scaling for adapter in adapters]
+        run = _Pass(batch, pairs, scalings, *self._rotary.at(batch.positions))
         hidden = self.weights.embedding[batch.token_ids]
         for index, layer in enumerate(self.weights.layers):
             hidden = hidden + self._attention(index, layer, hidden, run)
@@ -105,10 +107,10 @@ class TrainingDecoder:
 
     def _linear(self, targets: Sequence[str], index: int, linear: Linear, rows: Tensor, run: _Pass) -> Tensor:
         places, factors = [], []
-        for rectangle, adapter in zip(run.batch.rectangles, run.adapters, strict=True):
+        for rectangle, layers, scaling in zip(run.batch.rectangles, run.pairs, run.scalings, strict=True):
             for target in targets:
-                if pair := adapter.layers[index].get(target):
-                    places.append(Place(rectangle.rows, self._columns[target], adapter.scaling))
+                if pair := layers[index].get(target):
+                    places.append(Place(rectangle.rows, self._columns[target], scaling))
                     factors += [pair.a, pair.b]
         return adapted_linear(rows, _matrix(linear), places, *factors)
 

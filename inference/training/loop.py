@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 import torch
 
 from inference.tasks.recipe import Schedule
-from inference.training.adapter import Adapter, Learned
+from inference.training.adapter import Learned
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import Batch, Encoded, batches
 from inference.training.mixed import lay_end_to_end
@@ -108,7 +108,7 @@ class Learner(Generic[SomeAdapter]):
 
 def train(
     decoder: TrainingDecoder,
-    learners: Sequence[Learner[Adapter]],
+    learners: Sequence[Learner[Any]],
     on_pass: Callable[[Sequence[Step]], None] = lambda steps: None,
 ) -> None:
     """Train all `learners` to their ends, each as it would be trained alone; `on_pass` hears of the steps of a pass.

@@ -21,8 +21,8 @@ from torch.nn import functional
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from inference.tasks.data import read_split
-from inference.tasks.recipe import Lora, Recipe
-from inference.training.adapter import lora_config
+from inference.tasks.recipe import Lora, Recipe, RecipeError
+from inference.training.adapter import lora_config, peft_config
 from inference.training.checkpoint import EVERY, read_checkpoint, write_checkpoint
 from inference.training.examples import IGNORED, Batch, Encoded, encode_all
 from inference.training.loop import Learner, Step
@@ -37,8 +37,18 @@ WARMUP: Final = 0.03
 
 def with_qlora(recipe: Recipe) -> Recipe:
     """`recipe` with these settings; steps, seed and the longest row stay its own."""
+    check_method(recipe)
     schedule = dataclasses.replace(recipe.schedule, batch=ROWS, learning_rate=LEARNING_RATE, warmup=WARMUP)
     return dataclasses.replace(recipe, lora=LORA, schedule=schedule)
+
+
+def check_method(recipe: Recipe) -> None:
+    """Raise `RecipeError` for what PEFT does not train."""
+    if recipe.lora.nola_basis:
+        raise RecipeError(
+            f"{recipe.task}: nola_basis asks for a NOLA, which PEFT has none of and which only bases of the family of "
+            "Llama learn here, without --qlora; leave it out"
+        )
 
 
 def quantization() -> BitsAndBytesConfig:
@@ -75,6 +85,7 @@ def train_qlora(
 
     Checkpoints, cancelling and errors are those of `train_jobs`.
     """
+    check_method(job.recipe)
     split = read_split(job.data, job.recipe.task, job.recipe.field_names)
     tokenizer: Any = AutoTokenizer.from_pretrained(job.base)
     rows = encode_all(split.train, job.recipe, tokenizer)
@@ -104,6 +115,10 @@ class PeftAdapter:
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every factor under the name that PEFT saves it by."""
         yield from get_peft_model_state_dict(self.model).items()
+
+    def config(self) -> dict[str, Any]:
+        """adapter_config.json, but for the base's name."""
+        return peft_config(self.lora)
 
     @torch.no_grad()
     def round(self) -> None:

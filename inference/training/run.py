@@ -20,11 +20,12 @@ from inference.tasks.data import read_split
 from inference.tasks.embedding import bare
 from inference.tasks.recipe import Recipe
 from inference.tasks.vectors import embedding_of
-from inference.training.adapter import CPU, Adapter, save_adapter
+from inference.training.adapter import CPU, Adapter, OfPairs, save_adapter
 from inference.training.checkpoint import EVERY, LONGEST_SECONDS, read_checkpoint, remove_checkpoint, write_checkpoint
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import Encoded, encode_all
 from inference.training.loop import Learner, Step, train
+from inference.training.nola import NolaAdapter
 
 
 class Cancelled(Exception):
@@ -100,10 +101,11 @@ def _load(job: Job) -> tuple[TrainingDecoder, Any]:
     return TrainingDecoder(architecture, weights), AutoTokenizer.from_pretrained(job.base)
 
 
-def _learner(job: Job, rows: Sequence[Encoded], decoder: TrainingDecoder, pad_id: int) -> Learner[Adapter]:
+def _learner(job: Job, rows: Sequence[Encoded], decoder: TrainingDecoder, pad_id: int) -> Learner[Any]:
     """The adapter of `job` where its checkpoint left it, or a fresh one."""
     schedule = job.recipe.schedule
-    adapter = Adapter(decoder.architecture, job.recipe.lora, schedule.seed, job.device)
+    kind = NolaAdapter if job.recipe.lora.nola_basis else Adapter
+    adapter: OfPairs = kind(decoder.architecture, job.recipe.lora, schedule.seed, job.device)
     learner = Learner(job.recipe.task, adapter, rows, schedule, pad_id)
     read_checkpoint(job.out, job.recipe, job.base_name, learner)
     return learner

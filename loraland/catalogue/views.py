@@ -34,6 +34,7 @@ _TRAINING: Final = {
     "learning_rate": "learning rate",
     "max_length": "tokens a row at most",
     "seed": "seed",
+    "nola_basis": "random bases",
     "minutes": "minutes",
 }
 
