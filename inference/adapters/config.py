@@ -156,8 +156,9 @@ def check_config(config: dict[str, Any], max_rank: int) -> tuple[LoraConfig | No
     kind = kind_of(config)
     method, unformed = (kind.read if kind else _read_plain)(config, max_rank)
     reasons = [*_kind(config), *(_method_features(config, kind) if kind else _features(config))]
-    ranks = _pattern(config, "rank_pattern", lambda value: _is_rank(value, max_rank), f"numbers from 1 to {max_rank}")
-    alphas = _pattern(config, "alpha_pattern", _is_scale, "positive numbers")
+    patterns = {} if kind else config
+    ranks = _pattern(patterns, "rank_pattern", lambda value: _is_rank(value, max_rank), f"numbers from 1 to {max_rank}")
+    alphas = _pattern(patterns, "alpha_pattern", _is_scale, "positive numbers")
     targets, unclear = read_targets(config)
     tables, unserved = read_tables(config, max_rank)
     tokens, unread = read_added(config)
@@ -186,12 +187,13 @@ def _meaning(
     tables: TrainedTables,
     tokens: tuple[AddedToken, ...],
 ) -> LoraConfig:
+    patterns = {} if kind_of(config) else config
     return LoraConfig(
         r=method.rank if method else config["r"],
         alpha=method.alpha if method else float(config["lora_alpha"]),
         is_rank_stabilised=bool(config.get("use_rslora")),
-        rank_pattern=config.get("rank_pattern") or {},
-        alpha_pattern=config.get("alpha_pattern") or {},
+        rank_pattern=patterns.get("rank_pattern") or {},
+        alpha_pattern=patterns.get("alpha_pattern") or {},
         targets=targets,
         is_dora=bool(config.get("use_dora")),
         tables=tables,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from inference.adapters.findings import Parts
-from inference.adapters.methods import multilora
+from inference.adapters.methods import adalora, multilora
+from inference.adapters.methods.adalora import AdaLora
 from inference.adapters.methods.bdlora import BdLora
 from inference.adapters.methods.method import Method
 from inference.adapters.methods.miss import BLOCK, Miss
@@ -42,6 +43,8 @@ def expand(method: Method, module: str, tensors: Tensors, width_in: int, width_o
     """The pair of `module`, a linear of so many inputs and outputs. `tensors` are its parts and the shared ones, as
     the examination lets them through."""
     match method:
+        case AdaLora():
+            return {"A": tensors[adalora.E] * tensors[adalora.A], "B": tensors[adalora.B]}
         case Vera():
             return _vera(tensors, width_in, width_out)
         case Miss():

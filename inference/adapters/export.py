@@ -23,7 +23,7 @@ from inference.model.architecture import Architecture, ArchitectureError, read_a
 
 _KEPT: Final = (
     *("task_type", "base_model_name_or_path", "target_modules", "exclude_modules", "layers_to_transform"),
-    *("layers_pattern", "rank_pattern", "alpha_pattern", "use_rslora"),
+    "layers_pattern",
 )
 """Keys that mean the same of a LoRA."""
 
@@ -45,7 +45,7 @@ def export(folder: Path, base: Path, home: Path) -> None:
     tensors = _expanded(folder / WEIGHTS, found, method, found.architecture or architecture)
     home.mkdir(parents=True, exist_ok=True)
     save_file(tensors, home / WEIGHTS, metadata={"format": "pt"})
-    (home / CONFIG).write_text(json.dumps(_config(found, method), indent=2) + "\n", encoding="utf-8")
+    (home / CONFIG).write_text(json.dumps(_config(found, tensors), indent=2) + "\n", encoding="utf-8")
 
 
 def _method_of(folder: Path, found: Examination) -> Method:
@@ -64,14 +64,32 @@ def _expanded(weights: Path, found: Examination, method: Method, architecture: A
         shared = read_parts(file, found.shared)
         for module, parts in found.modules.items():
             pair = expand(method, module, read_parts(file, parts) | shared, *widths(architecture, module))
-            for side in "AB":
-                tensors[f"base_model.model.{module}.lora_{side}.weight"] = pair[side].contiguous()
+            for side, matrix in _not_empty(pair).items():
+                tensors[f"base_model.model.{module}.lora_{side}.weight"] = matrix.contiguous()
     return tensors
 
 
-def _config(found: Examination, method: Method) -> dict[str, Any]:
-    kept = {key: found.config[key] for key in _KEPT if key in found.config}
-    return kept | {"peft_type": "LORA", "r": method.rank, "lora_alpha": method.alpha, "bias": "none"}
+def _not_empty(pair: dict[str, Tensor]) -> dict[str, Tensor]:
+    """A pair of no rank as one of rank 1 that adds nothing: PEFT wants one of each module that is trained."""
+    a, b = pair["A"], pair["B"]
+    return {"A": a, "B": b} if len(a) else {"A": a.new_zeros(1, a.shape[1]), "B": b.new_zeros(len(b), 1)}
+
+
+def _config(found: Examination, tensors: dict[str, Tensor]) -> dict[str, Any]:
+    """With the rank that each module has, and the alpha that scales it as it was scaled."""
+    assert found.meaning is not None, "what is exported was read"
+    ranks = {module: len(tensors[f"base_model.model.{module}.lora_A.weight"]) for module in found.modules}
+    rank = max(ranks.values())
+    alphas = {module: found.meaning.scaling(module) * own for module, own in ranks.items()}
+    alpha = next(alphas[module] for module in ranks if ranks[module] == rank)
+    return {key: found.config[key] for key in _KEPT if key in found.config} | {
+        "peft_type": "LORA",
+        "r": rank,
+        "lora_alpha": alpha,
+        "rank_pattern": {module: own for module, own in ranks.items() if own != rank},
+        "alpha_pattern": {module: own for module, own in alphas.items() if own != alpha},
+        "bias": "none",
+    }
 
 
 def main(arguments: list[str] | None = None) -> int:

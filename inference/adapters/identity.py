@@ -46,6 +46,7 @@ ARITHMETIC_FIELDS: Final = (
 )
 """The fields of adapter_config.json that change what an adapter computes."""
 METHOD_FIELDS: Final[Mapping[str, tuple[str, ...]]] = {
+    "ADALORA": ("init_r",),
     "VERA": (),
     "MISS": ("init_weights", "mini_r"),
     "VBLORA": ("topk",),
@@ -73,6 +74,7 @@ PARTS: Final = {
     "lora_A": "lora_A",
     "lora_B": "lora_B",
     "lora_scaling": "lora_scaling",
+    "lora_E": "lora_E",
     "nola_coefficients": "nola_coefficients",
     "vblora_logits_A": "vblora_logits_A",
     "vblora_logits_B": "vblora_logits_B",

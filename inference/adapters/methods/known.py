@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from inference.adapters.methods import bdlora, miss, multilora, nola, vblora, vera
+from inference.adapters.methods import adalora, bdlora, miss, multilora, nola, vblora, vera
 from inference.adapters.methods.method import Kind
 
 LORA: Final = "LORA"
 METHODS: Final[Mapping[str, Kind]] = {
+    "ADALORA": adalora.KIND,
     "VERA": vera.KIND,
     "MISS": miss.KIND,
     "VBLORA": vblora.KIND,

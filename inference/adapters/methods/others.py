@@ -26,7 +26,6 @@ _REASONS: Final = {
     **dict.fromkeys(("OFT", "BOFT", "HRA", "ROAD"), "it turns what the base's weights give and adds nothing to it"),
     **dict.fromkeys(("IA3", "HIRA"), "it multiplies what the base's weights give and adds nothing to it"),
     **dict.fromkeys(("XLORA", "POLY"), "it chooses among adapters token by token; its parts can be served themselves"),
-    "ADALORA": "PEFT has no way to make a LoRA of it",
     "ADAPTION_PROMPT": "it learns prompts in the layers and no weights",
     "LN_TUNING": "it trains the base's own norms, which all adapters share",
     "SHIRA": "it changes single weights of the base, which no LoRA of low rank does",

@@ -14,7 +14,7 @@ from unittest.mock import MagicMock
 import peft
 import pytest
 import torch
-from peft import BdLoraConfig, LoraConfig, MissConfig, PeftModel, PeftType, VBLoRAConfig, VeraConfig
+from peft import AdaLoraConfig, BdLoraConfig, LoraConfig, MissConfig, PeftModel, PeftType, VBLoRAConfig, VeraConfig
 from peft.mapping import PEFT_TYPE_TO_TUNER_MAPPING
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
@@ -61,6 +61,19 @@ METHODS: dict[str, Any] = {
     "VB-LoRA of one share": VBLoRAConfig(
         r=2, num_vectors=9, vector_length=8, topk=1, target_modules=["v_proj"], save_only_topk_weights=True
     ),
+    "AdaLoRA": AdaLoraConfig(
+        init_r=6,
+        lora_alpha=10,
+        total_step=9,
+        target_modules=["q_proj", "down_proj"],
+        rank_pattern={
+            f"model.layers.{layer}.{module}.lora_E": [bool((layer + 2) >> one & 1) for one in range(6)]
+            for layer in range(3)
+            for module in ("self_attn.q_proj", "mlp.down_proj")
+        }
+        | {"model.layers.1.self_attn.q_proj.lora_E": [False] * 6},
+    ),
+    "AdaLoRA of all ranks": AdaLoraConfig(init_r=5, total_step=9, target_modules=ALL[:4]),
     "VeRA of the head": VeraConfig(r=12, target_modules=["v_proj", "lm_head"], layers_to_transform=[0, 2]),
 }
 PLAIN: list[dict[str, Any]] = [{}, {"use_dora": True, "target_modules": ["o_proj", "up_proj"]}]
@@ -230,6 +243,42 @@ REFUSALS: list[tuple[str, Change, str]] = [
 ]
 
 
+E = "model.layers.1.self_attn.q_proj.lora_E"
+
+
+def left(ranks: dict[str, Any]) -> Change:
+    return lambda config, tensors: config["rank_pattern"].update(ranks)
+
+
+REFUSALS += [
+    ("AdaLoRA", lambda config, tensors: config.update(init_r=0), "init_r is 0; it must be a whole number from 1 to"),
+    ("AdaLoRA", lambda config, tensors: config.update(lora_alpha="1"), 'lora_alpha is "1"; it must be a number'),
+    (
+        "AdaLoRA",
+        lambda config, tensors: config["rank_pattern"].update({E: 3}),
+        "has a list of true and false for each …",
+    ),
+    (
+        "AdaLoRA",
+        lambda config, tensors: config["rank_pattern"].update({E: [True]}),
+        "lora_A is 0×64, and adapter_config",
+    ),
+    (
+        "AdaLoRA",
+        lambda config, tensors: config["rank_pattern"].update(q_proj=[True]),
+        'rank_pattern of "q_proj" is [true]',
+    ),
+    (
+        "AdaLoRA",
+        lambda config, tensors: config["rank_pattern"].pop(E),
+        "rank_pattern does not say that fewer than 6 ranks",
+    ),
+    (
+        "AdaLoRA",
+        lambda config, tensors: config["rank_pattern"].update({E: [True] * 65}),
+        "Of the ranks that were left, r is 65: AdaLoRA is expanded to a LoRA of rank 65",
+    ),
+]
 BANK = "base_model.vblora_vector_bank"
 INDICES = "base_model.model.model.layers.0.self_attn.v_proj.vblora_logits_A_topk_indices"
 LORA_B = "base_model.model.model.layers.0.mlp.up_proj.lora_B.weight"

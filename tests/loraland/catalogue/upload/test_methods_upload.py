@@ -46,6 +46,13 @@ UPLOADS: dict[str, tuple[dict[str, Any], Tensors, int]] = {
         tensors_of(VERA | of_each(lambda inputs, outputs: {"vera_lambda_d": (2,), "vera_lambda_b": (outputs,)})),
         2,
     ),
+    "AdaLoRA": (
+        {"peft_type": "ADALORA", "init_r": 3, "lora_alpha": 4, "target_r": 2, "total_step": 9, "beta1": 0.85},
+        tensors_of(
+            of_each(lambda inputs, outputs: {"lora_A": (3, inputs), "lora_B": (outputs, 3), "lora_E": (3, 1)})
+        ),
+        3,
+    ),
     "MiSS": (
         {"peft_type": "MISS", "init_weights": True, "mini_r": 1, "miss_dropout": 0.0},
         tensors_of(of_each(lambda inputs, outputs: {"miss_block": (2, outputs)})),
