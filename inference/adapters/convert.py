@@ -1,5 +1,7 @@
-"""`python -m inference.adapters.convert FOLDER`: an adapter's weights, a pickle or parts, as one safetensors file; and
-an adapter of MLX as PEFT's; and an adapter with its linear recovery (CA-LoRA) as one LoRA.
+"""`python -m inference.adapters.convert FOLDER`: an adapter's weights, a pickle or parts, as one safetensors file.
+
+So are an adapter of MLX as PEFT's, one with its linear recovery (CA-LoRA) as one LoRA, and a VeRA with the matrices
+that it was saved without.
 
 For owners, on their own machine; the server never runs it. Of a pickle only tensors are read, no code of it runs.
 """
@@ -23,6 +25,7 @@ from torch import Tensor
 from inference.adapters.examination import CONFIG, WEIGHTS
 from inference.adapters.flow_pickle import NotFlow, convert_flow
 from inference.adapters.mlx import NotMlx, is_mlx, write_as_peft
+from inference.adapters.projections import NotDrawn, lacks_projections, write_with_projections
 from inference.adapters.recovery import NotJoined, is_recovered, write_as_one
 
 PICKLES: Final = ("adapter_model.bin", "adapter_model.pt", "adapter_model.pth")
@@ -32,12 +35,13 @@ class NotConverted(Exception):
     """A folder that is not converted; the message is a sentence."""
 
 
-def convert(folder: Path, home: Path | None = None) -> Path:
-    """Write the weights in `folder` as one safetensors file beside them; of MLX, and of an adapter with its recovery,
-    both files into `home`, by default a folder `peft` beside them. The file is returned. Raises `NotConverted`."""
+def convert(folder: Path, home: Path | None = None, base: Path | None = None) -> Path:
+    """Write the weights in `folder` as one safetensors file beside them; of what needs another config too both files
+    into `home`, by default a folder `peft` beside them. `base` is the folder of the model, which a VeRA without its
+    matrices needs. The file is returned. Raises `NotConverted`."""
     if not folder.is_dir():
         raise NotConverted(f"{folder} is no folder; give the one that holds the adapter's files.")
-    write = _writer(folder)
+    write = _writer(folder, base)
     home = (home or folder / "peft") if write else folder
     written = (CONFIG, WEIGHTS) if write else (WEIGHTS,)
     if found := next((home / name for name in written if (home / name).exists()), None):
@@ -46,10 +50,12 @@ def convert(folder: Path, home: Path | None = None) -> Path:
     return home / WEIGHTS
 
 
-def _writer(folder: Path) -> Callable[[Path], None] | None:
+def _writer(folder: Path, base: Path | None) -> Callable[[Path], None] | None:
     """What writes both files of the adapter in `folder` into another one; None if its config is PEFT's already."""
     if is_mlx(folder):
         return partial(write_as_peft, folder)
+    if lacks_projections(folder):
+        return partial(write_with_projections, folder, base, _all)
     return partial(write_as_one, folder, _all) if is_recovered(folder) else None
 
 
@@ -62,7 +68,7 @@ def _write_whole(home: Path, write: Callable[[Path], None]) -> None:
             write(Path(made))
             home.mkdir(exist_ok=True)
             _move_all(Path(made), home, is_new)
-    except (NotMlx, NotJoined) as error:
+    except (NotMlx, NotJoined, NotDrawn) as error:
         raise NotConverted(str(error)) from error
     except (OSError, SafetensorError) as error:
         raise NotConverted(
@@ -156,7 +162,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m inference.adapters.convert", description="One safetensors file.")
     forms = "adapter_model.bin, adapter_model-0000N-of-0000M, MLX's adapters.safetensors, or CA-LoRA's two folders"
     parser.add_argument("folder", type=Path, help=f"with {forms}")
-    parser.add_argument("--to", type=Path, help="where PEFT's two files go, of MLX and of CA-LoRA (FOLDER/peft)")
+    parser.add_argument("--to", type=Path, help="where PEFT's two files go, if both are written (FOLDER/peft)")
+    parser.add_argument("--base", type=Path, help="the folder of the model, for a VeRA without its matrices")
     parser.add_argument("--parts", nargs="+", help="of LoRA-Flow's gate, a file: its adapters' digests in order")
     parser.add_argument("--temperature", type=float, default=1.0, help="of that gate (1)")
     options = parser.parse_args(arguments)
@@ -165,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
             home = options.to or options.folder.parent
             print(f"Wrote {convert_flow(options.folder, tuple(options.parts), options.temperature, home)}.")
         else:
-            print(f"Wrote {convert(options.folder, options.to)}.")
+            print(f"Wrote {convert(options.folder, options.to, options.base)}.")
     except (NotConverted, NotFlow) as error:
         print(error, file=sys.stderr)
         return 1

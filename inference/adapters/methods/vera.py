@@ -40,8 +40,8 @@ def read(config: dict[str, Any], max_rank: int) -> tuple[Method | None, list[str
     if config.get("save_projection") is False:
         reasons.append(
             "save_projection is false: vera_A and vera_B are not in the file, and what torch draws for "
-            "projection_prng_key need not be what was drawn where it was trained. Load it with PEFT there, add "
-            "base_model.vera_A and base_model.vera_B to the file, and set save_projection to true."
+            "projection_prng_key need not be what was drawn where it was trained. There, `python -m "
+            "inference.adapters.convert FOLDER --base MODEL` draws them again and writes them into the file."
         )
     return method, reasons
 
