@@ -121,6 +121,7 @@ def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
         "category": adapter.category,
         "summary": adapter.summary,
         "digest": version.digest,
+        "method": version.method,
         "rank": version.rank,
         "fields": list(version.field_names),
         "form": form_of(version.field_names),

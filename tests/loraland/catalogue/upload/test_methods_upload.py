@@ -13,6 +13,7 @@ from django.test import Client
 
 from inference.adapters.config import CHECKED, OF_ANY
 from inference.adapters.methods.known import METHODS
+from loraland.api.entries import _of
 from loraland.catalogue.models import AdapterVersion
 from tests.loraland.adapter_files import IN_OUT, Tensors, lora_config, number_bytes, write_adapter
 
@@ -106,6 +107,8 @@ def test_an_adapter_of_a_method_is_published_with_its_rank_and_its_name(
     page = client.get("/adapters/emotion/").content.decode()
     assert f"<dt>Method</dt><dd>{method}</dd>" in page
     assert f"<dt>Rank</dt><dd>{rank}</dd>" in page
+    about = _of(version, "emotion")["loraland"]
+    assert (about["method"], about["rank"]) == (method, rank)
 
 
 def test_a_rank_past_the_limit_says_which_setting_helps(examined: Examined, tmp_path: Path) -> None:
