@@ -16,14 +16,16 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from inference.adapters import invocation
 from inference.adapters.examination import CONFIG, WEIGHTS, Examination, examine_files
 from inference.adapters.expansion import expand, read_parts, widths
 from inference.adapters.methods.method import MOST_RANK, Method
+from inference.model import added_tokens
 from inference.model.architecture import Architecture, ArchitectureError, read_architecture
 
 _KEPT: Final = (
     *("task_type", "base_model_name_or_path", "target_modules", "exclude_modules", "layers_to_transform"),
-    "layers_pattern",
+    *("layers_pattern", invocation.KEY, added_tokens.KEY),
 )
 """Keys that mean the same of a LoRA."""
 

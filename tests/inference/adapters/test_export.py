@@ -41,6 +41,13 @@ def test_the_lora_is_the_adapter_as_it_is_loaded(tiny_model: Path, tmp_path: Pat
         assert torch.equal(pair.b, plain.weights[target].b)
 
 
+def test_the_lora_is_invoked_by_what_invoked_the_adapter(tiny_model: Path, tmp_path: Path) -> None:
+    blocks = save_method(tiny_model, tmp_path / "blocks", METHODS["BD-LoRA"])
+    change(blocks, lambda config, tensors: config.update(alora_invocation_tokens=[5, 17]))
+    assert main([str(blocks), "--base", str(tiny_model)]) == 0
+    assert json.loads((blocks / "lora" / CONFIG).read_text())["alora_invocation_tokens"] == [5, 17]
+
+
 def test_what_has_no_plain_lora_is_refused(
     tiny_model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
