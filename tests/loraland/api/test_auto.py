@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
+from collections.abc import AsyncIterator
 
 import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
+from django.conf import settings
 
 from loraland.catalogue import embeddings
 from loraland.catalogue.models import AdapterVersion
+from tests.loraland.scripted_worker import ScriptedWorker
 
 CHATS = "/v1/chat/completions"
 BANK = ["Where is my card?", "Why was my transfer declined?", "How do I top up my account by card?"]
@@ -123,7 +127,7 @@ async def test_a_response_is_routed(http, answering, land):
     assert (body["model"], body["loraland"]["route"]["adapter"]) == ("games", "games")
 
 
-async def test_a_message_of_anthropics_is_routed_and_counted(http, answering, land):
+async def test_a_message_of_anthropics_is_routed(http, answering, land):
     answering()
     asked = says(ACT, max_tokens=9)
     body = (await http.post("/v1/messages", json=asked)).json()
@@ -190,14 +194,44 @@ async def test_a_retired_adapter_is_chosen_no_more(http, answering, land):
     assert "games" not in json.dumps(body["loraland"]["route"])
 
 
-async def test_another_bases_adapters_are_chosen_where_that_base_is_named(http, answering, land, other_base, publish):
-    examples = [{"inputs": {"act": text}, "expected": ""} for text in GAMES]
+@pytest_asyncio.fixture
+async def tiny(site_wire, land, other_base, publish) -> AsyncIterator[str]:
+    """A base of its own whose adapter for talk of games is nearer than ours, and a worker of it that is not up yet."""
+    examples = [{"inputs": {"act": ACT}, "expected": ""}]
     about = {"template": "<{act}>", "fields": [{"name": "act"}], "examples": examples, "base": other_base}
     await sync_to_async(lambda: embeddings.keep(publish("tiny", "t", **about)))()
-    answer = await http.post("/v1/messages/count_tokens", json=says(ACT) | {"model": f"auto:{other_base}"})
-    entry = (await http.get(f"/v1/models/auto:{other_base}")).json()
-    assert (entry["id"], entry["loraland"]["among"]) == (f"auto:{other_base}", [other_base])
-    assert answer.status_code in (200, 503)
+    yield other_base
+
+
+async def test_of_several_bases_those_that_are_up_are_looked_at(http, answering, site_wire, tiny):
+    answering()
+    body = (await http.post(CHATS, json=says(ACT))).json()
+    assert body["model"] == "games"
+    assert "tiny" not in json.dumps(body["loraland"]["route"])
+    entry = (await http.get(f"/v1/models/auto:{tiny}")).json()
+    assert (entry["loraland"]["among"], entry["loraland"]["base_is_up"]) == ([tiny], False)
+
+
+async def test_the_adapters_of_a_named_base_are_chosen_and_no_others(http, answering, site_wire, tiny):
+    answering()
+    other = ScriptedWorker(site_wire, tiny.lower())
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(other.run())
+        try:
+            named = (await http.post(CHATS, json=says(ACT) | {"model": f"auto:{tiny}"})).json()
+            either = (await http.post(CHATS, json=says(ACT))).json()
+            ours = (await http.post(CHATS, json=says(ACT) | {"model": f"auto:{settings.BASE_NAME}"})).json()
+        finally:
+            other.leaving = True
+    assert [body["model"] for body in (named, either, ours)] == ["tiny", "tiny", "games"]
+    assert named["loraland"]["route"]["runners_up"] == []
+
+
+async def test_what_a_chosen_adapters_prompt_counts_is_counted(http, land, folder):
+    named = (await http.post("/v1/messages/count_tokens", json=says(ACT) | {"model": "games"})).json()
+    counted = (await http.post("/v1/messages/count_tokens", json=says(ACT))).json()
+    assert counted["input_tokens"] == named["input_tokens"]
+    assert counted["loraland"]["route"]["adapter"] == "games"
 
 
 async def test_it_is_among_the_models_after_the_base(http, land):
