@@ -174,7 +174,8 @@ def test_a_card_tells_what_was_trained_and_what_it_scored(trained: Path) -> None
     assert card["training"]["steps"] == 3
     embedding = of_table(card["embedding"])
     assert embedding is not None
-    assert vector_of(embedding) @ embed(next(iter(RECIPE.examples[0].inputs.values()))) > 0
+    learned, other = embed("t 3"), embed(RECIPE.examples[0].inputs["tweet"])
+    assert vector_of(embedding) @ learned > 0.5 > vector_of(embedding) @ other
     assert (card["score"]["metric"], card["score"]["n"], card["score"]["split"]) == ("accuracy", 20, "test")
     assert 0 <= card["score"]["low"] <= card["score"]["tuned"] <= card["score"]["high"] <= 1
     assert card["score"]["gain"] in {"gain", "no clear gain"}
