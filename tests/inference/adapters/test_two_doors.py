@@ -15,7 +15,7 @@ from checkpoints import load_base, make_adapter
 from django.test import override_settings
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from peft import MissConfig, PeftConfig, VBLoRAConfig, VeraConfig
+from peft import AdaLoraConfig, MissConfig, PeftConfig, VBLoRAConfig, VeraConfig
 
 from inference.adapters.file import AdapterRefused
 from inference.adapters.store import AdapterStore
@@ -36,6 +36,12 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 METHODS: dict[str, PeftConfig] = {
     "VeRA": VeraConfig(r=2, target_modules=["q_proj", "down_proj"]),
+    "AdaLoRA": AdaLoraConfig(
+        init_r=2,
+        total_step=9,
+        target_modules=["q_proj"],
+        rank_pattern={f"model.layers.{layer}.self_attn.q_proj.lora_E": [layer > 0, True] for layer in range(3)},
+    ),
     "MiSS": MissConfig(r=2, target_modules=["q_proj"], init_weights="mini", mini_r=32),
     "VB-LoRA": VBLoRAConfig(r=2, num_vectors=5, vector_length=32, target_modules=["q_proj"]),
 }
@@ -142,5 +148,5 @@ def test_sound_adapters_pass_both_doors_and_damaged_ones_do_not(doors: Doors) ->
     doors.outcomes.clear()
     for config, weights in zip(doors.configs, doors.weights, strict=True):
         doors.agree_on(json.dumps(config).encode(), weights)
-        doors.agree_on(json.dumps(config | {"r": 3}).encode(), weights)
+        doors.agree_on(json.dumps(config | {"r": 3, "init_r": 0}).encode(), weights)
     assert doors.outcomes == {True: len(doors.configs), False: len(doors.configs)}
