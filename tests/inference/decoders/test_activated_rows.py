@@ -42,8 +42,8 @@ ADAPTERS: list[dict[str, Any]] = [
     },
 ]
 PLAIN, DORA, ALORA, OTHER = range(len(ADAPTERS))
-PLACES = (0, 1, 31, 32, 45, 64)
-"""Where an adapter becomes active: in a tile's first, second and last row, and in several tiles."""
+PLACES = (0, 31, 45)
+"""Where an adapter becomes active: in the first row of a tile, in the last, and within one."""
 NUM_TOKENS = 90
 
 
