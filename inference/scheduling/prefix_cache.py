@@ -103,6 +103,12 @@ class PrefixCache:
         size = self.pool.block_size
         return self._hashes(sequence, (start + length) // size)[start // size :]
 
+    def awaited(self, sequence: Sequence, start: int, length: int) -> list[bytes]:
+        """Those of `filled` with which `sequence` could go on, once another has filled such blocks."""
+        size = self.pool.block_size
+        reach = min(start + length, sequence.num_tokens - 1) // size // self._stride * self._stride
+        return [] if sequence.needs_every_row else self.filled(sequence, start, length)[: max(0, reach - start // size)]
+
     def register(self, sequence: Sequence) -> None:
         """Let the blocks that `sequence` has filled be found by others."""
         if not self.is_on:

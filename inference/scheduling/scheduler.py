@@ -209,11 +209,11 @@ class Scheduler:
         """`tiles` without those that fill blocks which an earlier one fills alike: theirs find them after this pass."""
         kept, filled, waiting = list[Work](), set[bytes](), set[str]()
         for tile in tiles:
-            own = self.prefixes.filled(tile.sequence, tile.start, tile.length)
-            if own and filled.issuperset(own) and not tile.sequence.needs_every_row:
+            awaited = self.prefixes.awaited(tile.sequence, tile.start, tile.length)
+            if awaited and filled.issuperset(awaited):
                 waiting.add(tile.sequence.id)
             if tile.sequence.id not in waiting:
-                filled.update(own)
+                filled.update(self.prefixes.filled(tile.sequence, tile.start, tile.length))
                 kept.append(tile)
         return kept
 

@@ -306,3 +306,17 @@ def test_those_that_come_at_once_and_begin_alike_read_their_beginning_once(
         expected = expected_answer(engine.machine.tokenizer.encode(prompt), "", 3)
         assert records[id].token_ids[: len(expected)] == expected
     assert tiles(engine) == num_tiles
+
+
+@pytest.mark.parametrize("is_uniform", [False, True])
+@pytest.mark.parametrize("length", [48, 50, 64, 80, 96])
+def test_nobody_waits_for_what_it_would_not_find(make: MakeEngine, length: int, is_uniform: bool) -> None:
+    """Not for the block of its newest token, nor for half a tile: those who ask alike would be read one by one."""
+    engine = make(prefill_tokens=1024, rows_are_uniform=is_uniform, num_blocks=128)
+    for n in range(6):
+        sampling = Sampling(max_tokens=1, ignore_eos=True)
+        engine.add(Generate(f"{n}", prompt="x" * length, sampling=sampling, tenant=f"{n}"))
+    drain(engine)
+    decoder = engine.machine.runner.decoder
+    assert isinstance(decoder, ReadingDecoder)
+    assert len(decoder.num_rows) <= 2, "the first reads what all begin with, then each the rest"
