@@ -36,7 +36,7 @@ from tests.bench.random_adapters import ALL_SEVEN, write  # noqa: E402
 from tests.inference.blends import GATE, flow_gate, ramole_gate  # noqa: E402
 
 PARTS: Final = 3
-ROUNDS: Final = 40
+ROUNDS: Final = 24
 KINDS: Final = {"q and v, rank 8": (8, ("q_proj", "v_proj")), "all seven, rank 16": (16, ALL_SEVEN)}
 
 

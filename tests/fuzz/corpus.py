@@ -72,6 +72,7 @@ WIRE: Final[list[Any]] = [
         "sampling": {"stop": ["\n"], "seed": 7},
     },
     {"kind": "generate", "id": "a", "inputs": {"text": "x"}, "tenant": "t", "created": 1.5},
+    {"kind": "generate", "id": "a", "adapter": {"digest": "0" * 64, "gate": {"kind": "arrow", "top_k": 1}}},
     {"kind": "probe", "id": "a", "adapter": {"digest": "0" * 64}},
     {"kind": "progress", "id": "a", "state": "claimed"},
     {

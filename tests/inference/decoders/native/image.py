@@ -34,9 +34,12 @@ class Recorder:
     def native_forward(self, handle: int, argument: Any) -> int:
         cache, *arrays = self._decoder._cache or ()
         self._image.know(of_tensors((*cache.keys, *cache.values)) | of_views(*arrays, self._bank.views))
-        for view, weights in self._bank._kept.values():
-            parts = (part for pair in weights.values() for part in (pair.a, pair.b, pair.scale) if part is not None)
-            self._image.know(of_tensors(parts) | of_views(view))
+        for view, weights, gates in self._bank._kept.values():
+            pairs = weights.values()
+            parts = [part for pair in pairs for part in (pair.a, pair.b, pair.scale) if part is not None]
+            parts += [part for pair in pairs if pair.gate for part in pair.gate.tensors.values()]
+            parts += [gate.ends for gate in gates]
+            self._image.know(of_tensors(parts) | of_views(view, *(gate.view for gate in gates)))
         self._passes.append(self._image.place(argument._obj, self._own_regions(argument._obj)))
         return int(self._library.native_forward(handle, argument))
 

@@ -8,6 +8,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -15,11 +16,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from inference.adapters.store import AdapterCache, AdapterStore
 from inference.decoders.native.bank import NativeBank
 from inference.decoders.native.build import FLAGS, SOURCES, compile_units, missing_feature, units_of
 from inference.decoders.native.elementwise import NativeElementwise
 from inference.decoders.native.library import UNITS, Training
-from tests.inference.checkpoints import make_adapter, make_model
+from inference.wire.protocol import GateRef
+from tests.inference.blends import ref_of
+from tests.inference.checkpoints import load_base, make_adapter, make_model
 from tests.inference.decoders.native.image import Recorder
 from tests.inference.decoders.native.test_native_decoder import (
     ADAPTERS,
@@ -30,6 +34,7 @@ from tests.inference.decoders.native.test_native_decoder import (
     assert_as_true_as_torch,
 )
 from tests.inference.decoders.native.test_native_elementwise import FUNCTIONS, assert_equals_its_twin
+from tests.inference.passes import Passes
 
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 LACKING = [name for name in (COMPILER, EMULATOR) if shutil.which(name) is None]
@@ -84,8 +89,8 @@ class Arm:
     def __init__(self, driver: Path, twins: Twins, unit: str) -> None:
         self._driver, self._twins, self._unit = driver, twins, unit
 
-    def answer(self, digests: tuple[str, ...] = (), split: int = 71) -> Tensor:
-        passes = self._twins.passes("native", digests)
+    def answer(self, digests: tuple[str, ...] = (), split: int = 71, gate: GateRef | None = None) -> Tensor:
+        passes = blended(self._twins, "native", digests, gate) if gate else self._twins.passes("native", digests)
         native = self._twins.native
         assert isinstance(native.bank, NativeBank)
         recorder, library = Recorder(native, native.bank), native._library._library
@@ -95,6 +100,15 @@ class Arm:
         recorder.write(path, native.view)
         told = emulate(self._driver, path, UNITS.index(self._unit))
         return torch.frombuffer(told, dtype=torch.float32).view(len(rows), -1)[:, : rows.shape[1]]
+
+
+def blended(twins: Twins, name: str, digests: tuple[str, ...], gate: GateRef) -> Passes:
+    """Passes with a blend of `digests` in the first slot."""
+    passes = twins.passes(name, digests)
+    base = replace(load_base(twins.directory, passes.dtype), is_packed=passes.decoder.bank.is_packed)
+    cache = AdapterCache(AdapterStore(twins.store, base).load, 2**30, prepare=passes.decoder.bank.prepare)
+    passes.decoder.bank.put(0, cache.load(*ref_of(list(digests), gate)).weights)
+    return passes
 
 
 class ArmElementwise(NativeElementwise):
@@ -174,6 +188,18 @@ def test_each_unit_adds_what_an_adapter_changes(driver: Path, tmp_path: Path, un
     rows = Arm(driver, twins, unit).answer(digests)
     torch_rows, truth = (answer(twins.passes(name, digests), 0) for name in ("torch", "truth"))
     assert_as_true_as_torch(rows, torch_rows, truth)
+
+
+@pytest.mark.parametrize("unit", ARM_UNITS)
+def test_each_unit_weighs_the_parts_of_a_blend(driver: Path, tmp_path: Path, unit: str) -> None:
+    twins, gate = twins_of(tmp_path, unit, dtype=torch.float32), GateRef("arrow")
+    digests = tuple(
+        make_adapter(tmp_path / "tiny", tmp_path / "adapters", seed, **ADAPTERS[number])
+        for seed, number in enumerate((0, 1))
+    )
+    truth = answer(blended(twins, "truth", digests, gate), 0)
+    rows = Arm(driver, twins, unit).answer(digests, gate=gate)
+    torch.testing.assert_close(rows, truth, rtol=1e-4, atol=1e-4 * truth.abs().max().item())
 
 
 @pytest.mark.parametrize("unit", ARM_UNITS)
