@@ -1,7 +1,8 @@
-"""Blends on the decoder for a GPU against the decoder of torch, in Triton's interpreter."""
+"""Blends on the decoder for a GPU against the decoder of torch, in Triton's interpreter or on a GPU."""
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,8 @@ from tests.inference.checkpoints import load_base, make_adapter, make_model
 from tests.inference.decoders.gpu.worlds import tokens
 from tests.inference.passes import Chunk, Passes
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled here, and not yet tried so"),
-]
+pytestmark = pytest.mark.slow
+interpreted = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled here")
 OPTIONS: list[dict[str, Any]] = [
     {"r": 3, "target_modules": list(TARGETS)},
     {"r": 6, "target_modules": ["q_proj", "v_proj", "down_proj"]},
@@ -51,30 +50,40 @@ class World:
             "9" * 64: flow_gate(self.digests[:2], arch.num_layers, arch.hidden_size),
             "8" * 64: ramole_gate(shapes, arch.num_layers),
         }
-        self.weights = load_weights(self.model, arch, torch.float32)
 
-    def by_kernels(self, is_int8: bool = False) -> list[torch.Tensor]:
-        bank = SlotBank(8, 64, torch.device("cpu"), is_int8)
-        return self._traffic(TritonDecoder(self.architecture, self.weights, bank, 8))
+    def by_kernels(self, is_int8: bool = False, device: str = "cpu") -> list[torch.Tensor]:
+        place = torch.device(device)
+        weights, bank = (
+            load_weights(self.model, self.architecture, torch.float32, place),
+            SlotBank(8, 64, place, is_int8),
+        )
+        return [rows.cpu() for rows in self._traffic(TritonDecoder(self.architecture, weights, bank, 8))]
 
     def by_torch(self) -> list[torch.Tensor]:
-        return self._traffic(TorchDecoder(self.architecture, self.weights, LoraBank()))
+        weights = load_weights(self.model, self.architecture, torch.float32)
+        return self._traffic(TorchDecoder(self.architecture, weights, LoraBank()))
 
     def _traffic(self, decoder: Any) -> list[torch.Tensor]:
         """Prompts of the base, a DoRA, an adapter and blends of each kind, and a token more of each."""
         load = AdapterStore(self.store, load_base(self.model)).load
         cache = AdapterCache(load, 2**30, 64, decoder.bank.prepare, self.gates.__getitem__)
         slots, rows = LoraSlots(8, cache.load, decoder.bank), [-1]
-        rows += [slots.acquire(digest) or 0 for digest in (self.digests[2], self.digests[1])]
+        rows += [placed(slots, digest) for digest in (self.digests[2], self.digests[1])]
         kinds = (GateRef("arrow", 1), GateRef("arrow", temperature=0.5), GateRef("flow", digest="9" * 64))
         for gate in (*kinds, GateRef("ramole", digest="8" * 64)):
-            digest = cache.load(*ref_of(self.digests[:2], gate)).digest
-            rows.append(slots.acquire(digest) or 0)
+            rows.append(placed(slots, cache.load(*ref_of(self.digests[:2], gate)).digest))
         passes = Passes(decoder)
-        passes.cache = KVCache(self.architecture, 96, 16, torch.float32, torch.device("cpu"))
+        passes.cache = KVCache(self.architecture, 96, 16, torch.float32, decoder.weights.device)
         known = [passes.sequence(slot, 64) for slot in rows]
         found = passes.run(*(Chunk(one, tokens(20 + at, at)) for at, one in enumerate(known)))
         return found + passes.run(*(Chunk(one, tokens(1, 30 + at), False) for at, one in enumerate(known)))
+
+
+def placed(slots: LoraSlots, digest: str) -> int:
+    """The slot of `digest`, once it is there."""
+    while (slot := slots.acquire(digest)) is None:
+        time.sleep(0.001)
+    return slot
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +91,23 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     return World(tmp_path_factory.mktemp("triton-blends"))
 
 
-def test_blends_of_every_kind_beside_others_equal_the_torch_decoder(world: World) -> None:
-    for row, (one, other) in enumerate(zip(world.by_kernels(), world.by_torch(), strict=True)):
+def check(world: World, device: str) -> None:
+    for row, (one, other) in enumerate(zip(world.by_kernels(device=device), world.by_torch(), strict=True)):
         torch.testing.assert_close(one, other, atol=3e-4, rtol=0, msg=lambda text, row=row: f"row {row}: {text}")
 
 
+@interpreted
+def test_blends_of_every_kind_beside_others_equal_the_torch_decoder(world: World) -> None:
+    check(world, "cpu")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_on_a_device_they_equal_it_too(world: World) -> None:
+    check(world, "cuda")
+
+
+@interpreted
 def test_in_int8_they_are_near_where_no_part_is_chosen(world: World) -> None:
     """Fewer bits may choose another part, after which all differs."""
     found = list(zip(world.by_kernels(is_int8=True), world.by_torch(), strict=True))
