@@ -42,7 +42,8 @@ class Gate:
     @property
     def tensors(self) -> dict[str, Tensor]:
         """Those that there are, by their names here."""
-        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
+        found = {name: getattr(self, name) for name in ("projection", "keys", "bias")}
+        return {name: tensor for name, tensor in found.items() if tensor is not None}
 
     @cached_property
     def owners(self) -> list[int]:

@@ -141,6 +141,14 @@ def test_other_orders_of_the_parts_give_the_same_coefficients_in_that_order() ->
     assert torch.allclose(found[0].sum(0), torch.ones(5))
 
 
+def test_a_gate_that_was_asked_has_the_same_tensors() -> None:
+    stored = ramole_gate({"q_proj": (6, 4)}, 2)
+    gate = put(adapter("a"), adapter("b"), ref=GateRef("ramole", digest=GATE), stored=stored).weights["q_proj"].gate
+    assert gate is not None
+    weighed(gate, 0, torch.ones(1, 8), torch.ones(1, 6))
+    assert list(gate.tensors) == ["projection", "keys"]
+
+
 def test_of_equal_scores_the_first_part_is_chosen() -> None:
     gate = put(adapter("a"), adapter("a"), adapter("a"), ref=GateRef("arrow", 1)).weights["q_proj"].gate
     assert gate is not None
