@@ -139,7 +139,7 @@ def test_few_rows_of_a_pass_have_logits_however_long_a_pass_may_be(make: MakeEng
     monkeypatch.setattr(engine.machine.runner.decoder, "forward", counted)
     for id in "abc":
         engine.add(ask(id, prompt="x" * 200, max_tokens=0))
-    engine.add(ask("d", prompt="x" * 200, max_tokens=1, prompt_logprobs=None))
+    engine.add(ask("d", prompt="y" * 200, max_tokens=1, prompt_logprobs=None))
     records = drain(engine)
     assert records["a"].prompted == records["b"].prompted == records["c"].prompted
     assert len(records["a"].prompted) == 200
