@@ -137,7 +137,7 @@ def test_a_finger_finds_the_other_base_and_chats_with_it_and_no_page_is_wider_th
     page.locator(".card").get_by_role("link", name="Babbler").tap()
     page.get_by_role("link", name="Chat", exact=True).last.tap()
     page.get_by_role("link", name="Change adapter").tap()
-    page.locator("#picker .pick").filter(has_text=TINY).first.tap()
+    page.locator("#picker-list .pick").filter(has_text=TINY).first.tap()
     expect(page.locator("#chat-title")).to_have_text(TINY)
     page.locator("#composer textarea").first.fill("Hello there")
     page.get_by_role("button", name="Send").tap()

@@ -18,7 +18,7 @@ LABEL: Final = "AdaLoRA"
 A, B, E = "lora_A", "lora_B", "lora_E"
 _MOST_BEGUN: Final = 2**16
 _MOST_MODULES: Final = 100_000
-_MODULE: Final = re.compile(r"(?:base_model\.model\.)*(.+)\.lora_E(?:\.[\w-]+)?")
+_MODULE: Final = re.compile(r"(?:base_model\.model\.)*+(.+)\.lora_E(?:\.[\w-]+)?")
 
 
 @dataclass(frozen=True)

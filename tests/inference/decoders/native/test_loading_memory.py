@@ -52,7 +52,7 @@ def test_fewer_bits_are_made_layer_by_layer(checkpoint: Path, quantization: str,
     told = loaded(checkpoint, quantization)
     quantised = SIZES["num_hidden_layers"] * LAYER * bits / 8
     assert quantised < told["kept"] < quantised + 32 * MIB
-    assert told["peak"] < quantised + 2 * LAYER * 2 + 48 * MIB
+    assert told["peak"] < quantised + 2 * LAYER * 2 + 64 * MIB
 
 
 def test_layers_that_are_all_read_first_take_twice_as_much(checkpoint: Path) -> None:
