@@ -136,19 +136,20 @@ def _download(name: str, revision: str | None, directory: Path) -> None:
 def _write_whole(place: Path, source: str, write: Write) -> None:
     """Write the model beside `place`, then rename it there in one step, and what lay there away."""
     partial = Path(tempfile.mkdtemp(prefix=f".{place.name}.", suffix=".partial", dir=place.parent))
+    outdated = partial.with_name(f"{partial.name}.old.partial")
     try:
         write(partial)
         (partial / MARKER).write_text(json.dumps(_marked(source)) + "\n", encoding="utf-8")
         _open_to_readers(partial)
         if place.exists():
-            os.rename(place, partial.with_name(f"{partial.name}.old.partial"))
+            os.rename(place, outdated)
         os.rename(partial, place)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise FetchError(f"the disk that holds {place.parent} is full; free some space and try again") from error
         raise FetchError(f"{place} could not be written: {error}") from error
     finally:
-        for left in (partial, partial.with_name(f"{partial.name}.old.partial")):
+        for left in (partial, outdated):
             shutil.rmtree(left, ignore_errors=True)
 
 

@@ -12,7 +12,9 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from inference.engine.answer import Answer
-from inference.wire.protocol import Failed, Generate
+from inference.wire.failures import FailureCode
+from inference.wire.fairness import of_party
+from inference.wire.protocol import Generate
 
 FORGETTING: Final = 0.95
 """What an observation counts for beside the next one: some twenty are remembered."""
@@ -28,7 +30,7 @@ class Pace:
         self._weight = self._x = self._y = self._xx = self._xy = 0.0
 
     def note(self, num_tokens: int, seconds: float) -> None:
-        """A prompt of which `num_tokens` had to be computed took `seconds`."""
+        """A prompt of `num_tokens` took `seconds`."""
         self._count += 1
         sums = (self._weight, self._x, self._y, self._xx, self._xy)
         new = (1.0, num_tokens, seconds, num_tokens * num_tokens, num_tokens * seconds)
@@ -65,23 +67,21 @@ class Deadlines:
         self._prompts.note(answer.sequence.num_prompt, times.first_token - times.admitted)
         self._waits.note(0, times.admitted - times.created)
 
-    def refusal(self, answer: Answer) -> Failed:
-        """What `answer` ends with that is late, and how long others wait: so long another try is as late."""
+    def refusal(self, answer: Answer) -> tuple[FailureCode, str, int]:
+        """What `answer` ends with that is late, and how many seconds others wait: so long another try is as late."""
         sentence = (
             f"Its first token was wanted within {self._within(answer):g} s and would have come after "
             f"{self._expected(answer):.1f} s, so it was not begun. Try again in a moment, or give it more time in "
             "first_token_within."
         )
-        wait = max(1, math.ceil(self._waits.seconds(0)))
-        return answer.failed("too_late", sentence, retry_after=wait)
+        return "too_late", sentence, max(1, math.ceil(self._waits.seconds(0)))
 
     def _within(self, answer: Answer) -> float:
         """Seconds in which its first token is wanted; 0 where nobody says so."""
         if not isinstance(answer.request, Generate):
             return 0.0
-        tenant = answer.request.tenant
-        default = self._defaults.get(tenant, self._defaults.get(tenant.partition(":")[0], 0.0))
-        return answer.request.sampling.first_token_within or default
+        asked = answer.request
+        return asked.sampling.first_token_within or of_party(self._defaults, asked.tenant, 0.0)
 
     def _expected(self, answer: Answer) -> float:
         """After how many seconds its first token would come, did it begin now."""

@@ -249,8 +249,7 @@ class Engine:
 
     def _refuse_late(self) -> None:
         for answer in self.machine.deadlines.late(self._answers.values()):
-            self._events.append(self.machine.deadlines.refusal(answer))
-            self._free(answer)
+            self._fail(answer, *self.machine.deadlines.refusal(answer))
 
     def _announce(self, plan: Plan) -> None:
         for sequence in plan.admitted:
@@ -337,8 +336,8 @@ class Engine:
         self._events.append(answer.finished(answer.reason))
         self._free(answer)
 
-    def _fail(self, answer: Answer, code: FailureCode, sentence: str) -> None:
-        self._events.append(answer.failed(code, sentence))
+    def _fail(self, answer: Answer, code: FailureCode, sentence: str, retry_after: int = 0) -> None:
+        self._events.append(answer.failed(code, sentence, retry_after))
         self._free(answer)
 
     def _free(self, answer: Answer) -> None:

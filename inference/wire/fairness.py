@@ -20,6 +20,11 @@ ENTRY_COST: Final = 8.0
 """What a token costs: one of a prompt is read beside many others, each generated one takes a pass."""
 
 
+def of_party(values: Mapping[str, float], party: str, default: float) -> float:
+    """The party's own value, or that of its kind, the part before the colon, or `default`."""
+    return values.get(party, values.get(party.partition(":")[0], default))
+
+
 class VirtualCounters:
     """The service that each party has had, divided by its weight. Pure bookkeeping; parties are any names.
 
@@ -46,8 +51,8 @@ class VirtualCounters:
         return self._waiting
 
     def weight(self, party: str) -> float:
-        """The party's own weight, or that of its kind, the part before the colon, or 1."""
-        return self._weights.get(party, self._weights.get(party.partition(":")[0], 1.0))
+        """The party's own weight, or that of its kind, or 1."""
+        return of_party(self._weights, party, 1.0)
 
     def charge(self, party: str, service: float) -> None:
         """Count `service`, in cost of tokens; a negative one takes back what was charged too much."""

@@ -15,7 +15,7 @@ from loraland.api.errors import ApiError
 from loraland.api.models import ApiKey
 from loraland.api.programs import body_of, caller, opened
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.status import VersionStatus
+from loraland.catalogue.status import PENDING, VersionStatus
 from loraland.catalogue.upload import replacement
 from loraland.generations.waiting import digests_waited_for
 
@@ -28,7 +28,6 @@ Made = TypeVar("Made")
 MOST_SECONDS: Final = 60.0
 """How long a call waits for a worker to prove what it loads."""
 POLL_SECONDS: Final = 0.02
-_PENDING: Final = (VersionStatus.UPLOADED, VersionStatus.VALIDATING)
 
 
 class Load(pydantic.BaseModel):
@@ -92,14 +91,14 @@ async def _aside(work: Callable[Given, Made], *given: Given.args, **more: Given.
 async def _published(version: AdapterVersion) -> None:
     """Wait until `version` answers. Raises `ApiError` with what speaks against it."""
     until = time.monotonic() + MOST_SECONDS
-    while version.status in _PENDING and time.monotonic() < until:
+    while version.status in PENDING and time.monotonic() < until:
         await asyncio.sleep(POLL_SECONDS)
         await version.arefresh_from_db(fields=["status", "reasons"])
     if version.status == VersionStatus.REJECTED:
         raise ApiError(422, "adapter_refused", " ".join(version.reasons), "lora_path")
     if version.status == VersionStatus.LISTED:
         raise ApiError(422, "adapter_not_served", version.adapter.unserved_reason, "lora_path")
-    if version.status in _PENDING:
+    if version.status in PENDING:
         sentence = f"No worker has proven {version} within {MOST_SECONDS:g} s; it answers once one has. Ask again then."
         raise ApiError(503, "unavailable", sentence, retry_after=5)
 

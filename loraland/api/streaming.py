@@ -64,7 +64,7 @@ async def streamed(call: Call, head: Head, shape: Shape, reader: Reader) -> Stre
 
 def _patience(call: Call) -> float:
     """Seconds before a stream begins without a word. By when its first token is wanted, it is there or refused."""
-    return max([PATIENCE_SECONDS, *(choice.sampling.first_token_within + 1 for choice in call.choices[:1])])
+    return max(PATIENCE_SECONDS, call.choices[0].sampling.first_token_within + 1)
 
 
 async def _first_words(events: ReadAhead[Told], stream: _Stream, patience: float) -> list[Told]:

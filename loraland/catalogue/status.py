@@ -21,4 +21,6 @@ class VersionStatus(models.TextChoices):
 ANSWERING: Final = (VersionStatus.READY, VersionStatus.PUBLISHED, VersionStatus.RETIRED)
 ON_THE_WAY: Final = (VersionStatus.UPLOADED, VersionStatus.VALIDATING, VersionStatus.REJECTED)
 """States before publication, to which a version that publishes itself goes back when it is looked at again."""
+PENDING: Final = (VersionStatus.UPLOADED, VersionStatus.VALIDATING)
+"""States in which examination and proof are still to end."""
 WITHOUT_FILES: Final = (VersionStatus.REJECTED, VersionStatus.REPLACED)

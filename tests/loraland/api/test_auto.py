@@ -14,29 +14,16 @@ from django.conf import settings
 
 from loraland.catalogue import embeddings
 from loraland.catalogue.models import AdapterVersion
+from tests.loraland.land import ACT, BANK, fill
 from tests.loraland.scripted_worker import ScriptedWorker
 
 CHATS = "/v1/chat/completions"
-BANK = ["Where is my card?", "Why was my transfer declined?", "How do I top up my account by card?"]
-GAMES = ["inform(name[Portal 2], genres[puzzle])", "request(specifier[favorite])", "confirm(name[Tetris])"]
-PAIRS = ["A man walks his dog.", "Two children sleep."]
-ACT = "suggest(name[Tetris], genres[puzzle])"
 
 
 @pytest_asyncio.fixture
 async def land(publish) -> None:
     """Adapters for customers of a bank, for talk of games, and for pairs of sentences."""
-
-    def fill() -> None:
-        for slug, fields, texts in (("bank", ["text"], BANK), ("games", ["act"], GAMES), ("pair", ["a", "b"], PAIRS)):
-            examples = [{"inputs": dict.fromkeys(fields, text), "expected": ""} for text in texts]
-            template = "\n".join([slug, *(f"<{{{name}}}>" for name in fields)])
-            version = publish(
-                slug, slug[0], template=template, fields=[{"name": name} for name in fields], examples=examples
-            )
-            embeddings.keep(version)
-
-    await sync_to_async(fill)()
+    await sync_to_async(fill)(publish)
 
 
 def says(text: str, **more: object) -> dict[str, object]:

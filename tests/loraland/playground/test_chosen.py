@@ -6,29 +6,17 @@ import pytest
 import pytest_asyncio
 from asgiref.sync import sync_to_async
 
-from loraland.catalogue import embeddings
 from loraland.playground.models import Conversation, Turn
+from tests.loraland.land import ACT, BANK, fill
 from tests.loraland.playground.page import Browser, Page
 from tests.loraland.playground.test_socket import start
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-BANK = ["Where is my card?", "Why was my transfer declined?", "How do I top up my account by card?"]
-GAMES = ["inform(name[Portal 2], genres[puzzle])", "request(specifier[favorite])", "confirm(name[Tetris])"]
-PAIRS = ["A man walks his dog.", "Two children sleep."]
-ACT = "suggest(name[Tetris], genres[puzzle])"
-
 
 @pytest_asyncio.fixture
 async def land(publish) -> None:
-    def fill() -> None:
-        for slug, fields, texts in (("bank", ["text"], BANK), ("games", ["act"], GAMES), ("pair", ["a", "b"], PAIRS)):
-            examples = [{"inputs": dict.fromkeys(fields, text), "expected": ""} for text in texts]
-            template = "\n".join([slug, *(f"<{{{name}}}>" for name in fields)])
-            prompt = {"template": template, "fields": [{"name": name, "label": name, "rows": 1} for name in fields]}
-            embeddings.keep(publish(slug, slug[0], **prompt, examples=examples))
-
-    await sync_to_async(fill)()
+    await sync_to_async(fill)(publish)
 
 
 async def reroute(page: Page, conversation: str, adapter: str) -> dict[str, object]:

@@ -26,6 +26,7 @@ from loraland.catalogue import card as cards
 from loraland.catalogue import embeddings, store
 from loraland.catalogue import slug as slugs
 from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.status import PENDING
 from loraland.catalogue.template import TemplateError, fields_of
 from loraland.catalogue.upload import hub
 from loraland.catalogue.upload.archive import ArchiveRefused, read_archive
@@ -38,7 +39,6 @@ from loraland.paper.published import find as find_published
 POLL_SECONDS = 0.3
 MLX = "adapters.safetensors"
 REFUSALS = (cards.CardError, TemplateError, store.TooLarge, ArchiveRefused)
-PENDING = (AdapterVersion.Status.UPLOADED, AdapterVersion.Status.VALIDATING)
 
 
 class Command(BaseCommand):
