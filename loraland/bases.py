@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,9 @@ from inference.bases import base_name, is_hub_id
 BASE: Final = "base"
 """The default base itself, in the API and on pages; another one is ``base:`` and its name."""
 AUTO: Final = "auto"
-"""Whichever adapter fits a text, of all bases that are up; ``auto:`` and a base's name is one of that base's."""
+"""Whichever adapter fits a text, of all bases that are up; ``auto:`` and a base's name is one of that base's, and
+``auto:3``, or ``auto:3:`` and a base's name, the sum of the three that fit best."""
+_AUTO: Final = re.compile(rf"{AUTO}(?::(?P<parts>[1-9]\d?))?(?P<base>:.+)?", re.ASCII | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,16 @@ def is_auto(name: str) -> bool:
 
 def without_auto(name: str) -> str:
     """`name`, in which ``auto`` is the base that answers where no adapter fits."""
-    return BASE + name.removeprefix(AUTO) if is_auto(name) else name
+    if not is_auto(name):
+        return name
+    found = _AUTO.fullmatch(name)
+    return BASE + ((found["base"] or "") if found else name.removeprefix(AUTO))
+
+
+def parts_of_auto(name: str) -> int:
+    """How many adapters ``auto`` is to add up by its `name`; 1 where it says nothing of that."""
+    found = _AUTO.fullmatch(name)
+    return int(found["parts"] or 1) if found else 1
 
 
 def spoken(name: str) -> Base | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from asgiref.sync import sync_to_async
 
@@ -17,7 +17,7 @@ from inference.wire.protocol import Message
 from loraland import bases
 from loraland.api.entries import meant
 from loraland.bases import Base
-from loraland.catalogue.composition import Composition
+from loraland.catalogue.composition import MAX_PARTS, Composition
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.routing.reachable import reachable
 from loraland.generations.visitor import Visitor
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 Source = dict[str, Any]
 """What is asked, as `generations.start` takes it."""
+
+
+LOOKED_AT: Final = 3 * MAX_PARTS
+"""How many of the nearest are looked at for a sum: of those that cannot be added up there are few."""
 
 
 class Asked(Protocol):
@@ -54,16 +58,36 @@ async def addressed(asked: Asked, visitor: Visitor, is_embedding: bool = False) 
     """Whom `asked` means. Raises `Refused`."""
     if not bases.is_auto(asked.model):
         return Addressed(await meant(asked.model, visitor), asked.model)
+    count = _parts_of(asked.model)
     source = _one_text(asked.sources(), is_embedding)
     candidates = await reachable(asked.model)
-    choice = await sync_to_async(_chosen)(source, candidates, bool(getattr(asked, "keep_turns", False)))
+    choice = await sync_to_async(_chosen)(source, candidates, bool(getattr(asked, "keep_turns", False)), count)
+    if count > 1 and choice.chosen is not None:
+        return await _added_up(source, choice, count, visitor)
     told = {"route": choice.told}
     if choice.chosen is None:
         if source.get("inputs") is not None:
             raise _no_such_fields(source["inputs"])
         return Addressed(None, candidates[0].called, source, told)
     name = choice.chosen.candidate.slug
-    return Addressed(await meant(name, visitor), name, _filling(source, choice), told)
+    return Addressed(await meant(name, visitor), name, _filling(source, choice.inputs), told)
+
+
+async def _added_up(source: Source, choice: Choice, count: int, visitor: Visitor) -> Addressed:
+    """The sum of the `count` best, by its name: a call by that name would be the same one."""
+    from loraland.catalogue.routing.mixture import mixed  # numpy, without which the site starts
+
+    mixture = await sync_to_async(mixed)(choice, count)
+    inputs, told = mixture.parts[0].inputs, {"route": mixture.told}
+    return Addressed(await meant(mixture.name, visitor), mixture.name, _filling(source, inputs), told)
+
+
+def _parts_of(model: str) -> int:
+    """How many adapters are added up. Raises `Refused` for more than a sum has."""
+    if (count := bases.parts_of_auto(model)) > MAX_PARTS:
+        sentence = f"{model[:40]} would add up {count} adapters; a sum has at most {MAX_PARTS}."
+        raise Refused("invalid_model", sentence, param="model")
+    return count
 
 
 def _one_text(sources: Sequence[Source], is_embedding: bool) -> Source:
@@ -80,9 +104,9 @@ def _one_text(sources: Sequence[Source], is_embedding: bool) -> Source:
     return sources[0]
 
 
-def _chosen(source: Source, candidates: Sequence[Base], keeps_turns: bool) -> Choice:
+def _chosen(source: Source, candidates: Sequence[Base], keeps_turns: bool, count: int) -> Choice:
     # numpy, without which the site starts
-    from loraland.catalogue.routing.choice import Choice, choose
+    from loraland.catalogue.routing.choice import RUNNERS_UP, Choice, choose
     from loraland.catalogue.routing.known import known
 
     messages: Sequence[Message] = source.get("messages") or ()
@@ -92,19 +116,21 @@ def _chosen(source: Source, candidates: Sequence[Base], keeps_turns: bool) -> Ch
         return Choice(reason="earlier_turns")
     last = _last_of_user(messages)
     text = source.get("prompt") or ("" if last is None else messages[last].content)
-    return choose(known.index(), [base.key for base in candidates], text, source.get("inputs"))
+    most = RUNNERS_UP if count == 1 else LOOKED_AT
+    return choose(known.index(), [base.key for base in candidates], text, source.get("inputs"), most)
 
 
-def _filling(source: Source, choice: Choice) -> Source:
-    """`source` as the chosen adapter takes it: its fields, in place of a prompt or of the message that chose it."""
+def _filling(source: Source, inputs: dict[str, str]) -> Source:
+    """`source` as the chosen adapter takes it: the `inputs` for its fields, in place of a prompt or of the message that
+    chose it."""
     messages: Sequence[Message] = source.get("messages") or ()
     last = _last_of_user(messages)
     if source.get("inputs") is not None:
         return source
     if last is None:
-        return {name: value for name, value in source.items() if name != "prompt"} | {"inputs": choice.inputs}
-    lone = list(choice.inputs.values())
-    content = lone[0] if len(lone) == 1 else json.dumps(choice.inputs, ensure_ascii=False)
+        return {name: value for name, value in source.items() if name != "prompt"} | {"inputs": inputs}
+    lone = list(inputs.values())
+    content = lone[0] if len(lone) == 1 else json.dumps(inputs, ensure_ascii=False)
     return source | {"messages": [*messages[:last], replace(messages[last], content=content), *messages[last + 1 :]]}
 
 

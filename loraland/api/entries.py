@@ -73,7 +73,7 @@ async def entry(name: str, visitor: Visitor) -> dict[str, Any]:
 def _named(name: str, visitor: Visitor) -> dict[str, Any]:
     if bases.is_auto(name):
         named = base_called(bases.without_auto(name))
-        return _auto(name, [named] if name != AUTO else bases.served())
+        return _auto(name, [named] if bases.without_auto(name) != BASE else bases.served())
     version = _meant(name, visitor)
     if isinstance(version, Composition):
         return _of_sum(version, name)

@@ -11,6 +11,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from inference.wire.protocol import Message, Sampling
+from loraland import bases
 from loraland.bases import BASE, Base
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.models import Generation
@@ -65,6 +66,11 @@ def ask(visitor: Visitor, message: Start, among: Sequence[Base] = ()) -> Asked:
 
 
 def _of_the_nearest(message: Start, among: Sequence[Base]) -> Asked:
+    if (count := bases.parts_of_auto(message.adapter)) > 1:
+        sentence = (
+            f"A chat here is with one adapter, not with the sum of {count}; choose auto, or ask for the sum by the API."
+        )
+        raise Refused("invalid_model", sentence, param="model")
     answers, prompt, choice = choose_partner(message.prompt, among)
     chosen = message.sampling or sampling.defaults(version_in(answers))
     return Asked(CompletionRequest(answers, _content(prompt, []), chosen), prompt, route=choice.told, moves=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 from loraland.catalogue import embeddings
 from loraland.catalogue.models import AdapterVersion
@@ -13,9 +14,10 @@ PAIRS = ["A man walks his dog.", "Two children sleep."]
 ACT = "suggest(name[Tetris], genres[puzzle])"
 
 
-def fill(publish: Callable[..., AdapterVersion]) -> None:
+def fill(publish: Callable[..., AdapterVersion], letters: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Publish them; `letters` are of what some one's digest is to be."""
     for slug, fields, texts in (("bank", ["text"], BANK), ("games", ["act"], GAMES), ("pair", ["a", "b"], PAIRS)):
         examples = [{"inputs": dict.fromkeys(fields, text), "expected": ""} for text in texts]
         template = "\n".join([slug, *(f"<{{{name}}}>" for name in fields)])
         prompt = {"template": template, "fields": [{"name": name, "label": name, "rows": 1} for name in fields]}
-        embeddings.keep(publish(slug, slug[0], **prompt, examples=examples))
+        embeddings.keep(publish(slug, letters.get(slug, slug[0]), **prompt, examples=examples))

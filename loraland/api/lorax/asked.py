@@ -151,7 +151,9 @@ class GenerateRequest(Strict):
         """The adapter that was named, or the one that was chosen for `auto`."""
         if not bases.is_auto(self.model):
             return self.model
-        return self._version.adapter.slug if isinstance(self._version, AdapterVersion) else self.base.called
+        if self._version is None:
+            return self.base.called
+        return self._version.adapter.slug if isinstance(self._version, AdapterVersion) else str(self._version)
 
     @property
     def base(self) -> Base:

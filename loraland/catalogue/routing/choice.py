@@ -24,18 +24,21 @@ the threshold, an adapter has no place for the tools or for the earlier turns. E
 
 @dataclass(frozen=True)
 class Choice:
-    """The adapter that is `chosen` and what its fields are filled with; without one the base answers for a `reason`."""
+    """The adapter that is `chosen` and what its fields are filled with; without one the base answers for a `reason`.
+
+    `fillings` are what the runners-up would be filled with."""
 
     chosen: Scored | None = None
     inputs: dict[str, str] = field(default_factory=dict)
     runners_up: tuple[Scored, ...] = ()
     reason: Reason = ""
+    fillings: tuple[dict[str, str], ...] = ()
 
     @property
     def told(self) -> dict[str, Any]:
         """What an answer says of it."""
-        about = _told(self.chosen) if self.chosen else {"adapter": None, "digest": "", "score": None}
-        return about | {"runners_up": list(map(_told, self.runners_up)), "reason": self.reason}
+        about = told(self.chosen) if self.chosen else {"adapter": None, "digest": "", "score": None}
+        return about | {"runners_up": list(map(told, self.runners_up)), "reason": self.reason}
 
 
 @dataclass(frozen=True)
@@ -51,21 +54,28 @@ class Way:
         return {candidate.fields[0]: self.text} if self.inputs is None else self.inputs
 
 
-def choose(index: Index, keys: Sequence[str], text: str, inputs: dict[str, str] | None = None) -> Choice:
+def choose(
+    index: Index,
+    keys: Sequence[str],
+    text: str,
+    inputs: dict[str, str] | None = None,
+    runners_up: int = RUNNERS_UP,
+) -> Choice:
     """The adapter for `text`, or for the `inputs` of a template, among those of the bases with `keys`.
 
     A text that names the fields of adapters, or is a template of theirs already filled, is for one of these; any other
     fills adapters of one field. Which is nearest hangs on what stands in the fields alone.
     """
     ways = _of_inputs(index, inputs) if inputs is not None else _of_text(index, text)
-    found = [(scored, way) for way in ways for scored in _nearest(index, keys, way)]
+    found = [(scored, way) for way in ways for scored in _nearest(index, keys, way, runners_up + 1)]
     found.sort(key=lambda each: (-each[0].score, each[0].candidate.slug))
     if not found:
         return Choice(reason="nothing_fits")
-    (first, way), *others = found[: RUNNERS_UP + 1]
+    (first, way), *others = found[: runners_up + 1]
     if inputs is None and (reason := _against(first, way)):
         return Choice(runners_up=tuple(scored for scored, _ in found[:RUNNERS_UP]), reason=reason)
-    return Choice(first, way.filling(first.candidate), tuple(scored for scored, _ in others))
+    fillings = tuple(way.filling(scored.candidate) for scored, way in others)
+    return Choice(first, way.filling(first.candidate), tuple(scored for scored, _ in others), fillings=fillings)
 
 
 def _against(first: Scored, way: Way) -> Reason:
@@ -79,8 +89,8 @@ def _against(first: Scored, way: Way) -> Reason:
     return "general" if max(float(kind @ vector) for kind in general()) >= first.score else ""
 
 
-def _nearest(index: Index, keys: Sequence[str], way: Way) -> list[Scored]:
-    return index.nearest(seen(way.text), index.of_bases(way.places, keys), RUNNERS_UP + 1)
+def _nearest(index: Index, keys: Sequence[str], way: Way, most: int) -> list[Scored]:
+    return index.nearest(seen(way.text), index.of_bases(way.places, keys), most)
 
 
 def _of_inputs(index: Index, inputs: dict[str, str]) -> Iterator[Way]:
@@ -107,6 +117,7 @@ def _of_named_fields(index: Index, text: str) -> Iterator[Way]:
             yield Way(bare(inputs, fields), places, inputs)
 
 
-def _told(scored: Scored) -> dict[str, Any]:
+def told(scored: Scored) -> dict[str, Any]:
+    """What an answer says of one candidate."""
     candidate = scored.candidate
     return {"adapter": candidate.slug, "digest": candidate.digest, "score": round(scored.score, 4)}

@@ -121,3 +121,11 @@ async def test_the_page_asks_without_a_choice_and_is_offered(anna, land):
     assert "Where is my card</textarea>" in page
     assert 'href="/chat/?adapter=auto"' in (await anna.get("/chat/adapters/")).content.decode()
     assert 'id="ask"' in (await anna.get("/")).content.decode()
+
+
+async def test_a_chat_with_a_sum_of_several_is_refused_with_a_sentence(site_wire, anna, land):
+    async with anna.page() as page:
+        await page.say(type="start", request="r1", conversation=None, adapter="auto:2", text=ACT)
+        refused = await page.hear("started", "refused")
+    assert (refused["type"], refused["code"]) == ("refused", "invalid_model")
+    assert "one adapter, not with the sum of 2" in refused["error"]
