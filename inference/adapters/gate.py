@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
 
 import torch
 from torch import Tensor
 
+from inference.adapters.gate_head import MAX_GATED
 from inference.wire.protocol import GateKind
 
-MAX_GATED: Final = 32
-"""The most parts that a gate weighs, and the most columns of its projection."""
+__all__ = ["MAX_GATED", "Gate"]
 
 
 @dataclass(frozen=True)

@@ -60,12 +60,14 @@ def model_name(name: str) -> str:
     return re.sub(r"[-_ ]+", "-", bare)
 
 
-def doubt_of(named: str, served: str) -> str:
-    """What an owner must confirm when the config names another model, in one sentence or two; empty otherwise."""
+def doubt_of(named: str, served: str, file: str = "adapter_config.json") -> str:
+    """What an owner must confirm when the config, or another `file`, names another model, in one sentence or two; empty
+    otherwise."""
     if judge_base(named, served) != "other":
         return ""
+    key = KEY if file.endswith(".json") else "base"
     return (
-        f"adapter_config.json names the base {named} ({KEY}), and this site serves {served}. The shapes fit both, so "
+        f"{file} names the base {named} ({key}), and this site serves {served}. The shapes fit both, so "
         "it would be served, but trained on another model it may give wrong answers."
     )
 

@@ -20,7 +20,8 @@ from inference.adapters.composition import compose
 from inference.adapters.config_file import ConfigRefused, read_config
 from inference.adapters.examination import CONFIG
 from inference.adapters.file import AdapterRefused, Base, HostAdapter
-from inference.adapters.gate_file import GATE_FILE, gate_digest, read_gate
+from inference.adapters.gate_file import gate_digest, read_gate
+from inference.adapters.gate_head import GATE_FILE
 from inference.adapters.invocation import read_invocation
 from inference.adapters.mapped import load_mapped
 from inference.adapters.stored_gate import StoredGate

@@ -126,6 +126,8 @@ def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
         "fields": list(version.field_names),
         "form": form_of(version.field_names),
     }
+    if version.components:
+        about["components"] = version.components
     if version.invocation:
         about["invocation"] = {"tokens": list(version.invocation), "text": version.invoked_by or None}
     return _entry(
@@ -142,7 +144,7 @@ def _of_sum(composition: Composition, name: str) -> dict[str, Any]:
     base = base_of(composition)
     about = {
         "base": base.name,
-        "components": composition.record,
+        "components": composition.components,
         "digest": composition.digest,
         "rank": composition.rank,
         "fields": list(composition.field_names),

@@ -95,6 +95,6 @@ def _head(generation: Generation) -> Head:
     digest = (generation.request["adapter"] or {}).get("digest", "")
     created = int(generation.created.timestamp())
     name = str(generation.adapter_version or bases.recorded(generation.base).called)
-    if generation.components:
+    if generation.components and not generation.adapter_version:
         name = recorded_name(generation.components)
     return Head(generation.wire_id, name, created, digest, generation.components)

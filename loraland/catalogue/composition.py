@@ -16,6 +16,7 @@ from inference.wire.protocol import AdapterRef, Component, GateRef
 from loraland import bases
 from loraland.base_files import tokenizer_of
 from loraland.bases import BASE, Base
+from loraland.catalogue import store
 from loraland.catalogue.gate_names import parted, spelled
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.slug import STAND_INS, is_bases_own
@@ -72,7 +73,7 @@ class Composition:
         return AdapterRef(self.digest, self.template, self.field_names, components, self.gate)
 
     @property
-    def record(self) -> list[dict[str, Any]]:
+    def components(self) -> list[dict[str, Any]]:
         """What an answer keeps of it, as plain values."""
         gate = {"gate": spelled(self.gate)} if self.gate else {}
         return [
@@ -86,6 +87,10 @@ class Composition:
         if len({version.digest for version in self.versions}) < len(self.parts):
             return "An adapter is named twice; name it once" + ("." if self.gate else ", with the sum of its weights.")
         for version, weight in self.parts:
+            if version.gate:
+                return f"{version} is a blend itself; name its parts instead, {_listed(version.components)}."
+            if self.gate and (beyond := store.beyond_pairs(version.digest)):
+                return f"{version} changes {beyond}; a gate weighs what adapters do to the linears of layers alone."
             if not (math.isfinite(weight) and 0 < abs(weight) <= MAX_WEIGHT):
                 return f"The weight of {version} is {weight:g}; it must not be 0, nor beyond {MAX_WEIGHT:g}."
             if version.config.get("use_dora"):
@@ -97,6 +102,10 @@ class Composition:
         if self.rank > (most := base_of(self).max_rank):
             return f"The ranks of these adapters add up to {self.rank}; at most {most} is served."
         return ""
+
+
+def _listed(components: Iterable[Mapping[str, Any]]) -> str:
+    return ", ".join(part["model"] for part in components)
 
 
 def base_of(version: AdapterVersion | Composition | None, name: str = BASE) -> Base:
@@ -170,7 +179,7 @@ def _sensible(composition: Composition) -> Composition:
 
 
 def recorded_name(components: Sequence[Mapping[str, Any]]) -> str:
-    """The name of what a `record` tells of."""
+    """The name of what `components` tells of."""
     models = [part["model"] for part in components]
     if gate := components[0].get("gate"):
         return f"{gate}({'+'.join(models)})"

@@ -36,7 +36,9 @@ def parted(name: str) -> tuple[GateRef, str] | None:
 
 
 def spelled(gate: GateRef) -> str:
-    """What stands before the brackets, as `parted` reads it."""
+    """What stands before the brackets, as `parted` reads it; of a trained gate, which nobody writes so, its kind."""
+    if gate.digest:
+        return gate.kind
     temperature = "" if gate.temperature == 1 else f":{gate.temperature:.6f}".rstrip("0").rstrip(".")
     return f"{gate.kind}:{gate.top_k}{temperature}"
 

@@ -16,12 +16,12 @@ from inference.adapters.methods.known import method_of
 from inference.adapters.named_base import doubt_of, named_base
 from inference.tasks.template import label_of
 from inference.wire.contract import WireError
-from inference.wire.protocol import AdapterRef, Failed, Probe, Terminal
+from inference.wire.protocol import AdapterRef, Component, Failed, Probe, Terminal
 from loraland import bases, inference_client
 from loraland.bases import Base
-from loraland.catalogue import embeddings, proofs, store
+from loraland.catalogue import blends, embeddings, proofs, store
 from loraland.catalogue.invocation import invocation_of, spelt
-from loraland.catalogue.status import ANSWERING, ON_THE_WAY, WITHOUT_FILES, VersionStatus
+from loraland.catalogue.status import ANSWERING, ON_THE_WAY, VersionStatus
 from loraland.catalogue.versions import AdapterVersionQuerySet
 
 MOST_REASONS: Final = 30
@@ -94,7 +94,8 @@ class Adapter(models.Model):
 
 
 class AdapterVersion(models.Model):
-    """One set of weights under its digest, from upload to retirement. They never change; their prompt may be mended.
+    """One set of weights under its digest, from upload to retirement, or a blend of such (`loraland.catalogue.blends`).
+    They never change; their prompt may be mended.
 
     `status` goes uploaded -> validating -> ready -> published -> retired, or ends in rejected. A version whose
     shapes fit another base than the one that is served is listed: shown greyed out, and examined again when its
@@ -132,6 +133,12 @@ class AdapterVersion(models.Model):
     num_parameters = models.PositiveBigIntegerField(default=0)
     size_bytes = models.PositiveBigIntegerField(default=0)
     logit_delta = models.FloatField(null=True, blank=True, editable=False)
+    gate = models.JSONField(
+        default=dict, blank=True, editable=False, help_text="What weighs the parts of a blend; empty for no blend."
+    )
+    components = models.JSONField(
+        default=list, blank=True, editable=False, help_text="The parts of a blend, as its answers tell them."
+    )
 
     template = models.TextField(
         blank=True, help_text="The prompt it was trained on, with literal {field} placeholders."
@@ -176,7 +183,8 @@ class AdapterVersion(models.Model):
 
     @property
     def ref(self) -> AdapterRef:
-        return AdapterRef(self.digest, self.template, self.field_names)
+        parts = tuple(Component(part["digest"], part["weight"]) for part in self.components)
+        return AdapterRef(self.digest, self.template, self.field_names, parts, blends.gate_of(self))
 
     @property
     def invocation(self) -> tuple[int, ...]:
@@ -209,13 +217,14 @@ class AdapterVersion(models.Model):
 
     @property
     def base_doubt(self) -> str:
-        """What speaks against the base that is served, in sentences; empty where its config names no other."""
-        return doubt_of(self.named_base, self.adapter.base) if self.adapter.is_served else ""
+        """What speaks against the base that is served, in sentences; empty where its files name no other."""
+        file = store.GATE if self.gate else store.CONFIG
+        return doubt_of(self.named_base, self.adapter.base, file) if self.adapter.is_served else ""
 
     @property
     def method(self) -> str:
-        """How it was trained: LoRA, DoRA, or one that is expanded to a LoRA of `rank`."""
-        return method_of(self.config)
+        """How it was trained: LoRA, DoRA, or one that is expanded to a LoRA of `rank`; of a blend what weighs it."""
+        return blends.NAMES[self.gate["kind"]] if self.gate else method_of(self.config)
 
     @property
     def effective_scale(self) -> float:
@@ -246,7 +255,7 @@ class AdapterVersion(models.Model):
         if self.digest and self.status != self.Status.LISTED and not self.adapter.is_served:
             raise NotPossible(f"{self} cannot be proven. {self.adapter.unserved_reason}")
         if self.status == self.Status.REJECTED:
-            if not self.digest or not store.kept(self.digest).exists():
+            if not blends.has_files(self):
                 raise NotPossible(f"The files of {self} were removed when it was rejected; upload them again.")
             self._change(status=self.Status.VALIDATING, reasons=[])
         self._change(num_proofs=0)
@@ -258,14 +267,14 @@ class AdapterVersion(models.Model):
             if terminal.id != self.probe_id:
                 return
             if isinstance(terminal, Failed):
-                is_its_own = proofs.is_the_adapters(terminal, self.digest)
+                is_its_own = proofs.is_the_adapters(terminal, has_files=blends.has_files(self))
                 return self.reject([terminal.error]) if is_its_own else self._put_off_proof(terminal)
             if not (delta := terminal.stats.logit_delta) or not math.isfinite(delta):
                 return self.reject(["It changes nothing: the base answers the same with it. Upload trained weights."])
             return self._accept(delta)
 
     def reject(self, reasons: list[str]) -> None:
-        """End the version with `reasons`; its files go, unless another version has the same digest."""
+        """End the version with `reasons`; its files go, unless another version is computed from the same."""
         with transaction.atomic():
             self._change(
                 status=self.Status.REJECTED, reasons=_told(reasons), probe_id="", proof_due=None, examinations=0
@@ -283,7 +292,7 @@ class AdapterVersion(models.Model):
             raise NotPossible(f"{self} is {self.get_status_display()}; only a ready version can be published.")
         if self.logit_delta is None:
             raise NotPossible(f"{self} has not been proven by a worker; validate it again first.")
-        if self.status == self.Status.REPLACED and not store.kept(self.digest).exists():
+        if self.status == self.Status.REPLACED and not blends.has_files(self):
             raise NotPossible(f"The files of {self} were removed when it was replaced; load them again.")
         with transaction.atomic():
             Adapter.objects.select_for_update().get(pk=self.adapter_id)
@@ -319,7 +328,7 @@ class AdapterVersion(models.Model):
             self._hide()
 
     def give_up(self) -> bool:
-        """End a version that another has replaced for good: its files go, unless another version has the same.
+        """End a version that another has replaced for good: its files go, unless another version needs the same.
 
         False where its state is another by now, as when two give it up at once.
         """
@@ -352,13 +361,13 @@ class AdapterVersion(models.Model):
         others.update(status=self.Status.RETIRED, changed=timezone.now())
 
     def _drop_files(self) -> None:
+        """What came with it goes, unless another version is computed from the same: of a blend, no part's files."""
         store.drop(self.quarantine)
-        if not self.digest:
+        if not (digest := blends.own_files(self)):
             return
         with store.alone():
-            others = AdapterVersion.objects.filter(digest=self.digest).exclude(status__in=WITHOUT_FILES)
-            if not others.exists():
-                store.remove(self.digest)
+            if not blends.is_needed(digest, AdapterVersion.objects.all()):
+                store.remove(digest)
 
     def _show(self) -> None:
         self.adapter.published = self

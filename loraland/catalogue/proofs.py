@@ -10,7 +10,6 @@ from django.utils.formats import date_format
 
 from inference.wire.failures import meaning_of
 from inference.wire.protocol import Failed
-from loraland.catalogue import store
 
 FIRST_PAUSE: Final = timedelta(seconds=15)
 LONGEST_PAUSE: Final = timedelta(hours=1)
@@ -18,10 +17,10 @@ LONGEST_PAUSE: Final = timedelta(hours=1)
 MOST_DOUBLINGS: Final = 16
 
 
-def is_the_adapters(failure: Failed, digest: str) -> bool:
+def is_the_adapters(failure: Failed, *, has_files: bool) -> bool:
     """Whether `failure` is the adapter's own. A worker that does not see files which are here says nothing of them."""
     fault = meaning_of(failure.code).fault
-    return fault == "adapter" or (fault == "choice" and not store.kept(digest).exists())
+    return fault == "adapter" or (fault == "choice" and not has_files)
 
 
 def next_due(num_ended: int) -> datetime:

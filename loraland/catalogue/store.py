@@ -15,27 +15,33 @@ import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
 from django.conf import settings
 
-from inference.adapters import config_file, examination
+from inference.adapters import config_file, examination, gate_head
 from inference.adapters.config import check_config
-from inference.adapters.identity import HeaderError, adapter_digest
+from inference.adapters.identity import HeaderError, adapter_digest, part_of, read_header
+from inference.adapters.tables import TABLES
 from inference.reading import reading
 from loraland import bases
 
 CONFIG: Final = examination.CONFIG
 WEIGHTS: Final = examination.WEIGHTS
 FILES: Final = (CONFIG, WEIGHTS)
+GATE: Final = gate_head.GATE_FILE
+"""What a blend comes with in their place, unless its gate follows from its parts."""
 CARD: Final = "card.toml"
 """What may lie beside them in quarantine, and goes no further."""
 
 LEFT_SECONDS: Final = 24 * 3600
 """How old an upload must be before it counts as left behind."""
 
+_TRAINED: Final = ("A", "B", "rows")
+"""Parts by which a table is changed; a whole one may be the base's own."""
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 _LOST: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EIO})
@@ -51,10 +57,10 @@ class TooLarge(ValueError):
 def receive(files: Mapping[str, Iterable[bytes]]) -> str:
     """Write the chunks of `files` into a new quarantine directory and return its name.
 
-    `files` has the names in `FILES`, and may have `CARD`. Raises `TooLarge` past the site's limit, and whatever
-    reading raises; then nothing is left behind.
+    `files` has the names in `FILES`, or `GATE`, and may have `CARD`. Raises `TooLarge` past the site's limit, and
+    whatever reading raises; then nothing is left behind.
     """
-    assert set(files) - {CARD} == set(FILES)
+    assert set(files) - {CARD} in ({*FILES}, {GATE})
     token = uuid4().hex
     directory = quarantined(token)
     directory.mkdir(mode=0o700, parents=True)
@@ -119,14 +125,42 @@ def keep(token: str, digest: str) -> bool:
 
 
 def digest_in(directory: Path, config: dict[str, Any] | None = None) -> str:
-    """The digest of the adapter in `directory`, with another `config` if one is given; empty when it is too damaged to
-    have one. Raises OSError."""
+    """The digest of the adapter or the gate in `directory`, of an adapter with another `config` if one is given; empty
+    when it is too damaged to have one. Raises OSError."""
+    if (directory / GATE).exists():
+        return _gate_digest(directory / GATE)
     try:
         with reading(WEIGHTS, HeaderError, config_file.ConfigRefused):
             config = config or config_file.read_config(directory / CONFIG)
             reasons = check_config(config, bases.max_rank())[1]
             return "" if reasons else adapter_digest(config, directory / WEIGHTS)
     except (config_file.ConfigRefused, HeaderError):
+        return ""
+
+
+def beyond_pairs(digest: str) -> str:
+    """What the stored adapter `digest` changes beside the linears of layers, as the rest of a sentence; empty where
+    that is nothing, or it is not here."""
+    try:
+        return _beyond_pairs(kept(digest) / WEIGHTS)
+    except (OSError, HeaderError):
+        return ""
+
+
+@lru_cache(maxsize=4096)
+def _beyond_pairs(weights: Path) -> str:
+    """What is stored under a digest stays as it is."""
+    parts = [part for name in read_header(weights) if (part := part_of(name))]
+    tables = {module.rpartition(".")[2] for module, part in parts if part in _TRAINED} & {*TABLES}
+    biases = ["biases"] if any(part in ("bias", "shift") for _, part in parts) else []
+    return " and ".join([*sorted(tables), *biases])
+
+
+def _gate_digest(path: Path) -> str:
+    try:
+        with reading(path.name, HeaderError, gate_head.GateRefused):
+            return gate_head.gate_digest_of(path, *gate_head.read_head(path))
+    except (HeaderError, gate_head.GateRefused):
         return ""
 
 
@@ -189,14 +223,21 @@ def _prepare(token: str, target: Path) -> Path:
     shutil.rmtree(incoming, ignore_errors=True)
     try:
         incoming.mkdir(mode=0o755, parents=True)
-        raw = config_file.config_bytes(config_file.read_config(quarantined(token) / CONFIG))
-        _write(incoming / CONFIG, [raw], len(raw))
-        (incoming / CONFIG).chmod(0o644)
-        _link(quarantined(token) / WEIGHTS, incoming / WEIGHTS)
+        if (quarantined(token) / GATE).exists():
+            _link(quarantined(token) / GATE, incoming / GATE)
+        else:
+            _write_config(quarantined(token) / CONFIG, incoming / CONFIG)
+            _link(quarantined(token) / WEIGHTS, incoming / WEIGHTS)
     except OSError:
         shutil.rmtree(incoming, ignore_errors=True)
         raise
     return incoming
+
+
+def _write_config(source: Path, target: Path) -> None:
+    raw = config_file.config_bytes(config_file.read_config(source))
+    _write(target, [raw], len(raw))
+    target.chmod(0o644)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -35,7 +35,7 @@ class GenerationQuerySet(models.QuerySet["Generation"]):
 
 
 class Generation(models.Model):
-    """One answer of one adapter version, of several added up, or of the base when there is none."""
+    """One answer of one adapter version, of several together, or of the base when there is none."""
 
     class Status(models.TextChoices):
         QUEUED = "queued", "in progress"

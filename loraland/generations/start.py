@@ -169,7 +169,7 @@ def _create(
             address="" if _is_program(visitor) else visitor.address,
             source=source,
             adapter_version=version if isinstance(version, AdapterVersion) else None,
-            components=version.record if isinstance(version, Composition) else [],
+            components=version.components if version else [],
             base=base.name,
             request=json.loads(encode(request)),
         )

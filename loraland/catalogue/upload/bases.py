@@ -21,9 +21,10 @@ def named_base(config: dict[str, Any]) -> str:
     return base_name(naming.named_base(config))
 
 
-def doubt_about_base(config: dict[str, Any], base: Base) -> str:
-    """What an owner confirms before an adapter whose shapes fit is served on another base; empty where nothing is."""
-    return naming.doubt_of(naming.named_base(config), base.name)
+def doubt_about_base(config: dict[str, Any], base: Base, file: str = CONFIG) -> str:
+    """What an owner confirms before an adapter whose shapes fit is served on another base than `file` names; empty
+    where nothing is."""
+    return naming.doubt_of(naming.named_base(config), base.name, file)
 
 
 def remark_on_base(config: dict[str, Any], base: Base) -> str:

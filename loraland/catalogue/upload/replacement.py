@@ -23,8 +23,9 @@ from inference.tasks.card import CARD, Card
 from loraland.catalogue import card as cards
 from loraland.catalogue import slug as slugs
 from loraland.catalogue import store
+from loraland.catalogue.blends import BlendPart
 from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
-from loraland.catalogue.status import VersionStatus
+from loraland.catalogue.status import WITHOUT_FILES, VersionStatus
 from loraland.catalogue.template import TemplateError
 from loraland.catalogue.upload import hub
 from loraland.catalogue.upload.folder import card_in, version_of
@@ -78,9 +79,10 @@ def unload(name: str, user: User) -> None:
 
 def let_go_of_replaced(adapter: Adapter, waited_for: Callable[[], Set[str]]) -> None:
     """Remove the files of versions of `adapter` that a program has replaced, unless somebody waits for an answer of
-    that digest; the row goes too where no answer refers to it."""
+    that digest, or a blend is of it; the row goes too where no answer refers to it."""
     before = timezone.now() - KEPT_FOR
     loaded = adapter.versions.filter(is_loaded=True, status__in=_PAST).order_by("-changed", "-pk")
+    loaded = loaded.exclude(in_blends__in=BlendPart.objects.exclude(blend__status__in=WITHOUT_FILES))
     old = [version for version in loaded[KEPT:] if version.changed < before]
     held = waited_for() if old else frozenset()
     for version in old:

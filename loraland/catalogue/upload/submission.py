@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from django.db import transaction
@@ -11,6 +11,8 @@ from django.db import transaction
 from inference.tasks.card import Card
 from loraland import bases
 from loraland.catalogue import embeddings, store
+from loraland.catalogue.blends import BlendPart, as_values
+from loraland.catalogue.composition import Composition, base_of
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.upload.bases import base_named_in
 
@@ -54,14 +56,55 @@ def submit(
     An adapter that exists keeps its name and texts, and its base once a version was not rejected. A rejected version
     of the same digest gives way.
     """
-    digest = store.digest_in(store.quarantined(token))
+    files = store.quarantined(token)
+    told = {"publish_when_ready": publish, "base_confirmed": base_confirmed, "is_loaded": is_loaded}
+    card = replace(card, base=card.base or base_named_in(files) or _only_base())
+    digest = store.digest_in(files)
+    return _entered(token, slug, digest, digest, card, user, told | {"remarks": [*remarks]})
+
+
+def submit_blend(
+    slug: str,
+    card: Card,
+    blend: Composition,
+    *,
+    token: str = "",
+    user: User | None = None,
+    publish: bool = True,
+    base_confirmed: bool = False,
+) -> Submission:
+    """The same of a `blend`, whose gate's file is in quarantine `token`; without one where its gate has none.
+
+    What the card says of no prompt is taken from the first part; its examples are that one's own.
+    """
+    assert blend.gate is not None
+    if not card.template:
+        card = replace(card, template=blend.template, fields=blend.versions[0].fields)
+    card = replace(card, base=base_of(blend).name)
+    told: dict[str, Any] = {"publish_when_ready": publish, "base_confirmed": base_confirmed}
+    told |= {"gate": as_values(blend.gate), "components": blend.components}
+    with transaction.atomic():
+        submission = _entered(token, slug, blend.digest, blend.gate.digest, card, user, told)
+        if submission.is_new:
+            parts = enumerate(blend.versions)
+            BlendPart.objects.bulk_create(
+                BlendPart(blend=submission.version, part=part, position=at) for at, part in parts
+            )
+    return submission
+
+
+def _entered(
+    token: str, slug: str, digest: str, files: str, card: Card, user: User | None, told: dict[str, Any]
+) -> Submission:
+    """A version of `slug` that will have this `digest`, or the one that has. What came with it is stored under `files`,
+    empty where nothing did."""
     twins = tuple(_twins(slug, digest))
     if existing := find(slug, digest):
-        was_repaired = store.keep(token, digest)  # the row may have outlived the disk
+        was_repaired = bool(files) and store.keep(token, files)  # the row may have outlived the disk
         store.drop(token)
         return Submission(existing, False, was_repaired, twins)
     with transaction.atomic():
-        about = _about(card, token)
+        about = _about(card)
         adapter, is_new = Adapter.objects.get_or_create(slug=slug, defaults=about)
         if not is_new and not adapter.is_settled:
             adapter.base = about["base"]
@@ -73,15 +116,12 @@ def submit(
             adapter=adapter,
             quarantine=token,
             created_by=user,
-            publish_when_ready=publish,
-            base_confirmed=base_confirmed,
-            remarks=list(remarks),
-            is_loaded=is_loaded,
             template=card.template,
             fields=card.fields,
             examples=card.examples,
             training=card.training,
             score=card.score,
+            **told,
         )
         embeddings.keep(version, dict(card.embedding))
     return Submission(version, True, twins=twins)
@@ -97,13 +137,13 @@ def _only_base() -> str:
     return bases.default().name if len(bases.served()) == 1 else ""
 
 
-def _about(card: Card, token: str) -> dict[str, Any]:
+def _about(card: Card) -> dict[str, Any]:
     return {
         "name": card.name,
         "category": card.category,
         "summary": card.summary,
         "description": card.description,
-        "base": card.base or base_named_in(store.quarantined(token)) or _only_base(),
+        "base": card.base,
         "license": card.license,
         "author": card.author,
         "dataset": card.dataset,

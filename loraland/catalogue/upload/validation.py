@@ -6,7 +6,6 @@ What passes here still has to be proven by a worker, which loads the weights and
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,6 +20,8 @@ from loraland.catalogue import store
 from loraland.catalogue.invocation import fault_of, remark_of
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.upload.bases import doubt_about_base, named_base, remark_on_base
+from loraland.catalogue.upload.blending import GONE, examine_blend
+from loraland.catalogue.upload.examined import Examined
 from loraland.catalogue.upload.finding import find_base
 
 CONFIRM: Final = (
@@ -29,31 +30,17 @@ CONFIRM: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Examined:
-    """What the site knows of two files. With any `reasons` the rest is empty; `base` is the served one that takes them,
-    None where they are for another."""
-
-    reasons: list[str]
-    base: Base | None = None
-    digest: str = ""
-    facts: dict[str, Any] = field(default_factory=dict)
-    """The values of an `AdapterVersion` that are read from the files."""
-
-
 def examine(version: AdapterVersion) -> None:
     """Take `version` from its files to the store and on to a proof, or reject it with every reason.
 
     A disk that fails is not the files' fault: the examination is put off.
     """
-    directory = store.quarantined(version.quarantine) if version.quarantine else store.kept(version.digest)
-    if not directory.is_dir():
-        return version.reject(["The uploaded files are gone; upload them again."])
     try:
-        found = examine_upload(directory, version.adapter.base)
+        found = examine_blend(version) if version.gate else _examine_adapter(version)
         if (
             reasons := found.reasons
             or _conflicts(version, found)
+            or _strangers(version)
             or _unconfirmed(version, found)
             or _uninvoked(version, found)
         ):
@@ -63,6 +50,13 @@ def examine(version: AdapterVersion) -> None:
     except OSError as error:
         return version.put_off(f"The examination was put off, for the disk fails ({error}). It is tried again.")
     return version.probe() if found.base else version.list_unserved()
+
+
+def _examine_adapter(version: AdapterVersion) -> Examined:
+    directory = store.quarantined(version.quarantine) if version.quarantine else store.kept(version.digest)
+    if not directory.is_dir():
+        return Examined([GONE])
+    return examine_upload(directory, version.adapter.base)
 
 
 def examine_upload(directory: Path, base: str) -> Examined:
@@ -107,11 +101,21 @@ def _conflicts(version: AdapterVersion, found: Examined) -> list[str]:
     ]
 
 
+def _strangers(version: AdapterVersion) -> list[str]:
+    """An adapter is a blend or is none; its versions cannot be some this and some that."""
+    usable = version.adapter.versions.exclude(pk=version.pk).exclude(status=AdapterVersion.Status.REJECTED)
+    others = usable.filter(gate={}) if version.gate else usable.exclude(gate={})
+    if not others.exists():
+        return []
+    are, is_one = ("adapters", "a blend") if version.gate else ("blends", "an adapter")
+    return [f"The versions of {version.adapter.slug} are {are}, and this is {is_one}; upload it under another slug."]
+
+
 def _unconfirmed(version: AdapterVersion, found: Examined) -> list[str]:
     """An upload whose config names another model of the same shape is served when its owner says so, not before."""
     if not version.quarantine or version.base_confirmed or not found.base:
         return []
-    doubt = doubt_about_base(found.facts["config"], found.base)
+    doubt = doubt_about_base(found.facts["config"], found.base, store.GATE if version.gate else store.CONFIG)
     return [f"{doubt} {CONFIRM}"] if doubt else []
 
 
@@ -131,7 +135,7 @@ def _adopt(version: AdapterVersion, found: Examined) -> bool:
     token = version.quarantine
     with store.alone():
         if token:
-            store.keep(token, found.digest)
+            store.keep(token, found.stored_as)
         try:
             with transaction.atomic():
                 _save(version, found)

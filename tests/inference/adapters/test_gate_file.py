@@ -14,7 +14,8 @@ from torch import Tensor
 
 from inference.adapters.convert import main
 from inference.adapters.file import AdapterRefused
-from inference.adapters.gate_file import GATE_FILE, gate_digest, read_gate, write_gate
+from inference.adapters.gate_file import gate_digest, read_gate, write_gate
+from inference.adapters.gate_head import GATE_FILE, gate_digest_of, read_head
 from inference.adapters.store import AdapterNotFound, AdapterStore
 from inference.adapters.stored_gate import StoredGate
 
@@ -29,6 +30,7 @@ def test_what_is_written_is_read_again(tmp_path: Path, gate: StoredGate) -> None
     assert read == replace(gate, tensors=read.tensors)
     assert read.tensors.keys() == gate.tensors.keys()
     assert gate_digest(read) == gate_digest(gate)
+    assert gate_digest_of(tmp_path / GATE_FILE, *read_head(tmp_path / GATE_FILE)) == gate_digest(gate)
 
 
 def test_the_digest_follows_parts_settings_and_tensors_but_no_name() -> None:

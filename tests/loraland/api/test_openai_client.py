@@ -21,6 +21,8 @@ from inference.wire.protocol import (
     Stats,
     TokenLogprob,
 )
+from loraland.catalogue.blends import as_values
+from loraland.catalogue.composition import Composition
 from loraland.generations.models import Generation
 from tests.loraland.scripted_worker import FINGERPRINT
 
@@ -187,6 +189,7 @@ async def parts(emotion, publish):
         ("large", "d", {"rank": 60}),
     ):
         await sync_to_async(publish)(slug, digest=digest, **fields)
+    return type(emotion)
 
 
 async def test_adapters_are_added_up_and_the_answer_names_each_of_them(client, answering, parts):
@@ -217,6 +220,31 @@ async def test_a_blend_is_asked_of_the_worker_with_its_gate(client, answering, p
     assert [part["gate"] for part in done.loraland["components"]] == ["arrow:1"] * 2
     entry = await client.models.retrieve("arrow:1(emotion+topic)")
     assert (entry.loraland["rank"], entry.loraland["digest"]) == (24, digest)
+
+
+async def test_a_registered_blend_answers_by_its_name_and_tells_its_parts_and_its_gate(
+    client, answering, parts, publish
+):
+    versions = [await parts.objects.select_related("adapter").aget(adapter__slug=slug) for slug in ("emotion", "topic")]
+    blend = Composition(tuple((version, 1.0) for version in versions), GateRef("flow", digest="f" * 64))
+    of_blend = {"gate": as_values(blend.gate), "components": blend.components}
+    prompt = {"template": blend.template, "fields": versions[0].fields}
+    mixed = await sync_to_async(publish)("mixed", digest=blend.digest, **of_blend, **prompt)
+    worker = answering()
+    done = await client.chat.completions.create(model=f"mixed@{blend.digest[:12]}", messages=HELLO)
+    (request,) = worker.seen
+    assert request.adapter == blend.ref
+    assert done.loraland["digest"] == blend.digest
+    assert [(part["model"], part["gate"]) for part in done.loraland["components"]] == [
+        ("emotion@aaaaaaaaaaaa", "flow"),
+        ("topic@bbbbbbbbbbbb", "flow"),
+    ]
+    stored = await Generation.objects.aget(pk=request.id)
+    assert (stored.adapter_version_id, stored.components) == (mixed.pk, blend.components)
+    again = await client.chat.completions.retrieve(done.id)
+    assert (again.model, again.loraland["components"]) == (str(mixed), blend.components)
+    entry = next(model for model in (await client.models.list()).data if model.id == "mixed")
+    assert (entry.loraland["method"], entry.loraland["components"]) == ("LoRA-Flow", blend.components)
 
 
 async def test_a_sum_can_be_looked_up_and_a_lone_weight_makes_one(client, parts):

@@ -126,7 +126,7 @@ def test_a_blend_is_written_as_it_is_read(
     assert read == Composition(((shown, 1.0), (topic, 1.0)), gate)
     assert str(read) == f"{written}(emotion@aaaaaaaaaaaa+topic@bbbbbbbbbbbb)"
     assert named(str(read), AdapterVersion.objects.all()) == read
-    assert recorded_name(read.record) == str(read)
+    assert recorded_name(read.components) == str(read)
     assert (read.ref.gate, read.rank) == (gate, shown.rank + shown.rank % 2 + 8)
     assert read.digest != Composition(read.parts).digest
 
