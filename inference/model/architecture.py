@@ -38,6 +38,7 @@ __all__ = [
     "Source",
     "parse_architecture",
     "read_architecture",
+    "untrained",
 ]
 
 _NUMBER: Final = re.compile(r"\.([0-9]{1,5})\.")
@@ -314,3 +315,12 @@ def _check(arch: Architecture) -> None:
         if len(arch.rope.scaling[key]) != arch.rotary_dim // 2:
             has = f"has {len(arch.rope.scaling[key])} factors; {arch.rotary_dim // 2} pairs turn"
             raise ArchitectureError(f"the rotary scaling's {key} {has}")
+
+
+def untrained(architecture: Architecture, longest: int = 0) -> tuple[str, ...]:
+    """What a base has whose gradients our own trainer does not compute, in words, where rows have up to `longest`
+    tokens."""
+    fused = ("fused linears",) if architecture.names.fused else ()
+    window = architecture.sliding_window
+    narrow = (f"a window of {window} tokens over rows of {longest}",) if window is not None and longest > window else ()
+    return (*architecture.spec.beyond_llama(), *fused, *narrow)

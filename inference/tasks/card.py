@@ -47,6 +47,7 @@ class TrainingTable(TypedDict, total=False):
     lora_alpha: float
     target_modules: list[str]
     nola_basis: int
+    invocation: str
     max_length: int
     seed: int
     minutes: float
@@ -126,6 +127,8 @@ def card_of(recipe: Recipe, base: str, train_rows: int, minutes: float, device: 
     }
     if lora.nola_basis:
         training["nola_basis"] = lora.nola_basis
+    if lora.invocation:
+        training["invocation"] = lora.invocation
     return Card(
         name=recipe.name,
         category=recipe.category,

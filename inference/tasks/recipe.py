@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from inference.tasks.hub import Hub, HubError, parse_hub
 from inference.tasks.metrics import METRICS
-from inference.tasks.template import placeholders
+from inference.tasks.template import pieces, placeholders
 
 RECIPES: Final = Path(__file__).parent / "recipes"
 LIMITS: Final[dict[str, tuple[type[int] | type[float], float, float]]] = {
@@ -50,12 +50,13 @@ class ExampleInput:
 @dataclass(frozen=True)
 class Lora:
     """The shape of the adapter. With a `nola_basis` it is a NOLA, of which the coefficients of so many random bases
-    learn."""
+    learn; with an `invocation`, words of the prompt, an aLoRA, which changes nothing before these."""
 
     rank: int = 8
     lora_alpha: int = 16
     target_modules: tuple[str, ...] = ("q_proj", "v_proj")
     nola_basis: int = 0
+    invocation: str | None = None
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,8 @@ def _check(recipe: Recipe) -> None:
     if recipe.template != recipe.template.rstrip():
         raise RecipeError(f"{recipe.task}: the template ends in white space; let it end with its last mark")
     _check_numbers(recipe.task, "lora", recipe.lora)
+    if reason := misplaced(recipe.lora, recipe.template):
+        raise RecipeError(f"{recipe.task}: {reason}")
     _check_numbers(recipe.task, "training", recipe.schedule)
     if recipe.hub and set(recipe.hub.inputs) != set(recipe.field_names):
         raise RecipeError(
@@ -182,6 +185,23 @@ def _check(recipe: Recipe) -> None:
         if set(example.inputs) != set(recipe.field_names):
             fields = ", ".join(example.inputs)
             raise RecipeError(f"{recipe.task}: an example has the fields {fields}, not those of the template")
+
+
+def misplaced(lora: Lora, template: str) -> str:
+    """What is wrong with the invocation of an adapter whose prompt is `template`; empty where nothing is."""
+    words = lora.invocation
+    if words is None:
+        return ""
+    if not isinstance(words, str) or not words.strip():
+        return f"invocation in [lora] is {words!r}, which invokes nothing; write words of the prompt, or leave it out"
+    if not any(words in piece for piece, is_field in pieces(template) if not is_field):
+        return (
+            f"the prompt does not hold the invocation {words!r}, so the adapter would never be active; write these "
+            "words into the prompt as they stand, outside of its fields"
+        )
+    if lora.nola_basis:
+        return "nola_basis and invocation are both in [lora]; a NOLA is active from the start, so leave one of them out"
+    return ""
 
 
 def _check_numbers(task: str, table: str, entries: Lora | Schedule) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from inference.adapters.examination import CONFIG, WEIGHTS
+from inference.adapters.invocation import KEY
 from inference.model.architecture import Architecture
 from inference.tasks.recipe import Lora
 
@@ -63,10 +64,18 @@ class Adapter:
     """A fresh adapter: A drawn by `seed` as PEFT draws it (uniform within 1 / √in), B zero.
 
     `values` float32 [number of parameters] holds all of it, and `values.grad` the gradients that passes add to.
+    `invocation` are the tokens from which on it acts; none for one that does from the start.
     """
 
-    def __init__(self, architecture: Architecture, lora: Lora, seed: int, device: torch.device = CPU) -> None:
-        self.lora, self.scaling = lora, lora.lora_alpha / lora.rank
+    def __init__(
+        self,
+        architecture: Architecture,
+        lora: Lora,
+        seed: int,
+        device: torch.device = CPU,
+        invocation: tuple[int, ...] = (),
+    ) -> None:
+        self.lora, self.scaling, self._invocation = lora, lora.lora_alpha / lora.rank, invocation
         self._module_name = architecture.module_name
         shapes = {name: architecture.target_shape(name) for name in lora.target_modules}
         size = architecture.num_layers * sum(lora.rank * (rows_in + out) for rows_in, out in shapes.values())
@@ -88,7 +97,8 @@ class Adapter:
 
     def config(self) -> dict[str, Any]:
         """adapter_config.json, but for the base's name."""
-        return peft_config(self.lora)
+        invoked = {KEY: list(self._invocation)} if self._invocation else {}
+        return peft_config(self.lora) | invoked
 
     def named_tensors(self) -> Iterator[tuple[str, Tensor]]:
         """Every factor under the name that PEFT saves it by."""

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from inference.model.architecture import Architecture, read_architecture
-from inference.training.decoder import untrained
+from inference.model.architecture import Architecture, read_architecture, untrained
 from inference.training.loop import Step
 from inference.training.qlora import train_qlora
 from inference.training.run import Job, Trained, train_jobs

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from inference.decoders.native.build import BuildError, library_path
 from inference.decoders.native.library import best_unit, open_library
-from inference.model.architecture import Architecture
+from inference.model.architecture import Architecture, untrained
 from inference.model.linear import Linear, PlainLinear
 from inference.model.rotary import Rotary
 from inference.model.weights import DecoderWeights, LayerWeights
@@ -32,14 +32,8 @@ class _Pass:
     scalings: Sequence[float]
     cos: Tensor
     sin: Tensor
-
-
-def untrained(architecture: Architecture, longest: int = 0) -> tuple[str, ...]:
-    """What a base has whose gradients are not computed here, in words, where rows have up to `longest` tokens."""
-    fused = ("fused linears",) if architecture.names.fused else ()
-    window = architecture.sliding_window
-    narrow = (f"a window of {window} tokens over rows of {longest}",) if window is not None and longest > window else ()
-    return (*architecture.spec.beyond_llama(), *fused, *narrow)
+    acting: Sequence[Tensor | None]
+    """Of each adapter, see `Rectangle.acting`."""
 
 
 class TrainingDecoder:
@@ -64,8 +58,9 @@ class TrainingDecoder:
         if self.architecture.sliding_window is not None:
             self._check(longest=int(batch.positions[batch.answers].max()) + 1)
         pairs, scalings = [adapter.pairs() for adapter in adapters], [adapter.scaling for adapter in adapters]
-        run = _Pass(batch, pairs, scalings, *self._rotary.at(batch.positions))
         hidden = self.weights.embedding[batch.token_ids]
+        acting = [rectangle.acting(hidden) for rectangle in batch.rectangles]
+        run = _Pass(batch, pairs, scalings, *self._rotary.at(batch.positions), acting)
         for index, layer in enumerate(self.weights.layers):
             hidden = hidden + self._attention(index, layer, hidden, run)
             hidden = hidden + self._mlp(index, layer, hidden, run)
@@ -107,10 +102,11 @@ class TrainingDecoder:
 
     def _linear(self, targets: Sequence[str], index: int, linear: Linear, rows: Tensor, run: _Pass) -> Tensor:
         places, factors = [], []
-        for rectangle, layers, scaling in zip(run.batch.rectangles, run.pairs, run.scalings, strict=True):
+        each_adapters = zip(run.batch.rectangles, run.pairs, run.scalings, run.acting, strict=True)
+        for rectangle, layers, scaling, acting in each_adapters:
             for target in targets:
                 if pair := layers[index].get(target):
-                    places.append(Place(rectangle.rows, self._columns[target], scaling))
+                    places.append(Place(rectangle.rows, self._columns[target], scaling, acting))
                     factors += [pair.a, pair.b]
         return adapted_linear(rows, _matrix(linear), places, *factors)
 

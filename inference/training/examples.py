@@ -10,9 +10,11 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from inference.adapters.invocation import MOST, place_of
 from inference.tasks.data import Row
 from inference.tasks.recipe import Recipe
 from inference.tasks.template import fill
+from inference.wire.protocol import UNINVOKED
 
 IGNORED: Final = -100
 """The label of a token that the loss leaves out."""
@@ -24,33 +26,57 @@ POOL: Final = 16
 
 @dataclass(frozen=True)
 class Encoded:
-    """One row as token ids; the answer starts at `start` and includes the end token."""
+    """One row as token ids; the answer starts at `start` and includes the end token. An adapter that is invoked acts
+    from `invoked_at` on, any other from the start."""
 
     token_ids: tuple[int, ...]
     start: int
+    invoked_at: int = 0
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows padded on the right. All tensors are [rows, length] int64; `labels` is IGNORED outside the answers."""
+    """Rows padded on the right. All tensors are [rows, length] int64; `labels` is IGNORED outside the answers.
+
+    `invoked_at` is where the adapter begins to act in each row; empty where it does from the start in all.
+    """
 
     token_ids: Tensor
     mask: Tensor
     labels: Tensor
+    invoked_at: tuple[int, ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return Batch(self.token_ids.to(device), self.mask.to(device), self.labels.to(device))
+        return Batch(self.token_ids.to(device), self.mask.to(device), self.labels.to(device), self.invoked_at)
 
 
-def encode(row: Row, recipe: Recipe, tokenizer: Any) -> Encoded:
+def encode(row: Row, recipe: Recipe, tokenizer: Any, invocation: tuple[int, ...] = ()) -> Encoded:
     """Token ids of the filled template, then of the target, then the end token.
 
-    The two are tokenized apart, because a server tokenizes the template alone and generates from there.
+    The two are tokenized apart, because a server tokenizes the template alone and generates from there. Raises
+    ValueError for a prompt without the tokens of the `invocation`.
     """
     prompt = prompt_ids(fill(recipe.template, row.inputs), tokenizer, _has_controls(row.inputs.values(), tokenizer))
     target = tokenizer(row.target, add_special_tokens=False, split_special_tokens=True)["input_ids"]
-    return Encoded((*prompt, *target, tokenizer.eos_token_id), len(prompt))
+    invoked_at = place_of(invocation, prompt) if invocation else 0
+    if invoked_at == UNINVOKED:
+        raise ValueError(
+            f"{recipe.task}: the prompt of a row does not hold the tokens of {recipe.lora.invocation!r}, of which the "
+            "first or the last are joined with what stands beside them there, or a field spells a control token; begin "
+            "and end the invocation with a control token or a line break, and leave such rows out"
+        )
+    return Encoded((*prompt, *target, tokenizer.eos_token_id), len(prompt), invoked_at)
+
+
+def invocation_of(recipe: Recipe, tokenizer: Any) -> tuple[int, ...]:
+    """The tokens of the recipe's invocation, none where it has none. Raises ValueError for too many."""
+    if recipe.lora.invocation is None:
+        return ()
+    ids = tuple(tokenizer(recipe.lora.invocation, add_special_tokens=False)["input_ids"])
+    if len(ids) > MOST:
+        raise ValueError(f"{recipe.task}: the invocation has {len(ids)} tokens; at most {MOST} may invoke an adapter")
+    return ids
 
 
 def prompt_ids(text: str, tokenizer: Any, are_text: bool = False) -> list[int]:
@@ -70,9 +96,10 @@ def _has_controls(values: Iterable[str], tokenizer: Any) -> bool:
 def encode_all(rows: Sequence[Row], recipe: Recipe, tokenizer: Any) -> list[Encoded]:
     """Encode `rows`, leaving out those of more than the recipe's `max_length` tokens.
 
-    Raises ValueError when none is left.
+    Raises ValueError when none is left, and where one's prompt does not invoke the adapter.
     """
-    encoded = [encode(row, recipe, tokenizer) for row in rows]
+    invocation = invocation_of(recipe, tokenizer)
+    encoded = [encode(row, recipe, tokenizer, invocation) for row in rows]
     fitting = [example for example in encoded if len(example.token_ids) <= recipe.schedule.max_length]
     if not fitting:
         raise ValueError(f"no row of {recipe.task} fits max_length = {recipe.schedule.max_length} tokens; raise it")
@@ -90,7 +117,8 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
         token_ids[index, : len(ids)] = ids
         labels[index, row.start : len(ids)] = ids[row.start :]
         mask[index, : len(ids)] = 1
-    return Batch(token_ids, mask, labels)
+    places = tuple(row.invoked_at for row in rows)
+    return Batch(token_ids, mask, labels, places if any(places) else ())
 
 
 def batches(rows: Sequence[Encoded], size: int, steps: int, seed: int, pad_id: int) -> Iterator[Batch]:

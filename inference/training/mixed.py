@@ -15,15 +15,26 @@ from inference.training.examples import IGNORED, Batch
 
 @dataclass(frozen=True)
 class Rectangle:
-    """The examples of one adapter, padded to one length: `rows` among all rows of the pass."""
+    """The examples of one adapter, padded to one length: `rows` among all rows of the pass. `invoked_at` is where it
+    begins to act in each example, empty where it does from the start in all."""
 
     rows: slice
     examples: int
     length: int
+    invoked_at: tuple[int, ...] = ()
 
     @property
     def num_rows(self) -> int:
         return self.examples * self.length
+
+    def acting(self, like: Tensor) -> Tensor | None:
+        """1 for each row in which the adapter acts and 0 before, [rows, 1] of the kind of `like`; None where it acts
+        in all."""
+        if not self.invoked_at:
+            return None
+        places = torch.arange(self.length, device=like.device)
+        begins = torch.tensor(self.invoked_at, device=like.device)
+        return (places >= begins[:, None]).reshape(-1, 1).to(like.dtype)
 
 
 @dataclass(frozen=True)
@@ -58,7 +69,8 @@ def lay_end_to_end(batches: Sequence[Batch]) -> MixedBatch:
     rectangles, start = [], 0
     for batch in batches:
         examples, length = batch.token_ids.shape
-        rectangles.append(Rectangle(slice(start, start + examples * length), examples, length))
+        rows = slice(start, start + examples * length)
+        rectangles.append(Rectangle(rows, examples, length, batch.invoked_at))
         start = rectangles[-1].rows.stop
     return MixedBatch(
         token_ids=torch.cat([batch.token_ids.flatten() for batch in batches]),

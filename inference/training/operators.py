@@ -22,11 +22,17 @@ HEAD_ROWS: Final = 128
 
 @dataclass(frozen=True)
 class Place:
-    """Where an adapter's update goes: the rows of its examples, the columns of its target in a stacked linear."""
+    """Where an adapter's update goes: the rows of its examples, the columns of its target in a stacked linear. In rows
+    where `acting` [rows, 1] is 0 it is none; without it, it goes to all."""
 
     rows: slice
     columns: slice
     scaling: float
+    acting: Tensor | None = None
+
+    def masked(self, shrunk: Tensor) -> Tensor:
+        """`shrunk` [rows, rank], zero where the adapter does not act."""
+        return shrunk if self.acting is None else shrunk * self.acting
 
 
 def product(rows: Tensor, matrix: Tensor) -> Tensor:
@@ -47,7 +53,7 @@ class AdaptedLinear(torch.autograd.Function):
         kept = [rows, weight]
         for place, a, b in zip(places, factors[::2], factors[1::2], strict=True):
             a, b = a.to(rows.dtype), (b * place.scaling).to(rows.dtype)
-            shrunk = functional.linear(rows[place.rows], a)
+            shrunk = place.masked(functional.linear(rows[place.rows], a))
             out[place.rows, place.columns].addmm_(shrunk, b.T)
             kept += [shrunk, a, b]
         ctx.save_for_backward(*kept)
@@ -61,7 +67,7 @@ class AdaptedLinear(torch.autograd.Function):
         grads: list[Tensor] = []
         for place, shrunk, a, b in zip(ctx.places, kept[::3], kept[1::3], kept[2::3], strict=True):
             grad_out = grad[place.rows, place.columns]
-            grad_shrunk = grad_out @ b
+            grad_shrunk = place.masked(grad_out @ b)
             grads += [grad_shrunk.T @ rows[place.rows], (grad_out.T @ shrunk) * place.scaling]
             if grad_rows is not None:
                 grad_rows[place.rows].addmm_(grad_shrunk, a)

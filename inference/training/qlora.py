@@ -49,6 +49,11 @@ def check_method(recipe: Recipe) -> None:
             f"{recipe.task}: nola_basis asks for a NOLA, which PEFT has none of and which only bases of the family of "
             "Llama learn here, without --qlora; leave it out"
         )
+    if recipe.lora.invocation is not None:
+        raise RecipeError(
+            f"{recipe.task}: invocation asks for an aLoRA, which only bases of the family of Llama learn here, without "
+            "--qlora; leave it out"
+        )
 
 
 def quantization() -> BitsAndBytesConfig:

@@ -23,7 +23,7 @@ from inference.tasks.vectors import embedding_of
 from inference.training.adapter import CPU, Adapter, OfPairs, save_adapter
 from inference.training.checkpoint import EVERY, LONGEST_SECONDS, read_checkpoint, remove_checkpoint, write_checkpoint
 from inference.training.decoder import TrainingDecoder
-from inference.training.examples import Encoded, encode_all
+from inference.training.examples import Encoded, encode_all, invocation_of
 from inference.training.loop import Learner, Step, train
 from inference.training.nola import NolaAdapter
 
@@ -67,7 +67,7 @@ def train_jobs(
     learners = []
     for job, split in zip(jobs, splits, strict=True):
         rows = encode_all(split.train, job.recipe, tokenizer)
-        learners.append(_learner(job, rows, decoder, tokenizer.eos_token_id))
+        learners.append(_learner(job, rows, decoder, tokenizer))
 
     kept = time.monotonic()
 
@@ -101,14 +101,20 @@ def _load(job: Job) -> tuple[TrainingDecoder, Any]:
     return TrainingDecoder(architecture, weights), AutoTokenizer.from_pretrained(job.base)
 
 
-def _learner(job: Job, rows: Sequence[Encoded], decoder: TrainingDecoder, pad_id: int) -> Learner[Any]:
+def _learner(job: Job, rows: Sequence[Encoded], decoder: TrainingDecoder, tokenizer: Any) -> Learner[Any]:
     """The adapter of `job` where its checkpoint left it, or a fresh one."""
     schedule = job.recipe.schedule
-    kind = NolaAdapter if job.recipe.lora.nola_basis else Adapter
-    adapter: OfPairs = kind(decoder.architecture, job.recipe.lora, schedule.seed, job.device)
-    learner = Learner(job.recipe.task, adapter, rows, schedule, pad_id)
+    adapter = _fresh(job, decoder, invocation_of(job.recipe, tokenizer))
+    learner = Learner(job.recipe.task, adapter, rows, schedule, tokenizer.eos_token_id)
     read_checkpoint(job.out, job.recipe, job.base_name, learner)
     return learner
+
+
+def _fresh(job: Job, decoder: TrainingDecoder, invocation: tuple[int, ...]) -> OfPairs:
+    lora, seed = job.recipe.lora, job.recipe.schedule.seed
+    if lora.nola_basis:
+        return NolaAdapter(decoder.architecture, lora, seed, job.device)
+    return Adapter(decoder.architecture, lora, seed, job.device, invocation)
 
 
 def finish(job: Job, learner: Learner[Any]) -> Trained:

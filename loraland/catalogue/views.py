@@ -35,6 +35,7 @@ _TRAINING: Final = {
     "max_length": "tokens a row at most",
     "seed": "seed",
     "nola_basis": "random bases",
+    "invocation": "invocation",
     "minutes": "minutes",
 }
 

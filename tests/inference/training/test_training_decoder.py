@@ -10,11 +10,11 @@ import torch
 from peft import get_peft_model, set_peft_model_state_dict
 from torch import Tensor
 
-from inference.model.architecture import TARGETS, read_architecture
+from inference.model.architecture import TARGETS, read_architecture, untrained
 from inference.model.weights import load_weights
 from inference.tasks.recipe import Lora
 from inference.training.adapter import Adapter, lora_config
-from inference.training.decoder import TrainingDecoder, untrained
+from inference.training.decoder import TrainingDecoder
 from inference.training.examples import IGNORED, Batch, Encoded, collate
 from inference.training.mixed import lay_end_to_end
 from tests.inference.checkpoints import load_reference
