@@ -10,11 +10,12 @@ from django import forms
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.utils.text import slugify
 
-from inference.model.architecture import TARGETS, Architecture
+from inference.adapters.methods.nola import Nola
+from inference.model.architecture import TARGETS, Architecture, untrained
 from inference.tasks.lines import text_lines
 from inference.tasks.metrics import METRICS
 from inference.tasks.proposal import labels_of, max_answer, misfit, propose
-from inference.tasks.recipe import tasks
+from inference.tasks.recipe import Lora, misplaced, tasks
 from inference.tasks.template import placeholders
 from loraland import bases
 from loraland.bases import BASE, Base
@@ -37,7 +38,7 @@ else:
     ModelForm = forms.ModelForm
 
 UNSERVED: Final = "%(value)s is not served here; what is begun now would be trained for the base that is shown."
-LIMITS: Final = {"steps": (1, 20_000), "batch": (1, 128), "max_length": (32, 4096)}
+LIMITS: Final = {"steps": (1, 20_000), "batch": (1, 128), "max_length": (32, 4096), "nola_basis": (0, 4096)}
 """Beside the highest rank that the workers of a base take; and no row is longer than the base reads."""
 
 
@@ -53,6 +54,21 @@ class TrainingForm(ModelForm):
     learning_rate = forms.FloatField(min_value=1e-7, max_value=0.1, label="Learning rate")
     template = forms.CharField(strip=False, widget=forms.Textarea({"rows": 5, "spellcheck": "false"}), label="Prompt")
     instruction = forms.CharField(max_length=2000, widget=forms.Textarea({"rows": 2}), label="Plain instruction")
+    nola_basis = forms.IntegerField(
+        min_value=0,
+        required=False,
+        initial=0,
+        label="Random bases",
+        help_text="0 for a LoRA. With 64 it is a NOLA, a file some 60 times as small, at ten times the rate or more.",
+    )
+    invocation = forms.CharField(
+        strip=False,
+        max_length=200,
+        required=False,
+        label="Invocation",
+        help_text="Empty for a LoRA. These words of the prompt make it an aLoRA, which acts from them on.",
+        widget=forms.Textarea({"rows": 2, "spellcheck": "false"}),
+    )
     example_lines = forms.CharField(
         required=False, widget=forms.Textarea({"rows": 4, "spellcheck": "false"}), label="Example inputs"
     )
@@ -62,7 +78,8 @@ class TrainingForm(ModelForm):
         model = Training
         fields = (
             *("name", "slug", "category", "summary", "template", "instruction", "metric"),
-            *("steps", "batch", "learning_rate", "rank", "target_modules", "max_length"),
+            *("steps", "batch", "learning_rate", "rank", "target_modules", "nola_basis"),
+            *("invocation", "max_length"),
         )
 
     def __init__(
@@ -107,6 +124,14 @@ class TrainingForm(ModelForm):
             raise forms.ValidationError(f"The rows have no field {unknown[0]}; they have {known}.")
         return template
 
+    def clean_nola_basis(self) -> int:
+        """None are those of a LoRA."""
+        return self.cleaned_data["nola_basis"] or 0
+
+    def clean_invocation(self) -> str:
+        invocation: str = self.cleaned_data["invocation"].replace("\r\n", "\n")
+        return invocation
+
     def clean_metric(self) -> str:
         metric: str = self.cleaned_data["metric"]
         if reason := misfit(metric, (*self.parts.train, *self.parts.test)):
@@ -118,6 +143,7 @@ class TrainingForm(ModelForm):
         cleaned["slug"] = slug = cleaned.get("slug") or slugify(cleaned.get("name", ""))[:80]
         if reason := refusal(slug, self.of_base):
             self.add_error("slug", reason)
+        self._clean_method(cleaned)
         self._clean_examples(cleaned)
         return cleaned
 
@@ -136,6 +162,21 @@ class TrainingForm(ModelForm):
         training.save()
         return training
 
+    def _clean_method(self, cleaned: dict[str, Any]) -> None:
+        """What is trained besides a LoRA, where the base's gradients are computed here and the prompt has the words."""
+        num_bases, invocation = cleaned.get("nola_basis", 0), cleaned.get("invocation", "")
+        if not (num_bases or invocation):
+            return
+        architecture = architecture_of(self.of_base)
+        if architecture and (beyond := untrained(architecture, cleaned.get("max_length", 0))):
+            name = "nola_basis" if num_bases else "invocation"
+            self.add_error(name, f"{self.of_base.name} learns LoRAs alone here, for it has {', '.join(beyond)}.")
+        lora = Lora(nola_basis=num_bases, invocation=invocation or None)
+        if "template" in cleaned and (reason := misplaced(lora, cleaned["template"])):
+            self.add_error("invocation", f"{reason[0].upper()}{reason[1:]}.")
+        if architecture and (reason := _too_many(architecture, num_bases, cleaned)):
+            self.add_error("nola_basis", reason)
+
     def _clean_examples(self, cleaned: dict[str, Any]) -> None:
         """Examples of fields that the prompt leaves out are taken without those."""
         cleaned["examples"] = []
@@ -148,6 +189,15 @@ class TrainingForm(ModelForm):
             cleaned["examples"] = parse_examples(known, fields)
         except TemplateError as error:
             self.add_error("example_lines", error.reasons)
+
+
+def _too_many(architecture: Architecture, num_bases: int, cleaned: Mapping[str, Any]) -> str:
+    """Why no worker would load a NOLA of so many bases; empty where one would."""
+    rank, targets = cleaned.get("rank"), cleaned.get("target_modules", ())
+    if not (num_bases and rank):
+        return ""
+    shapes = [architecture.target_shape(target) for target in targets] * architecture.num_layers
+    return f"{reason}." if (reason := Nola(rank, 2.0 * rank, num_bases, 1).excess(shapes)) else ""
 
 
 def refusal(slug: str, base: Base) -> str:

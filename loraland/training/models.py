@@ -88,6 +88,8 @@ class Training(models.Model):
     learning_rate = models.FloatField()
     rank = models.PositiveIntegerField()
     target_modules = models.JSONField(default=list)
+    nola_basis = models.PositiveIntegerField("random bases", default=0, help_text="Those of a NOLA; 0 for a LoRA.")
+    invocation = models.CharField(max_length=200, blank=True, help_text="What invokes an aLoRA; empty for others.")
     max_length = models.PositiveIntegerField("tokens a row", help_text="Longer rows are left out.")
     seed = models.PositiveIntegerField(default=1)
     tokens = models.PositiveBigIntegerField(default=0, help_text="About how many it will read: see `presets`.")
@@ -161,11 +163,16 @@ class Training(models.Model):
             labels=tuple(self.labels),
             many_lines=self.many_lines,
             examples=tuple(ExampleInput(example["inputs"], example["expected"]) for example in self.examples),
-            lora=Lora(self.rank, 2 * self.rank, tuple(self.target_modules)),
+            lora=self.lora,
             schedule=Schedule(self.steps, self.batch, self.learning_rate, max_length=self.max_length, seed=self.seed),
             license="",
             author=self.owner,
         )
+
+    @property
+    def lora(self) -> Lora:
+        """The shape of the adapter."""
+        return Lora(self.rank, 2 * self.rank, tuple(self.target_modules), self.nola_basis, self.invocation or None)
 
     @property
     def card(self) -> Card:

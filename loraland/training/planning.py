@@ -19,7 +19,7 @@ from loraland.training.forms import TrainingForm
 from loraland.training.presets import PRESETS, Preset, duration
 from loraland.training.speed import ms_a_token
 
-NUMBERS: Final = ("steps", "batch", "learning_rate", "rank", "max_length")
+NUMBERS: Final = ("steps", "batch", "learning_rate", "rank", "max_length", "nola_basis")
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
+from inference.model.architecture import read_architecture
 from inference.tasks.data import Row
 from inference.tasks.proposal import max_length, metric_of, propose
 from loraland.catalogue.models import AdapterVersion
@@ -20,6 +22,7 @@ from loraland.training.chart import chart
 from loraland.training.models import Training
 from loraland.training.presets import duration
 from loraland.training.rows import parts_of
+from tests.inference.families import make_family
 
 Upload = Callable[..., DataSet]
 Plan = Callable[..., Training]
@@ -147,6 +150,10 @@ def test_a_plan_that_is_right_becomes_a_training_that_waits(owner: Client, uploa
         ({"steps": "0"}, "greater than or equal to 1"),
         ({"learning_rate": "1"}, "less than or equal to 0.1"),
         ({"target_modules": []}, "This field is required."),
+        ({"nola_basis": "4097"}, "less than or equal to 4096"),
+        ({"nola_basis": "8", "invocation": "Mood:"}, "a NOLA is active from the start"),
+        ({"invocation": "Judge:"}, "The prompt does not hold the invocation"),
+        ({"invocation": " "}, "which invokes nothing"),
         ({"example_lines": "joy"}, "Line 1 of the examples is not JSON"),
         ({"name": "!", "slug": ""}, "No address can be made from the name"),
     ],
@@ -159,6 +166,38 @@ def test_a_plan_that_cannot_be_carried_out_is_refused_with_its_reason(
     html = owner.post(f"/admin/training/training/add/?data={data.pk}", form(**changes)).content.decode()
     assert reason in html.replace("&#x27;", "'")
     assert not Training.objects.exists()
+
+
+def test_a_nola_or_an_alora_is_planned_and_its_page_says_so(owner: Client, upload: Upload) -> None:
+    data, told = upload(), []
+    for changes in ({"nola_basis": "8"}, {"invocation": "\r\nMood:"}):
+        answer = owner.post(f"/admin/training/training/add/?data={data.pk}", form(**changes, slug=f"m{len(told)}"))
+        told.append(owner.get(answer["Location"]).content.decode())
+    first, second = Training.objects.order_by("slug")
+    assert (first.recipe.lora.nola_basis, first.recipe.lora.invocation) == (8, None)
+    assert (second.recipe.lora.nola_basis, second.recipe.lora.invocation) == (0, "\nMood:")
+    assert "Random bases" in told[0]
+    assert "Invocation" in told[1]
+    assert "Invocation" not in told[0]
+    assert 'name="nola_basis" value="8"' in page_of(owner, data, like=str(first.pk))
+
+
+@pytest.mark.parametrize(
+    ("variant", "reason"),
+    [
+        ("phi3", "learns LoRAs alone here, for it has "),
+        ("llama", "numbers would be drawn when the adapter is loaded, and at most 100,000 are"),
+    ],
+)
+def test_what_a_base_could_not_learn_or_load_is_refused(
+    owner: Client, upload: Upload, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, variant: str, reason: str
+) -> None:
+    architecture = read_architecture(make_family(tmp_path / variant, variant) / "config.json")
+    monkeypatch.setattr("loraland.training.forms.architecture_of", lambda base: architecture)
+    monkeypatch.setattr("inference.adapters.methods.nola.MOST_NUMBERS", 100_000)
+    address = f"/admin/training/training/add/?data={upload().pk}"
+    assert reason in owner.post(address, form(nola_basis="800", max_length="32")).content.decode()
+    assert owner.post(address, form(max_length="32")).status_code == 302
 
 
 def test_another_training_may_make_the_next_version_of_its_own_adapter(
