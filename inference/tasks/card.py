@@ -38,7 +38,7 @@ class DatasetTable(TypedDict, total=False):
 
 
 class TrainingTable(TypedDict, total=False):
-    """How it was made."""
+    """How it was made. Of a blend `gate` is the kind, and `parts` are named as its recipe names them."""
 
     steps: int
     batch: int
@@ -48,6 +48,11 @@ class TrainingTable(TypedDict, total=False):
     target_modules: list[str]
     nola_basis: int
     invocation: str
+    gate: str
+    parts: list[str]
+    temperature: float
+    top_k: int
+    g: int
     max_length: int
     seed: int
     minutes: float

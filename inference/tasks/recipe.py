@@ -173,10 +173,10 @@ def _check(recipe: Recipe) -> None:
         )
     if recipe.template != recipe.template.rstrip():
         raise RecipeError(f"{recipe.task}: the template ends in white space; let it end with its last mark")
-    _check_numbers(recipe.task, "lora", recipe.lora)
+    check_numbers(recipe.task, "lora", recipe.lora)
     if reason := misplaced(recipe.lora, recipe.template):
         raise RecipeError(f"{recipe.task}: {reason}")
-    _check_numbers(recipe.task, "training", recipe.schedule)
+    check_numbers(recipe.task, "training", recipe.schedule)
     if recipe.hub and set(recipe.hub.inputs) != set(recipe.field_names):
         raise RecipeError(
             f"{recipe.task}: [hub] fills the fields {', '.join(recipe.hub.inputs)}, not those of the template"
@@ -204,7 +204,8 @@ def misplaced(lora: Lora, template: str) -> str:
     return ""
 
 
-def _check_numbers(task: str, table: str, entries: Lora | Schedule) -> None:
+def check_numbers(task: str, table: str, entries: Lora | Schedule) -> None:
+    """Raises `RecipeError` for a number of `table` that is none, or beyond its `LIMITS`."""
     for name, (kind, low, high) in LIMITS.items():
         value: Any = getattr(entries, name, low)
         is_number = isinstance(value, int | kind) and not isinstance(value, bool)

@@ -19,23 +19,23 @@ LONGEST_SECONDS = 60.0
 """Time between two checkpoints where steps are slow."""
 
 
-def write_checkpoint(folder: Path, recipe: Recipe, base: str, learner: Learner[Any]) -> None:
-    """Keep where `learner` stands on the model `base` in `folder`, in one piece."""
+def write_checkpoint(folder: Path, identity: str, learner: Learner[Any]) -> None:
+    """Keep where `learner` stands in `folder`, in one piece; see `identity_of`."""
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / f"{NAME}.partial"
-    torch.save({"recipe": _identity(recipe, base), **learner.state()}, partial)
+    torch.save({"recipe": identity, **learner.state()}, partial)
     partial.replace(folder / NAME)
 
 
-def read_checkpoint(folder: Path, recipe: Recipe, base: str, learner: Learner[Any]) -> bool:
-    """Let `learner` go on from the checkpoint in `folder`; False when there is none of the same recipe and base."""
+def read_checkpoint(folder: Path, identity: str, learner: Learner[Any]) -> bool:
+    """Let `learner` go on from the checkpoint in `folder`; False when there is none of the same `identity`."""
     try:
         kept = torch.load(folder / NAME, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         return False
     except (RuntimeError, EOFError, pickle.UnpicklingError):  # cut off by a full disk: what it held is computed again
         return False
-    if kept.pop("recipe") != _identity(recipe, base):
+    if kept.pop("recipe") != identity:
         return False
     learner.resume(kept)
     return True
@@ -46,6 +46,10 @@ def remove_checkpoint(folder: Path) -> None:
     (folder / NAME).unlink(missing_ok=True)
 
 
-def _identity(recipe: Recipe, base: str) -> str:
-    """What a training's numbers depend on, beside its rows."""
-    return hashlib.sha256(repr((base, recipe.template, recipe.lora, recipe.schedule)).encode()).hexdigest()
+def identity_of(recipe: Recipe, base: str) -> str:
+    """What a training's numbers depend on, beside its rows, on the model `base`."""
+    return identity_by(base, recipe.template, recipe.lora, recipe.schedule)
+
+
+def identity_by(*decisive: object) -> str:
+    return hashlib.sha256(repr(decisive).encode()).hexdigest()

@@ -20,6 +20,7 @@ from inference.tasks.fetch import datasets_dir, fetch
 from inference.tasks.recipe import Recipe, RecipeError, load_recipe, tasks
 from inference.training import qlora
 from inference.training.any_base import train
+from inference.training.gate_command import train_blend
 from inference.training.loop import Step
 from inference.training.own import proposed, recipe_in
 from inference.training.run import Job
@@ -31,6 +32,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         jobs = [_job(task, options) for task in (tasks() if options.task == ["all"] else options.task)]
+        if options.blend:
+            train_blend(options, jobs, _config(options))
+            return 0
         if options.together < 1:
             raise ValueError(f"--together {options.together} trains nothing; it is a number of adapters from 1 on")
         if options.qlora and options.together > 1:
@@ -92,7 +96,7 @@ def _job(task: str, options: argparse.Namespace) -> Job:
         recipe = dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, **changes))
     if options.qlora:
         recipe = qlora.with_qlora(recipe)
-    if (len(options.task) > 1 or options.task == ["all"]) and "{task}" not in options.out:
+    if (len(options.task) > 1 or options.task == ["all"]) and "{task}" not in options.out and not options.blend:
         raise RecipeError(f"--out {options.out} is one folder for several adapters; write {options.out}/{{task}}")
     config = _config(options)
     return Job(
@@ -121,6 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--task", nargs="+", required=True, metavar="NAME", help="tasks, or: all that have a recipe")
     parser.add_argument("--recipe", type=Path, metavar="FILE", help="in TOML; else the task's, or one of its rows")
+    parser.add_argument("--blend", type=Path, metavar="FILE", help="in TOML: train the gate of a blend, no adapter")
     parser.add_argument("--data", type=Path, metavar="DIR", help="one data set, or a folder of them; else from the hub")
     parser.add_argument("--out", required=True, metavar="DIR", help="where it goes; {task} stands for the task")
     parser.add_argument("--base", help=f"a directory or a name; otherwise BASE_MODEL, or {DEFAULT_BASE_MODEL}")

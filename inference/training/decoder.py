@@ -6,8 +6,9 @@ All rows go through the base's products together, and each adapter's update is a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,18 +23,31 @@ from inference.training.adapter import OfPairs, Pairs
 from inference.training.mixed import MixedBatch, Rectangle
 from inference.training.operators import Place, adapted_linear, answer_loss, attend, rms_norm, rope, swiglu
 
+Shares = Callable[[str, int, Tensor, Tensor], tuple[Tensor, Tensor] | None]
+"""What a blend makes of the rows of its examples in one pass: for a target and a layer, of its inputs and of the
+residual stream where the layer began, ``rows @ a`` as its gate weighs it, and the `b` that it is multiplied by."""
 
-@dataclass(frozen=True)
+
+@dataclass
 class _Pass:
-    """What the layers of one pass share."""
+    """What the layers of one pass share. `shares` are those of each rectangle, None for what is no blend, and `acting`
+    is of each what `Rectangle.acting` says; `residual` is the stream where the layer at hand began."""
 
     batch: MixedBatch
     pairs: Sequence[Pairs]
     scalings: Sequence[float]
+    shares: Sequence[Shares | None]
     cos: Tensor
     sin: Tensor
     acting: Sequence[Tensor | None]
-    """Of each adapter, see `Rectangle.acting`."""
+    residual: Tensor
+
+
+@runtime_checkable
+class Blended(Protocol):
+    """An adapter that is a blend, besides: what its parts do cannot be said by pairs, but for rows at hand."""
+
+    def shares(self, rectangle: Rectangle) -> Shares: ...
 
 
 class TrainingDecoder:
@@ -55,19 +69,28 @@ class TrainingDecoder:
         `batch` has a rectangle for each of `adapters`. The gradient of the sum gives every adapter what it would
         get alone. Raises ValueError for rows that are longer than the base's window.
         """
+        losses = self.token_losses(batch, adapters)
+        sums = losses.new_zeros(len(adapters)).index_add(0, batch.owners, losses)
+        return sums / torch.bincount(batch.owners, minlength=len(adapters))
+
+    def token_losses(self, batch: MixedBatch, adapters: Sequence[OfPairs]) -> Tensor:
+        """The loss of each token of the answers in nats, float32 [answers]; see `losses`."""
         if self.architecture.sliding_window is not None:
             self._check(longest=int(batch.positions[batch.answers].max()) + 1)
         pairs, scalings = [adapter.pairs() for adapter in adapters], [adapter.scaling for adapter in adapters]
+        shares = [
+            adapter.shares(rectangle) if isinstance(adapter, Blended) else None
+            for adapter, rectangle in zip(adapters, batch.rectangles, strict=True)
+        ]
         hidden = self.weights.embedding[batch.token_ids]
         acting = [rectangle.acting(hidden) for rectangle in batch.rectangles]
-        run = _Pass(batch, pairs, scalings, *self._rotary.at(batch.positions), acting)
+        run = _Pass(batch, pairs, scalings, shares, *self._rotary.at(batch.positions), acting, residual=hidden)
         for index, layer in enumerate(self.weights.layers):
+            run.residual = hidden
             hidden = hidden + self._attention(index, layer, hidden, run)
             hidden = hidden + self._mlp(index, layer, hidden, run)
         normed = self._norm(hidden[batch.answers], self.weights.norm)
-        losses = answer_loss(normed, _matrix(self.weights.head), batch.next_ids[batch.answers])
-        sums = losses.new_zeros(len(adapters)).index_add(0, batch.owners, losses)
-        return sums / torch.bincount(batch.owners, minlength=len(adapters))
+        return answer_loss(normed, _matrix(self.weights.head), batch.next_ids[batch.answers])
 
     def _check(self, longest: int = 0) -> None:
         if beyond := untrained(self.architecture, longest):
@@ -108,7 +131,13 @@ class TrainingDecoder:
                 if pair := layers[index].get(target):
                     places.append(Place(rectangle.rows, self._columns[target], scaling, acting))
                     factors += [pair.a, pair.b]
-        return adapted_linear(rows, _matrix(linear), places, *factors)
+        out = adapted_linear(rows, _matrix(linear), places, *factors)
+        for rectangle, shares in zip(run.batch.rectangles, run.shares, strict=True):
+            for target in targets if shares else ():
+                own, columns = rectangle.rows, self._columns[target]
+                if shares and (found := shares(target, index, rows[own], run.residual[own])):
+                    out[own, columns] = torch.addmm(out[own, columns], *found)
+        return out
 
     def _norm(self, rows: Tensor, weight: Tensor) -> Tensor:
         return rms_norm(rows, weight, self.architecture.norm_eps)

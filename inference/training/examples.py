@@ -27,28 +27,33 @@ POOL: Final = 16
 @dataclass(frozen=True)
 class Encoded:
     """One row as token ids; the answer starts at `start` and includes the end token. An adapter that is invoked acts
-    from `invoked_at` on, any other from the start."""
+    from `invoked_at` on, any other from the start. Of a blend the `parts` answer it, by their numbers, or all where
+    none are named."""
 
     token_ids: tuple[int, ...]
     start: int
     invoked_at: int = 0
+    parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Batch:
     """Rows padded on the right. All tensors are [rows, length] int64; `labels` is IGNORED outside the answers.
 
-    `invoked_at` is where the adapter begins to act in each row; empty where it does from the start in all.
+    `invoked_at` is where the adapter begins to act in each row; empty where it does from the start in all. `parts` are
+    those of each row (`Encoded`).
     """
 
     token_ids: Tensor
     mask: Tensor
     labels: Tensor
     invoked_at: tuple[int, ...] = ()
+    parts: tuple[tuple[int, ...], ...] = ()
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
-        return Batch(self.token_ids.to(device), self.mask.to(device), self.labels.to(device), self.invoked_at)
+        tensors = (self.token_ids.to(device), self.mask.to(device), self.labels.to(device))
+        return Batch(*tensors, self.invoked_at, self.parts)
 
 
 def encode(row: Row, recipe: Recipe, tokenizer: Any, invocation: tuple[int, ...] = ()) -> Encoded:
@@ -118,7 +123,7 @@ def collate(rows: Sequence[Encoded], pad_id: int) -> Batch:
         labels[index, row.start : len(ids)] = ids[row.start :]
         mask[index, : len(ids)] = 1
     places = tuple(row.invoked_at for row in rows)
-    return Batch(token_ids, mask, labels, places if any(places) else ())
+    return Batch(token_ids, mask, labels, places if any(places) else (), tuple(row.parts for row in rows))
 
 
 def batches(rows: Sequence[Encoded], size: int, steps: int, seed: int, pad_id: int) -> Iterator[Batch]:

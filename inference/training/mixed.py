@@ -16,12 +16,14 @@ from inference.training.examples import IGNORED, Batch
 @dataclass(frozen=True)
 class Rectangle:
     """The examples of one adapter, padded to one length: `rows` among all rows of the pass. `invoked_at` is where it
-    begins to act in each example, empty where it does from the start in all."""
+    begins to act in each example, empty where it does from the start in all. Of a blend `parts` are those that answer
+    each example, or all where none are named."""
 
     rows: slice
     examples: int
     length: int
     invoked_at: tuple[int, ...] = ()
+    parts: tuple[tuple[int, ...], ...] = ()
 
     @property
     def num_rows(self) -> int:
@@ -70,7 +72,7 @@ def lay_end_to_end(batches: Sequence[Batch]) -> MixedBatch:
     for batch in batches:
         examples, length = batch.token_ids.shape
         rows = slice(start, start + examples * length)
-        rectangles.append(Rectangle(rows, examples, length, batch.invoked_at))
+        rectangles.append(Rectangle(rows, examples, length, batch.invoked_at, batch.parts))
         start = rectangles[-1].rows.stop
     return MixedBatch(
         token_ids=torch.cat([batch.token_ids.flatten() for batch in batches]),

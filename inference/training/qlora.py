@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from inference.tasks.data import read_split
 from inference.tasks.recipe import Lora, Recipe, RecipeError
 from inference.training.adapter import lora_config, peft_config
-from inference.training.checkpoint import EVERY, read_checkpoint, write_checkpoint
+from inference.training.checkpoint import EVERY, identity_of, read_checkpoint, write_checkpoint
 from inference.training.examples import IGNORED, Batch, Encoded, encode_all
 from inference.training.loop import Learner, Step
 from inference.training.run import Cancelled, Job, Trained, finish
@@ -95,12 +95,12 @@ def train_qlora(
     tokenizer: Any = AutoTokenizer.from_pretrained(job.base)
     rows = encode_all(split.train, job.recipe, tokenizer)
     learner = learner_in(load(job.base, job.device), job.recipe, rows, tokenizer.eos_token_id, dropout)
-    read_checkpoint(job.out, job.recipe, job.base_name, learner)
+    read_checkpoint(job.out, identity_of(job.recipe, job.base_name), learner)
     while not learner.is_done:
         on_step(learn(learner))
         wanted = is_wanted()
         if not wanted or learner.steps_done % EVERY == 0:
-            write_checkpoint(job.out, job.recipe, job.base_name, learner)
+            write_checkpoint(job.out, identity_of(job.recipe, job.base_name), learner)
         if not wanted:
             raise Cancelled
     return finish(job, learner)

@@ -21,7 +21,14 @@ from inference.tasks.embedding import bare
 from inference.tasks.recipe import Recipe
 from inference.tasks.vectors import embedding_of
 from inference.training.adapter import CPU, Adapter, OfPairs, save_adapter
-from inference.training.checkpoint import EVERY, LONGEST_SECONDS, read_checkpoint, remove_checkpoint, write_checkpoint
+from inference.training.checkpoint import (
+    EVERY,
+    LONGEST_SECONDS,
+    identity_of,
+    read_checkpoint,
+    remove_checkpoint,
+    write_checkpoint,
+)
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import Encoded, encode_all, invocation_of
 from inference.training.loop import Learner, Step, train
@@ -63,7 +70,7 @@ def train_jobs(
     FloatingPointError when a training diverges.
     """
     splits = [read_split(job.data, job.recipe.task, job.recipe.field_names) for job in jobs]
-    decoder, tokenizer = _load(jobs[0])
+    decoder, tokenizer = load(jobs[0].base, jobs[0].device)
     learners = []
     for job, split in zip(jobs, splits, strict=True):
         rows = encode_all(split.train, job.recipe, tokenizer)
@@ -79,7 +86,7 @@ def train_jobs(
         is_late = not wanted or time.monotonic() - kept > LONGEST_SECONDS
         for job, learner in zip(jobs, learners, strict=True):
             if is_late or learner.steps_done % EVERY == 0:
-                write_checkpoint(job.out, job.recipe, job.base_name, learner)
+                write_checkpoint(job.out, identity_of(job.recipe, job.base_name), learner)
                 kept = time.monotonic()
         if not wanted:
             raise Cancelled
@@ -95,10 +102,11 @@ def device_name(device: torch.device) -> str:
     return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
-def _load(job: Job) -> tuple[TrainingDecoder, Any]:
-    architecture = read_architecture(job.base / "config.json")
-    weights = load_weights(job.base, architecture, torch.bfloat16, job.device)
-    return TrainingDecoder(architecture, weights), AutoTokenizer.from_pretrained(job.base)
+def load(base: Path, device: torch.device) -> tuple[TrainingDecoder, Any]:
+    """The base in the folder `base`, and its tokenizer. Raises ValueError for one that is not trained here."""
+    architecture = read_architecture(base / "config.json")
+    weights = load_weights(base, architecture, torch.bfloat16, device)
+    return TrainingDecoder(architecture, weights), AutoTokenizer.from_pretrained(base)
 
 
 def _learner(job: Job, rows: Sequence[Encoded], decoder: TrainingDecoder, tokenizer: Any) -> Learner[Any]:
@@ -106,7 +114,7 @@ def _learner(job: Job, rows: Sequence[Encoded], decoder: TrainingDecoder, tokeni
     schedule = job.recipe.schedule
     adapter = _fresh(job, decoder, invocation_of(job.recipe, tokenizer))
     learner = Learner(job.recipe.task, adapter, rows, schedule, tokenizer.eos_token_id)
-    read_checkpoint(job.out, job.recipe, job.base_name, learner)
+    read_checkpoint(job.out, identity_of(job.recipe, job.base_name), learner)
     return learner
 
 

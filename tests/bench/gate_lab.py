@@ -1,0 +1,169 @@
+"""What the experiments with gates share: the base in training's passes, intervals, and files of results.
+
+Every loss is in nats a token of an answer. What was computed is kept row by row in a file of `--home`, so that a
+program that was interrupted goes on; after each piece of work the summary in results/blends/ is written anew.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import AutoTokenizer
+
+from inference.adapters.examination import WEIGHTS
+from inference.model.architecture import read_architecture
+from inference.model.weights import load_weights
+from inference.tasks.metrics import Tally
+from inference.tasks.recipe import Recipe
+from inference.training.adapter import Adapter
+from inference.training.decoder import TrainingDecoder
+from inference.training.examples import Encoded
+from inference.training.gate_learner import row_losses
+from inference.training.gate_parts import Parts, read_parts
+from tests.bench.record import machine
+from tests.bench.site import REPO
+
+ADAPTERS = REPO / "adapters"
+RESULTS = REPO / "results" / "blends"
+CPU = torch.device("cpu")
+DRAWS = 4000
+
+
+class Lab:
+    """The base, its tokenizer, and adapters as parts."""
+
+    def __init__(self, base: Path) -> None:
+        self.base, self.architecture = base, read_architecture(base / "config.json")
+        self.decoder = TrainingDecoder(self.architecture, load_weights(base, self.architecture, torch.bfloat16))
+        self.tokenizer: Any = AutoTokenizer.from_pretrained(base)
+        self.pad = self.tokenizer.eos_token_id
+
+    def parts(self, tasks: Sequence[str]) -> Parts:
+        return read_parts([ADAPTERS / task for task in tasks], self.base, self.architecture, 512, CPU)
+
+    def losses(self, adapter: Any, rows: Sequence[Encoded]) -> list[tuple[float, int]]:
+        """Of each row the loss of its answer and the tokens that it has."""
+        found = row_losses(self.decoder, adapter, rows, self.pad)
+        return [(-tally.earned, int(tally.possible)) for tally in found]
+
+    def adapter(self, recipe: Recipe, folder: Path) -> Adapter:
+        """The adapter in `folder`, which has the shape of `recipe`, to be trained on."""
+        from safetensors.torch import load_file
+
+        adapter, saved = Adapter(self.architecture, recipe.lora, seed=0), load_file(folder / WEIGHTS)
+        for name, tensor in adapter.named_tensors():
+            tensor.copy_(saved[name])
+        return adapter
+
+
+class Kept:
+    """What was computed, by key, in a file that is written after each."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.values: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+
+    def get(self, key: str, make: Callable[[], Any]) -> Any:
+        if key not in self.values:
+            began = time.monotonic()
+            self.values[key] = make()
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self._path.with_suffix(".partial")
+            partial.write_text(json.dumps(self.values))
+            partial.replace(self._path)
+            print(f"{time.strftime('%H:%M:%S', time.gmtime())} {key}: {time.monotonic() - began:.0f} s", flush=True)
+        return self.values[key]
+
+
+Losses = Sequence[Sequence[tuple[float, int]]]
+"""Of each task, of each of its rows: the loss of the answer and how many tokens it has."""
+
+
+def pooled(losses: Losses, rows: Sequence[np.ndarray] | None = None) -> float:
+    """The mean over tasks of the loss a token."""
+    means = []
+    for number, task in enumerate(losses):
+        table = np.asarray(task, dtype=np.float64)
+        table = table if rows is None else table[rows[number]]
+        means.append(table[:, 0].sum() / table[:, 1].sum())
+    return float(np.mean(means))
+
+
+def interval(losses: Losses, other: Losses | None = None, seed: int = 5) -> tuple[float, float]:
+    """The 95 % interval of the pooled loss, or of its difference to that of `other` on the same rows, by rows that are
+    drawn anew within each task."""
+    random, found = np.random.default_rng(seed), []
+    for _ in range(DRAWS):
+        rows = [random.integers(0, len(task), len(task)) for task in losses]
+        found.append(pooled(losses, rows) - (pooled(other, rows) if other is not None else 0.0))
+    low, high = np.percentile(found, [2.5, 97.5])
+    return float(low), float(high)
+
+
+@dataclass
+class Finding:
+    """What an experiment found, for results/blends/: arms, what they are set beside, and what that shows."""
+
+    name: str
+    claim: str
+    bar: str
+    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
+    comparisons: list[dict[str, Any]] = field(default_factory=list)
+    verdict: str = "not shown"
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def arm(self, name: str, losses: Losses, scores: Sequence[Tally] = ()) -> None:
+        low, high = interval(losses)
+        told = {"loss": round(pooled(losses), 4), "interval": [round(low, 4), round(high, 4)]}
+        self.arms[name] = {**told, "score": score_of(scores), "n": sum(map(len, losses))}
+
+    def compare(self, a: str, b: str, first: Losses, second: Losses, where: str = "") -> tuple[float, float]:
+        """The loss of arm `a` less that of `b` on the same rows; the interval of it."""
+        low, high = interval(first, second)
+        difference = pooled(first) - pooled(second)
+        told = {"difference": round(difference, 4), "low": round(low, 4), "high": round(high, 4)}
+        self.comparisons.append({"a": a, "b": b, "of": "loss", **({"where": where} if where else {}), **told})
+        return low, high
+
+    def write(self) -> None:
+        told = {
+            "claim": self.claim,
+            "verdict": self.verdict,
+            "bar": self.bar,
+            "arms": self.arms,
+            "comparisons": self.comparisons,
+            **self.about,
+            "machine": machine(),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        }
+        RESULTS.mkdir(parents=True, exist_ok=True)
+        (RESULTS / f"{self.name}.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+
+
+def score_of(tallies: Sequence[Tally]) -> float | None:
+    possible = sum(tally.possible for tally in tallies)
+    return round(sum(tally.earned for tally in tallies) / possible, 4) if possible else None
+
+
+def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog=f"python -m {module}", description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    made.add_argument("--data", type=Path, required=True, metavar="DIR", help="a folder for each task")
+    made.add_argument("--base", type=Path, default=REPO / "var" / "models" / "SmolLM2-135M-Instruct")
+    made.add_argument("--home", type=Path, default=REPO / "var" / "gates", help="where what was computed is kept")
+    made.add_argument("--threads", type=int, default=1)
+    return made
+
+
+def command(module: str) -> str:
+    return f"python -m {module} {' '.join(sys.argv[1:])}"
