@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
+from loraland.evals import claims, forecast, leaderboard, paper_explorer
 from loraland.evals import complexity as heuristics
-from loraland.evals import forecast, leaderboard, paper_explorer
 from loraland.evals.regression import chance
 from loraland.paper import averages
 from loraland.paper.table import MODELS, table, tasks
@@ -65,3 +67,12 @@ def complexity(request: HttpRequest) -> HttpResponse:
         "guesses": list(zip(tasks, model.held_out, strict=True)) if model else [],
     }
     return render(request, "evals/complexity.html", context)
+
+
+@require_safe
+def blends(request: HttpRequest) -> HttpResponse:
+    """What papers claim of blends and routing, and what was measured of it."""
+    cards = claims.cards()
+    words = Counter(card.word for card in cards)
+    tally = [(word, words[word]) for word in (*claims.VERDICTS.values(), "Not run yet") if words[word]]
+    return render(request, "evals/claims.html", {"cards": cards, "tally": tally})

@@ -13,5 +13,6 @@ urlpatterns = [
     path("leaderboard/<slug:task>/", views.task, name="task"),
     path("runs/<uuid:pk>/", views.run, name="run"),
     path("paper/", paper_views.paper, name="paper"),
+    path("paper/blends/", paper_views.blends, name="claims"),
     path("paper/complexity/", paper_views.complexity, name="complexity"),
 ]

@@ -44,13 +44,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Comparison:
-    """score(a) - score(b) over the same rows, with its 95 % interval."""
+    """What `a` has more than `b` over the same rows, with its 95 % interval; `of` names the figure of the arms."""
 
     a: str
     b: str
     difference: float
     low: float
     high: float
+    of: str = "score"
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,8 @@ class Claim:
     seeds: list[int]
     notes: list[str] = field(default_factory=list)
     unit: str = ""
+    intervals: str = ""
+    """What the intervals are, where they are not of 95 %."""
     date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d", time.gmtime()))
     machine: str = field(default_factory=lambda: machine_name())
 

@@ -22,6 +22,7 @@ PUBLIC = (
     "/leaderboard/viggo/",
     "/paper/",
     "/paper/?model=all",
+    "/paper/blends/",
     "/paper/complexity/",
     "/workers/",
     "/accounts/login/",
