@@ -15,12 +15,14 @@ from django.urls import path, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
-from loraland.catalogue import store
+from loraland.catalogue import blends, store
 from loraland.catalogue.models import Adapter, AdapterVersion, NotPossible
 from loraland.catalogue.tasks import revalidate, validate_version
-from loraland.catalogue.upload.forms import PromptForm, UploadForm
+from loraland.catalogue.upload.blend_form import BlendForm
+from loraland.catalogue.upload.forms import UploadForm
 from loraland.catalogue.upload.hub import HubError
 from loraland.catalogue.upload.layout import told
+from loraland.catalogue.upload.prompt_form import PromptForm
 from loraland.catalogue.upload.published_import import fetch_published
 from loraland.paper import published
 
@@ -30,7 +32,10 @@ if TYPE_CHECKING:
 else:
     AdapterAdminBase = VersionAdminBase = admin.ModelAdmin
 
-WEIGHTS = ("digest", "same_digest", "rank", "lora_alpha", "target_modules", "num_parameters", "megabytes")
+WEIGHTS = ("digest", "same_digest", "rank", "lora_alpha", "target_modules", "num_parameters", "megabytes", "in_blends")
+GATED = ("digest", "same_digest", "shown_gate", "shown_parts", "rank", "target_modules", "num_parameters", "megabytes")
+FILES = ("config_file", "weights_file", "archive", "publish_when_ready", "held")
+TO_BLEND = SafeString('Adapters that are here already answer together in <a href="?kind=blend">a blend</a>.')
 TOLD = ("name", "slug", "category", "summary", "description", "license", "author")
 PROMPT = ("template", "field_names", "example_lines")
 
@@ -61,8 +66,7 @@ class AdapterAdmin(AdapterAdminBase):
 
     @admin.display(description="versions")
     def versions(self, adapter: Adapter) -> SafeString:
-        rows = [(_address(version), str(version), version.get_status_display()) for version in adapter.versions.all()]
-        return format_html_join(SafeString("<br>"), '<a href="{}">{}</a> {}', rows)
+        return _linked(adapter.versions.select_related("adapter"))
 
 
 @admin.register(AdapterVersion)
@@ -75,11 +79,17 @@ class AdapterVersionAdmin(VersionAdminBase):
     search_fields = ("digest", "adapter__slug", "adapter__name")
     actions = ("publish", "retire", "validate_again")
     upload_fieldsets = (
-        ("Files", {"fields": ("config_file", "weights_file", "archive", "publish_when_ready", "held")}),
+        ("Files", {"fields": FILES, "description": TO_BLEND}),
         (
             "Adapter",
             {"fields": ("adapter", *TOLD, "base", "base_confirmed")},
         ),
+        ("Prompt", {"fields": ("template", "chats_freely", "field_names", "example_lines")}),
+    )
+    blend_fieldsets = (
+        ("What weighs them", {"fields": ("gate_file", "top_k", "temperature", "publish_when_ready", "held")}),
+        ("Adapters that answer together", {"fields": ("parts",)}),
+        ("Blend", {"fields": ("adapter", *TOLD, "base_confirmed")}),
         ("Prompt", {"fields": ("template", "chats_freely", "field_names", "example_lines")}),
     )
     view_fieldsets = (
@@ -93,6 +103,12 @@ class AdapterVersionAdmin(VersionAdminBase):
     def get_urls(self) -> list[Any]:
         address = path("published/", self.admin_site.admin_view(self.published), name="catalogue_published")
         return [address, *super().get_urls()]
+
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        title = "Upload a blend" if _is_for_blend(request) else "Upload an adapter"
+        return super().add_view(request, form_url, {"title": title, **(extra_context or {})})
 
     def published(self, request: HttpRequest) -> HttpResponse:
         """The adapters published beside the paper; each is fetched from the hub by one click."""
@@ -126,17 +142,21 @@ class AdapterVersionAdmin(VersionAdminBase):
         self, request: HttpRequest, obj: AdapterVersion | None = None, change: bool = False, **kwargs: Any
     ) -> Any:
         if obj is None:
-            return type("UploadForm", (UploadForm,), {"user_id": request.user.pk})
+            form = BlendForm if _is_for_blend(request) else UploadForm
+            return type(form.__name__, (form,), {"user_id": request.user.pk})
         may_mend = self.has_change_permission(request, obj)
         return PromptForm if may_mend else super().get_form(request, obj, change, **kwargs)
 
     def get_fieldsets(self, request: HttpRequest, obj: AdapterVersion | None = None) -> Any:
         if obj is None:
-            return self.upload_fieldsets
-        if not self.has_change_permission(request, obj):
-            return self.view_fieldsets
-        mended = {"fields": PROMPT, "description": "A prompt can be mended in place; the weights stay what they are."}
-        return [(name, mended if name == "Prompt" else part) for name, part in self.view_fieldsets]
+            return self.blend_fieldsets if _is_for_blend(request) else self.upload_fieldsets
+        parts = dict(self.view_fieldsets)
+        if obj.gate:
+            parts["Weights"] = {"fields": GATED}
+        if self.has_change_permission(request, obj):
+            told = "A prompt can be mended in place; the weights stay what they are."
+            parts["Prompt"] = {"fields": PROMPT, "description": told}
+        return [*parts.items()]
 
     def get_readonly_fields(self, request: HttpRequest, obj: AdapterVersion | None = None) -> Any:
         shown = [name for _, part in self.get_fieldsets(request, obj) for name in part["fields"]] if obj else []
@@ -240,6 +260,22 @@ class AdapterVersionAdmin(VersionAdminBase):
         number = AdapterVersion.objects.filter(digest=version.digest).count()
         return format_html('<a href="{}">{}</a>', address, number)
 
+    @admin.display(description="weighed by")
+    def shown_gate(self, version: AdapterVersion) -> str:
+        gate = blends.gate_of(version)
+        if gate is None:
+            return "nothing: it is no blend"
+        chosen = f"the best {gate.top_k} at each token, temperature {gate.temperature:g}"
+        return f"{version.method}, {f'gate {gate.digest}' if gate.digest else chosen}"
+
+    @admin.display(description="parts")
+    def shown_parts(self, version: AdapterVersion) -> SafeString:
+        return _linked(blends.parts_of(version))
+
+    @admin.display(description="in blends")
+    def in_blends(self, version: AdapterVersion) -> SafeString | str:
+        return _linked(blends.blends_with(version)) or "none"
+
     @admin.display(description="fields")
     def shown_fields(self, version: AdapterVersion) -> str:
         return ", ".join(version.field_names) or "none: free chat"
@@ -266,8 +302,17 @@ class AdapterVersionAdmin(VersionAdminBase):
                 messages.success(request, f"{version}: {done}")
 
 
+def _is_for_blend(request: HttpRequest) -> bool:
+    return request.GET.get("kind") == "blend"
+
+
 def _address(version: AdapterVersion) -> str:
     return reverse("admin:catalogue_adapterversion_change", args=[version.pk])
+
+
+def _linked(versions: Iterable[AdapterVersion]) -> SafeString:
+    rows = [(_address(version), str(version), version.get_status_display()) for version in versions]
+    return format_html_join(SafeString("<br>"), '<a href="{}">{}</a> {}', rows)
 
 
 def _listed(sentences: Iterable[str]) -> SafeString | str:

@@ -15,7 +15,7 @@ from loraland.catalogue import store
 from loraland.catalogue.status import WITHOUT_FILES
 
 if TYPE_CHECKING:
-    from loraland.catalogue.models import AdapterVersion
+    from loraland.catalogue.models import Adapter, AdapterVersion
 
 NAMES: Final = {"arrow": "Arrow", "flow": "LoRA-Flow", "ramole": "RAMoLE"}
 """What people call the kinds of gates."""
@@ -51,6 +51,13 @@ def blends_with(version: AdapterVersion) -> models.QuerySet[AdapterVersion]:
     """The blends, with their adapters, of which `version` is a part and which still need its files."""
     blends: models.QuerySet[AdapterVersion] = type(version)._default_manager.filter(blend_parts__part=version)
     return blends.exclude(status__in=WITHOUT_FILES).select_related("adapter").order_by("adapter__slug", "-created")
+
+
+def shown_blends_with(adapter: Adapter) -> models.QuerySet[AdapterVersion]:
+    """The published blends of which a version of `adapter` is a part."""
+    versions: models.QuerySet[AdapterVersion] = adapter.versions.model._default_manager.select_related("adapter")
+    shown = versions.filter(pk=models.F("adapter__published"), blend_parts__part__adapter=adapter)
+    return shown.order_by("adapter__name").distinct()
 
 
 def own_files(version: AdapterVersion) -> str:

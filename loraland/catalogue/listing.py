@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any, Final
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
 from loraland.catalogue.categories import Category, category_of, position
-from loraland.catalogue.finder import Finder, searchable
+from loraland.catalogue.finder import Findable, Finder, searchable
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.score import Score, score_of
 from loraland.paper.published import BASE, Published, published
 
+ADAPTERS: Final = "adapters"
+BLENDS: Final = "blends"
+KINDS: Final = {ADAPTERS: "Adapters", BLENDS: "Blends"}
+"""What a card is of, as addresses have it, and as it is told."""
 ORDERS: Final = {"gain": "Largest gain", "kind": "Kind of work", "name": "Name", "newest": "Newest", "size": "Smallest"}
 
 
@@ -31,6 +36,11 @@ class Card:
         return self.adapter.served_base.name if self.is_served else self.adapter.base
 
     @property
+    def kind(self) -> str:
+        """One of `KINDS`."""
+        return BLENDS if self.version.gate else ADAPTERS
+
+    @property
     def gains_nothing(self) -> bool:
         """Whether it was measured to do no better than what it must beat."""
         return self.is_served and self.score is not None and bool(self.score.remark or self.score.gain <= 0)
@@ -38,15 +48,31 @@ class Card:
     @property
     def text(self) -> str:
         adapter = self.adapter
-        words = (adapter.name, adapter.slug, adapter.summary, adapter.base, self.category.name)
+        words = [adapter.name, adapter.slug, adapter.summary, adapter.base, self.category.name]
+        words += ["blend", self.version.method] if self.version.gate else []
         return searchable(*words, str(adapter.dataset.get("name", "")))
 
 
 @dataclass(frozen=True)
 class Query(Finder):
-    """What the visitor asks of the catalogue."""
+    """What the visitor asks of the catalogue; `kind` is empty or one of `KINDS`."""
+
+    kind: str = ""
 
     orders = ORDERS
+
+    @classmethod
+    def of(cls, data: Mapping[str, Any], listed: Collection[Findable]) -> Self:
+        kind = str(data.get("kind", ""))
+        return replace(super().of(data, listed), kind=kind if kind in KINDS else "")
+
+    @property
+    def filters(self) -> dict[str, str]:
+        return {**super().filters, "kind": self.kind}
+
+    def matches(self, item: Findable) -> bool:
+        """As any finder, and whether `item` is of the kind; what is not here yet is an adapter."""
+        return self.kind in ("", getattr(item, "kind", ADAPTERS)) and super().matches(item)
 
 
 def all_cards() -> list[Card]:
@@ -65,6 +91,13 @@ def best(cards: Iterable[Card]) -> Card | None:
     """The served adapter with an example to try that gained the most: the first thing to show a newcomer."""
     ready = [card for card in cards if card.is_served and card.version.examples]
     return max(ready, key=_gain, default=None)
+
+
+def count_by_kind(cards: Iterable[Card]) -> list[tuple[str, str, int]]:
+    """The kinds that `cards` have, as addresses have them and as they are told, each with how many there are; none
+    while all are of one."""
+    counts = Counter(card.kind for card in cards)
+    return [(kind, told, counts[kind]) for kind, told in KINDS.items()] if counts[BLENDS] else []
 
 
 @dataclass(frozen=True)

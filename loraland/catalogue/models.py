@@ -37,6 +37,14 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
         """Adapters that a visitor may see, each with its published version; retired ones are left out."""
         return self.filter(published__isnull=False).select_related("published")
 
+    def blends(self) -> AdapterQuerySet:
+        """Adapters whose versions are blends."""
+        return self.filter(pk__in=_usable().exclude(gate={}).values("adapter"))
+
+    def plain(self) -> AdapterQuerySet:
+        """All others."""
+        return self.exclude(pk__in=_usable().exclude(gate={}).values("adapter"))
+
     def served(self) -> AdapterQuerySet:
         """Published adapters of the bases that this site serves."""
         return self.published().filter(bases.is_served("base"))
@@ -380,6 +388,10 @@ class AdapterVersion(models.Model):
         for name, value in {**values, "changed": timezone.now()}.items():
             setattr(self, name, value)
         self.save(update_fields=[*values, "changed"])
+
+
+def _usable() -> AdapterVersionQuerySet:
+    return AdapterVersion.objects.exclude(status=VersionStatus.REJECTED)
 
 
 def _told(reasons: list[str]) -> list[str]:

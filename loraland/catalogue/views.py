@@ -17,9 +17,11 @@ from django.views.decorators.http import require_safe
 
 from loraland import bases
 from loraland.bases import BASE
-from loraland.catalogue import embeddings, listing, snippets
+from loraland.catalogue import blends, embeddings, listing, snippets
 from loraland.catalogue.categories import category_of
+from loraland.catalogue.composition import recorded_name
 from loraland.catalogue.finder import count_by_base, count_by_category
+from loraland.catalogue.gate_words import gating_of
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.residency import residency
 from loraland.catalogue.score import score_of
@@ -47,6 +49,7 @@ def catalogue(request: HttpRequest) -> HttpResponse:
     query = listing.Query.of(request.GET, cards)
     shown = listing.select(cards, query)
     context: dict[str, Any] = {"cards": shown, "total": len(cards), "query": query}
+    context["num_blends"] = sum(card.kind == listing.BLENDS for card in cards)
     context["unhelped"] = [card for card in shown if card.gains_nothing]
     context["helped"] = [card for card in shown if not card.gains_nothing]
     context["offers"] = listing.offers(cards, query)
@@ -56,6 +59,8 @@ def catalogue(request: HttpRequest) -> HttpResponse:
         page = {
             "categories": count_by_category(cards),
             "counted_bases": count_by_base(cards) if len(bases.served()) > 1 else [],
+            "num_plain": len(cards) - context["num_blends"],
+            "counted_kinds": listing.count_by_kind(cards),
             "versions": [card.version for card in cards],
             "orders": listing.ORDERS,
             "best": listing.best(cards),
@@ -79,6 +84,10 @@ def adapter(request: HttpRequest, slug: str) -> HttpResponse:
         "adapter": shown,
         "version": version,
         "category": category_of(shown.category),
+        "gating": gating_of(version),
+        "parts": blends.parts_of(version),
+        "unnamed": recorded_name(version.components) if version.gate else "",
+        "blends": blends.shown_blends_with(shown),
         "score": score_of(version.score),
         "embedding": embeddings.of(version),
         "training": [(label, version.training[key]) for key, label in _TRAINING.items() if key in version.training],

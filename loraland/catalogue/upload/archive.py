@@ -7,7 +7,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Final
@@ -22,7 +22,7 @@ MAX_DIRECTORY_BYTES: Final = 256 * 1024
 CHUNK_BYTES: Final = 1024 * 1024
 METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 MAX_ENTRIES: Final = 1000
-READ: Final = (*store.FILES, CARD)
+READ: Final = (*store.FILES, store.GATE, CARD)
 _HOUSEKEEPING: Final = re.compile(r"(?:.*/)?(?:__MACOSX/.*|\.DS_Store|\._[^/]*|Thumbs\.db|desktop\.ini)", re.DOTALL)
 """What systems add to the archives that they make; of these nothing is told."""
 _OUTSIDE: Final = re.compile(r"/|[A-Za-z]:|(?:.*/)?\.\.(?:/|$)", re.DOTALL)
@@ -60,8 +60,9 @@ class Contents:
     """Of those, what `companions` compares with the base's."""
 
 
-def read_archive(file: IO[bytes]) -> Contents:
-    """What the archive `file` holds of an adapter: its two files, and the card if there is one.
+def read_archive(file: IO[bytes], wanted: Sequence[str] = store.FILES) -> Contents:
+    """What the archive `file` holds of an adapter: its two files, or those that are `wanted`, and the card if there is
+    one.
 
     Raises `ArchiveRefused` with every reason; reading the chunks may raise it too, for data that is damaged.
     """
@@ -74,12 +75,12 @@ def read_archive(file: IO[bytes]) -> Contents:
             raise _refused(f"The .zip is damaged ({error}); make it again.") from error
         named = {entry.orig_filename: entry.orig_filename.replace("\\", "/") for entry in entries}
         files = [entry for entry in entries if not _is_left_out(named[entry.orig_filename])]
-        home = home_of(map(named.__getitem__, (entry.orig_filename for entry in files)))
+        home = home_of(map(named.__getitem__, (entry.orig_filename for entry in files)), wanted)
         if reasons := _names(files, named):
             raise ArchiveRefused(reasons)
         if home is None:
-            raise ArchiveRefused(misses((named[entry.orig_filename] for entry in files), "The .zip"))
-        read = [entry for entry in files if named[entry.orig_filename] in {home + name for name in READ}]
+            raise ArchiveRefused(misses((named[entry.orig_filename] for entry in files), "The .zip", wanted))
+        read = [entry for entry in files if named[entry.orig_filename] in {home + name for name in (*wanted, CARD)}]
         if reasons := _problems(read):
             raise ArchiveRefused(reasons)
     ignored = [named[entry.orig_filename].removeprefix(home) for entry in files if entry not in read]

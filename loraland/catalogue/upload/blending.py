@@ -16,6 +16,7 @@ from inference.wire.protocol import GateRef
 from loraland.bases import Base
 from loraland.catalogue import blends, store
 from loraland.catalogue.composition import Composition
+from loraland.catalogue.gate_words import TEMPERATURE, TOP_K
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.upload.bases import architecture_of
 from loraland.catalogue.upload.examined import Examined
@@ -95,12 +96,17 @@ def _gate(version: AdapterVersion) -> Gated | None:
     return Gated(directory / store.GATE) if directory and (directory / store.GATE).exists() else None
 
 
+def named_in(gate: Gated | None) -> dict[str, Any]:
+    """The base that a gate's file names, as a config names one."""
+    return {NAMED: gate.head.base} if gate and gate.head and gate.head.base else {}
+
+
 def _facts(blend: Composition, gate: Gated | None) -> dict[str, Any]:
     head = gate.head if gate else None
     tokens = blend.versions[0].config.get(added_tokens.KEY)
-    named = {NAMED: head.base} if head and head.base else {}
+    own = {TOP_K: head.top_k, TEMPERATURE: head.temperature} if head else {}
     return {
-        "config": named | ({added_tokens.KEY: tokens} if tokens else {}),
+        "config": named_in(gate) | ({added_tokens.KEY: tokens} if tokens else {}) | own,
         "remarks": [],
         "rank": blend.rank,
         "target_modules": sorted({target for part in blend.versions for target in part.target_modules}),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +12,11 @@ from loraland.catalogue import store
 
 CONVERT: Final = "python -m inference.adapters.convert FOLDER"
 WANTED: Final = f"{store.CONFIG} and {store.WEIGHTS}"
+PICKLED: Final = (
+    "The gate is a pickle, as LoRA-Flow's own code saves it, which may run code and is not opened here. Convert it on "
+    "a machine that you trust: python -m inference.adapters.convert GATE.pt --parts DIGEST DIGEST --to FOLDER writes "
+    f"{store.GATE} there."
+)
 MOST_NAMED: Final = 8
 MOST_FILES: Final = 10_000
 """Files of a folder that are looked at; an adapter has a dozen beside it."""
@@ -26,30 +31,34 @@ _OTHERS: Final = {
     "`python -m inference.adapters.convert FOLDER` writes PEFT's files, and manage.py import_adapter does so by itself",
     "adapters.npz": "an adapter of MLX before 2024, whose names and shapes are its own; save it with mlx-lm again",
     "pytorch_lora_weights.safetensors": "a LoRA of diffusers, which makes images; only language models answer here",
+    store.GATE: "the gate of a blend; “Upload a blend” in the admin takes it",
     "adapter_model.gguf": "an adapter as llama.cpp has it; give the files of PEFT that it was made from",
 }
 
 
-def home_of(names: Iterable[str]) -> str | None:
-    """The folder, with its slash, of the one adapter among `names`; empty for the top. None for no adapter or several.
+def home_of(names: Iterable[str], wanted: Sequence[str] = store.FILES) -> str | None:
+    """The folder, with its slash, of the one adapter among `names`, or whatever has the files that are `wanted`; empty
+    for the top. None for no such one or several.
 
     One that holds all the others is meant, as a training's result lies above its checkpoints.
     """
-    homes = homes_of(names)
+    homes = homes_of(names, wanted)
     first = min(homes, key=len, default=None)
     return first if first is not None and all(home.startswith(first) for home in homes) else None
 
 
-def homes_of(names: Iterable[str]) -> list[str]:
-    """Every folder that holds both files of an adapter, with its slash, in order."""
+def homes_of(names: Iterable[str], wanted: Sequence[str] = store.FILES) -> list[str]:
+    """Every folder that holds the files of an adapter, or those that are `wanted`, with its slash, in order."""
     known = set(names)
-    ends = (name.removesuffix(store.CONFIG) for name in known if _bare(name) == store.CONFIG)
-    return sorted(home for home in ends if home + store.WEIGHTS in known)
+    ends = (name.removesuffix(wanted[0]) for name in known if _bare(name) == wanted[0])
+    return sorted(home for home in ends if all(home + name in known for name in wanted))
 
 
-def misses(names: Iterable[str], what: str) -> list[str]:
-    """Why `names`, the files of `what` (“The .zip”), are no adapter at one place."""
+def misses(names: Iterable[str], what: str, wanted: Sequence[str] = store.FILES) -> list[str]:
+    """Why `names`, the files of `what` (“The .zip”), are no adapter at one place, or have not what is `wanted`."""
     known = sorted(names)
+    if wanted != store.FILES:
+        return _misses_gate(known, what)
     if homes := homes_of(known):
         return [f"{what} has several adapters: {_listed(map(_shown, homes))}. Give one of them by itself."]
     found = [said for said in (_other_form(known), *_other_kinds(known)) if said]
@@ -61,6 +70,16 @@ def misses(names: Iterable[str], what: str) -> list[str]:
     if len({_bare(name) for name in apart}) == 2:
         found.append(f"{what} has {WANTED} apart: {_listed(apart)}. They belong in one folder.")
     return [f"{what} has {sentence}" if sentence[0].islower() else sentence for sentence in found]
+
+
+def _misses_gate(known: list[str], what: str) -> list[str]:
+    if any(_bare(name) == "data.pkl" for name in known):
+        return [PICKLED]
+    if homes := homes_of(known, (store.GATE,)):
+        return [f"{what} has several gates: {_listed(map(_shown, homes))}. Give one of them by itself."]
+    if homes_of(known):
+        return [f"{what} has an adapter and no {store.GATE}; upload it as an adapter, and choose it here as a part."]
+    return [f"{what} lacks {store.GATE}, the gate of a blend. A blend by Arrow needs no file."]
 
 
 def misses_here(names: Iterable[str], what: str, instead: str = "") -> list[str]:

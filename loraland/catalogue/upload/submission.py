@@ -72,13 +72,15 @@ def submit_blend(
     user: User | None = None,
     publish: bool = True,
     base_confirmed: bool = False,
+    chats_freely: bool = False,
 ) -> Submission:
     """The same of a `blend`, whose gate's file is in quarantine `token`; without one where its gate has none.
 
-    What the card says of no prompt is taken from the first part; its examples are that one's own.
+    A card without a prompt leaves it that of the first part, unless the blend is to chat freely; the first part's
+    examples stay its own.
     """
     assert blend.gate is not None
-    if not card.template:
+    if not card.template and not chats_freely:
         card = replace(card, template=blend.template, fields=blend.versions[0].fields)
     card = replace(card, base=base_of(blend).name)
     told: dict[str, Any] = {"publish_when_ready": publish, "base_confirmed": base_confirmed}

@@ -12,7 +12,7 @@ from django.test import Client
 from inference.model.tokenizer import Tokenizer
 from loraland.catalogue.composition import named
 from loraland.catalogue.models import AdapterVersion
-from loraland.catalogue.upload.forms import PromptForm
+from loraland.catalogue.upload.prompt_form import PromptForm
 from loraland.refusal import Refused
 from tests.inference.engines import make_tokenizer
 from tests.loraland.adapter_files import lora_config, write_adapter

@@ -15,7 +15,6 @@ from django.db import transaction
 from django.db.models import ProtectedError
 
 from inference.adapters.identity import blended_digest
-from inference.tasks.card import Card
 from inference.wire.protocol import Component, GateRef, Probe
 from loraland.catalogue import store
 from loraland.catalogue.blends import blends_with, parts_of
@@ -24,8 +23,6 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.tasks import revalidate
 from loraland.catalogue.upload import replacement
 from loraland.catalogue.upload.blending import Gated
-from loraland.catalogue.upload.submission import submit_blend
-from loraland.catalogue.upload.validation import examine
 from loraland.refusal import Refused
 from tests.loraland.adapter_files import IN_OUT, lora_config, lora_tensors, number_bytes, write_adapter
 from tests.loraland.gate_files import flow_gate, gate_bytes, ramole_gate
@@ -34,7 +31,6 @@ Examined = Callable[..., AdapterVersion]
 Prove = Callable[..., AdapterVersion]
 Part = Callable[..., AdapterVersion]
 Blended = Callable[..., AdapterVersion]
-PROMPT = {"template": "Say {text}:", "fields": [{"name": "text", "label": "Text", "rows": 3}]}
 ARROW = GateRef("arrow", 2)
 
 
@@ -42,37 +38,6 @@ ARROW = GateRef("arrow", 2)
 def committed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What waits for the end of a transaction is done at once: that of a test never ends."""
     monkeypatch.setattr(transaction, "on_commit", lambda done, **options: done())
-
-
-@pytest.fixture
-def part(examined: Examined, proven: Prove, tmp_path: Path) -> Part:
-    """`part("topic")` publishes an adapter with files, of the first letter's own seed."""
-
-    def make(slug: str, **files: Any) -> AdapterVersion:
-        directory = write_adapter(tmp_path / slug, **{"seed": ord(slug[0]), **files})
-        version = proven(examined(directory, slug, **PROMPT))
-        assert version.reasons == []
-        return version
-
-    return make
-
-
-@pytest.fixture
-def blended(adapter_store: Path, probes: list[Probe]) -> Blended:
-    """`blended(parts, gate)` submits a blend and examines it as the job does. `data` is the file of its gate."""
-
-    def run(*parts: AdapterVersion, gate: GateRef = ARROW, data: bytes = b"", slug: str = "trio", **card: Any) -> Any:
-        token = store.receive({store.GATE: [data]}) if data else ""
-        if data:
-            digest = store.digest_in(store.quarantined(token)) or "f" * 64
-            gate = GateRef(gate.kind, digest=digest)
-        blend = Composition(tuple((each, 1.0) for each in parts), gate)
-        submission = submit_blend(slug, Card(name=slug.title(), **card), blend, token=token)
-        if submission.is_new and (claimed := AdapterVersion.objects.claim(submission.version.pk)):
-            examine(claimed)
-        return AdapterVersion.objects.select_related("adapter").get(pk=submission.version.pk)
-
-    return run
 
 
 def test_an_arrow_blend_is_proven_as_what_it_is_and_answers_to_its_name(

@@ -142,7 +142,7 @@ def test_a_rejected_digest_can_be_uploaded_again(owner: Client, refused: Callabl
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"name": ""}, "Give the new adapter a name"),
+        ({"name": ""}, "Give it a name"),
         ({"name": "感情"}, "No address can be made"),
         ({"slug": "no slug"}, "valid “slug”"),
         ({"base": "a/b"}, "without slashes"),
