@@ -33,9 +33,10 @@ Tallies = Sequence[Sequence[Tally]]
 @dataclass(frozen=True)
 class Arm:
     """One side of an experiment: its pooled `score` over `n` rows with a 95 % interval; `loss` in nats a token of the
-    answers, where it was taken, and the `bytes` of a file where these are what is compared."""
+    answers, where it was taken, and the `bytes` of a file where these are what is compared. Where losses are compared
+    the interval is of the loss, and there may be no score."""
 
-    score: float
+    score: float | None
     n: int
     interval: Interval
     loss: float | None = None

@@ -12,10 +12,10 @@ import dataclasses
 import json
 import random
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from inference.model.torch_environment import prepare_torch
 from inference.tasks import baseline
@@ -42,9 +42,11 @@ from inference.training.gated import EvenGate, FlowGate  # noqa: E402
 from inference.training.loop import Learner, Step, train  # noqa: E402
 from inference.training.scoring import answers, put_into_store  # noqa: E402
 from inference.wire.protocol import AdapterRef, Component, GateRef, Sampling  # noqa: E402
-from tests.bench.gate_lab import ADAPTERS, Finding, Kept, Lab, command, parser, score_of  # noqa: E402
+from tests.bench.claims import Claim, Comparison, command_line, write  # noqa: E402
+from tests.bench.gate_lab import ADAPTERS, Kept, Lab, Losses, arm, compared, parser, score_of  # noqa: E402
 
-TRAIN, CHOICE, TEST = 200, 40, 150
+Verdict = Literal["shown", "not shown", "refuted here"]
+TRAIN, CHOICE, TEST = 200, 40, 100
 MOST_TOKENS = 112
 
 
@@ -208,7 +210,7 @@ def _mean(losses: Sequence[tuple[float, int]]) -> float:
 
 def main() -> None:
     made = parser("tests.bench.flow", __doc__)
-    made.add_argument("--steps", type=int, default=150, help="of 4 rows; 50 are an epoch")
+    made.add_argument("--steps", type=int, default=100, help="of 4 rows; 50 are an epoch")
     made.add_argument("--rates", type=int, default=1, help="how many of the rates of each arm are tried")
     made.add_argument("--seeds", type=int, nargs="+", default=[1], help="after the first at the best rate alone")
     made.add_argument("--scores", action="store_true", help="let the engine answer the test rows, too")
@@ -218,14 +220,16 @@ def main() -> None:
     trials = [Trial(lab, target, options.data, home, options) for target in TARGETS]
     for trial in trials:
         trial.untouched()
-    for arm, rate, trial in _work(trials, options.rates):
-        trial.run(arm, rate, options.seeds[0])
-        report(trials, options)
+    for number in range(options.rates):
+        for trial in trials:
+            for name in ARMS:
+                trial.run(name, RATES[name][number], options.seeds[0])
+            report(trials, options)
     for seed in options.seeds[1:]:
         for trial in trials:
-            for arm in ARMS:
-                if found := trial.best(arm):
-                    trial.run(arm, found[0], seed)
+            for name in ARMS:
+                if found := trial.best(name):
+                    trial.run(name, found[0], seed)
             report(trials, options)
     if options.scores:
         for trial in trials:
@@ -233,50 +237,65 @@ def main() -> None:
     report(trials, options)
 
 
-def _work(trials: Sequence[Trial], rates: int) -> Iterator[tuple[str, float, Trial]]:
-    """All arms of all targets with their first rates come before any with their second."""
-    for number in range(rates):
-        for trial in trials:
-            yield from ((arm, RATES[arm][number], trial) for arm in ARMS)
-
-
 def report(trials: Sequence[Trial], options: Any) -> None:
-    found = Finding(
-        "flow",
+    losses = {name: found for trial in trials for name, found in _arms(trial).items()}
+    told = [each for trial in trials for each in _compared(trial, losses)]
+    claim = Claim(
+        title="LoRA-Flow: two adapters under a gate for every token",
+        paper="LoRA-Flow (arXiv 2402.11455)",
         claim="On rows that need two adapters a gate for every token learns more of 200 rows than the better adapter "
         "trained on, and than a number for each layer and adapter.",
         bar="The loss is lower than that of the adapter trained on and that of the static numbers, with the whole "
         "paired 95 % interval, on 2 of 3 targets.",
+        verdict=verdict_of([trial.target.name for trial in trials], told),
+        arms={name: arm(found, _scores(trials)[name]) for name, found in losses.items()},
+        comparisons=told,
+        command=command_line(),
+        seeds=options.seeds,
+        notes=[
+            f"{TRAIN} rows to learn from, {CHOICE} by which each arm's rate is chosen, {TEST} to test, of at most "
+            f"{MOST_TOKENS} tokens; {options.steps} steps of 4 rows, cosine after 20 % of warm-up",
+            *(_told_of(trial) for trial in trials),
+        ],
     )
-    wins, losses, told = 0, 0, {}
-    for trial in trials:
-        name, arms = trial.target.name, {START: trial.untouched()}
-        arms |= {arm: trial.losses(arm) for arm in ARMS if trial.best(arm)}
-        for arm, values in arms.items():
-            found.arm(f"{name}: {arm}", [values], _tallies(trial, arm))
-        rivals = [other for other in ("trained on", "static") if other in arms and "flow" in arms]
-        both = [found.compare(f"{name}: flow", f"{name}: {other}", [arms["flow"]], [arms[other]]) for other in rivals]
-        for arm in ARMS:
-            if arm in arms:
-                found.compare(f"{name}: {arm}", f"{name}: {START}", [arms[arm]], [arms[START]])
-        wins += len(both) == 2 and all(high < 0 for _, high in both)
-        losses += any(low > 0 for low, _ in both)
-        best = {arm: trial.best(arm) for arm in ARMS}
-        told[name] = {
-            "begins_with": trial.target.tasks[trial.start],
-            "rate": {arm: each[0] for arm, each in best.items() if each},
-            "seeds": {arm: list(each[1]) for arm, each in best.items() if each},
-            "rows": {part: len(rows) for part, rows in trial.encoded.items()},
-        }
-    found.verdict = "shown" if wins >= 2 else "refuted here" if losses >= 2 else "not shown"
-    found.about = {
-        "targets": told,
-        "training": f"{options.steps} steps of 4 rows, cosine after 20 % of warm-up; a gate: AdamW, decay 0.1",
-        "rates_tried": {arm: list(RATES[arm][: options.rates]) for arm in ARMS},
-        "seeds": options.seeds,
-        "command": command("tests.bench.flow"),
-    }
-    found.write()
+    write("flow", claim)
+    for each in told:
+        print(f"{each.a} - {each.b}: {each.difference:+.4f} ({each.low:+.4f} to {each.high:+.4f})", flush=True)
+    print(claim.verdict, flush=True)
+
+
+def _scores(trials: Sequence[Trial]) -> dict[str, float | None]:
+    arms = (START, *ARMS)
+    return {f"{trial.target.name}: {each}": score_of(_tallies(trial, each)) for trial in trials for each in arms}
+
+
+def _arms(trial: Trial) -> dict[str, Losses]:
+    found: dict[str, Losses] = {f"{trial.target.name}: {START}": [trial.untouched()]}
+    return found | {f"{trial.target.name}: {each}": [trial.losses(each)] for each in ARMS if trial.best(each)}
+
+
+def _compared(trial: Trial, losses: dict[str, Losses]) -> list[Comparison]:
+    pairs = [("flow", "trained on"), ("flow", "static"), *((each, START) for each in ARMS)]
+    named = [(f"{trial.target.name}: {a}", f"{trial.target.name}: {b}") for a, b in pairs]
+    return [compared(a, b, losses[a], losses[b]) for a, b in named if a in losses and b in losses]
+
+
+def verdict_of(targets: Sequence[str], told: Sequence[Comparison]) -> Verdict:
+    """By the bar; refuted where on 2 targets a rival is better by the whole interval."""
+    wins = losses = 0
+    for name in targets:
+        both = [each for each in told if each.a == f"{name}: flow" and not each.b.endswith(START)]
+        wins += len(both) == 2 and all(each.high < 0 for each in both)
+        losses += any(each.low > 0 for each in both)
+    return "shown" if wins >= 2 else "refuted here" if losses >= 2 else "not shown"
+
+
+def _told_of(trial: Trial) -> str:
+    """What a target's arms begin with and which rates and seeds they have."""
+    best = {each: found for each in ARMS if (found := trial.best(each))}
+    rates = ", ".join(f"{each} {rate:g} (seeds {' '.join(map(str, seeds))})" for each, (rate, seeds) in best.items())
+    start, metric = trial.target.tasks[trial.start], trial.target.metric
+    return f"{trial.target.name} begins with {start}; rates: {rates}; its scores are {metric}"
 
 
 def _tallies(trial: Trial, arm: str) -> list[Tally]:

@@ -1,22 +1,21 @@
 """What the experiments with gates share: the base in training's passes, intervals, and files of results.
 
 Every loss is in nats a token of an answer. What was computed is kept row by row in a file of `--home`, so that a
-program that was interrupted goes on; after each piece of work the summary in results/blends/ is written anew.
+program that was interrupted goes on.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 from inference.adapters.examination import WEIGHTS
@@ -29,11 +28,10 @@ from inference.training.decoder import TrainingDecoder
 from inference.training.examples import Encoded
 from inference.training.gate_learner import row_losses
 from inference.training.gate_parts import Parts, read_parts
-from tests.bench.record import machine
+from tests.bench.claims import Arm, Comparison
 from tests.bench.site import REPO
 
 ADAPTERS = REPO / "adapters"
-RESULTS = REPO / "results" / "blends"
 CPU = torch.device("cpu")
 DRAWS = 4000
 
@@ -57,8 +55,6 @@ class Lab:
 
     def adapter(self, recipe: Recipe, folder: Path) -> Adapter:
         """The adapter in `folder`, which has the shape of `recipe`, to be trained on."""
-        from safetensors.torch import load_file
-
         adapter, saved = Adapter(self.architecture, recipe.lora, seed=0), load_file(folder / WEIGHTS)
         for name, tensor in adapter.named_tensors():
             tensor.copy_(saved[name])
@@ -109,44 +105,18 @@ def interval(losses: Losses, other: Losses | None = None, seed: int = 5) -> tupl
     return float(low), float(high)
 
 
-@dataclass
-class Finding:
-    """What an experiment found, for results/blends/: arms, what they are set beside, and what that shows."""
+def arm(losses: Losses, scored: float | None = None) -> Arm:
+    """The loss with its interval, and beside it what the answers scored, where they were asked for."""
+    return Arm(scored, sum(map(len, losses)), _rounded(interval(losses)), round(pooled(losses), 4))
 
-    name: str
-    claim: str
-    bar: str
-    arms: dict[str, dict[str, Any]] = field(default_factory=dict)
-    comparisons: list[dict[str, Any]] = field(default_factory=list)
-    verdict: str = "not shown"
-    about: dict[str, Any] = field(default_factory=dict)
 
-    def arm(self, name: str, losses: Losses, scores: Sequence[Tally] = ()) -> None:
-        low, high = interval(losses)
-        told = {"loss": round(pooled(losses), 4), "interval": [round(low, 4), round(high, 4)]}
-        self.arms[name] = {**told, "score": score_of(scores), "n": sum(map(len, losses))}
+def compared(a: str, b: str, first: Losses, second: Losses) -> Comparison:
+    """The loss of `a` less that of `b` on the same rows."""
+    return Comparison(a, b, round(pooled(first) - pooled(second), 4), *_rounded(interval(first, second)), of="loss")
 
-    def compare(self, a: str, b: str, first: Losses, second: Losses, where: str = "") -> tuple[float, float]:
-        """The loss of arm `a` less that of `b` on the same rows; the interval of it."""
-        low, high = interval(first, second)
-        difference = pooled(first) - pooled(second)
-        told = {"difference": round(difference, 4), "low": round(low, 4), "high": round(high, 4)}
-        self.comparisons.append({"a": a, "b": b, "of": "loss", **({"where": where} if where else {}), **told})
-        return low, high
 
-    def write(self) -> None:
-        told = {
-            "claim": self.claim,
-            "verdict": self.verdict,
-            "bar": self.bar,
-            "arms": self.arms,
-            "comparisons": self.comparisons,
-            **self.about,
-            "machine": machine(),
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        }
-        RESULTS.mkdir(parents=True, exist_ok=True)
-        (RESULTS / f"{self.name}.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+def _rounded(found: tuple[float, float]) -> tuple[float, float]:
+    return round(found[0], 4), round(found[1], 4)
 
 
 def score_of(tallies: Sequence[Tally]) -> float | None:
@@ -163,7 +133,3 @@ def parser(module: str, doc: str | None) -> argparse.ArgumentParser:
     made.add_argument("--home", type=Path, default=REPO / "var" / "gates", help="where what was computed is kept")
     made.add_argument("--threads", type=int, default=1)
     return made
-
-
-def command(module: str) -> str:
-    return f"python -m {module} {' '.join(sys.argv[1:])}"

@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -34,8 +34,11 @@ from inference.training.gate_learner import GateLearner  # noqa: E402
 from inference.training.gate_parts import Parts  # noqa: E402
 from inference.training.gated import ArrowGate, EvenGate, Gated, RamoleGate  # noqa: E402
 from inference.training.loop import Step, train  # noqa: E402
-from tests.bench.gate_lab import ADAPTERS, Finding, Kept, Lab, Losses, command, parser, pooled  # noqa: E402
+from tests.bench.claims import Claim, Comparison, command_line, write  # noqa: E402
+from tests.bench.gate_lab import ADAPTERS, Kept, Lab, Losses, arm, compared, parser, pooled  # noqa: E402
 
+Verdict = Literal["shown", "not shown", "refuted here"]
+OWN = ("with own", "without own")
 TRAINED_ON = 13
 NEAREST = 3
 G = 8
@@ -108,11 +111,12 @@ def main() -> None:
     asked = {name: rows.of(name, "test", options.rows) for name in tested}
     arms = Arms(lab, parts, kept, asked, options.home)
     for seed in options.seeds:
-        arms.measure(f"untrained {seed}" if seed > 1 else "untrained", RamoleGate(parts.by_target, G, seed))
+        more = f" {seed}" if seed > options.seeds[0] else ""
+        arms.measure(f"untrained{more}", RamoleGate(parts.by_target, G, seed))
         schedule = Schedule(options.steps, options.batch, options.rate, max_length=MOST_TOKENS, seed=seed)
         gate = RamoleGate(parts.by_target, G, seed)
         arms.train(gate, schedule, lambda: [x for name in learned for x in rows.of(name, "train", 100)])
-        arms.measure(f"trained {seed}" if seed > 1 else "trained", gate)
+        arms.measure(f"trained{more}", gate)
         if seed == options.seeds[0]:
             arms.controls()
         report(arms, learned, tested, options)
@@ -140,18 +144,18 @@ class Arms:
         bare = {name: [x.example for x in asked] for name, asked in self.asked.items()}
         self._one("base", Alone(self.lab.architecture.num_layers), bare)
 
-    def measure(self, arm: str, gate: Gated, count: int = NEAREST) -> None:
+    def measure(self, name: str, gate: Gated, count: int = NEAREST) -> None:
         """The arm with each row's own adapter among those that may answer, and without it."""
         for with_own in (True, False):
             rows = {name: [x.among(count, with_own) for x in asked] for name, asked in self.asked.items()}
-            self._one(f"{arm}, {'with' if with_own else 'without'} own", gate, rows)
+            self._one(f"{name}, {OWN[not with_own]}", gate, rows)
 
-    def _one(self, arm: str, adapter: Any, rows: dict[str, list[Encoded]]) -> None:
-        self.losses[arm] = [
-            self.kept.get(f"{arm}: {name}", lambda: self.lab.losses(adapter, encoded))  # noqa: B023
-            for name, encoded in rows.items()
+    def _one(self, name: str, adapter: Any, rows: dict[str, list[Encoded]]) -> None:
+        self.losses[name] = [
+            self.kept.get(f"{name}: {task}", lambda: self.lab.losses(adapter, encoded))  # noqa: B023
+            for task, encoded in rows.items()
         ]
-        print(f"{arm}: {pooled(self.losses[arm]):.4f}", flush=True)
+        print(f"{name}: {pooled(self.losses[name]):.4f}", flush=True)
 
     def train(self, gate: RamoleGate, schedule: Schedule, rows: Any) -> None:
         """Train `gate`, or let it be what was trained before."""
@@ -178,51 +182,81 @@ class Arms:
 
 
 def report(arms: Arms, learned: Sequence[str], tested: Sequence[str], options: Any) -> None:
-    found = Finding(
-        "ramole",
+    told = [each for own in OWN for each in _compared(arms, own, options.seeds)]
+    told.append(_between(arms, f"first retrieved, {OWN[0]}", "own adapter"))
+    few = [place for place, name in enumerate(tested) if name not in CHANCE]
+    for own in OWN:
+        sides = [[arms.losses[f"{gate}, {own}"][place] for place in few] for gate in ("trained", "even")]
+        named = (f"trained, {own}, {len(few)} tasks not near chance", f"even, {own}, these tasks")
+        told.append(compared(*named, *sides))
+    claim = Claim(
+        title="RAMoLE: retrieved adapters under a trained router",
+        paper="RAMoLE (arXiv 2406.16989)",
         claim="A router that was trained on some tasks weighs retrieved adapters better than even shares do on others.",
         bar="Against even shares the loss is lower, with the whole 95 % interval, with and without the row's own "
         "adapter; and against the first retrieved adapter it is not higher by the whole interval.",
+        verdict=verdict_of(told),
+        arms={name: arm(losses) for name, losses in arms.losses.items()},
+        comparisons=told,
+        command=command_line(),
+        seeds=options.seeds,
+        notes=[
+            f"{options.rows} test rows, of {MOST_TOKENS} tokens at most, of each of {len(tested)} tasks; "
+            f"{NEAREST} adapters are retrieved for each row by the n-grams of its inputs",
+            f"The router learned from {', '.join(learned)}: {options.steps} steps of {options.batch} rows, "
+            f"rate {options.rate:g}, g {G}, dropout of parts 0.5",
+            f"Among the tasks tested are {', '.join(sorted(CHANCE & set(tested)))}, whose adapters are near chance",
+        ],
     )
-    for arm, losses in arms.losses.items():
-        found.arm(arm, losses)
-    trained = [f"trained {seed}" if seed > 1 else "trained" for seed in options.seeds]
-    shown, worse = [], False
-    for own in ("with own", "without own"):
-        for gate in trained:
-            if f"{gate}, {own}" not in arms.losses:
-                continue
-            for other in ("even", "untrained", "first retrieved", "Arrow"):
-                low, high = _compare(found, arms, f"{gate}, {own}", f"{other}, {own}")
-                if other == "even":
-                    shown.append(high < 0)
-                    worse |= low > 0
-                if other == "first retrieved":
-                    shown.append(low <= 0)
-        _compare(found, arms, f"Arrow, {own}", f"even, {own}")
-        _compare(found, arms, f"even, {own}", f"first retrieved, {own}")
-    _compare(found, arms, "first retrieved, with own", "own adapter")
-    found.verdict = "shown" if all(shown) else "refuted here" if worse else "not shown"
-    few = [place for place, name in enumerate(tested) if name not in CHANCE]
-    for own in ("with own", "without own"):
-        pair = [[arms.losses[f"{gate}, {own}"][place] for place in few] for gate in ("trained", "even")]
-        found.compare(f"trained, {own}", f"even, {own}", *pair, where="without tasks near chance")
-    found.about = {
-        "rows": f"{options.rows} test rows of {len(tested)} tasks, of {MOST_TOKENS} tokens at most",
-        "trained_on": list(learned),
-        "tested_on": list(tested),
-        "training": f"{options.steps} steps of {options.batch} rows, rate {options.rate:g}, g {G}, dropout 0.5",
-        "seeds": options.seeds,
-        "command": command("tests.bench.ramole"),
-    }
-    found.write()
-    for each in found.comparisons:
-        print(each)
-    print(found.verdict)
+    for name, each in (("ramole", claim), ("arrow", of_arrow(arms, claim))):
+        print(write(name, each), each.verdict)
+        for one in each.comparisons:
+            print(f"{one.a} - {one.b}: {one.difference:+.4f} ({one.low:+.4f} to {one.high:+.4f})")
 
 
-def _compare(found: Finding, arms: Arms, a: str, b: str) -> tuple[float, float]:
-    return found.compare(a, b, arms.losses[a], arms.losses[b])
+def of_arrow(arms: Arms, router: Claim) -> Claim:
+    """The same rows for Arrow, which chooses among all adapters for every token and linear and learns nothing."""
+    told = [_between(arms, f"Arrow, {own}", f"{rival}, {own}") for own in OWN for rival in ("even", "first retrieved")]
+    told += [_between(arms, f"Arrow, {OWN[0]}", "own adapter"), _between(arms, f"Arrow, {OWN[1]}", "base")]
+    even = [each for each in told if each.b.startswith("even")]
+    better, worse = all(each.high < 0 for each in even), any(each.low > 0 for each in even)
+    return replace(
+        router,
+        title="Arrow: weights that follow from the adapters",
+        paper="Arrow (arXiv 2405.11157)",
+        claim="Chosen for every token by their own strongest directions, adapters answer better than retrieved ones do "
+        "in even shares.",
+        bar="Against even shares of the three retrieved the loss is lower, with the whole 95 % interval, with and "
+        "without the row's own adapter.",
+        verdict="shown" if better else "refuted here" if worse else "not shown",
+        arms={name: each for name, each in router.arms.items() if "trained" not in name},
+        comparisons=told,
+        notes=[router.notes[0], f"Arrow takes {NEAREST} of all 32 adapters, or of the 31 others", router.notes[2]],
+    )
+
+
+def _compared(arms: Arms, own: str, seeds: Sequence[int]) -> list[Comparison]:
+    told = []
+    for gate in (f"trained {seed}" if seed > seeds[0] else "trained" for seed in seeds):
+        if f"{gate}, {own}" in arms.losses:
+            rivals = ("even", "untrained", "first retrieved", "Arrow")
+            told += [_between(arms, f"{gate}, {own}", f"{rival}, {own}") for rival in rivals]
+    told += [_between(arms, f"{a}, {own}", f"{b}, {own}") for a, b in (("Arrow", "even"), ("even", "first retrieved"))]
+    return told
+
+
+def _between(arms: Arms, a: str, b: str) -> Comparison:
+    return compared(a, b, arms.losses[a], arms.losses[b])
+
+
+def verdict_of(told: Sequence[Comparison]) -> Verdict:
+    """By the bar; refuted where a trained router is worse than even shares by the whole interval."""
+    gates = [each for each in told if each.a.startswith("trained") and "chance" not in each.a]
+    even = [each for each in gates if each.b.startswith("even")]
+    first = [each for each in gates if each.b.startswith("first")]
+    if all(each.high < 0 for each in even) and all(each.low <= 0 for each in first):
+        return "shown"
+    return "refuted here" if any(each.low > 0 for each in even) else "not shown"
 
 
 if __name__ == "__main__":
