@@ -31,7 +31,7 @@ from inference.training.examples import collate, encode_all
 from inference.training.loop import Learner, Step, train
 from inference.training.mixed import lay_end_to_end
 from inference.training.nola import NolaAdapter
-from inference.training.run import Job, _load
+from inference.training.run import Job, load
 from inference.training.scoring import serving, tuned_tallies
 from tests.bench import claims
 
@@ -251,7 +251,7 @@ def _world(task: str, data: Path) -> World:
     if task not in _worlds:
         job = Job(recipe, data, data, find_model(read_config()), "")
         _worlds.clear()
-        _worlds[task] = World(recipe, read_split(data, task, recipe.field_names), *_load(job))
+        _worlds[task] = World(recipe, read_split(data, task, recipe.field_names), *load(job.base, job.device))
     return _worlds[task]
 
 
