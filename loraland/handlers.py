@@ -6,12 +6,12 @@ Django's own middleware is synchronous: each one that a request passes costs two
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from functools import lru_cache
 from itertools import cycle
-from typing import Any, Final
+from typing import Final
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.conf import settings
@@ -23,6 +23,7 @@ from django.urls import ResolverMatch, get_resolver, set_script_prefix
 
 from loraland.api.addresses import shape_for
 from loraland.gate import Application, Receive, Scope, Send
+from loraland.lanes import Lane, keep_connection
 
 THREADS: Final = 4
 """Threads in which the calls of programs speak with the database, in turn; half as many for those that only read."""
@@ -104,19 +105,7 @@ class SharedThreads:
 
 
 def _threads(name: str, count: int) -> Iterator[ThreadPoolExecutor]:
-    return cycle([Lane(1, f"{name}-{number}", _keep_connection) for number in range(count)])
-
-
-class Lane(ThreadPoolExecutor):
-    """A thread that closes its connection before it goes on where that has broken; the next question opens another."""
-
-    def submit(self, call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Future[Any]:
-        return super().submit(_well_connected, call, *arguments, **named)
-
-
-def _well_connected(call: Callable[..., Any], /, *arguments: Any, **named: Any) -> Any:
-    close_old_connections()
-    return call(*arguments, **named)
+    return cycle([Lane(1, f"{name}-{number}", keep_connection) for number in range(count)])
 
 
 async def _let_connection_go() -> None:
@@ -128,12 +117,6 @@ async def _let_connection_go() -> None:
 @lru_cache(MOST_ADDRESSES)
 def _meaning(urls: str, path: str) -> ResolverMatch:
     return get_resolver(urls).resolve(path)
-
-
-def _keep_connection() -> None:
-    """Have this thread's connection outlive the calls; those of PostgreSQL go back to their pool."""
-    if connection.vendor == "sqlite":
-        connection.settings_dict = {**connection.settings_dict, "CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": False}
 
 
 def by_path(api: Application, pages: Application) -> Application:

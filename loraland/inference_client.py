@@ -100,7 +100,7 @@ async def context_length(base: Base) -> int:
 async def submit_probe(probe: Probe, base: Base) -> None:
     """Send `probe` to the workers of `base`, from synchronous code (Celery, commands, the admin, a recorder's thread).
 
-    It has a connection of its own, since it may run in any loop, even in one that goes on using its wire. Raises
+    It has a connection of its own, since it may run in any loop, unless that one has a wire already. Raises
     `inference.wire.contract.WireError` (a full queue, no Redis); the reconciler sees to a probe that was lost.
     """
     async with _own_wire() as wire:
@@ -110,8 +110,8 @@ async def submit_probe(probe: Probe, base: Base) -> None:
 
 @asynccontextmanager
 async def _own_wire() -> AsyncIterator[Wire]:
-    if _plugged:
-        yield _plugged[-1]
+    if _plugged or asyncio.get_running_loop() in _wires:
+        yield wire()
         return
-    async with RedisWire.connect(settings.REDIS_URL) as wire:
-        yield wire
+    async with RedisWire.connect(settings.REDIS_URL) as own:
+        yield own

@@ -6,7 +6,8 @@ No torch is needed, so the site asks before it keeps an upload and the worker be
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,9 @@ from inference.reading import reading
 CONFIG: Final = config_file.NAME
 WEIGHTS: Final = "adapter_model.safetensors"
 
+KEPT_TENSORS: Final = 4096
+"""An examination of more of them is not kept in mind."""
+
 _FOREIGN: Final = (
     (b"PK\x03\x04", "a PyTorch pickle (a zip archive)"),
     (b"\x80", "a Python pickle"),
@@ -35,7 +39,10 @@ _FOREIGN: Final = (
 
 @dataclass(frozen=True)
 class Examination:
-    """What the files say. With any `reasons` the rest may be empty; `fits` is whether none of them is the base's."""
+    """What the files say. With any `reasons` the rest may be empty; `fits` is whether none of them is the base's.
+
+    It is shared with all that ask the same, so nobody changes what is in it.
+    """
 
     reasons: list[str]
     fits: bool = True
@@ -55,6 +62,8 @@ class Examination:
     """The base, in the names that the adapter has for it."""
     remarks: tuple[str, ...] = ()
     """What its owner should know, and what keeps nothing from serving it."""
+    is_bound: bool = True
+    """Whether it was found whose each tensor is."""
 
 
 class _Unreadable(ValueError):
@@ -74,27 +83,45 @@ def examine_files(config: Path, weights: Path, architecture: Architecture | None
 
 
 def _examine(config_path: Path, weights: Path, architecture: Architecture | None, max_rank: int) -> Examination:
-    config, meaning, reasons = _read_config(config_path, max_rank)
+    config = _raw_config(config_path)
     try:
         header = _read_header(weights)
     except HeaderError as error:
-        return Examination([*reasons, f"{WEIGHTS} is {error}."])
-    try:
-        binding, values = bind(header, meaning, architecture), Findings()
-    except PatternRefused as error:
-        return Examination([*reasons, str(error)], config=config)
+        return Examination([*_read_config(config, max_rank)[2], f"{WEIGHTS} is {error}."])
+    name = architecture.name if architecture else ""
+    judge = _without_values if len(header) <= KEPT_TENSORS else _without_values.__wrapped__
+    found = judge(config, tuple(header.values()), architecture, name, max_rank)
+    values = _judge_values(weights, header, found.meaning) if found.is_bound else []
+    return replace(found, reasons=[*found.reasons, *values]) if values else found
+
+
+def _judge_values(weights: Path, header: dict[str, TensorInfo], meaning: LoraConfig | None) -> list[str]:
+    values = Findings()
     for name in non_finite(weights, header):
         values.add("These tensors hold NaN or infinity, read as float32", name)
     for name in _pointing_beyond(weights, header, meaning):
         values.add("These tensors point at vectors that the bank does not have", name)
+    return values.sentences()
+
+
+@lru_cache(maxsize=16)
+def _without_values(
+    raw: bytes, tensors: tuple[TensorInfo, ...], architecture: Architecture | None, name: str, max_rank: int
+) -> Examination:
+    """What a config and the names and shapes of `tensors` say, for the base of this `name`; it stays true of all files
+    with the same ones, as the states of an adapter that learns have them."""
+    config, meaning, reasons = _read_config(raw, max_rank)
+    try:
+        binding = bind({tensor.name: tensor for tensor in tensors}, meaning, architecture)
+    except PatternRefused as error:
+        return Examination([*reasons, str(error)], config=config, is_bound=False)
     misfits = binding.misfits.sentences()
-    reasons = [*reasons, *binding.faults.sentences(), *misfits, *values.sentences()]
     return Examination(
-        reasons=reasons,
+        reasons=[*reasons, *binding.faults.sentences(), *misfits],
         fits=not misfits,
         config=config,
         meaning=meaning,
-        modules=binding.modules,
+        modules=dict(binding.modules),
         tables=binding.tables,
         rows=binding.rows,
         shared=binding.shared,
@@ -111,9 +138,14 @@ def _pointing_beyond(weights: Path, header: dict[str, TensorInfo], meaning: Lora
     return pointing_beyond(weights, indices, meaning.method.num_vectors)
 
 
-def _read_config(path: Path, max_rank: int) -> tuple[dict[str, Any], LoraConfig | None, list[str]]:
+def _raw_config(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(config_file.MAX_CONFIG_BYTES + 1)
+
+
+def _read_config(raw: bytes, max_rank: int) -> tuple[dict[str, Any], LoraConfig | None, list[str]]:
     try:
-        config = config_file.read_config(path)
+        config = config_file.parse_config(raw)
     except config_file.ConfigRefused as error:
         return {}, None, [str(error)]
     return config, *check_config(config, max_rank)

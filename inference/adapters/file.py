@@ -26,6 +26,7 @@ from inference.adapters.identity import HeaderError, adapter_digest
 from inference.adapters.packed_lora import pack_adapter
 from inference.adapters.rows import TooManyRows, read_pairs
 from inference.adapters.tables import table_of
+from inference.adapters.uniform import read_uniform
 from inference.adapters.weights import RANK_STEP, AdapterWeights, TargetWeights
 from inference.model.architecture import EMBEDDING, Architecture, Place
 from inference.reading import reading
@@ -87,6 +88,10 @@ def read_adapter(directory: Path, digest: str, base: Base, max_rank: int) -> Hos
     config, weights = found.meaning, inside(directory, WEIGHTS)
     base = replace(base, architecture=found.architecture or base.architecture)
     assert config is not None, "what the examination lets through has a meaning"
+    with reading(WEIGHTS, lambda reason: AdapterRefused([reason]), RuntimeError):
+        pairs = read_uniform(weights, found, config, base.architecture, base.dtype)
+    if pairs:
+        return _finished(digest, pairs, max(pair.rank for pair in pairs.values()), base)
     # RuntimeError is what torch raises for a device that fails or is full.
     with reading(WEIGHTS, lambda reason: AdapterRefused([reason]), RuntimeError):
         whole = {module: info for module, info in found.tables.items() if table_of(module) in config.tables.whole}
@@ -200,11 +205,25 @@ def _build(
         for layer, module in layers.items():
             _check_copy(target, layer, module.tensors, base)
         weights[target] = _stack(target, layers, biases.get(target, {}), config, base)
-    if not all(torch.isfinite(part).all() for pair in weights.values() for part in pair.parts.values()):
-        raise AdapterRefused([f"the adapter's values overflow {base.dtype} once scaled; lower lora_alpha"])
-    weights = pack_adapter(weights) if base.is_packed else weights
     rank = max((module.rank for layers in tensors.values() for module in layers.values()), default=0)
+    return _finished(digest, weights, rank, base)
+
+
+def _finished(digest: str, weights: AdapterWeights, rank: int, base: Base) -> HostAdapter:
+    """The adapter of `weights`, which are all finite, in the layout that `base` is computed with."""
+    if not all(_is_finite(part) for pair in weights.values() for part in pair.parts.values()):
+        raise AdapterRefused([f"the adapter's values overflow {base.dtype} once scaled; lower lora_alpha"])
+    weights = pack_adapter(weights) if base.is_packed else _contiguous(weights)
     return HostAdapter(digest, weights, rank, sum(pair.num_bytes for pair in weights.values()))
+
+
+def _is_finite(part: Tensor) -> bool:
+    """By its extremes, which NaN and infinity show in: torch is far faster at them than at looking for these."""
+    return not part.numel() or all(map(math.isfinite, map(float, part.aminmax())))
+
+
+def _contiguous(weights: AdapterWeights) -> AdapterWeights:
+    return {target: replace(pair, a=pair.a.contiguous(), b=pair.b.contiguous()) for target, pair in weights.items()}
 
 
 def _stack(

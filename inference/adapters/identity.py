@@ -13,6 +13,7 @@ import re
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -26,6 +27,10 @@ from inference.reading import reading
 MAX_HEADER_BYTES: Final = 8 * 1024 * 1024
 MAX_NAME_CHARS: Final = 512
 MAX_DIMENSIONS: Final = 8
+KEPT_HEADERS: Final = 16
+"""Headers that are kept as they were read: the states of an adapter that learns have one and the same."""
+KEPT_HEADER_BYTES: Final = 256 * 1024
+"""Longer ones are read anew each time."""
 DTYPE_BYTES: Final = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}
 _INDEX_BYTES: Final = {"U8": 1, "I16": 2, "I32": 4, "I64": 8}
 _COPY_BYTES: Final = {**DTYPE_BYTES, "U8": 1, "I8": 1, "I32": 4, "I64": 8}
@@ -141,11 +146,21 @@ def read_header(path: Path) -> dict[str, TensorInfo]:
     size = path.stat().st_size
     with reading(path.name, HeaderError), path.open("rb") as file:
         raw = _read_json(file, size)
-        tensors = [_tensor(name, entry) for name, entry in _entries(raw)]
-        _check_layout(sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)), size - 8 - len(raw))
-        return {tensor.name: tensor for tensor in tensors}
+        parse = _kept if len(raw) <= KEPT_HEADER_BYTES else _parse
+        return {tensor.name: tensor for tensor in parse(raw, size - 8 - len(raw))}
 
 
+def _parse(raw: bytes, data_size: int) -> tuple[TensorInfo, ...]:
+    """The tensors of a header, which follows from its bytes and from those behind it alone."""
+    tensors = tuple(_tensor(name, entry) for name, entry in _entries(raw))
+    _check_layout(sorted(tensors, key=lambda tensor: (tensor.begin, tensor.end)), data_size)
+    return tensors
+
+
+_kept = lru_cache(maxsize=KEPT_HEADERS)(_parse)
+
+
+@lru_cache(maxsize=1 << 14)
 def canonical_name(name: str) -> str:
     """The name of a LoRA tensor without PEFT's wrappers: ``model.layers.0.self_attn.q_proj.lora_A.weight``."""
     return _PARAMETER.sub(r".lora_\1", _WEIGHT.sub(r".lora_\1.\3", _WRAPPERS.sub("", name)))

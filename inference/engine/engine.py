@@ -170,7 +170,7 @@ class Engine:
         """Put a request into tokens; raises `PromptError`."""
         tokenizer = self.machine.tokenizer
         if isinstance(request, Probe):
-            prompt, max_tokens = Prompt(self.machine.runner.canary_ids), 1
+            prompt, max_tokens = Prompt(self.machine.runner.proof_ids(request.is_awaited)), 1
         else:
             tokenizer = self.machine.tokenizer_of(request.adapter)
             prompt, max_tokens = self._read(request, tokenizer)
@@ -313,10 +313,24 @@ class Engine:
         if 0 < delta < float("inf"):
             answer.logit_delta, answer.reason = delta, "done"
             self._finish(answer)
+        elif delta == 0 and self._prove_on(answer):
+            return
         elif delta == 0:
             self._fail(answer, "adapter_refused", "The adapter changes nothing: its logits are those of the base.")
         else:
             self._fail(answer, "adapter_refused", "The adapter makes the model compute numbers that are not finite.")
+
+    def _prove_on(self, answer: Answer) -> bool:
+        """Let an adapter that changes nothing of the canary's beginning show itself on all of it, if it has not."""
+        read, canary_ids = answer.sequence, self.machine.runner.canary_ids
+        if read.num_prompt == len(canary_ids):
+            return False
+        self.scheduler.finish(read)
+        answer.sequence = Sequence(
+            read.id, canary_ids, read.max_tokens, read.digest, is_probe=True, queue_class=read.queue_class
+        )
+        self.scheduler.add(answer.sequence)
+        return True
 
     def _shed(self, plan: Plan) -> None:
         """After a pass that did not fit, give up the youngest request that was reading its prompt, or the youngest.

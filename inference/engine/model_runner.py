@@ -41,6 +41,8 @@ class Outcome:
     sums: Mapping[str, Mapping[int, Tensor]] = field(default_factory=dict)
 
 
+SHORT_PROOF: Final = 2
+"""Tokens of the canary that a program's proof reads, where rows are uniform."""
 OUT_OF_MEMORY: Final = (OutOfMemory, torch.OutOfMemoryError, MemoryError)
 """What a step may raise when the device is full: from a pass, or from an adapter that is put into its slot."""
 
@@ -86,6 +88,13 @@ class ModelRunner:
         self.decoder, self.cache, self.canary_ids = decoder, cache, canary_ids
         num_blocks = canary_blocks(cache.block_size)
         self._canary_table = tuple(range(cache.num_blocks - num_blocks, cache.num_blocks))
+        self._canary_logits: dict[int, Tensor] = {}
+
+    def proof_ids(self, is_awaited: bool) -> tuple[int, ...]:
+        """The canary, or its beginning for a program that waits: each row costs those who read beside it. Two tokens
+        take all that an adapter has: from the second on a row attends to another one."""
+        is_short = is_awaited and self.decoder.rows_are_uniform
+        return self.canary_ids[:SHORT_PROOF] if is_short else self.canary_ids
 
     def run(self, plan: Plan, samplings: Mapping[str, Sequence[RowSampling]]) -> Outcome:
         """Copy blocks, compute one pass and sample the next tokens of every sequence that gets any.
@@ -111,14 +120,30 @@ class ModelRunner:
                 raise
             raise OutOfMemory from error
         probes = {work.sequence.id: span[-1] for work, span in spans if work.is_sampled and work.sequence.is_probe}
-        deltas = {id: float((logits[row] - logits[-1]).abs().max()) for id, row in probes.items()}
+        base = self._base_logits(plan, logits) if probes else {}
+        lengths = {work.sequence.id: work.sequence.num_prompt for work in sampled}
+        deltas = {id: float((logits[row] - base[lengths[id]]).abs().max()) for id, row in probes.items()}
         return replace(_outcome(sampled, tokens, deltas), scores=scores, sums=sums)
+
+    def _base_logits(self, plan: Plan, logits: Tensor) -> dict[int, Tensor]:
+        """The base's logits behind so many tokens of the canary: those of this pass, and where rows have the same bits
+        in any company those of earlier ones."""
+        lengths = self._base_lengths(plan)
+        new = {length: logits[row - len(lengths)] for row, length in enumerate(lengths)}
+        if self.decoder.rows_are_uniform:
+            self._canary_logits |= {length: row.clone() for length, row in new.items()}
+        return self._canary_logits | new
+
+    def _base_lengths(self, plan: Plan) -> list[int]:
+        """Behind how many tokens of the canary the base's logits are to be computed in this pass."""
+        lengths = {work.sequence.num_prompt for work in plan.tiles if work.sequence.is_probe}
+        return sorted(lengths - self._canary_logits.keys())
 
     def forward(self, plan: Plan) -> Tensor:
         """Logits float32 [n, vocab] of the wanted rows, to be used before the next call: of each work as many as its
         `num_logits`.
 
-        With a probe among them the last row is the base's on the canary, computed in the same pass.
+        With a probe among them the last rows are the base's on the canary, unless they are known.
         """
         return self.decoder.forward(self._batch(plan), self.cache)
 
@@ -128,9 +153,10 @@ class ModelRunner:
         is_free = self.decoder.rows_are_uniform
         assert is_free or not any(work.start % TILE for work in plan.tiles), "tiles start at multiples of their size"
         tiles = [_add_tile(rows, work) for work in plan.tiles]
-        if any(work.sequence.is_probe for work in plan.tiles):
-            tiles.append(rows.add(list(self.canary_ids), 0, self._canary_table, -1))
-            rows.sample_rows.append(len(rows.token_ids) - 1)
+        if lengths := self._base_lengths(plan):
+            canary = rows.add(list(self.canary_ids[: lengths[-1]]), 0, self._canary_table, -1)
+            tiles.append(canary)
+            rows.sample_rows += [canary.start + length - 1 for length in lengths]
         return Batch(
             token_ids=_tensor(rows.token_ids),
             positions=_tensor(rows.positions),

@@ -88,7 +88,7 @@ class Rope:
 
     theta: float = 10000.0
     kind: str = "default"
-    scaling: dict[str, Any] = field(default_factory=dict)
+    scaling: dict[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -159,9 +159,9 @@ class Names:
     linear of another name, their outputs one behind the other or, if it `is_by_head`, those of queries, keys and values
     together that belong to one key head."""
 
-    paths: Mapping[str, str] = field(default_factory=dict)
+    paths: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Targets that lie elsewhere than Llama's."""
-    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
     attention_norm: str = "input_layernorm"
     attention_out_norm: str = ""
     mlp_norm: str = "post_attention_layernorm"

@@ -66,8 +66,11 @@ class Priority:
         return sorted(sequences, key=lambda sequence: (*self.key(sequence)[:2], sequence.arrival))
 
     def displaceable(self, sequence: Sequence, running: Collection[Sequence]) -> list[Sequence]:
-        """Who of `running` may be displaced when there is no place for `sequence`, the first to go first."""
-        if not sequence.is_chat:
+        """Who of `running` may be displaced when there is no place for `sequence`, the first to go first.
+
+        A proof, for which a program waits, displaces nobody.
+        """
+        if not sequence.is_chat or sequence.is_probe:
             return []
         rows = Counter(runner.tenant for runner in running if runner.is_chat)
         has_no_row = not rows[sequence.tenant]

@@ -36,6 +36,9 @@ NEWCOMERS: Final = 8
 """Tenants with no request here of whom each may send one when there is no other capacity."""
 SCORED_TILES: Final = 8
 """Tiles of a pass of whose every row logits are wanted, which take more memory than all else of it."""
+PROBES: Final = 4
+"""Proofs that run at once, beside the rows: each reads one tile, rides in a pass that is there anyway, and has no
+answer."""
 BLOCKS_PER_REQUEST: Final = 4
 """A guess at what a request needs, used only to decide how many to accept."""
 
@@ -88,7 +91,7 @@ class Scheduler:
 
     def _places(self, running: Collection[Sequence], waiting: Collection[Sequence], num_free: int) -> int:
         """Rows and look-ahead that `running` and `waiting` leave, with `num_free` blocks."""
-        free_rows = min(self.max_rows - len(running), num_free // BLOCKS_PER_REQUEST)
+        free_rows = min(self.max_rows - _num_rows(running), num_free // BLOCKS_PER_REQUEST)
         return free_rows + LOOK_AHEAD - len(waiting)
 
     def add(self, sequence: Sequence) -> None:
@@ -142,7 +145,7 @@ class Scheduler:
         themselves, which is short. Every other pass at most, so that nobody's answer stands still."""
         answered = {sequence.tenant for sequence in self.running if not sequence.is_prefilling}
         reading = [sequence for sequence in self.running if sequence.is_prefilling and sequence.is_chat]
-        urgent = [chat for chat in reading if chat.tenant not in answered]
+        urgent = [chat for chat in reading if chat.tenant not in answered and not chat.is_probe]
         self._was_for_first_tokens = bool(answered and urgent) and not self._was_for_first_tokens
         return urgent if self._was_for_first_tokens else []
 
@@ -229,11 +232,13 @@ class Scheduler:
                 continue
             victims = self._victims(sequence)
             if victims is None:
-                # Nobody takes what it waits for; but another tenant may take what others give.
-                candidates = [other for other in candidates if self.priority.is_level(other, sequence)]
+                # Nobody takes what it waits for; but another tenant may take what others give, and a proof no row.
+                candidates = [
+                    other for other in candidates if other.is_probe or self.priority.is_level(other, sequence)
+                ]
                 is_full = True
                 continue
-            if is_full and not victims:
+            if is_full and not victims and not sequence.is_probe:
                 continue
             if not self._may_take_slot(sequence, victims):
                 victims += self._users_of_a_slot(sequence, victims)
@@ -268,9 +273,11 @@ class Scheduler:
 
     def _fits(self, sequence: Sequence, victims: Collection[Sequence]) -> bool:
         """Whether there are a row and blocks for the sequence, and one block to grow for each that runs already."""
-        num_running = len(self.running) - len(victims)
+        staying = [runner for runner in self.running if runner not in victims]
         returned = [victim.block_table for victim in victims]
-        return num_running < self.max_rows and self.prefixes.can_allocate(sequence, num_running, returned)
+        num_rows = _num_rows(staying)
+        has_row = len(staying) - num_rows < PROBES if sequence.is_probe else num_rows < self.max_rows
+        return has_row and self.prefixes.can_allocate(sequence, len(staying), returned)
 
     def _may_take_slot(self, sequence: Sequence, victims: Collection[Sequence]) -> bool:
         """Whether a slot is there for the sequence, and its turn at it, once `victims` are preempted."""
@@ -305,6 +312,11 @@ class Scheduler:
     def _release(self, sequence: Sequence) -> None:
         self.prefixes.free(sequence)
         self._turns.release(sequence)
+
+
+def _num_rows(sequences: Iterable[Sequence]) -> int:
+    """How many of `sequences` take a row."""
+    return sum(not sequence.is_probe for sequence in sequences)
 
 
 def _few_scored(tiles: list[Work]) -> list[Work]:

@@ -6,7 +6,7 @@ Both houses import this module, so it knows neither Django nor torch.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, TypeGuard
 
 from inference.wire.codec import Codec
 from inference.wire.failures import FailureCode
@@ -352,6 +352,6 @@ _CODEC: Final = Codec[Request | Event | Heartbeat](
 encode, decode = _CODEC.encode, _CODEC.decode
 
 
-def is_terminal(event: Event) -> bool:
+def is_terminal(event: Event) -> TypeGuard[Terminal]:
     """Whether `event` ends its stream."""
     return isinstance(event, Finished | Failed)

@@ -17,7 +17,7 @@ from typing import Any, Final
 from inference.reading import Refused
 from inference.wire.capacity import Capacity
 from inference.wire.contract import Claim, Receipt, Wire, WireError, Write, tenant_of
-from inference.wire.protocol import EngineLoad, Failed, Finished, Heartbeat, Progress
+from inference.wire.protocol import EngineLoad, Failed, Finished, Heartbeat, Probe, Progress
 from inference.worker.device_thread import DeviceThread, Report, SteppedEngine
 from inference.worker.outbox import Outbox
 from inference.worker.retry import Retry
@@ -174,7 +174,8 @@ class Worker:
     def _begin(self, claim: Claim) -> None:
         if claim.id in self._running:
             self._device.abort(claim.id)
-        is_newcomer = claim.queue_class == "chat" and tenant_of(claim.request) not in self._present()
+        is_chat = claim.queue_class == "chat" and not isinstance(claim.request, Probe)
+        is_newcomer = is_chat and tenant_of(claim.request) not in self._present()
         ticket = self._device.add(claim.request, claim.resumed, claim.queue_class, is_newcomer)
         running = Running(claim, ticket)
         self._running[claim.id] = running

@@ -5,12 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import aclosing, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 import pydantic
-from django.db import connections
+from asgiref.sync import sync_to_async
+from django.db import connection
 from django.http import HttpRequest, HttpResponse
 
+from inference.wire.contract import WireError
+from inference.wire.protocol import Terminal, is_terminal
 from loraland.api.errors import ApiError
 from loraland.api.models import ApiKey
 from loraland.api.programs import body_of, caller, opened
@@ -18,6 +23,8 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.status import PENDING, VersionStatus
 from loraland.catalogue.upload import replacement
 from loraland.generations.waiting import digests_waited_for
+from loraland.inference_client import wire
+from loraland.lanes import Lane, keep_connection
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -27,7 +34,10 @@ Made = TypeVar("Made")
 
 MOST_SECONDS: Final = 60.0
 """How long a call waits for a worker to prove what it loads."""
-POLL_SECONDS: Final = 0.02
+HEARD_SECONDS: Final = 2.0
+"""How long it listens for the end of a proof before it looks whether another one was asked for."""
+POLL_SECONDS: Final = 0.1
+_LOADING: Final = Lane(4, "loading", keep_connection)
 
 
 class Load(pydantic.BaseModel):
@@ -48,8 +58,9 @@ async def load(request: HttpRequest) -> HttpResponse:
     user = await _loader(request)
     asked = body_of(request, Load)
     version = await _aside(replacement.load, asked.lora_name, asked.lora_path, user, in_place=asked.load_inplace)
+    adapter = version.adapter  # what is read of the version anew is read without it
     await _published(version)
-    await _aside(replacement.let_go_of_replaced, version.adapter, digests_waited_for)
+    await _aside(replacement.let_go_of_replaced, adapter, digests_waited_for)
     return _success(f"LoRA adapter '{asked.lora_name}' added successfully.")
 
 
@@ -79,21 +90,28 @@ async def _loader(request: HttpRequest) -> User:
 async def _aside(work: Callable[Given, Made], *given: Given.args, **more: Given.kwargs) -> Made:
     """What `work` makes, in a thread beside that one in which every call's rows are written."""
 
-    def run() -> Made:
-        try:
-            return work(*given, **more)
-        finally:
-            connections.close_all()
+    called = sync_to_async(_connected, thread_sensitive=False, executor=_LOADING)
+    return await called(partial(work, *given, **more))
 
-    return await asyncio.to_thread(run)
+
+def _connected(work: Callable[[], Made]) -> Made:
+    try:
+        return work()
+    finally:
+        if connection.vendor != "sqlite":
+            connection.close()
 
 
 async def _published(version: AdapterVersion) -> None:
     """Wait until `version` answers. Raises `ApiError` with what speaks against it."""
     until = time.monotonic() + MOST_SECONDS
     while version.status in PENDING and time.monotonic() < until:
-        await asyncio.sleep(POLL_SECONDS)
-        await version.arefresh_from_db(fields=["status", "reasons"])
+        proof = await _proof(version.probe_id) if version.probe_id else None
+        if proof:
+            await _aside(version.record_proof, proof)
+        else:
+            await asyncio.sleep(POLL_SECONDS)
+        await _aside(version.refresh_from_db, fields=["status", "reasons", "probe_id"])
     if version.status == VersionStatus.REJECTED:
         raise ApiError(422, "adapter_refused", " ".join(version.reasons), "lora_path")
     if version.status == VersionStatus.LISTED:
@@ -101,6 +119,16 @@ async def _published(version: AdapterVersion) -> None:
     if version.status in PENDING:
         sentence = f"No worker has proven {version} within {MOST_SECONDS:g} s; it answers once one has. Ask again then."
         raise ApiError(503, "unavailable", sentence, retry_after=5)
+
+
+async def _proof(probe_id: str) -> Terminal | None:
+    """How a proof ended, which may be recorded by more than one; None where nothing is heard of it for a while."""
+    with suppress(TimeoutError, WireError):
+        async with asyncio.timeout(HEARD_SECONDS), aclosing(wire().events(probe_id)) as events:
+            async for _, event in events:
+                if is_terminal(event):
+                    return event
+    return None
 
 
 def _success(sentence: str) -> HttpResponse:

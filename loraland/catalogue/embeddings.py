@@ -96,7 +96,8 @@ def stamp() -> str:
 
 def _change_stamp(sender: type[models.Model], **sent: Any) -> None:
     """Once the change is to be seen: within its transaction the one row would be a lock that all changes meet at."""
-    if not sent.get("raw"):
+    waiting = (call for _, call, *_ in transaction.get_connection().run_on_commit)
+    if not sent.get("raw") and _stamp_anew not in waiting:
         transaction.on_commit(_stamp_anew, robust=True)
 
 

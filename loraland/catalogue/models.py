@@ -356,10 +356,10 @@ class AdapterVersion(models.Model):
         self._change(probe_id="", proof_due=due, num_proofs=num_ended, reasons=reasons)
 
     def _accept(self, delta: float) -> None:
-        self._change(logit_delta=delta, probe_id="", num_proofs=0, reasons=[])
+        values: dict[str, Any] = {"logit_delta": delta, "probe_id": "", "num_proofs": 0, "reasons": []}
         if self.status != self.Status.VALIDATING:
-            return  # proven again: what is published or retired stays so
-        self._change(status=self.Status.READY)
+            return self._change(**values)  # proven again: what is published or retired stays so
+        self._change(**values, status=self.Status.READY)
         later = self.adapter.versions.filter(status=self.Status.PUBLISHED, created__gt=self.created)
         if self.publish_when_ready and not later.exists():
             self.publish()

@@ -96,7 +96,7 @@ async def _follow(generation: Generation) -> Answered:
             elif isinstance(event, Failed):
                 return _failed(event.code, event.error)
             elif is_terminal(event):
-                return Answered(text, fingerprint=event.stats.fingerprint)  # type: ignore[union-attr]
+                return Answered(text, fingerprint=event.stats.fingerprint)
     raise _AskAgain("The stream ended without an outcome.")
 
 

@@ -71,5 +71,5 @@ async def _settle(id: str) -> None:
         await wire().fail(id, Failed(id, "lost", LOST))
     history = await wire().history(id)
     if history and is_terminal(terminal := history[-1][1]):
-        await record(terminal)  # type: ignore[arg-type]
+        await record(terminal)
         await wire().committed({NO_ENTRY: id}, settings.STREAM_TTL_SECONDS)

@@ -30,6 +30,7 @@ from loraland.catalogue.template import TemplateError
 from loraland.catalogue.upload import hub
 from loraland.catalogue.upload.folder import card_in, version_of
 from loraland.catalogue.upload.layout import files_below, misses_here
+from loraland.catalogue.upload.succession import succeed
 from loraland.catalogue.versions import SLUG, unknown
 from loraland.refusal import Refused
 
@@ -40,6 +41,10 @@ KEPT: Final = 3
 """How many versions that a later one replaced keep their files."""
 KEPT_FOR: Final = timedelta(minutes=1)
 """So long all do: a request that was let in with one is in the queue by then, and holds its files from there."""
+TOGETHER: Final = 8
+"""So many that may go are waited for: to look who is in the way costs as much for one as for all."""
+MOST_TOGETHER: Final = 64
+"""So many go at once at most."""
 _PAST: Final = (VersionStatus.RETIRED, VersionStatus.READY)
 """What was replaced, and what was ready only when a later one was published already."""
 _AGAIN: Final = (VersionStatus.READY, VersionStatus.RETIRED, VersionStatus.REPLACED)
@@ -58,7 +63,9 @@ def load(name: str, source: str, user: User, *, in_place: bool) -> AdapterVersio
     with ExitStack() as stack, reading(source, _unreadable, OSError, store.TooLarge):
         try:
             directory = _directory(source, stack)
-            version = version_of(directory, name, _card(directory, name, adapter), user=user, is_loaded=True)
+            version = succeed(adapter, directory, user) or version_of(
+                directory, name, _card(directory, name, adapter), user=user, is_loaded=True
+            )
         except (hub.HubError, store.TooLarge) as error:
             raise _unreadable(str(error)) from error
         except (cards.CardError, TemplateError) as error:
@@ -83,11 +90,12 @@ def let_go_of_replaced(adapter: Adapter, waited_for: Callable[[], Set[str]]) -> 
     before = timezone.now() - KEPT_FOR
     loaded = adapter.versions.filter(is_loaded=True, status__in=_PAST).order_by("-changed", "-pk")
     loaded = loaded.exclude(in_blends__in=BlendPart.objects.exclude(blend__status__in=WITHOUT_FILES))
-    old = [version for version in loaded[KEPT:] if version.changed < before]
-    held = waited_for() if old else frozenset()
-    for version in old:
-        if version.digest not in held:
-            _let_go(version)
+    old = loaded.filter(changed__lt=before)
+    if len(old.values_list("pk")[:TOGETHER]) < TOGETHER:
+        return
+    newest, held = [*loaded.values_list("pk", flat=True)[:KEPT]], waited_for()
+    for version in old.exclude(pk__in=newest).exclude(digest__in=held)[:MOST_TOGETHER]:
+        _let_go(version)
 
 
 def _publish(version: AdapterVersion) -> None:

@@ -377,6 +377,33 @@ def test_a_probe_of_an_adapter_without_effect_is_refused(engine: Engine, monkeyp
     assert_nothing_held(engine)
 
 
+def test_a_proof_that_a_program_waits_for_reads_on_where_its_beginning_says_nothing(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter of one token's row, say, that stands later in the canary."""
+    runner, decoder = engine.machine.runner, engine.machine.runner.decoder
+    monkeypatch.setattr(decoder, "rows_are_uniform", True)
+    engine.add(Probe("p", AdapterRef("A"), is_awaited=True))
+    assert drain(engine)["p"].finished.stats.prompt_tokens == 2
+    forward = decoder.forward
+
+    def blind(batch: Any, *others: Any) -> Any:
+        logits = forward(batch, *others)
+        logits[batch.positions[batch.sample_rows] < 3] = 0.0
+        return logits
+
+    runner._canary_logits.clear()
+    monkeypatch.setattr(decoder, "forward", blind)
+    engine.add(Probe("q", AdapterRef("A"), is_awaited=True))
+    stats = drain(engine)["q"].finished.stats
+    assert (stats.prompt_tokens, stats.logit_delta) == (len(runner.canary_ids), 8.0)
+    runner._canary_logits.clear()
+    monkeypatch.setattr(decoder, "_digest_of", lambda slot: "the same")
+    engine.add(Probe("r", AdapterRef("A"), is_awaited=True))
+    assert "changes nothing" in drain(engine)["r"].failed.error
+    assert_nothing_held(engine)
+
+
 def test_logprobs_come_with_their_tokens(engine: Engine) -> None:
     record = answer_to(engine, ask("a", logprobs=2, max_tokens=6, ignore_eos=True))
     assert [token.token_id for token in record.logprobs] == record.token_ids

@@ -76,6 +76,31 @@ def test_a_probe_brings_the_base_along_in_blocks_of_its_own(engine: Engine, runn
     assert not outcome.tokens
 
 
+def test_where_rows_are_uniform_the_base_is_asked_once_and_a_program_for_less(runner: ModelRunner) -> None:
+    assert runner.proof_ids(is_awaited=True) == runner.canary_ids
+    runner.decoder.rows_are_uniform = True
+    short, rows = runner.proof_ids(is_awaited=True), []
+    assert (len(short), runner.proof_ids(is_awaited=False)) == (2, runner.canary_ids)
+    for ids in (short, short, runner.canary_ids, short):
+        probe = Sequence("p", ids, 1, "A", is_probe=True, block_table=(0,), slot=1)
+        assert runner.run(Plan(tiles=(Work(probe, 0, len(ids), True),)), {}).logit_deltas == {"p": 0.0}
+        rows.append(len(heard(runner).token_ids))
+    assert rows == [4, 2, 2 * len(runner.canary_ids), 2]
+
+
+def test_proofs_of_two_lengths_share_a_pass(runner: ModelRunner) -> None:
+    runner.decoder.rows_are_uniform = True
+    lengths = (2, len(runner.canary_ids))
+    probes = [
+        Sequence(f"{length}", runner.canary_ids[:length], 1, "A", is_probe=True, block_table=(length % 2,), slot=1)
+        for length in lengths
+    ]
+    runner.run(Plan(tiles=tuple(Work(probe, 0, probe.num_prompt, True) for probe in probes)), {})
+    asked = heard(runner)
+    base = asked.tiles[-1].start
+    assert asked.sample_rows.tolist()[-2:] == [base + 1, base + lengths[1] - 1]
+
+
 def test_a_pass_that_does_not_fit_is_told_apart_from_a_defect(engine: Engine) -> None:
     runner, sequence = engine.machine.runner, Sequence("a", (10, 11), 9, block_table=(5,))
     plan = Plan(tiles=(Work(sequence, 0, 2, True),))

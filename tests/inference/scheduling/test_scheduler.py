@@ -6,7 +6,7 @@ import pytest
 
 from inference.scheduling.kv_cache import BlockPool
 from inference.scheduling.plan import Plan
-from inference.scheduling.scheduler import LOOK_AHEAD, NEWCOMERS, Scheduler
+from inference.scheduling.scheduler import LOOK_AHEAD, NEWCOMERS, PROBES, Scheduler
 from inference.scheduling.sequence import Sequence, State
 from inference.scheduling.slot_turns import PATIENCE
 from inference.tile import TILE
@@ -118,6 +118,30 @@ def test_rows_are_limited() -> None:
         add(scheduler, name, limit=1 if name == "a" else 100)
     assert {work.sequence.id for work in step(scheduler).works} == {"a", "b"}
     assert {work.sequence.id for work in step(scheduler).works} == {"b", "c"}
+
+
+def proof(scheduler: Scheduler, id: str) -> Sequence:
+    sequence = Sequence(id, (1, 2), 1, "A", is_probe=True)
+    scheduler.add(sequence)
+    return sequence
+
+
+def test_a_proof_rides_beside_rows_that_are_all_taken_and_sends_nobody_away() -> None:
+    scheduler = make(max_rows=2)
+    readers = [add(scheduler, id) for id in ("a", "b")]
+    step(scheduler)
+    waiting = add(scheduler, "c")
+    proofs = [proof(scheduler, f"p{number}") for number in range(PROBES + 1)]
+    plan = scheduler.schedule()
+    assert [work.sequence.id for work in plan.tiles] == ["p0", "p1", "p2", "p3"]
+    assert [work.sequence.id for work in plan.decodes] == ["a", "b"], "in the pass of those who answer"
+    assert (waiting.state, proofs[-1].state) == (State.WAITING, State.WAITING)
+    assert (scheduler.traffic.displaced, scheduler.traffic.preempted) == (0, 0)
+    assert all(reader.state is State.RUNNING for reader in readers)
+    for sequence in (*proofs[:-1], *readers):
+        scheduler.finish(sequence)
+    scheduler.schedule()
+    assert (waiting.state, proofs[-1].state) == (State.RUNNING, State.RUNNING)
 
 
 def test_when_blocks_run_out_the_youngest_is_computed_again_later() -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from inference.wire.capacity import Capacity
 from inference.wire.contract import ALONE_ATTEMPTS, SUSPECT_AFTER, Claim, Receipt, Resume, WireError
-from inference.wire.protocol import Delta, Failed, Finished, Generate, Progress, Sampling
+from inference.wire.protocol import AdapterRef, Delta, Failed, Finished, Generate, Probe, Progress, Sampling
 from inference.worker import device_thread
 from inference.worker.outbox import Outbox
 from inference.worker.retry import Retry
@@ -455,4 +455,14 @@ async def test_a_tenant_s_first_chat_interrupts_and_its_next_does_not(wire):
     async with serving(wire, lambda: engine):
         for id in ("a", "b", "c"):
             await answer(wire, id)
+    assert engine.num_interrupts == 1
+
+
+async def test_a_proof_interrupts_nobody(wire):
+    """A program waits for it, ten times a second perhaps, and what a pass has computed would be lost."""
+    engine = FakeEngine(step_seconds=0.01)
+    await wire.submit(Generate("a", prompt="hi", sampling=Sampling(max_tokens=20), tenant="ann"), BASE, "chat", 1000)
+    await wire.submit(Probe("p", AdapterRef("ab" * 32), is_awaited=True), BASE, "chat", 1000)
+    async with serving(wire, lambda: engine):
+        await answer(wire, "a")
     assert engine.num_interrupts == 1

@@ -26,9 +26,15 @@ from loraland.catalogue import store
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.upload import replacement
 from loraland.generations.models import Generation
-from tests.loraland.adapter_files import lora_config, write_adapter
+from tests.loraland.adapter_files import lora_config, lora_tensors, number_bytes, write_adapter
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
+
+
+@pytest.fixture(autouse=True)
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was replaced goes as soon as it may."""
+    monkeypatch.setattr(replacement, "TOGETHER", 1)
 
 
 @pytest.fixture
@@ -272,12 +278,61 @@ async def test_a_version_of_before_that_was_retired_by_hand_keeps_its_files(http
     assert await AdapterVersion.objects.filter(digest="b" * 64, status="retired").aexists()
 
 
+async def claimed(wire: Any) -> Claim:
+    """The next proof as a worker takes it."""
+    claims: list[Claim] = []
+    while not claims:
+        claims = await wire.claim(site_settings.BASE_KEY, "worker", "bits", Capacity(0, chat=1), 30)
+        await asyncio.sleep(0.01)
+    return claims[0]
+
+
+async def test_a_state_answers_once_a_worker_has_proven_it_and_nobody_need_record_that(http, learner, root, site_wire):
+    """For a first state and for the next, which has less to be examined."""
+    for seed in range(2):
+        loading = asyncio.create_task(load(http, write(root, f"step-{seed}", seed), load_inplace=True))
+        claim = await claimed(site_wire)
+        await site_wire.finish(claim, Finished(claim.id, "done", Stats(logit_delta=1.0)))
+        assert (await loading).status_code == 200
+        assert (await shown()).digest == claim.request.adapter.digest
+
+
+async def test_a_worker_that_refuses_a_state_is_heard(http, learner, root, site_wire):
+    loading = asyncio.create_task(load(http, write(root)))
+    claim = await claimed(site_wire)
+    await site_wire.finish(claim, Failed(claim.id, "adapter_refused", "It makes no numbers."))
+    answer = await loading
+    assert (answer.status_code, answer.json()["error"]["message"]) == (422, "It makes no numbers.")
+
+
+async def test_the_next_state_is_what_the_whole_way_makes_of_the_same_files(http, learner, root, proofs, monkeypatch):
+    """But for what the short way does not look at twice."""
+    whole = ("config", "remarks", "rank", "lora_alpha", "target_modules", "num_parameters", "size_bytes", "template")
+    await load(http, write(root))
+    await load(http, write(root, seed=1), load_inplace=True)
+    short = await shown()
+    monkeypatch.setattr(replacement, "succeed", lambda *_: None)
+    await AdapterVersion.objects.filter(pk=short.pk).aupdate(digest="0" * 64)
+    await load(http, write(root, seed=1), load_inplace=True)
+    long = await shown()
+    assert long.pk != short.pk
+    assert [getattr(long, name) for name in whole] == [getattr(short, name) for name in whole]
+    assert (long.digest, long.is_loaded, long.created_by_id) == (short.digest, True, short.created_by_id)
+
+
+async def test_a_next_state_with_nan_is_refused_and_so_is_one_of_another_shape(http, learner, root, proofs):
+    await load(http, write(root))
+    first = await shown()
+    name, (dtype, shape, data) = next(iter(lora_tensors().items()))
+    spoiled = lora_tensors() | {name: (dtype, shape, number_bytes([float("nan")], dtype) + data[4:])}
+    for tensors, told in ((spoiled, "NaN"), (lora_tensors(rank=4), "rank")):
+        answer = await load(http, str(write_adapter(root / told, tensors=tensors)), load_inplace=True)
+        assert (answer.status_code, told in answer.json()["error"]["message"]) == (422, True)
+    assert (await shown()).pk == first.pk
+
+
 async def test_a_proof_that_a_program_waits_for_has_turns_beside_the_chats(http, learner, root, site_wire):
     """Behind them it would never come while many read."""
     loading = asyncio.create_task(load(http, write(root)))
-    claims: list[Claim] = []
-    while not claims:
-        claims = await site_wire.claim(site_settings.BASE_KEY, "worker", "bits", Capacity(0, chat=1), 30)
-        await asyncio.sleep(0.01)
-    assert claims[0].request.is_awaited
+    assert (await claimed(site_wire)).request.is_awaited
     loading.cancel()

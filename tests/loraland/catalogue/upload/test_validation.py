@@ -514,7 +514,7 @@ def test_what_nobody_foresaw_is_a_reason_with_a_traceback_in_the_log(
         raise KeyError("a case that nobody thought of")
 
     monkeypatch.setattr("inference.adapters.examination.bind", stumble)
-    version = examined(write_adapter(tmp_path))
+    version = examined(write_adapter(tmp_path, config=lora_config(revision="unheard of")))
     assert version.status == version.Status.REJECTED
     assert version.reasons == [
         "The adapter could not be read (KeyError: 'a case that nobody thought of'); make the file again."
