@@ -19,7 +19,7 @@ from inference.wire.contract import WireError
 from inference.wire.failures import meaning_of
 from inference.wire.protocol import Delta, Embedded, Failed, Finished, Prompted, Sampling
 from loraland.api.authentication import visitor_of
-from loraland.api.auto import addressed
+from loraland.api.auto import Addressed, addressed
 from loraland.api.call import Call, Choice, Reader, Told
 from loraland.api.failing import ApiError
 from loraland.api.shape import Answer, Head, Shape, usage_of
@@ -84,7 +84,7 @@ async def answer(request: HttpRequest, asked: Asked, shape: Shape, is_embedding:
         _check(visitor, version, choices)
     except Refused as refusal:
         raise await _with_context(refusal, base) from None
-    begin = partial(_begin, visitor, version, base, is_embedding, _keeps_turns(asked))
+    begin = partial(_begin, visitor, to, base, is_embedding, _keeps_turns(asked))
     first = await begin(choices[0])
     created = int(first.created.timestamp())
     digest = version.digest if version else ""
@@ -254,7 +254,7 @@ def _check(visitor: Visitor, version: AdapterVersion | Composition | None, choic
 
 async def _begin(
     visitor: Visitor,
-    version: AdapterVersion | Composition | None,
+    to: Addressed,
     base: Base,
     is_embedding: bool,
     keep_turns: bool,
@@ -263,11 +263,12 @@ async def _begin(
     return await start(
         visitor,
         Generation.Source.API,
-        version,
+        to.version,
         base=base,
         **choice.source,
         sampling=choice.sampling,
         group=choice.group,
         keep_turns=keep_turns,
         is_embedding=is_embedding,
+        route=to.told.get("route"),
     )

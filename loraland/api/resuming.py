@@ -97,4 +97,5 @@ def _head(generation: Generation) -> Head:
     name = str(generation.adapter_version or bases.recorded(generation.base).called)
     if generation.components and not generation.adapter_version:
         name = recorded_name(generation.components)
-    return Head(generation.wire_id, name, created, digest, generation.components)
+    told = {"route": generation.route} if generation.route else {}
+    return Head(generation.wire_id, name, created, digest, generation.components, told=told)

@@ -226,6 +226,9 @@ class AdapterVersionAdmin(VersionAdminBase):
     @admin.action(description="Retire (answers under way finish)", permissions=["change"])
     def retire(self, request: HttpRequest, versions: QuerySet[AdapterVersion]) -> None:
         self._take_step(request, versions, AdapterVersion.retire, "Retired.")
+        for version in versions.filter(status=AdapterVersion.Status.RETIRED):
+            if found := [str(blend) for blend in blends.blends_with(version)]:
+                messages.info(request, f"{version} goes on as a part of {', '.join(found)}.")
 
     @admin.action(description="Validate again", permissions=["change"])
     def validate_again(self, request: HttpRequest, versions: QuerySet[AdapterVersion]) -> None:

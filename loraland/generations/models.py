@@ -65,6 +65,7 @@ class Generation(models.Model):
         default=list, blank=True, help_text="The versions that were added up, with their digests and weights."
     )
     base = models.CharField(max_length=200)
+    route = models.JSONField(default=dict, blank=True, help_text="Why `auto` chose who answers, as it was told.")
     request = models.JSONField(help_text="The request as it went over the wire.")
     status = models.CharField(max_length=8, choices=Status.choices, default=Status.QUEUED, db_index=True)
     text = models.TextField(blank=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from uuid import UUID, uuid4
 
@@ -53,13 +53,15 @@ async def start(
     tools: str = "",
     tool_choice: str = "",
     queue_class: QueueClass = "chat",
+    route: Mapping[str, Any] | None = None,
 ) -> Generation:
     """Accept one request of `visitor` for an answer of `version` and put it in the queue of its base; without a version
     it is for `base` alone, which is the default one unless another is given.
 
     `version` comes with its `adapter`, or is a sum of such. `sampling.max_tokens` is cut to the site's limit.
-    Requests of one `group` ask the same; with `is_embedding` the prompt's embedding is all that is told. Raises
-    `Refused`; when the queue was full or out of reach, the row stays as an answer that ended in an error.
+    Requests of one `group` ask the same; with `is_embedding` the prompt's embedding is all that is told; `route` is
+    kept, which says why `version` was chosen. Raises `Refused`;
+    when the queue was full or out of reach, the row stays as an answer that ended in an error.
     """
     if version is None and base and not base.is_served:
         sentence = f"The base model {base.name} does not run here; there is {bases.names()}."
@@ -88,7 +90,7 @@ async def start(
     await _spend(visitor)
     limit = _running_limit(visitor) if queue_class == "chat" else None
     with refused_in_an_outage():
-        generation = await sync_to_async(_create)(visitor, source, version, base, request, limit)
+        generation = await sync_to_async(_create)(visitor, source, version, base, request, limit, route)
     if visitor.is_anonymous or source == Generation.Source.API:
         await readers.expect(request.id)
     await _enqueue(generation, request, base, queue_class)
@@ -157,6 +159,7 @@ def _create(
     base: Base,
     request: Generate,
     limit: int | None,
+    route: Mapping[str, Any] | None,
 ) -> Generation:
     with transaction.atomic():
         if limit is not None:
@@ -171,6 +174,7 @@ def _create(
             adapter_version=version if isinstance(version, AdapterVersion) else None,
             components=version.components if version else [],
             base=base.name,
+            route=route or {},
             request=json.loads(encode(request)),
         )
         insert(generation)

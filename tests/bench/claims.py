@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import random
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -102,12 +101,6 @@ def machine_name() -> str:
     """What computed, in words."""
     about = machine()
     return f"{about['processor']}, {about['memory']}"
-
-
-def command_line() -> str:
-    """How this program was called."""
-    module = sys.modules["__main__"].__spec__
-    return f"python -m {module.name if module else Path(sys.argv[0]).name} {' '.join(sys.argv[1:])}".strip()
 
 
 def _drawn(tallies: Tallies, seed: int) -> list[list[list[int]]]:

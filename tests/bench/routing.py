@@ -60,6 +60,7 @@ def main() -> None:
     parser.add_argument("--freeze", action="store_true", help="make the n-grams' weights anew")
     parser.add_argument("--cards", action="store_true", help="write the embeddings into the shipped cards")
     parser.add_argument("--texts", type=int, metavar="N", help="vectors of N training rows, 0: of the card's examples")
+    parser.add_argument("--words", type=int, metavar="M", help="beside M times each text the card's words")
     parser.add_argument("--apart", action="store_true", help="weights of 16 tasks, rows of the other 16")
     parser.add_argument("--many", type=int, metavar="N", help="how long a choice among so many takes, and nothing else")
     options = parser.parse_args()
@@ -73,7 +74,7 @@ def main() -> None:
     elif options.many:
         print(timed(known, options.many))
     else:
-        report(known, shipped(known) if options.texts is None else made_of(known, options.texts))
+        report(known, shipped(known) if options.texts is None else made_of(known, options.texts, options.words))
 
 
 def task_of(name: str, data: Path) -> Task:
@@ -141,11 +142,18 @@ def shipped(known: Sequence[Task]) -> Index:
     return _index(known, [of_table(_card(task)["embedding"]) for task in known])
 
 
-def made_of(known: Sequence[Task], num: int) -> Index:
-    """The same with vectors of `num` training rows of each task, or of the examples on its card."""
-    if num:
-        return _index(known, [embedding_of(_texts(task, bare_text, num)) for task in known])
-    examples = [[bare(each["inputs"], task.recipe.field_names) for each in _card(task)["example"]] for task in known]
+def made_of(known: Sequence[Task], num: int, times: int | None = None) -> Index:
+    """The same with vectors of `num` training rows of each task, or of the examples on its card; with `times` of so
+    many times each of these and of the card's words."""
+    examples = [
+        _texts(task, bare_text, num)
+        if num
+        else [bare(each["inputs"], task.recipe.field_names) for each in _card(task)["example"]]
+        for task in known
+    ]
+    if times is not None:
+        words = [" ".join((task.recipe.name, task.recipe.summary, task.recipe.description)) for task in known]
+        examples = [texts * times + [told] for texts, told in zip(examples, words, strict=True)]
     return _index(known, list(map(embedding_of, examples)))
 
 

@@ -10,9 +10,11 @@ import zipfile
 from typing import Any, Final
 from uuid import UUID
 
+from inference.adapters.gate_head import FORMAT
 from tests.fuzz import bases
-from tests.fuzz.targets import CONFIG, WEIGHTS
+from tests.fuzz.targets import CONFIG, GATE, WEIGHTS
 from tests.loraland.adapter_files import lora_config, lora_tensors, safetensors_bytes
+from tests.loraland.gate_files import gate_bytes
 
 A: Final = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
 ID: Final = str(UUID(int=7))
@@ -164,6 +166,12 @@ CORPUS: Final[dict[str, dict[str, bytes]]] = {
         "half a character": b'{"revision": "\\ud800"}',
         "nested without end": DEEP,
         "a number of 5,000 digits": b'{"r": ' + b"1" * 5000 + b"}",
+    },
+    "gate": {
+        "sound": GATE,
+        "without tensors": safetensors_bytes({}, {"__metadata__": {"format": FORMAT, "kind": "flow"}}),
+        "a layer beyond all": gate_bytes({"layers.9999.bias": ("F32", (1,), bytes(4))}),
+        "a warmth that is no number": gate_bytes({"layers.0.bias": ("F32", (1,), bytes(4))}, temperature="\u0661"),
     },
     "archive": {
         "sound": ZIPS[0],

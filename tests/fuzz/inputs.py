@@ -9,7 +9,7 @@ from hypothesis.strategies import SearchStrategy, one_of
 from tests.fuzz import bases
 from tests.fuzz.corpus import BODIES, CONFIGS, CORPUS, MESSAGES, PROMPTS, ROWS, WIRE, ZIPS
 from tests.fuzz.damage import ENCODINGS, bytes_like, json_like, lines_like, trees_like, weights_like, zips_like
-from tests.fuzz.targets import WEIGHTS
+from tests.fuzz.targets import GATE, WEIGHTS
 
 MOST_BYTES: Final = 20_000
 """Larger inputs of the corpus are replayed alone: damaging them teaches nothing more."""
@@ -26,6 +26,7 @@ def _as_gguf(tree: Any) -> bytes:
 INPUTS: Final[dict[str, SearchStrategy[bytes]]] = {
     "safetensors": one_of(weights_like(WEIGHTS), weights_like(WEIGHTS), _bytes("safetensors")),
     "adapter_config": one_of(json_like(CONFIGS, ENCODINGS), json_like(CONFIGS, ENCODINGS), _bytes("adapter_config")),
+    "gate": one_of(weights_like(GATE), weights_like(GATE), _bytes("gate")),
     "archive": one_of(zips_like(ZIPS), _bytes("archive")),
     "card": _bytes("card"),
     "template": one_of(json_like(PROMPTS), _bytes("template")),

@@ -38,16 +38,19 @@ from loraland.catalogue import store
 from loraland.catalogue.card import CardError, read_card
 from loraland.catalogue.template import TemplateError, check_examples, check_fields, fields_of, parse_examples
 from loraland.catalogue.upload.archive import ArchiveRefused, read_archive
+from loraland.catalogue.upload.blending import Gated
 from loraland.catalogue.upload.validation import examine_upload
 from loraland.evals.jsonl import examine, lines_of
 from loraland.playground.markdown import render
 from loraland.playground.messages import BadMessage, parse
 from tests.fuzz import bases
 from tests.loraland.adapter_files import SMOLLM2, lora_config, lora_tensors, safetensors_bytes
+from tests.loraland.gate_files import flow_gate, gate_bytes
 
 BASE: Final = "SmolLM2-135M-Instruct"
 CONFIG: Final = json.dumps(lora_config(r=1, target_modules=["q_proj"])).encode()
 WEIGHTS: Final = safetensors_bytes(lora_tensors(rank=1, targets=("q_proj",)))
+GATE: Final = gate_bytes(flow_gate(["a" * 64, "b" * 64], hidden=4, layers=2), parts=["a" * 64, "b" * 64])
 MOST_HTML: Final = 1_000_000
 """Characters, for inputs of a few thousand: what Markdown writes stays in bounds."""
 
@@ -73,6 +76,15 @@ def adapter_config(data: bytes) -> None:
     if not _examine(data, WEIGHTS):
         config = config_file.parse_config(data)
         assert config_file.parse_config(config_file.config_bytes(config)) == config
+
+
+def gate(data: bytes) -> None:
+    """The gate of a blend."""
+    with _folder({store.GATE: data}) as folder:
+        found = Gated(folder / store.GATE)
+    assert bool(found.reasons) != bool(found.digest)
+    assert found.reasons or list(found.head.misfits("q_proj", 3, (2, 576, 576)))
+    _check_told(found.reasons)
 
 
 def archive(data: bytes) -> None:
@@ -229,7 +241,7 @@ class _Tags(HTMLParser):
 TARGETS: Final[dict[str, Callable[[bytes], None]]] = {
     target.__name__: target
     for target in (
-        *(safetensors, adapter_config, archive, card, template, rows, socket, protocol, api, markdown),
+        *(safetensors, adapter_config, gate, archive, card, template, rows, socket, protocol, api, markdown),
         *(base_config, base_weights, base_gguf, base_answers),
     )
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from django import forms
@@ -11,18 +10,17 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from inference.tasks.card import CARD
-from inference.wire.protocol import GateRef
 from loraland import bases
 from loraland.catalogue import store
 from loraland.catalogue.composition import MAX_PARTS, Composition, base_of
 from loraland.catalogue.gate_names import TOP_K
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.upload.archive import ArchiveRefused, Contents, read_archive
+from loraland.catalogue.upload.assembling import BlendRefused, assembled
 from loraland.catalogue.upload.bases import doubt_about_base
 from loraland.catalogue.upload.blending import Gated, named_in
 from loraland.catalogue.upload.entry_form import EntryForm
 from loraland.catalogue.upload.layout import PICKLED
-from loraland.catalogue.upload.parts import PartsMissing, of_digests, of_names
 from loraland.catalogue.upload.submission import Submission, find, submit_blend
 
 if TYPE_CHECKING:
@@ -144,38 +142,13 @@ class BlendForm(EntryForm):
         """The blend that is meant, if it can be one; what is wrong with it is told."""
         if self.token:
             self.gate = Gated(store.quarantined(self.token) / store.GATE)
-            if self.gate.reasons:
-                return self.add_error("gate_file", self.gate.reasons)
+        settings = {name: cleaned.get(name) for name in ("top_k", "temperature")}
+        if self.faults or self.errors.keys() & settings.keys():
+            return
         try:
-            versions = self._versions(cleaned.get("parts") or [])
-        except PartsMissing as error:
-            return self.add_error("parts", error.reasons)
-        if (ref := self._ref(cleaned, len(versions))) is None:
-            return None
-        blend = Composition(tuple((version, 1.0) for version in versions), ref)
-        if blend.problem:
-            return self.add_error("parts", blend.problem)
-        if self.gate and (misfits := self.gate.misfits(versions, base_of(blend))):
-            return self.add_error("gate_file", misfits)
-        self.blend = blend
-        return None
-
-    def _versions(self, names: Sequence[str]) -> list[AdapterVersion]:
-        """The parts that the gate's file names, else those of the form. Raises `PartsMissing`."""
-        head = self.gate.head if self.gate else None
-        if head is None or not head.parts:
-            return of_names(names)
-        if names:
-            raise PartsMissing([f"{store.GATE} names its {len(head.parts)} parts by itself; leave these lines empty."])
-        return of_digests(head.parts)
-
-    def _ref(self, cleaned: dict[str, Any], count: int) -> GateRef | None:
-        given = [name for name in ("top_k", "temperature") if cleaned.get(name) is not None or name in self.errors]
-        if self.gate is None:
-            return None if self.errors.keys() & {*given} else _arrow(cleaned, count)
-        for name in given:
-            self.add_error(name, f"Leave this empty: {store.GATE} has its own settings, and they hold.")
-        return None if given else self.gate.ref
+            self.blend = assembled(self.gate, cleaned.get("parts") or [], **settings)
+        except BlendRefused as error:
+            self.add_error(error.about, error.reasons)
 
     def _clean_prompt(self, cleaned: dict[str, Any], known: list[dict[str, Any]]) -> None:
         """What is left empty for a new blend is the first part's."""
@@ -202,7 +175,3 @@ class BlendForm(EntryForm):
         doubt = doubt_about_base(named_in(self.gate), base, store.GATE)
         if doubt and not cleaned.get("base_confirmed"):
             self.add_error("base_confirmed", f"{doubt} Tick this if it is to be served so.")
-
-
-def _arrow(cleaned: dict[str, Any], count: int) -> GateRef:
-    return GateRef("arrow", min(cleaned.get("top_k") or TOP_K, count), cleaned.get("temperature") or 1.0)

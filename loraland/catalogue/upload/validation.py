@@ -25,8 +25,8 @@ from loraland.catalogue.upload.examined import Examined
 from loraland.catalogue.upload.finding import find_base
 
 CONFIRM: Final = (
-    "If it is to be served so, confirm it: --confirm-base of import_adapter, or the tick “Its base is right” in the "
-    "admin's upload form. If not, serve the base that it names."
+    "If it is to be served so, confirm it: --confirm-base of import_adapter (of a blend import_blend), or the tick “Its"
+    " base is right” in the admin's upload form. If not, serve the base that it names."
 )
 
 

@@ -137,6 +137,17 @@ async def test_a_stream_says_it_in_its_headers_and_at_its_end(http, answering, l
     assert '"route":{"adapter":"games"' in answer.text
 
 
+@pytest.mark.parametrize("text", [ACT, "Tell me a joke."])
+async def test_who_comes_back_for_an_answer_is_told_the_choice_too(http, answering, land, text):
+    answering()
+    first = await http.post(CHATS, json=says(text))
+    again = await http.get(f"{CHATS}/{first.headers['x-request-id']}")
+    assert again.json()["loraland"]["route"] == first.json()["loraland"]["route"]
+    assert again.headers["x-loraland-runners-up"] == first.headers["x-loraland-runners-up"]
+    named = await http.post(CHATS, json=says(text) | {"model": "bank"})
+    assert "route" not in (await http.get(f"{CHATS}/{named.headers['x-request-id']}")).json()["loraland"]
+
+
 async def test_tools_are_for_the_base(http, answering, land):
     worker = answering()
     tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-import time
 from argparse import ArgumentParser
 from contextlib import ExitStack
 from dataclasses import replace
@@ -14,9 +13,9 @@ from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
-from django.core.management.base import BaseCommand, CommandError
+from django.core.management.base import CommandError
 from django.core.validators import validate_slug
-from django.db import InterfaceError, OperationalError, connection
+from django.db import InterfaceError, OperationalError
 
 from inference.bases import base_name
 from inference.reading import reading
@@ -25,6 +24,7 @@ from loraland import bases
 from loraland.catalogue import card as cards
 from loraland.catalogue import embeddings, store
 from loraland.catalogue import slug as slugs
+from loraland.catalogue.management.importing import ImportCommand
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.status import PENDING
 from loraland.catalogue.template import TemplateError, fields_of
@@ -36,12 +36,11 @@ from loraland.catalogue.upload.published_import import card_of, shown_template
 from loraland.paper.published import Published
 from loraland.paper.published import find as find_published
 
-POLL_SECONDS = 0.3
 MLX = "adapters.safetensors"
 REFUSALS = (cards.CardError, TemplateError, store.TooLarge, ArchiveRefused)
 
 
-class Command(BaseCommand):
+class Command(ImportCommand):
     help = "Import LoRA adapters from directories, .zips (with a card.toml or bare) or from the Hugging Face hub."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
@@ -75,7 +74,7 @@ class Command(BaseCommand):
         embeddings.complete(AdapterVersion.objects.shown())
         versions = [version for version in imported if version is not None]
         if not no_wait:
-            self._wait([version for version in versions if version.status in PENDING], len(sources))
+            self.wait([version for version in versions if version.status in PENDING], len(sources))
         if self.num_refused:
             raise CommandError(f"{self.num_refused} of {len(sources)} adapters were refused.")
         if len(sources) > 1:
@@ -89,7 +88,7 @@ class Command(BaseCommand):
         try:
             validate_slug(slug)
             if reason := slugs.refusal(slug):
-                self._refuse(source, [reason])
+                self.refuse(source, [reason])
                 return None
             with reading(source, hub.HubError, *REFUSALS, OperationalError, InterfaceError):
                 directory = self._directory(source, stack)
@@ -97,15 +96,15 @@ class Command(BaseCommand):
                 _check_base(slug, self.base)
                 version = version_of(directory, slug, card, confirm_base=self.confirm_base)
         except ValidationError:
-            self._refuse(source, [f"{slug!r} is no slug; give one of letters, digits, - and _ with --slug."])
+            self.refuse(source, [f"{slug!r} is no slug; give one of letters, digits, - and _ with --slug."])
         except (cards.CardError, TemplateError, ArchiveRefused) as error:
-            self._refuse(slug, error.reasons)
+            self.refuse(slug, error.reasons)
         except (hub.HubError, store.TooLarge, OSError) as error:
-            self._refuse(slug, [str(error)])
+            self.refuse(slug, [str(error)])
         else:
             for warning in filter(None, (version.base_doubt, *version.remarks)):
                 self.stderr.write(f"{slug}: {warning}")
-            return self._told(slug, version)
+            return self.told(slug, version)
         return None
 
     def _directory(self, source: str, stack: ExitStack) -> Path:
@@ -159,29 +158,6 @@ class Command(BaseCommand):
         if not self.template:
             return card
         return replace(card, template=self.template, fields=fields_of(self.template), examples=[])
-
-    def _told(self, slug: str, version: AdapterVersion, count: str = "") -> AdapterVersion | None:
-        if version.status == version.Status.REJECTED:
-            self._refuse(slug, version.reasons)
-            return None
-        self.stdout.write(f"{slug}: {version.short_digest} {version.get_status_display()}{count}")
-        return version
-
-    def _wait(self, versions: list[AdapterVersion], num_sources: int) -> None:
-        if versions:
-            self.stdout.write(f"Waiting for a worker to prove {len(versions)}; Ctrl-C leaves that to the site.")
-        waiting = {version.pk: version for version in versions}
-        while waiting:
-            time.sleep(POLL_SECONDS)
-            connection.close_if_unusable_or_obsolete()
-            ended = AdapterVersion.objects.filter(pk__in=waiting).exclude(status__in=PENDING)
-            for version in ended.select_related("adapter"):
-                del waiting[version.pk]
-                self._told(version.adapter.slug, version, f" ({num_sources - len(waiting)} of {num_sources})")
-
-    def _refuse(self, name: str, reasons: list[str]) -> None:
-        self.num_refused += 1
-        self.stderr.write("\n".join([f"{name}: refused.", *(f"  - {reason}" for reason in reasons)]))
 
 
 def _name_of(path: Path) -> str:

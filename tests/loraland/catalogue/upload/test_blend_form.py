@@ -164,7 +164,7 @@ def test_parts_that_are_not_here_are_named_by_their_digests(owner: Client, two: 
 @pytest.mark.parametrize(
     ("changes", "field", "said"),
     [
-        ({"parts": ["topic", "emotion"]}, "parts", "names its 2 parts by itself; leave these lines empty"),
+        ({"parts": ["topic", "emotion"]}, "parts", "names its 2 parts by itself; leave them out here"),
         ({"top_k": "2"}, "top_k", "has its own settings, and they hold"),
         ({"temperature": "2"}, "temperature", "has its own settings, and they hold"),
     ],
