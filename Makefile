@@ -9,7 +9,7 @@ PAGES := tests/loraland/api tests/loraland/catalogue tests/loraland/playground
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run logs test test-site test-decoders test-rest test-fast test-fast-inference test-fast-pages test-fast-rest check chaos bench bench-gpu clients bakeoff admin format clean
+.PHONY: run logs test test-site test-browser test-decoders test-rest test-fast test-fast-inference test-fast-pages test-fast-rest check chaos bench bench-gpu clients bakeoff admin format clean
 
 run: $(VENV)/.run
 	@$(BIN)/python -m loraland
@@ -17,17 +17,20 @@ run: $(VENV)/.run
 logs:
 	@bin/logs
 
-# The site and its pages beside everything else: a good part of their time goes by in waiting, and what computes yields
-# to them.
+# The site and its pages in a browser beside everything else: a good part of their time goes by in waiting, and what
+# computes yields to them.
 test: $(VENV)/.dev
-	@if [ -n "$(ARGS)" ]; then $(BIN)/python -m pytest $(ARGS); else $(MAKE) -j3 test-site test-decoders test-rest; fi
+	@if [ -n "$(ARGS)" ]; then $(BIN)/python -m pytest $(ARGS); else $(MAKE) -j4 test-site test-browser test-decoders test-rest; fi
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
 	    echo "Once more on PostgreSQL: the site's tests"; \
 	    bin/with-postgres $(BIN)/python -m pytest tests/loraland -q -m "not slow"; \
 	fi
 
 test-site:
-	@$(BIN)/python -m pytest -q tests/loraland tests/e2e
+	@$(BIN)/python -m pytest -q tests/loraland
+
+test-browser:
+	@$(BIN)/python -m pytest -q tests/e2e
 
 test-decoders:
 	@nice -n 5 $(BIN)/python -m pytest -q tests/inference/decoders

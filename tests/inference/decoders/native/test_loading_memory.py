@@ -22,7 +22,7 @@ MIB = 1024**2
 SIZES = {
     "hidden_size": 1024,
     "intermediate_size": 4096,
-    "num_hidden_layers": 10,
+    "num_hidden_layers": 6,
     "num_attention_heads": 16,
     "num_key_value_heads": 16,
     "vocab_size": 2048,
