@@ -152,6 +152,16 @@ def context(browser: Browser, site: Site) -> Iterator[BrowserContext]:
     context.close()
 
 
+@pytest.fixture(scope="session")
+def owner(browser: Browser, site: Site) -> Iterator[BrowserContext]:
+    """The admin, signed in once for all tests that leave the session as it is: that takes seconds."""
+    context = browser.new_context(base_url=site.url, viewport={"width": 1440, "height": 900})
+    context.set_default_timeout(PATIENCE_MS)
+    enter(context.new_page(), site, "/admin/")
+    yield context
+    context.close()
+
+
 PASSWORD = "correct-horse-battery"
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.e2e.conftest import Site, enter
 from tests.e2e.test_admin_upload import status_after_validation
 from tests.loraland.gate_files import flow_gate, gate_bytes, write_gate
 
@@ -16,8 +15,13 @@ PARTS = ("tweet_emotion", "viggo")
 
 
 @pytest.fixture
-def admin(page: Page, site: Site) -> Page:
-    enter(page, site, ADD)
+def context(owner: BrowserContext) -> BrowserContext:
+    return owner
+
+
+@pytest.fixture
+def admin(page: Page) -> Page:
+    page.goto(ADD)
     return page
 
 

@@ -6,19 +6,23 @@ import re
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
-from tests.e2e.conftest import Site, enter
 from tests.e2e.test_admin_upload import status_after_validation
 from tests.loraland.adapter_files import write_adapter
 from tests.loraland.catalogue.upload.test_methods_upload import UPLOADS, config_of
 
 
+@pytest.fixture
+def context(owner: BrowserContext) -> BrowserContext:
+    return owner
+
+
 @pytest.mark.parametrize("method", UPLOADS)
-def test_an_adapter_of_each_method_is_proven_and_named(method: str, page: Page, site: Site, tmp_path: Path) -> None:
+def test_an_adapter_of_each_method_is_proven_and_named(method: str, page: Page, tmp_path: Path) -> None:
     changes, tensors, rank = UPLOADS[method]
     files = write_adapter(tmp_path, config=config_of(changes), tensors=tensors)
-    enter(page, site, "/admin/catalogue/adapterversion/add/")
+    page.goto("/admin/catalogue/adapterversion/add/")
     page.locator("#id_config_file").set_input_files(files / "adapter_config.json")
     page.locator("#id_weights_file").set_input_files(files / "adapter_model.safetensors")
     page.locator("#id_name").fill(f"By {method}")
