@@ -84,9 +84,12 @@ class TrainedGate:
 
     def told(self) -> dict[str, Any]:
         """For a line of JSON."""
-        about = {"blend": self.job.name, "kind": self.job.gate.kind, "out": str(self.job.out)}
-        measured = {key: value for key, value in vars(self).items() if key != "job" and value is not None}
-        return about | measured
+        about = {"blend": self.job.name, "kind": self.job.gate.kind, "out": str(self.job.out), "rows": self.rows}
+        about |= {"minutes": round(self.minutes, 1)}
+        if self.before is None or self.after is None or self.change is None:
+            return about
+        change = [round(bound, 4) for bound in self.change]
+        return about | {"n": self.n, "before": round(self.before, 4), "after": round(self.after, 4), "change": change}
 
 
 def train_gate(

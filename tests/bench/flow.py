@@ -213,11 +213,12 @@ def main() -> None:
     made.add_argument("--steps", type=int, default=100, help="of 4 rows; 50 are an epoch")
     made.add_argument("--rates", type=int, default=1, help="how many of the rates of each arm are tried")
     made.add_argument("--seeds", type=int, nargs="+", default=[1], help="after the first at the best rate alone")
+    made.add_argument("--targets", type=int, default=len(TARGETS), help="the first so many of them")
     made.add_argument("--scores", action="store_true", help="let the engine answer the test rows, too")
     options = made.parse_args()
     torch.set_num_threads(options.threads)
     lab, home = Lab(options.base), options.home / f"flow-{options.steps}"
-    trials = [Trial(lab, target, options.data, home, options) for target in TARGETS]
+    trials = [Trial(lab, target, options.data, home, options) for target in TARGETS[: options.targets]]
     for trial in trials:
         trial.untouched()
     for number in range(options.rates):

@@ -70,14 +70,24 @@ class Kept:
 
     def get(self, key: str, make: Callable[[], Any]) -> Any:
         if key not in self.values:
-            began = time.monotonic()
-            self.values[key] = make()
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._path.with_suffix(".partial")
-            partial.write_text(json.dumps(self.values))
-            partial.replace(self._path)
-            print(f"{time.strftime('%H:%M:%S', time.gmtime())} {key}: {time.monotonic() - began:.0f} s", flush=True)
+            self._put(key, make)
         return self.values[key]
+
+    def rows(self, key: str, rows: Sequence[Encoded], make: Callable[[Sequence[Encoded]], list[Any]]) -> list[Any]:
+        """What `make` says of each of `rows`, of which the first may have been asked before."""
+        kept = self.values.get(key, [])
+        if len(kept) < len(rows):
+            self._put(key, lambda: [*kept, *make(rows[len(kept) :])])
+        return self.values[key][: len(rows)]
+
+    def _put(self, key: str, make: Callable[[], Any]) -> None:
+        began = time.monotonic()
+        self.values[key] = make()
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        partial = self._path.with_suffix(".partial")
+        partial.write_text(json.dumps(self.values))
+        partial.replace(self._path)
+        print(f"{time.strftime('%H:%M:%S', time.gmtime())} {key}: {time.monotonic() - began:.0f} s", flush=True)
 
 
 Losses = Sequence[Sequence[tuple[float, int]]]

@@ -107,7 +107,7 @@ def main() -> None:
     rows = Rows(lab, options.data)
     learned, tested = split(rows.names)
     print("learns from", *learned)
-    parts, kept = lab.parts(rows.names), Kept(options.home / f"ramole-{options.rows}.json")
+    parts, kept = lab.parts(rows.names), Kept(options.home / "ramole.json")
     asked = {name: rows.of(name, "test", options.rows) for name in tested}
     arms = Arms(lab, parts, kept, asked, options.home)
     for seed in options.seeds:
@@ -152,7 +152,7 @@ class Arms:
 
     def _one(self, name: str, adapter: Any, rows: dict[str, list[Encoded]]) -> None:
         self.losses[name] = [
-            self.kept.get(f"{name}: {task}", lambda: self.lab.losses(adapter, encoded))  # noqa: B023
+            self.kept.rows(f"{name}: {task}", encoded, lambda some: self.lab.losses(adapter, some))
             for task, encoded in rows.items()
         ]
         print(f"{name}: {pooled(self.losses[name]):.4f}", flush=True)
