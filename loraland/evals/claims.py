@@ -36,6 +36,7 @@ class Experiment:
 EXPERIMENTS: Final = (
     Experiment("auto", "The adapter that fits, by the prompt", "LoraRetriever, Findings of ACL 2024", "2402.09997"),
     Experiment("auto_apart", "Where the own adapter is missing", "LoraRetriever, Findings of ACL 2024", "2402.09997"),
+    Experiment("auto_three", "The three best, added up", "LoraRetriever, Findings of ACL 2024", "2402.09997"),
     Experiment("arrow", "Weights without a training", "Arrow, ICML 2024", "2405.11157"),
     Experiment("ramole", "One router for whatever is retrieved", "RAMoLE", "2406.16989"),
     Experiment("flow", "A gate in every layer, from 200 rows", "LoRA-Flow, ACL 2024", "2402.11455"),
@@ -118,7 +119,7 @@ def _of(experiment: Experiment, data: Mapping[str, Any]) -> Card:
         str(data["bar"]),
         unit,
         tuple(
-            Line(name, interval, scale, _beside(arm, of))
+            Line(name, interval, scale, _beside(arm, of, str(data.get("counted") or "rows")))
             for (name, arm), interval in zip(data["arms"].items(), intervals, strict=True)
         ),
         scale,
@@ -146,9 +147,9 @@ def _interval_of(arm: Mapping[str, Any], of: str, factor: float) -> Interval:
     return Interval(factor * float(arm[of]), factor * float(low), factor * float(high))
 
 
-def _beside(arm: Mapping[str, Any], of: str) -> str:
-    """What else is known of an arm, in words."""
-    told = [f"{arm['n']:,} rows"] if arm.get("n") else []
+def _beside(arm: Mapping[str, Any], of: str, counted: str) -> str:
+    """What else is known of an arm, in words; its `n` are of what is `counted`."""
+    told = [f"{arm['n']:,} {counted}"] if arm.get("n") else []
     if of != SCORE and arm.get("score") is not None:
         told.append(f"score {100 * arm['score']:.1f}")
     if of != "loss" and arm.get("loss") is not None:

@@ -71,6 +71,8 @@ class Claim:
     unit: str = ""
     intervals: str = ""
     """What the intervals are, where they are not of 95 %."""
+    counted: str = ""
+    """What the `n` of an arm are, where they are no rows."""
     date: str = field(default_factory=lambda: time.strftime("%Y-%m-%d", time.gmtime()))
     machine: str = field(default_factory=lambda: machine_name())
 

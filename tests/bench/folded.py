@@ -134,6 +134,7 @@ def claim_of(times: dict[str, Sequence[float]], same: int) -> claims.Claim:
         comparisons=[claims.Comparison(FOLDED, PLAIN, median(difference), low, high)],
         command="python -m tests.bench.folded",
         seeds=list(range(ADAPTERS)),
+        counted="passes",
         unit="milliseconds of one core for a pass of 32 rows; less is better",
         notes=[
             f"Medians of {ROUNDS} passes in turn, with 25 random adapters on all seven linears.",

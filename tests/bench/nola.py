@@ -25,7 +25,7 @@ from inference.tasks.data import Row, Split, read_split
 from inference.tasks.metrics import Tally
 from inference.tasks.recipe import Lora, Recipe, Schedule, load_recipe
 from inference.training.adapter import Adapter, OfPairs, Pairs, save_adapter
-from inference.training.checkpoint import EVERY, read_checkpoint, remove_checkpoint, write_checkpoint
+from inference.training.checkpoint import EVERY, identity_of, read_checkpoint, remove_checkpoint, write_checkpoint
 from inference.training.decoder import TrainingDecoder
 from inference.training.examples import collate, encode_all
 from inference.training.loop import Learner, Step, train
@@ -139,12 +139,12 @@ def _one(options: argparse.Namespace, task: str, arm: Arm, seed: int, rate: floa
     world, job = _world(task, options.data), _job(task, options, arm.name, seed)
     schedule = _schedule(world.recipe, options.steps, rate, seed)
     recipe = replace(world.recipe, lora=arm.lora, schedule=schedule)
-    learner = world.learner(arm, schedule)
-    read_checkpoint(job.out, recipe, job.base_name, learner)
+    learner, identity = world.learner(arm, schedule), identity_of(recipe, job.base_name)
+    read_checkpoint(job.out, identity, learner)
 
     def kept(steps: Sequence[Step]) -> None:
         if learner.steps_done % EVERY == 0:
-            write_checkpoint(job.out, recipe, job.base_name, learner)
+            write_checkpoint(job.out, identity, learner)
 
     train(world.decoder, [learner], kept)
     learner.adapter.round()

@@ -18,6 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from inference.adapters.identity import composed_digest
 from inference.config import read_config
 from inference.fetch import find_model
 from inference.model.torch_environment import prepare_torch
@@ -27,7 +28,7 @@ from inference.tasks.data import Row
 from inference.tasks.metrics import Tally
 from inference.tasks.recipe import tasks
 from inference.tasks.template import fill
-from inference.wire.protocol import AdapterRef, Sampling
+from inference.wire.protocol import AdapterRef, Component, Sampling
 from tests.bench import claims
 from tests.bench.routing import ADAPTERS, BASE, Task, as_sent, drawn, shipped, task_of
 
@@ -46,6 +47,7 @@ ARMS: Final = {
     "apart": "auto, own adapter taken away",
     "base": "base, in its best way",
     "bare": "base, sent the same text",
+    "three": "auto:3",
 }
 
 
@@ -83,6 +85,29 @@ class World:
             for (place, _), text in zip(some, self._of(slug, [prompt for _, prompt in some], sampling), strict=True):
                 texts[place] = text
         return texts, len(asked.get("", ()))
+
+    def added_up(self, task: Task, known: Sequence[Task], rows: Sequence[Row]) -> dict[str, Any]:
+        """The tallies of the sum of the three best, in the prompt of the nearest; nothing where that is the
+        base, whose answers are those of `sent_bare`."""
+        index, templates = shipped(known), {each.recipe.task: each.recipe.template for each in known}
+        sampling, texts = Sampling(max_tokens=task.recipe.max_answer), [""] * len(rows)
+        asked: dict[tuple[str, ...], list[tuple[int, str]]] = {}
+        for place, row in enumerate(rows):
+            choice = choose(index, [BASE], as_sent(task.recipe, row))
+            if choice.chosen:
+                best = (choice.chosen, *choice.runners_up[:2])
+                prompt = fill(templates[choice.chosen.candidate.slug], choice.inputs)
+                asked.setdefault(tuple(each.candidate.slug for each in best), []).append((place, prompt))
+        for slugs, some in asked.items():
+            told = answers(self.engine, self._sum(slugs), [prompt for _, prompt in some], sampling)
+            for (place, _), text in zip(some, told, strict=True):
+                texts[place] = text
+        return {"three": self._tallies(task, rows, texts)}
+
+    def _sum(self, slugs: Sequence[str]) -> AdapterRef:
+        weight = round(1 / len(slugs), 6)
+        parts = tuple(Component(self.refs[slug].digest, weight) for slug in slugs)
+        return AdapterRef(composed_digest((part.digest, part.weight) for part in parts), components=parts)
 
     def sent_bare(self, task: Task, rows: Sequence[Row]) -> dict[str, Any]:
         """The tallies of the base in a chat of what callers send."""
@@ -124,6 +149,8 @@ def main() -> None:
             told = json.loads(place.read_text()) if place.exists() else world.answered(task, known, rows)
             if "bare" not in told:
                 told |= world.sent_bare(task, rows)
+            if "three" not in told:
+                told |= world.added_up(task, known, rows)
             place.write_text(json.dumps(told))
             print(task.recipe.task, flush=True)
         world.engine.close()
@@ -135,7 +162,7 @@ def main() -> None:
 
 def _leave_to_base(task: Task, known: Sequence[Task], rows: Sequence[Row], told: dict[str, Any]) -> None:
     """Let what `auto` leaves to the base be read with the good will with which the base is read elsewhere."""
-    for arm, among in (("auto", known), ("apart", [each for each in known if each is not task])):
+    for arm, among in (("auto", known), ("three", known), ("apart", [each for each in known if each is not task])):
         index = shipped(among)
         for place, row in enumerate(rows):
             if choose(index, [BASE], as_sent(task.recipe, row)).chosen is None:
@@ -143,10 +170,10 @@ def _leave_to_base(task: Task, known: Sequence[Task], rows: Sequence[Row], told:
 
 
 def report(found: Sequence[dict[str, Any]], rows: int) -> list[Path]:
-    """The two claims of `auto`, of what was answered of each task."""
+    """The claims of `auto`, of what was answered of each task."""
     tallies = {words: [[Tally(*pair) for pair in task[arm]] for task in found] for arm, words in ARMS.items()}
     arms = {words: claims.arm_of(of) for words, of in tallies.items()}
-    own, auto, apart, base, bare = ARMS.values()
+    own, auto, apart, base, bare, three = ARMS.values()
     about: dict[str, Any] = {
         "paper": PAPER,
         "command": "python -m tests.bench.routed_apart --data DATASETS --out DIR",
@@ -166,6 +193,17 @@ def report(found: Sequence[dict[str, Any]], rows: int) -> list[Path]:
         notes=[told, f"{left['auto']} rows were left to the base."],
         **about,
     )
+    fourth = claims.compared(three, auto, tallies)
+    mixture = claims.Claim(
+        title="The three best, added up",
+        claim="The three adapters that fit best, added up with equal weights, answer as well as the best one alone.",
+        bar="Within 2 points of the best one alone, pooled, by the interval.",
+        verdict=_verdict(fourth.low > -0.02, fourth.high < -0.02),
+        arms={name: arms[name] for name in (auto, three, base)},
+        comparisons=[fourth, claims.compared(three, base, tallies)],
+        notes=[told, "The sum reads the prompt of the nearest, which the two others have not learnt."],
+        **about,
+    )
     without = claims.Claim(
         title="LoraRetriever: where the own adapter is missing",
         claim="On a task without an adapter of its own, the nearest others still answer better than the base.",
@@ -181,7 +219,8 @@ def report(found: Sequence[dict[str, Any]], rows: int) -> list[Path]:
         ],
         **about,
     )
-    return [claims.write("auto", whole), claims.write("auto_apart", without)]
+    named = {"auto": whole, "auto_apart": without, "auto_three": mixture}
+    return [claims.write(name, claim) for name, claim in named.items()]
 
 
 def _verdict(is_shown: bool, is_refuted: bool) -> Any:
