@@ -74,7 +74,7 @@ class Gating:
     def counted(self) -> str:
         """How many parts count at a token."""
         is_all = self.top_k in (0, self.num_parts)
-        return f"all {self.num_parts}" if is_all else f"the best {self.top_k} of {self.num_parts}"
+        return f"all {self.num_parts}" if is_all else f"{self.top_k} of {self.num_parts}"
 
 
 def gating_of(version: AdapterVersion) -> Gating | None:

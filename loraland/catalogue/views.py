@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any, Final
 
@@ -80,13 +81,14 @@ def adapter(request: HttpRequest, slug: str) -> HttpResponse:
         version = AdapterVersion.objects.shown().named(slug)
     shown = version.adapter
     origin = f"{request.scheme}://{request.get_host()}"
+    parts = blends.parts_of(version)
     context = {
         "adapter": shown,
         "version": version,
         "category": category_of(shown.category),
         "gating": gating_of(version),
-        "parts": blends.parts_of(version),
-        "unnamed": recorded_name(version.components) if version.gate else "",
+        "parts": parts,
+        "unnamed": _unnamed(version, parts),
         "blends": blends.shown_blends_with(shown),
         "score": score_of(version.score),
         "embedding": embeddings.of(version),
@@ -96,6 +98,13 @@ def adapter(request: HttpRequest, slug: str) -> HttpResponse:
         "python": snippets.python(version, origin),
     }
     return render(request, "catalogue/adapter.html", context)
+
+
+def _unnamed(version: AdapterVersion, parts: Sequence[AdapterVersion]) -> str:
+    """By what anybody may ask for the same blend without its name; empty where its gate is trained, or a part has no
+    name any more."""
+    can_be_named = version.gate and not version.gate["digest"] and all(part.adapter.published_id for part in parts)
+    return recorded_name(version.components) if can_be_named else ""
 
 
 @require_safe

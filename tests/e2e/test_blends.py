@@ -55,7 +55,7 @@ def test_a_blend_by_arrow_is_proven_shown_with_its_parts_and_answers(admin: Page
     expect(admin.locator("#results")).to_contain_text("Blend of 2")
     admin.get_by_role("link", name="Moods and games").click()
     expect(admin.locator(".blend-parts li")).to_have_count(2)
-    expect(admin.get_by_text("the best 1 of 2")).to_be_visible()
+    expect(admin.get_by_text("1 of 2", exact=True)).to_be_visible()
     expect(admin.get_by_role("link", name="arXiv 2405.11157")).to_be_visible()
     assert ask(admin)
 

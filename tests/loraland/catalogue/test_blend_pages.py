@@ -49,7 +49,7 @@ def test_its_page_tells_its_parts_what_weighs_them_and_how_it_is_called(client: 
     assert '<a href="/adapters/topic/">Topic</a>' in page
     assert "What weighs them: Arrow" in page
     assert 'href="https://arxiv.org/abs/2405.11157"' in page
-    assert "<dt>parts count at a token</dt><dd>the best 1 of 2</dd>" in page
+    assert "<dt>parts count at a token</dt><dd>1 of 2</dd>" in page
     assert "<dt>temperature</dt><dd>0.5</dd>" in page
     assert "<dt>the gate’s file</dt><dd>none</dd>" in page
     assert "arrow:1:0.5(topic@aaaaaaaaaaaa+emotion@bbbbbbbbbbbb)" in page
@@ -83,6 +83,7 @@ def test_its_parts_name_it_and_a_part_that_is_gone_goes_on(client: Client, blend
     page = read(client, "/adapters/both/")
     assert "withdrawn by itself" in page
     assert 'href="/adapters/topic/"' not in page
+    assert "Without a name of its own" not in page
     Adapter.objects.get(slug="both").published.retire()
     assert "In blends" not in read(client, "/adapters/emotion/")
 

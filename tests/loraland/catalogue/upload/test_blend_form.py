@@ -227,6 +227,17 @@ def test_a_part_cannot_be_deleted_and_the_page_names_the_blend(
     assert store.kept(two[0].digest).exists()
 
 
+def test_retiring_a_part_tells_the_blends_that_go_on(
+    owner: Client, two: list[AdapterVersion], proven: Prove, grant: Callable[..., None]
+) -> None:
+    send(owner)
+    version = proven(AdapterVersion.objects.get(adapter__slug="two-at-once"))
+    grant(User.objects.get(), AdapterVersion, "change")
+    chosen = {"action": "retire", "_selected_action": [str(two[0].pk)]}
+    page = owner.post("/admin/catalogue/adapterversion/", chosen, follow=True).content.decode()
+    assert f"goes on as a part of {version}." in page
+
+
 def test_the_admins_pages_link_a_blend_and_its_parts(owner: Client, two: list[AdapterVersion], proven: Prove) -> None:
     send(owner, top_k="1")
     version = proven(AdapterVersion.objects.get(adapter__slug="two-at-once"))
