@@ -15,7 +15,7 @@ from inference.reading import reading
 from inference.wire.protocol import GateRef
 from loraland.bases import Base
 from loraland.catalogue import blends, store
-from loraland.catalogue.composition import Composition
+from loraland.catalogue.composition import Composition, base_of
 from loraland.catalogue.gate_words import TEMPERATURE, TOP_K
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.upload.bases import architecture_of
@@ -71,7 +71,7 @@ def examine_blend(version: AdapterVersion) -> Examined:
     """Examine a blend: everything that is wrong with its parts, or with its gate for them. Raises OSError."""
     parts, ref = blends.parts_of(version), blends.gate_of(version)
     composition = Composition(tuple((part, 1.0) for part in parts), ref)
-    base = version.adapter.served_base if version.adapter.is_served else None
+    base = base_of(composition) if all(part.adapter.is_served for part in parts) else None
     reasons = [
         f"The files of {part} are gone; upload them again, or leave it out."
         for part in parts

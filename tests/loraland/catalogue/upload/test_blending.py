@@ -19,7 +19,7 @@ from inference.wire.protocol import Component, GateRef, Probe
 from loraland.catalogue import store
 from loraland.catalogue.blends import blends_with, parts_of
 from loraland.catalogue.composition import Composition, named
-from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.tasks import revalidate
 from loraland.catalogue.upload import replacement
 from loraland.catalogue.upload.blending import Gated
@@ -213,6 +213,15 @@ def test_an_adapter_is_a_blend_or_none(part: Part, blended: Blended, examined: E
     blended(*parts)
     plain = examined(write_adapter(tmp_path / "plain", seed=1), "trio")
     assert "The versions of trio are blends, and this is an adapter" in plain.reasons[0]
+
+
+def test_its_versions_are_for_one_base(part: Part, blended: Blended, proven: Prove, other_base: str) -> None:
+    topic, emotion, voice = part("topic"), part("emotion"), part("voice")
+    proven(blended(topic, emotion))
+    Adapter.objects.filter(slug__in=["emotion", "voice"]).update(base=other_base)
+    parts = AdapterVersion.objects.select_related("adapter").filter(pk__in=[emotion.pk, voice.pk])
+    assert f"trio is an adapter for {settings.BASE_NAME}" in blended(*parts).reasons[0]
+    assert blended(*parts, slug="other").adapter.base == other_base
 
 
 def test_a_blend_is_no_part_of_another(part: Part, blended: Blended, proven: Prove) -> None:
