@@ -42,7 +42,7 @@ from inference.training.gated import EvenGate, FlowGate  # noqa: E402
 from inference.training.loop import Learner, Step, train  # noqa: E402
 from inference.training.scoring import answers, put_into_store  # noqa: E402
 from inference.wire.protocol import AdapterRef, Component, GateRef, Sampling  # noqa: E402
-from tests.bench.claims import Claim, Comparison, command_line, write  # noqa: E402
+from tests.bench.claims import Claim, Comparison, write  # noqa: E402
 from tests.bench.gate_lab import ADAPTERS, Kept, Lab, Losses, arm, compared, parser, score_of  # noqa: E402
 
 Verdict = Literal["shown", "not shown", "refuted here"]
@@ -251,7 +251,7 @@ def report(trials: Sequence[Trial], options: Any) -> None:
         verdict=verdict_of([trial.target.name for trial in trials], told),
         arms={name: arm(found, _scores(trials)[name]) for name, found in losses.items()},
         comparisons=told,
-        command=command_line(),
+        command=f"python -m tests.bench.flow --data DATASETS --steps {options.steps} --rates {options.rates}",
         seeds=options.seeds,
         notes=[
             f"{TRAIN} rows to learn from, {CHOICE} by which each arm's rate is chosen, {TEST} to test, of at most "

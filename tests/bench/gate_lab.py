@@ -94,25 +94,26 @@ Losses = Sequence[Sequence[tuple[float, int]]]
 """Of each task, of each of its rows: the loss of the answer and how many tokens it has."""
 
 
-def pooled(losses: Losses, rows: Sequence[np.ndarray] | None = None) -> float:
+def pooled(losses: Losses) -> float:
     """The mean over tasks of the loss a token."""
-    means = []
-    for number, task in enumerate(losses):
-        table = np.asarray(task, dtype=np.float64)
-        table = table if rows is None else table[rows[number]]
-        means.append(table[:, 0].sum() / table[:, 1].sum())
-    return float(np.mean(means))
+    return float(np.mean([table[:, 0].sum() / table[:, 1].sum() for table in map(np.asarray, losses)]))
 
 
 def interval(losses: Losses, other: Losses | None = None, seed: int = 5) -> tuple[float, float]:
     """The 95 % interval of the pooled loss, or of its difference to that of `other` on the same rows, by rows that are
     drawn anew within each task."""
-    random, found = np.random.default_rng(seed), []
-    for _ in range(DRAWS):
-        rows = [random.integers(0, len(task), len(task)) for task in losses]
-        found.append(pooled(losses, rows) - (pooled(other, rows) if other is not None else 0.0))
-    low, high = np.percentile(found, [2.5, 97.5])
+    random, found = np.random.default_rng(seed), np.zeros(DRAWS)
+    for number, task in enumerate(losses):
+        rows = random.integers(0, len(task), (DRAWS, len(task)))
+        found += _drawn(task, rows) - (_drawn(other[number], rows) if other is not None else 0.0)
+    low, high = np.percentile(found / len(losses), [2.5, 97.5])
     return float(low), float(high)
+
+
+def _drawn(task: Sequence[tuple[float, int]], rows: np.ndarray) -> np.ndarray:
+    """The loss a token of each draw of `rows` [draws, n]."""
+    table = np.asarray(task, dtype=np.float64)
+    return table[rows, 0].sum(axis=1) / table[rows, 1].sum(axis=1)
 
 
 def arm(losses: Losses, scored: float | None = None) -> Arm:

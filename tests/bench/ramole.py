@@ -34,7 +34,7 @@ from inference.training.gate_learner import GateLearner  # noqa: E402
 from inference.training.gate_parts import Parts  # noqa: E402
 from inference.training.gated import ArrowGate, EvenGate, Gated, RamoleGate  # noqa: E402
 from inference.training.loop import Step, train  # noqa: E402
-from tests.bench.claims import Claim, Comparison, command_line, write  # noqa: E402
+from tests.bench.claims import Claim, Comparison, write  # noqa: E402
 from tests.bench.gate_lab import ADAPTERS, Kept, Lab, Losses, arm, compared, parser, pooled  # noqa: E402
 
 Verdict = Literal["shown", "not shown", "refuted here"]
@@ -198,7 +198,7 @@ def report(arms: Arms, learned: Sequence[str], tested: Sequence[str], options: A
         verdict=verdict_of(told),
         arms={name: arm(losses) for name, losses in arms.losses.items()},
         comparisons=told,
-        command=command_line(),
+        command=f"python -m tests.bench.ramole --data DATASETS --rows {options.rows} --steps {options.steps}",
         seeds=options.seeds,
         notes=[
             f"{options.rows} test rows, of {MOST_TOKENS} tokens at most, of each of {len(tested)} tasks; "
