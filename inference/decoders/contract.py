@@ -10,6 +10,7 @@ from torch import Tensor
 
 from inference.adapters.slots import Bank
 from inference.decoders.batch import Batch
+from inference.decoders.coefficients import NONE
 from inference.decoders.interrupt import Interrupt
 from inference.decoders.kv_tensors import KVCache
 
@@ -28,13 +29,18 @@ class Decoder(ABC):
         self.bank = bank
         self.hidden = torch.empty((0, 0))
         """Float32 [m, width]: the m hidden rows of the last pass as the head sees them, behind the last norm."""
+        self.coefficients = NONE
+        """Float32 [n, MAX_GATED]: what a blend's gate made of each of the n sample rows of the last pass, in the mean
+        over layers and targets, and NaN in rows of no blend; `NONE` of a pass without one, and where the decoder does
+        not tell them."""
         self.interrupt = Interrupt()
 
     @abstractmethod
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
 
-        They, and `hidden`, may be overwritten by the next call. May raise `Interrupted` once the interrupt is due.
+        They, `hidden` and `coefficients` may be overwritten by the next call. May raise `Interrupted` once the
+        interrupt is due.
         """
 
     def argmax(self, logits: Tensor) -> tuple[list[int], list[bool]]:

@@ -37,10 +37,13 @@ from inference.wire.protocol import (
     Request,
     Stats,
     TokenLogprob,
+    TokenWeights,
 )
 
 PROMPT_PIECE: Final = 256
 """Tokens of a prompt that are told at once."""
+WEIGHT_DIGITS: Final = 4
+"""Of the weights of a blend's parts so many are told behind the point."""
 Clock = Callable[[], float]
 """Seconds since the epoch."""
 
@@ -217,12 +220,14 @@ class Answer:
         """Append sampled tokens and tell the reader; sets `reason` with the last one and drops the rest."""
         self.times.first_token = self.times.first_token or self.clock()
         text, token_ids, logprobs = self._drain(), list[int](), list[TokenLogprob]()
+        weights = list[TokenWeights]()
         for token in tokens:
             if not self.reason:
                 logprobs += self._logprobs(token)
+                weights += self._weights(token)
                 text += self._take(token.token_id)
                 token_ids.append(token.token_id)
-        return Delta(self.id, text, tuple(token_ids), tuple(logprobs))
+        return Delta(self.id, text, tuple(token_ids), tuple(logprobs), tuple(weights))
 
     def flush(self) -> Delta | None:
         """The text that was held back, for an answer that ends here."""
@@ -287,6 +292,13 @@ class Answer:
     def _drain(self) -> str:
         text, self._unsent = self._unsent, ""
         return text
+
+    def _weights(self, token: SampledToken) -> tuple[TokenWeights, ...]:
+        """What a blend's gate made of the row that decided `token`; nothing for one that is no text."""
+        if not token.weights or not (data := self.tokenizer.token_bytes(token.token_id)):
+            return ()
+        own = token.weights[: len(self.components)]
+        return (TokenWeights(data.decode(errors="replace"), tuple(round(weight, WEIGHT_DIGITS) for weight in own)),)
 
     def _logprobs(self, token: SampledToken) -> tuple[TokenLogprob, ...]:
         assert isinstance(self.request, Generate)

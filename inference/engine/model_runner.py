@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
+from math import isnan
 from typing import Final
 
 import torch
@@ -111,7 +112,7 @@ class ModelRunner:
             rows = [row for work, span in spans if work.is_answered for row in span[-1 - len(work.draft) :]]
             wanted = logits if len(rows) == len(logits) else logits[rows]
             row_samplings = [row for work in sampled for row in samplings.get(work.sequence.id, ())]
-            tokens = sample(wanted, row_samplings, self.decoder.argmax)
+            tokens = _weighed(sample(wanted, row_samplings, self.decoder.argmax), self.decoder.coefficients, rows)
             scores = _scores([(work, logits[span[0] : span[-1] + 1]) for work, span in spans if work.is_scored])
             pooled = [work for work in plan.works if work.sequence.is_pooled]
             sums = _sums(pooled, self.decoder.hidden) if pooled else {}
@@ -206,6 +207,16 @@ def _mark(rows: _Rows, work: Work) -> None:
     rows.sample_rows += range(end - work.num_logits, end)
     if work.sequence.is_pooled:
         rows.hidden_rows += range(end - work.length, end)
+
+
+def _weighed(tokens: list[SampledToken], coefficients: Tensor, rows: Sequence[int]) -> list[SampledToken]:
+    """`tokens`, those that a blend's rows decided with what its gate made of these, a row of `coefficients` each."""
+    if not len(coefficients):
+        return tokens
+    told = coefficients[list(rows)].tolist()
+    return [
+        token if isnan(own[0]) else replace(token, weights=tuple(own)) for token, own in zip(tokens, told, strict=True)
+    ]
 
 
 def _outcome(sampled: list[Work], tokens: list[SampledToken], deltas: Mapping[str, float]) -> Outcome:

@@ -91,6 +91,7 @@ class SampledToken:
 
     `rank` is its place among all tokens, from 1, where a given token is scored. The token means nothing when
     `is_finite` is False, as the row's logits held a NaN or an infinity, or `is_allowed` is, as its mask left none.
+    `weights` are what a blend's gate made of the row, for each part and beyond (`inference.decoders.coefficients`).
     """
 
     token_id: int
@@ -99,6 +100,7 @@ class SampledToken:
     logprob: float = 0.0
     top: tuple[tuple[int, float], ...] = ()
     rank: int = 0
+    weights: tuple[float, ...] = ()
 
     @property
     def counts(self) -> bool:

@@ -232,6 +232,15 @@ class Embedded:
 
 
 @dataclass(frozen=True)
+class TokenWeights:
+    """How a blend's gate weighed its `parts`, in their order, for one token: the mean over layers and targets in the
+    row behind which the token was chosen. A part of a character is told with U+FFFD."""
+
+    token: str
+    parts: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Delta:
     """A piece of an answer: whole characters only, with the ids of the tokens generated since the last delta.
 
@@ -242,6 +251,8 @@ class Delta:
     text: str
     token_ids: tuple[int, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
+    weights: tuple[TokenWeights, ...] = ()
+    """Of the tokens that are text, where a blend answers and the worker's decoder tells them."""
 
 
 @dataclass(frozen=True)

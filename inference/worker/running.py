@@ -76,6 +76,7 @@ def coalesce(events: list[Event]) -> list[Event]:
                 text=last.text + event.text,
                 token_ids=last.token_ids + event.token_ids,
                 logprobs=last.logprobs + event.logprobs,
+                weights=last.weights + event.weights,
             )
         elif last is None or not is_terminal(last):
             merged.append(event)

@@ -72,6 +72,9 @@ class Generation(models.Model):
     error_code = models.CharField(max_length=40, blank=True)
     error = models.TextField(blank=True)
     stats = models.JSONField(default=dict, blank=True)
+    weights = models.JSONField(
+        default=list, blank=True, editable=False, help_text="Of a blend's answer each token and what its parts weighed."
+    )
     created = models.DateTimeField(default=timezone.now, editable=False, db_index=True)
     finished = models.DateTimeField(null=True, blank=True)
 
@@ -103,13 +106,18 @@ class Generation(models.Model):
             return Failed(self.wire_id, cast(FailureCode, self.error_code), self.error, stats)
         return Finished(self.wire_id, self.status, stats)  # type: ignore[arg-type]
 
-    def record(self, terminal: Terminal, text: str = "") -> bool:
+    def record(self, terminal: Terminal, text: str = "", weights: list[list[Any]] | None = None) -> bool:
         """Write the outcome down, once: False, and nothing written, when there is one already."""
-        return update(Generation, outcome(terminal, text), {"id": self.pk, "status": self.Status.QUEUED})
+        columns = outcome(terminal, text) | ({"weights": _storable(weights)} if weights else {})
+        return update(Generation, columns, {"id": self.pk, "status": self.Status.QUEUED})
 
     async def afail(self, failure: Failed) -> bool:
         """Record that it ended before it reached the workers."""
         return await sync_to_async(self.record)(failure)
+
+
+def _storable(weights: list[list[Any]]) -> list[list[Any]]:
+    return [[token.replace("\0", ""), parts] for token, parts in weights]
 
 
 def outcome(terminal: Terminal, text: str) -> dict[str, Any]:

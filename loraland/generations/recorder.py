@@ -15,10 +15,11 @@ from django.db import transaction
 from redis.exceptions import RedisError
 
 from inference.wire.contract import WireError
-from inference.wire.protocol import Delta, Event, Terminal
+from inference.wire.protocol import Terminal
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations import metrics
 from loraland.generations.models import Generation
+from loraland.generations.told import Told, told_by
 from loraland.inference_client import redis, wire
 from loraland.liveness import SIGN_SECONDS, sign_of
 
@@ -98,14 +99,10 @@ async def record(*ended: Terminal) -> int:
     One that has an outcome already keeps it, and one that is nobody's is passed over.
     """
     histories = await wire().histories([terminal.id for terminal in ended])
-    recorded = await sync_to_async(_write)(list(zip(ended, map(text_of, histories), strict=True)))
+    told = [told_by(event for _, event in history) for history in histories]
+    recorded = await sync_to_async(_write)(list(zip(ended, told, strict=True)))
     await metrics.count(recorded)
     return len(recorded)
-
-
-def text_of(history: list[tuple[str, Event]]) -> str:
-    """The whole answer that a stream holds."""
-    return "".join(event.text for _, event in history if isinstance(event, Delta))
 
 
 async def pause(stopping: asyncio.Event, seconds: float) -> None:
@@ -116,14 +113,14 @@ async def pause(stopping: asyncio.Event, seconds: float) -> None:
         return
 
 
-def _write(ended: Sequence[tuple[Terminal, str]]) -> list[tuple[Generation, Terminal]]:
+def _write(ended: Sequence[tuple[Terminal, Told]]) -> list[tuple[Generation, Terminal]]:
     """The generations whose outcomes this call wrote, in one transaction; a probe's goes to its version."""
     recorded = []
     with transaction.atomic():
         generations = _generations([terminal.id for terminal, _ in ended])
-        for terminal, text in ended:
+        for terminal, told in ended:
             if generation := generations.get(terminal.id):
-                if generation.record(terminal, text):
+                if generation.record(terminal, told.text, told.weights):
                     recorded.append((generation, terminal))
             else:
                 _prove(terminal)

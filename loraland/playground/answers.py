@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Final, Literal
 
 from django.template.loader import render_to_string
@@ -13,6 +14,7 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.generations.models import Generation
 from loraland.playground.judgement import Expectation, Judgement, judge
 from loraland.playground.markdown import Kind, render
+from loraland.playground.strip import Strip, strip_of
 
 Style = Literal["prose", "short", "structured"]
 State = Literal["running", "done", "length", "stopped", "failed"]
@@ -89,6 +91,11 @@ class AnswerView:
         """How long the visitor waited for it, in the unit that reads best."""
         waited = round(self.stats.first_token_ms)
         return f"{waited} ms" if waited < 1000 else f"{waited / 1000:.1f} s"
+
+    @cached_property
+    def strip(self) -> Strip | None:
+        """What weighed the parts of the blend that gave it."""
+        return None if self.is_running else strip_of(self.generation)
 
     def judged(self) -> str:
         """What it is worth against what was expected; empty where nothing was."""

@@ -14,6 +14,7 @@ from inference.wire.protocol import Delta, Embedded, Event, Failed, Progress, Pr
 from loraland import bases, inference_client, outage
 from loraland.generations import reading
 from loraland.generations.models import Generation
+from loraland.generations.told import told_by
 from loraland.playground.answers import ended, message_of
 from loraland.playground.comparisons import expectation_of
 
@@ -55,10 +56,11 @@ async def _settled(generation: Generation, terminal: Terminal) -> dict[str, Any]
     While the database takes nothing it is told all the same: the recorder goes on trying until the row is written.
     """
     async with aclosing(reading.events(generation)) as events:
-        text = "".join([event.text async for _, event in events if isinstance(event, Delta)])
+        told = told_by([event async for _, event in events])
     with outage.tolerated("an answer's end"):
-        await sync_to_async(generation.record)(terminal, text)
-    return await _ended(generation, terminal, text)
+        await sync_to_async(generation.record)(terminal, told.text, told.weights)
+    generation.weights = told.weights or generation.weights
+    return await _ended(generation, terminal, told.text)
 
 
 async def _ended(generation: Generation, terminal: Terminal, text: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,37 @@ def ask(page: Page) -> str:
     return answer.locator(".answer-text").inner_text()
 
 
+def strip_of(page: Page) -> list[tuple[str, float, float]]:
+    """The tokens of the last answer and what both parts weighed, as the table tells them; the bars tell the same."""
+    strip = page.locator(".turn").last.locator(".answer:not([hidden]) .strip")
+    expect(strip.locator(".strip-legend li")).to_have_text([re.compile(rf"^{part} \d\.\d\d$") for part in PARTS])
+    strip.get_by_text("The numbers as a table").click()
+    rows = strip.locator("tbody tr")
+    told = [(row.locator("code").inner_text(), *map(float, row.locator("td").all_inner_texts())) for row in rows.all()]
+    assert all(abs(first + second - 1) < 0.02 for _, first, second in told)
+    bars = strip.locator(".strip-token")
+    assert bars.count() == len(told)
+    heights = [float(str(rect.get_attribute("height"))) for rect in bars.first.locator("rect").all()]
+    assert heights == pytest.approx([100 * weight for weight in told[0][1:]], abs=0.6)
+    return [(text.replace("␣", " ").replace("↵", "\n"), *weights) for text, *weights in told]
+
+
+def check_on_a_phone(page: Page) -> None:
+    """Whoever taps a token sees its numbers, in the light and in the dark, and nothing sticks out."""
+    page.set_viewport_size({"width": 390, "height": 844})
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        token = page.locator(".strip-token").first
+        expect(token.locator(".strip-told")).to_be_hidden()
+        token.click()
+        expect(token.locator(".strip-told")).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        colors = page.locator(".strip-key rect").evaluate_all("rects => rects.map(each => getComputedStyle(each).fill)")
+        assert len({*colors}) == len(PARTS)
+        page.mouse.move(0, 0)
+        token.evaluate("each => each.blur()")
+
+
 def test_a_blend_by_arrow_is_proven_shown_with_its_parts_and_answers(admin: Page) -> None:
     for at, slug in enumerate(PARTS, 1):
         admin.locator(f"#id_parts_{at}").fill(slug)
@@ -57,7 +89,13 @@ def test_a_blend_by_arrow_is_proven_shown_with_its_parts_and_answers(admin: Page
     expect(admin.locator(".blend-parts li")).to_have_count(2)
     expect(admin.get_by_text("1 of 2", exact=True)).to_be_visible()
     expect(admin.get_by_role("link", name="arXiv 2405.11157")).to_be_visible()
-    assert ask(admin)
+    answer = ask(admin)
+    assert answer
+    told = strip_of(admin)
+    assert "".join(text for text, *_ in told).strip() == answer
+    admin.reload()
+    assert strip_of(admin) == told, "as it was measured"
+    check_on_a_phone(admin)
 
     admin.goto("/adapters/viggo/")
     expect(admin.locator("aside")).to_contain_text("Moods and games")

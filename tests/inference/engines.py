@@ -32,7 +32,18 @@ from inference.scheduling.prefix_cache import PrefixCache
 from inference.scheduling.scheduler import Scheduler
 from inference.structured.guide import Guides
 from inference.tile import TILE
-from inference.wire.protocol import Delta, Embedded, Event, Failed, Finished, Progress, Prompted, Terminal, TokenLogprob
+from inference.wire.protocol import (
+    Delta,
+    Embedded,
+    Event,
+    Failed,
+    Finished,
+    Progress,
+    Prompted,
+    Terminal,
+    TokenLogprob,
+    TokenWeights,
+)
 
 CONTROLS = ("<|end|>", "<|start|>")
 VOCAB = 256 + len(CONTROLS)
@@ -88,6 +99,7 @@ class Record:
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprob] = field(default_factory=list)
+    weights: list[TokenWeights] = field(default_factory=list)
     prompted: list[TokenLogprob] = field(default_factory=list)
     vectors: list[tuple[float, ...]] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
@@ -121,6 +133,7 @@ class Records(dict[str, Record]):
                 record.text += event.text
                 record.token_ids += event.token_ids
                 record.logprobs += event.logprobs
+                record.weights += event.weights
                 record.num_chars += [len(record.text)] * len(event.token_ids)
             elif isinstance(event, Prompted):
                 assert not record.token_ids, "the prompt is told before the answer"

@@ -44,6 +44,11 @@ class NativeBank(Bank):
         self.views = (AdapterPointer * num_slots)()
         self._kept: dict[int, tuple[AdapterView, AdapterWeights, list[_Gate]]] = {}
 
+    @property
+    def has_gates(self) -> bool:
+        """Whether a blend is in a slot."""
+        return any(gates for _, _, gates in self._kept.values())
+
     def prepare(self, weights: AdapterWeights) -> AdapterWeights:
         """`weights` packed. Those that were read for a native decoder are packed already; sums are not."""
         return pack_adapter(weights)

@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from inference.adapters.packed_lora import BLOCK
 from inference.decoders.batch import Batch
+from inference.decoders.coefficients import NONE, coefficient_sums, mean_coefficients
 from inference.decoders.contract import Decoder
 from inference.decoders.interrupt import Interrupted
 from inference.decoders.kv_tensors import KVCache
@@ -132,6 +133,7 @@ class NativeDecoder(Decoder):
         if len(self._logits) < num_samples:
             self._logits = torch.empty((num_samples, self._logits.shape[1]), dtype=torch.float32)
         keys, values = self._layers_of(cache)
+        sums = coefficient_sums(len(batch.token_ids)) if self.bank.has_gates else None
         states = torch.empty((len(batch.hidden_rows), self.architecture.hidden_size), dtype=torch.float32)
         run = PassView(
             rows=len(batch.token_ids),
@@ -150,12 +152,14 @@ class NativeDecoder(Decoder):
             values=ctypes.addressof(values),
             logits=self._logits.data_ptr(),
             states=states.data_ptr(),
+            coefficients=sums.data_ptr() if sums is not None else None,
             interrupts=self.interrupt.address if self.interrupt.is_allowed else None,
             acknowledged=self.interrupt.acknowledged,
         )
         if not self._library.native_forward(self._handle, ctypes.byref(run)):
             raise Interrupted
         self.hidden = states
+        self.coefficients = NONE if sums is None else mean_coefficients(sums[batch.sample_rows])
         return self._logits[:num_samples, : self.architecture.vocab_size]
 
     def argmax(self, logits: Tensor) -> tuple[list[int], list[bool]]:

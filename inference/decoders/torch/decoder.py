@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference.decoders.batch import Batch
+from inference.decoders.coefficients import NONE, mean_coefficients
 from inference.decoders.contract import Decoder
 from inference.decoders.kv_tensors import KVCache
 from inference.decoders.torch.attention import AttentionPlan, Scores, attend, plan_attention
@@ -82,6 +83,8 @@ class TorchDecoder(Decoder):
             hidden = self._block(index, layer, hidden, run)
         states = self._normed(hidden[layout.places[batch.hidden_rows]], plan.shift_hidden)
         self.hidden = states[: len(batch.hidden_rows)].to(torch.float32)
+        told = plan.told
+        self.coefficients = NONE if told is None else mean_coefficients(told[layout.places[batch.sample_rows]])
         return self._logits(hidden[layout.places[batch.sample_rows]], plan)
 
     def _turns(self, positions: Tensor) -> list[tuple[Tensor, Tensor] | None]:

@@ -12,13 +12,14 @@ from torch import Tensor
 from inference.adapters.gate import Gate
 
 
-def weighed(gate: Gate, layer: int, shrunk: Tensor, seen: Tensor) -> Tensor:
-    """`shrunk` [..., rank], each rank times its part's coefficient; `seen` [..., in] is what the gate looks at."""
+def weighed(gate: Gate, layer: int, shrunk: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
+    """`shrunk` [..., rank], each rank times its part's coefficient, and these [..., parts]; `seen` [..., in] is what
+    the gate looks at."""
     wide = shrunk.to(torch.float32)
     coefficients = _coefficients(gate, layer, _scores(gate, layer, wide, seen.to(torch.float32)))
     num_ranks = len(gate.owners)
     wide[..., :num_ranks] *= coefficients[..., gate.owners]
-    return wide.to(shrunk.dtype)
+    return wide.to(shrunk.dtype), coefficients
 
 
 def _scores(gate: Gate, layer: int, shrunk: Tensor, seen: Tensor) -> Tensor:

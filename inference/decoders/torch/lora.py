@@ -23,6 +23,7 @@ from torch import Tensor
 from inference.adapters.slots import Bank
 from inference.adapters.weights import AdapterWeights, TargetWeights
 from inference.decoders.batch import Batch
+from inference.decoders.coefficients import coefficient_sums
 from inference.decoders.torch.gating import weighed
 from inference.decoders.torch.panels import Layout
 from inference.model.architecture import EMBEDDING, HEAD
@@ -44,14 +45,16 @@ class DecodeGroup:
     weights: list[TargetWeights]
     _stacks: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
-    def add(self, layer: int, rows: Tensor, out: Tensor, residual: Tensor | None) -> None:
-        """Add these rows' updates to `out` in place; `residual` is the stream where the layer began."""
+    def add(self, layer: int, rows: Tensor, out: Tensor, residual: Tensor | None, told: Tensor | None) -> None:
+        """Add these rows' updates to `out` in place, and what a gate makes of them to `told`; `residual` is the stream
+        where the layer began."""
         stacks = self._stacked(layer)
         inputs = rows[self.rows].unsqueeze(1)
         shrunk = torch.bmm(inputs, stacks["a"])
         if gate := self.weights[0].gate:
             seen = residual[self.rows].unsqueeze(1) if gate.kind == "flow" and residual is not None else inputs
-            shrunk = weighed(gate, layer, shrunk, seen)
+            shrunk, coefficients = weighed(gate, layer, shrunk, seen)
+            _tell(told, self.rows, coefficients.squeeze(1))
         updated = torch.baddbmm(out[self.rows].unsqueeze(1), shrunk, stacks["b"]).squeeze(1)
         out[self.rows] = _finished(updated, stacks.get("scale"), stacks.get("bias"))
 
@@ -83,12 +86,14 @@ class TileGroup:
         """The rows that are the adapter's."""
         return slice(self.rows.start + self.num_before, self.rows.stop)
 
-    def add(self, layer: int, rows: Tensor, out: Tensor, residual: Tensor | None) -> None:
-        """Add these rows' updates to `out` in place; `residual` is the stream where the layer began."""
+    def add(self, layer: int, rows: Tensor, out: Tensor, residual: Tensor | None, told: Tensor | None) -> None:
+        """Add these rows' updates to `out` in place, and what a gate makes of them to `told`; `residual` is the stream
+        where the layer began."""
         shrunk = rows[self.rows] @ self.weights.a[layer]
         if gate := self.weights.gate:
             seen = residual if gate.kind == "flow" and residual is not None else rows
-            shrunk = weighed(gate, layer, shrunk, seen[self.rows])
+            shrunk, coefficients = weighed(gate, layer, shrunk, seen[self.rows])
+            _tell(told, self.rows, coefficients)
         self._expand(layer, shrunk, out)
 
     def embed(self, token_ids: Tensor, out: Tensor) -> None:
@@ -106,6 +111,13 @@ class TileGroup:
         out[self.changed] = _finished(updated, scale, bias)[self.num_before :]
 
 
+def _tell(told: Tensor | None, rows: Tensor | slice, coefficients: Tensor) -> None:
+    """Add the coefficients [n, parts] of `rows`; a row that is there twice counts once."""
+    assert told is not None, "who has a gate is in a slot"
+    told[rows, : coefficients.shape[1]] += coefficients
+    told[rows, -1] += 1
+
+
 def _finished(rows: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
     """`rows` times `scale` plus `bias`, in float32: in bfloat16 a scale near 1 would lose most of its digits."""
     wide = rows if scale is None else rows * scale
@@ -120,6 +132,8 @@ class LoraPlan:
     tiles: dict[str, list[TileGroup]]
     hidden: list[TileGroup]
     """Of the hidden rows, in their order: biases of the norm before the head."""
+    told: Tensor | None = None
+    """Of each padded row the sums of `inference.decoders.coefficients`, where a blend is in a slot."""
     residual: Tensor | None = None
     """The residual stream [padded rows, hidden] where the layer at hand began, before its norm."""
 
@@ -129,9 +143,9 @@ class LoraPlan:
         For ``lm_head`` rows are the sampled ones in their order.
         """
         for group in self.decodes.get(target, ()):
-            group.add(layer, rows, out, self.residual)
+            group.add(layer, rows, out, self.residual, self.told)
         for tile in self.tiles.get(target, ()):
-            tile.add(layer, rows, out, self.residual)
+            tile.add(layer, rows, out, self.residual, self.told)
         return out
 
     def embed(self, token_ids: Tensor, out: Tensor) -> None:
@@ -183,7 +197,9 @@ class LoraBank(Bank):
             sampled, wanted = ([slots[row] for row in rows.tolist()] for rows in (batch.sample_rows, batch.hidden_rows))
             tiles |= {target: self._row_by_row(target, sampled) for target in _SAMPLED}
             hidden = self._row_by_row(LAST_NORM, wanted)
-        return LoraPlan(self._last[1], tiles, hidden)
+        has_gates = any(pair.gate for weights in self._slots.values() for pair in weights.values())
+        told = coefficient_sums(len(layout.source)) if has_gates else None
+        return LoraPlan(self._last[1], tiles, hidden, told)
 
     def _weights(self, slot: int) -> AdapterWeights:
         return {} if slot < 0 else self._slots[slot]

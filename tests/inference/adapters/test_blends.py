@@ -135,7 +135,7 @@ def test_other_orders_of_the_parts_give_the_same_coefficients_in_that_order() ->
     for order in ([0, 1, 2], [2, 0, 1]):
         gate = put(*(parts[part] for part in order)).weights["q_proj"].gate
         assert gate is not None
-        coefficients = weighed(gate, 1, torch.ones(5, 16), rows)[:, [0, 4, 8]]
+        coefficients = weighed(gate, 1, torch.ones(5, 16), rows)[0][:, [0, 4, 8]]
         found.append(torch.stack([coefficients[:, order.index(part)] for part in range(3)]))
     torch.testing.assert_close(found[0], found[1], rtol=1e-6, atol=0)
     assert torch.allclose(found[0].sum(0), torch.ones(5))
@@ -152,7 +152,7 @@ def test_a_gate_that_was_asked_has_the_same_tensors() -> None:
 def test_of_equal_scores_the_first_part_is_chosen() -> None:
     gate = put(adapter("a"), adapter("a"), adapter("a"), ref=GateRef("arrow", 1)).weights["q_proj"].gate
     assert gate is not None
-    assert weighed(gate, 0, torch.ones(1, 16), torch.ones(1, 6))[0, [0, 4, 8]].tolist() == [1, 0, 0]
+    assert weighed(gate, 0, torch.ones(1, 16), torch.ones(1, 6))[0][0, [0, 4, 8]].tolist() == [1, 0, 0]
 
 
 def test_the_wire_carries_a_gate_and_reads_entries_from_before_there_were_any() -> None:

@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
+from inference.adapters.identity import blended_digest
 from inference.decoders.native.build import missing_feature
 from inference.engine.engine import Engine
 from inference.wire.contract import Resume
-from inference.wire.protocol import AdapterRef, Generate, Probe, Sampling
+from inference.wire.protocol import AdapterRef, Component, GateRef, Generate, Probe, Sampling
 from tests.inference.conftest import make_adapter, make_model
 from tests.inference.engines import VOCAB, Record, Records, assert_nothing_held, drain, make_config, make_tokenizer
 
@@ -200,6 +201,30 @@ def test_taking_over_many_answers_that_begin_alike_changes_nothing(
     for number, (prompt, seen) in enumerate(crowd):
         assert records[f"{number}"].token_ids == wholes[prompt].token_ids[seen:]
         assert records[f"{number}"].logprobs == wholes[prompt].logprobs[seen:]
+
+
+def blend(id: str, digests: list[str], **sampling: Any) -> Generate:
+    gate = GateRef("arrow", 2)
+    digest = blended_digest(digests, gate.kind, gate.top_k, gate.temperature, gate.digest)
+    ref = AdapterRef(digest, components=tuple(map(Component, digests)), gate=gate)
+    return replace(ask(id, **sampling), adapter=ref)
+
+
+def test_a_blend_tells_what_weighed_each_token_whoever_goes_on_with_it(make: MakeEngine, digests: list[str]) -> None:
+    engine = make()
+    for request in (blend("one", digests[:3]), ask("plain", digests[0])):
+        engine.add(request)
+    records = drain(engine)
+    one = records["one"]
+    assert records["plain"].weights == []
+    assert len(one.weights) == sum(bool(engine.machine.tokenizer.token_bytes(token)) for token in one.token_ids)
+    assert all(len(token.parts) == 3 and abs(sum(token.parts) - 1) < 1e-3 for token in one.weights)
+    told = one.token_ids[:20]
+    num_told = sum(bool(engine.machine.tokenizer.token_bytes(token)) for token in told)
+    other = make()
+    other.add(blend("two", digests[:3]), Resume(tuple(told), one.num_chars[19]))
+    rest = drain(other)["two"]
+    assert (rest.token_ids, rest.weights) == (one.token_ids[20:], one.weights[num_told:])
 
 
 def test_a_probe_sees_an_adapter_that_does_something_and_one_that_does_not(

@@ -270,7 +270,7 @@ def test_what_a_gate_makes_of_a_row_is_what_serving_makes_of_it(parts: Parts, ar
         assert found is not None
         shrunk = rows @ parts.by_target["q_proj"].a[1]
         padded = torch.nn.functional.pad(shrunk, (0, 8 - shrunk.shape[1]))
-        truth = weighed(served["q_proj"], 1, padded, residual if kind == "flow" else rows)
+        truth = weighed(served["q_proj"], 1, padded, residual if kind == "flow" else rows)[0]
         torch.testing.assert_close(found[0], truth[:, : shrunk.shape[1]])
 
 

@@ -12,7 +12,17 @@ import pytest
 
 from inference.wire.capacity import Capacity
 from inference.wire.contract import ALONE_ATTEMPTS, SUSPECT_AFTER, Claim, Receipt, Resume, WireError
-from inference.wire.protocol import AdapterRef, Delta, Failed, Finished, Generate, Probe, Progress, Sampling
+from inference.wire.protocol import (
+    AdapterRef,
+    Delta,
+    Failed,
+    Finished,
+    Generate,
+    Probe,
+    Progress,
+    Sampling,
+    TokenWeights,
+)
 from inference.worker import device_thread
 from inference.worker.outbox import Outbox
 from inference.worker.retry import Retry
@@ -419,6 +429,12 @@ async def test_words_that_a_reader_waits_for_are_written_without_those_that_gath
 def test_deltas_are_joined_up_to_the_end():
     events = [Progress("a", "running"), Delta("a", "x", (1,)), Delta("a", "y", (2,)), Finished("a", "done")]
     assert coalesce(events) == [Progress("a", "running"), Delta("a", "xy", (1, 2)), Finished("a", "done")]
+
+
+def test_joined_deltas_tell_the_weights_of_all_their_tokens():
+    x, y = TokenWeights("x", (0.25, 0.75)), TokenWeights("y", (1.0, 0.0))
+    joined = coalesce([Delta("a", "x", (1,), weights=(x,)), Delta("a", "y", (2,), weights=(y,))])
+    assert joined == [Delta("a", "xy", (1, 2), weights=(x, y))]
 
 
 def test_an_entry_that_was_offered_never_changes():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from asgiref.sync import sync_to_async
 from django.conf import settings as site_settings
@@ -9,7 +11,7 @@ from django.db import OperationalError
 from django.utils import timezone
 
 from inference.wire.capacity import Capacity
-from inference.wire.protocol import Delta, Failed, Finished, Generate, Message, Probe, Stats
+from inference.wire.protocol import Delta, Failed, Finished, Generate, Message, Probe, Stats, TokenWeights
 from loraland import inference_client
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations import metrics, reconciler, recorder
@@ -45,6 +47,22 @@ async def test_a_finished_answer_is_kept_with_its_stats_and_its_stream_starts_to
     assert (
         0 < await inference_client.redis().ttl(f"generation:{generation.wire_id}") <= site_settings.STREAM_TTL_SECONDS
     )
+
+
+async def test_what_weighed_each_token_of_a_blend_is_kept_and_of_others_there_is_nothing(site_wire):
+    plain, blend = await ask(), await ask()
+
+    def weighed(request: Any) -> list[Any]:
+        if request.id == plain.wire_id:
+            return echo(request)
+        pieces = [TokenWeights("one", (0.25, 0.75)), TokenWeights("\0 two", (1.0, 0.0))]
+        return [Delta(request.id, piece.token, weights=(piece,)) for piece in pieces] + [Finished(request.id, "done")]
+
+    await answered(site_wire, weighed)
+    await Recorder("r").step(50)
+    for generation in (plain, blend):
+        await generation.arefresh_from_db()
+    assert (plain.weights, blend.weights) == ([], [["one", [0.25, 0.75]], [" two", [1.0, 0.0]]])
 
 
 async def test_an_answer_that_failed_keeps_what_it_said_and_the_sentence(site_wire):

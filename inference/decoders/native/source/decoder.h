@@ -340,13 +340,15 @@ class Decoder : public AnyDecoder {
         const Element* inputs[CHUNK];
         Element* outputs[CHUNK];
         const float* coefficients[CHUNK];
+        float* told[CHUNK];
         for (int64_t place = chunk.begin; place < chunk.end; place++) {
+            told[place - chunk.begin] = pass.coefficients + order_[place] * (MAX_GATED + 1);
             inputs[place - chunk.begin] = rows + order_[place] * stride;
             outputs[place - chunk.begin] = outs + order_[place] * width + to;
             coefficients[place - chunk.begin] = coefficients_.data() + order_[place] * MAX_GATED;
         }
         auto [in, out] = shape_of(target);
-        add_lora(*pair, layer, inputs, outputs, chunk.end - chunk.begin, in, out, coefficients);
+        add_lora(*pair, layer, inputs, outputs, chunk.end - chunk.begin, in, out, coefficients, pass.coefficients ? told : nullptr);
     }
 
     // Keep the coefficients of the chunk's rows for a layer, where its adapter's gate looks at the residual stream. One gate

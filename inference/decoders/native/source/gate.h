@@ -78,9 +78,10 @@ void weigh_stream(const GateView& gate, int64_t layer, const Element* const* row
 }
 
 // Multiply the ranks of `sums` by their parts' coefficients: those `given` of a gate that looks at the stream, else of the
-// rows themselves.
+// rows themselves. Where `told` is not null they are added to each row's [MAX_GATED], and 1 to what lies behind them.
 template <class Element>
-void weigh(const PairView& pair, int64_t layer, const Element* const* rows, int64_t count, int64_t in, float (*sums)[MAX_RANK], const float* const* given) {
+void weigh(const PairView& pair, int64_t layer, const Element* const* rows, int64_t count, int64_t in, float (*sums)[MAX_RANK],
+           const float* const* given, float* const* told) {
     const GateView& gate = *pair.gate;
     float projected[CHUNK][MAX_GATED], scores[MAX_GATED], coefficients[MAX_GATED];
     if (gate.kind != FLOW) project(rows, count, gate.projection + layer * gate.columns * in, gate.columns, in, projected);
@@ -93,6 +94,9 @@ void weigh(const PairView& pair, int64_t layer, const Element* const* rows, int6
         const float* own = gate.kind == FLOW ? given[row] : coefficients;
         for (int64_t part = 0, at = 0; part < gate.parts; part++)
             for (; at < gate.ends[part]; at++) sums[row][at] *= own[part];
+        if (!told) continue;
+        for (int64_t part = 0; part < gate.parts; part++) told[row][part] += own[part];
+        told[row][MAX_GATED] += 1;
     }
 }
 

@@ -45,14 +45,14 @@ void expand(Number* const* outs, int64_t count, const Element (*sums)[MAX_RANK],
 }
 
 // Add the update of `pair` in `layer` to the rows `outs` [count][out], whose inputs are `rows` [count][in]. `given` are the
-// rows' coefficients by a gate that looks at the residual stream.
+// rows' coefficients by a gate that looks at the residual stream; what a gate makes of the rows is added to `told`.
 template <class Element, class Number>
 void add_lora(const PairView& pair, int64_t layer, const Element* const* rows, Number* const* outs, int64_t count, int64_t in, int64_t out,
-              const float* const* given = nullptr) {
+              const float* const* given = nullptr, float* const* told = nullptr) {
     float sums[CHUNK][MAX_RANK];
     Element rounded[CHUNK][MAX_RANK];
     shrink(rows, count, static_cast<const Element*>(pair.a) + layer * pair.rank * in, in, pair.rank, sums);
-    if (pair.gate) weigh(pair, layer, rows, count, in, sums, given);
+    if (pair.gate) weigh(pair, layer, rows, count, in, sums, given, told);
     for (int64_t row = 0; row < count; row++)
         for (int64_t at = 0; at < pair.rank; at++) round_to(sums[row][at], rounded[row][at]);
     const float* scale = pair.scale ? pair.scale + layer * out : nullptr;

@@ -106,6 +106,7 @@ struct PassView {
     void* const* values;  // per layer [block][kv head][block_size / 2][head_dim][2], of float32 [block_size][head_dim]
     float* logits;        // [num_samples, vocab]
     float* states;        // [num_hidden, hidden]: what the head sees of the hidden rows
+    float* coefficients;  // [rows][MAX_GATED + 1]: sums of a blend's coefficients over layers and targets, and of how many; or null
     const int64_t* interrupts;  // above `acknowledged` they end the pass; null: nothing does
     int64_t acknowledged;
 };
