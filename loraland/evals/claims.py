@@ -20,6 +20,8 @@ VERDICTS: Final = {"shown": "Shown", "not shown": "Not shown", "refuted here": "
 SCORE: Final = "score"
 MOST: Final = 100.0
 """Points of the best score."""
+LARGEST: Final = 1e15
+"""What is further from 0 is no measurement, and a chart's ends would run beyond what a float holds."""
 UNITS: Final = {SCORE: "points of 100", "loss": "nats a token of the answers; less is better"}
 
 
@@ -95,10 +97,20 @@ def _card(experiment: Experiment, folder: Path) -> Card:
         return Card(experiment)
     try:
         with reading(path.name, ClaimError):
-            return _of(experiment, json.loads(path.read_text(encoding="utf-8")))
+            return _of(experiment, _data(path))
     except ClaimError as error:
-        logger.warning("a claim cannot be shown: %s", error)
-        return Card(experiment, problem=str(error))
+        problem = str(error)
+    except OSError as error:
+        problem = f"{path.name} could not be read ({error.strerror}); put a file there that the site may read."
+    logger.warning("a claim cannot be shown: %s", problem)
+    return Card(experiment, problem=problem)
+
+
+def _data(path: Path) -> Any:
+    """What the file holds, in which every number is one and every text can be sent."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    json.dumps(data, allow_nan=False, ensure_ascii=False).encode()
+    return data
 
 
 def _of(experiment: Experiment, data: Mapping[str, Any]) -> Card:
@@ -109,7 +121,7 @@ def _of(experiment: Experiment, data: Mapping[str, Any]) -> Card:
     unit, factor = data.get("unit") or UNITS.get(of, of), MOST if of == SCORE and not data.get("unit") else 1.0
     intervals = [_interval_of(arm, of, factor) for arm in data["arms"].values()]
     scale = scale_of(intervals, MOST if factor == MOST else None)
-    differences = [Interval(*(factor * float(each[key]) for key in _KEYS)) for each in data["comparisons"]]
+    differences = [_interval(*(factor * float(each[key]) for key in _KEYS)) for each in data["comparisons"]]
     around = scale_of([*differences, Interval(0.0, 0.0, 0.0)])
     named = zip(data["comparisons"], differences, strict=True)
     return Card(
@@ -127,7 +139,7 @@ def _of(experiment: Experiment, data: Mapping[str, Any]) -> Card:
         around,
         str(data.get("intervals") or "95 % intervals"),
         _facts(data),
-        tuple(map(str, data.get("notes", ()))),
+        _notes(data),
     )
 
 
@@ -144,7 +156,14 @@ def _titled(experiment: Experiment, data: Mapping[str, Any]) -> Experiment:
 def _interval_of(arm: Mapping[str, Any], of: str, factor: float) -> Interval:
     """The figure of an arm that was compared; its interval is of the same one."""
     low, high = arm.get("interval") or (arm[of], arm[of])
-    return Interval(factor * float(arm[of]), factor * float(low), factor * float(high))
+    return _interval(factor * float(arm[of]), factor * float(low), factor * float(high))
+
+
+def _interval(value: float, low: float, high: float) -> Interval:
+    """Raises `ClaimError` for what no chart has room for."""
+    if not (-LARGEST <= low <= high <= LARGEST and abs(value) <= LARGEST):
+        raise ClaimError(f"{value:g} is said to lie from {low:g} to {high:g}; write numbers, the lower bound first.")
+    return Interval(value, low, high)
 
 
 def _beside(arm: Mapping[str, Any], of: str, counted: str) -> str:
@@ -161,6 +180,12 @@ def _beside(arm: Mapping[str, Any], of: str, counted: str) -> str:
 
 def _against(comparison: Mapping[str, Any]) -> str:
     return f"{comparison['a']} − {comparison['b']}"
+
+
+def _notes(data: Mapping[str, Any]) -> tuple[str, ...]:
+    if not isinstance(notes := data.get("notes", []), list):
+        raise ClaimError("its notes are no list; write a list of sentences.")
+    return tuple(map(str, notes))
 
 
 def _facts(data: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:

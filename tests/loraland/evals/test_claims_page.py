@@ -102,6 +102,11 @@ def test_a_file_of_another_name_stands_last_by_its_own_title(client: Client, db:
         ([], "flow.json could not be read"),
         (CLAIM | {"verdict": "grand"}, "its verdict is &#x27;grand&#x27;; known are shown"),
         (CLAIM | {"arms": {"own": {"score": "high"}}}, "flow.json could not be read (ValueError"),
+        (CLAIM | {"arms": {"own": {"score": float("nan")}}}, "flow.json could not be read (ValueError"),
+        (CLAIM | {"arms": {"own": {"score": 0.5, "interval": [0.6, 0.4]}}}, "is said to lie from 60 to 40"),
+        (CLAIM | {"arms": {"own": {"score": 1e308}}}, "write numbers"),
+        (CLAIM | {"claim": "\ud800"}, "flow.json could not be read (UnicodeEncodeError"),
+        (CLAIM | {"notes": "one"}, "its notes are no list"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_said_and_the_others_are_shown(
@@ -112,6 +117,11 @@ def test_a_file_that_cannot_be_read_is_said_and_the_others_are_shown(
     html = page(client)
     assert words in html
     assert "57.3 (55.0 to 60.0)" in html
+
+
+def test_a_folder_in_place_of_a_file_is_said_too(client: Client, db: None, folder: Path) -> None:
+    (folder / "flow.json").mkdir()
+    assert "flow.json could not be read (Is a directory)" in page(client)
 
 
 def test_what_was_measured_here_can_be_shown() -> None:
