@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from inference.adapters.identity import HeaderError, TensorInfo, read_header
+from inference.adapters.storable import is_storable
 from inference.model.architecture import TARGETS
 from inference.reading import shown
 from inference.wire.protocol import GateKind, GateRef
@@ -24,12 +25,13 @@ GATE_FILE: Final = "gate.safetensors"
 FORMAT: Final = "loraland-gate-1"
 MAX_GATED: Final = 32
 """The most parts that a gate weighs, and the most columns of its projection."""
+MAX_BASE_CHARS: Final = 200
 _NAMES: Final = {
-    "flow": re.compile(r"layers\.(0|[1-9]\d{0,3})\.(weight|bias)"),
-    "ramole": re.compile(rf"layers\.(0|[1-9]\d{{0,3}})\.({'|'.join(TARGETS)})\.([AB])_r"),
+    "flow": re.compile(r"layers\.(0|[1-9]\d{0,3})\.(weight|bias)", re.ASCII),
+    "ramole": re.compile(rf"layers\.(0|[1-9]\d{{0,3}})\.({'|'.join(TARGETS)})\.([AB])_r", re.ASCII),
 }
 _DIGESTS: Final = re.compile(r"([0-9a-f]{64}(,[0-9a-f]{64})*)?")
-_NUMBER: Final = re.compile(r"\d{1,4}(\.\d{1,9})?")
+_NUMBER: Final = re.compile(r"\d{1,4}(\.\d{1,9})?", re.ASCII)
 _CHUNK_BYTES: Final = 1024 * 1024
 
 
@@ -79,7 +81,8 @@ class GateHead:
             return
         g = self._width(target)
         if not g:
-            yield f"the gate has no A_r and B_r for {target}, which a part changes"
+            missing = "weight" if self.kind == "flow" else f"A_r and B_r for {target}, which a part changes"
+            yield f"the gate has no {missing}"
             return
         wanted: dict[str, tuple[int, ...]] = {f"{target}.A_r": (g, into), f"{target}.B_r": (out, g)}
         if self.kind == "flow":
@@ -163,11 +166,13 @@ def _with_settings(metadata: Mapping[str, str], shapes: dict[str, tuple[int, ...
         raise GateRefused([f"its kind is {shown(kind)}; one of {' and '.join(trained)} is read"])
     if not _DIGESTS.fullmatch(parts):
         raise GateRefused([f"its parts are {shown(parts)}; digests of 64 digits are meant, with commas between them"])
-    if not (_NUMBER.fullmatch(temperature) and float(temperature) and re.fullmatch(r"\d{1,2}", top_k)):
+    if not (_NUMBER.fullmatch(temperature) and float(temperature) and re.fullmatch(r"[0-9]{1,2}", top_k)):
         raise GateRefused([f"its temperature is {shown(temperature)} and its top_k {shown(top_k)}; numbers are meant"])
+    if len(base := metadata.get("base", "")) > MAX_BASE_CHARS or not is_storable(base):
+        raise GateRefused([f"its base is {shown(base)}; a name of at most {MAX_BASE_CHARS} characters is meant"])
     digests = tuple(parts.split(",")) if parts else ()
     known: GateKind = next(each for each in get_args(GateKind) if each == kind)
-    return GateHead(known, shapes, metadata.get("base", ""), digests, int(top_k), float(temperature))
+    return GateHead(known, shapes, base, digests, int(top_k), float(temperature))
 
 
 def _faults(name: str, shape: tuple[int, ...], hidden: int) -> Iterable[str]:

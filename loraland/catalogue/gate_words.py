@@ -73,7 +73,7 @@ class Gating:
     @property
     def counted(self) -> str:
         """How many parts count at a token."""
-        is_all = self.top_k in (0, self.num_parts)
+        is_all = not 0 < self.top_k < self.num_parts
         return f"all {self.num_parts}" if is_all else f"{self.top_k} of {self.num_parts}"
 
 

@@ -46,7 +46,10 @@ def assembled(
 
 def _arrow(count: int, top_k: int | None, temperature: float | None) -> GateRef:
     """With as many digits as its name has, by which anybody could ask for the same."""
-    return GateRef("arrow", min(top_k or TOP_K, count), round(temperature or 1.0, 6))
+    warmth = 1.0 if temperature is None else round(temperature, 6)
+    if not 0 < warmth < 1000:
+        raise BlendRefused("temperature", [f"The temperature is {temperature:g}; write one from 0.000001 to 999."])
+    return GateRef("arrow", min(top_k or TOP_K, count), warmth)
 
 
 def _trained(gate: Gated, top_k: int | None, temperature: float | None) -> GateRef:

@@ -53,8 +53,7 @@ def submit(
 ) -> Submission:
     """Make a version of the adapter `slug` from the files in quarantine `token`, or find the one they are.
 
-    An adapter that exists keeps its name and texts, and its base once a version was not rejected. A rejected version
-    of the same digest gives way.
+    An adapter that exists keeps its name and texts, and its base once a version was not rejected.
     """
     files = store.quarantined(token)
     told = {"publish_when_ready": publish, "base_confirmed": base_confirmed, "is_loaded": is_loaded}
@@ -98,8 +97,8 @@ def submit_blend(
 def _entered(
     token: str, slug: str, digest: str, files: str, card: Card, user: User | None, told: dict[str, Any]
 ) -> Submission:
-    """A version of `slug` that will have this `digest`, or the one that has. What came with it is stored under `files`,
-    empty where nothing did."""
+    """A version of `slug` that will have this `digest`, or the one that has and was not rejected. What came with
+    it is stored under `files`, empty where nothing did."""
     twins = tuple(_twins(slug, digest))
     if existing := find(slug, digest):
         was_repaired = bool(files) and store.keep(token, files)  # the row may have outlived the disk
@@ -111,9 +110,6 @@ def _entered(
         if not is_new and not adapter.is_settled:
             adapter.base = about["base"]
             adapter.save(update_fields=["base"])
-        adapter.versions.filter(status=AdapterVersion.Status.REJECTED, digest=digest).exclude(digest="").update(
-            digest=""
-        )
         version = AdapterVersion.objects.create(
             adapter=adapter,
             quarantine=token,

@@ -17,6 +17,7 @@ from inference.adapters.methods.known import kind_of
 from loraland import bases
 from loraland.bases import Base
 from loraland.catalogue import store
+from loraland.catalogue.blends import BlendPart
 from loraland.catalogue.invocation import fault_of, remark_of
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.upload.bases import doubt_about_base, named_base, remark_on_base
@@ -138,6 +139,7 @@ def _adopt(version: AdapterVersion, found: Examined) -> bool:
             store.keep(token, found.stored_as)
         try:
             with transaction.atomic():
+                _supersede(version, found.digest)
                 _save(version, found)
             is_kept = True
         except IntegrityError:
@@ -145,6 +147,15 @@ def _adopt(version: AdapterVersion, found: Examined) -> bool:
             is_kept = False
     store.drop(token)
     return is_kept
+
+
+def _supersede(version: AdapterVersion, digest: str) -> None:
+    """A rejected version of the same digest gives way: it has none any more, and blends are of `version` in its
+    place."""
+    usual = version.adapter.versions.exclude(pk=version.pk).exclude(digest="")
+    rejected = [*usual.filter(status=AdapterVersion.Status.REJECTED, digest=digest).values_list("pk", flat=True)]
+    BlendPart.objects.filter(part__in=rejected).update(part=version)
+    AdapterVersion.objects.filter(pk__in=rejected).update(digest="")
 
 
 def _save(version: AdapterVersion, found: Examined) -> None:

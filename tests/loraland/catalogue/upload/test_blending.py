@@ -16,7 +16,7 @@ from django.db.models import ProtectedError
 
 from inference.adapters.identity import blended_digest
 from inference.wire.protocol import Component, GateRef, Probe
-from loraland.catalogue import store
+from loraland.catalogue import blends, store
 from loraland.catalogue.blends import blends_with, parts_of
 from loraland.catalogue.composition import Composition, named
 from loraland.catalogue.models import Adapter, AdapterVersion
@@ -167,6 +167,19 @@ def test_a_part_that_is_retired_goes_on_in_its_blend_and_one_that_is_rejected_ke
     version.reject(["Its parts are damaged."])
     topic.reject(["Once more."])
     assert not store.kept(topic.digest).exists()
+
+
+def test_a_part_that_was_rejected_and_is_uploaded_again_takes_its_place_in_the_blend(
+    part: Part, blended: Blended, examined: Examined, proven: Prove, tmp_path: Path
+) -> None:
+    topic, emotion = part("topic"), part("emotion")
+    version = proven(blended(topic, emotion))
+    topic.reject(["Its proof failed."])
+    again = examined(tmp_path / "topic", "topic")
+    assert (again.digest, again.pk == topic.pk) == (topic.digest, False)
+    assert parts_of(version) == [again, emotion]
+    again.reject(["Its proof failed again."])
+    assert blends.has_files(version)
 
 
 def test_what_a_program_replaced_keeps_its_files_while_a_blend_is_of_it(

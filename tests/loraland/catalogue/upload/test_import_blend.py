@@ -84,6 +84,7 @@ def test_another_base_is_served_when_that_is_confirmed(tmp_path: Path, two: list
         (["--parts", "topic", "emotion"], "'' is no slug"),
         (["--slug", "base", "--parts", "topic", "emotion"], "base"),
         (["--slug", "mine", "--parts", "topic", "emotion", "--temperature", "0"], "--temperature is above 0"),
+        (["--slug", "mine", "--parts", "topic", "emotion", "--temperature", "1e-9"], "The temperature is 1e-09; write"),
         (["nowhere", "--parts", "topic", "emotion"], "nowhere has no gate.safetensors"),
         (["--slug", "topic", "--parts", "topic", "emotion"], "The versions of topic are adapters"),
     ],
