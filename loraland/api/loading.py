@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
@@ -19,7 +19,7 @@ from inference.wire.protocol import Terminal, is_terminal
 from loraland.api.errors import ApiError
 from loraland.api.models import ApiKey
 from loraland.api.programs import body_of, caller, opened
-from loraland.catalogue.models import AdapterVersion
+from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.status import PENDING, VersionStatus
 from loraland.catalogue.upload import replacement
 from loraland.generations.waiting import digests_waited_for
@@ -34,9 +34,10 @@ Made = TypeVar("Made")
 
 MOST_SECONDS: Final = 60.0
 """How long a call waits for a worker to prove what it loads."""
-HEARD_SECONDS: Final = 2.0
-"""How long it listens for the end of a proof before it looks whether another one was asked for."""
-POLL_SECONDS: Final = 0.1
+FIRST_PAUSE: Final = 0.05
+"""How long it waits for a proof before it looks on the wire, and twice as long before each next look."""
+LONGEST_PAUSE: Final = 0.4
+"""From there on it looks into the database too, where another proof may have been asked for."""
 _LOADING: Final = Lane(4, "loading", keep_connection)
 
 
@@ -58,9 +59,7 @@ async def load(request: HttpRequest) -> HttpResponse:
     user = await _loader(request)
     asked = body_of(request, Load)
     version = await _aside(replacement.load, asked.lora_name, asked.lora_path, user, in_place=asked.load_inplace)
-    adapter = version.adapter  # what is read of the version anew is read without it
     await _published(version)
-    await _aside(replacement.let_go_of_replaced, adapter, digests_waited_for)
     return _success(f"LoRA adapter '{asked.lora_name}' added successfully.")
 
 
@@ -89,7 +88,6 @@ async def _loader(request: HttpRequest) -> User:
 
 async def _aside(work: Callable[Given, Made], *given: Given.args, **more: Given.kwargs) -> Made:
     """What `work` makes, in a thread beside that one in which every call's rows are written."""
-
     called = sync_to_async(_connected, thread_sensitive=False, executor=_LOADING)
     return await called(partial(work, *given, **more))
 
@@ -104,14 +102,15 @@ def _connected(work: Callable[[], Made]) -> Made:
 
 async def _published(version: AdapterVersion) -> None:
     """Wait until `version` answers. Raises `ApiError` with what speaks against it."""
-    until = time.monotonic() + MOST_SECONDS
+    until, pause, adapter = time.monotonic() + MOST_SECONDS, FIRST_PAUSE, version.adapter
+    if version.status not in PENDING:
+        await _aside(replacement.let_go_of_replaced, adapter, digests_waited_for)
     while version.status in PENDING and time.monotonic() < until:
-        proof = await _proof(version.probe_id) if version.probe_id else None
-        if proof:
-            await _aside(version.record_proof, proof)
-        else:
-            await asyncio.sleep(POLL_SECONDS)
-        await _aside(version.refresh_from_db, fields=["status", "reasons", "probe_id"])
+        await asyncio.sleep(pause)
+        proof = await _proof(version.probe_id)
+        if proof or pause == LONGEST_PAUSE:
+            await _aside(_settle, version, adapter, proof)
+        pause = min(2 * pause, LONGEST_PAUSE)
     if version.status == VersionStatus.REJECTED:
         raise ApiError(422, "adapter_refused", " ".join(version.reasons), "lora_path")
     if version.status == VersionStatus.LISTED:
@@ -122,13 +121,21 @@ async def _published(version: AdapterVersion) -> None:
 
 
 async def _proof(probe_id: str) -> Terminal | None:
-    """How a proof ended, which may be recorded by more than one; None where nothing is heard of it for a while."""
-    with suppress(TimeoutError, WireError):
-        async with asyncio.timeout(HEARD_SECONDS), aclosing(wire().events(probe_id)) as events:
-            async for _, event in events:
-                if is_terminal(event):
-                    return event
+    """How a proof ended; None where it has not, or nobody can tell."""
+    with suppress(WireError):
+        history = await wire().history(probe_id) if probe_id else []
+        return next((event for _, event in history if is_terminal(event)), None)
     return None
+
+
+def _settle(version: AdapterVersion, adapter: Adapter, proof: Terminal | None) -> None:
+    """Record a `proof`, unless the recorder came first; see what became of `version`, and let what it replaced go."""
+    if proof:
+        version.record_proof(proof)
+    version.refresh_from_db(fields=["status", "reasons", "probe_id"])
+    version.adapter = adapter
+    if version.status == VersionStatus.PUBLISHED:
+        replacement.let_go_of_replaced(adapter, digests_waited_for)
 
 
 def _success(sentence: str) -> HttpResponse:

@@ -64,7 +64,7 @@ def measure(config: EngineConfig) -> dict[str, dict[str, float]]:
 def _in_turn(
     engine: Engine, config: EngineConfig, passes: Passes, rank: int, targets: tuple[str, ...]
 ) -> dict[str, float]:
-    adapters = [_adapter(engine, config, number, rank, targets) for number in range(ADAPTERS)]
+    adapters = [random_adapter(engine, config, number, rank, targets) for number in range(ADAPTERS)]
     ways = _ways(engine, adapters, targets)
     times: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(ROUNDS):
@@ -76,7 +76,9 @@ def _in_turn(
     return {way: 1000 * median(found) for way, found in times.items()}
 
 
-def _adapter(engine: Engine, config: EngineConfig, number: int, rank: int, targets: tuple[str, ...]) -> HostAdapter:
+def random_adapter(
+    engine: Engine, config: EngineConfig, number: int, rank: int, targets: tuple[str, ...]
+) -> HostAdapter:
     made = config.var_dir / "blended" / f"{rank}-{number}"
     path = write(Path(config.base_model), made, 5000 + 100 * rank + number, rank, targets)
     return engine.machine.host_cache.load(put_into_store(path, config.adapters_dir))

@@ -122,7 +122,7 @@ class Passes:
 
     def __init__(self, engine: Engine, config: EngineConfig) -> None:
         runner = engine.machine.runner
-        self.decoder, self._cache = runner.decoder, runner.cache
+        self.decoder, self.cache = runner.decoder, runner.cache
         self._blocks = -(-(LONG + TILE) // config.block_size)
         for slot, digest in enumerate(_digests(config)):
             self.decoder.bank.put(slot, engine.machine.host_cache.load(digest).weights)
@@ -130,12 +130,12 @@ class Passes:
             self.seconds(Rows(ROWS, start, TILE))
 
     def seconds(self, rows: Rows) -> float:
-        batch = self._batch(rows)
+        batch = self.batch(rows)
         began = time.perf_counter()
-        self.decoder.forward(batch, self._cache)
+        self.decoder.forward(batch, self.cache)
         return time.perf_counter() - began
 
-    def _batch(self, rows: Rows) -> Batch:
+    def batch(self, rows: Rows) -> Batch:
         segments = tuple(self._segment(rows, number) for number in range(rows.count))
         places = [(number, rows.start + step) for number in range(rows.count) for step in range(rows.length)]
         sampled = range(rows.count - rows.num_sampled, rows.count)
@@ -154,7 +154,7 @@ class Passes:
         return Segment(number * rows.length, rows.length, table, rows.start + rows.length)
 
     def _slot(self, number: int, position: int) -> int:
-        return number * self._blocks * self._cache.block_size + position
+        return number * self._blocks * self.cache.block_size + position
 
 
 def _digests(config: EngineConfig) -> Iterator[str]:

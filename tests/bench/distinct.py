@@ -1,0 +1,77 @@
+"""`python -m tests.bench.distinct`: what a pass of answers takes with few and with many distinct adapters.
+
+32 rows that see 96 positions share 1 to 32 random adapters, on q and v alone (rank 8) and on all seven linears (rank
+16), or have none. All counts take turns. Engine settings come from the environment, as a worker's do.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from inference.config import EngineConfig, read_config
+from inference.fetch import find_model
+from inference.model.torch_environment import prepare_torch
+
+prepare_torch()
+
+import torch  # noqa: E402 - set up by what stands before
+
+from inference.engine.engine import Engine  # noqa: E402 - loads torch
+from tests.bench.blends import KINDS, random_adapter  # noqa: E402
+from tests.bench.parts import ROWS, SHAPES, Passes  # noqa: E402
+
+COUNTS: Final = (0, 1, 4, 8, 16, 32)
+"""Distinct adapters among the rows."""
+ROUNDS: Final = 20
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory(prefix="loraland-distinct-") as home:
+        config = read_config()
+        told = measure(replace(config, var_dir=Path(home), base_model=str(find_model(config))))
+    print(json.dumps(told))
+    for kind, counts in told.items():
+        for count, (middle, least) in counts.items():
+            print(f"{kind:<20}{count:>3} adapters{middle:>8.2f} ms, at least {least:.2f}", file=sys.stderr)
+
+
+def measure(config: EngineConfig) -> dict[str, dict[int, tuple[float, float]]]:
+    """The milliseconds of a pass, in the middle and at least, by kind of adapters and by how many there are."""
+    engine = Engine(config)
+    try:
+        passes = Passes(engine, config)
+        return {kind: _in_turn(engine, config, passes, *of) for kind, of in KINDS.items()}
+    finally:
+        engine.close()
+
+
+def _in_turn(
+    engine: Engine, config: EngineConfig, passes: Passes, rank: int, targets: tuple[str, ...]
+) -> dict[int, tuple[float, float]]:
+    for slot in range(max(COUNTS)):
+        passes.decoder.bank.put(slot, random_adapter(engine, config, slot, rank, targets).weights)
+    times: dict[int, list[float]] = {count: [] for count in COUNTS}
+    for _ in range(ROUNDS):
+        for count in COUNTS:
+            _seconds(passes, count)  # what lies in the caches is this count's own
+            times[count].append(_seconds(passes, count))
+    return {count: (1000 * median(found), 1000 * min(found)) for count, found in times.items()}
+
+
+def _seconds(passes: Passes, count: int) -> float:
+    slots = torch.tensor([row % count if count else -1 for row in range(ROWS)])
+    batch = replace(passes.batch(SHAPES[0].whole), adapter_slots=slots)
+    began = time.perf_counter()
+    passes.decoder.forward(batch, passes.cache)
+    return time.perf_counter() - began
+
+
+if __name__ == "__main__":
+    main()
