@@ -47,7 +47,6 @@ from tests.bench.gate_lab import ADAPTERS, Kept, Lab, Losses, arm, compared, par
 
 Verdict = Literal["shown", "not shown", "refuted here"]
 TRAIN, CHOICE, TEST = 200, 40, 100
-MOST_TOKENS = 112
 
 
 @dataclass(frozen=True)
@@ -59,6 +58,8 @@ class Target:
     joined: Callable[[str, str], str]
     metric: str
     max_answer: int
+    most_tokens: int = 112
+    """Of a row; longer ones are left out."""
 
     @property
     def name(self) -> str:
@@ -79,7 +80,9 @@ def _merged(first: str, second: str) -> str:
 TARGETS = (
     Target(("tweet_emotion", "glue_sst2"), "Tweet: {tweet}\nReview: {text}\nMoods:", "{}, {}".format, "accuracy", 16),
     Target(("conllpp", "snips_slots"), "Sentence: {text}\nCommand: {command}\nJSON:", _merged, "f1_json", 100),
-    Target(("e2e_nlg", "viggo"), "Facts: {facts}\nMeaning: {representation}\nText:", "{} {}".format, "rouge_l", 100),
+    Target(
+        ("e2e_nlg", "viggo"), "Facts: {facts}\nMeaning: {representation}\nText:", "{} {}".format, "rouge_l", 100, 144
+    ),
 )
 ARMS = ("trained on", "static", "flow")
 RATES = {"trained on": (1e-3, 3e-4), "static": (1e-2, 3e-2), "flow": (1e-3, 1e-2)}
@@ -102,13 +105,13 @@ class Rows:
 
 
 def rows_of(target: Target, data: Path, lab: Lab) -> Rows:
-    """Pairs of rows of `MOST_TOKENS` tokens at most, drawn by a fixed seed; the test rows are of both test parts."""
+    """Pairs of rows that are not too long, drawn by a fixed seed; the test rows are of both test parts."""
     splits = [read_split(data, task, load_recipe(task).field_names) for task in target.tasks]
     found = []
     for part, most in (("train", TRAIN), ("validation", CHOICE), ("test", TEST)):
         pairs = zip(*(_shuffled(getattr(split, part)) for split in splits), strict=False)
         joined = (Row(a.inputs | b.inputs, target.joined(a.target, b.target)) for a, b in pairs)
-        fitting = [row for row in joined if len(lab_encode(lab, row, target).token_ids) <= MOST_TOKENS]
+        fitting = [row for row in joined if len(lab_encode(lab, row, target).token_ids) <= target.most_tokens]
         found.append(tuple(fitting[:most]))
     return Rows(*found)
 
@@ -156,7 +159,7 @@ class Trial:
         if f"{key}, test" in self.kept.values:
             return
         adapter = self._fresh(arm)
-        schedule = Schedule(self.options.steps, 4, rate, 0.2, MOST_TOKENS, seed)
+        schedule = Schedule(self.options.steps, 4, rate, 0.2, self.target.most_tokens, seed)
         kind = Learner if arm == "trained on" else GateLearner
         learner = kind(self.target.name, adapter, self.encoded["train"], schedule, self.lab.pad)
 
@@ -254,8 +257,8 @@ def report(trials: Sequence[Trial], options: Any) -> None:
         command=f"python -m tests.bench.flow --data DATASETS --steps {options.steps} --rates {options.rates}",
         seeds=options.seeds,
         notes=[
-            f"{TRAIN} rows to learn from, {CHOICE} by which each arm's rate is chosen, {TEST} to test, of at most "
-            f"{MOST_TOKENS} tokens; {options.steps} steps of 4 rows, cosine after 20 % of warm-up",
+            f"Up to {TRAIN} rows to learn from, {CHOICE} by which each arm's rate is chosen, {TEST} to test; "
+            f"{options.steps} steps of 4 rows, cosine after 20 % of warm-up",
             *(_told_of(trial) for trial in trials),
         ],
     )
@@ -296,7 +299,9 @@ def _told_of(trial: Trial) -> str:
     best = {each: found for each in ARMS if (found := trial.best(each))}
     rates = ", ".join(f"{each} {rate:g} (seeds {' '.join(map(str, seeds))})" for each, (rate, seeds) in best.items())
     start, metric = trial.target.tasks[trial.start], trial.target.metric
-    return f"{trial.target.name} begins with {start}; rates: {rates}; its scores are {metric}"
+    counts = ", ".join(f"{len(rows)} {part}" for part, rows in trial.encoded.items())
+    told = f"{trial.target.name}, rows of at most {trial.target.most_tokens} tokens ({counts}), begins with {start}"
+    return f"{told}; rates: {rates or 'not trained yet'}; its scores are {metric}"
 
 
 def _tallies(trial: Trial, arm: str) -> list[Tally]:
