@@ -18,7 +18,7 @@ BASE: Final = "base"
 AUTO: Final = "auto"
 """Whichever adapter fits a text, of all bases that are up; ``auto:`` and a base's name is one of that base's, and
 ``auto:3``, or ``auto:3:`` and a base's name, the sum of the three that fit best."""
-_AUTO: Final = re.compile(rf"{AUTO}(?::(?P<parts>[1-9]\d?))?(?P<base>:.+)?", re.ASCII | re.DOTALL)
+_AUTO: Final = re.compile(rf"{AUTO}(?::(?P<parts>\d{{1,9}}))?(?P<base>:.+)?", re.ASCII | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def without_auto(name: str) -> str:
 def parts_of_auto(name: str) -> int:
     """How many adapters ``auto`` is to add up by its `name`; 1 where it says nothing of that."""
     found = _AUTO.fullmatch(name)
-    return int(found["parts"] or 1) if found else 1
+    return int(found["parts"]) if found and found["parts"] else 1
 
 
 def spoken(name: str) -> Base | None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
+from inference.reading import shown
+from inference.tasks.card import TEXTS
 from inference.tasks.recipe import RecipeError, Schedule, check_numbers
 
 TrainedKind = Literal["flow", "ramole"]
@@ -76,7 +78,7 @@ def parse_gate_recipe(text: str) -> GateRecipe:
     """The recipe in `text`, which is TOML. Raises `RecipeError` with a sentence."""
     try:
         tables = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise RecipeError(f"the recipe of a blend is not TOML: {error}") from error
     if unknown := sorted(tables.keys() - {"blend", "training"}):
         raise RecipeError(f"the recipe of a blend has {unknown[0]!r}; its tables are [blend] and [training]")
@@ -103,6 +105,10 @@ def _check_blend(blend: dict[str, Any]) -> None:
             raise RecipeError(f"[blend] has an unknown key {key!r}; known are {', '.join(_KEYS)}")
         if not isinstance(value, _KEYS[key]) or isinstance(value, bool):
             raise RecipeError(f"{key} in [blend] is {value!r}; write it as in docs/blends.md")
+        if isinstance(value, str) and (len(value) > (most := TEXTS.get(key, len(value))) or "\0" in value):
+            raise RecipeError(
+                f"{key} in [blend] is {shown(value)}; write at most {most} characters, none of them a NUL"
+            )
         low, high = _LIMITS.get(key, (-math.inf, math.inf))
         if isinstance(value, int | float) and not low <= value <= high:
             raise RecipeError(f"{key} in [blend] is {value!r}; it must be from {low:g} to {high:g}")

@@ -135,7 +135,7 @@ def parse_recipe(task: str, text: str) -> Recipe:
     """The recipe of `task` in `text`, which is TOML. Raises `RecipeError` for wrong, missing or unknown entries."""
     try:
         recipe = _parse(task, tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, HubError, TypeError, AttributeError) as error:
+    except (tomllib.TOMLDecodeError, HubError, TypeError, AttributeError, RecursionError) as error:
         raise RecipeError(f"the recipe of {task} cannot be read: {error}") from error
     except KeyError as error:
         raise RecipeError(f"the recipe of {task} cannot be read: it has no {error}") from error

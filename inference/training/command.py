@@ -17,7 +17,7 @@ from inference.fetch import FetchError, find_model
 from inference.tasks.card import CARD, has_score
 from inference.tasks.data import DataError
 from inference.tasks.fetch import datasets_dir, fetch
-from inference.tasks.recipe import Recipe, RecipeError, load_recipe, tasks
+from inference.tasks.recipe import Recipe, RecipeError, check_numbers, load_recipe, tasks
 from inference.training import qlora
 from inference.training.any_base import train
 from inference.training.gate_command import train_blend
@@ -94,6 +94,7 @@ def _job(task: str, options: argparse.Namespace) -> Job:
     changes = {name: value for name in ("steps", "seed") if (value := getattr(options, name)) is not None}
     if changes:
         recipe = dataclasses.replace(recipe, schedule=dataclasses.replace(recipe.schedule, **changes))
+        check_numbers(task, "training", recipe.schedule)
     if options.qlora:
         recipe = qlora.with_qlora(recipe)
     if (len(options.task) > 1 or options.task == ["all"]) and "{task}" not in options.out and not options.blend:

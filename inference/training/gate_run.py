@@ -18,7 +18,7 @@ from inference.adapters.gate_file import write_gate
 from inference.adapters.stored_gate import StoredGate
 from inference.model.architecture import Architecture, read_architecture
 from inference.tasks.bootstrap import paired_interval
-from inference.tasks.card import CARD, Card, TrainingTable, write_card
+from inference.tasks.card import CARD, TEXTS, Card, TrainingTable, write_card
 from inference.tasks.data import DataError, Row, Split, read_split
 from inference.tasks.embedding import bare, of_table
 from inference.tasks.gate_recipe import GateRecipe
@@ -63,7 +63,8 @@ class GateJob:
 
     @property
     def name(self) -> str:
-        return self.gate.name or " + ".join(folder.name for folder in self.parts)
+        """As it stands in the recipe, else those of its parts, as many as a card has room for."""
+        return self.gate.name or " + ".join(folder.name for folder in self.parts)[: TEXTS["name"]].strip(" +")
 
 
 @dataclass(frozen=True)

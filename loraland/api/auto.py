@@ -15,7 +15,7 @@ from asgiref.sync import sync_to_async
 
 from inference.wire.protocol import Message
 from loraland import bases
-from loraland.api.entries import meant
+from loraland.api.entries import added_up, meant
 from loraland.bases import Base
 from loraland.catalogue.composition import MAX_PARTS, Composition
 from loraland.catalogue.models import AdapterVersion
@@ -58,7 +58,7 @@ async def addressed(asked: Asked, visitor: Visitor, is_embedding: bool = False) 
     """Whom `asked` means. Raises `Refused`."""
     if not bases.is_auto(asked.model):
         return Addressed(await meant(asked.model, visitor), asked.model)
-    count = _parts_of(asked.model)
+    count = added_up(asked.model)
     source = _one_text(asked.sources(), is_embedding)
     candidates = await reachable(asked.model)
     choice = await sync_to_async(_chosen)(source, candidates, bool(getattr(asked, "keep_turns", False)), count)
@@ -80,14 +80,6 @@ async def _added_up(source: Source, choice: Choice, count: int, visitor: Visitor
     mixture = await sync_to_async(mixed)(choice, count)
     inputs, told = mixture.parts[0].inputs, {"route": mixture.told}
     return Addressed(await meant(mixture.name, visitor), mixture.name, _filling(source, inputs), told)
-
-
-def _parts_of(model: str) -> int:
-    """How many adapters are added up. Raises `Refused` for more than a sum has."""
-    if (count := bases.parts_of_auto(model)) > MAX_PARTS:
-        sentence = f"{model[:40]} would add up {count} adapters; a sum has at most {MAX_PARTS}."
-        raise Refused("invalid_model", sentence, param="model")
-    return count
 
 
 def _one_text(sources: Sequence[Source], is_embedding: bool) -> Source:

@@ -12,12 +12,13 @@ from asgiref.sync import sync_to_async
 from inference.wire.contract import WireError
 from loraland import bases
 from loraland.bases import AUTO, BASE, Base
-from loraland.catalogue.composition import Composition, base_called, base_of, named
+from loraland.catalogue.composition import MAX_PARTS, Composition, base_called, base_of, named
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.versions import SLUG, AdapterVersionQuerySet
 from loraland.generations.filling import form_of
 from loraland.generations.visitor import Visitor
 from loraland.inference_client import ready_worker
+from loraland.refusal import Refused
 from loraland.rows import Remembered
 
 
@@ -70,8 +71,17 @@ async def entry(name: str, visitor: Visitor) -> dict[str, Any]:
     return told
 
 
+def added_up(name: str) -> int:
+    """How many adapters `name`, which is one of ``auto``, adds up. Raises `Refused` for more than a sum has."""
+    if not 0 < (count := bases.parts_of_auto(name)) <= MAX_PARTS:
+        sentence = f"{name[:40]} would add up {count} adapters; a sum has at most {MAX_PARTS}, and one at least."
+        raise Refused("invalid_model", sentence, param="model")
+    return count
+
+
 def _named(name: str, visitor: Visitor) -> dict[str, Any]:
     if bases.is_auto(name):
+        added_up(name)
         named = base_called(bases.without_auto(name))
         return _auto(name, [named] if bases.without_auto(name) != BASE else bases.served())
     version = _meant(name, visitor)

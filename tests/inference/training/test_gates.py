@@ -351,6 +351,11 @@ def test_a_trained_gate_is_saved_as_it_is_read_with_its_parts_and_a_card(
     assert not (job.out / "checkpoint.pt").exists()
 
 
+def test_the_name_of_many_parts_has_room_in_a_card(base: Path, data: Path) -> None:
+    folders: Any = [Path(f"hellaswag_processed_{number}") for number in range(8)]
+    assert len(job_of(BLEND, folders, base, data, Path("out")).name) <= 120
+
+
 @pytest.mark.parametrize("recipe", [BLEND, ROUTER], ids=["flow", "ramole"])
 def test_one_that_was_interrupted_ends_as_one_that_was_not(
     base: Path, data: Path, folders: tuple[Path, Path], tmp_path: Path, recipe: GateRecipe
@@ -426,6 +431,8 @@ def test_the_command_trains_a_gate_of_several_tasks_and_says_what_it_is_worth(
     assert (tmp_path / "out" / GATE_FILE).is_file()
     assert command.main([*words, "--together", "2"]) == 1
     assert "--together is of adapters" in capsys.readouterr().err
+    assert command.main([*words, "--steps", "0"]) == 1
+    assert "steps in [training] is 0; it must be a whole number" in capsys.readouterr().err
 
 
 def test_the_command_refuses_arrow_and_a_part_that_is_nowhere(

@@ -131,11 +131,20 @@ async def test_loraxs_addresses_name_the_sum(http, answering, land):
     assert answer.headers["x-adapter-id"] == f"0.5*bank@{'b' * 12}+0.5*games@{'d' * 12}"
 
 
-@pytest.mark.parametrize(("model", "words"), [("auto:9", "at most 8"), ("auto:2:nothing", "No base called 'base:noth")])
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        ("auto:9", "at most 8"),
+        ("auto:0", "would add up 0 adapters"),
+        ("auto:100", "would add up 100 adapters"),
+        ("auto:2:nothing", "No base called 'base:noth"),
+    ],
+)
 async def test_what_cannot_be_added_up_is_refused_with_a_sentence(http, land, model, words):
     answer = await http.post(CHATS, json=says("a", model))
     assert 400 <= answer.status_code < 500
     assert words in answer.json()["error"]["message"]
+    assert words in (await http.get(f"/v1/models/{model}")).json()["error"]["message"]
 
 
 async def test_the_sum_of_one_bases_best_is_a_model(http, answering, land, settings):
