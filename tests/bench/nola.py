@@ -231,8 +231,8 @@ def _notes(out: Path, whole: dict[str, Any], tasks: Sequence[str]) -> list[str]:
         + ", ".join(f"{kind} {rate}" for kind, rate in best.items())
         + ", of each kind the best of those tried; the two LoRAs' are the highest that were.",
         "lora_K is rank 1 on q and v of so few layers, spread evenly, that its file is as large as that of K bases.",
-        "The paper's steps are of 32 times as many rows: what more of them would change was not tried. One seed; no VeRA "
-        "learns here, and no coefficients of 8 or 4 bits were tried.",
+        "The paper's steps are of 32 times as many rows: what more of them would change was not tried. One seed; no "
+        "VeRA learns here, and no coefficients of 8 or 4 bits were tried.",
         *([f"Not run: {', '.join(missing)}."] if missing else []),
     ]
 
