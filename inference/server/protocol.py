@@ -13,11 +13,14 @@ from inference.wire.codec import Codec
 
 @dataclass(frozen=True)
 class Train:
-    """Train one adapter.
+    """Train one adapter, or the gate of a blend.
 
     `recipe` is the text of a recipe (TOML, as in `inference/tasks/recipes`). `data` holds train.jsonl and test.jsonl,
     `out` receives adapter_config.json and adapter_model.safetensors and is this job's alone; both are folders below
     VAR_DIR, written relative to it or absolute. `base` is what BASE_MODEL may be.
+
+    With a `gate`, the text of a gate's recipe whose parts are digests of stored adapters, `out` receives
+    gate.safetensors, and a card.toml with its loss on the test rows; `recipe` says then what the rows are.
     """
 
     id: str
@@ -25,6 +28,7 @@ class Train:
     data: str
     out: str
     base: str
+    gate: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class TrainingProgress:
 
 @dataclass(frozen=True)
 class Trained:
-    """The adapter stands in `folder` (absolute), learnt from `rows` rows; it took `minutes` over all attempts."""
+    """What was trained stands in `folder` (absolute), learnt from `rows` rows; it took `minutes` over all attempts."""
 
     folder: str
     rows: int

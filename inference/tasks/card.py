@@ -38,7 +38,9 @@ class DatasetTable(TypedDict, total=False):
 
 
 class TrainingTable(TypedDict, total=False):
-    """How it was made. Of a blend `gate` is the kind, and `parts` are named as its recipe names them."""
+    """How it was made. Of a blend `gate` is the kind, and `parts` are named as its recipe names them; the losses are in
+    nats a token, of the answers to `loss_rows` rows, and `loss_low` and `loss_high` the 95 % interval of their change.
+    """
 
     steps: int
     batch: int
@@ -53,6 +55,11 @@ class TrainingTable(TypedDict, total=False):
     temperature: float
     top_k: int
     g: int
+    loss_rows: int
+    loss_before: float
+    loss_after: float
+    loss_low: float
+    loss_high: float
     max_length: int
     seed: int
     minutes: float

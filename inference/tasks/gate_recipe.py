@@ -11,6 +11,7 @@ from typing import Any, Final, Literal
 from inference.reading import shown
 from inference.tasks.card import TEXTS
 from inference.tasks.recipe import RecipeError, Schedule, check_numbers
+from inference.tasks.recipe_text import toml_value
 
 TrainedKind = Literal["flow", "ramole"]
 
@@ -31,14 +32,14 @@ _KEYS: Final[dict[str, type | tuple[type, ...]]] = {
     "nearest": int,
     "dropout": (int, float),
 }
-_LIMITS: Final[dict[str, tuple[float, float]]] = {
+GATE_LIMITS: Final[dict[str, tuple[float, float]]] = {
     "temperature": (0.01, 100),
     "top_k": (0, 32),
     "g": (1, 32),
     "nearest": (0, 32),
     "dropout": (0, 0.95),
 }
-_OF_ONE: Final[dict[TrainedKind, tuple[str, ...]]] = {
+OF_ONE: Final[dict[TrainedKind, tuple[str, ...]]] = {
     "flow": ("start",),
     "ramole": ("g", "nearest", "dropout", "top_k"),
 }
@@ -91,6 +92,18 @@ def parse_gate_recipe(text: str) -> GateRecipe:
     return GateRecipe(**{**blend, "parts": parts, "start": blend.get("start", parts[0])}, schedule=schedule)
 
 
+def gate_recipe_text(recipe: GateRecipe) -> str:
+    """The text of a file that is read back as `recipe`."""
+    foreign = {key for kind, keys in OF_ONE.items() if kind != recipe.kind for key in keys}
+    blend = {key: getattr(recipe, key) for key in _KEYS if key not in foreign}
+    tables = {"blend": blend, "training": vars(recipe.schedule)}
+    return "\n".join(
+        line
+        for name, table in tables.items()
+        for line in (f"[{name}]", *(f"{key} = {toml_value(value)}" for key, value in table.items()))
+    )
+
+
 def _schedule(default: Schedule, training: dict[str, Any]) -> Schedule:
     if unknown := sorted(training.keys() - vars(default).keys()):
         raise RecipeError(f"[training] has an unknown key {unknown[0]!r}; known are {', '.join(vars(default))}")
@@ -109,7 +122,7 @@ def _check_blend(blend: dict[str, Any]) -> None:
             raise RecipeError(
                 f"{key} in [blend] is {shown(value)}; write at most {most} characters, none of them a NUL"
             )
-        low, high = _LIMITS.get(key, (-math.inf, math.inf))
+        low, high = GATE_LIMITS.get(key, (-math.inf, math.inf))
         if isinstance(value, int | float) and not low <= value <= high:
             raise RecipeError(f"{key} in [blend] is {value!r}; it must be from {low:g} to {high:g}")
     _check_kind(blend)
@@ -122,7 +135,7 @@ def _check_kind(blend: dict[str, Any]) -> None:
         raise RecipeError("Arrow has nothing to train: its weights follow from the parts; name the model arrow(a+b)")
     if kind not in SCHEDULES:
         raise RecipeError(f"kind in [blend] is {kind!r}; flow (LoRA-Flow) and ramole (RAMoLE) are trained")
-    for other, keys in _OF_ONE.items():
+    for other, keys in OF_ONE.items():
         if other != kind and (foreign := [key for key in keys if key in blend]):
             raise RecipeError(f"{foreign[0]} in [blend] is of the kind {other} alone, and the kind is {kind}")
 

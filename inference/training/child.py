@@ -34,10 +34,13 @@ from inference.server.protocol import (
 )
 from inference.server.spare_time import take_spare_time
 from inference.tasks.data import DataError, read_split
+from inference.tasks.gate_recipe import GateRecipe, parse_gate_recipe
 from inference.tasks.recipe import Recipe, parse_recipe
 
 if TYPE_CHECKING:
+    from inference.training.gate_run import GateJob
     from inference.training.loop import Step
+    from inference.training.run import Job
 
 ROOM: Final = 256 * 2**20
 """Bytes that must be free for checkpoints and the adapter."""
@@ -71,9 +74,10 @@ def outcome(job: Train, tell: Tell, is_wanted: Callable[[], bool]) -> TrainingEn
         read_split(data, recipe.task, recipe.field_names)
         base = find_model(config)
         _make_room(out)
-        report = Reporter(recipe.schedule.steps, tell)
+        gate = parse_gate_recipe(job.gate) if job.gate else None
+        report = Reporter((gate or recipe).schedule.steps, tell)
         report.begin()
-        return _train(config, recipe, (data, out, base), report, is_wanted)
+        return _train(config, recipe, gate, (data, out, base), report, is_wanted)
     except Exception as error:
         # The last line of defence: an end that nobody hears of would be tried again and again.
         reason = _reason(error)
@@ -86,25 +90,39 @@ def outcome(job: Train, tell: Tell, is_wanted: Callable[[], bool]) -> TrainingEn
 def _train(
     config: EngineConfig,
     recipe: Recipe,
+    gate: GateRecipe | None,
     folders: tuple[Path, Path, Path],
     report: Reporter,
     is_wanted: Callable[[], bool],
 ) -> TrainingEnd:
-    """`folders` are those of the rows, of the adapter and of the base."""
+    """`folders` are those of the rows, of what is trained and of the base."""
     # Imported after everything that can be refused without it: torch takes seconds.
     import torch
 
     from inference.training.any_base import train
+    from inference.training.gate_run import train_gate
     from inference.training.run import Cancelled, Job
 
     torch.set_num_threads(1)
     device = torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
-    name = base_name(config.base_model)
+    job = Job(recipe, *folders, base_name(config.base_model), device)
     try:
-        [done] = train([Job(recipe, *folders, name, device)], report, is_wanted)
+        if gate:
+            blend = train_gate(_gate_job(job, gate, config), report, is_wanted, measured_on="test")
+            return Trained(str(job.out), blend.rows, blend.minutes)
+        [done] = train([job], report, is_wanted)
     except Cancelled:
         return TrainingCancelled(report.step)
     return Trained(str(done.job.out), done.rows, done.minutes)
+
+
+def _gate_job(job: Job, gate: GateRecipe, config: EngineConfig) -> GateJob:
+    """The same of a gate over stored adapters."""
+    from inference.training.gate_run import GateJob
+
+    parts = tuple(_place(config.adapters_dir, digest) for digest in gate.parts)
+    rows = ((job.recipe, job.data),)
+    return GateJob(gate, parts, rows, job.out, job.base, job.base_name, job.device, config.max_rank)
 
 
 class Reporter:

@@ -87,10 +87,24 @@ class TrainedGate:
         """For a line of JSON."""
         about = {"blend": self.job.name, "kind": self.job.gate.kind, "out": str(self.job.out), "rows": self.rows}
         about |= {"minutes": round(self.minutes, 1)}
-        if self.before is None or self.after is None or self.change is None:
+        if not (found := self.losses):
             return about
-        change = [round(bound, 4) for bound in self.change]
-        return about | {"n": self.n, "before": round(self.before, 4), "after": round(self.after, 4), "change": change}
+        change = [found["loss_low"], found["loss_high"]]
+        return about | {"n": self.n, "before": found["loss_before"], "after": found["loss_after"], "change": change}
+
+    @property
+    def losses(self) -> TrainingTable:
+        """What was measured, for its card; nothing where nothing was."""
+        if self.before is None or self.after is None or self.change is None:
+            return {}
+        before, after, low, high = (round(value, 4) for value in (self.before, self.after, *self.change))
+        return {
+            "loss_rows": self.n,
+            "loss_before": before,
+            "loss_after": after,
+            "loss_low": low,
+            "loss_high": high,
+        }
 
 
 def train_gate(
@@ -265,4 +279,5 @@ def _training(trained: TrainedGate) -> TrainingTable:
         "device": device_name(trained.job.device),
         "date": datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
     }
+    told |= trained.losses
     return told if own.kind == "flow" else {**told, "g": own.g, "top_k": own.top_k}

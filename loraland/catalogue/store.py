@@ -74,9 +74,10 @@ def receive(files: Mapping[str, Iterable[bytes]]) -> str:
     return token
 
 
-def receive_directory(source: Path) -> str:
-    """Copy the two files of the adapter in `source` into quarantine; raises `FileNotFoundError` or `TooLarge`."""
-    return receive({name: _chunks(source / name) for name in FILES})
+def receive_directory(source: Path, names: Iterable[str] = FILES) -> str:
+    """Copy the two files of the adapter in `source`, or those called `names`, into quarantine; raises
+    `FileNotFoundError` or `TooLarge`."""
+    return receive({name: _chunks(source / name) for name in names})
 
 
 def rewrite_config(token: str, config: Mapping[str, object]) -> None:

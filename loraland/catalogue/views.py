@@ -40,6 +40,11 @@ _TRAINING: Final = {
     "nola_basis": "random bases",
     "invocation": "invocation",
     "minutes": "minutes",
+    "loss_before": "loss before, in nats a token",
+    "loss_after": "loss after",
+    "loss_low": "its change, 95 % from",
+    "loss_high": "to",
+    "loss_rows": "rows that it is of",
 }
 
 

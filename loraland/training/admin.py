@@ -12,12 +12,14 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404, render
 from django.urls import path, reverse
 
+from inference.tasks.gate_recipe import SCHEDULES
 from inference.wire.digits import whole
 from loraland import bases
 from loraland.catalogue.models import NotPossible
 from loraland.evals.models import DataSet
 from loraland.training import planning, presets, progress
 from loraland.training.forms import TrainingForm
+from loraland.training.gate_form import GateForm
 from loraland.training.models import Training
 
 if TYPE_CHECKING:
@@ -161,14 +163,19 @@ def _data_of(request: HttpRequest) -> DataSet | None:
 
 
 def _form_of(request: HttpRequest, data: DataSet) -> TrainingForm:
-    """The form for `data`; `base` says what is trained on, `preset` fills its recipe, `like` all of it as in a training
-    before."""
+    """The form for `data`; `base` says what is trained on, `preset` fills its recipe or names a kind of gate, `like`
+    fills all of it as in a training before."""
     like, named = request.GET.get("like", ""), request.GET.get("base", "")
     before = Training.objects.filter(pk=_uuid(like), data=data).first() if like else None
     sent = request.POST if request.method == "POST" else None
+    kind = before.gate.get("kind") if before else None
+    preset = (sent or request.GET).get("preset") or kind or presets.DEFAULT
     if (base := bases.of_name(named or (before.base if before else ""))) is None and named:
         raise Http404(f"There is no base {named!r}; there is {bases.names()}.")
-    return TrainingForm(data, sent, base, request.GET.get("preset", presets.DEFAULT), before)
+    of_gate = preset in SCHEDULES
+    if before and kind != (preset if of_gate else None):
+        before = None
+    return (GateForm if of_gate else TrainingForm)(data, sent, base, preset, before)
 
 
 def _uuid(text: UUID | str) -> UUID:

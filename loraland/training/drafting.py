@@ -7,12 +7,15 @@ from pathlib import Path
 
 from django.db import transaction
 
-from inference.tasks.card import CARD, EmbeddingTable
+from inference.tasks.card import CARD, Card, TrainingTable
 from loraland.catalogue import store
 from loraland.catalogue.card import CardError, read_card
+from loraland.catalogue.composition import Composition
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.tasks import validate_version
-from loraland.catalogue.upload.submission import submit
+from loraland.catalogue.upload.assembling import BlendRefused, assembled
+from loraland.catalogue.upload.blending import Gated
+from loraland.catalogue.upload.submission import submit, submit_blend
 from loraland.training.models import Training
 
 Status = AdapterVersion.Status
@@ -31,7 +34,8 @@ def examine(training: Training) -> None:
 def _adopt(training: Training) -> AdapterVersion | None:
     """The version that the trained files become; None when they are gone, which ends the training."""
     try:
-        token = store.receive_directory(training.folder / "out")
+        files = (store.GATE,) if training.gate else store.FILES
+        token = store.receive_directory(training.folder / "out", files)
     except FileNotFoundError:
         training.end(Training.State.FAILED, "The trained files are gone from this machine; train again.")
         return None
@@ -41,19 +45,41 @@ def _adopt(training: Training) -> AdapterVersion | None:
     except OSError as error:
         training.change(note=f"The trained files could not be copied: {error}. It is tried again.")
         return None
+    told = _card_in(training.folder / "out" / CARD)
+    try:
+        blend = _blend(training, token) if training.gate else None
+    except BlendRefused as error:
+        store.drop(token)
+        training.end(Training.State.FAILED, " ".join(error.reasons))
+        return None
     with transaction.atomic():
-        card = replace(training.card, embedding=_embedding_in(training.folder / "out" / CARD))
-        version = submit(token, training.slug, card, user=training.created_by, publish=False).version
+        version = _submitted(training, token, told, blend)
         training.change(version=version)
     return version
 
 
-def _embedding_in(path: Path) -> EmbeddingTable:
-    """What the trainer tells of the rows, in the card at `path`; nothing where it wrote none."""
+def _submitted(training: Training, token: str, told: Card, blend: Composition | None) -> AdapterVersion:
+    card, user = replace(training.card, embedding=told.embedding), training.created_by
+    if blend is None:
+        return submit(token, training.slug, card, user=user, publish=False).version
+    about: TrainingTable = {**told.training, "parts": training.gate["names"]}
+    card = replace(card, training=about)
+    return submit_blend(training.slug, card, blend, token=token, user=user, publish=False).version
+
+
+def _blend(training: Training, token: str) -> Composition:
+    """The trained gate with its parts as they are now. Raises `BlendRefused`."""
+    gate = Gated(store.quarantined(token) / store.GATE)
+    are_named = gate.head is not None and bool(gate.head.parts)
+    return assembled(gate, [] if are_named else training.gate["names"])
+
+
+def _card_in(path: Path) -> Card:
+    """What the trainer tells of the rows and of its work, in the card at `path`; nothing where it wrote none."""
     try:
-        return read_card(path).embedding
+        return read_card(path)
     except (OSError, CardError):
-        return {}
+        return Card("")
 
 
 def _judge(training: Training, version: AdapterVersion | None) -> None:

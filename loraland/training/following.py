@@ -13,8 +13,10 @@ from redis import Redis
 
 from inference.server import queue as training_queue
 from inference.server.protocol import Train, Trained, TrainingCancelled, TrainingEvent, TrainingFailed, TrainingProgress
+from inference.tasks.gate_recipe import gate_recipe_text
 from inference.tasks.recipe_text import recipe_text
 from loraland import bases
+from loraland.catalogue import store
 from loraland.training.models import Training
 from loraland.training.rows import parts_of, write_parts
 
@@ -53,6 +55,10 @@ def submit(training: Training, redis: Redis) -> None:
     if not training.of_base.is_served:
         reason = f"It was planned for {training.base}, which this site no longer serves; there is {bases.names()}."
         return training.end(Training.State.FAILED, reason)
+    weighed = zip(training.gate.get("parts", ()), training.gate.get("names", ()), strict=True)
+    if gone := [name for digest, name in weighed if not store.kept(digest).exists()]:
+        reason = f"The files of {gone[0]}, which it is to weigh, are gone; upload them again, or leave it out."
+        return training.end(Training.State.FAILED, reason)
     try:
         write_parts(parts_of(training.data), training.recipe.field_names, training.folder / "data")
     except FileNotFoundError:
@@ -72,6 +78,7 @@ def message_of(training: Training) -> Train:
         data=str(training.folder / "data"),
         out=str(training.folder / "out"),
         base=training.of_base.model,
+        gate=gate_recipe_text(gate) if (gate := training.gate_recipe) else "",
     )
 
 

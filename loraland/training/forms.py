@@ -73,6 +73,8 @@ class TrainingForm(ModelForm):
         required=False, widget=forms.Textarea({"rows": 4, "spellcheck": "false"}), label="Example inputs"
     )
     slug = forms.SlugField(max_length=80, required=False)
+    numbers: tuple[str, ...] = ("steps", "batch", "learning_rate", "rank", "max_length", "nola_basis")
+    is_of_gate = False
 
     class Meta:
         model = Training
@@ -94,20 +96,12 @@ class TrainingForm(ModelForm):
         self.of_base = bases.of_name(sent.get("base", "") if sent else "") or base or bases.default()
         self.parts: Parts = parts_of(data)
         architecture, limits = architecture_of(self.of_base), _limits(self.of_base)
-        initial = _of_training(like) if like else _proposed(data, self.parts, self.of_base) | numbers_of(preset)
-        names = {name: _called(name, architecture) for name in (architecture.targets if architecture else TARGETS)}
-        initial |= {
-            "base": self.of_base.name,
-            "target_modules": [name for name in initial["target_modules"] if name in names],
-            "max_length": min(initial["max_length"], limits["max_length"][1]),
-        }
+        initial = self._before(like) if like else _proposed(data, self.parts, self.of_base) | self._numbers(preset)
+        initial |= {"base": self.of_base.name, "max_length": min(initial["max_length"], limits["max_length"][1])}
         super().__init__(sent, initial=initial, label_suffix="")
         self.fields["base"].choices = [(each.name, each.name) for each in bases.served()]  # type: ignore[attr-defined]
-        self.fields["target_modules"].choices = list(names.items())  # type: ignore[attr-defined]
-        for name, (low, high) in limits.items():
-            field = self.fields[name]
-            field.validators += [MinValueValidator(low), MaxValueValidator(high)]
-            field.widget.attrs |= {"min": low, "max": high}
+        self._offer_targets(architecture)
+        self._bound({name: bounds for name, bounds in limits.items() if name in self.fields})
 
     def clean_base(self) -> str:
         """The default one where nobody named any."""
@@ -141,7 +135,7 @@ class TrainingForm(ModelForm):
     def clean(self) -> dict[str, Any]:
         cleaned = super().clean() or self.cleaned_data
         cleaned["slug"] = slug = cleaned.get("slug") or slugify(cleaned.get("name", ""))[:80]
-        if reason := refusal(slug, self.of_base):
+        if reason := refusal(slug, self.of_base, is_blend=self.is_of_gate):
             self.add_error("slug", reason)
         self._clean_method(cleaned)
         self._clean_examples(cleaned)
@@ -152,8 +146,8 @@ class TrainingForm(ModelForm):
         cleaned, training = self.cleaned_data, self.instance
         rows = (*self.parts.train, *self.parts.test)
         training.data, training.created_by, training.base = self.rows_of, user, self.of_base.name
-        training.slug, training.target_modules = cleaned["slug"], cleaned["target_modules"]
-        training.examples = cleaned["examples"]
+        training.slug, training.examples = cleaned["slug"], cleaned["examples"]
+        self._shape(training)
         training.labels = list(labels_of(rows)) if training.metric == "accuracy" else []
         training.many_lines = any("\n" in row.target.strip() for row in rows)
         training.max_answer = max_answer(rows, counter(self.of_base))
@@ -161,6 +155,31 @@ class TrainingForm(ModelForm):
         training.tokens = round(presets.tokens(training.recipe.schedule, lengths))
         training.save()
         return training
+
+    def _before(self, training: Training) -> dict[str, Any]:
+        """What was decided for `training`."""
+        names = [*TrainingForm.Meta.fields]
+        return {name: getattr(training, name) for name in names} | {"example_lines": _lines(training.examples)}
+
+    def _numbers(self, preset: str) -> dict[str, Any]:
+        """The fields that a preset fills."""
+        return numbers_of(preset)
+
+    def _offer_targets(self, architecture: Architecture | None) -> None:
+        names = {name: _called(name, architecture) for name in (architecture.targets if architecture else TARGETS)}
+        self.fields["target_modules"].choices = list(names.items())  # type: ignore[attr-defined]
+        self.initial["target_modules"] = [name for name in self.initial["target_modules"] if name in names]
+
+    def _bound(self, limits: Mapping[str, tuple[float, float]]) -> None:
+        """Let each of these fields have its least and its most."""
+        for name, (low, high) in limits.items():
+            field = self.fields[name]
+            field.validators += [MinValueValidator(low), MaxValueValidator(high)]
+            field.widget.attrs |= {"min": low, "max": high}
+
+    def _shape(self, training: Training) -> None:
+        """Write down what is of the kind of thing that is trained."""
+        training.target_modules = self.cleaned_data["target_modules"]
 
     def _clean_method(self, cleaned: dict[str, Any]) -> None:
         """What is trained besides a LoRA, where the base's gradients are computed here and the prompt has the words."""
@@ -200,14 +219,16 @@ def _too_many(architecture: Architecture, num_bases: int, cleaned: Mapping[str, 
     return f"{reason}." if (reason := Nola(rank, 2.0 * rank, num_bases, 1).excess(shapes)) else ""
 
 
-def refusal(slug: str, base: Base) -> str:
-    """Why an adapter trained here for `base` cannot be called `slug`; empty when it can."""
+def refusal(slug: str, base: Base, *, is_blend: bool = False) -> str:
+    """Why an adapter trained here for `base`, or a blend, cannot be called `slug`; empty when it can."""
     if reason := slugs.refusal(slug):
         return reason
     if slug in tasks():
         return f"{slug} is a task of the bake-off, which has rows of its own; write another slug."
     if other := Training.objects.active().filter(slug=slug).exclude(base__iexact=base.name).first():
         return f"{slug} is being trained for {other.base} just now; write another slug to train for {base.name}."
+    if other := Training.objects.filter(slug=slug).of_other_kind(is_blend=is_blend).first():
+        return f"{slug} is {'a blend' if other.gate else 'an adapter'} trained here, and stays one; write another slug."
     adapter = Adapter.objects.filter(slug=slug).first()
     if adapter is None:
         return ""
@@ -265,11 +286,6 @@ def _proposed(data: DataSet, parts: Parts, base: Base) -> dict[str, Any]:
         "max_length": found.max_length,
         "example_lines": _lines(found.examples),
     }
-
-
-def _of_training(training: Training) -> dict[str, Any]:
-    names = [*TrainingForm.Meta.fields]
-    return {name: getattr(training, name) for name in names} | {"example_lines": _lines(training.examples)}
 
 
 def _lines(examples: list[dict[str, Any]]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import uuid
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +15,11 @@ from django.urls import reverse
 from django.utils import timezone
 
 from inference.tasks.card import Card, card_of
+from inference.tasks.gate_recipe import SCHEDULES, GateRecipe
 from inference.tasks.recipe import ExampleInput, Field, Lora, Recipe, Schedule, Source
 from loraland import bases
 from loraland.bases import Base
+from loraland.catalogue.blends import NAMES
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.template import fields_of
 from loraland.evals.models import DataSet, Run
@@ -31,6 +34,12 @@ class TrainingQuerySet(models.QuerySet["Training"]):
     def active(self) -> TrainingQuerySet:
         """Trainings without an outcome."""
         return self.filter(state__in=Training.ACTIVE)
+
+    def of_other_kind(self, *, is_blend: bool) -> TrainingQuerySet:
+        """Trainings of adapters where `is_blend`, else of gates, without those that ended with nothing."""
+        ended = models.Q(state__in=(Training.State.FAILED, Training.State.CANCELLED), version=None)
+        same = models.Q(gate={})
+        return self.exclude(ended).filter(same if is_blend else ~same)
 
     def claim(self, pk: uuid.UUID) -> Training | None:
         """Take the next step of training `pk` to ourselves; None when another process has it or it has ended.
@@ -50,7 +59,8 @@ class TrainingQuerySet(models.QuerySet["Training"]):
 
 
 class Training(models.Model):
-    """One adapter in the making.
+    """One adapter in the making, or the gate of a blend: `gate` has its kind, the digests of its `parts`, their `names`
+    as versions, and its numbers.
 
     `state` goes waiting -> training -> examining -> measuring -> done, or ends in cancelled or failed; `reason` says
     why. The row is the truth: whatever Redis, the training server or a job has forgotten is asked for again from here.
@@ -90,6 +100,7 @@ class Training(models.Model):
     target_modules = models.JSONField(default=list)
     nola_basis = models.PositiveIntegerField("random bases", default=0, help_text="Those of a NOLA; 0 for a LoRA.")
     invocation = models.CharField(max_length=200, blank=True, help_text="What invokes an aLoRA; empty for others.")
+    gate = models.JSONField(default=dict, blank=True, help_text="Of a blend's gate what it is; empty for an adapter.")
     max_length = models.PositiveIntegerField("tokens a row", help_text="Longer rows are left out.")
     seed = models.PositiveIntegerField(default=1)
     tokens = models.PositiveBigIntegerField(default=0, help_text="About how many it will read: see `presets`.")
@@ -173,6 +184,22 @@ class Training(models.Model):
     def lora(self) -> Lora:
         """The shape of the adapter."""
         return Lora(self.rank, 2 * self.rank, tuple(self.target_modules), self.nola_basis, self.invocation or None)
+
+    @property
+    def gate_recipe(self) -> GateRecipe | None:
+        """How the gate learns; None where an adapter does. Its parts are called by their digests."""
+        if not self.gate:
+            return None
+        own = {name: value for name, value in self.gate.items() if name not in ("parts", "names")}
+        numbers = {name: getattr(self, name) for name in ("steps", "batch", "learning_rate", "max_length", "seed")}
+        schedule = replace(SCHEDULES[own["kind"]], **numbers)
+        parts = tuple(self.gate["parts"])
+        return GateRecipe(parts=parts, name=self.name, summary=self.summary, schedule=schedule, **own)
+
+    @property
+    def method(self) -> str:
+        """What people call the kind of gate that learns; empty for an adapter."""
+        return NAMES[self.gate["kind"]] if self.gate else ""
 
     @property
     def card(self) -> Card:

@@ -19,8 +19,6 @@ from loraland.training.forms import TrainingForm
 from loraland.training.presets import PRESETS, Preset, duration
 from loraland.training.speed import ms_a_token
 
-NUMBERS: Final = ("steps", "batch", "learning_rate", "rank", "max_length", "nola_basis")
-
 
 @dataclass(frozen=True)
 class Ticket:
@@ -30,6 +28,24 @@ class Ticket:
     time: str
     address: str
     is_chosen: bool
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Something that may learn from the rows."""
+
+    name: str
+    meaning: str
+    address: str
+    is_chosen: bool
+
+
+LEARNERS: Final = (
+    (presets.DEFAULT, "An adapter", "New weights beside the base’s."),
+    ("flow", "A LoRA-Flow gate", "It weighs published adapters for every token, and is made for these alone."),
+    ("ramole", "A RAMoLE router", "It weighs any adapters on the linears that it learned on."),
+)
+"""By the preset that each begins with."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +64,14 @@ def context_of(form: TrainingForm) -> dict[str, Any]:
     return {
         "form": form,
         "data": data,
-        "forecast": forecast(data.heuristics, form.of_base),
+        "forecast": None if form.is_of_gate else forecast(data.heuristics, form.of_base),
+        "learners": learners(form),
         "num_train": len(form.parts.learnt),
         "num_validation": len(form.parts.train) - len(form.parts.learnt),
         "num_test": len(form.parts.test),
         "metrics": [(radio, METRICS[radio.data["value"]].meaning) for radio in form["metric"]],
         "placeholders": [f"{{{name}}}" for name in data.fields],
-        "numbers": [form[name] for name in NUMBERS],
+        "numbers": [form[name] for name in form.numbers if name in form.fields],
         "tickets": tickets(form),
         "base": form.of_base,
         "base_tickets": base_tickets(form),
@@ -83,7 +100,10 @@ def schedule_of(form: TrainingForm) -> Schedule:
 
 
 def tickets(form: TrainingForm) -> list[Ticket]:
-    """The presets with their times; the one is chosen whose steps the form has."""
+    """The presets with their times; the one is chosen whose steps the form has. None for a gate, which begins with its
+    paper's numbers."""
+    if form.is_of_gate:
+        return []
     wanted, speed = schedule_of(form), ms_a_token(form.of_base)
     lengths, found = form.parts.lengths(_value(form, "template"), form.of_base), []
     for preset in PRESETS:
@@ -91,6 +111,15 @@ def tickets(form: TrainingForm) -> list[Ticket]:
         time = duration(presets.seconds(schedule, lengths, speed))
         found.append(Ticket(preset, time, _address(form, form.of_base, preset.key), schedule == wanted))
     return found
+
+
+def learners(form: TrainingForm) -> list[Learner]:
+    """What may be trained, with the one that the form is of."""
+    chosen = form.preset if form.is_of_gate else presets.DEFAULT
+    return [
+        Learner(name, meaning, _address(form, form.of_base, preset), preset == chosen)
+        for preset, name, meaning in LEARNERS
+    ]
 
 
 def base_tickets(form: TrainingForm) -> list[BaseTicket]:

@@ -18,7 +18,7 @@ KNOWN_WEIGHTS: Final = 106_168_320
 def ms_a_token(base: Base) -> float:
     """What a token of a training on `base` takes, in ms: the median of the latest here, else what is known of a small
     base, times the size of this one."""
-    ended = Training.objects.filter(base__iexact=base.name, minutes__gt=0, tokens__gt=0).order_by("-started")
+    ended = Training.objects.filter(gate={}, base__iexact=base.name, minutes__gt=0, tokens__gt=0).order_by("-started")
     spent = [(60 * (training.minutes or 0.0) - BEGINNING_SECONDS, training.tokens) for training in ended[:REMEMBERED]]
     return median(1000 * max(seconds, 1.0) / tokens for seconds, tokens in spent) if spent else MS_A_TOKEN * _size(base)
 

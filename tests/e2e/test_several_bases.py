@@ -169,7 +169,7 @@ def test_an_adapter_is_trained_for_the_other_base_proven_by_its_worker_and_publi
     page.get_by_label("JSON lines").set_input_files(file)
     page.get_by_role("button", name="Save", exact=True).click()
     page.get_by_role("link", name="Moods of days").first.click()
-    page.get_by_role("link", name="Train an adapter from this").click()
+    page.get_by_role("link", name="Train from this").click()
     page.locator(".ticket").filter(has_text=TINY).click()
     expect(page.locator(".expect .base-name")).to_have_text(TINY)
     page.get_by_text("The numbers").click()

@@ -73,7 +73,8 @@ def _versions(gate: Gated | None, names: Sequence[str]) -> list[AdapterVersion]:
 def _of_names(names: Sequence[str]) -> list[AdapterVersion]:
     """The versions that are called so, with their adapters."""
     if not 2 <= len(names) <= MAX_PARTS:
-        raise BlendRefused("parts", [f"{len(names) or 'No'} parts are named; a blend is of 2 to {MAX_PARTS} adapters."])
+        told = "1 part is" if len(names) == 1 else f"{len(names) or 'No'} parts are"
+        raise BlendRefused("parts", [f"{told} named; a blend is of 2 to {MAX_PARTS} adapters."])
     versions, reasons = list[AdapterVersion](), list[str]()
     for name in names:
         try:

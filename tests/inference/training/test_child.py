@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,8 @@ from types import SimpleNamespace
 import pytest
 from redis import Redis
 
+from inference.adapters.gate_file import GATE_FILE, read_gate
+from inference.model.architecture import read_architecture
 from inference.server import queue
 from inference.server.protocol import (
     Train,
@@ -31,8 +34,11 @@ from inference.server.protocol import (
 )
 from inference.server.serve import ServerConfig, TrainingServer
 from inference.server.spare_time import AUTOGROUP
-from inference.tasks.recipe import RECIPES
+from inference.tasks.gate_recipe import GateRecipe, gate_recipe_text
+from inference.tasks.recipe import RECIPES, Schedule
 from inference.training import any_base, child
+from inference.training.adapter import save_adapter
+from tests.inference.training.test_gates import random_adapter
 
 pytestmark = pytest.mark.slow
 
@@ -82,6 +88,16 @@ def weights(job: Train, home: Path) -> bytes:
     end, _ = end_of(replace(job, out="undisturbed"))
     assert isinstance(end, Trained)
     return (home / "undisturbed" / WEIGHTS).read_bytes()
+
+
+@pytest.fixture
+def gate_job(job: Train, base: Path, tmp_path: Path) -> Train:
+    """The same rows for a LoRA-Flow gate over two adapters in the store."""
+    for number, digest in enumerate(("a" * 64, "b" * 64)):
+        adapter = random_adapter(read_architecture(base / "config.json"), number)
+        save_adapter(adapter, "base", tmp_path / "adapters" / digest)
+    gate = GateRecipe("flow", ("a" * 64, "b" * 64), "b" * 64, schedule=Schedule(6, 4, 1e-2, max_length=100))
+    return replace(job, gate=gate_recipe_text(gate))
 
 
 # refusals
@@ -163,6 +179,27 @@ def test_a_training_that_is_stopped_goes_on_to_the_same_bits(job: Train, tmp_pat
     assert isinstance(end, Trained)
     assert min(event.step for event in told[1:]) == 5
     assert (tmp_path / "out" / WEIGHTS).read_bytes() == weights(job, tmp_path)
+
+
+def test_a_gate_over_stored_adapters_goes_on_where_it_was_stopped_and_leaves_its_losses(
+    gate_job: Train, tmp_path: Path
+) -> None:
+    asked = iter([True] * 3)
+    end, _ = end_of(gate_job, lambda: next(asked, False))
+    assert end == TrainingCancelled(4)
+    end, told = end_of(gate_job)
+    assert end == Trained(str(tmp_path / "out"), 32, end.minutes if isinstance(end, Trained) else 0)
+    assert told[0] == TrainingProgress(0, 6)
+    assert isinstance(told[-1], TrainingProgress)
+    assert (told[1].step, told[-1].step) == (5, 6)  # type: ignore[union-attr]
+    assert read_gate(tmp_path / "out" / GATE_FILE, hidden=32).kind == "flow"
+    assert "loss_rows = 8\n" in (tmp_path / "out" / "card.toml").read_text()
+
+
+def test_a_gates_part_that_is_gone_or_elsewhere_is_refused(gate_job: Train, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "adapters" / ("a" * 64))
+    assert "there is no adapter in" in refusal(gate_job)
+    assert "does not lie below" in refusal(replace(gate_job, gate=gate_job.gate.replace("b" * 64, "../data")))
 
 
 PROMPT = (

@@ -23,7 +23,7 @@ from inference.decoders.torch.gating import weighed
 from inference.model.architecture import Architecture, read_architecture
 from inference.model.weights import load_weights
 from inference.tasks.card import CARD
-from inference.tasks.gate_recipe import GateRecipe, parse_gate_recipe
+from inference.tasks.gate_recipe import GateRecipe, gate_recipe_text, parse_gate_recipe
 from inference.tasks.recipe import Lora, Schedule, load_recipe
 from inference.training import command
 from inference.training.adapter import Adapter, save_adapter
@@ -344,6 +344,7 @@ def test_a_trained_gate_is_saved_as_it_is_read_with_its_parts_and_a_card(
     card = (job.out / CARD).read_text(encoding="utf-8")
     assert f'gate = "{recipe.kind}"' in card
     assert 'parts = ["first", "second"]' in card
+    assert f"loss_after = {trained.losses['loss_after']}" in card
     assert trained.n == 8
     assert trained.change is not None
     assert trained.before is not None
@@ -447,6 +448,12 @@ def test_the_command_refuses_arrow_and_a_part_that_is_nowhere(
         recipe.write_text(f"[blend]\n{text}\n")
         assert command.main([*words, "--out", str(tmp_path / "out")]) == 1
         assert named in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("recipe", [BLEND, ROUTER], ids=["flow", "ramole"])
+def test_a_recipe_is_read_back_from_its_text(recipe: GateRecipe) -> None:
+    again = parse_gate_recipe(gate_recipe_text(recipe))
+    assert replace(again, start=recipe.start) == recipe
 
 
 def test_a_recipe_without_more_has_the_settings_of_its_paper() -> None:

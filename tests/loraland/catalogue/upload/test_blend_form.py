@@ -115,7 +115,7 @@ def test_a_new_version_of_a_blend_takes_its_place(owner: Client, two: list[Adapt
 
 ONE = ["topic"]
 BAD: dict[str, tuple[dict[str, Any], str, str]] = {
-    "one part": ({"parts": ONE}, "parts", "1 parts are named; a blend is of 2 to 8"),
+    "one part": ({"parts": ONE}, "parts", "1 part is named; a blend is of 2 to 8"),
     "nobody": ({"parts": ["topic", "nobody"]}, "parts", "No adapter called 'nobody' is published"),
     "one twice": ({"parts": ONE * 2}, "parts", "An adapter is named twice; name it once."),
     "DoRA": ({"parts": ["topic", "dora"]}, "parts", "is a DoRA"),
