@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
-from math import isnan
+from math import isfinite
 from typing import Final
 
 import torch
@@ -210,12 +210,16 @@ def _mark(rows: _Rows, work: Work) -> None:
 
 
 def _weighed(tokens: list[SampledToken], coefficients: Tensor, rows: Sequence[int]) -> list[SampledToken]:
-    """`tokens`, those that a blend's rows decided with what its gate made of these, a row of `coefficients` each."""
+    """`tokens`, those that a blend's rows decided with what its gate made of these, a row of `coefficients` each.
+
+    What is infinite is not told: a store of JSON takes no such number, and the answer would not be written down.
+    """
     if not len(coefficients):
         return tokens
     told = coefficients[list(rows)].tolist()
     return [
-        token if isnan(own[0]) else replace(token, weights=tuple(own)) for token, own in zip(tokens, told, strict=True)
+        replace(token, weights=tuple(own)) if all(map(isfinite, own)) else token
+        for token, own in zip(tokens, told, strict=True)
     ]
 
 

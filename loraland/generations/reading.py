@@ -28,6 +28,8 @@ SILENCE_SECONDS: Final = 5.0
 """After so long without an event the database is asked whether the answer ended elsewhere."""
 
 FOLLOWING: Final = "following an answer"
+OUTCOME: Final = ("status", "text", "error_code", "error", "stats", "weights", "finished")
+"""The columns that an answer's end sets."""
 
 Read = tuple[str, Event]
 
@@ -86,7 +88,7 @@ async def _is_over(generation: Generation) -> bool:
         return generation.is_finished
     if not generation.is_finished:
         with outage.tolerated(FOLLOWING):
-            await generation.arefresh_from_db(fields=["status", "text", "error_code", "error", "stats", "finished"])
+            await generation.arefresh_from_db(fields=OUTCOME)
     await aclose_old_connections()
     return generation.is_finished
 

@@ -8,8 +8,8 @@ from typing import Final
 
 from loraland.generations.models import Generation
 
-MOST_TOKENS: Final = 512
-"""Of a longer answer the first ones are shown."""
+MOST_SHARES: Final = 1024
+"""Of an answer with more numbers the first tokens are shown: each number is drawn, told and written into the table."""
 HEIGHT: Final = 100
 """Of a bar, in its own units."""
 
@@ -55,14 +55,20 @@ def strip_of(generation: Generation | None) -> Strip | None:
     """What was measured of an answer; None of one that no blend gave, or of which nothing was told."""
     if generation is None or not generation.weights:
         return None
-    names = tuple(part["model"].partition("@")[0] for part in generation.components)
+    names = _names([part["model"] for part in generation.components])
     rows: list[list[float]] = [weights for _, weights in generation.weights]
-    if any(len(weights) != len(names) for weights in rows):
+    if not names or any(len(weights) != len(names) for weights in rows):
         return None
     means = tuple(sum(column) / len(rows) for column in zip(*rows, strict=True))
-    shown = generation.weights[:MOST_TOKENS]
+    shown = generation.weights[: MOST_SHARES // len(names)]
     tokens = tuple(_token(text, weights) for text, weights in shown)
     return Strip(names, means, tokens, len(rows) - len(shown))
+
+
+def _names(models: Sequence[str]) -> tuple[str, ...]:
+    """The slugs of versions called ``slug@digest``; all with their digests where two have one slug."""
+    slugs = tuple(model.partition("@")[0] for model in models)
+    return slugs if len(set(slugs)) == len(slugs) else tuple(models)
 
 
 def _token(text: str, weights: Sequence[float]) -> Token:

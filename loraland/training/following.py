@@ -17,6 +17,7 @@ from inference.tasks.gate_recipe import gate_recipe_text
 from inference.tasks.recipe_text import recipe_text
 from loraland import bases
 from loraland.catalogue import store
+from loraland.catalogue.models import AdapterVersion
 from loraland.training.models import Training
 from loraland.training.rows import parts_of, write_parts
 
@@ -59,6 +60,8 @@ def submit(training: Training, redis: Redis) -> None:
     if gone := [name for digest, name in weighed if not store.kept(digest).exists()]:
         reason = f"The files of {gone[0]}, which it is to weigh, are gone; upload them again, or leave it out."
         return training.end(Training.State.FAILED, reason)
+    if reason := _silenced(training):
+        return training.end(Training.State.FAILED, reason)
     try:
         write_parts(parts_of(training.data), training.recipe.field_names, training.folder / "data")
     except FileNotFoundError:
@@ -69,6 +72,17 @@ def submit(training: Training, redis: Redis) -> None:
     if training.change(cursor=START):
         training_queue.submit(redis, message_of(training))
     return None
+
+
+def _silenced(training: Training) -> str:
+    """Why what a gate is to weigh would not answer once it is trained; empty where it would."""
+    digests, names = training.gate.get("parts", ()), training.gate.get("names", ())
+    known = AdapterVersion.objects.filter(digest__in=digests).answering()
+    answering = {*known.values_list("digest", flat=True)}
+    silent = [name for digest, name in zip(digests, names, strict=True) if digest not in answering]
+    return (
+        f"{silent[0]}, which it is to weigh, does not answer now; publish it again, or leave it out." if silent else ""
+    )
 
 
 def message_of(training: Training) -> Train:

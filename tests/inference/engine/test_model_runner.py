@@ -11,8 +11,8 @@ from inference.decoders.contract import Decoder
 from inference.decoders.kv_tensors import KVCache
 from inference.decoders.torch.lora import LoraBank
 from inference.engine.engine import Engine
-from inference.engine.model_runner import ModelRunner, OutOfMemory
-from inference.engine.sampler import RowSampling
+from inference.engine.model_runner import ModelRunner, OutOfMemory, _weighed
+from inference.engine.sampler import RowSampling, SampledToken
 from inference.scheduling.plan import Plan, Work
 from inference.scheduling.sequence import Sequence
 from inference.wire.protocol import Sampling
@@ -115,3 +115,10 @@ def test_a_pass_that_does_not_fit_is_told_apart_from_a_defect(engine: Engine) ->
     with pytest.raises(RuntimeError, match="a defect"):
         runner.run(plan, samplings)
     assert set(runner.run(plan, samplings).tokens) == {"a"}
+
+
+def test_only_what_is_a_number_is_told_of_a_gate() -> None:
+    """A gate's bias may be so large that the sum over layers is infinite, which no store of JSON keeps."""
+    coefficients = torch.tensor([[0.25, 0.75], [torch.inf, 0.5], [0.5, -torch.inf], [torch.nan, torch.nan]])
+    told = _weighed([SampledToken(id) for id in range(4)], coefficients, range(4))
+    assert [token.weights for token in told] == [(0.25, 0.75), (), (), ()]

@@ -8,7 +8,7 @@ from contextlib import aclosing
 import pytest
 from django.conf import settings as site_settings
 
-from inference.wire.protocol import Delta, Event, Failed, Finished, Message
+from inference.wire.protocol import Delta, Event, Failed, Finished, Message, TokenWeights
 from loraland import inference_client
 from loraland.generations import reading
 from loraland.generations.models import Generation
@@ -70,6 +70,21 @@ async def test_once_its_stream_has_gone_the_row_tells_the_answer(site_wire):
     assert [cursor for cursor, _ in after] == [reading.START, reading.START]
     assert text_of(after) == "one two three"
     assert after[-1][1] == before[-1][1]
+
+
+async def test_who_began_to_read_before_its_end_has_all_of_the_outcome_from_the_row(site_wire, monkeypatch):
+    """A page that opened a blend's answer under way draws what weighed its tokens, as one that comes later does."""
+    monkeypatch.setattr(reading, "SILENCE_SECONDS", 0)
+    opened = await ask()
+    weighed = [Delta(opened.wire_id, "one", weights=(TokenWeights("one", (0.25, 0.75)),))]
+    await ScriptedWorker(
+        site_wire, site_settings.BASE_KEY, lambda _: [*weighed, Finished(opened.wire_id, "done")]
+    ).step()
+    await Recorder("r").step(50)
+    await inference_client.redis().flushall()
+    async with aclosing(reading.events(opened)) as events:
+        assert text_of([event async for event in events]) == "one"
+    assert opened.weights == [["one", [0.25, 0.75]]]
 
 
 async def test_a_kept_answer_is_read_without_redis(site_wire, settings, tmp_path):

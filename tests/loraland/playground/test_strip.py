@@ -8,7 +8,7 @@ import pytest
 
 from loraland.generations.models import Generation
 from loraland.playground.answers import view_of
-from loraland.playground.strip import MOST_TOKENS, strip_of
+from loraland.playground.strip import MOST_SHARES, strip_of
 
 PARTS = [{"model": "moods@aaaaaaaaaaaa", "digest": "a" * 64, "weight": 1.0, "gate": "arrow"}]
 PARTS += [{"model": "games@bbbbbbbbbbbb", "digest": "b" * 64, "weight": 1.0, "gate": "arrow"}]
@@ -38,17 +38,38 @@ def test_weights_beyond_one_and_below_nothing_share_the_bar_by_their_size() -> N
 
 @pytest.mark.parametrize(
     "generation",
-    [None, answer([]), answer([["joy", [1.0]]]), answer([["joy", [0.5, 0.5]]], components=[])],
-    ids=["refused", "plain", "another number of parts", "no parts"],
+    [
+        None,
+        answer([]),
+        answer([["joy", [1.0]]]),
+        answer([["joy", [0.5, 0.5]]], components=[]),
+        answer([["joy", []]], components=[]),
+    ],
+    ids=["refused", "plain", "another number of parts", "no parts", "no weights"],
 )
 def test_where_nothing_was_told_there_is_no_strip(generation: Generation | None) -> None:
     assert strip_of(generation) is None
 
 
 def test_of_a_long_answer_the_first_tokens_are_shown_and_the_others_counted() -> None:
-    strip = strip_of(answer([["x", [0.5, 0.5]]] * (MOST_TOKENS + 3)))
+    strip = strip_of(answer([["x", [0.5, 0.5]]] * (MOST_SHARES // 2 + 3)))
     assert strip is not None
-    assert (len(strip.tokens), strip.more) == (MOST_TOKENS, 3)
+    assert (len(strip.tokens), strip.more) == (MOST_SHARES // 2, 3)
+
+
+def test_of_many_parts_fewer_tokens_are_shown_so_that_a_page_stays_of_a_size() -> None:
+    many = [{"model": f"part-{place}@{'a' * 12}"} for place in range(8)]
+    strip = strip_of(answer([["x", [0.125] * 8]] * 4000, components=many))
+    assert strip is not None
+    assert (len(strip.tokens), strip.more) == (MOST_SHARES // 8, 4000 - MOST_SHARES // 8)
+    assert strip.means == (0.125,) * 8
+
+
+def test_two_versions_of_one_adapter_are_told_apart() -> None:
+    twice = [{"model": "moods@aaaaaaaaaaaa"}, {"model": "moods@bbbbbbbbbbbb"}]
+    strip = strip_of(answer([["joy", [0.75, 0.25]]], components=twice))
+    assert strip is not None
+    assert strip.parts == ("moods@aaaaaaaaaaaa", "moods@bbbbbbbbbbbb")
 
 
 def test_the_page_has_it_as_bars_and_as_a_table_and_no_token_becomes_markup() -> None:

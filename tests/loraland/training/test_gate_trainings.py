@@ -200,6 +200,17 @@ def test_a_part_that_is_gone_ends_the_training_with_a_sentence(
     assert step(late).reason.startswith(f"The files of {two[0]}, which it is to weigh, are gone")
 
 
+def test_a_part_that_is_retired_while_its_gate_waits_ends_the_training_before_it_begins(
+    ask: Ask, two: list[AdapterVersion], redis: Redis
+) -> None:
+    assert ask() == {}
+    two[1].retire()
+    training = step(Training.objects.get())
+    assert training.state == "failed"
+    assert training.reason.startswith(f"{two[1]}, which it is to weigh, does not answer now")
+    assert training_queue.claim(redis, 60) is None
+
+
 KEPT = ("data", "name", "category", "template", "instruction", "metric", "max_answer", "base", "steps", "batch", "gate")
 KEPT = (*KEPT, "learning_rate", "rank", "target_modules", "max_length")
 
