@@ -65,6 +65,8 @@ def check_on_a_phone(page: Page) -> None:
         expect(token.locator(".strip-told")).to_be_hidden()
         token.click()
         expect(token.locator(".strip-told")).to_be_visible()
+        page.locator(".strip-token").last.click()
+        expect(page.locator(".strip-told").last).to_be_in_viewport()
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         colors = page.locator(".strip-key rect").evaluate_all("rects => rects.map(each => getComputedStyle(each).fill)")
         assert len({*colors}) == len(PARTS)
