@@ -33,10 +33,10 @@ test-browser:
 	@$(BIN)/python -m pytest -q tests/e2e
 
 test-decoders:
-	@nice -n 5 $(BIN)/python -m pytest -q tests/inference/decoders
+	@nice -n 3 $(BIN)/python -m pytest -q tests/inference/decoders
 
 test-rest:
-	@nice -n 5 $(BIN)/python -m pytest -q tests --ignore=tests/loraland --ignore=tests/e2e --ignore=tests/inference/decoders
+	@nice -n 3 $(BIN)/python -m pytest -q tests --ignore=tests/loraland --ignore=tests/e2e --ignore=tests/inference/decoders
 
 # Three parts beside each other.
 test-fast: $(VENV)/.dev

@@ -31,8 +31,7 @@ class Decoder(ABC):
         """Float32 [m, width]: the m hidden rows of the last pass as the head sees them, behind the last norm."""
         self.coefficients = NONE
         """Float32 [n, MAX_GATED]: what a blend's gate made of each of the n sample rows of the last pass, in the mean
-        over layers and targets, and NaN in rows of no blend; `NONE` of a pass without one, and where the decoder does
-        not tell them."""
+        over layers and targets, and NaN in rows of no blend; `NONE` of a pass without one."""
         self.interrupt = Interrupt()
 
     @abstractmethod

@@ -21,11 +21,12 @@ from torch.nn import functional
 
 from inference.config import EngineConfig
 from inference.decoders.batch import Batch
+from inference.decoders.coefficients import NONE, mean_coefficients
 from inference.decoders.contract import Decoder
 from inference.decoders.gpu.bank import SlotBank
-from inference.decoders.gpu.graphs import Graphs, run_eagerly
+from inference.decoders.gpu.graphs import Graphs, Outputs, run_eagerly
 from inference.decoders.gpu.kernels.activation import activate
-from inference.decoders.gpu.kernels.gate import weigh, weigh_stream
+from inference.decoders.gpu.kernels.gate import no_sums, weigh, weigh_stream
 from inference.decoders.gpu.kernels.grouped import product
 from inference.decoders.gpu.kernels.logits import finish_logits
 from inference.decoders.gpu.kernels.lora import add_embedding, empty_buffer, expand, shrink
@@ -96,6 +97,8 @@ class TritonDecoder(Decoder):
         self._groups = groups(architecture)
         self._coefficients: Tensor | None = None
         """Of the layer at hand, by gates that look at the stream; None in a pass without blends."""
+        self._told: Tensor | None = None
+        """Sums of coefficients of the pass at hand, as `no_sums` has them; None in a pass without blends."""
         self._graphs: Graphs | None = None
         self._side = torch.cuda.Stream(weights.device) if weights.device.type == "cuda" else None
 
@@ -112,22 +115,28 @@ class TritonDecoder(Decoder):
         if len(batch.hidden_rows):
             return self._with_hidden(shape, batch, cache)
         if self.weights.device.type == "cuda":
-            return self._captured(cache).run(shape, batch)
-        return run_eagerly(self._sampled, shape, batch, cache)
+            return self._read(self._captured(cache).run(shape, batch))
+        return self._read(run_eagerly(self._sampled, shape, batch, cache))
+
+    def _read(self, outputs: Outputs) -> Tensor:
+        """The logits; what gates made of the rows is kept."""
+        logits, *told = outputs
+        self.coefficients = told[0] if told else NONE
+        return logits
 
     def _with_hidden(self, shape: StepShape, batch: Batch, cache: KVCache) -> Tensor:
         """A pass that keeps the hidden states of rows. It is rare, and worth no graph."""
         states, num_hidden = list[Tensor](), len(batch.hidden_rows)
 
-        def compute(step: Step, cache: KVCache) -> Tensor:
+        def compute(step: Step, cache: KVCache) -> Outputs:
             states.append(self._normed(step, cache))
-            return self._head(step, states[0])
+            return self._with_coefficients(step, self._head(step, states[0]))
 
         wanted = replace(batch, sample_rows=torch.cat((batch.hidden_rows, batch.sample_rows)))
         shape = replace(shape, num_samples=round_up(len(wanted.sample_rows), TILE))
-        logits = run_eagerly(compute, shape, wanted, cache)
+        outputs = run_eagerly(compute, shape, wanted, cache)
         self.hidden = states[0][:num_hidden].to(torch.float32)
-        return logits[num_hidden:]
+        return self._read(tuple(output[num_hidden:] for output in outputs))
 
     def _captured(self, cache: KVCache) -> Graphs:
         if self._graphs is None:
@@ -140,9 +149,14 @@ class TritonDecoder(Decoder):
         assert self._graphs.cache is cache, "graphs write into the cache that they were captured with"
         return self._graphs
 
-    def _sampled(self, step: Step, cache: KVCache) -> Tensor:
-        """Logits float32 [samples, vocab] of `step`."""
-        return self._head(step, self._normed(step, cache))
+    def _sampled(self, step: Step, cache: KVCache) -> Outputs:
+        """Logits float32 [samples, vocab] of `step`, and where a blend may be in it their `coefficients`."""
+        return self._with_coefficients(step, self._head(step, self._normed(step, cache)))
+
+    def _with_coefficients(self, step: Step, logits: Tensor) -> Outputs:
+        if self._told is None:
+            return (logits,)
+        return logits, mean_coefficients(self._told.index_select(0, step.samples).sum(1))
 
     def _normed(self, step: Step, cache: KVCache) -> Tensor:
         """What the head sees of the sampled rows."""
@@ -181,6 +195,8 @@ class TritonDecoder(Decoder):
         if step.shape.targets.includes("embedding"):
             add_embedding(hidden, step.token_ids, step.slots, self.bank.table, self._groups["embedding"])
         addends: Addends | None = None
+        has_gates = step.shape.targets.includes("gates")
+        self._told = no_sums(len(hidden), hidden.device) if has_gates else None
         for index, layer in enumerate(self.weights.layers):
             addends = self._layer(index, layer, hidden, addends, step, cache)
         assert addends is not None, "a model has layers"
@@ -198,7 +214,7 @@ class TritonDecoder(Decoder):
         rows = self._norm(hidden, before, norm, biases("attention_norm"), stream)
         # The sum is in the stream now.
         self._coefficients = None
-        if step.shape.targets.includes("gates"):
+        if self._told is not None:
             self._coefficients = weigh_stream(hidden, step.slots, self.bank.table, index)
         attended = self._attention(index, layer, rows, step, cache)
         behind = layer.attention_norm if is_behind else layer.attention_out_norm
@@ -242,13 +258,13 @@ class TritonDecoder(Decoder):
         table, group = self.bank.table, self._groups[name]
         buffers = [empty_buffer(rows[part], table, group) for part, _ in runs]
 
-        weights = self._coefficients if name not in ("embedding", "head") else None
+        weights, told = (None, None) if name in ("embedding", "head") else (self._coefficients, self._told)
 
         def shrink_all() -> None:
             for (part, length), buffer in zip(runs, buffers, strict=True):
                 shrink(buffer, rows[part], slots[part], table, group, index, length)
-                if weights is not None:
-                    weigh(buffer, rows[part], slots[part], table, group, index, weights[part])
+                if weights is not None and told is not None:
+                    weigh(buffer, rows[part], slots[part], table, group, index, weights[part], told[part])
 
         with overlap(self._side, shrink_all):
             out = base()

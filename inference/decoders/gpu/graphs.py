@@ -27,22 +27,27 @@ log = logging.getLogger(__name__)
 
 TILE_GRAPHS: Final = 32
 """Each keeps its logits and what the device knows of its launches, which should be some 10 MB."""
-Compute = Callable[[Step, KVCache], Tensor]
-"""Takes a step to logits float32 [samples, vocab]."""
+Outputs = tuple[Tensor, ...]
+"""Of each sample row: its logits, float32 [samples, vocab], and what else is told of it, [samples, ...]."""
+Compute = Callable[[Step, KVCache], Outputs]
 
 
-def run_eagerly(compute: Compute, shape: StepShape, batch: Batch, cache: KVCache) -> Tensor:
-    """Logits float32 [n, vocab] of the n sample rows of `batch`, padded to `shape`, kernel by kernel."""
+def run_eagerly(compute: Compute, shape: StepShape, batch: Batch, cache: KVCache) -> Outputs:
+    """What `compute` makes of the n sample rows of `batch`, padded to `shape`, kernel by kernel: [n, ...] each."""
     staging = Staging(shape, cache.keys[0].device)
     staging.fill(batch)
-    return compute(staging.step, cache)[: len(batch.sample_rows)]
+    return _of_samples(compute(staging.step, cache), batch)
+
+
+def _of_samples(outputs: Outputs, batch: Batch) -> Outputs:
+    return tuple(output[: len(batch.sample_rows)] for output in outputs)
 
 
 @dataclass(frozen=True)
 class _Captured:
     staging: Staging
     graph: torch.cuda.CUDAGraph
-    logits: Tensor
+    outputs: Outputs
 
 
 class Graphs:
@@ -57,16 +62,16 @@ class Graphs:
         self._max_tiles = TILE_GRAPHS
         self._pool = torch.cuda.graph_pool_handle()
 
-    def run(self, shape: StepShape, batch: Batch) -> Tensor:
-        """Logits float32 [n, vocab] of the n sample rows of `batch`, padded to `shape`."""
+    def run(self, shape: StepShape, batch: Batch) -> Outputs:
+        """What is computed of the n sample rows of `batch`, padded to `shape`: [n, ...] each."""
         captured = self._of_tiles(shape) if shape.num_tiles else self._decodes.get(shape) or self.prepare(shape)
         if captured is None:
-            logits = run_eagerly(self._compute, shape, batch, self.cache)
+            outputs = run_eagerly(self._compute, shape, batch, self.cache)
             self._met.add(shape)
-            return logits
+            return outputs
         captured.staging.fill(batch)
         captured.graph.replay()
-        return captured.logits[: len(batch.sample_rows)]
+        return _of_samples(captured.outputs, batch)
 
     def prepare(self, shape: StepShape) -> _Captured:
         """Capture the decode passes of `shape`."""
@@ -98,5 +103,5 @@ class Graphs:
         staging, graph = Staging(shape, self._device), torch.cuda.CUDAGraph()
         # Only this thread's calls are watched: another may be pinning memory for an adapter.
         with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            logits = self._compute(staging.step, self.cache)
-        return _Captured(staging, graph, logits)
+            outputs = self._compute(staging.step, self.cache)
+        return _Captured(staging, graph, outputs)

@@ -17,6 +17,7 @@ from torch import Tensor
 from inference.adapters.gate import MAX_GATED, Gate
 from inference.decoders.gpu.kernels.lora_kernels import part_at
 from inference.decoders.gpu.kernels.slot_table import INDEX, Group, SlotTable
+from inference.model.architecture import TARGETS
 
 _KINDS: Final = ("arrow", "flow", "ramole")
 _HEAD: Final = 8
@@ -59,12 +60,25 @@ def weigh_stream(hidden: Tensor, slots: Tensor, table: SlotTable, layer: int) ->
     return coefficients
 
 
-def weigh(
-    buffer: Tensor, rows: Tensor, slots: Tensor, table: SlotTable, group: Group, layer: int, coefficients: Tensor
-) -> None:
-    """Multiply what `shrink` made of `rows` in `buffer` by what their gates say, in place.
+def no_sums(rows: int, device: torch.device) -> Tensor:
+    """Float32 [rows, targets, MAX_GATED + 1], to which `weigh` adds coefficients, and behind them how many times: a
+    program has a place of its own, so that sums do not depend on which comes first."""
+    return torch.zeros((rows, len(TARGETS), MAX_GATED + 1), dtype=torch.float32, device=device)
 
-    `coefficients` are those of `weigh_stream` for these rows.
+
+def weigh(
+    buffer: Tensor,
+    rows: Tensor,
+    slots: Tensor,
+    table: SlotTable,
+    group: Group,
+    layer: int,
+    coefficients: Tensor,
+    told: Tensor,
+) -> None:
+    """Multiply what `shrink` made of `rows` in `buffer` by what their gates say, in place, and add that to `told`.
+
+    `coefficients` are those of `weigh_stream` for these rows, and `told` those of `no_sums`.
     """
     pieces = len(buffer)
     _weigh[(len(rows), group.count)](
@@ -73,12 +87,14 @@ def weigh(
         table.gates,
         buffer,
         coefficients,
+        told,
         len(rows),
         layer,
         group.width_in,
         table.max_rank,
         FIRST=group.first,
         COUNT=group.count,
+        TOLD=told.shape[1],
         PIECES=pieces,
         PIECES_UP=triton.next_power_of_2(pieces),
         RANKS=triton.next_power_of_2(table.max_rank),
@@ -152,12 +168,14 @@ def _weigh(
     gates: tl.tensor,
     buffer: tl.tensor,
     coefficients: tl.tensor,
+    told: tl.tensor,
     num_rows: tl.tensor,
     layer: tl.tensor,
     width: tl.tensor,
     max_rank: tl.tensor,
     FIRST: tl.constexpr,
     COUNT: tl.constexpr,
+    TOLD: tl.constexpr,
     PIECES: tl.constexpr,
     PIECES_UP: tl.constexpr,
     RANKS: tl.constexpr,
@@ -189,6 +207,9 @@ def _weigh(
                 agreement = tl.sum(shrunk, axis=0) * tl.sum(key * scores[:, None], axis=0)
                 scores = tl.sum(tl.where(is_own, agreement[None, :], 0.0), axis=1)
             found = _coefficients(record, scores, layer)
+        own_sums = told + (row * TOLD + FIRST + target) * (_LANES + 1) + lane
+        tl.store(own_sums, tl.load(own_sums) + found)
+        tl.store(own_sums + _LANES, tl.load(own_sums + _LANES) + 1.0, mask=lane == 0)
         # One of these is the rank's own and the others are zeros.
         of_rank = tl.sum(tl.where(is_own, found[:, None], 0.0), axis=0)
         tl.store(sums, shrunk * of_rank[None, :], mask=inside)
