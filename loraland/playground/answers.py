@@ -63,6 +63,8 @@ class AnswerView:
     error: str = ""
     remedy: Remedy = RETRY
     judgement: Judgement | None = None
+    is_drawn: bool = True
+    """Whether the page has room for what weighed the parts of a blend."""
 
     @property
     def id(self) -> str:
@@ -95,7 +97,7 @@ class AnswerView:
     @cached_property
     def strip(self) -> Strip | None:
         """What weighed the parts of the blend that gave it."""
-        return None if self.is_running else strip_of(self.generation)
+        return strip_of(self.generation) if self.is_drawn and not self.is_running else None
 
     def judged(self) -> str:
         """What it is worth against what was expected; empty where nothing was."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from django.db.models import Prefetch, Q, QuerySet
@@ -26,6 +26,8 @@ QUERY_CHARS: Final = 120
 LISTED: Final = 40
 OFFERED: Final = 12
 ASKED: Final = 5
+DRAWN: Final = 8
+"""Strips in a chat; each may be 200 kB of the page."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,19 @@ def conversations_of(visitor: Visitor) -> QuerySet[Conversation]:
 def turns_of(conversation: Conversation) -> list[TurnView]:
     turns = conversation.turns.prefetch_related("answers__generation__adapter_version__adapter")
     version = conversation.adapter.published if conversation.adapter else None
-    return [_turn(turn, version.labels if version else {}) for turn in turns]
+    return _drawn([_turn(turn, version.labels if version else {}) for turn in turns])
+
+
+def _drawn(turns: list[TurnView]) -> list[TurnView]:
+    """The turns with strips under the newest `DRAWN` of a blend's answers."""
+    answers = [answer for turn in turns for answer in turn.answers]
+    weighed = [answer.id for answer in answers if answer.generation and answer.generation.weights]
+    older = {*weighed[:-DRAWN]}
+
+    def drawn(answer: AnswerView) -> AnswerView:
+        return replace(answer, is_drawn=False) if answer.id in older else answer
+
+    return [replace(turn, answers=tuple(map(drawn, turn.answers))) for turn in turns] if older else turns
 
 
 def _turn(turn: Turn, labels: dict[str, str]) -> TurnView:

@@ -8,6 +8,8 @@ import pytest
 
 from loraland.generations.models import Generation
 from loraland.playground.answers import view_of
+from loraland.playground.models import Answer, Conversation, Turn
+from loraland.playground.pages import DRAWN, turns_of
 from loraland.playground.strip import MOST_SHARES, strip_of
 
 PARTS = [{"model": "moods@aaaaaaaaaaaa", "digest": "a" * 64, "weight": 1.0, "gate": "arrow"}]
@@ -78,3 +80,14 @@ def test_the_page_has_it_as_bars_and_as_a_table_and_no_token_becomes_markup() ->
     assert '<th scope="row"><code>&lt;b&gt;</code></th><td>0.75</td><td>0.25</td>' in foot
     assert "moods <b>0.75</b>" in foot
     assert "strip" not in view_of(answer([])).foot()
+
+
+def test_a_long_chat_draws_the_strips_of_its_newest_answers_and_says_so_under_the_others(db: None) -> None:
+    chat = Conversation.objects.create(session_key="anna")
+    for at in range(DRAWN + 2):
+        told = answer([["joy", [0.75, 0.25]]] if at != 1 else [])
+        told.save()
+        Answer.objects.create(turn=Turn.objects.create(conversation=chat, text=str(at)), generation=told)
+    feet = [turn.answers[0].foot() for turn in turns_of(chat)]
+    assert ["strip" in foot for foot in feet] == [False, False, *[True] * DRAWN]
+    assert ["newer answers alone" in foot for foot in feet] == [True, *[False] * (DRAWN + 1)]
