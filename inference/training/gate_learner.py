@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -16,6 +16,7 @@ from inference.training.examples import Batch, Encoded, collate
 from inference.training.gated import FlowGate, Gated, RamoleGate, surviving
 from inference.training.loop import Learner
 from inference.training.mixed import lay_end_to_end
+from inference.training.run import Cancelled
 
 ROWS_AT_ONCE = 16
 
@@ -55,11 +56,22 @@ def optimizer_of(gate: Gated) -> torch.optim.Optimizer | None:
 
 
 @torch.no_grad()
-def row_losses(decoder: TrainingDecoder, adapter: OfPairs, rows: Sequence[Encoded], pad_id: int) -> list[Tally]:
-    """Of each row the loss of its answer, negative, of so many tokens: a score is the mean loss a token, negative."""
+def row_losses(
+    decoder: TrainingDecoder,
+    adapter: OfPairs,
+    rows: Sequence[Encoded],
+    pad_id: int,
+    is_wanted: Callable[[], bool] = lambda: True,
+) -> list[Tally]:
+    """Of each row the loss of its answer, negative, of so many tokens: a score is the mean loss a token, negative.
+
+    Raises `Cancelled` once it is no longer wanted.
+    """
     order = sorted(range(len(rows)), key=lambda place: len(rows[place].token_ids))
     found: dict[int, Tally] = {}
     for start in range(0, len(order), ROWS_AT_ONCE):
+        if not is_wanted():
+            raise Cancelled
         places = order[start : start + ROWS_AT_ONCE]
         batch = lay_end_to_end([collate([rows[place] for place in places], pad_id)]).to(decoder.weights.device)
         losses = decoder.token_losses(batch, [adapter])

@@ -127,12 +127,12 @@ def train_gate(
         return [each for rows in _encoded(job, splits, part, tokenizer, near) for each in rows]
 
     judged = encoded(measured_on) if measured_on else []
-    before = row_losses(decoder, gate, judged, tokenizer.eos_token_id)
+    before = row_losses(decoder, gate, judged, tokenizer.eos_token_id, is_wanted)
     rows = _evenly(_encoded(job, splits, "train", tokenizer, near))
     dropout = job.gate.dropout if job.gate.kind == "ramole" else 0.0
     learner = GateLearner(job.name, gate, rows, job.gate.schedule, tokenizer.eos_token_id, dropout)
     _learn(job, learner, decoder, parts, on_step, is_wanted)
-    after = row_losses(decoder, gate, judged, tokenizer.eos_token_id)
+    after = row_losses(decoder, gate, judged, tokenizer.eos_token_id, is_wanted)
     trained = _measured(TrainedGate(job, len(rows), learner.seconds / 60), before, after)
     _save(trained, gate, parts)
     return trained

@@ -372,6 +372,18 @@ def test_one_that_was_interrupted_ends_as_one_that_was_not(
     assert gate_digest(first) == gate_digest(second)
 
 
+@pytest.mark.parametrize("most", [0, 6], ids=["before its first step", "after its last one"])
+def test_one_is_cancelled_while_it_is_measured(
+    base: Path, data: Path, folders: tuple[Path, Path], tmp_path: Path, most: int
+) -> None:
+    """Which takes as long as there are rows."""
+    job, steps = job_of(BLEND, folders, base, data, tmp_path), list[int]()
+    with pytest.raises(Cancelled):
+        train_gate(job, lambda step: steps.append(step.number), lambda: len(steps) < most, measured_on="test")
+    assert steps == [*range(1, most + 1)]
+    assert not (tmp_path / GATE_FILE).exists()
+
+
 def test_only_the_gate_learns(decoder: TrainingDecoder, parts: Parts) -> None:
     before = {target: (part.a.clone(), part.b.clone()) for target, part in parts.by_target.items()}
     gate = FlowGate(parts.by_target, decoder.architecture.hidden_size, 0)
