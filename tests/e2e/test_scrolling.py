@@ -101,7 +101,7 @@ def test_a_trackpad_lets_go_with_its_first_small_step(page: Page) -> None:
 
 
 def test_a_message_that_scrolls_itself_does_not_let_go(page: Page) -> None:
-    page.set_viewport_size({"width": 1440, "height": 700})
+    page.set_viewport_size({"width": 1440, "height": 3000})  # so high that the answer does not push the message out
     ask(page)
     await_growth(page, 10)
     message = page.locator(".said-text").first

@@ -31,6 +31,7 @@ class Interruptible(Decoder):
 
     def __init__(self, engine: Engine) -> None:
         self.decoder = engine.machine.runner.decoder
+        super().__init__(self.decoder.bank)
         self.interrupt = self.decoder.interrupt
         self.num_interrupted = 0
         self.requests = 0
