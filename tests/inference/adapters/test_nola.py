@@ -246,6 +246,8 @@ def test_a_small_file_that_would_draw_for_hours_is_refused_before_it_draws(
     tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save_nola(tiny_model, tmp_path)
+    # What was found of the same bytes is kept in mind.
+    (tmp_path / CONFIG).write_text((tmp_path / CONFIG).read_text() + "\n")
     monkeypatch.setattr("inference.adapters.methods.nola.MOST_NUMBERS", 12_959)
     architecture = read_architecture(tiny_model / "config.json")
     (reason,) = examine_files(tmp_path / CONFIG, tmp_path / WEIGHTS, architecture, 64).reasons
