@@ -87,7 +87,7 @@ def test_a_blend_by_arrow_is_proven_shown_with_its_parts_and_answers(admin: Page
     admin.get_by_role("group", name="Show").get_by_text("Blends").click()
     expect(admin.locator("#results .card")).to_have_count(1)
     expect(admin.locator("#results")).to_contain_text("Blend of 2")
-    admin.get_by_role("link", name="Moods and games").click()
+    admin.locator("#results").get_by_role("link", name="Moods and games").click()
     expect(admin.locator(".blend-parts li")).to_have_count(2)
     expect(admin.get_by_text("1 of 2", exact=True)).to_be_visible()
     expect(admin.get_by_role("link", name="arXiv 2405.11157")).to_be_visible()
