@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Final
 
-from inference.config import EngineConfig, read_config
-from inference.fetch import find_model
+from inference.config import EngineConfig
 from inference.model.torch_environment import prepare_torch
 
 prepare_torch()
@@ -31,7 +28,7 @@ from inference.adapters.weights import AdapterWeights  # noqa: E402
 from inference.engine.engine import Engine  # noqa: E402
 from inference.training.scoring import put_into_store  # noqa: E402
 from inference.wire.protocol import GateRef  # noqa: E402
-from tests.bench.parts import ADAPTERS, SHAPES, Passes  # noqa: E402
+from tests.bench.parts import ADAPTERS, SHAPES, Passes, own_engine  # noqa: E402
 from tests.bench.random_adapters import ALL_SEVEN, write  # noqa: E402
 from tests.inference.blends import GATE, flow_gate, ramole_gate  # noqa: E402
 
@@ -41,9 +38,8 @@ KINDS: Final = {"q and v, rank 8": (8, ("q_proj", "v_proj")), "all seven, rank 1
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="loraland-blends-") as home:
-        config = read_config()
-        told = measure(replace(config, var_dir=Path(home), base_model=str(find_model(config))))
+    with own_engine("blends") as (engine, config):
+        told = measure(engine, config)
     print(json.dumps(told))
     for kind, ways in told.items():
         for way, milliseconds in ways.items():
@@ -51,14 +47,10 @@ def main() -> None:
             print(f"{kind:<20}{way:<10}{milliseconds:>8.2f} ms{share:>7.2f} times plain", file=sys.stderr)
 
 
-def measure(config: EngineConfig) -> dict[str, dict[str, float]]:
+def measure(engine: Engine, config: EngineConfig) -> dict[str, dict[str, float]]:
     """The median milliseconds of a pass, by kind of adapters and by way."""
-    engine = Engine(config)
-    try:
-        passes = Passes(engine, config)
-        return {kind: _in_turn(engine, config, passes, *of) for kind, of in KINDS.items()}
-    finally:
-        engine.close()
+    passes = Passes(engine, config)
+    return {kind: _in_turn(engine, config, passes, *of) for kind, of in KINDS.items()}
 
 
 def _in_turn(

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 from statistics import median
 from typing import Final
 
-from inference.config import EngineConfig, read_config
-from inference.fetch import find_model
+from inference.config import EngineConfig
 from inference.model.torch_environment import prepare_torch
 
 prepare_torch()
@@ -26,7 +23,7 @@ import torch  # noqa: E402 - set up by what stands before
 
 from inference.engine.engine import Engine  # noqa: E402 - loads torch
 from tests.bench.blends import KINDS, random_adapter  # noqa: E402
-from tests.bench.parts import ROWS, SHAPES, Passes  # noqa: E402
+from tests.bench.parts import ROWS, SHAPES, Passes, own_engine  # noqa: E402
 
 COUNTS: Final = (0, 1, 4, 8, 16, 32)
 """Distinct adapters among the rows."""
@@ -35,23 +32,18 @@ ROUNDS: Final = 20
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="loraland-distinct-") as home:
-        config = read_config()
-        told = measure(replace(config, var_dir=Path(home), base_model=str(find_model(config))))
+    with own_engine("distinct") as (engine, config):
+        told = measure(engine, config)
     print(json.dumps(told))
     for kind, counts in told.items():
         for what, (middle, least) in counts.items():
             print(f"{kind:<20}{what:<24}{middle:>8.2f} ms, at least {least:.2f}", file=sys.stderr)
 
 
-def measure(config: EngineConfig) -> dict[str, dict[str, tuple[float, float]]]:
+def measure(engine: Engine, config: EngineConfig) -> dict[str, dict[str, tuple[float, float]]]:
     """The milliseconds of a pass, in the middle and at least, by kind of adapters and by how many there are."""
-    engine = Engine(config)
-    try:
-        passes = Passes(engine, config)
-        return {kind: _in_turn(engine, config, passes, *of) for kind, of in KINDS.items()}
-    finally:
-        engine.close()
+    passes = Passes(engine, config)
+    return {kind: _in_turn(engine, config, passes, *of) for kind, of in KINDS.items()}
 
 
 def _in_turn(

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import json
 import random
-import tempfile
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Final
 
-from inference.config import EngineConfig, read_config
-from inference.fetch import find_model
+from inference.config import EngineConfig
 from inference.model.torch_environment import prepare_torch
 from tests.bench import claims
 
@@ -31,7 +28,7 @@ from inference.adapters.export import export  # noqa: E402
 from inference.engine.engine import Engine  # noqa: E402
 from inference.training.scoring import answers, put_into_store  # noqa: E402
 from inference.wire.protocol import AdapterRef, Sampling  # noqa: E402
-from tests.bench.parts import ADAPTERS, SHAPES, Passes  # noqa: E402
+from tests.bench.parts import ADAPTERS, SHAPES, Passes, own_engine  # noqa: E402
 from tests.bench.random_adapters import ALL_SEVEN, write  # noqa: E402
 
 PARTS: Final = 3
@@ -45,14 +42,8 @@ PLAIN: Final = f"LoRA of rank {PARTS * RANK}"
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="loraland-folded-") as home:
-        config = read_config()
-        config = replace(config, var_dir=Path(home), base_model=str(find_model(config)), threads=1)
-        engine = Engine(config)
-        try:
-            times, same = _times(engine, config), _same(engine, config)
-        finally:
-            engine.close()
+    with own_engine("folded", threads=1) as (engine, config):
+        times, same = _times(engine, config), _same(engine, config)
     print(json.dumps({name: median(found) for name, found in times.items()}), same)
     print(claims.write("multilora", claim_of(times, same)))
 

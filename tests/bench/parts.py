@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -86,32 +87,37 @@ SHAPES: Final = (
 
 
 def main() -> None:
-    with tempfile.TemporaryDirectory(prefix="loraland-parts-") as home:
-        try:
-            config = read_config()
-            told = measure(replace(config, var_dir=Path(home), base_model=str(find_model(config))))
-        except (ConfigError, peak.NoPeak) as error:
-            print(json.dumps({"refused": str(error)}))
-            return
+    try:
+        with own_engine("parts") as (engine, config):
+            told = measure(engine, config)
+    except (ConfigError, peak.NoPeak) as error:
+        print(json.dumps({"refused": str(error)}))
+        return
     print(json.dumps(told))
     for line in _lines(told):
         print(line, file=sys.stderr)
 
 
-def measure(config: EngineConfig) -> dict[str, Any]:
+@contextmanager
+def own_engine(name: str, **settings: Any) -> Iterator[tuple[Engine, EngineConfig]]:
+    """An engine as the environment sets it up but for `settings`, in a directory of its own for the program `name`."""
+    with tempfile.TemporaryDirectory(prefix=f"loraland-{name}-") as home:
+        config = read_config()
+        config = replace(config, var_dir=Path(home), base_model=str(find_model(config)), **settings)
+        with closing(Engine(config)) as engine:
+            yield engine, config
+
+
+def measure(engine: Engine, config: EngineConfig) -> dict[str, Any]:
     """For each shape its parts with milliseconds, operations a second and their share of the peak."""
-    engine = Engine(config)
-    try:
-        passes = Passes(engine, config)
-        instruction = peak.instruction_of(passes.decoder.unit, config.dtype, config.quantization)
-        peaks, times = list[float](), {shape.name: dict[str, list[float]]() for shape in SHAPES}
-        for _ in range(ROUNDS):
-            peaks.append(peak.measure(instruction))
-            for shape in SHAPES:
-                for part, rows in shape.passes.items():
-                    times[shape.name].setdefault(part, []).append(passes.seconds(rows))
-    finally:
-        engine.close()
+    passes = Passes(engine, config)
+    instruction = peak.instruction_of(passes.decoder.unit, config.dtype, config.quantization)
+    peaks, times = list[float](), {shape.name: dict[str, list[float]]() for shape in SHAPES}
+    for _ in range(ROUNDS):
+        peaks.append(peak.measure(instruction))
+        for shape in SHAPES:
+            for part, rows in shape.passes.items():
+                times[shape.name].setdefault(part, []).append(passes.seconds(rows))
     limit, counted = median(peaks), Operations(read_architecture(Path(config.base_model) / "config.json"))
     shapes = {shape.name: _parts(shape, times[shape.name], counted, limit) for shape in SHAPES}
     return {"unit": passes.decoder.unit, "instruction": instruction, "peak_gflops": limit / 1e9, **shapes}
