@@ -105,3 +105,9 @@ def test_the_catalogue_shows_blends_by_themselves_or_among_adapters(client: Clie
         assert sorted(re.findall(r'<h3><a href="/adapters/[\w-]+/">([^<]+)</a>', page)) == names
     assert re.findall(r"<h3><a[^>]+>([^<]+)</a>", read(client, "/?q=blend+arrow")) == ["Both"]
     assert 'value="blends" checked' in read(client, "/?kind=blends")
+
+
+def test_where_no_blend_is_the_catalogue_says_so_in_whole_words(client: Client, publish: Publish) -> None:
+    publish("topic", "a")
+    assert "Nothing is there among the blends." in read(client, "/?kind=blends")
+    assert "Nothing matches “tar” among the blends." in read(client, "/?kind=blends&q=tar")
