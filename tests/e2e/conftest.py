@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -27,6 +28,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 PATIENCE_MS = 60_000
 """How long a page may take: on a busy machine a click takes seconds, and that is no failure."""
+ENDED = re.compile("done|length")
+"""The state of an answer that came to an end; which of the two it was is up to the model."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -9,7 +9,7 @@ import signal
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.e2e.conftest import Site, until
+from tests.e2e.conftest import ENDED, Site, until
 
 WRITER = "viggo"
 """An adapter whose answers are sentences, so that they take a while."""
@@ -55,7 +55,7 @@ def begin(page: Page) -> None:
 def ended(page: Page) -> str:
     """The last answer, whole."""
     answer = page.locator(".turn").last.locator(".answer:not([hidden])")
-    expect(answer).to_have_attribute("data-state", re.compile("done|length"), timeout=120_000)
+    expect(answer).to_have_attribute("data-state", ENDED, timeout=120_000)
     return answer.locator(".answer-text").inner_text()
 
 

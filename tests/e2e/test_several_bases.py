@@ -194,6 +194,9 @@ def test_a_killed_worker_of_one_base_leaves_the_other_s_answer_alone_and_comes_b
 ) -> None:
     ours, theirs = worker_of(site, model_dir.name), worker_of(site, TINY)
     page.goto("/chat/?adapter=base")
+    page.locator("details.sampling summary").click()
+    page.locator("#sampling-temperature").fill("0")
+    page.locator("#sampling-max_tokens").fill("300")
     ask(page, LONG)
     until(page, "document.querySelector('.answer .answer-text')?.textContent.length > 20")
     os.kill(theirs, signal.SIGKILL)
