@@ -7,7 +7,7 @@ an append which is repeated after a broken connection can be recognised and writ
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, Self
 
@@ -38,6 +38,9 @@ CLAIM_COST: Final = 256.0
 """What a tenant is charged for a claim, in cost of tokens, until the end of the answer tells the real cost."""
 EVALUATION_PATIENCE: Final = 16
 """Chats that may be claimed while evaluation waits; then it is its turn."""
+HOME_PATIENCE: Final = 0.25
+"""Seconds that a request waits at most for a worker that is its home, beyond its turn; then whoever has room may take
+it. Less would send adapters about, more would let rooms stand empty."""
 RETRY_MS: Final = 60_000
 """A finished entry that a recorder read but did not commit is given out again after this time."""
 
@@ -99,6 +102,26 @@ class Claim:
     lease_seconds: float
     queue_class: QueueClass = "chat"
     is_alone: bool = False
+    is_stolen: bool = False
+    """Whether it was meant for another worker, which did not take it in time."""
+
+
+class Claims(list[Claim]):
+    """What one call claimed. In `again` seconds the first that was left for its home may be claimed by this worker too;
+    None where none was left."""
+
+    def __init__(self, claims: Iterable[Claim] = (), again: float | None = None) -> None:
+        super().__init__(claims)
+        self.again = again
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A request that became claimable. A worker need not ask for it before `after` seconds: until then it is meant for
+    others."""
+
+    id: str
+    after: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -221,11 +244,18 @@ class Wire(Protocol):
         capacity: Capacity,
         lease_seconds: float,
         present: Collection[str] = (),
-    ) -> list[Claim]:
-        """Own as many requests as there is `capacity` for; its newcomers are of tenants not yet `present`.
+        had_room: float = 0.0,
+    ) -> Claims:
+        """Own as many requests as there is `capacity` for; its newcomers are of tenants not yet `present`. The worker
+        has `had_room` for so many seconds.
 
         Chat comes before evaluation, which is its turn after `EVALUATION_PATIENCE` chats; in a class those whose
         lease has ended before new ones; among these the tenant that has been served least, in order of arrival.
+
+        A new request goes to its home, a live worker that holds its adapter, or knows its conversation, or is to do so
+        (`inference.wire.homes`): others leave it where it stands, and take the next one that is not another's. That
+        ends `HOME_PATIENCE` after its turn, which is when it came to the head of its tenant's line, or when a worker
+        had room for it. Where only one worker lives nothing is left.
 
         An answer that has streamed goes only to a worker of its fingerprint. A suspect comes before all others, as
         the only claim of its call, for the worker to be alone with. Ends on the way what nobody can
@@ -251,14 +281,15 @@ class Wire(Protocol):
     def stops(self) -> AsyncIterator[str]:
         """Ids that readers stop while they are claimed. May miss some: `Receipt.stopping` never does."""
 
-    def arrivals(self, base: str) -> AsyncIterator[str]:
-        """Ids that become claimable. May miss some: ask `claim` now and then even when nothing arrives."""
+    def arrivals(self, base: str, worker: str) -> AsyncIterator[Arrival]:
+        """What becomes claimable, and when by `worker`. May miss some: ask `claim` now and then even when nothing
+        arrives."""
 
     async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
-        """Show that a worker lives; forgotten after `ttl_seconds`."""
+        """Show that a worker lives, and what it holds; forgotten after `ttl_seconds`. Who is ready may be a home."""
 
     async def depart(self, base: str, worker: str) -> None:
-        """Take a worker's heartbeat away at once."""
+        """Take a worker's heartbeat away at once. It is nobody's home any more."""
 
     async def aclose(self) -> None:
         """Let go of connections and end every iterator that waits."""

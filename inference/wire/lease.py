@@ -19,7 +19,9 @@ local function begin_lease(line, id, length) redis.call('ZADD', line, now() + le
 """
 
 _ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_RESERVED: Final = frozenset({"finished", "stops", "queue", "fingerprints", "servers"})
+_RESERVED: Final = frozenset(
+    {"finished", "stops", "queue", "fingerprints", "servers", "homes", "holds", "heat", "conversation"}
+)
 """What stands in keys in the place of an id."""
 
 

@@ -346,6 +346,16 @@ class EngineLoad:
 
 
 @dataclass(frozen=True)
+class ClaimCounts:
+    """What a worker has claimed since its start, of requests for an adapter: `hits` were for one that it held,
+    `misses` for one that it did not; `stolen` are those of all that were meant for another worker."""
+
+    hits: int = 0
+    misses: int = 0
+    stolen: int = 0
+
+
+@dataclass(frozen=True)
 class Heartbeat:
     """What a live worker tells every `HEARTBEAT_SECONDS`, kept in Redis with a short expiry."""
 
@@ -355,6 +365,7 @@ class Heartbeat:
     fingerprint: str = ""
     time: float = 0.0
     load: EngineLoad = field(default_factory=EngineLoad)
+    claims: ClaimCounts = field(default_factory=ClaimCounts)
 
 
 _CODEC: Final = Codec[Request | Event | Heartbeat](

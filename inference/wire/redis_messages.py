@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from redis.asyncio import Redis
 
 from inference.wire.redis_reader import LONGEST_BLOCK_MS, LOST_CONNECTION, backoff
 
 
-async def messages(client: Redis, *channels: str) -> AsyncIterator[str]:
+async def messages(client: Redis, *channels: str) -> AsyncGenerator[str, None]:
     """What is published on `channels`, across lost connections; what is said meanwhile is missed."""
     delays = backoff()
     while True:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Collection, Mapping, Sequence
+from contextlib import aclosing
 from functools import cache
 from typing import Any, Final, Literal
 
@@ -18,14 +19,19 @@ from redis.backoff import ExponentialBackoff
 from redis.exceptions import RedisError
 
 from inference.wire import scripts
+from inference.wire.affinity import affinity_of, short
 from inference.wire.capacity import Capacity
+from inference.wire.claiming import CLAIM
 from inference.wire.codec import ProtocolError
 from inference.wire.contract import (
     ALONE_ATTEMPTS,
     EVALUATION_PATIENCE,
+    HOME_PATIENCE,
     ORPHAN_LEASES,
     SUSPECT_AFTER,
+    Arrival,
     Claim,
+    Claims,
     QueueFull,
     Receipt,
     ShareTaken,
@@ -62,20 +68,26 @@ MAX_CONNECTIONS: Final = 64
 class RedisWire:
     """The wire that `inference.wire.contract.Wire` describes, over the Redis server behind `client`.
 
-    `weights` are the shares of tenants, by their name or kind, in what is claimed.
+    `weights` are the shares of tenants, by their name or kind, in what is claimed; `patience` is how many seconds a
+    request waits for its home.
     """
 
-    def __init__(self, client: Redis, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self, client: Redis, weights: Mapping[str, float] | None = None, patience: float = HOME_PATIENCE
+    ) -> None:
         if not client.connection_pool.connection_kwargs.get("decode_responses"):
             raise WireError("RedisWire reads text: give it a client made with decode_responses=True")
         self._client = client
         self._weights = json.dumps(dict(weights or {}))
+        self._patience = patience
         self._reader = Reader(client)
         self._finished = FinishedReader(client)
         self._script = cache(client.register_script)
 
     @classmethod
-    def connect(cls, url: str, weights: Mapping[str, float] | None = None) -> RedisWire:
+    def connect(
+        cls, url: str, weights: Mapping[str, float] | None = None, patience: float = HOME_PATIENCE
+    ) -> RedisWire:
         """A wire with its own connections to the server at `url`; it connects when first used."""
         retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), 2)
         # A burst of calls waits for a connection; the ordinary pool would refuse those past its hundredth.
@@ -88,7 +100,7 @@ class RedisWire:
             retry=retry,
             socket_timeout=10,
         )
-        return cls(Redis.from_pool(pool), weights)
+        return cls(Redis.from_pool(pool), weights, patience)
 
     async def _call(self, script: str, keys: Sequence[str], arguments: Sequence[str | int]) -> Any:
         return await _answer(self._script(script)(keys, arguments))
@@ -106,7 +118,9 @@ class RedisWire:
     # the site
 
     async def submit(self, request: Request, base: str, queue_class: QueueClass, limit: int) -> None:
-        args: list[str | int] = [check_id(request.id), encode(request), limit, tenant_of(request)]
+        affinity = affinity_of(request)
+        args: list[str | int] = [check_id(request.id), encode(request), limit, tenant_of(request), base]
+        args += [" ".join(affinity.digests), affinity.conversation, affinity.continues]
         counted = queue_keys(base)[: CLASSES.index(queue_class) + 1]
         if refused := await self._call(scripts.SUBMIT, [queue_key(base, queue_class), *counted], args):
             waiting, own = refused
@@ -170,18 +184,20 @@ class RedisWire:
         capacity: Capacity,
         lease_seconds: float,
         present: Collection[str] = (),
-    ) -> list[Claim]:
+        had_room: float = 0.0,
+    ) -> Claims:
         token = uuid.uuid4().hex
         args: list[str | int] = [worker, fingerprint, milliseconds(lease_seconds), token, SUSPECT_AFTER, ORPHAN_LEASES]
         args += [EVALUATION_PATIENCE, capacity.total, capacity.chat, capacity.newcomers]
         args += [self._weights, json.dumps(list(present)), ALONE_ATTEMPTS]
-        taken = await self._call(scripts.CLAIM, [f"generation:fingerprints:{base}", *queue_keys(base)], args)
+        args += [base, milliseconds(self._patience), milliseconds(had_room)]
+        again, taken = await self._call(CLAIM, [f"generation:fingerprints:{base}", *queue_keys(base)], args)
         claims = [await self._open(entry, token, fingerprint, lease_seconds) for entry in taken]
-        return [claim for claim in claims if claim]
+        return Claims(filter(None, claims), None if again < 0 else again / 1000)
 
     async def _open(self, taken: list[Any], token: str, fingerprint: str, lease: float) -> Claim | None:
         """The claim on one request that the script took, or None after ending one that nobody can answer."""
-        id, text, attempts, outcome, length, queue = taken
+        id, text, attempts, outcome, length, queue, is_stolen = taken
         request, streamed = _readable(text), list[Event]()
         try:
             raw = await _answer(self._client.xrange(stream_key(id))) if length else []
@@ -190,7 +206,9 @@ class RedisWire:
             request = None
         queue_class: QueueClass = queue.rpartition(":")[2]
         resumed, is_alone = resume_of(streamed), outcome == "alone"
-        claim = Claim(id, request, token, attempts, resumed, length, fingerprint, lease, queue_class, is_alone)
+        claim = Claim(
+            id, request, token, attempts, resumed, length, fingerprint, lease, queue_class, is_alone, bool(is_stolen)
+        )
         if request and outcome in ("", "alone"):
             return claim
         end: Literal["stopped"] | FailureCode = "invalid_request" if outcome in ("", "alone") else outcome
@@ -217,16 +235,20 @@ class RedisWire:
     def stops(self) -> AsyncIterator[str]:
         return messages(self._client, STOPS)
 
-    def arrivals(self, base: str) -> AsyncIterator[str]:
-        return messages(self._client, *queue_keys(base))
+    async def arrivals(self, base: str, worker: str) -> AsyncIterator[Arrival]:
+        async with aclosing(messages(self._client, *queue_keys(base))) as told:
+            async for message in told:
+                id, *homes = message.split("\n")
+                yield Arrival(id, self._patience if homes and worker not in homes else 0.0)
 
     async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
         base, worker, ttl = heartbeat.base, heartbeat.worker, milliseconds(ttl_seconds)
         keys = [heartbeat_key(base, worker), f"worker:{base}", f"generation:fingerprints:{base}"]
-        await self._call(scripts.BEAT, keys, [encode(heartbeat), worker, heartbeat.fingerprint, ttl])
+        args: list[str | int] = [encode(heartbeat), worker, heartbeat.fingerprint, ttl, base, int(heartbeat.ready)]
+        await self._call(scripts.BEAT, keys, [*args, *map(short, heartbeat.load.on_device)])
 
     async def depart(self, base: str, worker: str) -> None:
-        await _answer(self._client.delete(heartbeat_key(base, worker)))
+        await self._call(scripts.DEPART, [heartbeat_key(base, worker)], [base, worker])
 
 
 def stream_key(id: str) -> str:

@@ -1,12 +1,14 @@
 """The wire's transactions, in Lua for Redis 6.2 or later: whatever must happen together or not at all.
 
-Lines and counters are those of `inference.wire.lines`, leases those of `inference.wire.lease`.
+Lines and counters are those of `inference.wire.lines`, leases those of `inference.wire.lease`, and for whom a request
+is meant is decided by `inference.wire.homes`. `inference.wire.claiming` holds the longest of them.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from inference.wire.homes import HOMES
 from inference.wire.lines import LINES
 
 _PRELUDE: Final = (
@@ -33,9 +35,11 @@ end
 
 SUBMIT: Final = (
     _PRELUDE
+    + HOMES
     + """
 -- KEYS: the request's queue, then every queue that counts towards its limit.
--- ARGV: id, request, limit, tenant. Returns {how many wait, how many of the tenant's own} of one that is refused.
+-- ARGV: id, request, limit, tenant, base, the digests that it wants, the keys of its conversation and of the one that
+-- it continues. Returns {how many wait, how many of the tenant's own} of one that is refused.
 local id, queue, tenant = ARGV[1], KEYS[1], ARGV[4]
 if redis.call('EXISTS', claim_of(id), stream_of(id)) > 0 then return {} end
 local total = 0
@@ -43,12 +47,18 @@ for i = 2, #KEYS do total = total + waiting(KEYS[i]) end
 local free = tonumber(ARGV[3]) - total
 local own = tenant == '' and 0 or redis.call('ZCARD', own_line(queue, tenant))
 if free <= 0 or own >= free then return {total, own} end
+local time, wants, conversation, continues = now(), ARGV[6], ARGV[7], ARGV[8]
 redis.call('HSET', claim_of(id), 'queue', queue, 'tenant', tenant, 'request', ARGV[2], 'attempts', 0)
+if wants .. conversation ~= '' then
+  redis.call('HSET', claim_of(id), 'since', time, 'wants', wants, 'conversation', conversation, 'continues', continues)
+end
 local last = redis.call('ZREVRANGE', line_of(queue), 0, 0, 'WITHSCORES')[2]
 local score = math.max(UNCLAIMED, tonumber(last or 0)) + 1
 redis.call('ZADD', line_of(queue), score, id)
 enter(queue, tenant, id, score)
-redis.call('PUBLISH', queue, id)
+local router = wants .. continues ~= '' and router_of(ARGV[5], '', time)
+local homes = router and homes_for(router, wants, continues)
+redis.call('PUBLISH', queue, table.concat({id, unpack(homes and homes.names or {})}, '\\n'))
 return {}
 """
 )
@@ -119,100 +129,6 @@ WAITING: Final = (
 local total = 0
 for i = 1, #KEYS do total = total + waiting(KEYS[i]) end
 return total
-"""
-)
-
-CLAIM: Final = (
-    _PRELUDE
-    + """
--- KEYS: when each fingerprint was last alive; the queues of chat and of evaluation.
--- ARGV: worker, fingerprint, lease in ms, token, strikes of a suspect, leases that an orphan waits, chats that
--- evaluation waits, then the capacity: total, chat, newcomers; then as JSON the weights of tenants, and who of them is
--- present; then how many more strikes a suspect has alone.
--- Returns {id, request, attempts, outcome, length, queue} of each: the outcome is '' to serve it, 'alone' to serve it
--- beside nothing else, or how it ends.
-local worker, fingerprint, lease, token = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
-local patience, total = tonumber(ARGV[7]), tonumber(ARGV[8])
-local chats, newcomers = tonumber(ARGV[9]), tonumber(ARGV[10])
-local weights, chat, evaluation = cjson.decode(ARGV[11]), KEYS[2], KEYS[3]
-local time, taken, present, num_present = now(), {}, {}, 0
-
-local function note(tenant)
-  if not present[tenant] then present[tenant], num_present = true, num_present + 1 end
-end
-for _, tenant in ipairs(cjson.decode(ARGV[12])) do note(tenant) end
-
-local function take(queue, id, outcome)
-  local claim = claim_of(id)
-  local tenant = redis.call('HGET', claim, 'tenant') or ''
-  leave(queue, tenant, id)
-  local weight = weights[tenant] or weights[string.match(tenant, '^[^:]*')] or 1
-  if redis.call('HSETNX', claim, 'weight', weight) == 1 then charge(queue, tenant, CLAIM_COST / weight) end
-  redis.call('HSET', claim, 'token', token, 'worker', worker)
-  redis.call('HINCRBY', claim, 'strikes', 1)
-  local attempts, request = redis.call('HINCRBY', claim, 'attempts', 1), redis.call('HGET', claim, 'request')
-  begin_lease(line_of(queue), id, lease)
-  taken[#taken + 1] = {id, request, attempts, outcome, redis.call('XLEN', stream_of(id)), queue}
-  if queue == chat then note(tenant) end
-end
-
-local function outcome_of(id, deadline)
-  local claim = redis.call('HMGET', claim_of(id), 'stop', 'strikes', 'fingerprint')
-  local strikes = tonumber(claim[2] or 0) - tonumber(ARGV[5])
-  if claim[1] then return 'stopped' end
-  if strikes >= tonumber(ARGV[13]) then return 'worker_lost' end
-  if not claim[3] or claim[3] == fingerprint then return strikes >= 0 and 'alone' or '' end
-  local alive = redis.call('ZSCORE', KEYS[1], claim[3])
-  if math.max(deadline, tonumber(alive or 0)) + tonumber(ARGV[6]) * lease > time then return 'other' end
-  return 'fingerprint_changed'
-end
-
-local expired, suspects = {[chat] = {}, [evaluation] = {}}, {}
-for _, queue in ipairs({chat, evaluation}) do
-  local ended = redis.call('ZRANGEBYSCORE', line_of(queue), '-inf', time, 'WITHSCORES')
-  for i = 1, #ended, 2 do
-    local outcome = outcome_of(ended[i], tonumber(ended[i + 1]))
-    if outcome == '' then table.insert(expired[queue], ended[i])
-    elseif outcome == 'alone' then table.insert(suspects, {queue, ended[i]})
-    elseif outcome ~= 'other' then take(queue, ended[i], outcome) end
-  end
-end
-if suspects[1] and total + chats + newcomers > 0 then
-  take(suspects[1][1], suspects[1][2], 'alone')
-  return taken
-end
-
-local function next_of(queue)
-  if expired[queue][1] then return expired[queue][1] end
-  local first = redis.call('ZRANGE', tenants_of(queue), 0, 0)[1]
-  if first then return first_of(queue, tenant_of(first)) end
-  return redis.call('ZRANGEBYSCORE', line_of(queue), '(' .. UNCLAIMED, '+inf', 'LIMIT', 0, 1)[1]
-end
-
-local passed = tonumber(redis.call('HGET', turns_of(chat), 'passed') or 0)
-for turn = 1, total + chats do
-  local answer, other = next_of(chat), next_of(evaluation)
-  local queue = answer and chat or evaluation
-  if turn <= total and other and passed >= patience then queue = evaluation end
-  if not (answer or other) or (queue == evaluation and turn > total) then break end
-  take(queue, queue == chat and answer or other, '')
-  if expired[queue][1] then table.remove(expired[queue], 1) end
-  passed = queue == chat and other and passed + 1 or 0
-end
-
-local function admit(tenant, id)
-  if newcomers == 0 or present[tenant] then return end
-  take(chat, id, '')
-  newcomers = newcomers - 1
-end
-if newcomers > 0 then
-  for _, id in ipairs(expired[chat]) do admit(redis.call('HGET', claim_of(id), 'tenant') or '', id) end
-  for _, seat in ipairs(redis.call('ZRANGE', tenants_of(chat), 0, num_present + newcomers)) do
-    admit(tenant_of(seat), first_of(chat, tenant_of(seat)))
-  end
-end
-if #taken > 0 then redis.call('HSET', turns_of(chat), 'passed', passed) remember(chat) end
-return taken
 """
 )
 
@@ -303,14 +219,37 @@ return 1
 
 BEAT: Final = (
     _PRELUDE
+    + HOMES
     + """
 -- KEYS: the heartbeat, the index of the base's workers, when each fingerprint was last alive.
--- ARGV: heartbeat, worker, fingerprint, time to live in ms.
-local time = now()
+-- ARGV: heartbeat, worker, fingerprint, time to live in ms, base, 1 if it may be home to anybody, then what it holds.
+local time, worker, base, index = now(), ARGV[2], ARGV[5], workers_of(ARGV[5])
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[4])
-redis.call('ZADD', KEYS[2], time + ARGV[4], ARGV[2])
+redis.call('ZADD', KEYS[2], time + ARGV[4], worker)
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', time)
 if ARGV[3] ~= '' then redis.call('ZADD', KEYS[3], time, ARGV[3]) end
+redis.call('ZREMRANGEBYSCORE', index, '-inf', time)
+if ARGV[6] == '0' then redis.call('ZREM', index, worker) return 1 end
+redis.call('ZADD', index, time + ARGV[4], worker)
+redis.call('EXPIRE', index, REMEMBERED_HOMES)
+if redis.call('ZCARD', index) == 1 then return 1 end
+for i = 7, #ARGV do
+  redis.call('ZADD', holds_of(base, worker), time + HOLDS_MS, ARGV[i])
+  redis.call('ZADD', homes_of(base, ARGV[i]), 'NX', 1, worker)
+  redis.call('EXPIRE', homes_of(base, ARGV[i]), REMEMBERED_HOMES)
+end
+redis.call('ZREMRANGEBYSCORE', holds_of(base, worker), '-inf', time)
+redis.call('PEXPIRE', holds_of(base, worker), HOLDS_MS)
+return 1
+"""
+)
+
+DEPART: Final = (
+    HOMES
+    + """
+-- KEYS: the heartbeat. ARGV: base, worker.
+redis.call('DEL', KEYS[1], holds_of(ARGV[1], ARGV[2]))
+redis.call('ZREM', workers_of(ARGV[1]), ARGV[2])
 return 1
 """
 )

@@ -22,6 +22,8 @@ from inference.worker.device_thread import DeviceThread, Report, SteppedEngine
 from inference.worker.outbox import Outbox
 from inference.worker.retry import Retry
 from inference.worker.running import Running
+from inference.worker.tally import Tally
+from inference.worker.waking import Alarm, Stopwatch
 
 HEARTBEAT_SECONDS: Final = 2.0
 HEARTBEAT_TTL: Final = 7.0
@@ -58,7 +60,9 @@ class Worker:
         self._loaded = asyncio.Event()
         self._ending = asyncio.Event()
         self._crash: BaseException | None = None
-        self._arrived = asyncio.Event()
+        self._look = Alarm()
+        self._has_room = Stopwatch()
+        self._tally = Tally()
         self._beat_now = asyncio.Event()
         self._renewed = time.monotonic()
         self._retry = Retry(config.name)
@@ -113,8 +117,10 @@ class Worker:
             log.info("ready worker=%s fingerprint=%s", self._config.name, report.fingerprint)
             self._loaded.set()
             self._beat_now.set()
-        if self._capacity().exceeds(had):
-            self._arrived.set()
+        has = self._capacity()
+        self._note_room(has)
+        if has.exceeds(had):
+            self._look.set()
 
     def _on_crash(self, error: BaseException) -> None:
         self._crash = error
@@ -127,6 +133,9 @@ class Worker:
         handled = self._report.handled
         return self._report.capacity.less(sum(running.ticket > handled for running in self._running.values()))
 
+    def _note_room(self, capacity: Capacity) -> None:
+        self._has_room.note(bool(capacity.total or capacity.chat))
+
     def _present(self) -> set[str]:
         """The tenants that have a chat here."""
         claims = (running.claim for running in self._running.values())
@@ -137,9 +146,7 @@ class Worker:
     async def _claim(self) -> None:
         await self._loaded.wait()
         while True:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._arrived.wait(), POLL_SECONDS)
-            self._arrived.clear()
+            await self._look.wait(POLL_SECONDS)
             await self._retry.attempt(self._claim_all)
 
     async def _claim_all(self) -> None:
@@ -149,10 +156,19 @@ class Worker:
         config, claimed = self._config, True
         while claimed and (capacity := self._capacity()):
             claims = await self._wire.claim(
-                config.base, config.name, self._fingerprint(), capacity, config.lease_seconds, self._present()
+                config.base,
+                config.name,
+                self._fingerprint(),
+                capacity,
+                config.lease_seconds,
+                self._present(),
+                self._has_room.seconds,
             )
             for claim in claims:
                 await self._begin_alone(claim) if claim.is_alone else self._begin(claim)
+            self._note_room(self._capacity())
+            if claims.again is not None:
+                self._look.set(claims.again)
             claimed = 0 < capacity.total <= len(claims)
 
     async def _begin_alone(self, claim: Claim) -> None:
@@ -174,6 +190,8 @@ class Worker:
     def _begin(self, claim: Claim) -> None:
         if claim.id in self._running:
             self._device.abort(claim.id)
+        held = self._report.load.on_device if self._report else ()
+        self._tally.count(claim, held, [running.claim for running in self._running.values()])
         is_chat = claim.queue_class == "chat" and not isinstance(claim.request, Probe)
         is_newcomer = is_chat and tenant_of(claim.request) not in self._present()
         ticket = self._device.add(claim.request, claim.resumed, claim.queue_class, is_newcomer)
@@ -205,7 +223,7 @@ class Worker:
         if running.is_alone and (write.has_tokens or write.terminal):
             # A suspect that has grown or ended: others may run beside it again.
             running.is_alone = False
-            self._arrived.set()
+            self._look.set()
         running.settle(receipt)
         if running.is_over:
             self._forget(running)
@@ -244,8 +262,8 @@ class Worker:
             self._stop(id)
 
     async def _follow_arrivals(self) -> None:
-        async for _ in self._wire.arrivals(self._config.base):
-            self._arrived.set()
+        async for arrival in self._wire.arrivals(self._config.base, self._config.name):
+            self._look.set(arrival.after)
 
     async def _beat(self) -> None:
         while True:
@@ -262,6 +280,7 @@ class Worker:
             fingerprint=self._fingerprint(),
             time=time.time(),
             load=self._report.load if self._report else EngineLoad(),
+            claims=self._tally.counts,
         )
 
     def _fingerprint(self) -> str:

@@ -45,14 +45,26 @@ def _changes(workers: Sequence[Heartbeat]) -> Iterator[Metric]:
     guesses = CounterMetricFamily(
         "loraland_guessed_tokens", "Tokens that were guessed and checked.", labels=("worker", "outcome")
     )
+    hits = CounterMetricFamily(
+        "loraland_residency_hits", "Claims of requests for an adapter that the worker held.", labels=("worker",)
+    )
+    misses = CounterMetricFamily(
+        "loraland_residency_misses", "Claims of requests for an adapter that it did not hold.", labels=("worker",)
+    )
+    steals = CounterMetricFamily(
+        "loraland_stolen_claims", "Claims of requests that were meant for another worker.", labels=("worker",)
+    )
     for worker in workers:
         name, load = worker.worker, worker.load
+        hits.add_metric((name,), worker.claims.hits)
+        misses.add_metric((name,), worker.claims.misses)
+        steals.add_metric((name,), worker.claims.stolen)
         guesses.add_metric((name, "right"), load.accepted_tokens)
         guesses.add_metric((name, "wrong"), load.drafted_tokens - load.accepted_tokens)
         reloads.add_metric((name,), load.reloads)
         preemptions.add_metric((name, "blocks"), load.preempted)
         preemptions.add_metric((name, "priority"), load.displaced)
-    yield from (reloads, preemptions, guesses)
+    yield from (reloads, preemptions, guesses, hits, misses, steals)
 
 
 def _residency(workers: Sequence[Heartbeat], slugs: Mapping[str, str]) -> Metric:

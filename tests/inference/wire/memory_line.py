@@ -17,13 +17,15 @@ from inference.wire.contract import (
     tenant_of,
 )
 from inference.wire.fairness import INPUT_COST, OUTPUT_COST, VirtualCounters
+from inference.wire.homes import LOOKS
 from inference.wire.protocol import CLASSES, QueueClass, Request, Stats
 
 
 @dataclass
 class Waiting:
     """A request that has not ended. `deadline` is None until it is first claimed; `strikes` are the workers in a row
-    that claimed it, the present one included, and did not give it another token."""
+    that claimed it, the present one included, and did not give it another token. It came at time `since`, and at `left`
+    it was first left for its home at the head of its tenant's line."""
 
     request: Request
     base: str
@@ -34,6 +36,12 @@ class Waiting:
     strikes: int = 0
     fingerprint: str = ""
     stopping: bool = False
+    since: float = 0.0
+    left: float | None = None
+
+
+MayHave = Callable[[Waiting, bool], bool]
+"""Whether a worker may have a request that was never claimed, at the head of its tenant's line or behind it."""
 
 
 class MemoryLine(dict[str, Waiting]):
@@ -51,7 +59,7 @@ class MemoryLine(dict[str, Waiting]):
 
     def enter(self, request: Request, base: str, queue_class: QueueClass) -> None:
         """One more request waits."""
-        self[request.id] = Waiting(request, base, queue_class)
+        self[request.id] = Waiting(request, base, queue_class, since=self._clock())
         self._counters[base, queue_class].enter(tenant_of(request))
 
     def end(self, id: str, stats: Stats) -> Waiting | None:
@@ -104,24 +112,39 @@ class MemoryLine(dict[str, Waiting]):
         waiting = (entry for queue_class in CLASSES for entry in self.of(base, queue_class))
         return next((entry for entry in waiting if self._outcome(entry, fingerprint, lease) == "alone"), None)
 
-    def next(self, base: str, fingerprint: str, lease: float, is_chat_only: bool) -> Waiting | None:
+    def next(self, base: str, fingerprint: str, lease: float, is_chat_only: bool, may_have: MayHave) -> Waiting | None:
         """Chat if there is any, unless it is evaluation's turn."""
         chats, others = (self._free(base, queue_class, fingerprint, lease) for queue_class in CLASSES)
         is_turn = others and not is_chat_only and self._passed[base] >= EVALUATION_PATIENCE
-        if chats and not is_turn:
-            self._passed[base] = self._passed[base] + 1 if others else 0
-            return chats[0]
-        if not others or is_chat_only:
-            return None
-        self._passed[base] = 0
-        return others[0]
+        first = self._first(others, may_have) if is_turn else None
+        first = first or self._first(chats, may_have)
+        if not first and not is_chat_only:
+            first = self._first(others, may_have)
+        if first:
+            self._passed[base] = self._passed[base] + 1 if others and first.queue_class == "chat" else 0
+        return first
 
-    def newcomers(self, base: str, fingerprint: str, lease: float, present: Collection[str]) -> list[Waiting]:
+    def newcomers(
+        self, base: str, fingerprint: str, lease: float, present: Collection[str], may_have: MayHave
+    ) -> list[Waiting]:
         """The first chat of each tenant that is not yet `present`."""
         firsts: dict[str, Waiting] = {}
         for waiting in self._free(base, "chat", fingerprint, lease):
             firsts.setdefault(tenant_of(waiting.request), waiting)
-        return [waiting for tenant, waiting in firsts.items() if tenant not in present]
+        absent = (waiting for tenant, waiting in firsts.items() if tenant not in present)
+        return [waiting for waiting in absent if waiting.deadline is not None or may_have(waiting, True)]
+
+    def _first(self, free: list[Waiting], may_have: MayHave) -> Waiting | None:
+        """The first that may be had: those who were claimed before, then of the tenants in their turn the first of
+        each one's own line."""
+        if free and free[0].deadline is not None:
+            return free[0]
+        lines: dict[str, list[Waiting]] = {}
+        for waiting in free:
+            lines.setdefault(tenant_of(waiting.request), []).append(waiting)
+        seen = list(lines.values())[:LOOKS]
+        looked = ((waiting, place) for line in seen for place, waiting in enumerate(line[: LOOKS // len(seen)]))
+        return next((waiting for waiting, place in looked if may_have(waiting, place == 0)), None)
 
     def _free(self, base: str, queue_class: QueueClass, fingerprint: str, lease: float) -> list[Waiting]:
         return [entry for entry in self.of(base, queue_class) if not self._outcome(entry, fingerprint, lease)]

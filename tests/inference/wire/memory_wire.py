@@ -8,13 +8,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 
 from inference.wire.capacity import Capacity
 from inference.wire.contract import (
+    HOME_PATIENCE,
     RETRY_MS,
+    Arrival,
     Claim,
+    Claims,
     QueueFull,
     Receipt,
     ShareTaken,
@@ -38,6 +43,7 @@ from inference.wire.protocol import (
     Terminal,
     is_terminal,
 )
+from tests.inference.wire.memory_homes import MemoryHomes
 from tests.inference.wire.memory_line import MemoryLine, Waiting
 
 
@@ -49,6 +55,38 @@ class _Ended:
     terminal: Terminal
     reader: str = ""
     read: float = 0.0
+
+
+class _Look:
+    """What `worker`, which has room since `room_since`, sees of requests that may be meant for others."""
+
+    def __init__(self, homes: MemoryHomes, worker: str, room_since: float) -> None:
+        self._homes, self._worker, self._room_since = homes, worker, room_since
+        self._open: dict[str, bool] = {}
+        self.stolen: set[str] = set()
+        self.again: float | None = None
+
+    def may_have(self, waiting: Waiting, is_head: bool) -> bool:
+        if not self._homes.is_routed(self._worker):
+            return True
+        if waiting.request.id not in self._open:
+            self._open[waiting.request.id] = self._may_have(waiting, is_head)
+        return self._open[waiting.request.id]
+
+    def _may_have(self, waiting: Waiting, is_head: bool) -> bool:
+        homes, _ = self._homes.of(waiting.request)
+        if not homes or self._worker in homes:
+            return True
+        since = max(waiting.since, self._room_since)
+        if is_head:
+            waiting.left = since if waiting.left is None else waiting.left
+            since = min(since, waiting.left)
+        rest = self._homes.rest(waiting.request, self._worker, since)
+        if rest > 0:
+            self.again = rest if self.again is None else min(self.again, rest)
+            return False
+        self.stolen.add(waiting.request.id)
+        return True
 
 
 class MemoryEvents:
@@ -75,11 +113,19 @@ class MemoryEvents:
 class MemoryWire:
     """The wire that `inference.wire.contract.Wire` describes, without a server. `clock` tells seconds.
 
-    `weights` are the shares of tenants, by their name or kind, in what is claimed.
+    `weights` are the shares of tenants, by their name or kind, in what is claimed; `patience` is how many seconds a
+    request waits for its home.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic, weights: Mapping[str, float] | None = None) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        weights: Mapping[str, float] | None = None,
+        patience: float = HOME_PATIENCE,
+    ) -> None:
         self._clock = clock
+        self._patience = patience
+        self._homes: dict[str, MemoryHomes] = defaultdict(lambda: MemoryHomes(clock, patience))
         self._requests = MemoryLine(clock, weights)
         self._streams: dict[str, list[Event]] = {}
         self._expiries: dict[str, float] = {}
@@ -112,7 +158,8 @@ class MemoryWire:
         if (own := self._requests.num_fresh(tenant_of(request), base, queue_class)) >= limit - waiting:
             raise ShareTaken(own, waiting, limit)
         self._requests.enter(request, base, queue_class)
-        self._publish(f"arrivals:{base}", request.id)
+        homes = self._homes[base].of(request)[0] if self._homes[base].is_routed("") else []
+        self._publish(f"arrivals:{base}", "\n".join((request.id, *homes)))
 
     async def stop(self, id: str) -> None:
         waiting = self._requests.get(check_id(id))
@@ -195,26 +242,34 @@ class MemoryWire:
         capacity: Capacity,
         lease_seconds: float,
         present: Collection[str] = (),
-    ) -> list[Claim]:
+        had_room: float = 0.0,
+    ) -> Claims:
         for waiting, outcome in self._requests.unanswerable(base, fingerprint, lease_seconds):
-            claim = self._take(waiting, fingerprint, lease_seconds)
+            claim = self._take(waiting, worker, fingerprint, lease_seconds)
             await self.finish(claim, terminal_of(claim.id, outcome))
         suspect = self._requests.suspect(base, fingerprint, lease_seconds)
         if suspect and capacity:
-            return [replace(self._take(suspect, fingerprint, lease_seconds), is_alone=True)]
-        claims: list[Claim] = []
+            return Claims([replace(self._take(suspect, worker, fingerprint, lease_seconds), is_alone=True)])
+        look = _Look(self._homes[base], worker, self._clock() - had_room)
+        claims = Claims()
         for turn in range(capacity.total + capacity.chat):
-            first = self._requests.next(base, fingerprint, lease_seconds, is_chat_only=turn >= capacity.total)
+            is_chat_only = turn >= capacity.total
+            first = self._requests.next(base, fingerprint, lease_seconds, is_chat_only, look.may_have)
             if first is None:
                 break
-            claims.append(self._take(first, fingerprint, lease_seconds))
+            claims.append(self._take(first, worker, fingerprint, lease_seconds, first.request.id in look.stolen))
         present = {*present, *(tenant_of(claim.request) for claim in claims if claim.queue_class == "chat")}
-        for first in self._requests.newcomers(base, fingerprint, lease_seconds, present)[: capacity.newcomers]:
-            claims.append(self._take(first, fingerprint, lease_seconds))
+        if capacity.newcomers:
+            newcomers = self._requests.newcomers(base, fingerprint, lease_seconds, present, look.may_have)
+            for first in newcomers[: capacity.newcomers]:
+                claims.append(self._take(first, worker, fingerprint, lease_seconds, first.request.id in look.stolen))
+        claims.again = look.again
         return claims
 
-    def _take(self, waiting: Waiting, fingerprint: str, lease: float) -> Claim:
+    def _take(self, waiting: Waiting, worker: str, fingerprint: str, lease: float, is_stolen: bool = False) -> Claim:
         self._requests.take(waiting, lease)
+        if self._homes[waiting.base].is_routed(worker):
+            self._homes[waiting.base].settle(worker, waiting.request)
         stream = self._stream(waiting.request.id)
         return Claim(
             id=waiting.request.id,
@@ -226,6 +281,7 @@ class MemoryWire:
             fingerprint=fingerprint,
             lease_seconds=lease,
             queue_class=waiting.queue_class,
+            is_stolen=is_stolen,
         )
 
     async def renew(self, claims: Sequence[Claim]) -> list[Receipt]:
@@ -272,16 +328,21 @@ class MemoryWire:
     def stops(self) -> AsyncIterator[str]:
         return self._messages("stops")
 
-    def arrivals(self, base: str) -> AsyncIterator[str]:
-        return self._messages(f"arrivals:{base}")
+    async def arrivals(self, base: str, worker: str) -> AsyncIterator[Arrival]:
+        async with aclosing(self._messages(f"arrivals:{base}")) as told:
+            async for message in told:
+                id, *homes = message.split("\n")
+                yield Arrival(id, self._patience if homes and worker not in homes else 0.0)
 
     async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
         self._heartbeats[heartbeat.base, heartbeat.worker] = (self._clock() + ttl_seconds, heartbeat)
+        self._homes[heartbeat.base].beat(heartbeat, ttl_seconds)
         if heartbeat.fingerprint:
             self._requests.see(heartbeat.base, heartbeat.fingerprint)
 
     async def depart(self, base: str, worker: str) -> None:
         self._heartbeats.pop((base, worker), None)
+        self._homes[base].depart(worker)
 
     # inside
 
@@ -308,7 +369,7 @@ class MemoryWire:
         for queue in self._channels.get(channel, ()):
             queue.put_nowait(id)
 
-    async def _messages(self, channel: str) -> AsyncIterator[str]:
+    async def _messages(self, channel: str) -> AsyncGenerator[str, None]:
         queue: asyncio.Queue[str] = asyncio.Queue()
         self._channels.setdefault(channel, set()).add(queue)
         try:

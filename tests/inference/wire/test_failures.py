@@ -10,7 +10,7 @@ from typing import get_args
 
 import pytest
 
-from inference.wire import scripts
+from inference.wire import claiming
 from inference.wire.contract import terminal_of
 from inference.wire.failures import FAILURES, FailureCode, Fault, Meaning, meaning_of
 from inference.wire.protocol import Failed, decode, encode
@@ -51,7 +51,7 @@ def test_every_code_has_a_row() -> None:
 
 
 def test_what_ends_on_the_wire_ends_with_a_code_of_the_table_or_as_stopped() -> None:
-    outcomes = set(re.findall(r"return '(\w+)'", scripts.CLAIM))
+    outcomes = set(re.findall(r"return '(\w+)'", claiming.CLAIM))
     assert outcomes - {"stopped", "other"} == {"worker_lost", "fingerprint_changed"} <= set(FAILURES)
     assert {terminal_of("a", outcome).code for outcome in outcomes - {"stopped", "other"}} <= set(FAILURES)
 

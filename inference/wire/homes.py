@@ -1,0 +1,137 @@
+"""Which workers a request is meant for, in Lua: the functions that submitting, claiming and beating share.
+
+A *home* of a request is a live worker that holds what it wants, or is to hold it. Of a base there are kept, each with
+an expiry and none for an adapter that nobody asks for: the live workers, until when each lives; what each holds, by
+beat and by claim; for each digest the workers that have it, by their last claim; how often each was claimed in this
+window of time and in the one before; and for each conversation who answered it.
+
+The homes of a digest are the `k` holders that claimed it last and, where there are fewer, the first of the others by
+rendezvous hashing (Thaler and Ravishankar, 1998): the worker whose name and the digest have the highest hash, so that
+a worker that dies moves its own digests and no others. `k` is one, and one more for each worker's fair share of all
+claims that the digest has.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+HOLDS_MS: Final = 7_000
+"""How long a worker is taken to hold what it claimed or told of, unless it says so again."""
+REMEMBERED_SECONDS: Final = 3600
+"""How long it is remembered who has an adapter that nobody claims."""
+CONVERSATION_SECONDS: Final = 600
+"""How long it is remembered who answered a conversation: blocks that nobody reads for longer have mostly gone."""
+WINDOW_MS: Final = 30_000
+"""Claims are counted in windows of this time, of which the last counts as far as it reaches into the present one."""
+FEW_CLAIMS: Final = 32
+"""With fewer claims for each worker, in all, no adapter is hot."""
+LOOKS: Final = 64
+"""At how many tenants, and at how many requests of a lone one, a claim looks for what it is home to."""
+HOLDER_SHARE: Final = 0.2
+"""Of the bounded time a worker waits so much that holds what it is not home to."""
+
+HOMES: Final = (
+    f"local HOLDS_MS, CONVERSATION_SECONDS, REMEMBERED_HOMES = {HOLDS_MS}, {CONVERSATION_SECONDS}, {REMEMBERED_SECONDS}"
+    "\n"
+    f"local WINDOW_MS, FEW_CLAIMS, LOOKS, HOLDER_SHARE = {WINDOW_MS}, {FEW_CLAIMS}, {LOOKS}, {HOLDER_SHARE}"
+    + """
+local function workers_of(base) return 'generation:homes:' .. base end
+local function homes_of(base, digest) return 'generation:homes:' .. base .. ':' .. digest end
+local function holds_of(base, worker) return 'generation:holds:' .. base .. ':' .. worker end
+local function heat_of(base, window) return 'generation:heat:' .. base .. ':' .. string.format('%d', window) end
+local function conversation_of(base, key) return 'generation:conversation:' .. base .. ':' .. key end
+
+-- What the live workers of a base are, or nil where `worker`, or whoever it is, has no other to choose from.
+local function router_of(base, worker, time)
+  local names = redis.call('ZRANGEBYSCORE', workers_of(base), '(' .. string.format('%d', time), '+inf')
+  if #names == 0 or (#names == 1 and (worker == '' or names[1] == worker)) then return nil end
+  local router = {base = base, time = time, names = names, live = {}, known = {}}
+  for _, name in ipairs(names) do router.live[name] = true end
+  return router
+end
+
+local function claims_of(router, digest)
+  local window = math.floor(router.time / WINDOW_MS)
+  local left = 1 - (router.time - window * WINDOW_MS) / WINDOW_MS
+  local here = redis.call('HMGET', heat_of(router.base, window), digest, '')
+  local before = redis.call('HMGET', heat_of(router.base, window - 1), digest, '')
+  local function counted(i) return tonumber(here[i] or 0) + left * tonumber(before[i] or 0) end
+  return counted(1), counted(2)
+end
+local function num_homes(router, digest)
+  local own, all = claims_of(router, digest)
+  local share = own / math.max(all, FEW_CLAIMS * #router.names)
+  return math.min(#router.names, 1 + math.floor(share * #router.names))
+end
+
+local function holds(router, worker, digest)
+  local until_then = redis.call('ZSCORE', holds_of(router.base, worker), digest)
+  return until_then and tonumber(until_then) > router.time
+end
+local function holders(router, digest)
+  local found = {}
+  for _, name in ipairs(redis.call('ZREVRANGE', homes_of(router.base, digest), 0, -1)) do
+    if not router.live[name] then redis.call('ZREM', homes_of(router.base, digest), name)
+    elseif holds(router, name, digest) then found[#found + 1] = name end
+  end
+  return found
+end
+local function by_rendezvous(router, digest)
+  local hashes, names = {}, {}
+  for i, name in ipairs(router.names) do hashes[name], names[i] = redis.sha1hex(name .. ' ' .. digest), name end
+  table.sort(names, function(a, b) return hashes[a] > hashes[b] end)
+  return names
+end
+local function chosen(router, digest, found)
+  local homes, num = {names = {}, has = {}, held = {}}, num_homes(router, digest)
+  local function add(names)
+    for _, name in ipairs(names) do
+      if #homes.names < num and not homes.has[name] then
+        homes.names[#homes.names + 1], homes.has[name] = name, true
+      end
+    end
+  end
+  add(found)
+  if #homes.names < num then add(by_rendezvous(router, digest)) end
+  for _, name in ipairs(found) do homes.held[name] = true end
+  return homes
+end
+local function homes_by_digest(router, wants)
+  local first
+  for digest in string.gmatch(wants, '%S+') do
+    first = first or digest
+    local found = holders(router, digest)
+    if #found > 0 then return chosen(router, digest, found) end
+  end
+  return first and chosen(router, first, {})
+end
+
+-- The homes of who wants these digests and continues that conversation: their names in order, whether one of a name is
+-- among them, and who of all workers holds the digest. Nil where anybody will do.
+local function homes_for(router, wants, continues)
+  local last = continues ~= '' and redis.call('GET', conversation_of(router.base, continues))
+  if last and router.live[last] then return {names = {last}, has = {[last] = true}, held = {}} end
+  if router.known[wants] == nil then router.known[wants] = homes_by_digest(router, wants) or false end
+  return router.known[wants] or nil
+end
+
+-- Let it be known that `worker` has claimed it.
+local function settle(router, worker, wants, conversation)
+  local digest = string.match(wants, '%S+')
+  if digest then
+    local heat = heat_of(router.base, math.floor(router.time / WINDOW_MS))
+    redis.call('ZADD', holds_of(router.base, worker), router.time + HOLDS_MS, digest)
+    redis.call('PEXPIRE', holds_of(router.base, worker), HOLDS_MS)
+    redis.call('ZADD', homes_of(router.base, digest), router.time, worker)
+    redis.call('EXPIRE', homes_of(router.base, digest), REMEMBERED_HOMES)
+    redis.call('HINCRBY', heat, digest, 1)
+    redis.call('HINCRBY', heat, '', 1)
+    redis.call('PEXPIRE', heat, 2 * WINDOW_MS)
+    router.known[wants] = nil
+  end
+  if conversation ~= '' then
+    redis.call('SET', conversation_of(router.base, conversation), worker, 'EX', CONVERSATION_SECONDS)
+  end
+end
+"""
+)

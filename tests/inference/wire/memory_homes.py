@@ -1,0 +1,100 @@
+"""Which workers a request is meant for, in memory: the twin of `inference.wire.homes` in Redis."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Callable
+
+from inference.wire.affinity import Affinity, affinity_of, short
+from inference.wire.homes import FEW_CLAIMS, HOLDER_SHARE, HOLDS_MS, WINDOW_MS
+from inference.wire.protocol import Heartbeat, Request
+
+WINDOW = WINDOW_MS / 1000
+HOLDS = HOLDS_MS / 1000
+
+
+class MemoryHomes:
+    """The live workers of one base, and what each holds. A home is waited for `patience` seconds of `clock`."""
+
+    def __init__(self, clock: Callable[[], float], patience: float) -> None:
+        self._clock = clock
+        self._patience = patience
+        self._live: dict[str, float] = {}
+        self._holds: dict[str, dict[str, float]] = defaultdict(dict)
+        self._claimed: dict[str, dict[str, float]] = defaultdict(dict)
+        self._heat: dict[int, Counter[str]] = defaultdict(Counter)
+        self._conversations: dict[str, str] = {}
+
+    def beat(self, heartbeat: Heartbeat, ttl: float) -> None:
+        if not heartbeat.ready:
+            self._live.pop(heartbeat.worker, None)
+            return
+        self._live[heartbeat.worker] = self._clock() + ttl
+        for digest in map(short, heartbeat.load.on_device if len(self.names) > 1 else ()):
+            self._holds[heartbeat.worker][digest] = self._clock() + HOLDS
+            self._claimed[digest].setdefault(heartbeat.worker, 0.0)
+
+    def depart(self, worker: str) -> None:
+        self._live.pop(worker, None)
+        self._holds.pop(worker, None)
+
+    @property
+    def names(self) -> list[str]:
+        """The workers that may be homes."""
+        return [name for name, expiry in self._live.items() if expiry > self._clock()]
+
+    def is_routed(self, worker: str) -> bool:
+        """Whether `worker` is not the only one."""
+        return bool(set(self.names) - {worker})
+
+    def of(self, request: Request) -> tuple[list[str], list[str]]:
+        """The homes of `request`, and who holds what it wants; no homes where anybody will do."""
+        affinity = affinity_of(request)
+        last = self._conversations.get(affinity.continues, "")
+        if affinity.continues and last in self.names:
+            return [last], []
+        if not affinity.digests:
+            return [], []
+        found = ((digest, self._holders(digest)) for digest in affinity.digests)
+        digest, holders = next((pair for pair in found if pair[1]), (affinity.digests[0], []))
+        others = sorted(set(self.names) - set(holders), key=lambda name: _hash(name, digest), reverse=True)
+        return (holders + others)[: self._num_homes(digest)], holders
+
+    def rest(self, request: Request, worker: str, since: float) -> float:
+        """Seconds until `worker` may have `request`, which may be anybody's since `since`; 0 where it is its own."""
+        homes, holders = self.of(request)
+        if not homes or worker in homes:
+            return 0.0
+        return since + self._patience * (HOLDER_SHARE if worker in holders else 1.0) - self._clock()
+
+    def settle(self, worker: str, request: Request) -> None:
+        """`worker` has claimed `request`."""
+        affinity = affinity_of(request)
+        for digest in affinity.digests[:1]:
+            self._holds[worker][digest] = self._clock() + HOLDS
+            self._claimed[digest][worker] = self._clock()
+            self._heat[int(self._clock() // WINDOW)].update((digest, ""))
+        self._note_conversation(worker, affinity)
+
+    def _note_conversation(self, worker: str, affinity: Affinity) -> None:
+        if affinity.conversation:
+            self._conversations[affinity.conversation] = worker
+
+    def _holders(self, digest: str) -> list[str]:
+        claimed = self._claimed[digest]
+        held = [name for name in self.names if self._holds[name].get(digest, 0.0) > self._clock()]
+        return sorted((name for name in held if name in claimed), key=lambda name: (claimed[name], name), reverse=True)
+
+    def _num_homes(self, digest: str) -> int:
+        number = len(self.names)
+        share = self._claims(digest) / max(self._claims(""), FEW_CLAIMS * number)
+        return min(number, 1 + int(share * number))
+
+    def _claims(self, digest: str) -> float:
+        window, into = divmod(self._clock(), WINDOW)
+        return self._heat[int(window)][digest] + (1 - into / WINDOW) * self._heat[int(window) - 1][digest]
+
+
+def _hash(name: str, digest: str) -> str:
+    return hashlib.sha1(f"{name} {digest}".encode(), usedforsecurity=False).hexdigest()
