@@ -83,6 +83,8 @@ class MemoryHomes:
 
     def _holders(self, digest: str) -> list[str]:
         claimed = self._claimed[digest]
+        for name in set(claimed) - set(self.names):
+            del claimed[name]
         held = [name for name in self.names if self._holds[name].get(digest, 0.0) > self._clock()]
         return sorted((name for name in held if name in claimed), key=lambda name: (claimed[name], name), reverse=True)
 

@@ -388,7 +388,7 @@ async def test_shares_of_tenants_are_those_that_they_have_without_homes(redis_se
     assert all(abs(shares[1][tenant] - shares[0][tenant]) <= 4 for tenant in "abc"), shares[1]
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(4))
 async def test_redis_and_memory_route_alike(redis_server, seed):
     traffic = random.Random(seed)
     async with opened("redis", redis_server) as redis, opened("memory", redis_server) as memory:

@@ -117,7 +117,9 @@ def test_loads_and_evictions_are_told_for_each_adapter_and_thrash_for_each_worke
     )
     told = {
         (sample.name, *sample.labels.values()): sample.value
-        for family in worker_metrics([Heartbeat("w", "tiny", True, load=load, claims=ClaimCounts(7, 2, 1))], {"d1": "boolq", "d3": "viggo"})
+        for family in worker_metrics(
+            [Heartbeat("w", "tiny", True, load=load, claims=ClaimCounts(7, 2, 1))], {"d1": "boolq", "d3": "viggo"}
+        )
         for sample in family.samples
     }
     assert told["loraland_adapter_loads_total", "w", "boolq"] == 9
