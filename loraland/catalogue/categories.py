@@ -46,6 +46,11 @@ def category_of(name: str) -> Category:
     return known or Category(OTHER.key, name or OTHER.name, OTHER.glyph)
 
 
+def of_key(key: str) -> Category:
+    """The category with this key; all without a colour of their own are one."""
+    return next((category for category in CATEGORIES if category.key == key), OTHER)
+
+
 def position(category: Category) -> tuple[int, str]:
     """Where `category` stands among the others: the known in their order, then the rest by name."""
     known = CATEGORIES.index(category) if category in CATEGORIES else len(CATEGORIES)

@@ -1,23 +1,32 @@
-"""Finding in a list that a page shows: by words and by kind of work, in an order, as its address asks."""
+"""Finding in a list that a page shows: by words and by kind of work, in an order, as its address asks.
+
+The database finds, counts and orders, in rows made for that: `text` is what is looked through (see `searchable`),
+`category_key` and `base_key` are what is filtered by. What is not in a database is asked one by one (`matches`).
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final, Protocol, Self
+from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
 from urllib.parse import urlencode
 
+from django.db import models
+from django.db.models import Count, Min
+
 from loraland import bases
-from loraland.catalogue.categories import Category, category_of, position
+from loraland.catalogue.categories import Category, of_key, position
 
 MAX_WORDS: Final = 12
 ORDER: Final = "gain"
 """How a list opens: what fine-tuning did most for comes first."""
 
+Row = TypeVar("Row", bound=models.Model)
+
 
 class Findable(Protocol):
-    """What a list is of."""
+    """What can be found though it is no row."""
 
     @property
     def category(self) -> Category: ...
@@ -34,6 +43,48 @@ class Findable(Protocol):
 
 
 @dataclass(frozen=True)
+class Facets:
+    """How much a list has of each category and of each base, by their keys, and of each value of a column of its own;
+    `names` are what the bases are called."""
+
+    categories: Mapping[str, int]
+    bases: Mapping[str, int]
+    names: Mapping[str, str]
+    own: Mapping[str, int]
+
+    @classmethod
+    def of(cls, rows: models.QuerySet[Any], column: str) -> Self:
+        """Those of `rows`, counted by the database at once."""
+        groups = rows.order_by().values_list("category_key", "base_key", column).annotate(Count("pk"), Min("base"))
+        categories, by_base, own, names = Counter[str](), Counter[str](), Counter[str](), dict[str, str]()
+        for category, base, value, count, name in groups:
+            categories[category] += count
+            by_base[base] += count
+            own[value] += count
+            names[base] = min(name, names.get(base, name))
+        names |= {base.key: base.name for base in bases.served()}
+        return cls(categories, by_base, names, own)
+
+    @property
+    def total(self) -> int:
+        return sum(self.categories.values())
+
+    @property
+    def counted_categories(self) -> list[tuple[Category, int]]:
+        """The categories that there are, in their order, each with how much is of it."""
+        found = [(of_key(key), count) for key, count in self.categories.items()]
+        return sorted(found, key=lambda each: position(each[0]))
+
+    @property
+    def counted_bases(self) -> list[tuple[str, int]]:
+        """The bases that are served, and others of which there is something, each with how much is its own."""
+        served = [base.key for base in bases.served()]
+        counts = [(key, self.bases.get(key, 0)) for key in dict.fromkeys([*served, *self.bases])]
+        counts.sort(key=lambda each: (each[0] not in served, -each[1], self.names[each[0]]))
+        return [(self.names[key], count) for key, count in counts]
+
+
+@dataclass(frozen=True)
 class Finder:
     """What a visitor asks of a list. Categories that it does not have, bases that it does not have and are not served
     and unknown orders count as none."""
@@ -46,14 +97,12 @@ class Finder:
     orders: ClassVar[Collection[str]]
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], listed: Collection[Findable]) -> Self:
-        """Read the parameters `q`, `category` and `sort` of an address that asks about all that is `listed`."""
+    def of(cls, data: Mapping[str, Any], facets: Facets) -> Self:
+        """Read the parameters `q`, `category`, `base` and `sort` of an address that asks about a list of `facets`."""
         words = " ".join(str(data.get("q", "")).split()[:MAX_WORDS])[:120]
         category, order, base = (str(data.get(name, "")) for name in ("category", "sort", "base"))
-        is_known = any(item.category.key == category for item in listed)
-        named = [*(item.base for item in listed), *(served.name for served in bases.served())]
-        base = next((name for name in named if name.casefold() == base.casefold()), "")
-        return cls(words, category if is_known else "", order if order in cls.orders else ORDER, base)
+        category = category if category in facets.categories else ""
+        return cls(words, category, order if order in cls.orders else ORDER, facets.names.get(base.lower(), ""))
 
     @property
     def filters(self) -> dict[str, str]:
@@ -73,10 +122,25 @@ class Finder:
         """The query string of the same filters in another order."""
         return query_string(**self.filters, sort="" if order == ORDER else order)
 
+    def beyond(self, place: str) -> str:
+        """The query string that asks for what stands behind `place`."""
+        return query_string(**self.filters, sort="" if self.order == ORDER else self.order, after=place)
+
+    def found(self, rows: models.QuerySet[Row]) -> models.QuerySet[Row]:
+        """Those of `rows` that have every word, the category and the base."""
+        for word in self._parts:
+            rows = rows.filter(text__contains=word)
+        rows = rows.filter(category_key=self.category) if self.category else rows
+        return rows.filter(base_key=self.base.lower()) if self.base else rows
+
     def matches(self, item: Findable) -> bool:
-        """Whether `item` has every word, the category and the base."""
+        """The same of something that is no row."""
         is_of_kind = self.category in ("", item.category.key) and self.base in ("", item.base)
-        return is_of_kind and all(word in item.text for word in searchable(self.words).split())
+        return is_of_kind and all(word in item.text for word in self._parts)
+
+    @property
+    def _parts(self) -> list[str]:
+        return searchable(self.words).split()
 
 
 def searchable(*words: str) -> str:
@@ -88,19 +152,3 @@ def query_string(**parameters: str) -> str:
     """The shortest query string of `parameters`: empty, or with its question mark."""
     given = {name: value for name, value in parameters.items() if value}
     return f"?{urlencode(given)}" if given else ""
-
-
-def count_by_category(listed: Iterable[Findable]) -> list[tuple[Category, int]]:
-    """The categories that `listed` has, in their order; all without a colour of their own are one."""
-    kinds = [item.category for item in listed]
-    counts = Counter(kind.key for kind in kinds)
-    named = {kind.key: kind if kind.key != "other" else category_of("") for kind in kinds}
-    return [(kind, counts[kind.key]) for kind in sorted(named.values(), key=position)]
-
-
-def count_by_base(listed: Iterable[Findable]) -> list[tuple[str, int]]:
-    """The bases that are served, and the others that `listed` is for, each with how much of it is its own."""
-    counts = Counter(item.base for item in listed)
-    served = [base.name for base in bases.served()]
-    names = dict.fromkeys([*served, *counts])
-    return [(name, counts[name]) for name in sorted(names, key=lambda name: (name not in served, -counts[name], name))]

@@ -19,7 +19,7 @@ from inference.wire.contract import WireError
 from inference.wire.protocol import AdapterRef, Component, Failed, Probe, Terminal
 from loraland import bases, inference_client
 from loraland.bases import Base
-from loraland.catalogue import blends, embeddings, proofs, store
+from loraland.catalogue import blends, embeddings, listed, proofs, store
 from loraland.catalogue.invocation import invocation_of, spelt
 from loraland.catalogue.status import ANSWERING, ON_THE_WAY, VersionStatus
 from loraland.catalogue.versions import AdapterVersionQuerySet
@@ -49,6 +49,15 @@ class AdapterQuerySet(models.QuerySet["Adapter"]):
         """Published adapters of the bases that this site serves."""
         return self.published().filter(bases.is_served("base"))
 
+    def update(self, **values: Any) -> int:
+        """As any, and lists hear of it."""
+        if not listed.OF_ADAPTER & values.keys():
+            return super().update(**values)
+        pks = list(self.values_list("pk", flat=True))
+        number = super().update(**values)
+        listed.keep(pks)
+        return number
+
 
 class Adapter(models.Model):
     """One named specialist. Its weights live in versions; `published` is the one that answers."""
@@ -74,6 +83,10 @@ class Adapter(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        super().save(*args, **kwargs)
+        listed.keep([self.pk])
 
     def get_absolute_url(self) -> str:
         return reverse("adapter", args=[self.slug])
@@ -175,6 +188,12 @@ class AdapterVersion(models.Model):
 
     def __str__(self) -> str:
         return f"{self.adapter.slug}@{self.short_digest}" if self.digest else f"{self.adapter.slug} (no digest)"
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        super().save(*args, **kwargs)
+        changed = kwargs.get("update_fields")
+        if changed is None or listed.OF_VERSION & {*changed}:
+            listed.keep([self.adapter_id])
 
     @property
     def short_digest(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 from inference.wire.contract import WireError
 from inference.wire.protocol import Heartbeat
@@ -11,6 +11,9 @@ from loraland import inference_client
 from loraland.bases import Base
 from loraland.catalogue.models import AdapterVersion
 
+DRAWN: Final = 12
+"""So many of them are drawn."""
+SHOWN: Final = ("digest", *(f"adapter__{name}" for name in ("slug", "name", "category", "published__digest")))
 State = Literal["ready", "loading", "starting", "unreachable"]
 
 
@@ -23,9 +26,16 @@ class Residency:
     running: int = 0
     waiting: int = 0
     context_length: int = 0
+    resident: int = 0
+    """How many adapters lie on the device; `versions` are the first of them by name."""
     versions: tuple[AdapterVersion, ...] = ()
     heartbeats: tuple[Heartbeat, ...] = ()
     """Each worker's own words, for insiders alone."""
+
+    @property
+    def unseen(self) -> int:
+        """How many more there are than `versions`."""
+        return self.resident - len(self.versions)
 
 
 async def residency(base: Base) -> Residency:
@@ -35,7 +45,7 @@ async def residency(base: Base) -> Residency:
     except WireError:
         return Residency("unreachable")
     digests = {digest for worker in workers for digest in worker.load.on_device}
-    shown = AdapterVersion.objects.shown().filter(digest__in=digests)
+    shown = AdapterVersion.objects.shown().filter(digest__in=digests).order_by("adapter__name").only(*SHOWN)
     loaded: State = "ready" if any(worker.ready for worker in workers) else "loading"
     return Residency(
         state=loaded if workers else "starting",
@@ -44,5 +54,6 @@ async def residency(base: Base) -> Residency:
         waiting=sum(worker.load.waiting for worker in workers),
         context_length=max((worker.load.context_length for worker in workers), default=0),
         heartbeats=tuple(workers),
-        versions=tuple([version async for version in shown.order_by("adapter__name")]),
+        resident=await shown.acount(),
+        versions=tuple([version async for version in shown[:DRAWN]]),
     )

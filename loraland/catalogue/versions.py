@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from datetime import timedelta
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from django.db import models
 from django.utils import timezone
 
 from loraland import bases
+from loraland.catalogue import listed
 from loraland.catalogue.status import ANSWERING, ON_THE_WAY, VersionStatus
 from loraland.refusal import Refused
 
@@ -35,6 +36,15 @@ class Reader(Protocol):
 
 
 class AdapterVersionQuerySet(models.QuerySet["AdapterVersion"]):
+    def update(self, **values: Any) -> int:
+        """As any, and lists hear of it."""
+        if not listed.OF_VERSION & values.keys():
+            return super().update(**values)
+        pks = list(self.order_by().values_list("adapter", flat=True).distinct())
+        number = super().update(**values)
+        listed.keep(pks)
+        return number
+
     def drafts(self) -> AdapterVersionQuerySet:
         """Versions that the public has never seen, as `AdapterVersion.is_draft` says: only staff hear of them."""
         return self.filter(is_draft())

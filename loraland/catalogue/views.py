@@ -21,14 +21,18 @@ from loraland.bases import BASE
 from loraland.catalogue import blends, embeddings, listing, snippets
 from loraland.catalogue.categories import category_of
 from loraland.catalogue.composition import recorded_name
-from loraland.catalogue.finder import count_by_base, count_by_category
+from loraland.catalogue.finder import Facets
 from loraland.catalogue.gate_words import gating_of
+from loraland.catalogue.listed import ADAPTERS, BLENDS
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.residency import residency
 from loraland.catalogue.score import score_of
 from loraland.edge.insiders import ais_insider
 from loraland.refusal import refused_is_not_found
 
+RESULTS: Final = "results"
+MORE: Final = "more"
+"""The parts of a page that htmx asks for: its list, and what follows a window of it."""
 _SHOWN: Final = ("published", "listed", "ready", "retired")
 """States of the versions that an adapter's page lists."""
 _TRAINING: Final = {
@@ -50,32 +54,40 @@ _TRAINING: Final = {
 
 @require_safe
 def catalogue(request: HttpRequest) -> HttpResponse:
-    """All published adapters, filtered and sorted by the address; htmx gets the results alone."""
-    cards = listing.all_cards()
-    query = listing.Query.of(request.GET, cards)
-    shown = listing.select(cards, query)
-    context: dict[str, Any] = {"cards": shown, "total": len(cards), "query": query}
-    context["num_blends"] = sum(card.kind == listing.BLENDS for card in cards)
-    context["unhelped"] = [card for card in shown if card.gains_nothing]
-    context["helped"] = [card for card in shown if not card.gains_nothing]
-    context["offers"] = listing.offers(cards, query)
-    if is_part := request.headers.get("HX-Target") == "results":
-        response = render(request, "catalogue/results.html", context | {"is_part": True})
+    """A window of the published adapters, filtered and sorted by the address; htmx gets the results alone, or what
+    follows those that it has."""
+    facets, part = listing.facets(), request.headers.get("HX-Target", "")
+    query = listing.Query.of(request.GET, facets)
+    shown = listing.cards(query, request.GET.get("after", ""))
+    context: dict[str, Any] = {"cards": shown, "total": facets.total, "query": query}
+    context["more"] = query.beyond(shown.next) if shown.next else ""
+    context["offers"] = [] if shown.next else listing.offers(query)
+    if part == MORE:
+        response = render(request, "catalogue/window.html", context)
     else:
-        page = {
-            "categories": count_by_category(cards),
-            "counted_bases": count_by_base(cards) if len(bases.served()) > 1 else [],
-            "num_plain": len(cards) - context["num_blends"],
-            "counted_kinds": listing.count_by_kind(cards),
-            "versions": [card.version for card in cards],
-            "orders": listing.ORDERS,
-            "best": listing.best(cards),
-            "bases": bases.served(),
-        }
-        response = render(request, "catalogue/catalogue.html", context | page)
-    if is_part:
-        response["HX-Replace-Url"] = reverse("catalogue") + query.address
+        context["num_found"] = query.rows.count() if query.is_filtered else facets.total
+        context["num_blends"] = facets.own.get(BLENDS, 0)
+        response = _whole(request, context, facets) if part != RESULTS else _results(request, context)
     patch_vary_headers(response, ["HX-Target"])
+    return response
+
+
+def _whole(request: HttpRequest, context: dict[str, Any], facets: Facets) -> HttpResponse:
+    page = {
+        "categories": facets.counted_categories,
+        "counted_bases": facets.counted_bases if len(bases.served()) > 1 else [],
+        "num_plain": facets.own.get(ADAPTERS, 0),
+        "counted_kinds": listing.count_by_kind(facets),
+        "orders": listing.ORDERS,
+        "best": listing.best(),
+        "bases": bases.served(),
+    }
+    return render(request, "catalogue/catalogue.html", context | page)
+
+
+def _results(request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+    response = render(request, "catalogue/results.html", context | {"is_part": True})
+    response["HX-Replace-Url"] = reverse("catalogue") + context["query"].address
     return response
 
 
@@ -132,5 +144,4 @@ async def workers(request: HttpRequest) -> HttpResponse:
     context: dict[str, Any] = {"bases": found}
     beats = [(base, worker) for base, held in found for worker in held.heartbeats]
     context["workers"] = beats if await ais_insider(request) else []
-    context["versions"] = await sync_to_async(lambda: [card.version for card in listing.all_cards()])()
     return await sync_to_async(render)(request, "catalogue/workers.html", context)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Final
@@ -12,7 +13,7 @@ from inference.tasks.metrics import Tally
 from inference.tasks.verdict import CLEAR, UNCLEAR, VERDICTS
 from loraland import bases
 from loraland.catalogue.categories import Category
-from loraland.catalogue.finder import Findable, Finder, searchable
+from loraland.catalogue.finder import Facets, Finder, searchable
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.score import Mark, Score
 from loraland.evals.counting import Comparison, answers_to_show, comparisons
@@ -75,10 +76,10 @@ class Query(Finder):
     orders = frozenset((*COLUMNS, *(f"-{key}" for key in COLUMNS)))
 
     @classmethod
-    def of(cls, data: Mapping[str, Any], listed: Collection[Findable]) -> Query:
+    def of(cls, data: Mapping[str, Any], facets: Facets) -> Query:
         """Read the parameter `verdict` as well; an unknown one counts as none."""
         verdict = str(data.get("verdict", ""))
-        return replace(super().of(data, listed), verdict=verdict if verdict in VERDICTS else "")
+        return replace(super().of(data, facets), verdict=verdict if verdict in VERDICTS else "")
 
     @property
     def filters(self) -> dict[str, str]:
@@ -114,6 +115,14 @@ def entries() -> list[Entry]:
     compared = comparisons()
     answers = answers_to_show(found.tuned for found in compared)
     return [_entry(found, here, answers.get(found.tuned.pk)) for found in compared]
+
+
+def facets(every: Iterable[Entry]) -> Facets:
+    """What `every` has of each category and base."""
+    listed = list(every)
+    names = {entry.base.lower(): entry.base for entry in listed} | {base.key: base.name for base in bases.served()}
+    counted = Counter(entry.category.key for entry in listed)
+    return Facets(counted, Counter(entry.base.lower() for entry in listed), names, {})
 
 
 def select(every: Iterable[Entry], query: Query) -> list[Entry]:

@@ -15,7 +15,6 @@ from django.utils.cache import patch_vary_headers
 from django.views.decorators.http import require_safe
 
 from inference.tasks.verdict import VERDICTS
-from loraland.catalogue.finder import count_by_base, count_by_category
 from loraland.evals import leaderboard, tables
 from loraland.evals.counting import answers_to_show, counting
 from loraland.evals.models import Run, RunQuerySet, Sample
@@ -30,7 +29,8 @@ SHARES: Final = {"": "all", "missed": "not full marks", "right": "full marks"}
 def board(request: HttpRequest) -> HttpResponse:
     """All entries, filtered and sorted by the address; htmx gets the results alone."""
     every = leaderboard.entries()
-    query = leaderboard.Query.of(request.GET, every)
+    facets = leaderboard.facets(every)
+    query = leaderboard.Query.of(request.GET, facets)
     shown = leaderboard.select(every, query)
     context: dict[str, Any] = {"entries": shown, "total": len(every), "query": query}
     context["has_reference"] = any(entry.compared.reference for entry in shown)
@@ -40,12 +40,12 @@ def board(request: HttpRequest) -> HttpResponse:
         response["HX-Replace-Url"] = reverse("leaderboard") + query.address
     else:
         page = {
-            "categories": count_by_category(every),
+            "categories": facets.counted_categories,
             "verdicts": VERDICTS,
             "fewest_rows": leaderboard.FEWEST_ROWS,
             "average_all": leaderboard.average(every),
             "average_clear": leaderboard.average(entry for entry in every if entry.is_clear),
-            "counted_bases": count_by_base(every) if len(context["bases"]) > 1 else [],
+            "counted_bases": facets.counted_bases if len(context["bases"]) > 1 else [],
         }
         response = render(request, "evals/leaderboard.html", context | page)
     patch_vary_headers(response, ["HX-Target"])
@@ -113,4 +113,4 @@ def _readable(request: HttpRequest) -> RunQuerySet:
 
 def _asked(request: HttpRequest) -> list[leaderboard.Entry]:
     every = leaderboard.entries()
-    return leaderboard.select(every, leaderboard.Query.of(request.GET, every))
+    return leaderboard.select(every, leaderboard.Query.of(request.GET, leaderboard.facets(every)))

@@ -14,11 +14,12 @@ from django.views.decorators.http import require_GET
 from inference.wire.protocol import Sampling
 from loraland import bases
 from loraland.bases import BASE
+from loraland.catalogue import listing
 from loraland.catalogue.composition import base_of
-from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.versions import Reader
 from loraland.generations.visitor import visitor_of
-from loraland.playground import comparisons, pages
+from loraland.playground import comparisons, pages, picking
 from loraland.playground.composer import composer_of, example_prompt
 from loraland.playground.messages import MAX_COLUMNS, MIN_COLUMNS, Prompt
 from loraland.playground.models import Comparison
@@ -62,14 +63,15 @@ def _page(
     names = [column.name for column in columns]
     context = {
         "columns": [
-            replace(column, fewer=_address(names[: column.position] + names[column.position + 1 :]))
-            for column in columns
+            replace(column, fewer=_address(names[:at] + names[at + 1 :]), choice=_choice(names, at))
+            for at, column in enumerate(columns)
         ],
         "lead": lead,
         "composer": composer_of(lead, sampling, prompt),
         "comparison": kept,
         "expected": kept.expected if kept else "",
-        "options": pages.column_options(request.user),
+        "picks": picking.Picks("", "", picking.Aim(tuple(names)), (), 0, ""),
+        "categories": picking.categories(),
         "bases": bases.served(),
         "more": _address([*names, _next(names)]) if len(names) < MAX_COLUMNS else "",
         "fewer": len(names) > MIN_COLUMNS,
@@ -81,8 +83,8 @@ def _page(
 def _competitors(names: list[str], reader: Reader) -> list[Partner]:
     with refused_is_not_found():
         chosen = [comparisons.competitor(name, reader) for name in names[:MAX_COLUMNS]]
-    if not chosen and (first := AdapterVersion.objects.served().shown().order_by("adapter__name").first()):
-        chosen = [first]
+    if not chosen and (first := listing.first()):
+        chosen = [AdapterVersion.objects.shown().named(first)]
     beside = base_of(version_in(chosen[0])) if chosen else bases.default()
     return chosen + [beside] * (MIN_COLUMNS - len(chosen))
 
@@ -92,8 +94,11 @@ def _next(names: list[str]) -> str:
     if unseen := next((base.called for base in bases.served() if base.called not in names), ""):
         return unseen
     slugs = {name.split("@")[0] for name in names}
-    other = Adapter.objects.served().exclude(slug__in=slugs).first()
-    return other.slug if other else BASE
+    return listing.first(slugs) or BASE
+
+
+def _choice(names: list[str], position: int) -> str:
+    return f"?columns={','.join(names)}&position={position}"
 
 
 def _address(names: list[str]) -> str:

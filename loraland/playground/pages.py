@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from django.db.models import Prefetch, Q, QuerySet
+from django.db.models import QuerySet
 
 from loraland.bases import Base
 from loraland.catalogue import listing
 from loraland.catalogue.composition import base_of
-from loraland.catalogue.models import Adapter, AdapterVersion
-from loraland.catalogue.versions import Reader
+from loraland.catalogue.models import AdapterVersion
 from loraland.generations.visitor import Visitor
 from loraland.playground.answers import AnswerView, Style, style_of, view_of
 from loraland.playground.comparisons import column_partner, expectation_of, lead_of, name_of, reading
@@ -21,8 +20,6 @@ from loraland.playground.judgement import Expectation
 from loraland.playground.models import Column, Conversation, Turn
 from loraland.playground.partner import Partner, base_in, version_in
 
-QUERY_CHARS: Final = 120
-"""So much of what is searched for is looked at."""
 LISTED: Final = 40
 OFFERED: Final = 12
 ASKED: Final = 5
@@ -51,29 +48,23 @@ class ColumnView:
     answer: AnswerView | None = None
     fewer: str = ""
     """The address of the page without this column."""
+    choice: str = ""
+    """The address where another one is chosen for it."""
 
     @property
     def version(self) -> AdapterVersion | None:
         return version_in(self.partner)
 
     @property
-    def is_unlisted(self) -> bool:
-        """Whether no menu offers this version any more, or this base."""
-        if (version := self.version) is None:
-            return not self.base.is_served
-        return "@" in self.name and version.status != AdapterVersion.Status.READY
-
-    @property
     def base(self) -> Base:
         return base_in(self.partner) or base_of(self.version)
 
-
-@dataclass(frozen=True)
-class Option:
-    """One entry of a column's menu."""
-
-    name: str
-    label: str
+    @property
+    def title(self) -> str:
+        """Who answers in it, in short."""
+        if (version := self.version) is None:
+            return f"{self.base.name} (base)" if self.base.is_served else f"{self.base.name}, no longer served"
+        return f"{version.adapter.name} @{version.short_digest}" if "@" in self.name else version.adapter.name
 
 
 def conversations_of(visitor: Visitor) -> QuerySet[Conversation]:
@@ -109,34 +100,10 @@ def _turn(turn: Turn, labels: dict[str, str]) -> TurnView:
     return TurnView(turn.pk, said, answers)
 
 
-def found_adapters(query: str, category: str) -> QuerySet[Adapter]:
-    """The adapters that answer here, by words in their name, slug, category or summary, and by category."""
-    adapters = Adapter.objects.served().select_related("published__adapter")
-    for word in query[:QUERY_CHARS].split()[:8]:
-        adapters = adapters.filter(
-            Q(name__icontains=word) | Q(slug__icontains=word) | Q(category__icontains=word) | Q(summary__icontains=word)
-        )
-    return adapters.filter(category=category) if category else adapters
-
-
-def specialists() -> list[Adapter]:
-    """Whom to offer a newcomer: the adapters that gained most, the unmeasured last, none that gained nothing."""
-    cards = [
-        card
-        for card in listing.all_cards()
-        if card.is_served and (card.score is None or (card.score.is_clear and card.score.gain > 0))
-    ]
-    return [card.adapter for card in listing.select(cards, listing.Query(order="gain"))][:OFFERED]
-
-
 def examples() -> list[Example]:
     """What to ask the land: a first example of each adapter that gained most."""
-    found = [example_of(adapter.published) for adapter in specialists() if adapter.published]
+    found = [example_of(adapter.published) for adapter in listing.specialists(OFFERED) if adapter.published]
     return [example for example in found if example][:ASKED]
-
-
-def categories() -> list[str]:
-    return sorted(set(Adapter.objects.served().order_by().values_list("category", flat=True)) - {""})
 
 
 def empty_columns(competitors: Sequence[Partner]) -> list[ColumnView]:
@@ -167,23 +134,3 @@ def _became(column: Column, expectation: Expectation | None) -> AnswerView | Non
     if column.generation:
         return view_of(column.generation, expectation)
     return AnswerView(None, "failed", error=column.refusal) if column.refusal else None
-
-
-def column_options(reader: Reader) -> list[tuple[str, list[Option]]]:
-    """The menu of a column, by category: every adapter that answers here and its other ready versions."""
-    ready = AdapterVersion.objects.seen_by(reader).filter(status=AdapterVersion.Status.READY).exclude(digest="")
-    groups: dict[str, list[Option]] = {}
-    adapters = Adapter.objects.served().order_by("category", "name").prefetch_related(Prefetch("versions", ready))
-    for adapter in adapters:
-        groups.setdefault(adapter.category or "Other", []).extend(_options(adapter))
-    return list(groups.items())
-
-
-def _options(adapter: Adapter) -> list[Option]:
-    others = [
-        Option(f"{adapter.slug}@{version.short_digest}", f"{adapter.name} @{version.short_digest}")
-        for version in adapter.versions.all()
-        if version.pk != adapter.published_id
-    ]
-    of_base = "" if adapter.served_base.is_default else f" · {adapter.served_base.name}"
-    return [Option(adapter.slug, adapter.name + of_base), *others]

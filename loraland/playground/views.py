@@ -18,11 +18,13 @@ from inference.adapters.storable import is_storable
 from inference.wire.contract import WireError
 from loraland import bases
 from loraland.bases import Base
+from loraland.catalogue import listing
 from loraland.catalogue.composition import base_of
+from loraland.catalogue.views import MORE
 from loraland.generations.models import Generation
 from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor, visitor_of
-from loraland.playground import conversations, pages
+from loraland.playground import conversations, pages, picking
 from loraland.playground.answers import style_of
 from loraland.playground.chosen import chosen_view
 from loraland.playground.composer import composer_of, example_prompt, free_composer
@@ -117,18 +119,13 @@ async def delete(request: HttpRequest, id: UUID) -> HttpResponse:
 
 @require_GET
 def picker(request: HttpRequest) -> HttpResponse:
-    """The adapters to chat with, found by words and category: a page, or its list for a page that has it open."""
-    query, category = request.GET.get("q", "").strip(), request.GET.get("category", "")
-    context = {
-        "adapters": pages.found_adapters(query, category),
-        "categories": pages.categories(),
-        "query": query,
-        "category": category,
-        "bases": bases.served(),
-    }
-    template = "_picker_list.html" if request.htmx else "picker.html"  # type: ignore[attr-defined]
-    response = render(request, f"playground/{template}", context)
-    response["Vary"] = "HX-Request"
+    """Whom to choose, found by words and category: a page, its list for a page that has it open, or what follows."""
+    context: dict[str, object] = {"picks": picking.picks(request.GET, request.user)}
+    is_part = request.htmx  # type: ignore[attr-defined]
+    template = "_picks.html" if request.headers.get("HX-Target") == MORE else "_picker_list.html"
+    context |= {} if is_part else {"categories": picking.categories()}
+    response = render(request, f"playground/{template if is_part else 'picker.html'}", context)
+    response["Vary"] = "HX-Request, HX-Target"
     return response
 
 
@@ -148,8 +145,8 @@ def _page(request: HttpRequest, partner: Partner, **more: object) -> dict[str, o
         "bases": bases.served(),
         "style": style_of(version),
         "conversations": pages.conversations_of(visitor_of(request)),
-        "adapters": pages.specialists() if more.get("is_choosing") else [],
-        "categories": pages.categories(),
+        "adapters": listing.specialists(pages.OFFERED) if more.get("is_choosing") else [],
+        "categories": picking.categories(),
         "max_input": settings.MAX_INPUT_CHARS,
         **more,
     }

@@ -4,6 +4,7 @@ import { AnswerView, announce, copy, ending } from "./answer_view.js";
 import { AnswerSocket, showConnection } from "./answers.js";
 import { left } from "./ask.js";
 import { Composer } from "./composer.js";
+import { wirePicker } from "./picker.js";
 import { Scrolling } from "./scrolling.js";
 
 const page = document.getElementById("chat");
@@ -232,14 +233,4 @@ function edit(turn, view) {
   if (view.asked && !view.id) return takeBack(turn, view);
   const texts = [...turn.querySelectorAll(".said-text")].map((line) => line.textContent);
   composer?.fill(Object.fromEntries(composer.fields.map((field, index) => [field.name, texts[index] ?? ""])));
-}
-
-function wirePicker() {
-  const dialog = document.getElementById("picker");
-  document.querySelector('[data-opens="picker"]').addEventListener("click", (event) => {
-    event.preventDefault();
-    dialog.showModal();
-  });
-  dialog.querySelector('[data-closes="picker"]').addEventListener("click", () => dialog.close());
-  dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
 }

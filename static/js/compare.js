@@ -3,6 +3,7 @@
 import { AnswerView, announce, copy, ending } from "./answer_view.js";
 import { AnswerSocket, showConnection } from "./answers.js";
 import { Composer } from "./composer.js";
+import { wirePicker } from "./picker.js";
 
 const DRAFT = "compare-draft";
 const page = document.getElementById("compare");
@@ -12,6 +13,7 @@ const columns = [...page.querySelectorAll(".column")].map(columnOf);
 const composer = new Composer(document.getElementById("composer"), { send: run, stop: stopAll });
 
 showConnection(socket, document.getElementById("connection"));
+wirePicker(() => !isRunning(), keepDraft);
 restoreDraft();
 for (const { view } of columns) {
   if (view.isRunning) socket.resume(view.id, (message) => view.hear(message));
@@ -87,10 +89,13 @@ function ended({ view, position }, state) {
   if (words) announce(`Column ${position + 1}. ${words}`);
 }
 
+function isRunning() {
+  return columns.some(({ view }) => view.isRunning);
+}
+
 function refresh() {
-  const running = columns.filter(({ view }) => view.isRunning);
-  composer.busy(running.length > 0);
-  for (const { section } of columns) section.querySelector("select").disabled = running.length > 0;
+  composer.busy(isRunning());
+  for (const { section } of columns) section.querySelector(".column-choice").ariaDisabled = String(isRunning());
 }
 
 function stopAll() {
@@ -112,7 +117,7 @@ page.addEventListener("click", (event) => {
     copy: () => copy(column.view, button),
     retry: () => retry(column),
     edit: () => composer.fields[0].focus(),
-    choose: () => column.section.querySelector("select").focus(),
+    choose: () => column.section.querySelector(".column-choice").focus(),
     reload: () => location.reload(),
   };
   acts[button.dataset.act]?.();
@@ -126,13 +131,6 @@ document.addEventListener("click", (event) => {
 
 page.addEventListener("input", (event) => {
   if (event.target.matches("[data-field]") && !page.dataset.comparison) expectation("");
-});
-
-page.addEventListener("change", (event) => {
-  if (!event.target.matches(".column-choice")) return;
-  keepDraft();
-  const names = columns.map(({ section }) => section.querySelector("select").value);
-  location.href = `${page.dataset.address}?columns=${names.join(",")}`;
 });
 
 // Another set of columns is another page: take what is written along.

@@ -1,5 +1,5 @@
-// The lamps: what the workers of a base hold, asked again every five seconds while the page is seen. An answer names
-// adapters by their emblem in the page's own sprite, and one that has not changed is a 304 without a body.
+// The lamps: what the workers of a base hold, asked again every five seconds while the page is seen. An answer
+// that has not changed is a 304 without a body.
 
 const PERIOD = 5000;
 const lamps = [...document.querySelectorAll("[data-live]")];

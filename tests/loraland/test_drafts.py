@@ -86,7 +86,7 @@ async def on_the_adapters_page(reader: Reader) -> bool:
 
 
 async def in_the_menus_of_compare(reader: Reader) -> bool:
-    return DRAFT[:12] in (await reader.read("/compare/?columns=emotion,base"))[1]
+    return DRAFT[:12] in (await reader.read("/chat/adapters/?columns=emotion,base&position=0"))[1]
 
 
 async def in_the_catalogue(reader: Reader) -> bool:

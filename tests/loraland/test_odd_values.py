@@ -197,7 +197,7 @@ async def test_a_message_with_an_odd_value_is_obeyed_or_refused(site_wire, anna,
 # what is asked in addresses
 
 PAGES = [
-    ("/", ["q", "category", "sort"]),
+    ("/", ["q", "category", "sort", "after"]),
     ("/leaderboard/", ["q", "category", "verdict", "sort"]),
     ("/leaderboard.csv", ["q", "sort"]),
     ("/leaderboard.json", ["category", "verdict"]),
@@ -205,7 +205,8 @@ PAGES = [
     ("/chat/", ["adapter", "example"]),
     ("/chat/?adapter=emotion", ["example"]),
     ("/chat/list/", ["current"]),
-    ("/chat/adapters/", ["q", "category"]),
+    ("/chat/adapters/", ["q", "category", "after"]),
+    ("/chat/adapters/?columns=emotion,base", ["position"]),
     ("/compare/", ["columns", "column", "example"]),
     ("/compare/?columns=emotion,base", ["example"]),
     ("{run}", ["page", "show"]),

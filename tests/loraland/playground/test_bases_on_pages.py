@@ -130,15 +130,17 @@ def test_the_head_of_a_chat_names_its_base(client: Client, adapters: None, other
 @pytest.mark.django_db
 def test_pages_that_offer_somebody_offer_every_base(client: Client, adapters: None, other_base: str) -> None:
     compare = html(client, f"/compare/?columns=topic,base:{other_base}")
-    assert f'<option value="base:{other_base}" selected>{other_base} (base)</option>' in compare
-    assert f'<option value="base">{OURS} (base)</option>' in compare
+    assert f"</span>{other_base} (base)</a>" in compare
+    menu = html(client, f"/chat/adapters/?columns=topic,base:{other_base}&position=0")
+    for called in ("base", f"base:{other_base}"):
+        assert f'href="/compare/?columns={called},base:{other_base}"' in menu
     assert f"?adapter=base:{other_base}" in html(client, "/chat/adapters/")
 
 
 @pytest.mark.django_db
 def test_a_column_alone_gets_its_own_base_beside_it(client: Client, adapters: None, other_base: str) -> None:
-    assert f'<option value="base:{other_base}" selected>' in html(client, "/compare/?columns=topic")
-    assert '<option value="base" selected>' in html(client, "/compare/?columns=emotion")
+    assert f"</span>{other_base} (base)</a>" in html(client, "/compare/?columns=topic")
+    assert f"</span>{OURS} (base)</a>" in html(client, "/compare/?columns=emotion")
 
 
 @pytest.mark.django_db

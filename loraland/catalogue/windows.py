@@ -1,0 +1,95 @@
+"""A window of a long list: so many rows from a place on, and the place at which the next one begins.
+
+A place is what the last row that was shown is ordered by. So no row is shown twice and none is left out while others
+come and go, as numbered pages would do, and a window far down takes no longer than the first.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Final, Generic, TypeVar
+
+from django.core.exceptions import ValidationError
+from django.db import models
+from django.db.models import Q
+from django.http import Http404
+
+from inference.adapters.storable import is_storable
+
+Row = TypeVar("Row", bound=models.Model)
+Place = tuple[Any, ...]
+
+WINDOW: Final = 60
+"""Rows of one: a full last line where cards stand in one to six columns."""
+LONGEST: Final = 1000
+BIGGEST: Final = 2**63 - 1
+
+
+@dataclass(frozen=True)
+class Window(Generic[Row]):
+    """`rows` behind the place `after`; `next` is where they go on, as an address has it, empty at the end."""
+
+    rows: tuple[Row, ...]
+    after: Place
+    next: str
+
+
+def window_of(rows: models.QuerySet[Row], order: Sequence[str], after: str = "", most: int = WINDOW) -> Window[Row]:
+    """The first of `rows` behind `after` in `order`, which names columns as `order_by` does, a unique one at last.
+
+    Raises `Http404` for what is no place in that order.
+    """
+    place = place_of(after, len(order))
+    try:
+        beyond = rows.filter(_beyond(order, place)) if place else rows
+    except (TypeError, ValueError, ValidationError) as error:
+        raise _nowhere(after) from error
+    found = list(beyond.order_by(*order)[: most + 1])
+    shown = tuple(found[:most])
+    return Window(shown, place, written(shown[-1], order) if len(found) > most else "")
+
+
+def place_of(after: str, length: int) -> Place:
+    """The place that an address tells, of so many values; none for the beginning. Raises `Http404`."""
+    if not after:
+        return ()
+    try:
+        place = json.loads(urlsafe_b64decode(after[:LONGEST].encode()))
+    except (ValueError, RecursionError) as error:
+        raise _nowhere(after) from error
+    if not (isinstance(place, list) and len(place) == length and all(map(_is_plain, place)) and is_storable(place)):
+        raise _nowhere(after)
+    return tuple(place)
+
+
+def written(row: models.Model, order: Sequence[str]) -> str:
+    """Where `row` stands in `order`, for an address."""
+    values = [getattr(row, name.removeprefix("-")) for name in order]
+    plain = [value.isoformat() if isinstance(value, datetime) else value for value in values]
+    return urlsafe_b64encode(json.dumps(plain, ensure_ascii=False).encode()).decode()
+
+
+def _beyond(order: Sequence[str], place: Place) -> Q:
+    """What stands behind `place`: equal in the first columns, and further in the next one."""
+    found, equal = Q(), Q()
+    for name, value in zip(order, place, strict=True):
+        column = name.removeprefix("-")
+        found |= equal & Q(**{f"{column}__{'lt' if name.startswith('-') else 'gt'}": value})
+        equal &= Q(**{column: value})
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, str):
+        return True
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and math.isfinite(value) and abs(value) <= BIGGEST
+
+
+def _nowhere(after: str) -> Http404:
+    return Http404(f"{after[:80]!r} is no place in this list; open it from its beginning.")

@@ -1,0 +1,38 @@
+// The choice of an adapter, in a dialog that finds as one types. Its list comes when it opens; arrows walk through it.
+
+export function wirePicker(mayOpen = () => true, chosen = () => {}) {
+  const dialog = document.getElementById("picker");
+  const form = dialog.querySelector(".picker-form");
+  for (const link of document.querySelectorAll('[data-opens="picker"]')) {
+    link.addEventListener("click", (event) => {
+      event.preventDefault();
+      if (!mayOpen()) return;
+      aim(form, link);
+      dialog.showModal();
+      form.dispatchEvent(new Event("opened"));
+    });
+  }
+  dialog.querySelector('[data-closes="picker"]').addEventListener("click", () => dialog.close());
+  dialog.addEventListener("click", (event) => {
+    if (event.target === dialog) dialog.close();
+    if (event.target.closest(".pick")) chosen();
+  });
+  dialog.addEventListener("keydown", walk);
+}
+
+// What is chosen stands in for the column whose link has opened the dialog.
+function aim(form, link) {
+  const section = link.closest("[data-position]");
+  if (section && form.elements.position) form.elements.position.value = section.dataset.position;
+}
+
+function walk(event) {
+  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+  if (!step || event.target.matches("select")) return;
+  const search = event.currentTarget.querySelector("[type=search]");
+  const stops = [search, ...event.currentTarget.querySelectorAll(".picks a")];
+  const next = stops[stops.indexOf(event.target) + step];
+  if (!next) return;
+  event.preventDefault();
+  next.focus();
+}
