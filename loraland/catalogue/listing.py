@@ -11,7 +11,7 @@ from loraland.catalogue.finder import Facets, Findable, Finder, searchable
 from loraland.catalogue.listed import ADAPTERS, BLENDS, UNHELPED, ListedAdapter, ListedAdapterQuerySet
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.score import Score, score_of
-from loraland.catalogue.windows import Window, window_of
+from loraland.catalogue.windows import Window, window_of, written
 from loraland.paper.published import BASE, Published, published
 
 KINDS: Final = {ADAPTERS: "Adapters", BLENDS: "Blends"}
@@ -105,11 +105,17 @@ def facets() -> Facets:
 
 def cards(query: Query, after: str = "") -> Cards:
     """The window of what `query` asks for from the place `after`. Raises `Http404` for what is no place."""
-    window = window_of(query.rows, ("rank", *SORTS[query.order], "name", "adapter_id"), after)
+    order = ("rank", *SORTS[query.order], "name", "adapter_id")
+    window = window_of(query.rows, order, after)
     shown = cards_of(window)
+    helped = tuple(card for card in shown if not card.is_unhelped)
     unhelped = tuple(card for card in shown if card.is_unhelped)
     is_first = not window.after or window.after[0] != UNHELPED
-    return Cards(tuple(card for card in shown if not card.is_unhelped), unhelped, is_first, window.next)
+    if not (helped and unhelped and window.next):
+        return Cards(helped, unhelped, is_first, window.next)
+    # What did not help begins with a window of its own, whose lines are full.
+    last = next(row for row in reversed(window.rows) if row.adapter_id == helped[-1].adapter.pk)
+    return Cards(helped, (), is_first, written(last, order))
 
 
 def cards_of(window: Window[ListedAdapter]) -> list[Card]:

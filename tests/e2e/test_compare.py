@@ -48,6 +48,20 @@ def test_the_address_restores_the_comparison(page: Page) -> None:
     assert page.locator(".column .answer .answer-text").all_inner_texts() == texts
 
 
+def test_another_is_chosen_for_a_column_by_the_keyboard_alone_and_what_is_written_stays(page: Page) -> None:
+    page.goto("/compare/?columns=viggo,base")
+    page.locator("[data-field]").first.fill("inform(name[Portal 2])")
+    page.locator(".column-choice").nth(1).focus()
+    page.keyboard.press("Enter")
+    expect(page.locator("#picker-query")).to_be_focused()
+    page.keyboard.type("dbpedia")
+    expect(page.locator("#picker-list .pick")).to_have_count(1)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    expect(page).to_have_url(re.compile(r"columns=viggo,dbpedia$"))
+    expect(page.locator("[data-field]").first).to_have_value("inform(name[Portal 2])")
+
+
 def test_an_answer_is_judged_by_the_metric_and_its_differing_words_are_marked(page: Page) -> None:
     page.goto("/compare/?columns=viggo,base")
     page.locator("#composer .chip").first.click()
