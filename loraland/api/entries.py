@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -11,7 +11,7 @@ from asgiref.sync import sync_to_async
 
 from inference.wire.contract import WireError
 from loraland import bases
-from loraland.bases import AUTO, BASE, Base
+from loraland.bases import BASE, Base
 from loraland.catalogue.composition import MAX_PARTS, Composition, base_called, base_of, named
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.versions import SLUG, AdapterVersionQuerySet
@@ -45,30 +45,10 @@ def _shown(is_staff: bool, served: tuple[bases.Base, ...]) -> Remembered[Adapter
     return Remembered(lambda slug: offered(reader).shown_as(slug), lambda slug: offered(reader).named(slug))
 
 
-async def listing(visitor: Visitor, only: str = "") -> list[dict[str, Any]]:
-    """The bases, `auto`, each adapter, and by its digest each version that answers; with `only` those of that base.
-
-    Raises `Refused` for a base that is not served.
-    """
-    shown = [base_called(only if bases.is_bare(only) else f"{BASE}:{only}")] if only else bases.served()
-    entries = [*map(_base, shown), _auto(f"{AUTO}:{shown[0].name}" if only else AUTO, shown)]
-    named_so = list[tuple[AdapterVersion, str]]()
-    versions = offered(visitor).answering().filter(adapter__published__isnull=False).select_related("adapter")
-    async for version in versions.order_by("adapter__slug", "-created"):
-        if version.adapter.served_base not in shown:
-            continue
-        if version.adapter.published_id == version.pk:
-            named_so.append((version, version.adapter.slug))
-        named_so.append((version, str(version)))
-    # Words for an invocation may take the base's tokenizer, which is read when it is first asked for.
-    entries += await asyncio.to_thread(lambda: [_of(version, name) for version, name in named_so])
-    return await _with_state(entries)
-
-
 async def entry(name: str, visitor: Visitor) -> dict[str, Any]:
     """The entry of one name, or of a sum. Raises `Refused` as `named` does."""
-    [told] = await _with_state([await sync_to_async(_named)(name, visitor)])
-    return told
+    told = await sync_to_async(_named)(name, visitor)
+    return (await states()).tell(told)
 
 
 def added_up(name: str) -> int:
@@ -83,22 +63,30 @@ def _named(name: str, visitor: Visitor) -> dict[str, Any]:
     if bases.is_auto(name):
         added_up(name)
         named = base_called(bases.without_auto(name))
-        return _auto(name, [named] if bases.without_auto(name) != BASE else bases.served())
+        return of_auto(name, [named] if bases.without_auto(name) != BASE else bases.served())
     version = _meant(name, visitor)
     if isinstance(version, Composition):
         return _of_sum(version, name)
-    return _of(version, name) if version else _base(base_of(None, name))
+    return of_version(version, name) if version else of_base(base_of(None, name))
 
 
-async def _with_state(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`entries` with what the workers of their bases say: whether one is up, and how long a prompt and its answer may
-    be together, as vLLM tells it; null while no worker says so."""
-    lengths = {base.name: await _context(base) for base in bases.served()}
-    for each in entries:
-        length = lengths.get(each["loraland"]["base"])
-        each["loraland"]["base_is_up"] = length is not None
-        each["max_model_len"] = length or None
-    return entries
+@dataclass(frozen=True)
+class States:
+    """What the workers of each base say: how long a prompt and its answer may be together; None while none is up."""
+
+    lengths: Mapping[str, int | None]
+
+    def tell(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """`entry` with whether a worker of its base is up, and that length, as vLLM tells it; null while no worker says
+        so."""
+        length = self.lengths.get(entry["loraland"]["base"])
+        entry["loraland"]["base_is_up"] = length is not None
+        entry["max_model_len"] = length or None
+        return entry
+
+
+async def states() -> States:
+    return States({base.name: await _context(base) for base in bases.served()})
 
 
 async def _context(base: Base) -> int | None:
@@ -110,17 +98,17 @@ async def _context(base: Base) -> int | None:
     return worker.load.context_length if worker else None
 
 
-def _base(base: Base) -> dict[str, Any]:
+def of_base(base: Base) -> dict[str, Any]:
     return _entry(base.called, 0, base.name, {"base": base.name}, base.name)
 
 
-def _auto(name: str, among: Sequence[Base]) -> dict[str, Any]:
+def of_auto(name: str, among: Sequence[Base]) -> dict[str, Any]:
     """The entry of whichever adapter fits, or of the first of the bases `among` which it looks."""
     about = {"base": among[0].name, "among": [base.name for base in among]}
     return _entry(name, 0, "loraland", about, name)
 
 
-def _of(version: AdapterVersion, name: str) -> dict[str, Any]:
+def of_version(version: AdapterVersion, name: str) -> dict[str, Any]:
     adapter, base = version.adapter, version.adapter.served_base
     about: dict[str, Any] = {
         "base": base.name,

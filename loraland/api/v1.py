@@ -5,11 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
 
 from loraland.api import entries, errors
 from loraland.api.addresses import shape_for
 from loraland.api.answering import Response, answer
 from loraland.api.authentication import KeyHolder, visitor_of
+from loraland.api.model_list import listing
 from loraland.api.openai.bodies import Chat
 from loraland.api.openai.chat import ChatCompletion
 from loraland.api.openai.completion import Completion
@@ -26,9 +28,9 @@ api = errors.Api(
 errors.install(api)
 
 
-@api.api_operation(["GET", "HEAD"], "/models", url_name="models")
-async def models(request: HttpRequest, base: str = "") -> dict[str, Any]:
-    return {"object": "list", "data": await entries.listing(visitor_of(request), base)}
+@api.api_operation(["GET", "HEAD"], "/models", url_name="models", response=None)
+async def models(request: HttpRequest, base: str = "", limit: int | None = None, after: str = "") -> HttpResponseBase:
+    return await listing(request, visitor_of(request), base, limit, after)
 
 
 @api.api_operation(["GET", "HEAD"], "/models/{path:name}", url_name="model")

@@ -12,7 +12,9 @@ from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Final, Generic, TypeVar
+from uuid import UUID
 
 from django.core.exceptions import ValidationError
 from django.db import models
@@ -69,19 +71,27 @@ def place_of(after: str, length: int) -> Place:
 
 def written(row: models.Model, order: Sequence[str]) -> str:
     """Where `row` stands in `order`, for an address."""
-    values = [getattr(row, name.removeprefix("-")) for name in order]
-    plain = [value.isoformat() if isinstance(value, datetime) else value for value in values]
+    values = [attrgetter(name.removeprefix("-").replace("__", "."))(row) for name in order]
+    plain = [value if isinstance(value, int | float | str) else _text(value) for value in values]
     return urlsafe_b64encode(json.dumps(plain, ensure_ascii=False).encode()).decode()
 
 
+def _text(value: datetime | UUID) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
 def _beyond(order: Sequence[str], place: Place) -> Q:
-    """What stands behind `place`: equal in the first columns, and further in the next one."""
+    """What stands behind `place`: equal in the first columns, and further in the next one.
+
+    That it is not before it in the first is said once more, as what a database takes for the beginning of its look.
+    """
     found, equal = Q(), Q()
     for name, value in zip(order, place, strict=True):
-        column = name.removeprefix("-")
-        found |= equal & Q(**{f"{column}__{'lt' if name.startswith('-') else 'gt'}": value})
+        column, further = name.removeprefix("-"), "lt" if name.startswith("-") else "gt"
+        found |= equal & Q(**{f"{column}__{further}": value})
         equal &= Q(**{column: value})
-    return found
+    first, further = order[0].removeprefix("-"), "lte" if order[0].startswith("-") else "gte"
+    return Q(**{f"{first}__{further}": place[0]}) & found
 
 
 def _is_plain(value: Any) -> bool:

@@ -44,7 +44,8 @@ class Reader:
 
     async def read(self, path: str) -> tuple[int, str]:
         response = await self.browser.get(path, **self._bearer)
-        return response.status_code, response.content.decode()
+        body = b"".join([part async for part in response]) if response.streaming else response.content
+        return response.status_code, body.decode()
 
     async def ask(self, path: str, **body: Any) -> tuple[int, str]:
         response = await self.browser.post(path, body, content_type="application/json", **self._bearer)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 WORDS: Final = {
+    "limit": "How many entries; without it all of them.",
+    "after": "The id of the entry behind which the list goes on.",
     "model": "base, another base (base:name), an adapter, a version (slug@digest), a sum (a+0.5*b) or arrow(a+b).",
     "messages": "The conversation. Before an adapter of several fields the last one is JSON or lines of field: text.",
     "prompt": "A text as it stands, token ids, or a list of either.",

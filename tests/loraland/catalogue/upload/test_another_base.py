@@ -13,7 +13,7 @@ from django.core.files.uploadedfile import SimpleUploadedFile
 from django.test import Client
 
 from inference.wire.protocol import Probe
-from loraland.api.entries import _of
+from loraland.api.entries import of_version
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.tasks import validate_version
 from tests.loraland.adapter_files import lora_config, lora_tensors, safetensors_bytes, write_adapter
@@ -47,7 +47,7 @@ def test_a_confirmed_one_is_taken_with_a_warning_and_told_everywhere(
     assert f"mood: adapter_config.json names the base {OTHER}" in imported(plain_models(tmp_path), "--confirm-base")
     version = proven(AdapterVersion.objects.select_related("adapter").exclude(status="rejected").get())
     assert (version.status, version.named_base, version.base_confirmed) == ("published", OTHER, True)
-    about = _of(version, "mood")["loraland"]
+    about = of_version(version, "mood")["loraland"]
     assert (about["base"], about["named_base"], about["base_confirmed"]) == ("SmolLM2-135M-Instruct", OTHER, True)
     page = client.get("/adapters/mood/").content.decode()
     assert f"Its config names another base, {OTHER};" in page

@@ -13,7 +13,7 @@ from django.test import Client
 
 from inference.adapters.config import CHECKED, OF_ANY
 from inference.adapters.methods.known import METHODS
-from loraland.api.entries import _of
+from loraland.api.entries import of_version
 from loraland.catalogue.models import AdapterVersion
 from tests.loraland.adapter_files import IN_OUT, Tensors, lora_config, number_bytes, write_adapter
 
@@ -107,7 +107,7 @@ def test_an_adapter_of_a_method_is_published_with_its_rank_and_its_name(
     page = client.get("/adapters/emotion/").content.decode()
     assert f"<dt>Method</dt><dd>{method}</dd>" in page
     assert f"<dt>Rank</dt><dd>{rank}</dd>" in page
-    about = _of(version, "emotion")["loraland"]
+    about = of_version(version, "emotion")["loraland"]
     assert (about["method"], about["rank"]) == (method, rank)
 
 
