@@ -92,12 +92,13 @@ def _ids(asked: dict[bytes, bytes]) -> Headers:
 
 
 def _marking(send: Send, marks: Headers) -> Send:
-    """`send` that adds to an answer's head those of `marks` which it does not have."""
+    """`send` that adds to an answer's head those of `marks` which it does not have; what it varies by adds up."""
 
     async def marked(message: Message) -> None:
         if message["type"] == "http.response.start":
             given = list(message.get("headers", ()))
             known = {name.lower() for name, _ in given}
+            known.discard(b"vary")
             message = {**message, "headers": given + [mark for mark in marks if mark[0] not in known]}
         await send(message)
 
