@@ -48,7 +48,8 @@ class ConfigError(Refused):
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """How a worker runs. Zero in `kv_blocks`, `context_length` and `threads` means: found out at start."""
+    """How a worker runs. Zero in `kv_blocks`, `context_length` and `threads` means: found out at start; in
+    `micro_batches` for each pass."""
 
     var_dir: Path
     redis_url: str
@@ -77,6 +78,11 @@ class EngineConfig:
     lease_seconds: float = 10.0
     worker_name: str = ""
     threads: int = 0
+    stages: int = 1
+    """Processes that share the base, each with some of its layers."""
+    stage_address: str = ""
+    """Where the stages of other hosts come to; empty where all are started beside the worker."""
+    micro_batches: int = 0
     tenant_weights: Mapping[str, float] = field(default_factory=dict)
     first_token_within: Mapping[str, float] = field(default_factory=dict)
     """Seconds, by tenant or kind of tenant, of requests that say nothing themselves."""
@@ -142,6 +148,9 @@ def read_config(environ: Mapping[str, str] = os.environ, base: str | None = None
             lease_seconds=env.seconds("LEASE_SECONDS", 10.0, 1.0, 3600.0),
             worker_name=env.text("WORKER_NAME", f"{socket.gethostname()}-{os.getpid()}"),
             threads=env.whole("THREADS", 0, 0, 1024),
+            stages=env.whole("STAGES", 1, 1, 64),
+            stage_address=env.own("STAGE_ADDRESS", ""),
+            micro_batches=env.whole("MICRO_BATCHES", 0, 0, 64),
             tenant_weights=env.of_tenants("TENANT_WEIGHTS", "a share"),
             first_token_within=env.of_tenants("FIRST_TOKEN_WITHIN", "a number of seconds"),
         )
@@ -155,6 +164,14 @@ def _check_together(config: EngineConfig) -> EngineConfig:
         raise ConfigError("QUANTIZATION=nf4 needs a GPU; with DEVICE=cpu choose none, int8 or int4")
     if config.adapter_quantization == "int8" and config.device == "cpu":
         raise ConfigError("ADAPTER_QUANTIZATION=int8 needs a GPU; with DEVICE=cpu choose none")
+    if config.stages > 1 and config.device == "cuda":
+        raise ConfigError(f"STAGES={config.stages} is computed on CPUs alone; choose DEVICE=cpu, or STAGES=1")
+    if config.stage_address and not re.fullmatch(r"[\w.-]+:\d{1,5}", config.stage_address):
+        raise ConfigError(f"STAGE_ADDRESS={config.stage_address} must be a host and a port, such as 10.0.0.1:7000")
+    if config.stage_address and config.stages == 1:
+        raise ConfigError(
+            f"STAGE_ADDRESS={config.stage_address} is where stages meet, and STAGES is 1; choose 2 or more"
+        )
     if not re.fullmatch(r"[\w.-]+", config.worker_name):
         raise ConfigError(f"WORKER_NAME={config.worker_name} must be of letters, digits, dots and dashes")
     return config

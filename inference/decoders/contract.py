@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,6 +14,8 @@ from inference.decoders.batch import Batch
 from inference.decoders.coefficients import NONE
 from inference.decoders.interrupt import Interrupt
 from inference.decoders.kv_tensors import KVCache
+from inference.model.architecture import Architecture
+from inference.wire.protocol import StageLoad
 
 
 class Decoder(ABC):
@@ -34,6 +37,21 @@ class Decoder(ABC):
         over layers and targets, and NaN in rows of no blend; `NONE` of a pass without one."""
         self.interrupt = Interrupt()
 
+    @property
+    def stages(self) -> tuple[StageLoad, ...]:
+        """The processes that share the base, in the order of its layers; none where it is in one. Raises if one is
+        gone."""
+        return ()
+
+    def close(self) -> None:  # noqa: B027 - most have nothing to end
+        """End what computes beside this process."""
+
+    def make_cache(
+        self, architecture: Architecture, num_blocks: int, block_size: int, dtype: torch.dtype, device: torch.device
+    ) -> KVCache:
+        """The cache for all passes of `forward`."""
+        return KVCache(architecture, num_blocks, block_size, dtype, device)
+
     @abstractmethod
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Write the keys and values of `batch` into `cache`; logits float32 [n, vocab] of its n sample rows.
@@ -48,6 +66,29 @@ class Decoder(ABC):
         A decoder may have a faster way to the same.
         """
         return argmax_rows(logits)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What one layer leaves to the next: the residual stream `rows` [rows, hidden], in the type of the weights, and
+    the `sums` of `inference.decoders.coefficients` so far, where a blend is in a slot."""
+
+    rows: Tensor
+    sums: Tensor | None
+
+
+class StageDecoder(Decoder):
+    """A decoder that may have a stage of the base alone (`inference.model.stage`): its layers count from 0."""
+
+    architecture: Architecture
+
+    @abstractmethod
+    def forward(self, batch: Batch, cache: KVCache, stream: Stream | None = None) -> Tensor:
+        """As of any decoder; the last stage goes on from the `stream` that the one before has left."""
+
+    @abstractmethod
+    def pass_on(self, batch: Batch, cache: KVCache, stream: Stream | None = None) -> Stream:
+        """The same of another stage, up to what its last layer leaves. It may be overwritten by the next call."""
 
 
 def argmax_rows(logits: Tensor) -> tuple[list[int], list[bool]]:

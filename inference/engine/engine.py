@@ -159,12 +159,14 @@ class Engine:
             adapter_loads=traffic.most_loaded,
             preempted=traffic.preempted,
             displaced=traffic.displaced,
+            stages=self.machine.runner.decoder.stages,
         )
 
     def close(self) -> None:
-        """End the threads beside this one."""
+        """End the threads and the processes beside this one."""
         self.machine.loader.close()
         self.machine.guides.close()
+        self.machine.runner.decoder.close()
 
     def _accept(self, request: Request, resume: Resume | None, queue_class: QueueClass) -> Answer:
         """Put a request into tokens; raises `PromptError`."""

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Final
 
 import torch
@@ -15,7 +16,8 @@ from inference.adapters.slots import LoraSlots
 from inference.adapters.store import AdapterCache, AdapterStore, Told
 from inference.config import ConfigError, EngineConfig
 from inference.decoders.choice import make_decoder
-from inference.decoders.kv_tensors import KVCache
+from inference.decoders.contract import Decoder
+from inference.decoders.pipeline.start import make_pipeline
 from inference.engine.deadlines import Deadlines
 from inference.engine.defaults import read_defaults
 from inference.engine.loading import AdapterLoader
@@ -105,10 +107,7 @@ def build_machine(config: EngineConfig) -> Machine:
     # It takes more while it is read than it keeps, so it comes before the weights are there.
     tokenizer = Tokenizer(directory)
     trim_heap()
-    weights = stream_weights(directory, architecture, dtype, device, config.quantization)
-    decoder = make_decoder(config, architecture, weights)
-    del weights
-    trim_heap()
+    decoder = _decoder(config, directory, architecture, device, context)
     pool = BlockPool(_num_blocks(config, architecture, dtype, device, context), config.block_size)
     context = min(context, pool.num_blocks * config.block_size)
     prefixes = PrefixCache(
@@ -118,7 +117,8 @@ def build_machine(config: EngineConfig) -> Machine:
         rows_are_uniform=decoder.rows_are_uniform,
         is_shared=config.prefix_cache != "tenant",
     )
-    cache = KVCache(architecture, pool.num_blocks + canary_blocks(config.block_size), config.block_size, dtype, device)
+    num_blocks = pool.num_blocks + canary_blocks(config.block_size)
+    cache = decoder.make_cache(architecture, num_blocks, config.block_size, dtype, device)
     of_base = BaseWeights(directory, architecture, dtype)
     base = Base(
         architecture,
@@ -157,6 +157,19 @@ def build_machine(config: EngineConfig) -> Machine:
     )
 
 
+def _decoder(
+    config: EngineConfig, directory: Path, architecture: Architecture, device: torch.device, context: int
+) -> Decoder:
+    """The base in this process, or in `config.stages` of them."""
+    if config.stages > 1:
+        return make_pipeline(config, directory, architecture, context)
+    weights = stream_weights(directory, architecture, getattr(torch, config.dtype), device, config.quantization)
+    decoder = make_decoder(config, architecture, weights)
+    del weights
+    trim_heap()
+    return decoder
+
+
 def _own_if_broken(config: EngineConfig, device: torch.device, told: str, check: str) -> str:
     """The fingerprint `told`, or one that no other worker has where `check` breaks the promise of exact rows.
 
@@ -175,6 +188,8 @@ def _own_if_broken(config: EngineConfig, device: torch.device, told: str, check:
 
 def _device(config: EngineConfig) -> torch.device:
     has_cuda = torch.cuda.is_available()
+    if has_cuda and config.device != "cpu" and config.stages > 1:
+        raise ConfigError(f"STAGES={config.stages} is computed on CPUs alone; choose DEVICE=cpu, or STAGES=1")
     if config.device == "cuda" and not has_cuda:
         raise ConfigError("DEVICE is cuda, but torch finds no CUDA device; choose cpu or auto")
     return torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")

@@ -38,7 +38,7 @@ def fingerprint(
     """
     options = f" {config.adapter_quantization} {config.deterministic}" if device.type == "cuda" else ""
     options += " own sampling" if config.default_sampling == "model" else ""
-    parts = f"{torch.__version__} {_processor(device, unit)} {config.block_size} {context_length}{options}"
+    parts = f"{processor(device, unit)} {config.block_size} {context_length}{options}"
     state = hashlib.sha256(parts.encode())
     for path in sorted(path for kind in _FILES for path in model_dir.glob(kind) if path.name != "source.json"):
         update_identity(state, path)
@@ -73,13 +73,16 @@ def _capability(device: torch.device) -> str:
     return str(torch.backends.cpu.get_cpu_capability()).lower()
 
 
-def _processor(device: torch.device, unit: str) -> str:
-    """What libraries look at beyond `_capability`: matrix units, caches and threads, or the very model of a GPU.
+def processor(device: torch.device, unit: str) -> str:
+    """Torch's version, and what libraries look at beyond `_capability`: matrix units, caches and threads, or the very
+    model of a GPU.
 
     The native decoder looks at nothing but its unit.
     """
-    if unit:
-        return unit
+    return f"{torch.__version__} {unit or _looked_at(device)}"
+
+
+def _looked_at(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)} {torch.version.cuda}"
     features = sorted(torch.cpu.get_capabilities().items()) if hasattr(torch.cpu, "get_capabilities") else []

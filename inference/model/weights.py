@@ -19,6 +19,7 @@ from inference.model.heap import trim_heap
 from inference.model.linear import Int8Linear, KeptLinear, LateLinear, Linear, PlainLinear, stack_linears
 from inference.model.quantization import IN_GROUPS, MakeLinear, linear_maker
 from inference.model.spec import GATE_UP, HEAD, LAST_NORM, NORMS, QKV, HeadNorm, Norm, NormPlace
+from inference.model.stage import Stage, whole
 from inference.model.tensor_names import check_tensors
 
 _Part = TypeVar("_Part", PlainLinear, KeptLinear)
@@ -54,7 +55,8 @@ class LayerWeights:
 class DecoderWeights:
     """Everything a decoder knows: `embedding` [vocab, hidden], the layers, the last norm, and the head to the vocab.
 
-    The embedding may be read row by row from its file, on a CPU.
+    The embedding may be read row by row from its file, on a CPU. Of a stage there are its own layers; without the
+    embedding that has no rows, without the head that has no outputs.
     """
 
     embedding: Tensor | Table
@@ -116,16 +118,18 @@ def stream_weights(
     dtype: torch.dtype,
     device: torch.device | str = "cpu",
     quantization: str = "none",
+    stage: Stage | None = None,
 ) -> DecoderWeights:
-    """The same, but a layer or the head is read whenever it is asked for: who converts them one after the other never
-    has two. Errors come with them, but for tensors that are not there.
+    """The same, of `stage` alone where one is named, but a layer or the head is read whenever it is asked for: who
+    converts them one after the other never has two. Errors come with them, but for tensors that are not there.
     """
     architecture = with_own_head(directory, architecture)
+    stage = stage or whole(architecture)
     checkpoint, place = open_checkpoint(directory, architecture), torch.device(device)
     check_tensors(checkpoint, architecture)
     keeps = quantization == "auto" and checkpoint.is_quantized
     make_linear = linear_maker(quantization, place)
-    return _Reader(checkpoint, architecture, dtype, place, make_linear, keeps).decoder()
+    return _Reader(checkpoint, architecture, dtype, place, make_linear, keeps, stage).decoder()
 
 
 def read_linear(
@@ -192,17 +196,21 @@ class _Reader:
     device: torch.device
     make_linear: MakeLinear
     keeps: bool
+    stage: Stage
 
     def decoder(self) -> DecoderWeights:
-        arch = self.architecture
-        layers = _Streamed(self._layer, arch.num_layers)
+        arch, first, end = self.architecture, self.stage.first, self.stage.end
+        layers = _Streamed(lambda index: self._layer(first + index), end - first)
         norm = self._norm(f"model.{arch.names.last_norm}", (arch.hidden_size,))
         embedding = self._embedding()
-        head = LateLinear(partial(self._head, embedding))
+        nothing = PlainLinear(torch.empty((0, arch.hidden_size), dtype=self.dtype, device=self.device))
+        head = LateLinear(partial(self._head, embedding)) if self.stage.is_last else nothing
         return DecoderWeights(embedding, layers, norm, head, self._bias(0, HEAD))
 
     def _embedding(self) -> Tensor | Table:
         table = None
+        if not self.stage.is_first:
+            return torch.empty((0, self.architecture.hidden_size), dtype=self.dtype, device=self.device)
         if self.keeps and self.device.type == "cpu":
             shape = self.architecture.target_shape(EMBEDDING)
             table = self.checkpoint.table(f"model.{EMBEDDING}.weight", shape, self.dtype)
@@ -212,15 +220,13 @@ class _Reader:
         """It has 8 bits at least where we choose: the most of the error of a 4-bit model would be its."""
         make_head = Int8Linear if self.make_linear in IN_GROUPS.values() else PlainLinear
         is_tied = self.architecture.tied_embeddings
-        if is_tied and isinstance(embedding, Tensor) and not self.keeps:
-            return make_head(embedding)
-        if not self.keeps:
-            return make_head(self._weight(0, HEAD))
         name, (vocab, width) = f"model.{EMBEDDING}" if is_tied else HEAD, self.architecture.target_shape(EMBEDDING)
-        kept = self.checkpoint.kept(f"{name}.weight", (vocab, width))
-        if kept is None and is_tied and isinstance(embedding, Tensor):
+        kept = self.checkpoint.kept(f"{name}.weight", (vocab, width)) if self.keeps else None
+        if kept:
+            return kept.on(self.device)
+        if is_tied and isinstance(embedding, Tensor) and len(embedding):
             return make_head(embedding)
-        return kept.on(self.device) if kept else make_head(self._weight(0, HEAD))
+        return make_head(self._weight(0, EMBEDDING if is_tied else HEAD))
 
     def _layer(self, index: int) -> LayerWeights:
         spec, names = self.architecture.spec, self.architecture.names

@@ -315,6 +315,19 @@ Terminal = Finished | Failed
 
 
 @dataclass(frozen=True)
+class StageLoad:
+    """One of the processes that share a base: its layers from `first` to before `end`, the bytes of memory that it
+    takes, and the seconds that it has computed since it began."""
+
+    first: int
+    end: int
+    memory: int
+    busy_seconds: float = 0.0
+    process: int = 0
+    """Its number on its host."""
+
+
+@dataclass(frozen=True)
 class EngineLoad:
     """What an engine holds and how busy it is. Digests come least recently used first; what is counted, is counted
     since its start."""
@@ -343,6 +356,8 @@ class EngineLoad:
     """How often a request was preempted because blocks ran out."""
     displaced: int = 0
     """How often one was preempted for a more urgent class, or for a tenant that had none running."""
+    stages: tuple[StageLoad, ...] = ()
+    """The processes that share the base, in the order of its layers; empty where it is in one."""
 
 
 @dataclass(frozen=True)

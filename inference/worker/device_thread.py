@@ -20,6 +20,8 @@ from inference.wire.protocol import EngineLoad, Event, QueueClass, Request
 LOAD_SECONDS: Final = 0.5
 """How often a busy engine is asked for its load; asking at every step would cost more than it tells. One that has
 no work is always asked: what it answers stands until it has some."""
+IDLE_SECONDS: Final = 1.0
+"""How often an engine without work is asked for its load: so it is known that all it computes on is still there."""
 STALLED_LOOKS: Final = 10
 """In how many looks in a row the device must be found in one step to count as hung."""
 
@@ -153,7 +155,7 @@ class DeviceThread:
         while not self._closed.is_set():
             self._is_idle = wait
             try:
-                command = self._inbox.get(block=wait)
+                command = self._inbox.get(block=wait, timeout=IDLE_SECONDS)
             except queue.Empty:
                 return True
             self._is_idle = False

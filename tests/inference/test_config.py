@@ -112,6 +112,11 @@ def test_a_config_cannot_be_changed() -> None:
         ({"TENANT_WEIGHTS": "key=-1"}, "TENANT_WEIGHTS=key=-1 must be like"),
         ({"TENANT_WEIGHTS": "key=0"}, "TENANT_WEIGHTS=key=0 would never be served"),
         ({"WORKER_NAME": "a:b"}, "WORKER_NAME=a:b must be of letters"),
+        ({"STAGES": "0"}, "STAGES=0 must be a whole number from 1 to 64"),
+        ({"STAGES": "2", "DEVICE": "cuda"}, "STAGES=2 is computed on CPUs alone; choose DEVICE=cpu, or STAGES=1"),
+        ({"STAGES": "2", "STAGE_ADDRESS": "here"}, "STAGE_ADDRESS=here must be a host and a port"),
+        ({"STAGE_ADDRESS": "a:7000"}, "STAGE_ADDRESS=a:7000 is where stages meet, and STAGES is 1; choose 2 or more"),
+        ({"MICRO_BATCHES": "65"}, "MICRO_BATCHES=65 must be a whole number from 0 to 64"),
     ],
 )
 def test_a_bad_value_is_refused_with_the_choices(environ: dict[str, str], sentence: str) -> None:

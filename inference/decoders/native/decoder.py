@@ -18,7 +18,7 @@ from torch.nn import functional
 from inference.adapters.packed_lora import BLOCK
 from inference.decoders.batch import Batch
 from inference.decoders.coefficients import NONE, coefficient_sums, mean_coefficients
-from inference.decoders.contract import Decoder
+from inference.decoders.contract import StageDecoder, Stream
 from inference.decoders.interrupt import Interrupted
 from inference.decoders.kv_tensors import KVCache
 from inference.decoders.native.bank import NativeBank
@@ -40,7 +40,7 @@ from inference.decoders.native.packing import pack
 from inference.decoders.native.token_rows import TokenRows
 from inference.model.architecture import Architecture, Rope
 from inference.model.checkpoint import Table
-from inference.model.linear import Linear
+from inference.model.linear import Linear, PlainLinear
 from inference.model.rotary import Rotary
 from inference.model.spec import HeadNorm, Norm, NormPlace
 from inference.model.weights import DecoderWeights, LayerWeights
@@ -81,8 +81,8 @@ def unsupported(architecture: Architecture, block_size: int) -> str | None:
     return None
 
 
-class NativeDecoder(Decoder):
-    """The base model with the adapters of `bank`. Weights are packed anew, so give up `weights`.
+class NativeDecoder(StageDecoder):
+    """The base model, or a stage of it, with the adapters of `bank`. Weights are packed anew, so give up `weights`.
 
     It computes on the `unit` of `UNITS` that is named, or on the fastest (`auto`), in the type of the weights:
     bfloat16 or float32. Raises `BuildError` where the processor has no such unit.
@@ -104,7 +104,7 @@ class NativeDecoder(Decoder):
     ) -> None:
         super().__init__(bank)
         self.architecture = architecture
-        self._block_size = block_size
+        self._block_size, self._dtype = block_size, weights.dtype
         self._library = open_library(library)
         self._has_biased_norms = architecture.spec.norm is Norm.LAYER
         self._rotaries: list[tuple[Rope, Rotary]] = []
@@ -124,21 +124,41 @@ class NativeDecoder(Decoder):
             self._library.native_destroy(handle)
 
     @torch.inference_mode()
-    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+    def forward(self, batch: Batch, cache: KVCache, stream: Stream | None = None) -> Tensor:
         """As the contract has it. The cache keeps its memory, in an order of its own."""
-        if self._token_rows is not None:
-            self._token_rows.fill(batch.token_ids)
-        starts, tables = _tables(batch)
         num_samples = len(batch.sample_rows)
         if len(self._logits) < num_samples:
             self._logits = torch.empty((num_samples, self._logits.shape[1]), dtype=torch.float32)
-        keys, values = self._layers_of(cache)
-        sums = coefficient_sums(len(batch.token_ids)) if self.bank.has_gates else None
         states = torch.empty((len(batch.hidden_rows), self.architecture.hidden_size), dtype=torch.float32)
+        sums = self._run(batch, cache, stream, states=states, logits=self._logits)
+        self.hidden = states
+        self.coefficients = NONE if sums is None else mean_coefficients(sums[batch.sample_rows])
+        return self._logits[:num_samples, : self.architecture.vocab_size]
+
+    @torch.inference_mode()
+    def pass_on(self, batch: Batch, cache: KVCache, stream: Stream | None = None) -> Stream:
+        rows = torch.empty((len(batch.token_ids), self.architecture.hidden_size), dtype=self._dtype)
+        return Stream(rows, self._run(batch, cache, stream, left=rows))
+
+    def _run(
+        self,
+        batch: Batch,
+        cache: KVCache,
+        stream: Stream | None,
+        states: Tensor | None = None,
+        logits: Tensor | None = None,
+        left: Tensor | None = None,
+    ) -> Tensor | None:
+        """Compute the layers, and what is wanted behind them; the sums of coefficients, if a blend is in a slot."""
+        if self._token_rows is not None:
+            self._token_rows.fill(batch.token_ids)
+        starts, tables = _tables(batch)
+        keys, values = self._layers_of(cache)
+        sums = self._sums(batch, stream)
         run = PassView(
             rows=len(batch.token_ids),
-            num_samples=num_samples,
-            num_hidden=len(states),
+            num_samples=0 if logits is None else len(batch.sample_rows),
+            num_hidden=0 if states is None else len(batch.hidden_rows),
             token_ids=batch.token_ids.data_ptr(),
             positions=batch.positions.data_ptr(),
             cache_slots=batch.cache_slots.data_ptr(),
@@ -150,17 +170,22 @@ class NativeDecoder(Decoder):
             adapter_views=ctypes.addressof(self.bank.views),
             keys=ctypes.addressof(keys),
             values=ctypes.addressof(values),
-            logits=self._logits.data_ptr(),
-            states=states.data_ptr(),
-            coefficients=sums.data_ptr() if sums is not None else None,
+            logits=_address(logits),
+            states=_address(states),
+            coefficients=_address(sums),
+            stream=None if stream is None else stream.rows.data_ptr(),
+            left=_address(left),
             interrupts=self.interrupt.address if self.interrupt.is_allowed else None,
             acknowledged=self.interrupt.acknowledged,
         )
         if not self._library.native_forward(self._handle, ctypes.byref(run)):
             raise Interrupted
-        self.hidden = states
-        self.coefficients = NONE if sums is None else mean_coefficients(sums[batch.sample_rows])
-        return self._logits[:num_samples, : self.architecture.vocab_size]
+        return sums
+
+    def _sums(self, batch: Batch, stream: Stream | None) -> Tensor | None:
+        if stream is not None and stream.sums is not None:
+            return stream.sums
+        return coefficient_sums(len(batch.token_ids)) if self.bank.has_gates else None
 
     def argmax(self, logits: Tensor) -> tuple[list[int], list[bool]]:
         rows, width = logits.shape
@@ -178,7 +203,7 @@ class NativeDecoder(Decoder):
     def _model(self, weights: DecoderWeights) -> ModelView:
         arch, spec = self.architecture, self.architecture.spec
         # The head is the largest of all, and passing copies of it are made while nothing else is there.
-        head = self._linear(weights.head)
+        head = self._linear(weights.head) if _has_outputs(weights.head) else LinearView()
         layers = (LayerView * arch.num_layers)(*(self._layer(*layer) for layer in enumerate(weights.layers)))
         self._kept.append(layers)
         return ModelView(
@@ -281,6 +306,15 @@ class NativeDecoder(Decoder):
         kept = tensor.contiguous()
         self._kept.append(kept)
         return kept.data_ptr()
+
+
+def _has_outputs(linear: Linear) -> bool:
+    """Whether it is none that stands for the head of another stage."""
+    return not isinstance(linear, PlainLinear) or len(linear.weight) > 0
+
+
+def _address(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 def _padded(width: int) -> int:

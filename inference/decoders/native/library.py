@@ -76,7 +76,7 @@ class PassView(Structure):
     _fields_ = [
         *_all(c_int64, "rows num_samples num_hidden"),
         *_all(c_void_p, "token_ids positions cache_slots adapters table_starts tables sample_rows hidden_rows"),
-        *_all(c_void_p, "adapter_views keys values logits states coefficients interrupts"),
+        *_all(c_void_p, "adapter_views keys values logits states coefficients stream left interrupts"),
         ("acknowledged", c_int64),
     ]
 

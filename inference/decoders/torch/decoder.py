@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from inference.decoders.batch import Batch
 from inference.decoders.coefficients import NONE, mean_coefficients
-from inference.decoders.contract import Decoder
+from inference.decoders.contract import StageDecoder, Stream
 from inference.decoders.kv_tensors import KVCache
 from inference.decoders.torch.attention import AttentionPlan, Scores, attend, plan_attention
 from inference.decoders.torch.lora import LoraBank, LoraPlan
@@ -49,9 +49,9 @@ ACTIVATIONS: Final[dict[Activation, Callable[[Tensor], Tensor]]] = {
 }
 
 
-class TorchDecoder(Decoder):
-    """The base model with the adapters of `bank`. Tiles and decode rows are panels of different sizes, whose products
-    may differ in a last bit."""
+class TorchDecoder(StageDecoder):
+    """The base model, or a stage of it, with the adapters of `bank`. Tiles and decode rows are panels of different
+    sizes, whose products may differ in a last bit."""
 
     bank: LoraBank
 
@@ -68,24 +68,45 @@ class TorchDecoder(Decoder):
         self._qkv_widths = [architecture.num_heads * architecture.head_dim, kv_width, kv_width]
 
     @torch.inference_mode()
-    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+    def forward(self, batch: Batch, cache: KVCache, stream: Stream | None = None) -> Tensor:
         batch = batch.to(self.weights.device)
-        layout = lay_out(batch)
-        attention = plan_attention(batch, layout, self.architecture, cache.block_size)
-        plan = self.bank.plan(batch, layout)
-        run = Pass(layout, layout.panels, self._turns(batch.positions[layout.source]), attention, plan, cache)
-        token_ids = batch.token_ids[layout.source]
-        hidden = self.weights.embedding[token_ids]
-        plan.embed(token_ids, hidden)
-        if self.architecture.spec.embedding_multiplier != 1:
-            hidden = hidden * torch.tensor(self.architecture.spec.embedding_multiplier, dtype=hidden.dtype)
-        for index, layer in enumerate(self.weights.layers):
-            hidden = self._block(index, layer, hidden, run)
+        run = self._begin(batch, cache, stream)
+        hidden, plan, layout = self._layers(batch, run, stream), run.lora, run.layout
         states = self._normed(hidden[layout.places[batch.hidden_rows]], plan.shift_hidden)
         self.hidden = states[: len(batch.hidden_rows)].to(torch.float32)
         told = plan.told
         self.coefficients = NONE if told is None else mean_coefficients(told[layout.places[batch.sample_rows]])
         return self._logits(hidden[layout.places[batch.sample_rows]], plan)
+
+    @torch.inference_mode()
+    def pass_on(self, batch: Batch, cache: KVCache, stream: Stream | None = None) -> Stream:
+        batch = batch.to(self.weights.device)
+        run = self._begin(batch, cache, stream)
+        hidden, told, places = self._layers(batch, run, stream), run.lora.told, run.layout.places
+        return Stream(hidden[places], None if told is None else told[places])
+
+    def _begin(self, batch: Batch, cache: KVCache, stream: Stream | None) -> Pass:
+        layout = lay_out(batch)
+        attention = plan_attention(batch, layout, self.architecture, cache.block_size)
+        plan = self.bank.plan(batch, layout)
+        if stream is not None and stream.sums is not None:
+            plan.told = stream.sums[layout.source]
+        return Pass(layout, layout.panels, self._turns(batch.positions[layout.source]), attention, plan, cache)
+
+    def _layers(self, batch: Batch, run: Pass, stream: Stream | None) -> Tensor:
+        """The residual stream [padded rows, hidden] behind the last layer here."""
+        hidden = self._embedded(batch, run) if stream is None else stream.rows[run.layout.source]
+        for index, layer in enumerate(self.weights.layers):
+            hidden = self._block(index, layer, hidden, run)
+        return hidden
+
+    def _embedded(self, batch: Batch, run: Pass) -> Tensor:
+        token_ids = batch.token_ids[run.layout.source]
+        hidden = self.weights.embedding[token_ids]
+        run.lora.embed(token_ids, hidden)
+        if self.architecture.spec.embedding_multiplier != 1:
+            hidden = hidden * torch.tensor(self.architecture.spec.embedding_multiplier, dtype=hidden.dtype)
+        return hidden
 
     def _turns(self, positions: Tensor) -> list[tuple[Tensor, Tensor] | None]:
         at = {key: rotary.at(positions) for key, rotary in self._rotaries.items()}

@@ -22,6 +22,7 @@ from inference.wire.protocol import (
     Progress,
     Prompted,
     Sampling,
+    StageLoad,
     Stats,
     TokenLogprob,
     TokenWeights,
@@ -53,6 +54,7 @@ MESSAGES = [
     Failed("g1", "lost", "Send it again.", Stats(takeovers=1)),
     Heartbeat("w", "base", True, load=EngineLoad(on_device=("aa", "bb"), free_blocks=3, adapter_loads=(("aa", 2),))),
     Heartbeat("w", "base", True, claims=ClaimCounts(hits=3, stolen=1)),
+    Heartbeat("w", "base", True, load=EngineLoad(stages=(StageLoad(0, 3, 2**30, 1.5, 17), StageLoad(3, 5, 2**29)))),
 ]
 
 

@@ -42,6 +42,7 @@ class Decoder : public AnyDecoder {
         bool is_whole = panels_.size() > 1 ? run_panels(pass) : run_panel(pass);
         if (is_whole && pass.num_samples) compute_logits(pass);
         if (is_whole && pass.num_hidden) keep_hidden(pass);
+        if (is_whole && pass.left) std::memcpy(pass.left, hidden_.data(), pass.rows * model_.hidden * sizeof(Element));
         return is_whole;
     }
 
@@ -165,14 +166,22 @@ class Decoder : public AnyDecoder {
     void embed(const PassView& pass, const Panel& panel, const Run& run) {
         by_chunk(panel, run, [&](const Chunk& chunk) {
             for (int64_t place = chunk.begin; place < chunk.end; place++) {
-                int64_t row = order_[place], width = model_.hidden;
-                std::memcpy(hidden_.data() + row * width, of(model_.embedding) + pass.token_ids[row] * width, width * sizeof(Element));
-                const PairView* pair = pair_of(pass, row, EMBEDDING);
-                if (pair) add_lora_embedding(*pair, pass.token_ids[row], hidden_.data() + row * width, width);
-                if (model_.embedding_multiplier != 1.0f) multiply_row(hidden_.data() + row * width, model_.embedding_multiplier);
+                int64_t row = order_[place];
+                if (pass.stream)
+                    std::memcpy(hidden_.data() + row * model_.hidden, of(pass.stream) + row * model_.hidden, model_.hidden * sizeof(Element));
+                else
+                    embed_row(pass, row);
                 norm_hidden(row, model_.layers[0].attention_norm, shift_of(pass, row, ATTENTION_NORM, 0));
             }
         });
+    }
+
+    void embed_row(const PassView& pass, int64_t row) {
+        int64_t token_id = pass.token_ids[row], width = model_.hidden;
+        Element* hidden = hidden_.data() + row * width;
+        std::memcpy(hidden, of(model_.embedding) + token_id * width, width * sizeof(Element));
+        if (const PairView* pair = pair_of(pass, row, EMBEDDING)) add_lora_embedding(*pair, token_id, hidden, width);
+        if (model_.embedding_multiplier != 1.0f) multiply_row(hidden, model_.embedding_multiplier);
     }
 
     template <class Run>

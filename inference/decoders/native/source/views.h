@@ -90,7 +90,7 @@ struct AdapterView {
     PairView targets[NUM_TARGETS];
 };
 
-// One forward pass over `rows` rows. A row's `table` is where its block table begins in `tables`.
+// One forward pass over `rows` rows, through all layers or through those of a stage. A row's `table` is where its block table begins in `tables`.
 struct PassView {
     int64_t rows, num_samples, num_hidden;
     const int64_t* token_ids;
@@ -107,6 +107,8 @@ struct PassView {
     float* logits;        // [num_samples, vocab]
     float* states;        // [num_hidden, hidden]: what the head sees of the hidden rows
     float* coefficients;  // [rows][MAX_GATED + 1]: sums of a blend's coefficients over layers and targets, and of how many; or null
+    const void* stream;   // elements [rows, hidden]: the residual stream that the layers before have left; null: the tokens' embeddings
+    void* left;           // the same behind the last layer here, for those behind it; null: nobody wants it
     const int64_t* interrupts;  // above `acknowledged` they end the pass; null: nothing does
     int64_t acknowledged;
 };
