@@ -9,7 +9,7 @@ import pytest
 from django.test import AsyncClient, Client
 
 from inference.wire.contract import WireError
-from inference.wire.protocol import ClaimCounts, EngineLoad, Heartbeat
+from inference.wire.protocol import ClaimCounts, EngineLoad, Heartbeat, StageLoad
 from loraland import inference_client
 from loraland.catalogue.models import Adapter, AdapterVersion
 
@@ -203,7 +203,8 @@ async def test_a_lamp_that_has_not_changed_is_not_sent_again_and_brings_its_embl
 @pytest.mark.django_db(transaction=True)
 async def test_the_workers_page_is_a_page_and_tells_strangers_no_more_than_the_lamp(settings: Any) -> None:
     claims = ClaimCounts(hits=41, misses=3, stolen=2)
-    worker = Heartbeat("worker-7", "base", ready=True, fingerprint="bf16/secret", claims=claims)
+    load = EngineLoad(stages=(StageLoad(0, 19, 700 * 1024**2), StageLoad(19, 30, 500 * 1024**2)))
+    worker = Heartbeat("worker-7", "base", ready=True, fingerprint="bf16/secret", claims=claims, load=load)
     with inference_client.plugged(Workers(worker)):
         inside = (await AsyncClient().get("/workers/")).content.decode()
         settings.INTERNAL_ADDRESSES = ()
@@ -215,6 +216,7 @@ async def test_the_workers_page_is_a_page_and_tells_strangers_no_more_than_the_l
     assert "worker-7" not in outside
     assert "bf16/secret" not in outside
     assert "<td>41, 3, 2</td>" in inside
+    assert "<br>layers 20 to 30: 500.0\xa0MB</td>" in inside
 
 
 @pytest.mark.usefixtures("three")
