@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from inference.bases import DEFAULT_BASE_MODEL, BaseError, base_key, base_models, base_name, named_among, own_value
+from inference.objects.address import Address, AddressRefused, read_address
 from inference.reading import Refused
 from inference.tile import TILE
 from inference.wire.address import embedded_redis_url
@@ -37,6 +38,7 @@ DECODER_UNITS: Final = (
     "portable",
 )
 """Where a processor computes, in the order of `Unit` in units.h: the most able first."""
+DEFAULT_CACHE_MB: Final = 20_480
 _NUMBER: Final = re.compile(r"\d{1,9}(\.\d{1,9})?")
 _LEAST_PART: Final = 1e-6
 _REPOSITORY: Final = Path(__file__).resolve().parent.parent
@@ -69,6 +71,9 @@ class EngineConfig:
     slots_mb: int = 2048
     max_rank: int = 64
     host_cache_mb: int = 512
+    adapter_store: Address | None = None
+    """None is a folder below `var_dir`."""
+    adapter_cache_mb: int = DEFAULT_CACHE_MB
     memory_share: float = 1.0
     """How much of a GPU's memory this worker may take."""
     prefill_tokens: int = 256
@@ -94,13 +99,21 @@ class EngineConfig:
 
     @property
     def adapters_dir(self) -> Path:
-        """The store of adapters."""
-        return self.var_dir / "adapters"
+        """Where adapters are read from: the store, or what of one elsewhere is on this host."""
+        return folder_of_adapters(self.adapter_store, self.var_dir)
 
     @property
     def models_dir(self) -> Path:
         """Where fetched base models lie."""
         return self.var_dir / "models"
+
+
+def folder_of_adapters(store: Address | None, var_dir: Path) -> Path:
+    """Where the adapters of `store` are read from. What was a store before and what comes from one lie apart, since of
+    the second the oldest goes when room is needed."""
+    if store is None:
+        return var_dir / "adapters"
+    return Path(store.place) if store.is_local else var_dir / "adapter_cache"
 
 
 def start_logging(environ: Mapping[str, str] = os.environ) -> None:
@@ -140,6 +153,10 @@ def read_config(environ: Mapping[str, str] = os.environ, base: str | None = None
             slots_mb=env.whole("SLOTS_MB", 2048, 1, 10_000_000),
             max_rank=env.whole("MAX_RANK", 64, 1, 512),
             host_cache_mb=env.whole("HOST_CACHE_MB", 512, 1, 10_000_000),
+            adapter_store=_address(
+                "ADAPTER_STORE", env.text("ADAPTER_STORE", ""), env.text("ADAPTER_STORE_OPTIONS", "")
+            ),
+            adapter_cache_mb=env.whole("ADAPTER_CACHE_MB", DEFAULT_CACHE_MB, 1, 1_000_000_000),
             memory_share=env.part("MEMORY_SHARE", "WORKERS"),
             prefill_tokens=env.whole("PREFILL_TOKENS", 256, TILE, 65536),
             prefix_cache=env.choice("PREFIX_CACHE", PREFIX_CACHES, "on"),
@@ -184,6 +201,13 @@ def _base_models(environ: Mapping[str, str], base: str | None) -> tuple[str, ...
             base_models({"BASE_MODEL": base})
         return base_models(environ)
     except BaseError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _address(key: str, value: str, options: str) -> Address | None:
+    try:
+        return read_address(key, value, options) if value else None
+    except AddressRefused as error:
         raise ConfigError(str(error)) from error
 
 

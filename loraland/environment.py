@@ -11,6 +11,7 @@ from pathlib import Path
 from django.core.exceptions import ImproperlyConfigured
 
 from inference.bases import BaseError, base_key, base_models, own_value
+from inference.objects.address import Address, AddressRefused, read_address
 from inference.wire.digits import whole
 from loraland.edge.addresses import Network
 
@@ -59,6 +60,14 @@ def choice(name: str, default: str, choices: tuple[str, ...]) -> str:
     if value not in choices:
         raise ImproperlyConfigured(f"{name}={value!r} is not known; choose {', '.join(choices[:-1])} or {choices[-1]}")
     return value
+
+
+def address(name: str, options: str) -> Address | None:
+    """Where a store lies, with the `options` of the package that reaches it; None where nobody says."""
+    try:
+        return read_address(name, value, options) if (value := text(name, "")) else None
+    except AddressRefused as error:
+        raise ImproperlyConfigured(str(error)) from error
 
 
 def words(name: str, default: str) -> list[str]:

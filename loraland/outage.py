@@ -13,6 +13,8 @@ from typing import Final
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
+from inference.objects.failures import StoreAway
+
 logger = logging.getLogger(__name__)
 
 RETRY_SECONDS: Final = 10
@@ -21,12 +23,12 @@ _NO_STORE: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO
 
 
 def is_outage(error: BaseException | None) -> bool:
-    """Whether `error`, or what it was raised from, says that database or disk cannot do their work now.
+    """Whether `error`, or what it was raised from, says that database, disk or store cannot do their work now.
 
     A value that a database refuses is a defect of ours and not meant, nor is a row that has gone.
     """
     while error is not None:
-        if isinstance(error, OperationalError | InterfaceError) or _is_damage(error):
+        if isinstance(error, OperationalError | InterfaceError | StoreAway) or _is_damage(error):
             return True
         if isinstance(error, OSError) and error.errno in _NO_STORE:
             return True

@@ -8,7 +8,7 @@ import dj_database_url
 from csp.constants import NONCE, NONE, SELF
 
 from inference.bases import base_name
-from inference.config import LOG_LEVELS
+from inference.config import DEFAULT_CACHE_MB, LOG_LEVELS, folder_of_adapters
 from inference.wire.address import embedded_redis_url
 from loraland import environment
 
@@ -43,7 +43,9 @@ BASE_NAME = base_name(BASE_MODEL)
 BASE_KEY = BASE_NAME.lower()
 WORKERS = environment.number_of_each("WORKERS", 1, 0, 64, BASE_MODELS)
 MODELS_DIR = VAR_DIR / "models"
-ADAPTERS_DIR = VAR_DIR / "adapters"
+ADAPTER_STORE = environment.address("ADAPTER_STORE", environment.text("ADAPTER_STORE_OPTIONS", ""))
+ADAPTER_CACHE_MB = environment.number("ADAPTER_CACHE_MB", DEFAULT_CACHE_MB, 1, 1_000_000_000)
+ADAPTERS_DIR = folder_of_adapters(ADAPTER_STORE, VAR_DIR)
 DATASETS_DIR = VAR_DIR / "datasets"
 TRAININGS_DIR = VAR_DIR / "trainings"
 QUARANTINE_DIR = VAR_DIR / "quarantine"

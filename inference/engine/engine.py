@@ -12,7 +12,7 @@ from typing import Final
 
 from inference.adapters.file import AdapterRefused
 from inference.adapters.invocation import place_of
-from inference.adapters.store import AdapterNotFound
+from inference.adapters.stored import AdapterDamaged, AdapterNotFound
 from inference.config import EngineConfig
 from inference.decoders.interrupt import Interrupted
 from inference.engine.answer import Answer, seed_of
@@ -23,6 +23,7 @@ from inference.engine.model_runner import OUT_OF_MEMORY, Outcome, OutOfMemory
 from inference.engine.prompt import Prompt, PromptError, build_prompt
 from inference.engine.sampler import RowSampling, SampledToken, refusal
 from inference.model.tokenizer import Tokenizer
+from inference.objects.failures import StoreAway
 from inference.scheduling.plan import Plan
 from inference.scheduling.sequence import Sequence, State
 from inference.scheduling.speculation import Speculation
@@ -55,6 +56,10 @@ _NO_TOKEN: Final[tuple[FailureCode, str]] = (
     "invalid_request",
     "No token may follow here: the constraint, with min_tokens or logit_bias, allows none. Loosen one of them.",
 )
+_STORE_AWAY: Final[tuple[FailureCode, str]] = (
+    "unavailable",
+    "The store of adapters does not answer this worker now; try again in a moment.",
+)
 LOADING_PATIENCE: Final = 0.005
 """Seconds that a step waits for an adapter when there is nothing else to do."""
 
@@ -79,23 +84,27 @@ class Engine:
     @property
     def has_work(self) -> bool:
         """Whether a step would do or tell anything."""
-        return bool(self._events or self._answers)
+        return bool(self._events or self._answers or self.machine.incoming)
 
     @property
     def capacity(self) -> Capacity:
         """How many requests it would take now, a bounded look-ahead included."""
-        return self.scheduler.capacity
+        return self.scheduler.capacity.less(len(self.machine.incoming))
 
     def add(self, request: Request, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None:
         """Take a request, or go on with one that another worker has begun. A refusal is an event of the next step."""
         assert request.id not in self._answers, f"request {request.id} is here already"
         request = fill(request, self.machine.default_sampling)
+        if self.machine.incoming.hold(request, resume, queue_class):
+            self._events.append(Progress(request.id, "loading"))
+        else:
+            self._take_in(request, resume, queue_class)
+
+    def _take_in(self, request: Request, resume: Resume | None, queue_class: QueueClass) -> None:
         try:
             self._start(self._accept(request, resume, queue_class))
         except PromptError as error:
-            digest = request.adapter.digest if request.adapter else ""
-            stats = Stats(seed=seed_of(request), digest=digest, fingerprint=self.fingerprint)
-            self._events.append(Failed(request.id, error.code, str(error), stats))
+            self._turn_away(request, error.code, str(error))
 
     def interrupt(self) -> None:
         """Somebody comes who should not wait for the end of the pass under way. From another thread, just after
@@ -104,12 +113,15 @@ class Engine:
 
     def stop(self, id: str) -> None:
         """End an answer at a reader's wish; the next step tells its end. Unknown ids are ignored."""
+        if arrival := self.machine.incoming.take(id):
+            self._take_in(arrival.request, arrival.resume, arrival.queue_class)
         if id in self._answers:
             self._answers[id].reason = "stopped"
             self._finish(self._answers[id])
 
     def abort(self, id: str) -> None:
         """Forget a request and free all it holds, without a word. Unknown ids are ignored."""
+        self.machine.incoming.take(id)
         if id in self._answers:
             self._free(self._answers[id])
         self._events = [event for event in self._events if event.id != id]
@@ -117,6 +129,7 @@ class Engine:
     def step(self) -> list[Event]:
         """Compute one pass over all that can run, and tell what came of it and of what was asked since the last."""
         self._interrupt.acknowledge()
+        self._collect_arrivals()
         self._collect_adapters()
         self._refuse_late()
         plan = Plan()
@@ -164,6 +177,7 @@ class Engine:
 
     def close(self) -> None:
         """End the threads and the processes beside this one."""
+        self.machine.incoming.close()
         self.machine.loader.close()
         self.machine.guides.close()
         self.machine.runner.decoder.close()
@@ -219,6 +233,21 @@ class Engine:
         self.scheduler.add(answer.sequence)
         if answer.reason:
             self._finish(answer)
+
+    def _turn_away(self, request: Request, code: FailureCode, sentence: str) -> None:
+        """Refuse a request that never was an answer."""
+        digest = request.adapter.digest if request.adapter else ""
+        stats = Stats(seed=seed_of(request), digest=digest, fingerprint=self.fingerprint)
+        self._events.append(Failed(request.id, code, sentence, stats))
+
+    def _collect_arrivals(self) -> None:
+        """Take in the requests whose adapters have come onto this host, and refuse those whose cannot be had."""
+        is_idle = not (self._events or self._answers)
+        for arrival in self.machine.incoming.poll(LOADING_PATIENCE if is_idle else 0.0):
+            if arrival.failure:
+                self._turn_away(arrival.request, *_explain(arrival.failure))
+            else:
+                self._take_in(arrival.request, arrival.resume, arrival.queue_class)
 
     def _collect_adapters(self) -> None:
         """Wake the requests whose adapter has been loaded, and refuse those whose adapter cannot be."""
@@ -389,6 +418,10 @@ def _explain(loaded: Loaded) -> tuple[FailureCode, str]:
         return "adapter_refused", f"The adapter was refused: {loaded.error}."
     if isinstance(loaded.error, OutOfMemory):
         return _NO_MEMORY
+    if isinstance(loaded.error, StoreAway):
+        return _STORE_AWAY
+    if isinstance(loaded.error, AdapterDamaged):
+        return "adapter_not_found", f"What is stored as adapter {loaded.digest[:12]} is damaged; import it again."
     what, missing = "adapter", loaded.digest
     if isinstance(loaded.error, AdapterNotFound):
         what, missing = loaded.error.what, loaded.error.digest

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import torch
 
 from inference.adapters.file import AdapterRefused, HostAdapter
-from inference.adapters.store import AdapterNotFound
+from inference.adapters.stored import AdapterNotFound
 from inference.engine.model_runner import OutOfMemory, is_out_of_memory
 from inference.wire.protocol import Component, GateRef
 

@@ -14,12 +14,14 @@ import torch
 from inference.adapters.file import Base
 from inference.adapters.slots import LoraSlots
 from inference.adapters.store import AdapterCache, AdapterStore, Told
+from inference.adapters.stored import cache_of
 from inference.config import ConfigError, EngineConfig
 from inference.decoders.choice import make_decoder
 from inference.decoders.contract import Decoder
 from inference.decoders.pipeline.start import make_pipeline
 from inference.engine.deadlines import Deadlines
 from inference.engine.defaults import read_defaults
+from inference.engine.incoming import Incoming
 from inference.engine.loading import AdapterLoader
 from inference.engine.model_runner import ModelRunner, canary_blocks
 from inference.engine.self_check import differs, self_check
@@ -74,6 +76,7 @@ class Machine:
     """What stands for parameters that a caller left out."""
     told_of: Callable[[str], Told] = lambda digest: Told()
     """What an adapter asks of its prompts; nothing of one that is not stored."""
+    incoming: Incoming = field(default_factory=Incoming)
     _tokenizers: dict[tuple[AddedToken, ...], Tokenizer] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -130,7 +133,8 @@ def build_machine(config: EngineConfig) -> Machine:
         is_packed=decoder.bank.is_packed,
         is_in_fewer_bits=of_base.is_in_fewer_bits,
     )
-    store = AdapterStore(config.adapters_dir, base, config.max_rank)
+    on_disk = cache_of(config.adapter_store, config.adapters_dir, config.adapter_cache_mb)
+    store = AdapterStore(config.adapters_dir, base, config.max_rank, on_disk)
     host_cache = AdapterCache(
         store.load, config.host_cache_mb * 1024**2, config.max_rank, decoder.bank.prepare, store.gate
     )
@@ -154,6 +158,7 @@ def build_machine(config: EngineConfig) -> Machine:
         deadlines=Deadlines(config.first_token_within),
         default_sampling=defaults,
         told_of=store.told,
+        incoming=_incoming(store, host_cache),
     )
 
 
@@ -168,6 +173,15 @@ def _decoder(
     del weights
     trim_heap()
     return decoder
+
+
+def _incoming(store: AdapterStore, host_cache: AdapterCache) -> Incoming:
+    """What is in memory needs no file, though its folder may have gone from the disk."""
+
+    def is_here(digest: str) -> bool:
+        return store.is_here(digest) or (store.knows(digest) and host_cache.find(digest) is not None)
+
+    return Incoming(is_here, store.fetch)
 
 
 def _own_if_broken(config: EngineConfig, device: torch.device, told: str, check: str) -> str:

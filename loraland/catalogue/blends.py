@@ -68,7 +68,7 @@ def own_files(version: AdapterVersion) -> str:
 def has_files(version: AdapterVersion) -> bool:
     """Whether all that `version` is computed from is stored."""
     digests = [own_files(version), *(part["digest"] for part in version.components)]
-    return bool(version.digest) and all(store.kept(digest).exists() for digest in filter(None, digests))
+    return bool(version.digest) and all(store.is_kept(digest) for digest in filter(None, digests))
 
 
 def is_needed(digest: str, versions: models.QuerySet[AdapterVersion]) -> bool:

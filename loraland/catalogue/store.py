@@ -1,7 +1,8 @@
 """Where adapter files lie: a quarantine of server-made names, and the store of proven files by digest.
 
-A digest's directory appears whole or not at all, so a worker never reads half an adapter; what is sound there stays
-as it is, whoever uploads the same weights again. The config is kept as it was read, written anew.
+Both are folders of this host, or are shared by hosts (`loraland.catalogue.distant`) with copies here. A digest's
+directory appears whole or not at all, so a worker never reads half an adapter; what is sound there stays as it is,
+whoever uploads the same weights again. The config is kept as it was read, written anew.
 """
 
 from __future__ import annotations
@@ -14,20 +15,23 @@ import re
 import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
 from django.conf import settings
+from django.db import connection, transaction
 
 from inference.adapters import config_file, examination, gate_head
 from inference.adapters.config import check_config
 from inference.adapters.identity import HeaderError, adapter_digest, part_of, read_header
+from inference.adapters.stored import AdapterNotFound, held
 from inference.adapters.tables import TABLES
 from inference.reading import reading
 from loraland import bases
+from loraland.catalogue import distant
 
 CONFIG: Final = examination.CONFIG
 WEIGHTS: Final = examination.WEIGHTS
@@ -44,6 +48,8 @@ _TRAINED: Final = ("A", "B", "rows")
 """Parts by which a table is changed; a whole one may be the base's own."""
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
+_LOCK: Final = 0x6C6F7261
+"""Of PostgreSQL's advisory locks, the one that is ours."""
 _LOST: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EIO})
 """What reading a file says that is gone, or lies where the disk is broken."""
 
@@ -62,15 +68,17 @@ def receive(files: Mapping[str, Iterable[bytes]]) -> str:
     """
     assert set(files) - {CARD} in ({*FILES}, {GATE})
     token = uuid4().hex
-    directory = quarantined(token)
+    directory = _quarantine(token)
     directory.mkdir(mode=0o700, parents=True)
     try:
         room = max_bytes()
         for name, chunks in files.items():
             room -= _write(directory / name, chunks, room)
+        distant.hand_over(token, directory)
     except BaseException:
         shutil.rmtree(directory)
         raise
+    distant.drop_copies(LEFT_SECONDS)
     return token
 
 
@@ -86,6 +94,7 @@ def rewrite_config(token: str, config: Mapping[str, object]) -> None:
     half = path.with_suffix(".half")
     half.write_bytes(config_file.config_bytes(dict(config)))
     half.replace(path)
+    distant.hand_over(token, path.parent)
 
 
 def max_bytes() -> int:
@@ -93,13 +102,53 @@ def max_bytes() -> int:
 
 
 def quarantined(token: str) -> Path:
+    """Where an upload lies, brought to this host if it came in at another. Raises OSError where it cannot be."""
+    place = _quarantine(token)
+    if not place.is_dir():
+        distant.bring_upload(token, place)
+    return place
+
+
+def _quarantine(token: str) -> Path:
     assert _TOKEN.fullmatch(token)
     return settings.QUARANTINE_DIR / token
 
 
 def kept(digest: str) -> Path:
+    """Where the files of `digest` lie on this host, if they are on it; `opened` sees to that."""
     assert _DIGEST.fullmatch(digest)
     return settings.ADAPTERS_DIR / digest
+
+
+def is_kept(digest: str) -> bool:
+    """Whether files are stored under `digest`; a store that cannot be asked is not said to have lost them."""
+    is_distant = distant.has(digest)
+    return kept(digest).exists() if is_distant is None else is_distant
+
+
+@contextmanager
+def opened(digest: str) -> Iterator[Path]:
+    """The folder of `digest` on this host while it is read; it does not exist where nothing, or something damaged, is
+    stored. Raises OSError."""
+    with ExitStack() as stack:
+        directory = kept(digest)
+        if on_disk := distant.cache():
+            with suppress(AdapterNotFound):
+                directory = stack.enter_context(held(on_disk, digest))
+        yield directory
+
+
+def send(token: str, digest: str) -> bool:
+    """Do before `alone` what of `keep` takes long where the store lies elsewhere: check what is there, or bring the
+    files there. Whether damaged ones had to give way. Raises OSError."""
+    if distant.adapters() is None or distant.is_sound(digest):
+        return False
+    return distant.send(digest, _prepare(token, kept(digest)))
+
+
+def repair(token: str, digest: str) -> bool:
+    """As `keep`, and reads what is stored wherever it lies."""
+    return send(token, digest) if distant.adapters() else keep(token, digest)
 
 
 def keep(token: str, digest: str) -> bool:
@@ -108,6 +157,8 @@ def keep(token: str, digest: str) -> bool:
     Whether damaged files had to give way. The quarantine stays until `drop`, so that a crash in between loses nothing.
     Raises OSError, which leaves nothing half.
     """
+    if distant.adapters():
+        return not is_kept(digest) and send(token, digest)
     if is_sound(digest):
         return False
     target = kept(digest)
@@ -143,15 +194,16 @@ def beyond_pairs(digest: str) -> str:
     """What the stored adapter `digest` changes beside the linears of layers, as the rest of a sentence; empty where
     that is nothing, or it is not here."""
     try:
-        return _beyond_pairs(kept(digest) / WEIGHTS)
+        return _beyond_pairs(digest)
     except (OSError, HeaderError):
         return ""
 
 
 @lru_cache(maxsize=4096)
-def _beyond_pairs(weights: Path) -> str:
+def _beyond_pairs(digest: str) -> str:
     """What is stored under a digest stays as it is."""
-    parts = [part for name in read_header(weights) if (part := part_of(name))]
+    with opened(digest) as directory:
+        parts = [part for name in read_header(directory / WEIGHTS) if (part := part_of(name))]
     tables = {module.rpartition(".")[2] for module, part in parts if part in _TRAINED} & {*TABLES}
     biases = ["biases"] if any(part in ("bias", "shift") for _, part in parts) else []
     return " and ".join([*sorted(tables), *biases])
@@ -167,6 +219,8 @@ def _gate_digest(path: Path) -> str:
 
 def is_sound(digest: str) -> bool:
     """Whether the stored files of `digest` are what it names, and such as a worker loads."""
+    if distant.adapters():
+        return distant.is_sound(digest)
     try:
         return digest_in(kept(digest)) == digest
     except OSError as error:
@@ -177,27 +231,43 @@ def is_sound(digest: str) -> bool:
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Keep others from removing files while a row comes to refer to them, or from referring to what is removed."""
+    """Keep others from removing files while a row comes to refer to them, or from referring to what is removed.
+
+    Processes of one host are told apart by a lock on the folder. Hosts share a database, which is PostgreSQL then: its
+    lock ends with the transaction, so that nobody who dies keeps it.
+    """
     settings.ADAPTERS_DIR.mkdir(parents=True, exist_ok=True)
     directory = os.open(settings.ADAPTERS_DIR, os.O_RDONLY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
-        yield
+        with _alone_among_hosts() if connection.vendor == "postgresql" else nullcontext():
+            yield
     finally:
         os.close(directory)
+
+
+@contextmanager
+def _alone_among_hosts() -> Iterator[None]:
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        yield
 
 
 def drop(token: str) -> None:
     """Remove a quarantined upload; dropping it twice is fine."""
     if token:
-        shutil.rmtree(quarantined(token), ignore_errors=True)
+        shutil.rmtree(_quarantine(token), ignore_errors=True)
+        distant.drop_upload(token)
 
 
 def drop_older(seconds: float, named: Collection[str]) -> None:
     """Remove the quarantined uploads that are older than `seconds` and not among `named`."""
+    before = time.time() - seconds
+    for token in filter(_TOKEN.fullmatch, distant.left_uploads(before, named)):
+        drop(token)
     if not settings.QUARANTINE_DIR.is_dir():
         return
-    before = time.time() - seconds
     for directory in settings.QUARANTINE_DIR.iterdir():
         with suppress(FileNotFoundError):  # another process has dropped it meanwhile
             is_left = _TOKEN.fullmatch(directory.name) and directory.name not in named
@@ -207,7 +277,9 @@ def drop_older(seconds: float, named: Collection[str]) -> None:
 
 def remove(digest: str) -> None:
     """Remove the files of `digest` from the store."""
-    if kept(digest).exists():
+    if distant.adapters():
+        distant.remove(digest)
+    elif kept(digest).exists():
         _set_aside(kept(digest))
 
 

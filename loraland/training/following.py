@@ -57,7 +57,7 @@ def submit(training: Training, redis: Redis) -> None:
         reason = f"It was planned for {training.base}, which this site no longer serves; there is {bases.names()}."
         return training.end(Training.State.FAILED, reason)
     weighed = zip(training.gate.get("parts", ()), training.gate.get("names", ()), strict=True)
-    if gone := [name for digest, name in weighed if not store.kept(digest).exists()]:
+    if gone := [name for digest, name in weighed if not store.is_kept(digest)]:
         reason = f"The files of {gone[0]}, which it is to weigh, are gone; upload them again, or leave it out."
         return training.end(Training.State.FAILED, reason)
     if reason := _silenced(training):

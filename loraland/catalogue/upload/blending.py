@@ -75,7 +75,7 @@ def examine_blend(version: AdapterVersion) -> Examined:
     reasons = [
         f"The files of {part} are gone; upload them again, or leave it out."
         for part in parts
-        if not store.kept(part.digest).exists()
+        if not store.is_kept(part.digest)
     ]
     if problem := composition.problem if base else "":
         reasons.append(problem)
@@ -92,8 +92,16 @@ def examine_blend(version: AdapterVersion) -> Examined:
 def _gate(version: AdapterVersion) -> Gated | None:
     """What the version came with; None where that is nothing, or gone."""
     digest = version.gate["digest"]
-    directory = store.quarantined(version.quarantine) if version.quarantine else digest and store.kept(digest)
-    return Gated(directory / store.GATE) if directory and (directory / store.GATE).exists() else None
+    if version.quarantine:
+        return _gate_in(store.quarantined(version.quarantine))
+    if not digest:
+        return None
+    with store.opened(digest) as directory:
+        return _gate_in(directory)
+
+
+def _gate_in(directory: Path) -> Gated | None:
+    return Gated(directory / store.GATE) if (directory / store.GATE).exists() else None
 
 
 def named_in(gate: Gated | None) -> dict[str, Any]:

@@ -40,7 +40,7 @@ def version_of(
     """
     companions = companions_in(directory)
     digest = store.digest_in(directory, taken(companions, config_in(directory))[0])
-    if (existing := find(slug, digest)) and store.kept(digest).exists():
+    if (existing := find(slug, digest)) and store.is_kept(digest):
         embeddings.refresh(existing, dict(card.embedding))
         return existing
     token = store.receive_directory(directory)

@@ -101,7 +101,7 @@ def _entered(
     it is stored under `files`, empty where nothing did."""
     twins = tuple(_twins(slug, digest))
     if existing := find(slug, digest):
-        was_repaired = bool(files) and store.keep(token, files)  # the row may have outlived the disk
+        was_repaired = bool(files) and store.repair(token, files)  # the row may have outlived the disk
         store.drop(token)
         return Submission(existing, False, was_repaired, twins)
     with transaction.atomic():

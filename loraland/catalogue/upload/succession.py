@@ -65,6 +65,7 @@ def _entered(token: str, found: Examined, last: AdapterVersion, user: User | Non
         size_bytes=found.facts["size_bytes"],
         **values,
     )
+    store.send(token, found.digest)
     with store.alone():
         store.keep(token, found.digest)
         try:

@@ -34,7 +34,7 @@ CONFIRM: Final = (
 def examine(version: AdapterVersion) -> None:
     """Take `version` from its files to the store and on to a proof, or reject it with every reason.
 
-    A disk that fails is not the files' fault: the examination is put off.
+    A disk or a store that fails is not the files' fault: the examination is put off.
     """
     try:
         found = examine_blend(version) if version.gate else _examine_adapter(version)
@@ -49,15 +49,21 @@ def examine(version: AdapterVersion) -> None:
         if not _adopt(version, found):
             return None
     except OSError as error:
-        return version.put_off(f"The examination was put off, for the disk fails ({error}). It is tried again.")
+        return version.put_off(
+            f"The examination was put off, for the disk or the store fails ({error}). It is tried again."
+        )
     return version.probe() if found.base else version.list_unserved()
 
 
 def _examine_adapter(version: AdapterVersion) -> Examined:
-    directory = store.quarantined(version.quarantine) if version.quarantine else store.kept(version.digest)
-    if not directory.is_dir():
-        return Examined([GONE])
-    return examine_upload(directory, version.adapter.base)
+    if version.quarantine:
+        return _examine_folder(store.quarantined(version.quarantine), version)
+    with store.opened(version.digest) as directory:
+        return _examine_folder(directory, version)
+
+
+def _examine_folder(directory: Path, version: AdapterVersion) -> Examined:
+    return examine_upload(directory, version.adapter.base) if directory.is_dir() else Examined([GONE])
 
 
 def examine_upload(directory: Path, base: str) -> Examined:
@@ -134,6 +140,8 @@ def _adopt(version: AdapterVersion, found: Examined) -> bool:
     The quarantine goes last: whatever breaks this off, the next attempt finds the files again.
     """
     token = version.quarantine
+    if token:
+        store.send(token, found.stored_as)
     with store.alone():
         if token:
             store.keep(token, found.stored_as)

@@ -1,0 +1,219 @@
+"""A worker whose adapters lie in a store elsewhere: the same tokens, and what is away or damaged is nobody's fault."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference.adapters.examination import WEIGHTS
+from inference.adapters.identity import composed_digest
+from inference.adapters.stored import FILES
+from inference.engine.engine import Engine
+from inference.model.tokenizer import Tokenizer
+from inference.objects import failures
+from inference.objects.address import Address
+from inference.objects.filesystem import filesystem
+from inference.objects.store import ObjectStore
+from inference.wire.protocol import AdapterRef, Component, Generate, Probe, Sampling
+from tests.inference.checkpoints import make_adapter, make_model
+from tests.inference.engines import VOCAB, Record, drain, make_config, make_tokenizer
+from tests.object_server import ObjectServer
+
+JUDGE = "<|start|>judge"
+SHORT = Sampling(max_tokens=6, temperature=1.5, seed=5, ignore_eos=True)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tokenizer(make_model(tmp_path_factory.mktemp("model"), vocab_size=VOCAB + 2, eos_token_id=0))
+
+
+@pytest.fixture(scope="module")
+def first_host(model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
+    """Where adapters were made, and their digests; the third is active from its invocation on alone."""
+    store = tmp_path_factory.mktemp("first") / "adapters"
+    store.mkdir()
+    invocation: dict[str, Any] = {"alora_invocation_tokens": Tokenizer(model).encode(JUDGE), "task_type": "CAUSAL_LM"}
+    return store, [
+        make_adapter(model, store, 1),
+        make_adapter(model, store, 2),
+        make_adapter(model, store, 3, **invocation),
+    ]
+
+
+@pytest.fixture
+def address(
+    object_server: ObjectServer, first_host: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> Address:
+    """A store with all of them."""
+    monkeypatch.setattr(failures, "PAUSES", [])
+    address, (folder, digests) = object_server.new_store(), first_host
+    for digest in digests:
+        ObjectStore(address).put(digest, folder / digest, FILES)
+    return address
+
+
+Open = Callable[..., Engine]
+
+
+@pytest.fixture
+def open_engine(model: Path, address: Address, tmp_path: Path) -> Iterator[Open]:
+    """An engine of another host, with nothing but the address."""
+    opened = []
+
+    def make(**changes: Any) -> Engine:
+        config = make_config(model, tmp_path / "second" / "adapters", adapter_store=address, **changes)
+        opened.append(Engine(config))
+        return opened[-1]
+
+    yield make
+    for engine in opened:
+        engine.close()
+
+
+def question(id: str, digest: str, prompt: str = "the ferry", **more: Any) -> Generate:
+    return Generate(id, AdapterRef(digest, **more), prompt=f"{prompt} {JUDGE}", sampling=SHORT)
+
+
+def answers(engine: Engine, *requests: Generate | Probe) -> dict[str, Record]:
+    for request in requests:
+        engine.add(request)
+    return drain(engine)
+
+
+def tokens(records: dict[str, Record]) -> dict[str, list[int]]:
+    return {id: record.token_ids for id, record in records.items() if record.finished}
+
+
+def test_answers_are_those_of_a_host_that_has_the_files(
+    model: Path, first_host: tuple[Path, list[str]], open_engine: Open
+) -> None:
+    store, digests = first_host
+    sum_of = composed_digest([(digests[0], 1.0), (digests[1], 0.5)])
+    parts = (Component(digests[0], 1.0), Component(digests[1], 0.5))
+    asked = [
+        *(question(f"{at}", digest) for at, digest in enumerate(digests)),
+        question("same", digests[0], "another"),
+        question("sum", sum_of, components=parts),
+        Generate("base", prompt=f"the ferry {JUDGE}", sampling=SHORT),
+    ]
+    here = Engine(make_config(model, store))
+    told, there = answers(here, *asked), answers(open_engine(), *asked)
+    here.close()
+    assert tokens(there) == tokens(told)
+    assert there["2"].finished.stats.invoked_at == told["2"].finished.stats.invoked_at == len("the ferry ")
+    assert there["0"].states[0] == "loading"
+
+
+def test_a_second_worker_of_the_host_fetches_nothing(open_engine: Open, address: Address, first_host: Any) -> None:
+    before = tokens(answers(open_engine(), question("a", first_host[1][0])))
+    ObjectStore(address).remove(first_host[1][0])
+    assert tokens(answers(open_engine(), question("a", first_host[1][0]))) == before
+
+
+def test_a_probe_proves_what_lies_elsewhere(open_engine: Open, first_host: Any) -> None:
+    record = answers(open_engine(), Probe("p", AdapterRef(first_host[1][0])))["p"]
+    assert record.finished.reason == "done"
+
+
+def test_while_the_store_is_away_what_is_here_answers_and_the_rest_when_it_is_back(
+    open_engine: Open, first_host: Any, object_server: ObjectServer
+) -> None:
+    engine, (here, elsewhere, _) = open_engine(), first_host[1]
+    before = tokens(answers(engine, question("a", here)))
+    object_server.leave()
+    try:
+        records = answers(engine, question("a", here), question("b", elsewhere), Probe("p", AdapterRef(elsewhere)))
+    finally:
+        object_server.come_back()
+    assert records["a"].token_ids == before["a"]
+    assert {records["b"].failed.code, records["p"].failed.code} == {"unavailable"}
+    assert "try again" in records["b"].failed.error
+    assert object_server.url not in records["b"].failed.error
+    assert answers(engine, question("b", elsewhere))["b"].finished
+
+
+def test_what_is_damaged_or_missing_in_the_store_is_refused_and_answers_once_repaired(
+    open_engine: Open, first_host: Any, address: Address
+) -> None:
+    engine, (store, (damaged, gone, whole)) = open_engine(), first_host
+    objects = ObjectStore(address)
+    (path,) = [path for path in objects._objects(damaged) if path.endswith(".safetensors")]
+    data = filesystem(address).cat_file(path)
+    filesystem(address).pipe_file(path, data[:-1] + bytes([data[-1] ^ 1]))
+    objects.remove(gone)
+    asked = [question("damaged", damaged), question("gone", gone), question("whole", whole)]
+    records = answers(engine, *asked)
+    assert records["damaged"].failed.code == records["gone"].failed.code == "adapter_not_found"
+    assert "is damaged; import it again" in records["damaged"].failed.error
+    assert "is not stored" in records["gone"].failed.error
+    assert records["whole"].finished
+    objects.put(damaged, store / damaged, FILES, replaces=True)
+    assert answers(engine, question("damaged", damaged))["damaged"].finished
+
+
+def test_a_folder_under_a_wrong_digest_is_never_served(open_engine: Open, first_host: Any, address: Address) -> None:
+    store, (one, other, _) = first_host
+    ObjectStore(address).put("f" * 64, store / one, FILES)
+    ObjectStore(address).put(other, store / one, FILES, replaces=True)
+    records = answers(open_engine(), question("a", "f" * 64), question("b", other))
+    assert "is damaged" in records["a"].failed.error
+    assert "is damaged" in records["b"].failed.error
+
+
+def test_one_that_is_stopped_or_forgotten_while_it_is_fetched_ends_so(open_engine: Open, first_host: Any) -> None:
+    engine = open_engine()
+    room = engine.capacity.total
+    engine.add(question("stopped", first_host[1][0]))
+    engine.add(question("forgotten", first_host[1][1]))
+    assert engine.has_work
+    assert engine.capacity.total == room - 2
+    engine.stop("stopped")
+    engine.abort("forgotten")
+    records = drain(engine)
+    assert records["stopped"].finished.reason == "stopped"
+    assert not records.get("forgotten", Record()).ends
+    assert engine.capacity.total == room
+
+
+def test_a_copy_that_its_disk_has_changed_comes_anew(open_engine: Open, first_host: Any, tmp_path: Path) -> None:
+    digest = first_host[1][0]
+    before = tokens(answers(open_engine(), question("a", digest)))
+    copy = tmp_path / "second" / "adapter_cache" / digest
+    data = (copy / WEIGHTS).read_bytes()
+    (copy / WEIGHTS).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert tokens(answers(open_engine(), question("a", digest))) == before
+    assert (copy / WEIGHTS).read_bytes() == data
+
+
+def test_more_adapters_than_the_disk_may_keep_all_answer(open_engine: Open, first_host: Any, tmp_path: Path) -> None:
+    """With room for hardly one each is fetched anew, and every answer is as before."""
+    engine = open_engine(adapter_cache_mb=1)
+    asked = [question(f"{turn}{digest[:8]}", digest) for turn in range(2) for digest in first_host[1]]
+    records = answers(engine, *asked)
+    by_digest: dict[str, set[tuple[int, ...]]] = {}
+    for id, record in records.items():
+        by_digest.setdefault(id[1:], set()).add(tuple(record.token_ids))
+    assert all(len(found) == 1 for found in by_digest.values())
+
+
+def test_fetching_keeps_nobody_waiting_who_has_all(open_engine: Open, first_host: Any) -> None:
+    engine = open_engine()
+    machine, digest = engine.machine, first_host[1][0]
+    real = machine.incoming._fetch
+
+    def slow(wanted: str) -> None:
+        time.sleep(0.3)
+        real(wanted)
+
+    machine.incoming._fetch = slow
+    engine.add(question("far", digest))
+    engine.add(Generate("base", prompt="the ferry", sampling=SHORT))
+    seen: list[str] = []
+    while engine.has_work:
+        seen += [event.id for event in engine.step() if hasattr(event, "reason")]
+    assert seen == ["base", "far"]
