@@ -27,12 +27,10 @@ from loraland.catalogue.listed import ADAPTERS, BLENDS
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.residency import residency
 from loraland.catalogue.score import score_of
+from loraland.catalogue.windows import MORE, RESULTS
 from loraland.edge.insiders import ais_insider
 from loraland.refusal import refused_is_not_found
 
-RESULTS: Final = "results"
-MORE: Final = "more"
-"""The parts of a page that htmx asks for: its list, and what follows a window of it."""
 _SHOWN: Final = ("published", "listed", "ready", "retired")
 """States of the versions that an adapter's page lists."""
 _TRAINING: Final = {

@@ -29,6 +29,9 @@ Place = tuple[Any, ...]
 WINDOW: Final = 60
 """Rows of one: a full last line where cards stand in one to six columns."""
 LONGEST: Final = 1000
+RESULTS: Final = "results"
+MORE: Final = "more"
+"""The parts of a page that htmx asks for: its list, and what follows a window of it."""
 BIGGEST: Final = 2**63 - 1
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from inference.tasks.verdict import remark_of
 from loraland.evals.models import Run
+
+MOST: Final = 200
+"""Runs on validation rows of one task that are looked at."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +52,7 @@ def comparisons(runs: Iterable[Run] | None = None) -> list[Comparison]:
 
 
 def counting(runs: Iterable[Run]) -> list[Run]:
-    """Those of `runs` that pages show: the compared test runs, and the base's prompts on their validation rows."""
+    """Those of `runs` that are told: the compared test runs, and the base's prompts on their validation rows."""
     every = sorted(runs, key=lambda run: run.finished or run.created, reverse=True)
     shown: dict[str, Run] = {}
     for found in comparisons(run for run in every if run.split == Run.Split.TEST):
@@ -56,6 +60,16 @@ def counting(runs: Iterable[Run]) -> list[Run]:
             if run is not None:
                 shown[str(run.pk)] = run
     return [*shown.values(), *_validation(every, {run.task for run in shown.values()})]
+
+
+def shown_of(task: str, compared: Iterable[Comparison]) -> list[Run]:
+    """The runs that the page of `task` shows: the `compared` test runs, and the base's prompts on validation rows."""
+    shown: dict[UUID, Run] = {}
+    for found in compared:
+        for run in (found.tuned, found.base, found.constant, found.reference):
+            if run is not None:
+                shown[run.pk] = run
+    return [*shown.values(), *_asked_on_validation(task)]
 
 
 def answers_to_show(runs: Iterable[Run]) -> dict[UUID, Run]:
@@ -83,13 +97,18 @@ def _answerer(run: Run) -> tuple[str, ...]:
 def _of_task(runs: list[Run]) -> list[Comparison]:
     """`runs` are of one task, the newest first."""
     subject = Run.Subject
+    of_base: dict[tuple[str, int, str], Run] = {}
+    others: dict[tuple[str, int, str], Run] = {}
+    for run in reversed(runs):  # of each the newest
+        of_base |= {(run.rows_digest, run.n, run.base): run} if run.subject == subject.BASE else {}
+        others[run.rows_digest, run.n, run.subject] = run
     found = []
     for tuned in _newest_weights(run for run in runs if run.subject == subject.ADAPTER):
-        same = [run for run in runs if (run.rows_digest, run.n) == (tuned.rows_digest, tuned.n)]
-        base = next((run for run in same if run.subject == subject.BASE and run.base == tuned.base), None)
-        if base is not None:
-            others = {run.subject: run for run in reversed(same)}  # of each the newest
-            found.append(Comparison(tuned, base, others.get(subject.CONSTANT), others.get(subject.REFERENCE)))
+        if base := of_base.get((tuned.rows_digest, tuned.n, tuned.base)):
+            constant, reference = (
+                others.get((tuned.rows_digest, tuned.n, kind)) for kind in (subject.CONSTANT, subject.REFERENCE)
+            )
+            found.append(Comparison(tuned, base, constant, reference))
     return found
 
 
@@ -101,6 +120,15 @@ def _newest_weights(runs: Iterable[Run]) -> list[Run]:
         if run.digest == known.digest and run.n > known.n:
             chosen[run.adapter, run.base] = run
     return list(chosen.values())
+
+
+def _asked_on_validation(task: str) -> list[Run]:
+    """The newest of each way in which a base was asked."""
+    runs = Run.objects.public().of_today().filter(task=task, split=Run.Split.VALIDATION, subject=Run.Subject.BASE)
+    newest: dict[tuple[str, str], Run] = {}
+    for run in runs.order_by("-finished")[:MOST]:
+        newest.setdefault((run.base, run.prompt), run)
+    return list(newest.values())
 
 
 def _validation(runs: list[Run], tasks: set[str]) -> list[Run]:

@@ -73,8 +73,8 @@ def described() -> dict[str, Heuristics]:
 def known(base: str = "") -> list[Known]:
     """Every measured adapter of a described task; those for the model named `base` alone, where one is named."""
     data = described()
-    of_base = (entry for entry in entries() if base.lower() in ("", entry.compared.tuned.base.lower()))
-    return [Known(entry, data[entry.facts.name]) for entry in of_base if entry.facts.name in data]
+    of_base = (entry for entry in entries(data) if base.lower() in ("", entry.compared.tuned.base.lower()))
+    return [Known(entry, data[entry.facts.name]) for entry in of_base]
 
 
 def forecaster(tasks: Sequence[Known]) -> Forecaster | None:

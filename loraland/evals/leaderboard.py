@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from statistics import fmean
+from functools import lru_cache
 from typing import Any, Final
+
+from django.db.models import Avg, Count, F, QuerySet
 
 from inference.tasks.bootstrap import interval
 from inference.tasks.metrics import Tally
-from inference.tasks.verdict import CLEAR, UNCLEAR, VERDICTS
+from inference.tasks.verdict import CLEAR, VERDICTS
 from loraland import bases
 from loraland.catalogue.categories import Category
-from loraland.catalogue.finder import Facets, Finder, searchable
+from loraland.catalogue.finder import Facets, Finder
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.score import Mark, Score
-from loraland.evals.counting import Comparison, answers_to_show, comparisons
-from loraland.evals.models import Run
-from loraland.evals.task_facts import TaskFacts, facts_of
+from loraland.catalogue.windows import WINDOW, window_of
+from loraland.evals.counting import Comparison, answers_to_show
+from loraland.evals.models import FEWEST_ROWS, Run, Standing
+from loraland.evals.task_facts import TaskFacts, facts_of_all
 
-FEWEST_ROWS: Final = 100
-"""Test rows from which on a gain enters the averages: with these a share is known to about ten points."""
+MOST: Final = 200
+"""Entries of one task, or of all that the paper has, which a page shows together."""
+MOST_DRAWN: Final = 100
+"""From more entries on the interval of their mean is the normal one, which is theirs to a tenth of a point."""
+Z95: Final = 1.96
+SORTS: Final = {"base": "base_score", "tuned": "tuned_score", "gain": "gain", "rows": "rows"}
 COLUMNS: Final = {"task": "Task", "base": "Base", "tuned": "Fine-tuned", "gain": "Gain", "rows": "Rows"}
 """What the board can be sorted by. Words start from A, numbers from the largest; a minus in front turns it round."""
 
@@ -60,12 +67,6 @@ class Entry:
         """Whether it was measured on enough rows to enter the averages."""
         return self.compared.tuned.n >= FEWEST_ROWS
 
-    @property
-    def text(self) -> str:
-        facts, run = self.facts, self.compared.tuned
-        words = (facts.title, facts.name, facts.summary, facts.category.name, run.adapter, run.base, run.metric)
-        return searchable(*words)
-
 
 @dataclass(frozen=True)
 class Query(Finder):
@@ -86,6 +87,20 @@ class Query(Finder):
         return {**super().filters, "verdict": self.verdict}
 
     @property
+    def rows(self) -> QuerySet[Standing]:
+        """The rows that are asked for."""
+        rows = Standing.objects.of_today()
+        return self.found(rows.filter(is_clear=self.verdict == CLEAR) if self.verdict else rows)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What they are ordered by. Numbers begin with the largest."""
+        key, is_turned = self.order.removeprefix("-"), self.order.startswith("-")
+        if key == "task":
+            return ("-title" if is_turned else "title", "pk")
+        return (f"{'' if is_turned else '-'}{SORTS[key]}", "title", "pk")
+
+    @property
     def headers(self) -> list[tuple[str, str, str, str]]:
         """Of each column its key, its label, where a click on it leads, and how the board is sorted by it now."""
         key, is_turned = self.order.removeprefix("-"), self.order.startswith("-")
@@ -99,8 +114,16 @@ class Query(Finder):
 
 
 @dataclass(frozen=True)
+class Board:
+    """A window of entries; `next` is where they go on, empty at the end."""
+
+    entries: list[Entry]
+    next: str
+
+
+@dataclass(frozen=True)
 class Average:
-    """The mean gain of `count` entries in points, with its 95 % bootstrap interval over them."""
+    """The mean gain of `count` entries in points, with its 95 % interval over them."""
 
     count: int
     gain: float
@@ -108,50 +131,88 @@ class Average:
     high: float
 
 
-def entries() -> list[Entry]:
-    """All entries, in no order."""
-    published = Adapter.objects.published()
-    here = {(adapter.slug, adapter.published.digest): adapter for adapter in published if adapter.published}
-    compared = comparisons()
-    answers = answers_to_show(found.tuned for found in compared)
-    return [_entry(found, here, answers.get(found.tuned.pk)) for found in compared]
+def facets() -> Facets:
+    """What there is of each base and category."""
+    return Facets.of(Standing.objects.of_today(), "is_clear")
 
 
-def facets(every: Iterable[Entry]) -> Facets:
-    """What `every` has of each category and base."""
-    listed = list(every)
-    names = {entry.base.lower(): entry.base for entry in listed} | {base.key: base.name for base in bases.served()}
-    counted = Counter(entry.category.key for entry in listed)
-    return Facets(counted, Counter(entry.base.lower() for entry in listed), names, {})
+def board(query: Query, after: str = "", most: int = WINDOW) -> Board:
+    """The window of what `query` asks for from the place `after`. Raises `Http404` for what is no place."""
+    window = window_of(query.rows.defer("text"), query.columns, after, most)
+    return Board(_entries(window.rows), window.next)
 
 
-def select(every: Iterable[Entry], query: Query) -> list[Entry]:
-    """Those of `every` that have every word of `query`, its category and its verdict, in its order."""
-    found = [
-        entry for entry in every if query.matches(entry) and query.verdict in ("", CLEAR if entry.is_clear else UNCLEAR)
-    ]
-    key = query.order.removeprefix("-")
-    starts_high = key != "task"
-    by_name = sorted(found, key=lambda entry: entry.facts.title.casefold())
-    return sorted(by_name, key=_SORTS[key], reverse=starts_high != query.order.startswith("-"))
+def plain(query: Query, after: str, most: int) -> Board:
+    """The same for a table, which has no links: `version` and `answers` are nowhere looked for."""
+    window = window_of(query.rows.defer("text"), query.columns, after, most)
+    compared = _compared(window.rows)
+    facts = facts_of_all({found.tuned.task for found in compared})
+    return Board([_entry(found, facts[found.tuned.task], {}, None) for found in compared], window.next)
 
 
-def average(chosen: Iterable[Entry]) -> Average | None:
-    """The mean gain of those of `chosen` that count; None where none does."""
-    gains = [entry.gain for entry in chosen if entry.counts]
-    if not gains:
+def entries(tasks: Collection[str], most: int = MOST) -> list[Entry]:
+    """Those of `tasks`, at most so many, the largest gain first."""
+    rows = Standing.objects.of_today().filter(task__in=tasks)
+    return _entries(rows.defer("text").order_by("-gain", "title", "pk")[:most])
+
+
+def count(tasks: Collection[str]) -> int:
+    """How many there are of `tasks`."""
+    return Standing.objects.of_today().filter(task__in=tasks).count()
+
+
+def average(rows: QuerySet[Standing]) -> Average | None:
+    """The mean gain of those of `rows` that count; None where none does."""
+    told = rows.filter(rows__gte=FEWEST_ROWS).aggregate(
+        count=Count("pk"), mean=Avg("gain"), square=Avg(F("gain") * F("gain"))
+    )
+    count, mean = told["count"], told["mean"]
+    if not count:
         return None
-    low, high = interval([Tally(gain) for gain in gains])
-    return Average(len(gains), fmean(gains), low, high)
+    if count <= MOST_DRAWN:
+        gains = rows.filter(rows__gte=FEWEST_ROWS).order_by("pk").values_list("gain", flat=True)
+        return Average(count, mean, *_drawn(tuple(gains)))
+    error = Z95 * math.sqrt(max(0.0, told["square"] - mean**2) / (count - 1))
+    return Average(count, mean, mean - error, mean + error)
 
 
-def _entry(compared: Comparison, here: Mapping[tuple[str, str], Adapter], answers: Run | None) -> Entry:
+@lru_cache(8)
+def _drawn(gains: tuple[float, ...]) -> tuple[float, float]:
+    """The bootstrap interval of the mean of `gains`, which takes some time and is the same each time."""
+    return interval([Tally(gain) for gain in gains])
+
+
+def _compared(rows: Iterable[Standing]) -> list[Comparison]:
+    """What `rows` stand for, in their order. The runs are read apart: joined, each would hold its row and be garbage
+    that only a collection finds."""
+    standing = [(row.tuned_id, row.against_id, row.constant_id, row.reference_id) for row in rows]
+    runs = Run.objects.in_bulk({pk for pks in standing for pk in pks if pk})
+    return [
+        Comparison(runs[tuned], runs[base], runs.get(constant), runs.get(reference))
+        for tuned, base, constant, reference in standing
+    ]
+
+
+def _entries(rows: Iterable[Standing]) -> list[Entry]:
+    """The entries of `rows`, in their order."""
+    compared = _compared(rows)
+    slugs = {found.tuned.adapter for found in compared}
+    published = Adapter.objects.published().filter(slug__in=slugs).only("slug", "name", "category", "published__digest")
+    here = {(adapter.slug, adapter.published.digest): adapter for adapter in published if adapter.published}
+    answers = answers_to_show(found.tuned for found in compared)
+    facts = facts_of_all({found.tuned.task for found in compared})
+    return [_entry(found, facts[found.tuned.task], here, answers.get(found.tuned.pk)) for found in compared]
+
+
+def _entry(
+    compared: Comparison, facts: TaskFacts, here: Mapping[tuple[str, str], Adapter], answers: Run | None
+) -> Entry:
     """`here` are the published adapters by slug and digest."""
     adapter = here.get((compared.tuned.adapter, compared.tuned.digest))
     version = adapter.published if adapter else None
     if version is not None and adapter is not None:
         version.adapter = adapter
-    return Entry(facts_of(compared.tuned.task), compared, score_of_runs(compared), version, answers)
+    return Entry(facts, compared, score_of_runs(compared), version, answers)
 
 
 def score_of_runs(compared: Comparison) -> Score:
@@ -176,12 +237,3 @@ def score_of_runs(compared: Comparison) -> Score:
 
 def _points(value: float | None) -> float | None:
     return None if value is None else 100 * value
-
-
-_SORTS: Final[dict[str, Callable[[Entry], Any]]] = {
-    "task": lambda entry: entry.facts.title.casefold(),
-    "base": lambda entry: entry.score.base,
-    "tuned": lambda entry: entry.score.tuned,
-    "gain": lambda entry: entry.gain,
-    "rows": lambda entry: entry.score.n,
-}

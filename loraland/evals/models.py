@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from django.conf import settings
 from django.db import models
@@ -14,6 +14,9 @@ from django.utils import timezone
 from inference.tasks.baseline import STYLES
 from inference.tasks.metrics import SCORING, Tally
 from loraland.catalogue.models import AdapterVersion
+
+FEWEST_ROWS: Final = 100
+"""Test rows from which on a gain enters the averages: with these a share is known to about ten points."""
 
 
 class RunFinished(Exception):
@@ -104,6 +107,7 @@ class Run(models.Model):
 
     class Meta:
         ordering = ["-created"]
+        indexes = [models.Index("adapter", "task", name="run_of_adapter")]
 
     def __str__(self) -> str:
         return f"{self.who} on {self.task}"
@@ -161,6 +165,50 @@ class Run(models.Model):
     def _refuse_when_finished(self) -> None:
         if Run.objects.finished().filter(pk=self.pk).exists():
             raise RunFinished(f"{self} is finished and stays as it is; measure again for a new run.")
+
+
+class StandingQuerySet(models.QuerySet["Standing"]):
+    def of_today(self) -> StandingQuerySet:
+        """Those whose answers were scored by the rules of today."""
+        return self.filter(scoring__gte=SCORING)
+
+    def counting(self) -> StandingQuerySet:
+        """Those measured on enough rows to enter the averages."""
+        return self.filter(rows__gte=FEWEST_ROWS)
+
+
+class Standing(models.Model):
+    """An adapter's run beside what it must beat, as `loraland.evals.standings` writes it: by what the leaderboard
+    finds, counts and orders. `title` is the task's, without case; scores are in points of 100.
+    """
+
+    tuned = models.OneToOneField(Run, on_delete=models.CASCADE, primary_key=True, related_name="standing")
+    against = models.ForeignKey(Run, on_delete=models.CASCADE, related_name="+")
+    constant = models.ForeignKey(Run, null=True, on_delete=models.CASCADE, related_name="+")
+    reference = models.ForeignKey(Run, null=True, on_delete=models.CASCADE, related_name="+")
+    task = models.CharField(max_length=80, db_index=True)
+    text = models.TextField()
+    title = models.CharField(max_length=240)
+    category_key = models.CharField(max_length=20, db_index=True)
+    base = models.CharField(max_length=200)
+    base_key = models.CharField(max_length=200, db_index=True)
+    base_score = models.FloatField()
+    tuned_score = models.FloatField()
+    gain = models.FloatField()
+    rows = models.PositiveIntegerField()
+    is_clear = models.BooleanField()
+    scoring = models.PositiveSmallIntegerField()
+
+    objects = StandingQuerySet.as_manager()
+
+    class Meta:
+        indexes = [
+            models.Index(models.F("gain").desc(), "title", name="standing_by_gain"),
+            models.Index("title", name="standing_by_title"),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.tuned)
 
 
 class Sample(models.Model):

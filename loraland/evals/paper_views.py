@@ -21,7 +21,7 @@ from loraland.paper.table import MODELS, table, tasks
 def paper(request: HttpRequest) -> HttpResponse:
     """Table 12 as the address asks for it, and what follows from it; htmx gets the table alone."""
     query = paper_explorer.Query.of(request.GET)
-    measured = leaderboard.entries()
+    measured = leaderboard.entries(tasks())
     context = {
         "query": query,
         "lines": paper_explorer.lines(query, measured),

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from inference.tasks.metrics import METRICS, SCORING
 from inference.tasks.verdict import CLEAR, VERDICTS, remark_of
-from loraland.evals.leaderboard import FEWEST_ROWS
+from loraland.evals.models import FEWEST_ROWS
 from loraland.evals.results import read_file
 from loraland.evals.task_facts import facts_of
 from loraland.evals.templatetags.figures import hundredfold, signed

@@ -14,6 +14,7 @@ from django.db import InterfaceError, OperationalError, transaction
 
 from inference.adapters.storable import is_storable
 from inference.reading import reading
+from loraland.evals import standings
 from loraland.evals.cards import show_score
 from loraland.evals.counting import comparisons
 from loraland.evals.models import Run, Sample
@@ -89,9 +90,9 @@ def _import_run(task: str, data: Mapping[str, Any]) -> bool:
     """
     answer, scoring = str(data.get("answer", "")), int(data.get("scoring", 1))
     if (known := Run.objects.filter(pk=UUID(str(data["id"])))).exists():
-        if answer:
-            known.filter(answer="").update(answer=answer)
-        known.filter(score=data["score"], scoring__lt=scoring).update(scoring=scoring)
+        changed = known.filter(answer="").update(answer=answer) if answer else 0
+        if changed + known.filter(score=data["score"], scoring__lt=scoring).update(scoring=scoring):
+            standings.place(task)
         return False
     finished = datetime.fromisoformat(data["finished"])
     fields = {name: data[name] for name in RUN_FIELDS if name != "scoring"} | {"answer": answer, "scoring": scoring}

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from loraland.evals.leaderboard import Entry
@@ -44,15 +45,27 @@ def row_of(entry: Entry) -> dict[str, Any]:
     }
 
 
-def as_csv(entries: Iterable[Entry]) -> str:
-    """The rows with a line of names first."""
-    rows = [row_of(entry) for entry in entries]
-    text = io.StringIO()
-    if rows:
-        writer = csv.DictWriter(text, rows[0].keys())
-        writer.writeheader()
+def as_csv(parts: Iterable[Iterable[Entry]]) -> Iterator[str]:
+    """The rows with a line of names first, part by part."""
+    names: list[str] = []
+    for rows in (list(map(row_of, part)) for part in parts):
+        text = io.StringIO()
+        writer = csv.DictWriter(text, names or (rows[0] if rows else ()))
+        if rows and not names:
+            names = [*rows[0]]
+            writer.writeheader()
         writer.writerows(rows)
-    return text.getvalue()
+        yield text.getvalue()
+
+
+def as_json(parts: Iterable[Iterable[Entry]]) -> Iterator[str]:
+    """The rows in one object, part by part."""
+    yield '{"entries": ['
+    separator = ""
+    for rows in (list(map(row_of, part)) for part in parts):
+        yield separator + ", ".join(map(json.dumps, rows))
+        separator = ", " if rows else separator
+    yield "]}"
 
 
 def _score(run: Run | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Final
@@ -41,7 +42,16 @@ class TaskFacts:
 
 def facts_of(task: str) -> TaskFacts:
     """The facts of `task`: its recipe's, or those of the adapter that was trained here for it and bears its name."""
-    return _of_recipe(task) or _of_adapter(task)
+    return facts_of_all([task])[task]
+
+
+def facts_of_all(tasks: Iterable[str]) -> dict[str, TaskFacts]:
+    """The same of several, by their names."""
+    found = {task: _of_recipe(task) for task in tasks}
+    others = [task for task, facts in found.items() if facts is None]
+    named = Adapter.objects.published().filter(slug__in=others).only("slug", "name", "category", "summary")
+    adapters = {adapter.slug: adapter for adapter in (named.select_related(None) if others else ())}
+    return {task: facts or _of_adapter(task, adapters.get(task)) for task, facts in found.items()}
 
 
 @cache
@@ -70,9 +80,8 @@ def _of_recipe(task: str) -> TaskFacts | None:
     )
 
 
-def _of_adapter(task: str) -> TaskFacts:
+def _of_adapter(task: str, adapter: Adapter | None) -> TaskFacts:
     """Without a recipe the licence of the rows is not known, so they count as restricted."""
-    adapter = Adapter.objects.published().filter(slug=task).first()
     if adapter is None:
         return TaskFacts(task, label_of(task), category_of(""))
     return TaskFacts(task, adapter.name, category_of(adapter.category), adapter.summary)

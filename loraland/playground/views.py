@@ -20,7 +20,7 @@ from loraland import bases
 from loraland.bases import Base
 from loraland.catalogue import listing
 from loraland.catalogue.composition import base_of
-from loraland.catalogue.views import MORE
+from loraland.catalogue.windows import MORE
 from loraland.generations.models import Generation
 from loraland.generations.stop import stop
 from loraland.generations.visitor import Visitor, visitor_of

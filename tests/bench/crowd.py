@@ -35,13 +35,18 @@ CATEGORIES: Final = ("Classic NLP", "Structured", "Coding", "Knowledge", "Reason
 TEMPLATE: Final = "Say what this text is about.\nText: {text}\nAnswer: "
 
 
-def fill(count: int) -> None:
-    """Put them into the database of these settings. Raises what the database does."""
+def fill(count: int, start: int = 0) -> None:
+    """Put them into the database of these settings, numbered from `start`. Raises what the database does."""
     from loraland.catalogue.models import Adapter, AdapterVersion
 
     owners = _owners()
-    adapters = Adapter.objects.bulk_create([_adapter(number) for number in range(count)], batch_size=1000)
-    made = (version for number, adapter in enumerate(adapters) for version in _versions(number, adapter, owners))
+    numbers = range(start, start + count)
+    adapters = Adapter.objects.bulk_create([_adapter(number) for number in numbers], batch_size=1000)
+    made = (
+        version
+        for number, adapter in zip(numbers, adapters, strict=True)
+        for version in _versions(number, adapter, owners)
+    )
     versions = AdapterVersion.objects.bulk_create(made, batch_size=500)
     for version in versions:
         if version.status == AdapterVersion.Status.PUBLISHED:
@@ -56,7 +61,10 @@ def fill(count: int) -> None:
 def _owners() -> list[Any]:
     from django.contrib.auth.models import User
 
-    return User.objects.bulk_create([User(username=f"owner-{number}", is_staff=True) for number in range(OWNERS)])
+    known = list(User.objects.filter(username__startswith="owner-"))
+    return known or User.objects.bulk_create(
+        [User(username=f"owner-{number}", is_staff=True) for number in range(OWNERS)]
+    )
 
 
 def _adapter(number: int) -> Any:
@@ -182,8 +190,10 @@ def _rows(task: str) -> str:
 def _complete() -> None:
     """What the site keeps beside rows that are saved one by one."""
     from loraland.catalogue import listed
+    from loraland.evals import standings
 
     listed.complete()
+    standings.complete()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from loraland.catalogue import listed
 from loraland.catalogue.listed import ListedAdapter
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.windows import WINDOW
@@ -23,7 +22,8 @@ pytestmark = pytest.mark.django_db
 Publish = Callable[..., AdapterVersion]
 PAGES = [
     *("/", "/?sort=name", "/?q=crowd", "/?kind=adapters", "/?kind=blends", "/chat/", "/chat/?adapter=auto"),
-    *("/chat/adapters/", "/chat/adapters/?q=crowd", "/compare/", "/adapters/crowd-00000/"),
+    *("/chat/adapters/", "/chat/adapters/?q=crowd", "/compare/", "/adapters/crowd-00000/", "/workers/"),
+    *("/leaderboard/", "/leaderboard/?sort=base", "/leaderboard/crowd_task_0/", "/paper/", "/paper/complexity/"),
 ]
 SLACK = 1.1
 """By how much a page with ten times as many adapters may be longer: its numbers have more digits."""
@@ -56,28 +56,11 @@ def test_no_page_costs_more_for_ten_times_as_many_adapters(client: Client) -> No
     crowd.fill(80)
     few = {address: cost(client, address) for address in PAGES}
 
-    _grow(80, 720)
+    crowd.fill(720, start=80)
     for address, (queries, size) in few.items():
         asked, read = cost(client, address)
         assert asked == queries, address
         assert read <= SLACK * size + 2000, address
-
-
-def _grow(start: int, number: int) -> None:
-    """Publish `number` further adapters as rows, like those that are there."""
-    like = AdapterVersion.objects.get(adapter__slug="crowd-00000")
-    for at in range(start, start + number):
-        adapter = Adapter(slug=f"crowd-{at:05d}", name=f"Grades crowd {at}", category="Math", base=like.adapter.base)
-        Adapter.objects.bulk_create([adapter])
-        version = AdapterVersion(adapter=adapter, digest=f"{at:064x}", status="published", score=like.score, rank=8)
-        AdapterVersion.objects.bulk_create([version])
-        Adapter.objects.bulk_update([_showing(adapter, version)], ["published"])
-    listed.complete()
-
-
-def _showing(adapter: Adapter, version: AdapterVersion) -> Adapter:
-    adapter.published = version
-    return adapter
 
 
 @pytest.mark.parametrize("order", ["gain", "kind", "name", "newest", "size"])

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from collections.abc import Callable
 
 import pytest
+from asgiref.sync import async_to_sync
+from django.http import StreamingHttpResponse
 from django.test import Client
 
 from loraland.catalogue.models import AdapterVersion
@@ -19,7 +22,12 @@ SUBJECTS = ("base", "adapter")
 def page(client: Client, address: str, **headers: str) -> str:
     response = client.get(address, headers=headers)
     assert response.status_code == 200
-    return response.content.decode()
+    body = async_to_sync(sent)(response) if response.streaming else response.content
+    return body.decode()
+
+
+async def sent(response: StreamingHttpResponse) -> bytes:
+    return b"".join([part async for part in response])
 
 
 def tasks(html: str) -> list[str]:
@@ -201,7 +209,7 @@ def test_the_numbers_can_be_had_as_csv_and_json(client: Client) -> None:
     rows = list(csv.DictReader(page(client, "/leaderboard.csv?sort=gain").splitlines()))
     assert [row["task"] for row in rows] == ["dbpedia", "tweet_emotion", "gsm8k"]
     assert (rows[0]["base"], rows[0]["tuned"], rows[0]["gain"]) == ("0.2", "0.95", "0.75")
-    (row,) = client.get("/leaderboard.json?category=math").json()["entries"]
+    (row,) = json.loads(page(client, "/leaderboard.json?category=math"))["entries"]
     assert (row["task"], row["verdict"], row["constant"]) == ("gsm8k", "no clear gain", None)
 
 
@@ -217,7 +225,7 @@ def test_another_model_has_a_mark_and_a_column_once_it_is_measured(client: Clien
 @pytest.mark.django_db
 def test_an_empty_leaderboard_says_how_to_fill_it(client: Client) -> None:
     assert "manage.py import_results" in page(client, "/leaderboard/")
-    assert client.get("/leaderboard.csv").content == b""
+    assert page(client, "/leaderboard.csv") == ""
 
 
 def test_a_task_shows_who_answered_and_how_the_base_was_asked(client: Client, board: None, measured: Measured) -> None:
