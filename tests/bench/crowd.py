@@ -12,6 +12,7 @@ import random
 import sys
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import chain
 from typing import Any, Final
 
 import django
@@ -42,12 +43,8 @@ def fill(count: int, start: int = 0) -> None:
     owners = _owners()
     numbers = range(start, start + count)
     adapters = Adapter.objects.bulk_create([_adapter(number) for number in numbers], batch_size=1000)
-    made = (
-        version
-        for number, adapter in zip(numbers, adapters, strict=True)
-        for version in _versions(number, adapter, owners)
-    )
-    versions = AdapterVersion.objects.bulk_create(made, batch_size=500)
+    made = (_versions(number, adapter, owners) for number, adapter in zip(numbers, adapters, strict=True))
+    versions = AdapterVersion.objects.bulk_create(chain.from_iterable(made), batch_size=500)
     for version in versions:
         if version.status == AdapterVersion.Status.PUBLISHED:
             version.adapter.published = version
@@ -62,9 +59,8 @@ def _owners() -> list[Any]:
     from django.contrib.auth.models import User
 
     known = list(User.objects.filter(username__startswith="owner-"))
-    return known or User.objects.bulk_create(
-        [User(username=f"owner-{number}", is_staff=True) for number in range(OWNERS)]
-    )
+    owners = [User(username=f"owner-{number}", is_staff=True) for number in range(OWNERS)]
+    return known or User.objects.bulk_create(owners)
 
 
 def _adapter(number: int) -> Any:

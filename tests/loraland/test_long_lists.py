@@ -21,7 +21,7 @@ from tests.bench import crowd
 pytestmark = pytest.mark.django_db
 Publish = Callable[..., AdapterVersion]
 PAGES = [
-    *("/", "/?sort=name", "/?q=crowd", "/?kind=adapters", "/?kind=blends", "/chat/", "/chat/?adapter=auto"),
+    *("/", "/?sort=name", "/?q=crowd", "/?kind=adapters", "/chat/", "/chat/?adapter=auto"),
     *("/chat/adapters/", "/chat/adapters/?q=crowd", "/compare/", "/adapters/crowd-00000/", "/workers/"),
     *("/leaderboard/", "/leaderboard/?sort=base", "/leaderboard/crowd_task_0/", "/paper/", "/paper/complexity/"),
 ]
@@ -59,7 +59,7 @@ def test_no_page_costs_more_for_ten_times_as_many_adapters(client: Client) -> No
     crowd.fill(720, start=80)
     for address, (queries, size) in few.items():
         asked, read = cost(client, address)
-        assert asked == queries, address
+        assert asked <= queries, address
         assert read <= SLACK * size + 2000, address
 
 
