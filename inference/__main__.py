@@ -41,7 +41,7 @@ async def serve(config: EngineConfig) -> int:
         settings = WorkerConfig(config.base_key, config.worker_name, config.lease_seconds)
         worker = Worker(wire, lambda: load_engine(config), settings)
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, worker.close)
+            loop.add_signal_handler(number, worker.drain, config.drain_seconds)
         return await worker.run()
 
 

@@ -81,6 +81,8 @@ class EngineConfig:
     speculation: bool = True
     default_sampling: str = "greedy"
     lease_seconds: float = 10.0
+    drain_seconds: float = 0.0
+    """How long a worker that is to end may finish what it has; what is not done then is handed over."""
     worker_name: str = ""
     threads: int = 0
     stages: int = 1
@@ -127,9 +129,9 @@ def read_config(environ: Mapping[str, str] = os.environ, base: str | None = None
 
     Raises `ConfigError` naming the variable, its value and what it may be.
     """
-    models = _base_models(environ, base)
+    models = bases_of(environ, base)
     base_model = (named_among(models, base) or base) if base else models[0]
-    env = _Environment(environ, base_model, models)
+    env = Environment(environ, base_model, models)
     max_rows = env.whole("MAX_ROWS", 32, 1, 1024)
     var_dir = Path(env.text("VAR_DIR", str(_REPOSITORY / "var"))).expanduser().absolute()
     return _check_together(
@@ -163,6 +165,7 @@ def read_config(environ: Mapping[str, str] = os.environ, base: str | None = None
             speculation=env.switch("SPECULATION", True),
             default_sampling=env.choice("DEFAULT_SAMPLING", DEFAULT_SAMPLINGS, "greedy"),
             lease_seconds=env.seconds("LEASE_SECONDS", 10.0, 1.0, 3600.0),
+            drain_seconds=env.seconds("DRAIN_SECONDS", 0.0, 0.0, 3600.0),
             worker_name=env.text("WORKER_NAME", f"{socket.gethostname()}-{os.getpid()}"),
             threads=env.whole("THREADS", 0, 0, 1024),
             stages=env.whole("STAGES", 1, 1, 64),
@@ -194,8 +197,8 @@ def _check_together(config: EngineConfig) -> EngineConfig:
     return config
 
 
-def _base_models(environ: Mapping[str, str], base: str | None) -> tuple[str, ...]:
-    """The bases of the site; `base` is held to what one may be called."""
+def bases_of(environ: Mapping[str, str], base: str | None = None) -> tuple[str, ...]:
+    """The bases of the site; `base` is held to what one may be called. Raises `ConfigError`."""
     try:
         if base:
             base_models({"BASE_MODEL": base})
@@ -217,7 +220,7 @@ def _one_of(key: str, value: str, choices: tuple[str, ...]) -> str:
     return value
 
 
-class _Environment:
+class Environment:
     """Variables with defaults; an empty value counts as unset. What is no text may differ between bases, the `models`
     of the site, and is read for `base`."""
 
@@ -250,6 +253,22 @@ class _Environment:
         if not _NUMBER.fullmatch(value) or not low <= float(value) <= high:
             raise ConfigError(f"{key}={value} must be a number of seconds from {low:g} to {high:g}")
         return float(value)
+
+    def amount(self, key: str, default: float) -> float:
+        """Of a resource, of which there may be fractions."""
+        value = self.own(key, f"{default:g}")
+        if not _NUMBER.fullmatch(value) or float(value) > 1024:
+            raise ConfigError(f"{key}={value} must be a number from 0 to 1024, such as 2 or 0.5")
+        return float(value)
+
+    def between(self, key: str, default: str, high: int) -> tuple[int, int]:
+        """A least and a most number, written as 1-4, or one that is both."""
+        value = self.own(key, default)
+        found = re.fullmatch(r"(\d{1,4})(?:-(\d{1,4}))?", value)
+        low, most = (int(found[1]), int(found[2] or found[1])) if found else (1, 0)
+        if not low <= most <= high:
+            raise ConfigError(f"{key}={value} must be a number from 0 to {high} or two, the least first, as 1-4")
+        return low, most
 
     def part(self, key: str, here: str) -> float:
         """The base's share in a whole for all bases of which there are any `here`, a number of each: the one stated,

@@ -17,6 +17,7 @@ READERS = {
     "loraland/settings.py": r"environment\.\w+\(\s*\"([A-Z_]+)\"",
     "inference/bases.py": r"environ\.get\(\"([A-Z_]+)\"",
     "inference/config.py": r"env\.\w+\(\s*\"([A-Z_]+)\"",
+    "inference/cluster/settings.py": r"env\.\w+\(\s*\"([A-Z_]+)\"",
     "inference/model/torch_environment.py": r"\"([A-Z]+_[A-Z]+)\"",
 }
 

@@ -80,7 +80,7 @@ def an_app_without_a_layer(house: Path) -> None:
 
 
 def many_names(house: Path) -> None:
-    names = ", ".join(f'"inference.wire.word{number}"' for number in range(24))
+    names = ", ".join(f'"inference.wire.word{number}"' for number in range(25))
     write(house / "pyproject.toml", CONTRACTS.replace('"inference.wire"', names))
 
 

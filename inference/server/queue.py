@@ -29,6 +29,7 @@ from inference.wire.lease import LEASE, check_id, milliseconds
 from inference.wire.redis_reader import read_streams
 
 SERVERS: Final = "training:servers"
+QUEUE: Final = "training:queue"
 TTL_SECONDS: Final = 7 * 24 * 3600
 
 Held = Literal["held", "cancelled", "hurried", "lost"]
@@ -100,6 +101,14 @@ def servers(redis: Redis) -> list[str]:
 
 
 # the training server
+
+
+def counts(redis: Redis) -> tuple[int, int]:
+    """How many trainings nobody works on just now, and on how many somebody does."""
+    seconds, micros = _any(redis.time())
+    now = int(seconds) * 1000 + int(micros) // 1000
+    free = int(_any(redis.zcount(QUEUE, "-inf", now)))
+    return free, int(_any(redis.zcard(QUEUE))) - free
 
 
 def claim(redis: Redis, lease_seconds: float) -> TrainingClaim | None:

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from redis import Redis, RedisError
@@ -32,11 +32,15 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ServerConfig:
-    """How a server is called, how long it keeps a training without a sign, and the `command` of its children."""
+    """How a server is called, how long it keeps a training without a sign, and the `command` of its children.
+
+    With `is_reserved` processors are kept for it: its children compute beside others, and not in their spare time.
+    """
 
     name: str
     lease_seconds: float = 10.0
     command: Sequence[str] = WORK
+    is_reserved: bool = False
 
 
 class TrainingServer:
@@ -65,17 +69,25 @@ class TrainingServer:
         except RedisError as error:
             log.warning("left without a word server=%s error=%s", self._config.name, error)
 
-    def _turn(self) -> None:
+    def run_one(self) -> bool:
+        """Do the training that waits longest, to its end or until `close`; whether one waited.
+
+        Raises RedisError when Redis is away as it begins.
+        """
         claim = training_queue.claim(self._redis, self._config.lease_seconds)
-        if claim is None:
-            time.sleep(POLL_SECONDS)
-        elif claim.attempts > MAX_ATTEMPTS:
+        if claim and claim.attempts > MAX_ATTEMPTS:
             training_queue.finish(self._redis, claim, given_up(claim.step))
-        else:
+        elif claim:
             self._work(claim)
+        return claim is not None
+
+    def _turn(self) -> None:
+        if not self.run_one():
+            time.sleep(POLL_SECONDS)
 
     def _work(self, claim: TrainingClaim) -> None:
         log.info("claimed id=%s attempt=%d step=%d", claim.train.id, claim.attempts, claim.step)
+        claim = replace(claim, is_urgent=claim.is_urgent or self._config.is_reserved)
         child = Child(self._config.command, claim.train, "full" if claim.is_urgent else "spare")
         Attempt(self._redis, claim, child, self._config.lease_seconds, self._goes_on).run()
 

@@ -372,7 +372,10 @@ class ClaimCounts:
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """What a live worker tells every `HEARTBEAT_SECONDS`, kept in Redis with a short expiry."""
+    """What a live worker tells every `HEARTBEAT_SECONDS`, kept in Redis with a short expiry.
+
+    One that is `draining` takes nothing more and is not `ready`; it finishes what it has.
+    """
 
     worker: str
     base: str
@@ -381,6 +384,7 @@ class Heartbeat:
     time: float = 0.0
     load: EngineLoad = field(default_factory=EngineLoad)
     claims: ClaimCounts = field(default_factory=ClaimCounts)
+    draining: bool = False
 
 
 _CODEC: Final = Codec[Request | Event | Heartbeat](

@@ -12,7 +12,7 @@ import logging
 import time
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from inference.reading import Refused
 from inference.wire.capacity import Capacity
@@ -27,10 +27,13 @@ from inference.worker.waking import Alarm, Stopwatch
 
 HEARTBEAT_SECONDS: Final = 2.0
 HEARTBEAT_TTL: Final = 7.0
+DRAIN_LOOK_SECONDS: Final = 0.05
 POLL_SECONDS: Final = 1.0
 """How often the queue is looked at when nobody says that something arrived: leases end without a word."""
 SHUTDOWN_SECONDS: Final = 3.0
 CANCEL_SECONDS: Final = 0.5
+
+WorkerState = Literal["loading", "ready", "draining"]
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +62,9 @@ class Worker:
         self._report: Report | None = None
         self._loaded = asyncio.Event()
         self._ending = asyncio.Event()
+        self._draining = asyncio.Event()
+        self._drain_seconds = 0.0
+        self._is_empty = asyncio.Event()
         self._crash: BaseException | None = None
         self._look = Alarm()
         self._has_room = Stopwatch()
@@ -89,10 +95,28 @@ class Worker:
         """Stop serving: what runs is released, for another worker to go on with at once."""
         self._ending.set()
 
+    def drain(self, seconds: float) -> None:
+        """Claim nothing more, finish within `seconds` what can be, then close. Asked once more, or with 0 seconds, it
+        closes at once.
+        """
+        if self._draining.is_set() or seconds <= 0:
+            self.close()
+        self._drain_seconds = seconds
+        self._draining.set()
+        self._beat_now.set()
+
+    @property
+    def state(self) -> WorkerState:
+        """How far it has come."""
+        if self._ending.is_set() or self._draining.is_set():
+            return "draining"
+        return "ready" if self._report else "loading"
+
     def _duties(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
         return [
             self._beat,
             self._claim,
+            self._leave,
             self._outbox.flush,
             self._renew,
             lambda: self._device.watch(self._config.stall_seconds),
@@ -127,8 +151,13 @@ class Worker:
         self._ending.set()
 
     def _capacity(self) -> Capacity:
-        """How many requests the engine would take, less those sent to it since it said so; none beside a suspect."""
-        if self._report is None or any(running.is_alone for running in self._running.values()):
+        """How many requests the engine would take, less those sent to it since it said so; none beside a suspect, and
+        none before it leaves."""
+        if (
+            self._report is None
+            or self._draining.is_set()
+            or any(running.is_alone for running in self._running.values())
+        ):
             return Capacity()
         handled = self._report.handled
         return self._report.capacity.less(sum(running.ticket > handled for running in self._running.values()))
@@ -203,6 +232,18 @@ class Worker:
         tokens = len(claim.resumed.token_ids) if claim.resumed else 0
         log.info("claimed id=%s attempt=%d resumed_tokens=%d", claim.id, claim.attempts, tokens)
 
+    async def _leave(self) -> None:
+        """Wait for a drain, and for the end of what runs then."""
+        await self._draining.wait()
+        log.info("draining worker=%s running=%d", self._config.name, len(self._running))
+        await asyncio.sleep(DRAIN_LOOK_SECONDS)  # for what was claimed just now
+        if self._running:
+            self._is_empty.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._is_empty.wait(), self._drain_seconds)
+        self.close()
+        await asyncio.Event().wait()
+
     async def _renew(self) -> None:
         while True:
             if await self._retry.attempt(self._renew_all):
@@ -250,6 +291,8 @@ class Worker:
     def _forget(self, running: Running) -> None:
         if self._running.get(running.claim.id) is running:
             del self._running[running.claim.id]
+        if not self._running:
+            self._is_empty.set()
 
     def _stop(self, id: str) -> None:
         running = self._running.get(id)
@@ -276,7 +319,8 @@ class Worker:
         return Heartbeat(
             worker=self._config.name,
             base=self._config.base,
-            ready=self._report is not None,
+            ready=self.state == "ready",
+            draining=self.state == "draining",
             fingerprint=self._fingerprint(),
             time=time.time(),
             load=self._report.load if self._report else EngineLoad(),

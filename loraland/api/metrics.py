@@ -5,6 +5,7 @@ However many adapters there are, those beyond the `SHOWN` busiest are told toget
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Final
@@ -14,11 +15,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from redis.exceptions import RedisError
 
+from inference.wire.cluster import ClusterReport
 from inference.wire.contract import WireError
 from inference.wire.protocol import Heartbeat
 from loraland import bases
 from loraland.api.worker_metrics import worker_metrics
 from loraland.bases import Base
+from loraland.catalogue.cluster import reported
 from loraland.catalogue.models import AdapterVersion
 from loraland.edge.insiders import REFUSAL, ais_insider
 from loraland.generations.metrics import BOUNDS, Count, busiest, counts, folded
@@ -61,7 +64,7 @@ async def metrics(request: HttpRequest) -> HttpResponse:
     versions = AdapterVersion.objects.filter(adapter__slug__in=shown).values_list("digest", "adapter__slug")
     slugs = {digest: slug async for digest, slug in versions}
     registry = CollectorRegistry()
-    of_workers = [*_queues(queued, workers), *worker_metrics(workers, slugs)]
+    of_workers = [*_queues(queued, workers), *worker_metrics(workers, slugs), *_pools(await reported())]
     registry.register(Snapshot([*_counters(numbers), *_times(numbers), *of_workers]))
     return HttpResponse(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
 
@@ -75,6 +78,21 @@ def _queues(queued: Mapping[Base, int], workers: Sequence[Heartbeat]) -> Iterato
         waiting.add_metric((base.name,), number)
         ready.add_metric((base.name,), sum(worker.ready and worker.base == base.key for worker in workers))
     yield from (waiting, ready)
+
+
+def _pools(told: tuple[ClusterReport, bool] | None) -> Iterator[Metric]:
+    """What the pools of a cluster are to be and are, where somebody keeps one."""
+    if told is None or not told[1]:
+        return
+    names = {base.key: base.name for base in bases.served()}
+    wanted = GaugeMetricFamily("loraland_base_replicas_wanted", "Replicas there are to be.", labels=("base",))
+    replicas = GaugeMetricFamily("loraland_base_replicas", "Replicas in each state.", labels=("base", "state"))
+    for pool in told[0].pools:
+        base = names.get(pool.base, pool.base)
+        wanted.add_metric((base,), pool.wanted)
+        for state, count in Counter(replica.state for replica in pool.replicas).items():
+            replicas.add_metric((base, state), count)
+    yield from (wanted, replicas)
 
 
 def _counters(counted: list[Count]) -> Iterator[Metric]:

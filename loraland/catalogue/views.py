@@ -20,6 +20,7 @@ from loraland import bases
 from loraland.bases import BASE
 from loraland.catalogue import blends, embeddings, listing, snippets
 from loraland.catalogue.categories import category_of
+from loraland.catalogue.cluster import cluster_view
 from loraland.catalogue.composition import recorded_name
 from loraland.catalogue.finder import Facets
 from loraland.catalogue.gate_words import gating_of
@@ -137,9 +138,10 @@ async def lamp(request: HttpRequest) -> HttpResponseBase:
 @require_safe
 @never_cache
 async def workers(request: HttpRequest) -> HttpResponse:
-    """The same as a page; insiders see every worker by itself."""
+    """The same as a page; insiders see every worker by itself, and the cluster where there is one."""
     found = [(base, await residency(base)) for base in bases.served()]
     context: dict[str, Any] = {"bases": found}
-    beats = [(base, worker) for base, held in found for worker in held.heartbeats]
-    context["workers"] = beats if await ais_insider(request) else []
+    if await ais_insider(request):
+        context["workers"] = [(base, worker) for base, held in found for worker in held.heartbeats]
+        context["cluster"] = await cluster_view(found)
     return await sync_to_async(render)(request, "catalogue/workers.html", context)

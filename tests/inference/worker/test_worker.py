@@ -176,6 +176,41 @@ async def test_a_worker_that_closes_gives_its_answers_to_another(wire):
     assert (text, end.stats.takeovers) == (text_of(300), 0)
 
 
+async def test_a_worker_that_drains_takes_nothing_new_and_finishes_what_it_has(wire):
+    async with serving(wire, lambda: FakeEngine(step_seconds=0.01), name="leaving") as leaving:
+        await ask(wire, "a", 30)
+        await has_streamed(wire, "a")
+        leaving.drain(60)
+        beat = await has_beaten(wire, ready=False)
+        assert beat.draining
+        await ask(wire, "b", 5)
+        assert (await answer(wire, "a"))[0] == text_of(30)
+        await until(lambda: not wire._heartbeats)
+    assert await wire.queue_length(BASE) == 1
+    async with serving(wire, name="staying"):
+        assert (await answer(wire, "b"))[0] == text_of(5)
+
+
+async def test_what_a_drain_has_no_time_for_goes_on_at_another(wire):
+    async with serving(wire, name="leaving") as leaving:
+        await ask(wire, "a", 300)
+        await has_streamed(wire, "a")
+        leaving.drain(0.05)
+        await until(lambda: wire._requests["a"].token == "")
+        async with serving(wire, name="staying"):
+            text, end = await answer(wire, "a")
+    assert (text, end.stats.takeovers) == (text_of(300), 0)
+
+
+async def test_a_worker_that_is_asked_to_drain_again_closes_at_once(wire):
+    async with serving(wire) as worker:
+        await ask(wire, "a", 100_000)
+        await has_streamed(wire, "a")
+        worker.drain(60)
+        worker.drain(60)
+        await until(lambda: wire._requests["a"].token == "")
+
+
 async def test_a_worker_that_closes_takes_its_heartbeat_away(wire):
     async with serving(wire):
         await has_beaten(wire, ready=True)

@@ -1,0 +1,32 @@
+"""One training as a task of a cluster: claimed when the task has its resources, and done as by the training server.
+
+The child process, its checkpoints, its cancellation and its one recorded outcome are those of `inference.server`: the
+task speaks to Redis as a server does, and when its node is lost the lease ends and the next one goes on. The module
+imports no Ray.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+from collections.abc import Mapping
+
+from redis import Redis
+
+from inference.config import start_logging
+from inference.server.serve import ServerConfig, TrainingServer
+
+
+def train_next(redis_url: str, lease_seconds: float, settings: Mapping[str, str]) -> bool:
+    """Do the training that waits longest, beside whatever else the node does; whether there was one.
+
+    Ray cancels a task by an interrupt: the training then keeps a checkpoint and goes back to the queue.
+    """
+    os.environ.update(settings)
+    start_logging()
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    with Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as redis:
+        server = TrainingServer(redis, ServerConfig(name, lease_seconds, is_reserved=True))
+        signal.signal(signal.SIGINT, lambda *_: server.close())
+        return server.run_one()

@@ -1,0 +1,73 @@
+"""Who waits before the workers of a base just now: how many, for how long, and for which adapter most of them.
+
+It reads the lines of `inference.wire.lines` and changes nothing. What sizes a pool of workers looks here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from redis.asyncio import Redis
+
+from inference.wire.codec import ProtocolError
+from inference.wire.protocol import CLASSES, Generate, Probe, Request, decode
+
+SAMPLE: Final = 64
+"""At so many of a class, those that have waited longest, it is looked for what they ask."""
+UNCLAIMED: Final = "(100000000000000"
+"""What has never been claimed is scored beyond this in its line."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """`number` requests were never claimed, the oldest for `oldest_seconds` by the site's clock; of those looked at
+    `hottest_number` of `sampled` ask for the adapter with the digest `hottest`.
+    """
+
+    number: int = 0
+    oldest_seconds: float = 0.0
+    sampled: int = 0
+    hottest: str = ""
+    hottest_number: int = 0
+
+
+async def waiting(redis: Redis, base: str) -> Waiting:
+    """Look at all classes of `base`. Raises redis's own errors; its client must decode responses."""
+    pipe = redis.pipeline(transaction=False)
+    for name in CLASSES:
+        line = f"generation:queue:{base}:{name}:line"
+        pipe.zcount(line, UNCLAIMED, "+inf")
+        pipe.zrangebyscore(line, UNCLAIMED, "+inf", start=0, num=SAMPLE)
+    pipe.time()
+    *looks, (seconds, micros) = await pipe.execute()
+    ids = [id for found in looks[1::2] for id in found]
+    texts = await _texts(redis, ids) if ids else []
+    return _summed(sum(looks[::2]), seconds + micros / 1e6, _readable(texts))
+
+
+async def _texts(redis: Redis, ids: Sequence[str]) -> list[str | None]:
+    pipe = redis.pipeline(transaction=False)
+    for id in ids:
+        pipe.hget(f"generation:{id}:claim", "request")
+    return await pipe.execute()
+
+
+def _readable(texts: Sequence[str | None]) -> list[Request]:
+    """What is no longer there, or was written by another version, says nothing."""
+    found = []
+    for text in filter(None, texts):
+        try:
+            found.append(decode(text))
+        except ProtocolError:
+            continue
+    return [request for request in found if isinstance(request, Generate | Probe)]
+
+
+def _summed(number: int, now: float, requests: Sequence[Request]) -> Waiting:
+    asked = Counter(request.adapter.digest if request.adapter else "" for request in requests)
+    hottest, hottest_number = max(asked.items(), key=lambda item: item[1], default=("", 0))
+    oldest = min((request.created for request in requests if request.created), default=now)
+    return Waiting(number, max(0.0, now - oldest), len(requests), hottest, hottest_number)
