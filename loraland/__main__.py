@@ -106,14 +106,16 @@ async def serve(names: Sequence[str] = ()) -> int:
 def services(names: Sequence[str] = ()) -> list[Service]:
     """The services of one machine in the order in which they start; only those of these kinds, if any are named.
 
-    Those named keep the `WORKER_NAME` that they are given; those of the whole site are told apart by numbers.
+    Those named keep the `WORKER_NAME` that they are given; those of the whole site are told apart by numbers, and where
+    other hosts may have such too, on a Redis that is not this one's own, by this host's name.
     """
     given = settings.WORKER_NAME if names else ""
+    known = "" if given or settings.REDIS_IS_EMBEDDED else f"{liveness.HOST}-"
     kinds = {
         "recorder": [signing("recorder", PYTHON, "manage.py", "record")],
-        "worker": [worker(name, base) for base in bases.served() for name in names_of_workers(base, given)],
+        "worker": [worker(name, base, known) for base in bases.served() for name in names_of_workers(base, given)],
         "celery": [signing("celery", *celery_command())],
-        "trainer": [trainer(given or "trainer")],
+        "trainer": [trainer(given or "trainer", known)],
         "web": webs(),
     }
     return [service for kind, found in kinds.items() if not names or kind in names for service in found]
@@ -131,16 +133,18 @@ def names_of_workers(base: Base, given: str) -> list[str]:
     return [f"worker{beside}-{count}" for count in range(1, number + 1)]
 
 
-def worker(name: str, base: Base) -> Service:
-    watch = Watch(partial(liveness.worker, name))
-    return Service(name, (PYTHON, "-m", "inference"), {"WORKER_NAME": name, "BASE_MODEL": base.model}, watch)
+def worker(name: str, base: Base, known: str = "") -> Service:
+    """A worker that all hosts know by its `name` behind what is `known` of this one."""
+    watch = Watch(partial(liveness.worker, known + name))
+    environment = {"WORKER_NAME": known + name, "BASE_MODEL": base.model}
+    return Service(name, (PYTHON, "-m", "inference"), environment, watch)
 
 
-def trainer(name: str) -> Service:
+def trainer(name: str, known: str = "") -> Service:
     """The worker has the device's memory; what is read in fewer bits there is trained on whole."""
-    environment = {"WORKER_NAME": name, "DEVICE": settings.TRAINER_DEVICE}
+    environment = {"WORKER_NAME": known + name, "DEVICE": settings.TRAINER_DEVICE}
     environment |= {"QUANTIZATION": "none", "ADAPTER_QUANTIZATION": "none"}
-    watch = Watch(partial(liveness.trainer, name))
+    watch = Watch(partial(liveness.trainer, known + name))
     return Service(name, (PYTHON, "-m", "inference.training", "--serve"), environment, watch)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import pytest
 
 from tests.bench.site import environment
 
@@ -30,7 +31,7 @@ class Host:
 
     name: str
     variables: dict[str, str]
-    running: list[subprocess.Popen[str]] = field(default_factory=list)
+    running: dict[str, subprocess.Popen[str]] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -40,20 +41,28 @@ class Host:
     def at(self) -> str:
         return f"127.0.0.1:{self.variables['PORT']}"
 
-    def begin(self, *command: str) -> subprocess.Popen[str]:
-        """Start a Python program on this host, which ends with it."""
-        self.running.append(subprocess.Popen([sys.executable, *command], cwd=REPO, env=self.variables, text=True))
-        return self.running[-1]
-
-    def serve(self) -> subprocess.Popen[str]:
+    def serve(self) -> None:
         """Start its web process and wait until it answers."""
-        web = self.begin("-m", "loraland.web")
+        web = self._begin("web", "-m", "loraland.web")
         deadline = time.monotonic() + START_SECONDS
         while not self.is_up():
             assert web.poll() is None, f"the web process of {self.name} ended with {web.returncode}"
             assert time.monotonic() < deadline, f"the web process of {self.name} does not answer"
             time.sleep(0.05)
-        return web
+
+    def record(self) -> None:
+        """Start its recorder."""
+        self._begin("recorder", "manage.py", "record", "--name", self.name)
+
+    def kill(self, which: str) -> None:
+        """End its `web` or its `recorder` without a warning."""
+        process = self.running.pop(which)
+        process.kill()
+        process.wait(30)
+
+    def _begin(self, which: str, *command: str) -> subprocess.Popen[str]:
+        self.running[which] = subprocess.Popen([sys.executable, *command], cwd=REPO, env=self.variables, text=True)
+        return self.running[which]
 
     def is_up(self) -> bool:
         try:
@@ -68,9 +77,9 @@ class Host:
         return subprocess.run(command, cwd=REPO, env=variables, check=True, stdout=subprocess.PIPE, text=True).stdout
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> None:
-        for process in self.running:
+        for process in self.running.values():
             process.send_signal(number)
-        for process in self.running:
+        for process in self.running.values():
             process.wait(30)
         self.running.clear()
 
@@ -93,6 +102,20 @@ def hosts(directory: Path, names: Sequence[str], shared: Mapping[str, str]) -> I
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         return int(server.getsockname()[1])
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The address of a PostgreSQL of its own, until the block ends."""
+    words = [str(REPO / "bin/with-postgres"), "sh", "-c", 'echo "$DATABASE_URL"; cat']
+    server = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert server.stdout is not None
+        if not (url := server.stdout.readline().strip()):
+            pytest.skip("PostgreSQL's server is not installed")
+        yield url
+    finally:
+        server.communicate("")
 
 
 def database_of(directory: Path) -> str:

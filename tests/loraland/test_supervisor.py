@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 from pytest_django import Settings
 
+from loraland import liveness
 from loraland.__main__ import CannotStart, check_disk, check_port, main, services
 from loraland.child import runs
 from loraland.logs import LogFiles
@@ -387,6 +388,16 @@ def test_each_base_has_workers_of_its_own(settings: Settings, other_base: str) -
     }
     settings.WORKER_NAME, settings.WORKERS = "box-7", {settings.BASE_KEY: 0, "tiny-llama": 1}
     assert [service.name for service in services(["worker"])] == ["box-7-tiny-llama"], "the other runs elsewhere"
+
+
+def test_two_hosts_on_one_redis_have_no_worker_and_no_trainer_of_one_name(settings: Settings) -> None:
+    settings.REDIS_IS_EMBEDDED = False
+    kept = {service.name: service.environment["WORKER_NAME"] for service in services(["worker", "trainer"])}
+    assert kept == {"worker-1": f"{liveness.HOST}-worker-1", "trainer": f"{liveness.HOST}-trainer"}
+    settings.WORKER_NAME = "box-7"
+    assert {service.environment["WORKER_NAME"] for service in services(["worker", "trainer"])} == {"box-7"}
+    settings.REDIS_IS_EMBEDDED = True
+    assert services()[1].environment["WORKER_NAME"] == "worker-1", "nobody else is on a Redis of one's own"
 
 
 def test_an_unknown_service_is_refused_with_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
