@@ -83,11 +83,12 @@ class Scheduler:
         turns = self._turns.capacity(self.waiting)
         places = self._places(self.running, self.waiting, self.pool.num_free)
         total = max(0, min(places, turns - self._turns.capacity(()) // 2))
+        idle = min(total, places - LOOK_AHEAD)
         num_free = self.pool.num_free + sum(len(runner.block_table) for runner in self.running if not runner.is_chat)
         chats = [runner for runner in self.running if runner.is_chat]
         places = self._places(chats, [sequence for sequence in self.waiting if sequence.is_chat], num_free)
         chat = max(0, min(places, turns) - total)
-        return Capacity(total, chat, max(0, min(places + NEWCOMERS, NEWCOMERS, turns - total - chat)))
+        return Capacity(total, chat, max(0, min(places + NEWCOMERS, NEWCOMERS, turns - total - chat)), idle)
 
     def _places(self, running: Collection[Sequence], waiting: Collection[Sequence], num_free: int) -> int:
         """Rows and look-ahead that `running` and `waiting` leave, with `num_free` blocks."""

@@ -20,7 +20,7 @@ CLAIM: Final = (
 -- ARGV: worker, fingerprint, lease in ms, token, strikes of a suspect, leases that an orphan waits, chats that
 -- evaluation waits, then the capacity: total, chat, newcomers; then as JSON the weights of tenants, and who of them is
 -- present; then how many more strikes a suspect has alone; the base, the bounded time in ms, and for how many ms the
--- worker has had room.
+-- worker has had room; how many of its capacity could run at once.
 -- Returns in how many ms the first that was left for its home is this worker's too, or -1, and {id, request, attempts,
 -- outcome, length, queue, 1 if it was meant for another} of each: the outcome is '' to serve it, 'alone' to serve it
 -- beside nothing else, or how it ends.
@@ -30,7 +30,8 @@ local chats, newcomers = tonumber(ARGV[9]), tonumber(ARGV[10])
 local weights, chat, evaluation = cjson.decode(ARGV[11]), KEYS[2], KEYS[3]
 local time, taken, present, num_present = now(), {}, {}, 0
 local router, patience, room = router_of(ARGV[14], worker, time), tonumber(ARGV[15]), tonumber(ARGV[16])
-local again, is_open, is_stolen, is_spent = -1, {}, {}, {}
+if router then set_room(router, worker, tonumber(ARGV[17])) end
+local again, is_open, is_stolen, is_spent, depth = -1, {}, {}, {}, {}
 
 local function note(tenant)
   if not present[tenant] then present[tenant], num_present = true, num_present + 1 end
@@ -50,7 +51,10 @@ local function take(queue, id, outcome)
   begin_lease(line_of(queue), id, lease)
   taken[#taken + 1] = {id, request, attempts, outcome, redis.call('XLEN', stream_of(id)), queue,
     is_stolen[id] and 1 or 0}
-  if router and noted[2] then settle(router, worker, noted[2], noted[3]) end
+  if router then
+    set_room(router, worker, router.rooms[worker] - 1)
+    if noted[2] then settle(router, worker, noted[2], noted[3]) end
+  end
   if queue == chat then note(tenant) end
 end
 
@@ -77,6 +81,10 @@ for _, queue in ipairs({chat, evaluation}) do
 end
 if suspects[1] and total + chats + newcomers > 0 then
   take(suspects[1][1], suspects[1][2], 'alone')
+  if router then
+    set_room(router, worker, 0)
+    tell_room(router, worker)
+  end
   return {again, taken}
 end
 
@@ -90,7 +98,7 @@ local function look(id, is_head)
     since = math.min(since, tonumber(claim[4] or since))
     if not claim[4] then redis.call('HSET', claim_of(id), 'left', since) end
   end
-  local rest = since + (homes.held[worker] and HOLDER_SHARE or 1) * patience - time
+  local rest = since + (homes.held[worker] and SECOND_SHARE or 1) * patience - time
   if rest > 0 then again = again < 0 and rest or math.min(again, rest) end
   is_stolen[id] = rest <= 0
   return rest <= 0
@@ -116,8 +124,9 @@ end
 local function next_of(queue)
   if expired[queue][1] then return expired[queue][1] end
   local seats = router and redis.call('ZRANGE', tenants_of(queue), 0, LOOKS - 1) or {}
+  depth[queue] = depth[queue] or math.floor(LOOKS / math.max(1, #seats))
   for _, seat in ipairs(seats) do
-    local id = first_open_of(queue, seat, math.floor(LOOKS / #seats))
+    local id = first_open_of(queue, seat, depth[queue])
     if id then return id end
   end
   return not seats[1] and first_in(queue)
@@ -143,11 +152,12 @@ local function admit(tenant, id, is_ours)
 end
 if newcomers > 0 then
   for _, id in ipairs(expired[chat]) do admit(redis.call('HGET', claim_of(id), 'tenant') or '', id, true) end
-  for _, seat in ipairs(redis.call('ZRANGE', tenants_of(chat), 0, num_present + newcomers)) do
+  for _, seat in ipairs(redis.call('ZRANGE', tenants_of(chat), 0, router and LOOKS or num_present + newcomers)) do
     admit(tenant_of(seat), first_of(chat, tenant_of(seat)))
   end
 end
 if #taken > 0 then redis.call('HSET', turns_of(chat), 'passed', passed) remember(chat) end
+if router then tell_room(router, worker) end
 return {math.ceil(again), taken}
 """
 )

@@ -41,6 +41,8 @@ EVALUATION_PATIENCE: Final = 16
 HOME_PATIENCE: Final = 0.25
 """Seconds that a request waits at most for a worker that is its home, beyond its turn; then whoever has room may take
 it. Less would send adapters about, more would let rooms stand empty."""
+SECOND_SHARE: Final = 0.2
+"""Of this time those wait so much who are as good a choice, but not the first."""
 RETRY_MS: Final = 60_000
 """A finished entry that a recorder read but did not commit is given out again after this time."""
 
@@ -117,11 +119,16 @@ class Claims(list[Claim]):
 
 @dataclass(frozen=True)
 class Arrival:
-    """A request that became claimable. A worker need not ask for it before `after` seconds: until then it is meant for
-    others."""
+    """A request that became claimable, and `meant` for these workers, for the first of them above all."""
 
     id: str
-    after: float = 0.0
+    meant: tuple[str, ...] = ()
+
+    def after(self, worker: str, patience: float) -> float:
+        """In how many seconds `worker` should ask for it, where others wait `patience` for whom it is meant."""
+        if not self.meant or worker == self.meant[0]:
+            return 0.0
+        return patience * (SECOND_SHARE if worker in self.meant else 1.0)
 
 
 @dataclass(frozen=True)
@@ -176,7 +183,12 @@ class Events(Protocol):
 
 
 class Wire(Protocol):
-    """The wire as the site, the recorder and a worker see it. Every method raises `WireError` when it is down."""
+    """The wire as the site, the recorder and a worker see it. Every method raises `WireError` when it is down.
+
+    A request waits `patience` seconds for its home.
+    """
+
+    patience: float
 
     # the site
 
@@ -281,9 +293,8 @@ class Wire(Protocol):
     def stops(self) -> AsyncIterator[str]:
         """Ids that readers stop while they are claimed. May miss some: `Receipt.stopping` never does."""
 
-    def arrivals(self, base: str, worker: str) -> AsyncIterator[Arrival]:
-        """What becomes claimable, and when by `worker`. May miss some: ask `claim` now and then even when nothing
-        arrives."""
+    def arrivals(self, base: str) -> AsyncIterator[Arrival]:
+        """What becomes claimable. May miss some: ask `claim` now and then even when nothing arrives."""
 
     async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
         """Show that a worker lives, and what it holds; forgotten after `ttl_seconds`. Who is ready may be a home."""

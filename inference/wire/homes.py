@@ -8,12 +8,16 @@ window of time and in the one before; and for each conversation who answered it.
 The homes of a digest are the `k` holders that claimed it last and, where there are fewer, the first of the others by
 rendezvous hashing (Thaler and Ravishankar, 1998): the worker whose name and the digest have the highest hash, so that
 a worker that dies moves its own digests and no others. `k` is one, and one more for each worker's fair share of all
-claims that the digest has.
+claims that the digest has. Where the homes are crowded, with less than half of the idle rows that another worker has,
+that one is their *relief*, and by its claim the home from then on: so loads level out, which no hash knows of
+(consistent hashing with bounded loads, Mirrokni et al., 2018).
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+from inference.wire.contract import SECOND_SHARE
 
 HOLDS_MS: Final = 7_000
 """How long a worker is taken to hold what it claimed or told of, unless it says so again."""
@@ -25,29 +29,42 @@ WINDOW_MS: Final = 30_000
 """Claims are counted in windows of this time, of which the last counts as far as it reaches into the present one."""
 FEW_CLAIMS: Final = 32
 """With fewer claims for each worker, in all, no adapter is hot."""
+SPARE_ROWS: Final = 4
+"""So many rows more than twice those of the homes must be idle on a worker that would have to load the adapter."""
 LOOKS: Final = 64
 """At how many tenants, and at how many requests of a lone one, a claim looks for what it is home to."""
-HOLDER_SHARE: Final = 0.2
-"""Of the bounded time a worker waits so much that holds what it is not home to."""
 
 HOMES: Final = (
     f"local HOLDS_MS, CONVERSATION_SECONDS, REMEMBERED_HOMES = {HOLDS_MS}, {CONVERSATION_SECONDS}, {REMEMBERED_SECONDS}"
     "\n"
-    f"local WINDOW_MS, FEW_CLAIMS, LOOKS, HOLDER_SHARE = {WINDOW_MS}, {FEW_CLAIMS}, {LOOKS}, {HOLDER_SHARE}"
+    f"local WINDOW_MS, FEW_CLAIMS, LOOKS, SECOND_SHARE = {WINDOW_MS}, {FEW_CLAIMS}, {LOOKS}, {SECOND_SHARE}\n"
+    f"local SPARE_ROWS = {SPARE_ROWS}"
     + """
 local function workers_of(base) return 'generation:homes:' .. base end
 local function homes_of(base, digest) return 'generation:homes:' .. base .. ':' .. digest end
 local function holds_of(base, worker) return 'generation:holds:' .. base .. ':' .. worker end
 local function heat_of(base, window) return 'generation:heat:' .. base .. ':' .. string.format('%d', window) end
+local function rooms_of(base) return 'generation:homes:' .. base .. ':room' end
 local function conversation_of(base, key) return 'generation:conversation:' .. base .. ':' .. key end
 
 -- What the live workers of a base are, or nil where `worker`, or whoever it is, has no other to choose from.
 local function router_of(base, worker, time)
   local names = redis.call('ZRANGEBYSCORE', workers_of(base), '(' .. string.format('%d', time), '+inf')
   if #names == 0 or (#names == 1 and (worker == '' or names[1] == worker)) then return nil end
-  local router = {base = base, time = time, names = names, live = {}, known = {}}
+  local router = {base = base, time = time, names = names, live = {}, known = {}, rooms = {}}
+  table.sort(names)
   for _, name in ipairs(names) do router.live[name] = true end
+  for i, room in ipairs(redis.call('HMGET', rooms_of(base), unpack(names))) do
+    router.rooms[names[i]] = tonumber(room or 0)
+  end
   return router
+end
+local function set_room(router, worker, room)
+  router.rooms[worker], router.known = room, {}
+end
+local function tell_room(router, worker)
+  redis.call('HSET', rooms_of(router.base), worker, router.rooms[worker])
+  redis.call('EXPIRE', rooms_of(router.base), REMEMBERED_HOMES)
 end
 
 local function claims_of(router, digest)
@@ -96,6 +113,23 @@ local function chosen(router, digest, found)
   for _, name in ipairs(found) do homes.held[name] = true end
   return homes
 end
+-- Put `homes` in the order of their room, and where they are crowded add their relief: of those that have room the
+-- worker with the most, one that holds it if there is such.
+local function relieved(router, homes)
+  local function room_of(name) return router.rooms[name] or 0 end
+  table.sort(homes.names, function(a, b)
+    if room_of(a) ~= room_of(b) then return room_of(a) > room_of(b) end
+    return a < b
+  end)
+  local best, rank = homes.names[1] and room_of(homes.names[1]) or 0, 0
+  for _, name in ipairs(router.names) do
+    local room, spare = room_of(name), homes.held[name] and 0 or SPARE_ROWS
+    local its_rank = room + (homes.held[name] and 1000000 or 0)
+    if room > math.max(0, 2 * best + spare) and its_rank > rank then homes.relief, rank = name, its_rank end
+  end
+  if homes.relief then homes.has[homes.relief] = true end
+  return homes
+end
 local function homes_by_digest(router, wants)
   local first
   for digest in string.gmatch(wants, '%S+') do
@@ -106,12 +140,15 @@ local function homes_by_digest(router, wants)
   return first and chosen(router, first, {})
 end
 
--- The homes of who wants these digests and continues that conversation: their names in order, whether one of a name is
--- among them, and who of all workers holds the digest. Nil where anybody will do.
+-- The homes of who wants these digests and continues that conversation: their names by their room, their relief if they
+-- are crowded, whether one of a name is among all these, and who of all workers holds it. Nil where anybody will do.
 local function homes_for(router, wants, continues)
   local last = continues ~= '' and redis.call('GET', conversation_of(router.base, continues))
-  if last and router.live[last] then return {names = {last}, has = {[last] = true}, held = {}} end
-  if router.known[wants] == nil then router.known[wants] = homes_by_digest(router, wants) or false end
+  if last and router.live[last] then return relieved(router, {names = {last}, has = {[last] = true}, held = {}}) end
+  if router.known[wants] == nil then
+    local homes = homes_by_digest(router, wants)
+    router.known[wants] = homes and relieved(router, homes) or false
+  end
   return router.known[wants] or nil
 end
 
@@ -122,12 +159,12 @@ local function settle(router, worker, wants, conversation)
     local heat = heat_of(router.base, math.floor(router.time / WINDOW_MS))
     redis.call('ZADD', holds_of(router.base, worker), router.time + HOLDS_MS, digest)
     redis.call('PEXPIRE', holds_of(router.base, worker), HOLDS_MS)
-    redis.call('ZADD', homes_of(router.base, digest), router.time, worker)
+    local moment = redis.call('TIME')
+    redis.call('ZADD', homes_of(router.base, digest), moment[1] * 1000000 + moment[2], worker)
     redis.call('EXPIRE', homes_of(router.base, digest), REMEMBERED_HOMES)
     redis.call('HINCRBY', heat, digest, 1)
     redis.call('HINCRBY', heat, '', 1)
     redis.call('PEXPIRE', heat, 2 * WINDOW_MS)
-    router.known[wants] = nil
   end
   if conversation ~= '' then
     redis.call('SET', conversation_of(router.base, conversation), worker, 'EX', CONVERSATION_SECONDS)

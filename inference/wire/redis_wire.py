@@ -79,7 +79,7 @@ class RedisWire:
             raise WireError("RedisWire reads text: give it a client made with decode_responses=True")
         self._client = client
         self._weights = json.dumps(dict(weights or {}))
-        self._patience = patience
+        self.patience = patience
         self._reader = Reader(client)
         self._finished = FinishedReader(client)
         self._script = cache(client.register_script)
@@ -190,7 +190,7 @@ class RedisWire:
         args: list[str | int] = [worker, fingerprint, milliseconds(lease_seconds), token, SUSPECT_AFTER, ORPHAN_LEASES]
         args += [EVALUATION_PATIENCE, capacity.total, capacity.chat, capacity.newcomers]
         args += [self._weights, json.dumps(list(present)), ALONE_ATTEMPTS]
-        args += [base, milliseconds(self._patience), milliseconds(had_room)]
+        args += [base, milliseconds(self.patience), milliseconds(had_room), capacity.idle]
         again, taken = await self._call(CLAIM, [f"generation:fingerprints:{base}", *queue_keys(base)], args)
         claims = [await self._open(entry, token, fingerprint, lease_seconds) for entry in taken]
         return Claims(filter(None, claims), None if again < 0 else again / 1000)
@@ -235,11 +235,11 @@ class RedisWire:
     def stops(self) -> AsyncIterator[str]:
         return messages(self._client, STOPS)
 
-    async def arrivals(self, base: str, worker: str) -> AsyncIterator[Arrival]:
+    async def arrivals(self, base: str) -> AsyncIterator[Arrival]:
         async with aclosing(messages(self._client, *queue_keys(base))) as told:
             async for message in told:
-                id, *homes = message.split("\n")
-                yield Arrival(id, self._patience if homes and worker not in homes else 0.0)
+                id, *meant = message.split("\n")
+                yield Arrival(id, tuple(meant))
 
     async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
         base, worker, ttl = heartbeat.base, heartbeat.worker, milliseconds(ttl_seconds)

@@ -58,7 +58,9 @@ redis.call('ZADD', line_of(queue), score, id)
 enter(queue, tenant, id, score)
 local router = wants .. continues ~= '' and router_of(ARGV[5], '', time)
 local homes = router and homes_for(router, wants, continues)
-redis.call('PUBLISH', queue, table.concat({id, unpack(homes and homes.names or {})}, '\\n'))
+local meant = homes and {homes.relief, unpack(homes.names)} or {}
+if homes and not homes.relief then meant = homes.names end
+redis.call('PUBLISH', queue, table.concat({id, unpack(meant)}, '\\n'))
 return {}
 """
 )
@@ -250,6 +252,7 @@ DEPART: Final = (
 -- KEYS: the heartbeat. ARGV: base, worker.
 redis.call('DEL', KEYS[1], holds_of(ARGV[1], ARGV[2]))
 redis.call('ZREM', workers_of(ARGV[1]), ARGV[2])
+redis.call('HDEL', rooms_of(ARGV[1]), ARGV[2])
 return 1
 """
 )

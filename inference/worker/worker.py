@@ -305,8 +305,8 @@ class Worker:
             self._stop(id)
 
     async def _follow_arrivals(self) -> None:
-        async for arrival in self._wire.arrivals(self._config.base, self._config.name):
-            self._look.set(arrival.after)
+        async for arrival in self._wire.arrivals(self._config.base):
+            self._look.set(arrival.after(self._config.name, self._wire.patience))
 
     async def _beat(self) -> None:
         while True:

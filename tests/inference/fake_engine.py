@@ -30,7 +30,8 @@ class FakeEngine:
 
     @property
     def capacity(self) -> Capacity:
-        return Capacity(self._capacity - len(self._running))
+        left = self._capacity - len(self._running)
+        return Capacity(left, idle=left)
 
     def add(self, request: Generate | Probe, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None:
         assert request.id not in self._running, f"request {request.id} is here already"

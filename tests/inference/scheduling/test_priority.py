@@ -221,7 +221,7 @@ def test_capacity_for_chat_does_not_see_evaluation():
     for _ in range(4 + LOOK_AHEAD):
         house.add("e", limit=50, queue_class="evaluation")
     house.step()
-    assert house.scheduler.capacity == Capacity(0, 4 + LOOK_AHEAD, NEWCOMERS)
+    assert house.scheduler.capacity == Capacity(0, 4 + LOOK_AHEAD, NEWCOMERS, idle=-LOOK_AHEAD)
 
 
 def test_a_flood_leaves_capacity_for_newcomers_and_they_are_bounded():
@@ -229,7 +229,7 @@ def test_a_flood_leaves_capacity_for_newcomers_and_they_are_bounded():
     for _ in range(4 + LOOK_AHEAD):
         house.add("flood", limit=50)
     house.step()
-    assert house.scheduler.capacity == Capacity(0, 0, NEWCOMERS)
+    assert house.scheduler.capacity == Capacity(0, 0, NEWCOMERS, idle=-LOOK_AHEAD)
     number = 0
     while house.scheduler.capacity:
         house.add(f"newcomer-{number}", limit=50)

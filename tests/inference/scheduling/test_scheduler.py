@@ -284,7 +284,7 @@ def test_with_more_adapters_than_slots_nobody_waits_for_more_than_four_slot_turn
 
 def test_capacity_is_bounded_by_rows_look_ahead_and_slots() -> None:
     scheduler = make(max_rows=4, num_slots=16)
-    assert scheduler.capacity == Capacity(4 + LOOK_AHEAD, 0, NEWCOMERS)
+    assert scheduler.capacity == Capacity(4 + LOOK_AHEAD, 0, NEWCOMERS, idle=4)
     add(scheduler, "a")
     assert scheduler.capacity.total == 4 + LOOK_AHEAD - 1
     step(scheduler)

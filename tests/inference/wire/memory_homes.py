@@ -7,7 +7,8 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 
 from inference.wire.affinity import Affinity, affinity_of, short
-from inference.wire.homes import FEW_CLAIMS, HOLDER_SHARE, HOLDS_MS, WINDOW_MS
+from inference.wire.contract import SECOND_SHARE
+from inference.wire.homes import FEW_CLAIMS, HOLDS_MS, SPARE_ROWS, WINDOW_MS
 from inference.wire.protocol import Heartbeat, Request
 
 WINDOW = WINDOW_MS / 1000
@@ -25,6 +26,7 @@ class MemoryHomes:
         self._claimed: dict[str, dict[str, float]] = defaultdict(dict)
         self._heat: dict[int, Counter[str]] = defaultdict(Counter)
         self._conversations: dict[str, str] = {}
+        self._rooms: dict[str, float] = {}
 
     def beat(self, heartbeat: Heartbeat, ttl: float) -> None:
         if not heartbeat.ready:
@@ -38,6 +40,7 @@ class MemoryHomes:
     def depart(self, worker: str) -> None:
         self._live.pop(worker, None)
         self._holds.pop(worker, None)
+        self._rooms.pop(worker, None)
 
     @property
     def names(self) -> list[str]:
@@ -61,15 +64,27 @@ class MemoryHomes:
         others = sorted(set(self.names) - set(holders), key=lambda name: _hash(name, digest), reverse=True)
         return (holders + others)[: self._num_homes(digest)], holders
 
+    def set_room(self, worker: str, room: float) -> None:
+        """`worker` has room for so many more requests."""
+        self._rooms[worker] = room
+
+    def meant(self, request: Request) -> list[str]:
+        """For whom `request` is, first for whom above all."""
+        homes, holders = self.of(request)
+        relief = self.relief(homes, holders)
+        by_room = sorted(homes, key=lambda name: (-self._rooms.get(name, 0), name))
+        return [relief, *by_room] if relief else by_room
+
     def rest(self, request: Request, worker: str, since: float) -> float:
         """Seconds until `worker` may have `request`, which may be anybody's since `since`; 0 where it is its own."""
         homes, holders = self.of(request)
-        if not homes or worker in homes:
+        if not homes or worker in (*homes, self.relief(homes, holders)):
             return 0.0
-        return since + self._patience * (HOLDER_SHARE if worker in holders else 1.0) - self._clock()
+        return since + self._patience * (SECOND_SHARE if worker in holders else 1.0) - self._clock()
 
     def settle(self, worker: str, request: Request) -> None:
         """`worker` has claimed `request`."""
+        self._rooms[worker] = self._rooms.get(worker, 0) - 1
         affinity = affinity_of(request)
         for digest in affinity.digests[:1]:
             self._holds[worker][digest] = self._clock() + HOLDS
@@ -80,6 +95,13 @@ class MemoryHomes:
     def _note_conversation(self, worker: str, affinity: Affinity) -> None:
         if affinity.conversation:
             self._conversations[affinity.conversation] = worker
+
+    def relief(self, homes: list[str], holders: list[str]) -> str:
+        """Who relieves `homes`, where these are crowded; one that holds it if there is such."""
+        best = max((self._rooms.get(name, 0) for name in homes), default=0)
+        rooms = {name: self._rooms.get(name, 0) for name in sorted(self.names)} if homes else {}
+        free = [name for name, room in rooms.items() if room > max(0, 2 * best + SPARE_ROWS * (name not in holders))]
+        return max(free, key=lambda name: (name in holders, rooms[name]), default="")
 
     def _holders(self, digest: str) -> list[str]:
         claimed = self._claimed[digest]

@@ -6,7 +6,7 @@ import uuid
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from inference.wire.contract import (
     ALONE_ATTEMPTS,
@@ -40,8 +40,14 @@ class Waiting:
     left: float | None = None
 
 
-MayHave = Callable[[Waiting, bool], bool]
-"""Whether a worker may have a request that was never claimed, at the head of its tenant's line or behind it."""
+class Look(Protocol):
+    """What one claim sees of the requests that were never claimed before."""
+
+    def may_have(self, waiting: Waiting, is_head: bool) -> bool:
+        """Whether the worker may have a request, at the head of its tenant's line or behind it."""
+
+    def depth(self, queue_class: QueueClass, num_tenants: int) -> int:
+        """How far to look into each line of a class; of so many tenants when it was asked first."""
 
 
 class MemoryLine(dict[str, Waiting]):
@@ -112,29 +118,26 @@ class MemoryLine(dict[str, Waiting]):
         waiting = (entry for queue_class in CLASSES for entry in self.of(base, queue_class))
         return next((entry for entry in waiting if self._outcome(entry, fingerprint, lease) == "alone"), None)
 
-    def next(self, base: str, fingerprint: str, lease: float, is_chat_only: bool, may_have: MayHave) -> Waiting | None:
+    def next(self, base: str, fingerprint: str, lease: float, is_chat_only: bool, look: Look) -> Waiting | None:
         """Chat if there is any, unless it is evaluation's turn."""
         chats, others = (self._free(base, queue_class, fingerprint, lease) for queue_class in CLASSES)
         is_turn = others and not is_chat_only and self._passed[base] >= EVALUATION_PATIENCE
-        first = self._first(others, may_have) if is_turn else None
-        first = first or self._first(chats, may_have)
+        first = self._first(others, look) if is_turn else None
+        first = first or self._first(chats, look)
         if not first and not is_chat_only:
-            first = self._first(others, may_have)
+            first = self._first(others, look)
         if first:
             self._passed[base] = self._passed[base] + 1 if others and first.queue_class == "chat" else 0
         return first
 
-    def newcomers(
-        self, base: str, fingerprint: str, lease: float, present: Collection[str], may_have: MayHave
-    ) -> list[Waiting]:
+    def newcomers(self, base: str, fingerprint: str, lease: float, present: Collection[str]) -> list[Waiting]:
         """The first chat of each tenant that is not yet `present`."""
         firsts: dict[str, Waiting] = {}
         for waiting in self._free(base, "chat", fingerprint, lease):
             firsts.setdefault(tenant_of(waiting.request), waiting)
-        absent = (waiting for tenant, waiting in firsts.items() if tenant not in present)
-        return [waiting for waiting in absent if waiting.deadline is not None or may_have(waiting, True)]
+        return [waiting for tenant, waiting in firsts.items() if tenant not in present]
 
-    def _first(self, free: list[Waiting], may_have: MayHave) -> Waiting | None:
+    def _first(self, free: list[Waiting], look: Look) -> Waiting | None:
         """The first that may be had: those who were claimed before, then of the tenants in their turn the first of
         each one's own line."""
         if free and free[0].deadline is not None:
@@ -143,8 +146,9 @@ class MemoryLine(dict[str, Waiting]):
         for waiting in free:
             lines.setdefault(tenant_of(waiting.request), []).append(waiting)
         seen = list(lines.values())[:LOOKS]
-        looked = ((waiting, place) for line in seen for place, waiting in enumerate(line[: LOOKS // len(seen)]))
-        return next((waiting for waiting, place in looked if may_have(waiting, place == 0)), None)
+        depth = look.depth(free[0].queue_class, len(seen)) if free else 0
+        looked = ((waiting, place) for line in seen for place, waiting in enumerate(line[:depth]))
+        return next((waiting for waiting, place in looked if look.may_have(waiting, place == 0)), None)
 
     def _free(self, base: str, queue_class: QueueClass, fingerprint: str, lease: float) -> list[Waiting]:
         return [entry for entry in self.of(base, queue_class) if not self._outcome(entry, fingerprint, lease)]

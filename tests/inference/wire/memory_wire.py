@@ -29,6 +29,7 @@ from inference.wire.contract import (
     tenant_of,
     terminal_of,
 )
+from inference.wire.homes import LOOKS
 from inference.wire.lease import check_id
 from inference.wire.protocol import (
     CLASSES,
@@ -63,6 +64,7 @@ class _Look:
     def __init__(self, homes: MemoryHomes, worker: str, room_since: float) -> None:
         self._homes, self._worker, self._room_since = homes, worker, room_since
         self._open: dict[str, bool] = {}
+        self._depths: dict[QueueClass, int] = {}
         self.stolen: set[str] = set()
         self.again: float | None = None
 
@@ -73,9 +75,11 @@ class _Look:
             self._open[waiting.request.id] = self._may_have(waiting, is_head)
         return self._open[waiting.request.id]
 
+    def depth(self, queue_class: QueueClass, num_tenants: int) -> int:
+        return self._depths.setdefault(queue_class, LOOKS // num_tenants)
+
     def _may_have(self, waiting: Waiting, is_head: bool) -> bool:
-        homes, _ = self._homes.of(waiting.request)
-        if not homes or self._worker in homes:
+        if self._homes.rest(waiting.request, self._worker, float("inf")) == 0.0:
             return True
         since = max(waiting.since, self._room_since)
         if is_head:
@@ -124,7 +128,7 @@ class MemoryWire:
         patience: float = HOME_PATIENCE,
     ) -> None:
         self._clock = clock
-        self._patience = patience
+        self.patience = patience
         self._homes: dict[str, MemoryHomes] = defaultdict(lambda: MemoryHomes(clock, patience))
         self._requests = MemoryLine(clock, weights)
         self._streams: dict[str, list[Event]] = {}
@@ -158,7 +162,7 @@ class MemoryWire:
         if (own := self._requests.num_fresh(tenant_of(request), base, queue_class)) >= limit - waiting:
             raise ShareTaken(own, waiting, limit)
         self._requests.enter(request, base, queue_class)
-        homes = self._homes[base].of(request)[0] if self._homes[base].is_routed("") else []
+        homes = self._homes[base].meant(request) if self._homes[base].is_routed("") else []
         self._publish(f"arrivals:{base}", "\n".join((request.id, *homes)))
 
     async def stop(self, id: str) -> None:
@@ -244,25 +248,30 @@ class MemoryWire:
         present: Collection[str] = (),
         had_room: float = 0.0,
     ) -> Claims:
+        if self._homes[base].is_routed(worker):
+            self._homes[base].set_room(worker, capacity.idle)
         for waiting, outcome in self._requests.unanswerable(base, fingerprint, lease_seconds):
             claim = self._take(waiting, worker, fingerprint, lease_seconds)
             await self.finish(claim, terminal_of(claim.id, outcome))
         suspect = self._requests.suspect(base, fingerprint, lease_seconds)
         if suspect and capacity:
-            return Claims([replace(self._take(suspect, worker, fingerprint, lease_seconds), is_alone=True)])
+            claim = self._take(suspect, worker, fingerprint, lease_seconds)
+            self._homes[base].set_room(worker, 0)
+            return Claims([replace(claim, is_alone=True)])
         look = _Look(self._homes[base], worker, self._clock() - had_room)
         claims = Claims()
         for turn in range(capacity.total + capacity.chat):
             is_chat_only = turn >= capacity.total
-            first = self._requests.next(base, fingerprint, lease_seconds, is_chat_only, look.may_have)
+            first = self._requests.next(base, fingerprint, lease_seconds, is_chat_only, look)
             if first is None:
                 break
             claims.append(self._take(first, worker, fingerprint, lease_seconds, first.request.id in look.stolen))
         present = {*present, *(tenant_of(claim.request) for claim in claims if claim.queue_class == "chat")}
-        if capacity.newcomers:
-            newcomers = self._requests.newcomers(base, fingerprint, lease_seconds, present, look.may_have)
-            for first in newcomers[: capacity.newcomers]:
+        left = capacity.newcomers
+        for first in self._requests.newcomers(base, fingerprint, lease_seconds, present):
+            if left and (first.deadline is not None or look.may_have(first, True)):
                 claims.append(self._take(first, worker, fingerprint, lease_seconds, first.request.id in look.stolen))
+                left -= 1
         claims.again = look.again
         return claims
 
@@ -328,11 +337,11 @@ class MemoryWire:
     def stops(self) -> AsyncIterator[str]:
         return self._messages("stops")
 
-    async def arrivals(self, base: str, worker: str) -> AsyncIterator[Arrival]:
+    async def arrivals(self, base: str) -> AsyncIterator[Arrival]:
         async with aclosing(self._messages(f"arrivals:{base}")) as told:
             async for message in told:
-                id, *homes = message.split("\n")
-                yield Arrival(id, self._patience if homes and worker not in homes else 0.0)
+                id, *meant = message.split("\n")
+                yield Arrival(id, tuple(meant))
 
     async def beat(self, heartbeat: Heartbeat, ttl_seconds: float) -> None:
         self._heartbeats[heartbeat.base, heartbeat.worker] = (self._clock() + ttl_seconds, heartbeat)

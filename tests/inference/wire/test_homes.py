@@ -265,6 +265,54 @@ async def test_a_digest_whose_home_never_has_room_is_served_by_others(make):
     assert served == [f"a{number}" for number in range(20)], "they came first, and are not put off"
 
 
+async def with_room(wire: Wire, worker: str, idle: int) -> list[str]:
+    return await ids(wire, worker, Capacity(idle + 8, idle=idle))
+
+
+async def test_a_home_with_less_than_half_of_anothers_idle_rows_is_relieved_by_it(wire):
+    await beat(wire, *WORKERS)
+    await beat(wire, "w1", holding="a")
+    rooms = {"w1": 3, "w2": 9, "w3": 12, "w4": 1}
+    for worker, room in rooms.items():
+        assert await with_room(wire, worker, room) == []
+    await submit(wire, ask("1", "a"))
+    assert await with_room(wire, "w4", 1) == await with_room(wire, "w2", 9) == []
+    assert await with_room(wire, "w3", 12) == ["1"]
+    await submit(wire, ask("2", "a"))
+    assert await with_room(wire, "w1", 3) == [], "it is at home where there was room"
+    assert await with_room(wire, "w3", 11) == ["2"]
+
+
+async def test_of_those_with_room_one_that_holds_it_relieves_a_crowded_home(wire):
+    await beat(wire, *WORKERS)
+    await beat(wire, "w1", "w2", holding="a")
+    await submit(wire, ask("0", "a"))
+    home, other = ("w1", "w2") if await ids(wire, "w1") else ("w2", "w1")
+    if home == "w2":
+        assert await ids(wire, "w2") == ["0"]
+    for worker, room in {home: 0, other: 2, "w3": 12}.items():
+        assert await with_room(wire, worker, room) == []
+    await submit(wire, ask("1", "a"))
+    assert await with_room(wire, "w3", 12) == []
+    assert await with_room(wire, other, 2) == ["1"]
+
+
+async def test_while_a_home_is_crowded_its_relief_is_told_first(wire):
+    await beat(wire, "w1", "w2")
+    for worker, room in {"w1": 0, "w2": 5}.items():
+        assert await with_room(wire, worker, room) == []
+    assert await heard(wire, ask("1", letter_at("w1"))) == Arrival("1", ("w2", "w1"))
+    assert await with_room(wire, "w1", 1) == ["1"], "it may have it all the same, once there is room"
+
+
+async def test_where_more_wait_than_run_any_room_is_relief(wire):
+    await beat(wire, "w1", "w2")
+    for worker, room in {"w1": -2, "w2": 1}.items():
+        assert await with_room(wire, worker, room) == []
+    await submit(wire, ask("1", letter_at("w1")))
+    assert await with_room(wire, "w2", 1) == ["1"]
+
+
 # hot adapters
 
 
@@ -311,8 +359,9 @@ async def test_a_conversation_whose_worker_has_gone_is_anybodys(wire):
 
 async def test_choices_of_one_call_follow_the_first(wire):
     await beat(wire, *WORKERS)
-    await submit(wire, *[ask(f"c{number}", "", group="call") for number in range(3)])
-    assert await ids(wire, "w2", 1) == ["c0"]
+    await submit(wire, ask("c0", "", group="call"))
+    assert await ids(wire, "w2") == ["c0"]
+    await submit(wire, *[ask(f"c{number}", "", group="call") for number in (1, 2)])
     assert await ids(wire, "w1") == []
     assert await ids(wire, "w2") == ["c1", "c2"]
 
@@ -335,9 +384,9 @@ async def test_who_is_left_keeps_its_turn_and_pays_nothing(wire):
     await beat(wire, "w1", "w2")
     first, second = letter_at("w1"), letter_at("w2")
     await submit(wire, *[ask(f"a{number}", first, tenant="a") for number in range(3)])
-    await submit(wire, *[ask(f"b{number}", second, tenant="b") for number in range(3)])
+    await submit(wire, *[ask(f"b{number}", second, tenant="b") for number in range(2)])
     assert await wire.place("a0") == 0
-    assert await ids(wire, "w2", 2) == ["b0", "b1"]
+    assert await ids(wire, "w2") == ["b0", "b1"]
     assert [await wire.place(f"a{number}") for number in range(3)] == [0, 1, 2]
     assert await ids(wire, "w1") == ["a0", "a1", "a2"]
 
@@ -347,9 +396,9 @@ async def test_within_a_line_the_next_of_ones_own_is_found_behind_others(wire):
     theirs, mine = letter_at("w1"), letter_at("w2")
     await submit(wire, *[ask(f"a{number}", theirs) for number in range(LOOKS - 1)])
     await submit(wire, ask("near", mine), ask("another", theirs), ask("far", mine))
-    assert await ids(wire, "w2") == ["near"], "a claim looks so far and no farther"
-    assert len(await ids(wire, "w1", 100)) == LOOKS
-    assert await ids(wire, "w2") == ["far"]
+    assert await ids(wire, "w2", 100) == ["near"], "a claim looks so far and no farther"
+    assert len(await ids(wire, "w1", 200)) == LOOKS
+    assert await ids(wire, "w2", 100) == ["far"]
 
 
 async def test_evaluation_waits_for_its_home_too_and_lets_chat_pass(wire):
@@ -395,7 +444,8 @@ async def test_redis_and_memory_route_alike(redis_server, seed):
         for number in range(120):
             letter, tenant, worker = traffic.choice("abcdefgh"), traffic.choice("xxyz"), traffic.choice(WORKERS)
             queue_class: QueueClass = traffic.choice(["chat", "chat", "evaluation"])
-            capacity, moves = Capacity(traffic.randrange(3), 1, traffic.randrange(2)), traffic.random()
+            capacity = Capacity(traffic.randrange(3), 1, traffic.randrange(2), traffic.randrange(9))
+            moves = traffic.random()
             claimed = []
             for wire in (redis, memory):
                 await submit(wire, ask(f"g{number}", letter, tenant), queue_class=queue_class)
@@ -412,16 +462,36 @@ async def test_redis_and_memory_route_alike(redis_server, seed):
 # arrivals
 
 
-async def test_workers_are_told_for_whom_a_request_is(wire):
-    await beat(wire, "w1", "w2")
-    heard = {worker: wire.arrivals(BASE, worker) for worker in ("w1", "w2")}
-    hearing = [asyncio.create_task(anext(arrivals)) for arrivals in heard.values()]
+async def heard(wire: Wire, request: Generate) -> Arrival:
+    """What workers hear of `request`."""
+    arrivals = wire.arrivals(BASE)
+    hearing = asyncio.create_task(anext(arrivals))
     await asyncio.sleep(0.05)
-    await submit(wire, ask("1", letter_at("w2")))
-    async with asyncio.timeout(5):
-        assert await asyncio.gather(*hearing) == [Arrival("1", HOUR), Arrival("1", 0.0)]
-    for arrivals in heard.values():
-        await arrivals.aclose()
+    await submit(wire, request)
+    told = await asyncio.wait_for(hearing, 5)
+    await arrivals.aclose()
+    return told
+
+
+async def test_workers_are_told_for_whom_a_request_is(wire):
+    await beat(wire, "w1", "w2", "w3")
+    await beat(wire, "w2", holding="a")
+    arrival = await heard(wire, ask("1", "a"))
+    assert (arrival.after("w2", HOUR), arrival.after("w1", HOUR)) == (0.0, HOUR)
+    anybodys = await heard(wire, ask("2", ""))
+    assert {anybodys.after(worker, HOUR) for worker in ("w1", "w2")} == {0.0}
+
+
+async def test_of_several_homes_the_one_with_the_most_idle_rows_is_told_first(wire):
+    await beat(wire, "w1", "w2")
+    hot = letter_at("w1")
+    await submit(wire, *[ask(f"g{number}", hot) for number in range(2 * FEW_CLAIMS)])
+    await ids(wire, "w1", 2 * FEW_CLAIMS)
+    for worker, room in {"w1": 5, "w2": 9}.items():
+        assert await with_room(wire, worker, room) == []
+    arrival = await heard(wire, ask("next", hot))
+    assert arrival == Arrival("next", ("w2", "w1"))
+    assert 0 < arrival.after("w1", HOUR) < HOUR
 
 
 # whatever happens

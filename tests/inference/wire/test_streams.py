@@ -624,7 +624,7 @@ async def test_stopping_what_nobody_knows_does_nothing(wire):
 
 
 async def test_arrivals_are_told_to_workers(wire):
-    arrivals = wire.arrivals(BASE, "w1")
+    arrivals = wire.arrivals(BASE)
     hearing = asyncio.create_task(anext(arrivals))
     await asyncio.sleep(0.05)
     await submit(wire, "a", queue_class="evaluation")
