@@ -96,11 +96,28 @@ async def ask(wire: RedisWire, streams: Sequence[Asked], seconds: float) -> dict
 
 async def ask_each(wire: RedisWire, digests: Sequence[str]) -> None:
     """Ask once for each of `digests`, and wait for every end."""
-    requests = [_request("once", number, digest, "t", 1) for number, digest in enumerate(digests)]
+    requests = [request_of("once", number, digest, "t", 1) for number, digest in enumerate(digests)]
     for request in requests:
         await wire.submit(request, BASE, "chat", 100_000)
     waiting = {request.id for request in requests}
     await _hear(wire, {"once": Heard()}, waiting, [], time.monotonic() + GRACE_SECONDS)
+
+
+async def keep_full(wire: RedisWire, asked: Asked, num: int, heard: Heard, end: asyncio.Event) -> None:
+    """Have `num` requests under way, a new one for each that ends, until `end`; then wait for all ends."""
+    draw = random.Random(asked.name)
+    digests, number, live = drawn(draw, asked), 0, 0
+    while live or not end.is_set():
+        for _ in range(0 if end.is_set() else num - live):
+            number, live = number + 1, live + 1
+            request = request_of(asked.name, number, next(digests), f"t{draw.randrange(TENANTS)}", asked.tokens)
+            await wire.submit(request, BASE, "chat", 100_000)
+        entries = await wire.finished("bench", 500, 50)
+        for _, _, finished in entries:
+            assert isinstance(finished, Finished), finished
+            heard.take(finished)
+        live -= len(entries)
+        await wire.committed({entry: finished.id for entry, _, finished in entries}, 1)
 
 
 async def _hear(
@@ -125,19 +142,19 @@ async def _send(wire: RedisWire, asked: Asked, seconds: float, waiting: set[str]
     draw = random.Random(asked.name)
     due = began = time.monotonic()
     calls = set[asyncio.Task[None]]()
-    for number, digest in enumerate(_drawn(draw, asked)):
+    for number, digest in enumerate(drawn(draw, asked)):
         due += draw.expovariate(asked.rate)
         if due > began + seconds:
             break
         await asyncio.sleep(max(0.0, due - time.monotonic()))
-        request = _request(asked.name, number, digest, f"t{draw.randrange(TENANTS)}", asked.tokens)
+        request = request_of(asked.name, number, digest, f"t{draw.randrange(TENANTS)}", asked.tokens)
         waiting.add(request.id)
         calls.add(call := asyncio.create_task(wire.submit(request, BASE, "chat", 100_000)))
         call.add_done_callback(calls.discard)
     await asyncio.gather(*calls)
 
 
-def _request(name: str, number: int, digest: str, tenant: str, tokens: int) -> Generate:
+def request_of(name: str, number: int, digest: str, tenant: str, tokens: int) -> Generate:
     return Generate(
         id=f"{name}-{number}-{time.monotonic_ns()}",
         adapter=AdapterRef(digest),
@@ -148,7 +165,8 @@ def _request(name: str, number: int, digest: str, tenant: str, tokens: int) -> G
     )
 
 
-def _drawn(draw: random.Random, asked: Asked) -> Iterator[str]:
+def drawn(draw: random.Random, asked: Asked) -> Iterator[str]:
+    """Adapters as they are asked for, for ever."""
     while True:
         yield from draw.choices(asked.digests, asked.weights, k=1000)
 
