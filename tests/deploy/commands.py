@@ -17,8 +17,10 @@ IN_IMAGES: Final = {"redis-server", "redis-cli", "pg_isready", "curl", "sleep", 
 
 def missing(command: Sequence[str]) -> list[str]:
     """The parts of `command` that call nothing that there is."""
+    if [*command[:2]] == ["python", "-c"]:
+        return [] if compile(command[2], "-c", "exec") else [*command]
     line = " ".join(command).removeprefix("sh -c ")
-    return [part for part in re.split(r" && ", line) if not _exists(part.split())]
+    return [part for part in re.split(r" && | -- ", line) if not _exists(part.split())]
 
 
 def _exists(words: list[str]) -> bool:

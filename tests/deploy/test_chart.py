@@ -19,12 +19,14 @@ import yaml
 from helm_python import Chart, HelmError, lint
 
 from inference.bases import base_key
+from inference.cluster.settings import read_plan
 from tests.deploy.commands import missing
 from tests.test_docs import documented
 
 REPO = Path(__file__).parents[2]
 CHART = REPO / "deploy" / "helm" / "loraland"
 SCHEMAS = Path(__file__).parent / "schemas"
+CONSTRAINTS = (REPO / "constraints.txt").read_text()
 VERSIONS = ("1.27", "1.37")
 """Of Kubernetes: the oldest that the chart says it is for, and the newest of which there are schemas here."""
 
@@ -51,6 +53,12 @@ SETS: dict[str, dict[str, Any]] = {
     },
     "stores": {"stores": {"adapters": "s3://land/adapters", "models": "s3://land/models"}, "web": {"processes": 4}},
     "keda": {"workers": {"pools": [GPU], "autoscaling": {"enabled": True}}, "monitoring": {"enabled": True}},
+    "ray": {
+        "settings": TWO_BASES,
+        "trainer": {"replicas": 0},
+        "networkPolicy": {"enabled": True},
+        "workers": {"ray": {"enabled": True, "replicas": f"1-4,{MISTRAL}=2", "replicaGpus": 0.5}},
+    },
     "hpa": {
         "workers": {"autoscaling": {"enabled": True, "kind": "hpa"}},
         "web": {"autoscaling": {"enabled": True}},
@@ -79,16 +87,27 @@ def found(values: dict[str, Any], kind: str, name: str = "") -> dict[str, Any]:
 
 
 def pods(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The pods of all Deployments and Jobs, with their resource's name."""
+    """The pods of all Deployments, Jobs and nodes of Ray, with their resource's name."""
     for resource in rendered(values):
+        name, spec = resource["metadata"]["name"], resource["spec"]
         if resource["kind"] in ("Deployment", "Job"):
-            yield resource["metadata"]["name"], resource["spec"]["template"]["spec"]
+            yield name, spec["template"]["spec"]
+        if resource["kind"] == "RayCluster":
+            for group in (spec["headGroupSpec"], *spec["workerGroupSpecs"]):
+                yield name, group["template"]["spec"]
 
 
 def containers(values: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
     for name, pod in pods(values):
         for container in (*pod.get("initContainers", ()), *pod["containers"]):
             yield name, container
+
+
+def templates(resource: dict[str, Any]) -> list[dict[str, Any]]:
+    """The templates of pods in a RayCluster."""
+    if resource["kind"] != "RayCluster":
+        return []
+    return [group["template"] for group in (resource["spec"]["headGroupSpec"], *resource["spec"]["workerGroupSpecs"])]
 
 
 def environment(container: dict[str, Any]) -> dict[str, str]:
@@ -109,6 +128,9 @@ def test_every_resource_is_what_kubernetes_takes(values: dict[str, Any], version
         own = SCHEMAS / f"{resource['apiVersion'].partition('/')[0]}.{resource['kind']}.json"
         if own.exists():
             jsonschema.validate(resource, json.loads(own.read_text()))
+            for template in templates(resource):
+                pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "x"}, "spec": template["spec"]}
+                kubernetes_validate.validate(pod, version, strict=True)
         else:
             kubernetes_validate.validate(resource, version, strict=True)
 
@@ -132,7 +154,7 @@ def test_no_two_resources_have_one_name_and_each_selects_its_own_pods(values: di
 
 @every_set
 def test_every_command_and_probe_calls_what_exists(values: dict[str, Any]) -> None:
-    called = [container["command"] for _, container in containers(values)]
+    called = [container["command"] for _, container in containers(values) if "command" in container]
     asked = []
     for _, container in containers(values):
         probes = [container.get(f"{kind}Probe", {}) for kind in ("startup", "liveness", "readiness")]
@@ -147,13 +169,15 @@ def test_every_container_that_stays_up_is_looked_at_and_bounded(values: dict[str
     for name, pod in pods(values):
         for container in pod["containers"]:
             assert container["resources"]["limits"]["memory"], name
-            assert "readinessProbe" in container or pod["restartPolicy"] == "Never", name
+            assert "readinessProbe" in container or pod["restartPolicy"] in ("Never", "OnFailure"), name
 
 
 @every_set
 def test_no_process_is_root_or_writes_beside_its_volumes(values: dict[str, Any]) -> None:
     for name, pod in pods(values):
-        assert (pod["securityContext"]["runAsNonRoot"], pod["automountServiceAccountToken"]) == (True, False), name
+        assert pod["securityContext"]["runAsNonRoot"], name
+        is_head = pod["containers"][0]["name"] == "ray-head"
+        assert pod["automountServiceAccountToken"] is is_head, "the autoscaler of Ray asks Kubernetes for nodes"
     for name, container in containers(values):
         security = container["securityContext"]
         assert security["capabilities"] == {"drop": ["ALL"]}, name
@@ -164,7 +188,7 @@ def test_no_process_is_root_or_writes_beside_its_volumes(values: dict[str, Any])
 
 @every_set
 def test_every_variable_that_it_sets_is_documented(values: dict[str, Any]) -> None:
-    of_kubernetes = {"POD_NAME", "POD_IP", "HOME", "ADAPTER_STORE", "MODEL_STORE"}
+    of_kubernetes = {"POD_NAME", "POD_IP", "HOME", "MODEL_STORE"}
     for name, container in containers(values):
         assert set(environment(container)) - documented() - of_kubernetes == set(), name
 
@@ -180,7 +204,7 @@ def test_secrets_are_named_and_never_written_down() -> None:
 
 
 def test_migrations_come_before_anything_else_and_need_no_volume_of_the_release() -> None:
-    job = found({}, "Job")
+    job = found({}, "Job", "-migrate")
     assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
     assert all("persistentVolumeClaim" not in volume for volume in job["spec"]["template"]["spec"]["volumes"])
 
@@ -247,6 +271,27 @@ def test_whatever_is_scaled_by_itself_states_no_number_of_replicas() -> None:
         assert "replicas" not in found(SETS["hpa"], "Deployment", name)["spec"]
 
 
+def test_on_ray_a_cluster_stands_in_for_the_pools_and_is_told_the_plan_by_its_heads_environment() -> None:
+    cluster = found(SETS["ray"], "RayCluster")
+    head = cluster["spec"]["headGroupSpec"]["template"]["spec"]["containers"][0]
+    plan = read_plan(environment(head) | {"REDIS_URL": "redis://redis", "WORKER_NAME": "land-ray-head-x7k2p"})
+    assert [(pool.key, pool.bounds.low, pool.bounds.high, pool.gpus) for pool in plan.pools] == [
+        ("smollm2-135m-instruct", 1, 4, 0.5),
+        ("mistral-7b-v0.1", 2, 2, 0.5),
+    ]
+    job = found(SETS["ray"], "Job", "-plan")["spec"]["template"]["spec"]["containers"][0]
+    assert f"http://{cluster['metadata']['name']}-head-svc:8265" in job["command"]
+    assert not [each for each in rendered(SETS["ray"]) if "-worker-" in each["metadata"]["name"]]
+    assert cluster["spec"]["rayVersion"] == re.search(r"^ray==(.+)$", CONSTRAINTS, re.MULTILINE)[1]
+
+
+def test_another_image_has_another_ray_cluster_and_the_same_has_the_same() -> None:
+    again = {**SETS["ray"], "recorder": {"replicas": 3}}
+    newer = {**SETS["ray"], "image": {"tag": "0.2.0"}}
+    names = [found(values, "RayCluster")["metadata"]["name"] for values in (SETS["ray"], again, newer)]
+    assert names[0] == names[1] != names[2]
+
+
 def test_a_node_is_drained_where_a_pod_is_the_only_one_of_its_kind() -> None:
     guarded = {each["metadata"]["name"] for each in rendered(SETS["gpu"]) if each["kind"] == "PodDisruptionBudget"}
     assert guarded == {"land-loraland-web", "land-loraland-recorder", "land-loraland-worker-mistral"}
@@ -273,6 +318,8 @@ def test_a_node_is_drained_where_a_pod_is_the_only_one_of_its_kind() -> None:
         ({"workers": {"pools": [{**GPU, "device": "tpu"}]}}, "/workers/pools/0/device"),
         ({"workers": {"pools": [{**GPU, "name": "Mistral 7B"}]}}, "/workers/pools/0/name"),
         ({"workers": {"autoscaling": {"kind": "cron"}}}, "/workers/autoscaling/kind"),
+        ({"workers": {"ray": {"enabled": True, "replicas": "some"}}}, "/workers/ray/replicas"),
+        ({"workers": {"ray": {"groups": []}}}, "/workers/ray/groups"),
         ({"recorder": {"replicas": 0}}, "/recorder/replicas"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -66,7 +66,7 @@ def test_whatever_a_service_waits_for_is_there_in_its_profiles(profiles: set[str
 
 def test_the_profiles_are_told_at_its_beginning() -> None:
     head = TEXT[: TEXT.index("x-app:")]
-    assert {"cpu", "gpu", "proxy"} == PROFILES
+    assert {"cluster", "cpu", "gpu", "proxy"} == PROFILES
     assert [profile for profile in PROFILES if f"`{profile}`" not in head] == []
 
 

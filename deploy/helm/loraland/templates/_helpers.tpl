@@ -156,3 +156,16 @@ httpGet:
     - {name: Host, value: {{ first .root.Values.site.hosts }}}
     - {name: X-Forwarded-Proto, value: {{ ternary "https" "http" .root.Values.site.https }}}
 {{- end }}
+
+{{/* Of nodes of Ray: without any of ours the operator would add some that need wget in the image. */}}
+{{- define "loraland.rayProbes" -}}
+{{- range $kind, $often := dict "readinessProbe" 10 "livenessProbe" 30 }}
+{{ $kind }}:
+  exec:
+    command: [python, -c, 'from urllib.request import urlopen; urlopen("http://127.0.0.1:52365/api/local_raylet_healthz", timeout=5)']
+  initialDelaySeconds: 10
+  periodSeconds: {{ $often }}
+  timeoutSeconds: 10
+  failureThreshold: 12
+{{- end }}
+{{- end }}
