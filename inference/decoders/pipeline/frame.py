@@ -30,7 +30,7 @@ class Frame:
 def encode(frame: Frame) -> Tensor:
     """The bytes, uint8 [n]: their number and that of the words as int64, the words, the tensors. These keep their
     strides where they have no gaps: another order in memory may be another product."""
-    dense = [tensor.clone() for tensor in frame.tensors]
+    dense = [tensor if tensor.is_contiguous() else tensor.clone() for tensor in frame.tensors]
     shapes = [(str(one.dtype).removeprefix("torch."), tuple(one.shape), one.stride()) for one in dense]
     words = json.dumps([frame.kind, frame.to, frame.told, shapes], separators=(",", ":")).encode()
     starts, total = _places(len(words), dense)

@@ -6,7 +6,6 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
 
 import torch
 
@@ -23,9 +22,6 @@ from inference.decoders.pipeline.share import from_frame
 from inference.fetch import find_model
 from inference.model.heap import resident_bytes
 from inference.reading import Refused
-
-LAST: Final = ("cache", "copy", "clear")
-"""What ends with the last stage."""
 
 
 class StageServer:

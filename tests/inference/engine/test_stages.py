@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from inference.adapters.identity import blended_digest, composed_digest
 from inference.config import ConfigError
+from inference.decoders.batch import Batch, Segment
+from inference.decoders.interrupt import Interrupted
 from inference.decoders.native.build import missing_feature
 from inference.decoders.pipeline.chain import StageLost
 from inference.engine.engine import Engine
@@ -142,6 +145,34 @@ def test_an_engine_tells_who_has_which_layers(two: Engine) -> None:
     assert (first.first, first.end, last.first, last.end) == (0, first.end, first.end, NUM_LAYERS)
     assert first.process == os.getpid() != last.process
     assert min(first.memory, last.memory) > 2**20
+
+
+@is_native_here
+def test_a_pass_that_is_interrupted_between_two_micro_batches_leaves_nothing_on_its_way(
+    two: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runner, table = two.machine.runner, (0, 1, 2)
+    decoder, rows = runner.decoder, torch.arange(70)
+    tiles = (Segment(0, 32, table, 32), Segment(32, 32, table, 64), Segment(64, 6, table, 70))
+    batch = Batch(rows, rows, rows, torch.full((70,), -1), (), tiles, rows)
+    expected = decoder.forward(batch, runner.cache).clone()
+    own = decoder._own  # type: ignore[attr-defined]
+    compute, begun = own.pass_on, list[Batch]()
+
+    def pass_on(part: Batch, *others: Any) -> Any:
+        begun.append(part)
+        stream = compute(part, *others)
+        decoder.interrupt.request()
+        return stream
+
+    with monkeypatch.context() as patched:
+        patched.setattr(own, "pass_on", pass_on)
+        decoder.interrupt.begin(is_allowed=True)
+        with pytest.raises(Interrupted):
+            decoder.forward(batch, runner.cache)
+    assert len(begun) == 2
+    decoder.interrupt.acknowledge()
+    assert torch.equal(decoder.forward(batch, runner.cache), expected)
 
 
 def test_a_stage_that_is_killed_is_found_out_without_a_request(home: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from blends import flow_gate, ramole_gate, ref_of
 from checkpoints import load_base, make_adapter, make_model
+from gguf_files import write_gguf
 from passes import Chunk, Passes, answer
 from staged import BLOCK_SIZE, InTurn, load_stage
 from torch import Tensor
@@ -18,6 +19,7 @@ from inference.adapters.slots import LoraSlots
 from inference.adapters.store import AdapterCache, AdapterStore
 from inference.decoders.native.build import missing_feature
 from inference.model.architecture import TARGETS, read_architecture
+from inference.model.gguf.directory import write_directory
 from inference.wire.protocol import GateRef
 from tests.inference.families import make_family
 
@@ -94,6 +96,20 @@ def test_fewer_bits(tmp_path: Path, kind: str, quantization: str) -> None:
     model = make_model(tmp_path / "model", **SHAPE, tie_word_embeddings=True)
     whole = load_stage(model, kind, torch.bfloat16, None, quantization)
     staged = InTurn(model, kind, torch.bfloat16, [2, 3], 2, quantization)
+    expected, got = (answered(decoder, torch.bfloat16, [-1, -1]) for decoder in (whole, staged))
+    assert torch.equal(got, expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("group", "is_tied"), [("Q4_K", True), ("Q8_0", False)])
+def test_a_file_in_fewer_bits(tmp_path: Path, kind: str, group: str, is_tied: bool) -> None:
+    write_gguf(tmp_path / "tiny.gguf", group, leave_out=("output.weight",) if is_tied else ())
+    model = tmp_path / "tiny"
+    model.mkdir()
+    write_directory(tmp_path / "tiny.gguf", model)
+    count = read_architecture(model / "config.json").num_layers
+    whole = load_stage(model, kind, torch.bfloat16, None, "auto")
+    staged = InTurn(model, kind, torch.bfloat16, [1, count], 2, "auto")
     expected, got = (answered(decoder, torch.bfloat16, [-1, -1]) for decoder in (whole, staged))
     assert torch.equal(got, expected)
 
