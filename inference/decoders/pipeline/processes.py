@@ -48,6 +48,10 @@ class Processes:
             time.sleep(LOOK_SECONDS)
         return join(store, 0, self._count, own_address(host, int(port)) if address else LOOPBACK)
 
+    def forget_place(self) -> None:
+        """Take away where they met: a worker may end without another word."""
+        shutil.rmtree(self._home, ignore_errors=True)
+
     def end(self) -> None:
         """End those that were started here."""
         for child in self._children:
@@ -60,7 +64,7 @@ class Processes:
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
-        shutil.rmtree(self._home, ignore_errors=True)
+        self.forget_place()
 
     def _start(self, rank: int) -> subprocess.Popen[bytes]:
         """A process that ends with this one: its input is open as long as this one lives."""

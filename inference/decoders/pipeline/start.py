@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -48,14 +49,20 @@ def _loaded(
         torch.set_num_threads(setup.threads)
     own = load_stage(setup.applied(config), directory, architecture, setup.stages[0])
     chain.send(Frame("ready", told={"stages": []}))
-    here = arithmetic(own)
-    for number, told in enumerate(chain.receive().told["stages"], 1):
+    _check(chain.receive().told["stages"], arithmetic(own))
+    chain.settle()
+    processes.forget_place()
+    return PipelineDecoder(own, setup.stages, chain, processes, config.micro_batches)
+
+
+def _check(stages: Sequence[Mapping[str, str]], here: str) -> None:
+    """Whether the others are loaded and compute as the first one does, `here`. Raises `ConfigError`."""
+    for number, told in enumerate(stages, 1):
         if failure := told.get("failure"):
             raise ConfigError(f"stage {number} cannot be loaded: {failure}")
         if told["arithmetic"] != here:
             raise ConfigError(
                 f"stage {number} computes otherwise than the first one, so that a base would have bits of both: "
-                f"{told['arithmetic']}, and here {here}; take machines that are alike, or name a DECODER_UNIT of both"
+                f"{told['arithmetic']}, and here {here}; take machines that are alike, or name one DECODER_UNIT and "
+                "one THREADS for both"
             )
-    chain.settle()
-    return PipelineDecoder(own, setup.stages, chain, processes, config.micro_batches)

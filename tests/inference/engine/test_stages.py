@@ -147,6 +147,11 @@ def test_an_engine_tells_who_has_which_layers(two: Engine) -> None:
     assert min(first.memory, last.memory) > 2**20
 
 
+def test_nothing_is_left_of_the_place_where_stages_met(two: Engine) -> None:
+    home = two.machine.runner.decoder._processes._home  # type: ignore[attr-defined]
+    assert not home.exists()
+
+
 @is_native_here
 def test_a_pass_that_is_interrupted_between_two_micro_batches_leaves_nothing_on_its_way(
     two: Engine, monkeypatch: pytest.MonkeyPatch
@@ -229,6 +234,12 @@ def test_a_stage_that_has_no_place_is_told_so(number: str, told: dict[str, str],
 def test_more_stages_than_layers_are_refused(home: Path) -> None:
     with pytest.raises(ConfigError, match="STAGES=6 needs a layer for each stage, and tiny has 5; choose 5 at most"):
         make(home, stages=6)
+
+
+def test_a_stage_that_computes_otherwise_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference.decoders.pipeline.start.arithmetic", lambda decoder: "another one")
+    with pytest.raises(ConfigError, match=r"stage 1 computes otherwise than the first one, .* and here another one"):
+        make(home, stages=2)
 
 
 def test_a_base_that_another_stage_cannot_load_is_refused_with_its_sentence(
