@@ -25,7 +25,7 @@ from inference.cluster.pool import Pool
 from inference.cluster.settings import ClusterPlan
 from inference.cluster.stage import Placed, Stage, Training
 from inference.cluster.steps import Step
-from inference.config import start_logging
+from inference.cluster.surroundings import take_on
 from inference.server import queue as training_queue
 from inference.wire import cluster
 from inference.wire.cluster import MOST_CHANGES, ClusterReport, PoolChange
@@ -34,6 +34,7 @@ from inference.wire.redis_wire import RedisWire
 from inference.wire.waiting import waiting
 
 LOOK_SECONDS: Final = 1.0
+RESTART_SECONDS: Final = 1.0
 SERVER: Final = "cluster"
 """What the trainings' queue calls it."""
 BEAT_SECONDS: Final = 15.0
@@ -46,9 +47,8 @@ log = logging.getLogger(__name__)
 class ControllerActor:
     """A controller with a thread and a loop of its own, so that it works as soon as Ray has started it again."""
 
-    def __init__(self, plan: ClusterPlan, log_level: Mapping[str, str], look_seconds: float = LOOK_SECONDS) -> None:
-        os.environ.update(log_level)
-        start_logging()
+    def __init__(self, plan: ClusterPlan, look_seconds: float = LOOK_SECONDS) -> None:
+        take_on({"LOG_LEVEL": plan.trainings.settings.get("LOG_LEVEL", "info")})
         self._plan = plan
         self._leaving = threading.Event()
         self._has_left = threading.Event()
@@ -67,6 +67,7 @@ class ControllerActor:
         with contextlib.suppress(Exception):
             asyncio.run(self._keep(look_seconds))
         if not self._leaving.is_set():
+            time.sleep(RESTART_SECONDS)
             os._exit(1)  # for Ray to start it again
         self._has_left.set()
 

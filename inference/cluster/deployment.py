@@ -45,11 +45,10 @@ def deploy(plan: ClusterPlan, look_seconds: float = 1.0) -> str:
     actor = ray.remote(ControllerActor).options(
         name=CONTROLLER, lifetime="detached", max_restarts=-1, max_concurrency=4, num_cpus=0
     )
-    logging = {"LOG_LEVEL": plan.trainings.settings.get("LOG_LEVEL", "info")}
     end = time.monotonic() + NAME_SECONDS
     while True:
         try:
-            ray.get(actor.remote(plan, logging, look_seconds).plan.remote(), timeout=ANSWER_SECONDS)
+            ray.get(actor.remote(plan, look_seconds).plan.remote(), timeout=ANSWER_SECONDS)
             break
         except ValueError:
             if time.monotonic() > end:

@@ -18,9 +18,9 @@ from typing import Final
 import uvloop
 
 from inference.__main__ import TURN_SECONDS, load_engine
-from inference.config import EngineConfig, read_config, start_logging
+from inference.cluster.surroundings import take_on
+from inference.config import EngineConfig, read_config
 from inference.fetch import fetch_model
-from inference.model.torch_environment import prepare_torch
 from inference.wire.cluster import ReplicaState
 from inference.wire.redis_wire import RedisWire
 from inference.worker.device_thread import SteppedEngine
@@ -65,9 +65,7 @@ class Replica:
     """Serves as `plan` says on the node with the id `node`, from its beginning to its drain."""
 
     def __init__(self, plan: ReplicaPlan, node: str) -> None:
-        os.environ.update(plan.settings)
-        prepare_torch()
-        start_logging()
+        take_on(plan.settings)
         sys.setswitchinterval(TURN_SECONDS)
         self._plan, self._node = plan, node
         self._worker: Worker | None = None

@@ -46,13 +46,15 @@ class PoolPlan:
 
 @dataclass(frozen=True)
 class TrainingPlan:
-    """How many trainings may be at work at once, and what each takes."""
+    """How many trainings may be at work at once, what each takes, and the `command` of its process, empty for
+    the product's own as it is called on the node."""
 
     most: int
     cpus: float
     gpus: float
     lease_seconds: float
     settings: Mapping[str, str]
+    command: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

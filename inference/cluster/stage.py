@@ -159,10 +159,9 @@ class Stage:
 
     def train(self, plan: TrainingPlan, redis_url: str) -> Training:
         """Have the next training done once there is room for it."""
-        task = ray.remote(train_next).options(
-            num_cpus=plan.cpus, num_gpus=plan.gpus, max_retries=0, max_calls=1, name="training"
-        )
-        return Training(task.remote(redis_url, plan.lease_seconds, dict(plan.settings)))
+        resources = {"num_cpus": plan.cpus, "num_gpus": plan.gpus}
+        task = ray.remote(max_retries=0, max_calls=1, **resources)(train_next)
+        return Training(task.remote(redis_url, plan))
 
 
 class Training:

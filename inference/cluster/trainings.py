@@ -10,23 +10,23 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Mapping
 
 from redis import Redis
 
-from inference.config import start_logging
-from inference.server.serve import ServerConfig, TrainingServer
+from inference.cluster.settings import TrainingPlan
+from inference.cluster.surroundings import take_on
+from inference.server.serve import WORK, ServerConfig, TrainingServer
 
 
-def train_next(redis_url: str, lease_seconds: float, settings: Mapping[str, str]) -> bool:
+def train_next(redis_url: str, plan: TrainingPlan) -> bool:
     """Do the training that waits longest, beside whatever else the node does; whether there was one.
 
     Ray cancels a task by an interrupt: the training then keeps a checkpoint and goes back to the queue.
     """
-    os.environ.update(settings)
-    start_logging()
+    take_on(plan.settings)
     name = f"{socket.gethostname()}-{os.getpid()}"
     with Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as redis:
-        server = TrainingServer(redis, ServerConfig(name, lease_seconds, is_reserved=True))
+        config = ServerConfig(name, plan.lease_seconds, plan.command or WORK, is_reserved=True)
+        server = TrainingServer(redis, config)
         signal.signal(signal.SIGINT, lambda *_: server.close())
         return server.run_one()

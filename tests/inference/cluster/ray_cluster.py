@@ -37,6 +37,10 @@ class LocalCluster:
         """The nodes beside the head."""
         return list(self._cluster.worker_nodes)
 
+    def processes(self, title: str) -> list[int]:
+        """Those that Ray calls so, of any cluster on this machine."""
+        return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if title in _read(path)]
+
     def lose(self, node: Any, *pids: int) -> None:
         """As when its power goes: the node and the processes with these `pids` on it end without a word."""
         for pid in pids:
@@ -78,9 +82,11 @@ def local_cluster(*cpus: int) -> Iterator[LocalCluster]:
 
 def processes_of(folder: str) -> list[int]:
     """Who still runs of the cluster that keeps its files in `folder`."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):
-            if folder in path.read_text(errors="replace"):
-                found.append(int(path.parent.name))
-    return found
+    return [int(path.parent.name) for path in Path("/proc").glob("[0-9]*/cmdline") if folder in _read(path)]
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # it has ended
+        return ""

