@@ -26,6 +26,7 @@ from inference.cluster.settings import ClusterPlan
 from inference.cluster.stage import Placed, Stage, Training
 from inference.cluster.steps import Step
 from inference.cluster.surroundings import take_on
+from inference.cluster.trainings import SERVER
 from inference.server import queue as training_queue
 from inference.wire import cluster
 from inference.wire.cluster import MOST_CHANGES, ClusterReport, PoolChange
@@ -35,8 +36,6 @@ from inference.wire.waiting import waiting
 
 LOOK_SECONDS: Final = 1.0
 RESTART_SECONDS: Final = 1.0
-SERVER: Final = "cluster"
-"""What the trainings' queue calls it."""
 BEAT_SECONDS: Final = 15.0
 LEAVE_SECONDS: Final = 20.0
 """How long trainings may take to their checkpoints when the controller goes."""

@@ -11,6 +11,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -27,6 +28,8 @@ from inference.worker.device_thread import SteppedEngine
 from inference.worker.worker import Worker, WorkerConfig
 
 CRASHED: Final = 1
+RESTART_SECONDS: Final = 1.0
+"""One that fails as soon as it begins would have Ray start processes without end."""
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +100,7 @@ class Replica:
         except BaseException:
             log.exception("crashed worker=%s", self._plan.name)
         if code:
+            time.sleep(RESTART_SECONDS)
             logging.shutdown()
             os._exit(code)
         self._has_left.set()

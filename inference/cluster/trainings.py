@@ -7,15 +7,17 @@ imports no Ray.
 
 from __future__ import annotations
 
-import os
 import signal
-import socket
+from typing import Final
 
 from redis import Redis
 
 from inference.cluster.settings import TrainingPlan
 from inference.cluster.surroundings import take_on
 from inference.server.serve import WORK, ServerConfig, TrainingServer
+
+SERVER: Final = "cluster"
+"""What the trainings' queue calls all of them."""
 
 
 def train_next(redis_url: str, plan: TrainingPlan) -> bool:
@@ -24,9 +26,8 @@ def train_next(redis_url: str, plan: TrainingPlan) -> bool:
     Ray cancels a task by an interrupt: the training then keeps a checkpoint and goes back to the queue.
     """
     take_on(plan.settings)
-    name = f"{socket.gethostname()}-{os.getpid()}"
     with Redis.from_url(redis_url, decode_responses=True, socket_timeout=10) as redis:
-        config = ServerConfig(name, plan.lease_seconds, plan.command or WORK, is_reserved=True)
+        config = ServerConfig(SERVER, plan.lease_seconds, plan.command or WORK, is_reserved=True)
         server = TrainingServer(redis, config)
         signal.signal(signal.SIGINT, lambda *_: server.close())
         return server.run_one()
