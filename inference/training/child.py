@@ -14,10 +14,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from inference.adapters.gate_head import GATE_FILE
+from inference.adapters.stored import FILES, AdapterNotFound, cache_of, held
 from inference.bases import base_name
 from inference.config import EngineConfig, read_config, start_logging
 from inference.fetch import FetchError, find_model
@@ -33,6 +36,8 @@ from inference.server.protocol import (
     encode,
 )
 from inference.server.spare_time import take_spare_time
+from inference.server.trained import give_back, take_rows
+from inference.tasks.card import CARD
 from inference.tasks.data import DataError, read_split
 from inference.tasks.gate_recipe import GateRecipe, parse_gate_recipe
 from inference.tasks.recipe import Recipe, parse_recipe
@@ -70,6 +75,7 @@ def outcome(job: Train, tell: Tell, is_wanted: Callable[[], bool]) -> TrainingEn
     try:
         config = read_config(base=job.base)
         data, out = (_place(config.var_dir, folder) for folder in (job.data, job.out))
+        take_rows(config.adapter_store, job.id, data)
         recipe = parse_recipe("this training", job.recipe)
         read_split(data, recipe.task, recipe.field_names)
         base = find_model(config)
@@ -77,7 +83,10 @@ def outcome(job: Train, tell: Tell, is_wanted: Callable[[], bool]) -> TrainingEn
         gate = parse_gate_recipe(job.gate) if job.gate else None
         report = Reporter((gate or recipe).schedule.steps, tell)
         report.begin()
-        return _train(config, recipe, gate, (data, out, base), report, is_wanted)
+        end = _train(config, recipe, gate, (data, out, base), report, is_wanted)
+        if isinstance(end, Trained):
+            give_back(config.adapter_store, job.id, out, (*FILES, GATE_FILE, CARD))
+        return end
     except Exception as error:
         # The last line of defence: an end that nobody hears of would be tried again and again.
         reason = _reason(error)
@@ -108,7 +117,8 @@ def _train(
     job = Job(recipe, *folders, base_name(config.base_model), device)
     try:
         if gate:
-            blend = train_gate(_gate_job(job, gate, config), report, is_wanted, measured_on="test")
+            with _parts_of(gate, config) as parts:
+                blend = train_gate(_gate_job(job, gate, parts, config), report, is_wanted, measured_on="test")
             return Trained(str(job.out), blend.rows, blend.minutes)
         [done] = train([job], report, is_wanted)
     except Cancelled:
@@ -116,11 +126,21 @@ def _train(
     return Trained(str(done.job.out), done.rows, done.minutes)
 
 
-def _gate_job(job: Job, gate: GateRecipe, config: EngineConfig) -> GateJob:
+@contextmanager
+def _parts_of(gate: GateRecipe, config: EngineConfig) -> Iterator[tuple[Path, ...]]:
+    """The folders of the adapters that `gate` weighs, which stay while it learns."""
+    cache = cache_of(config.adapter_store, config.adapters_dir, config.adapter_cache_mb)
+    with ExitStack() as stack:
+        if cache:
+            yield tuple(stack.enter_context(held(cache, digest)) for digest in gate.parts)
+        else:
+            yield tuple(_place(config.adapters_dir, digest) for digest in gate.parts)
+
+
+def _gate_job(job: Job, gate: GateRecipe, parts: tuple[Path, ...], config: EngineConfig) -> GateJob:
     """The same of a gate over stored adapters."""
     from inference.training.gate_run import GateJob
 
-    parts = tuple(_place(config.adapters_dir, digest) for digest in gate.parts)
     rows = ((job.recipe, job.data),)
     return GateJob(gate, parts, rows, job.out, job.base, job.base_name, job.device, config.max_rank)
 
@@ -175,7 +195,7 @@ def _reason(error: Exception) -> str | None:
             "the memory did not suffice; take a smaller batch, a lower rank or a smaller max_length, "
             "or give the training server a device with more of it (TRAINER_DEVICE)"
         )
-    if isinstance(error, ValueError | FetchError | FloatingPointError | OSError):
+    if isinstance(error, ValueError | FetchError | FloatingPointError | OSError | AdapterNotFound):
         return str(error)
     return None
 

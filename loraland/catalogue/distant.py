@@ -1,17 +1,15 @@
 """The store of adapters where ADAPTER_STORE names one elsewhere: what every host of the site reads and writes.
 
-Below its address lie a folder for each digest, and what goes from one host to another on its way there: uploads in
-quarantine.
+Below its address lie a folder for each digest, and what goes from one host to another: uploads in quarantine, rows to
+train on, and trainings (`inference.server.trained`).
 """
 
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -21,10 +19,12 @@ from django.conf import settings
 from inference.adapters.stored import cache_of, files_in
 from inference.objects.address import Address
 from inference.objects.cache import FolderCache
-from inference.objects.failures import Damaged, NotStored, StoreAway
+from inference.objects.failures import Damaged, StoreAway
+from inference.objects.handover import Handover, handover
 from inference.objects.store import ObjectStore
 
 UPLOADS: Final = "quarantine"
+ROWS: Final = "datasets"
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +34,9 @@ def adapters() -> ObjectStore | None:
     return _store(settings.ADAPTER_STORE)
 
 
-def uploads() -> ObjectStore | None:
+def uploads() -> Handover | None:
     """What is in quarantine, for the host that examines it."""
-    store = settings.ADAPTER_STORE
-    return _store(store.below(UPLOADS)) if store and not store.is_local else None
+    return handover(settings.ADAPTER_STORE, UPLOADS)
 
 
 def cache() -> FolderCache | None:
@@ -89,7 +88,10 @@ def remove(digest: str) -> None:
     assert store
     assert on_disk
     on_disk.forget(digest)
-    _tolerantly(store, digest)
+    try:
+        store.remove(digest)
+    except StoreAway as error:
+        log.error("not removed from the store digest=%s error=%s", digest[:12], error)
 
 
 def _is_damaged(store: ObjectStore, digest: str) -> bool:
@@ -104,40 +106,30 @@ def _is_damaged(store: ObjectStore, digest: str) -> bool:
 
 def hand_over(token: str, directory: Path) -> None:
     """Let other hosts have the upload in `directory`, as it is now. Raises OSError."""
-    if store := uploads():
-        store.put(token, directory, [path.name for path in directory.iterdir()], replaces=True)
+    if shared := uploads():
+        shared.give(token, directory, [path.name for path in directory.iterdir()])
 
 
 def bring_upload(token: str, place: Path) -> None:
     """Have the upload `token` at `place`, if it came in at another host; nothing where it did not. Raises OSError."""
-    if (store := uploads()) is None:
-        return
-    place.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{token}.", dir=place.parent))
     try:
-        store.fetch(token, partial)
-        os.rename(partial, place)
-    except NotStored:
-        return
+        if shared := uploads():
+            shared.take(token, place)
     except Damaged as error:
         log.error("an upload was damaged on its way token=%s error=%s", token, error)
-    except FileExistsError:
-        return  # another process has brought it meanwhile
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def drop_upload(token: str) -> None:
-    if store := uploads():
-        _tolerantly(store, token)
+    if shared := uploads():
+        shared.forget(token)
 
 
 def left_uploads(before: float, named: Collection[str]) -> Iterator[str]:
     """Uploads from before that time to which nothing refers."""
-    store = uploads()
-    for token in store.folders() if store else ():
-        if token not in named and store is not None and store.written(token) < before:
-            yield token
+    if shared := uploads():
+        for token in shared.objects.folders():
+            if token not in named and shared.objects.written(token) < before:
+                yield token
 
 
 def drop_copies(seconds: float) -> None:
@@ -148,8 +140,19 @@ def drop_copies(seconds: float) -> None:
                 shutil.rmtree(directory, ignore_errors=True)
 
 
-def _tolerantly(store: ObjectStore, folder: str) -> None:
+# rows to train on
+
+
+def give_rows(digest: str, names: Iterable[str]) -> None:
+    """Let other hosts have the files `names` of a data set, which lie on this one. Raises OSError."""
+    if shared := handover(settings.ADAPTER_STORE, ROWS):
+        shared.give(digest, settings.DATASETS_DIR, names)
+
+
+def bring_rows(digest: str) -> None:
+    """Have the files of a data set here that came in at another host, if one did. Raises OSError."""
     try:
-        store.remove(folder)
-    except StoreAway as error:
-        log.error("not removed from the store folder=%s error=%s", folder, error)
+        if shared := handover(settings.ADAPTER_STORE, ROWS):
+            shared.take(digest, settings.DATASETS_DIR)
+    except Damaged as error:
+        log.error("rows were damaged on their way digest=%s error=%s", digest[:12], error)

@@ -15,7 +15,7 @@ from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
 from loraland import bases
-from loraland.catalogue import store
+from loraland.catalogue import distant, store
 from loraland.evals.forecast import FEWEST, forecast, known
 from loraland.evals.heuristics import NAMES, heuristics
 from loraland.evals.jsonl import MOST_BYTES, Examined, examine, examine_test, lines_of
@@ -81,6 +81,8 @@ class DataSetForm(ModelForm):
         if self.examined_test:
             data.test_rows = len(self.examined_test.rows)
             _keep(self.cleaned_data["test_file"], data.test_path)
+        kept = [data.path, data.test_path] if self.examined_test else [data.path]
+        distant.give_rows(data.digest, [path.name for path in kept])
         saved: DataSet = super().save(commit)
         return saved
 

@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from inference.tasks.baseline import STYLES
 from inference.tasks.metrics import SCORING, Tally
+from loraland.catalogue import distant
 from loraland.catalogue.models import AdapterVersion
 
 FEWEST_ROWS: Final = 100
@@ -272,8 +273,15 @@ class DataSet(models.Model):
 
     @property
     def path(self) -> Path:
-        return settings.DATASETS_DIR / f"{self.digest}.jsonl"
+        return self._here(f"{self.digest}.jsonl")
 
     @property
     def test_path(self) -> Path:
-        return settings.DATASETS_DIR / f"{self.digest}.test.jsonl"
+        return self._here(f"{self.digest}.test.jsonl")
+
+    def _here(self, name: str) -> Path:
+        """The place of a file, brought to this host if it came in at another. Raises OSError where it cannot be."""
+        place = settings.DATASETS_DIR / name
+        if not place.exists():
+            distant.bring_rows(self.digest)
+        return place

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from django.conf import settings
 from django.db import transaction
 
+from inference.objects.failures import Damaged
+from inference.server import trained
 from inference.tasks.card import CARD, Card, TrainingTable
 from loraland.catalogue import store
 from loraland.catalogue.card import CardError, read_card
@@ -35,9 +39,13 @@ def _adopt(training: Training) -> AdapterVersion | None:
     """The version that the trained files become; None when they are gone, which ends the training."""
     try:
         files = (store.GATE,) if training.gate else store.FILES
+        _take_back(training, files)
         token = store.receive_directory(training.folder / "out", files)
     except FileNotFoundError:
         training.end(Training.State.FAILED, "The trained files are gone from this machine; train again.")
+        return None
+    except Damaged:
+        training.end(Training.State.FAILED, "The trained files were damaged on their way here; train again.")
         return None
     except store.TooLarge as error:
         training.end(Training.State.FAILED, f"It is trained, but {error}; take a lower rank.")
@@ -56,6 +64,14 @@ def _adopt(training: Training) -> AdapterVersion | None:
         version = _submitted(training, token, told, blend)
         training.change(version=version)
     return version
+
+
+def _take_back(training: Training, files: Iterable[str]) -> None:
+    """Have what was trained on another host here. Raises OSError and `Damaged`."""
+    out = training.folder / "out"
+    shared = trained.trainings(settings.ADAPTER_STORE)
+    if shared and not all((out / name).exists() for name in files):
+        shared.take(trained.name_of(training.wire_id, "out"), out)
 
 
 def _submitted(training: Training, token: str, told: Card, blend: Composition | None) -> AdapterVersion:

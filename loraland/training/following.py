@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from django.conf import settings
 from django.utils import timezone
 from redis import Redis
 
 from inference.server import queue as training_queue
+from inference.server import trained
 from inference.server.protocol import Train, Trained, TrainingCancelled, TrainingEvent, TrainingFailed, TrainingProgress
 from inference.tasks.gate_recipe import gate_recipe_text
 from inference.tasks.recipe_text import recipe_text
@@ -63,7 +65,7 @@ def submit(training: Training, redis: Redis) -> None:
     if reason := _silenced(training):
         return training.end(Training.State.FAILED, reason)
     try:
-        write_parts(parts_of(training.data), training.recipe.field_names, training.folder / "data")
+        _hand_over_rows(training)
     except FileNotFoundError:
         return training.end(Training.State.FAILED, f"The rows of {training.data} are gone; upload them again.")
     except OSError as error:
@@ -72,6 +74,14 @@ def submit(training: Training, redis: Redis) -> None:
     if training.change(cursor=START):
         training_queue.submit(redis, message_of(training))
     return None
+
+
+def _hand_over_rows(training: Training) -> None:
+    """Write them where the trainer finds them, on this host or another. Raises OSError."""
+    data = training.folder / "data"
+    write_parts(parts_of(training.data), training.recipe.field_names, data)
+    if shared := trained.trainings(settings.ADAPTER_STORE):
+        shared.give(trained.name_of(training.wire_id, "data"), data, [path.name for path in data.iterdir()])
 
 
 def _silenced(training: Training) -> str:
@@ -86,11 +96,14 @@ def _silenced(training: Training) -> str:
 
 
 def message_of(training: Training) -> Train:
+    """Folders are named as the trainer finds them: below its own VAR_DIR where that may be on another host."""
+    is_shared = trained.trainings(settings.ADAPTER_STORE)
+    folder = training.folder.relative_to(settings.VAR_DIR) if is_shared else training.folder
     return Train(
         id=training.wire_id,
         recipe=recipe_text(training.recipe),
-        data=str(training.folder / "data"),
-        out=str(training.folder / "out"),
+        data=str(folder / "data"),
+        out=str(folder / "out"),
         base=training.of_base.model,
         gate=gate_recipe_text(gate) if (gate := training.gate_recipe) else "",
     )

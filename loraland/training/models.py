@@ -14,6 +14,7 @@ from django.db import models
 from django.urls import reverse
 from django.utils import timezone
 
+from inference.server import trained
 from inference.tasks.card import Card, card_of
 from inference.tasks.gate_recipe import SCHEDULES, GateRecipe
 from inference.tasks.recipe import ExampleInput, Field, Lora, Recipe, Schedule, Source
@@ -233,6 +234,7 @@ class Training(models.Model):
         outcome = {"state": state, "reason": reason, "note": "", "seconds_left": None, "ended": timezone.now()}
         if self.change(**values | outcome):
             shutil.rmtree(self.folder, ignore_errors=True)
+            trained.forget(settings.ADAPTER_STORE, self.wire_id)
 
     def cancel(self) -> bool:
         """Ask for its end; False when it has ended before."""

@@ -7,10 +7,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
 from inference.adapters.stored import digest_of
@@ -45,7 +47,7 @@ def on(adapter_store: Path, probes: list[Any], address: Address, settings: Any, 
     """`on("first")` goes on as a process of that host, with disks of its own."""
 
     def move(host: str) -> None:
-        settings.ADAPTER_STORE = address
+        settings.ADAPTER_STORE, settings.ADAPTER_STORE_OPTIONS = address, address.options
         settings.ADAPTERS_DIR = tmp_path / host / "adapter_cache"
         settings.QUARANTINE_DIR = tmp_path / host / "quarantine"
 
@@ -120,7 +122,10 @@ def test_files_that_were_damaged_in_the_store_are_repaired_by_an_upload_and_it_i
 ) -> None:
     on("first")
     version, objects = examined(uploaded(write_adapter(tmp_path / "given"))), ObjectStore(address)
-    for end, damage in ((".safetensors", lambda data: data[:-1] + b"?"), (MANIFEST, lambda data: data[:20])):
+    for end, damage in (
+        (".safetensors", lambda data: data[:-1] + bytes([data[-1] ^ 1])),
+        (MANIFEST, lambda data: data[:20]),
+    ):
         (path,) = [path for path in objects._objects(version.digest) if path.endswith(end)]
         filesystem(address).pipe_file(path, damage(filesystem(address).cat_file(path)))
         on(f"reader of {end}")
@@ -202,3 +207,65 @@ def test_a_row_comes_to_refer_to_files_while_no_other_host_may_remove_them(on: H
         told.append("referred")
     other.join()
     assert told == ["referred", "removed"]
+
+
+# from a folder to the store
+
+
+def copied(*arguments: str) -> str:
+    out = StringIO()
+    call_command("copy_store", *arguments, stdout=out)
+    return out.getvalue()
+
+
+def test_a_folder_is_copied_and_a_second_copy_goes_on_from_there(
+    examined_here: list[str], on: Host, address: Address, settings: Any
+) -> None:
+    folder = settings.ADAPTERS_DIR
+    on("first")
+    ObjectStore(address).put(examined_here[0], folder / examined_here[0], store.FILES)
+    (folder / "notes").mkdir()
+    told = copied("--from", str(folder))
+    assert f"{examined_here[0]} was there" in told
+    assert f"{examined_here[1]} copied" in told
+    assert f"1 copied, 1 were in {address}" in told
+    assert "0 copied, 2 were" in copied("--from", str(folder), "--to", str(address))
+    assert "2 are needed, 2 are in" in copied("--check")
+    for digest in examined_here:
+        with store.opened(digest) as directory:
+            assert digest_of(directory) == digest
+
+
+def test_what_is_damaged_in_the_folder_or_the_store_is_told(
+    examined_here: list[str], on: Host, address: Address, settings: Any
+) -> None:
+    folder, (one, other) = settings.ADAPTERS_DIR, examined_here
+    (folder / one / store.WEIGHTS).write_bytes(b"not these")
+    on("first")
+    with pytest.raises(CommandError, match=f"{one} does not hold what its name says"):
+        copied("--from", str(folder))
+    objects = ObjectStore(address)
+    (path,) = [path for path in objects._objects(other) if path.endswith(".safetensors")]
+    filesystem(address).pipe_file(path, b"short")
+    with pytest.raises(CommandError) as wrong:
+        copied("--check")
+    assert f"{one}, emotion" in str(wrong.value)
+    assert "is missing; import it again" in str(wrong.value)
+    assert "is damaged (adapter_model.safetensors" in str(wrong.value)
+
+
+def test_a_copy_needs_a_folder_and_a_store(on: Host, tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match="name the store with --to or ADAPTER_STORE"):
+        copied()
+    with pytest.raises(CommandError, match="is no address of a store"):
+        copied("--to", "bucket")
+    on("first")
+    with pytest.raises(CommandError, match="is no folder"):
+        copied("--from", str(tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def examined_here(adapter_store: Path, probes: list[Any], tmp_path: Path) -> list[str]:
+    """The digests of two adapters in a folder of this host, as it was before there was a store."""
+    given = [write_adapter(tmp_path / f"given{seed}", seed=seed) for seed in range(2)]
+    return [examined(uploaded(directory, f"emotion{at}")).digest for at, directory in enumerate(given)]
