@@ -22,6 +22,7 @@ from loraland.catalogue.upload.blend_form import BlendForm
 from loraland.catalogue.upload.forms import UploadForm
 from loraland.catalogue.upload.hub import HubError
 from loraland.catalogue.upload.layout import told
+from loraland.catalogue.upload.offered import KINDS, PART, names, options
 from loraland.catalogue.upload.prompt_form import PromptForm
 from loraland.catalogue.upload.published_import import fetch_published
 from loraland.paper import published
@@ -49,6 +50,7 @@ class AdapterAdmin(AdapterAdminBase):
     list_display = ("name", "slug", "category", "base", "shown_version")
     list_filter = ("category", "base")
     list_select_related = ("published",)
+    show_full_result_count = False
     search_fields = ("name", "slug", "summary")
     fields = ("name", "slug", "category", "summary", "description", "license", "author", "dataset", "base", "versions")
     readonly_fields = ("slug", "base", "versions")
@@ -76,6 +78,7 @@ class AdapterVersionAdmin(VersionAdminBase):
     list_display = ("__str__", "status", "rank", "megabytes", "shown_delta", "created")
     list_filter = ("status",)
     list_select_related = ("adapter",)
+    show_full_result_count = False
     search_fields = ("digest", "adapter__slug", "adapter__name")
     actions = ("publish", "retire", "validate_again")
     upload_fieldsets = (
@@ -101,8 +104,19 @@ class AdapterVersionAdmin(VersionAdminBase):
     )
 
     def get_urls(self) -> list[Any]:
-        address = path("published/", self.admin_site.admin_view(self.published), name="catalogue_published")
-        return [address, *super().get_urls()]
+        view = self.admin_site.admin_view
+        offered = path("offered/<slug:kind>/", view(self.offered), name="catalogue_offered")
+        address = path("published/", view(self.published), name="catalogue_published")
+        return [address, offered, *super().get_urls()]
+
+    def offered(self, request: HttpRequest, kind: str) -> HttpResponse:
+        """The names of a kind that fit what somebody writes, for a datalist. Those that no page shows are not told to
+        who may not see versions."""
+        if kind not in KINDS:
+            raise Http404(f"There are no names of {kind!r}; there are some of {', '.join(KINDS)}.")
+        if kind != PART and not self.has_view_permission(request):
+            raise PermissionDenied
+        return HttpResponse(options(names(kind, request.GET.get("q", ""))))
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -116,8 +130,9 @@ class AdapterVersionAdmin(VersionAdminBase):
             raise PermissionDenied
         if request.method == "POST":
             return self._fetch(request)
-        here = set(Adapter.objects.values_list("slug", flat=True))
-        rows = [(entry, entry.slug in here) for entry in published.published()]
+        every = published.published()
+        here = {*Adapter.objects.filter(slug__in=[entry.slug for entry in every]).values_list("slug", flat=True)}
+        rows = [(entry, entry.slug in here) for entry in every]
         context = {**self.admin_site.each_context(request), "title": "Adapters of the paper", "rows": rows}
         return render(request, "admin/catalogue/published.html", {**context, "base": published.BASE})
 

@@ -28,7 +28,7 @@ from loraland.catalogue.listed import ADAPTERS, BLENDS
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.residency import residency
 from loraland.catalogue.score import score_of
-from loraland.catalogue.windows import MORE, RESULTS
+from loraland.catalogue.windows import MORE, RESULTS, WINDOW
 from loraland.edge.insiders import ais_insider
 from loraland.refusal import refused_is_not_found
 
@@ -105,11 +105,11 @@ def adapter(request: HttpRequest, slug: str) -> HttpResponse:
         "gating": gating_of(version),
         "parts": parts,
         "unnamed": _unnamed(version, parts),
-        "blends": blends.shown_blends_with(shown),
+        "blends": blends.shown_blends_with(shown)[:WINDOW],
         "score": score_of(version.score),
         "embedding": embeddings.of(version),
         "training": [(label, version.training[key]) for key, label in _TRAINING.items() if key in version.training],
-        "versions": shown.versions.seen_by(request.user).filter(status__in=_SHOWN).exclude(digest=""),
+        "versions": shown.versions.seen_by(request.user).filter(status__in=_SHOWN).exclude(digest="")[:WINDOW],
         "curl": snippets.curl(version, origin),
         "python": snippets.python(version, origin),
     }

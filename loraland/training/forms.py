@@ -242,8 +242,8 @@ def refusal(slug: str, base: Base, *, is_blend: bool = False) -> str:
 def free_slug(name: str) -> str:
     """A slug for `name` that may be used and is not."""
     slug = slugify(name)[:70] or "adapter"
-    names = (name for model in (Adapter, Training) for name in model.objects.values_list("slug", flat=True))
-    taken = {BASE, *tasks(), *names}
+    near = (model.objects.filter(slug__startswith=slug).values_list("slug", flat=True) for model in (Adapter, Training))
+    taken = {BASE, *tasks(), *(name for names in near for name in names)}
     numbered = (f"{slug}-{number}" for number in range(2, len(taken) + 3))
     return next(free for free in (slug, *numbered) if free not in taken)
 

@@ -121,6 +121,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.lists", description="What lists cost.")
     parser.add_argument("--adapters", type=int, default=10_000)
     parser.add_argument("--times", type=int, default=9)
+    parser.add_argument("--rounds", type=int, default=10, help="of all public pages, to see whether memory stays")
     parser.add_argument("--postgres", action="store_true", help="on a fresh PostgreSQL instead of SQLite")
     parser.add_argument("--only", default="", help="addresses whose names have this")
     parser.add_argument("--json", type=Path, help="write the rows here too")
@@ -150,7 +151,10 @@ def measure(home: Path, asked: argparse.Namespace) -> int:
             for what, address in addresses.items()
             if asked.only in what
         ]
-        told = f"web process {first:.0f} MB after its first page, {resident_mb(pid):.0f} MB after all"
+        warm = resident_mb(pid)
+        _again(url, rows, asked.rounds)
+        told = f"web process {first:.0f} MB after its first page, {warm:.0f} MB after all, "
+        told += f"{resident_mb(pid):.0f} MB after {asked.rounds} rounds more"
     database = "PostgreSQL" if asked.postgres else "SQLite"
     print(f"{asked.adapters} published adapters, {database}, {machine()['processor']}; {told}")
     _show(rows)
@@ -212,6 +216,14 @@ def _row(url: str, pid: int, what: str, address: str, headers: dict[str, str], t
     status, _, _, sent, read = asked[-1]
     firsts, wholes = [each[1] for each in asked], [each[2] for each in asked]
     return Row(what, address, status, median(firsts), median(wholes), sent, read, resident_mb(pid) - before)
+
+
+def _again(url: str, rows: list[Row], rounds: int) -> None:
+    """Ask all public pages again and again."""
+    for _ in range(rounds):
+        for row in rows:
+            if row.what in PUBLIC:
+                _ask(url, row.address, {})
 
 
 def _next_of(url: str, address: str) -> str:

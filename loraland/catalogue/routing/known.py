@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from threading import Lock
-from typing import Final
+from typing import Any, Final
 
-from inference.tasks.embedding import EMBEDDER
-from loraland.catalogue.embeddings import InputEmbedding, stamp
+from inference.tasks.embedding import EMBEDDER, Embedding
+from loraland import bases
+from loraland.catalogue.embeddings import stamp
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.routing.index import Candidate, Index
 
@@ -29,18 +31,24 @@ class KnownAdapters:
             return self._index
 
     def _made(self) -> Index:
+        """Read as plain columns: as models, thousands take ten times as long."""
         versions = AdapterVersion.objects.shown().served().answering().filter(embedding__embedder=EMBEDDER)
-        found = list(versions.exclude(template="").select_related("adapter").defer("examples", "training", "config"))
-        rows = {row.version_id: row.value for row in InputEmbedding.objects.filter(embedder=EMBEDDER).iterator()}
-        kept = [version for version in found if version.fields and version.pk in rows and rows[version.pk].is_usable]
-        return Index(list(map(_candidate, kept)), [rows[version.pk] for version in kept])
+        rows = versions.exclude(template="").values_list(*_COLUMNS)
+        found = [(_candidate(row), Embedding(EMBEDDER, row[-2], bytes(row[-1]))) for row in rows if row[5]]
+        kept = [(candidate, embedding) for candidate, embedding in found if embedding.is_usable]
+        return Index([candidate for candidate, _ in kept], [embedding for _, embedding in kept])
 
 
-def _candidate(version: AdapterVersion) -> Candidate:
-    adapter = version.adapter
-    return Candidate(
-        adapter.slug, adapter.name, version.digest, adapter.served_base.key, version.template, version.field_names
-    )
+_COLUMNS: Final = (
+    *("adapter__slug", "adapter__name", "digest", "adapter__base", "template", "fields"),
+    *("embedding__texts", "embedding__numbers"),
+)
+
+
+def _candidate(row: Sequence[Any]) -> Candidate:
+    slug, name, digest, base, template, fields, *_ = row
+    key = (bases.of_name(base) or bases.default()).key
+    return Candidate(slug, name, digest, key, template, tuple(field["name"] for field in fields))
 
 
 known: Final = KnownAdapters()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from django import forms
-from django.contrib.admin.widgets import AdminTextInputWidget
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 
@@ -14,40 +13,39 @@ from loraland import bases
 from loraland.catalogue import store
 from loraland.catalogue.composition import MAX_PARTS, Composition, base_of
 from loraland.catalogue.gate_names import TOP_K
-from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.models import Adapter
 from loraland.catalogue.upload.archive import ArchiveRefused, Contents, read_archive
 from loraland.catalogue.upload.assembling import BlendRefused, assembled
 from loraland.catalogue.upload.bases import doubt_about_base
 from loraland.catalogue.upload.blending import Gated, named_in
-from loraland.catalogue.upload.entry_form import EntryForm
+from loraland.catalogue.upload.entry_form import EntryForm, OfAdapter
 from loraland.catalogue.upload.layout import PICKLED
+from loraland.catalogue.upload.offered import PART, NameInput, offered
 from loraland.catalogue.upload.submission import Submission, find, submit_blend
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
 
-OFFERED: Final = 1000
-"""How many names are offered while one is written."""
 _ZIP: Final = b"PK\x03\x04"
 _PICKLE: Final = b"\x80"
 _PICKLES: Final = (".pt", ".pth", ".bin", ".pkl")
 """A length of safetensors may begin like a pickle; a name decides."""
 
 
-class PartNames(AdminTextInputWidget):
+class PartNames(NameInput):
     """A line for each part, in order, where the names of those that can be one are offered."""
+
+    def __init__(self) -> None:
+        super().__init__(PART)
 
     def render(self, name: str, value: Any, attrs: Any = None, renderer: Any = None) -> SafeString:
         given = [*(value or []), *[""] * MAX_PARTS][:MAX_PARTS]
         own = {key: each for key, each in (attrs or {}).items() if key != "id"} | {"list": f"{name}-offered"}
         ids = [{"id": f"id_{name}_{at}", "aria-label": f"Part {at}"} for at in range(1, len(given) + 1)]
-        line = super().render
+        line = super(NameInput, self).render
         lines = [line(name, each, own | id, renderer) for each, id in zip(given, ids, strict=True)]
-        versions = AdapterVersion.objects.shown().answering().served().filter(gate={}).order_by("adapter__slug")
-        slugs = versions.values_list("adapter__slug", "adapter__name")[:OFFERED]
-        offered = format_html_join("", '<option value="{}">{}</option>', slugs)
         rows = format_html_join("", "<li>{}</li>", ((line,) for line in lines))
-        return format_html('<ol class="parts">{}</ol><datalist id="{}-offered">{}</datalist>', rows, name, offered)
+        return format_html('<ol class="parts">{}</ol>{}', rows, offered(name, PART))
 
     def value_from_datadict(self, data: Any, files: Any, name: str) -> list[str]:
         return [text.strip() for text in data.getlist(name) if text.strip()]
@@ -94,6 +92,7 @@ class BlendForm(EntryForm):
             "unless you write one. Leave them empty where the gate's file names them."
         ),
     )
+    adapter = OfAdapter(NameInput("blend"))
     base_confirmed = forms.BooleanField(
         required=False,
         label="Its base is right",

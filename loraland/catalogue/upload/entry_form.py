@@ -17,18 +17,37 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.slug import refusal
 from loraland.catalogue.upload.archive import ArchiveRefused, Contents
 from loraland.catalogue.upload.companions import take
+from loraland.catalogue.upload.offered import NameInput
 from loraland.catalogue.upload.prompt_form import LINE, PromptForm, prompt_lines
 
 if TYPE_CHECKING:
     Upload = UploadedFile[bytes]
+    AdapterChoice = forms.ModelChoiceField[Adapter]
 else:
-    Upload = UploadedFile
+    Upload, AdapterChoice = UploadedFile, forms.ModelChoiceField
 
 HELD: Final = "loraland.catalogue.upload"
 WITHOUT_PROMPT: Final = (
     "Without the prompt that it was trained on it would be published as a free chat. Write the prompt, tick “It chats "
     "freely”, or untick “Publish when ready” and write it later."
 )
+
+
+class OfAdapter(AdapterChoice):
+    """The adapter, by its slug, that this is a new version of; empty for a new one."""
+
+    def __init__(self, widget: NameInput) -> None:
+        super().__init__(
+            Adapter.objects.none(),
+            to_field_name="slug",
+            required=False,
+            widget=widget,
+            label="New version of",
+            help_text=(
+                "Its slug; empty for a new one. What you leave empty below is then taken from its latest version."
+            ),
+            error_messages={"invalid_choice": "There is no %(value)s to add a version to; write another's slug."},
+        )
 
 
 class EntryForm(PromptForm):
@@ -44,13 +63,7 @@ class EntryForm(PromptForm):
     """Who uploads: the admin gives each request a class of its own."""
 
     held = forms.CharField(required=False, widget=forms.HiddenInput)
-    adapter = forms.ModelChoiceField(
-        Adapter.objects.none(),
-        required=False,
-        label="New version of",
-        empty_label="(a new one)",
-        help_text="What you leave empty below is then taken from its latest version.",
-    )
+    adapter = OfAdapter(NameInput("adapter"))
     name = forms.CharField(max_length=TEXTS["name"], required=False, widget=LINE)
     slug = forms.SlugField(
         max_length=80, required=False, help_text="Its name in addresses; made from the name if empty."

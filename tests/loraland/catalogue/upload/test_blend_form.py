@@ -105,7 +105,7 @@ def test_a_gate_of_ramole_weighs_what_the_form_names_and_a_zip_brings_its_card(
 def test_a_new_version_of_a_blend_takes_its_place(owner: Client, two: list[AdapterVersion], proven: Prove) -> None:
     send(owner, template="Mine {text}:")
     first = proven(AdapterVersion.objects.get(adapter__slug="two-at-once"))
-    assert send(owner, name="", adapter=first.adapter.pk, top_k="1") == {}
+    assert send(owner, name="", adapter=first.adapter.slug, top_k="1") == {}
     newer = proven(first.adapter.versions.first())
     first.refresh_from_db()
     assert (first.status, newer.status, newer.template) == ("retired", "published", "Mine {text}:")

@@ -101,7 +101,7 @@ def test_the_same_digest_again_succeeds_and_changes_nothing(owner: Client, adapt
     upload(owner, **pair())
     before = AdapterVersion.objects.values().get()
     again = pair(config=json.dumps(lora_config(base_model_name_or_path="elsewhere/name")).encode())
-    response = owner.post(UPLOAD, form(**again, name="", category="", adapter=before["adapter_id"]), follow=True)
+    response = owner.post(UPLOAD, form(**again, name="", category="", adapter=Adapter.objects.get().slug), follow=True)
     assert "nothing changed" in str(list(response.context["messages"])[-1])
     assert AdapterVersion.objects.values().get() == before
     assert list((adapter_store.parent / "quarantine").iterdir()) == []
@@ -118,7 +118,7 @@ def test_a_new_version_takes_the_prompt_of_the_latest(owner: Client) -> None:
     upload(owner, **pair(), example_lines='{"text": "What a day!"}')
     adapter = Adapter.objects.get()
     files = pair(weights=safetensors_bytes(lora_tensors(seed=1)))
-    assert upload(owner, **files, adapter=adapter.pk, name="", category="", template="") == []
+    assert upload(owner, **files, adapter=adapter.slug, name="", category="", template="") == []
     new, old = adapter.versions.all()
     assert (new.template, new.fields, new.examples) == (old.template, old.fields, old.examples)
     assert new.digest != old.digest
@@ -135,7 +135,7 @@ def test_a_damaged_upload_is_rejected_with_its_reasons_on_its_page(owner: Client
 def test_a_rejected_digest_can_be_uploaded_again(owner: Client, refused: Callable[..., AdapterVersion]) -> None:
     upload(owner, **pair())
     refused(AdapterVersion.objects.get())
-    assert upload(owner, **pair(), name="", category="", adapter=Adapter.objects.get().pk) == []
+    assert upload(owner, **pair(), name="", category="", adapter=Adapter.objects.get().slug) == []
     assert sorted(AdapterVersion.objects.values_list("status", flat=True)) == ["rejected", "validating"]
 
 
