@@ -49,8 +49,9 @@ def _number(arguments: list[str], config: EngineConfig) -> int:
 
 
 def _child() -> int:
-    # Whoever interrupts the whole group means the worker, which hands its answers over first.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Whoever ends the whole group means the worker, which hands its answers over first and takes its stages along.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     told = json.loads(sys.stdin.buffer.readline())
     threading.Thread(target=_end_with_worker, daemon=True).start()
     from inference.decoders.pipeline.processes import config_of

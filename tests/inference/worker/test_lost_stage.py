@@ -93,6 +93,9 @@ async def test_a_worker_without_work_notices_too(wire, begin) -> None:
 async def test_a_worker_that_is_asked_to_leave_takes_its_stages_along(wire, begin) -> None:
     worker = begin("shared", 2)
     _, last = await stages(wire, "shared")
+    # As whoever ends a whole group of processes does it.
+    os.kill(last.process, signal.SIGTERM)
+    await asyncio.sleep(1.5)
     worker.terminate()
     assert await asyncio.to_thread(worker.wait, 30) == 0
     await gone(last)
