@@ -40,6 +40,7 @@ HOMES: Final = (
     f"local WINDOW_MS, FEW_CLAIMS, LOOKS, SECOND_SHARE = {WINDOW_MS}, {FEW_CLAIMS}, {LOOKS}, {SECOND_SHARE}\n"
     f"local SPARE_ROWS = {SPARE_ROWS}"
     + """
+local UNKNOWN_ROOM = 1000000
 local function workers_of(base) return 'generation:homes:' .. base end
 local function homes_of(base, digest) return 'generation:homes:' .. base .. ':' .. digest end
 local function holds_of(base, worker) return 'generation:holds:' .. base .. ':' .. worker end
@@ -55,7 +56,7 @@ local function router_of(base, worker, time)
   table.sort(names)
   for _, name in ipairs(names) do router.live[name] = true end
   for i, room in ipairs(redis.call('HMGET', rooms_of(base), unpack(names))) do
-    router.rooms[names[i]] = tonumber(room or 0)
+    router.rooms[names[i]] = room and tonumber(room) or nil
   end
   return router
 end
@@ -116,15 +117,15 @@ end
 -- Put `homes` in the order of their room, and where they are crowded add their relief: of those that have room the
 -- worker with the most, one that holds it if there is such.
 local function relieved(router, homes)
-  local function room_of(name) return router.rooms[name] or 0 end
+  local function room_of(name) return router.rooms[name] or UNKNOWN_ROOM end
   table.sort(homes.names, function(a, b)
     if room_of(a) ~= room_of(b) then return room_of(a) > room_of(b) end
     return a < b
   end)
   local best, rank = homes.names[1] and room_of(homes.names[1]) or 0, 0
   for _, name in ipairs(router.names) do
-    local room, spare = room_of(name), homes.held[name] and 0 or SPARE_ROWS
-    local its_rank = room + (homes.held[name] and 1000000 or 0)
+    local room, spare = router.rooms[name] or 0, homes.held[name] and 0 or SPARE_ROWS
+    local its_rank = room + (homes.held[name] and UNKNOWN_ROOM or 0)
     if room > math.max(0, 2 * best + spare) and its_rank > rank then homes.relief, rank = name, its_rank end
   end
   if homes.relief then homes.has[homes.relief] = true end

@@ -13,6 +13,8 @@ from inference.wire.protocol import Heartbeat, Request
 
 WINDOW = WINDOW_MS / 1000
 HOLDS = HOLDS_MS / 1000
+UNKNOWN = 1_000_000
+"""The idle rows of a worker that has not told of them."""
 
 
 class MemoryHomes:
@@ -72,7 +74,7 @@ class MemoryHomes:
         """For whom `request` is, first for whom above all."""
         homes, holders = self.of(request)
         relief = self.relief(homes, holders)
-        by_room = sorted(homes, key=lambda name: (-self._rooms.get(name, 0), name))
+        by_room = sorted(homes, key=lambda name: (-self._rooms.get(name, UNKNOWN), name))
         return [relief, *by_room] if relief else by_room
 
     def rest(self, request: Request, worker: str, since: float) -> float:
@@ -98,7 +100,7 @@ class MemoryHomes:
 
     def relief(self, homes: list[str], holders: list[str]) -> str:
         """Who relieves `homes`, where these are crowded; one that holds it if there is such."""
-        best = max((self._rooms.get(name, 0) for name in homes), default=0)
+        best = max((self._rooms.get(name, UNKNOWN) for name in homes), default=0)
         rooms = {name: self._rooms.get(name, 0) for name in sorted(self.names)} if homes else {}
         free = [name for name, room in rooms.items() if room > max(0, 2 * best + SPARE_ROWS * (name not in holders))]
         return max(free, key=lambda name: (name in holders, rooms[name]), default="")
