@@ -188,7 +188,7 @@ def test_no_process_is_root_or_writes_beside_its_volumes(values: dict[str, Any])
 
 @every_set
 def test_every_variable_that_it_sets_is_documented(values: dict[str, Any]) -> None:
-    of_kubernetes = {"POD_NAME", "POD_IP", "HOME", "MODEL_STORE"}
+    of_kubernetes = {"POD_NAME", "POD_IP", "HOME"}
     for name, container in containers(values):
         assert set(environment(container)) - documented() - of_kubernetes == set(), name
 
@@ -232,16 +232,22 @@ def test_a_pool_serves_its_base_under_the_name_that_its_probe_asks_for() -> None
     assert worker["readinessProbe"]["exec"]["command"][2].endswith('--name "$WORKER_NAME"')
 
 
-def test_workers_mount_the_shared_files_only_where_something_comes_from_there() -> None:
-    def claims(values: dict[str, Any], name: str) -> list[str]:
-        volumes = found(values, "Deployment", name)["spec"]["template"]["spec"]["volumes"]
-        return [each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each]
+def test_pods_share_a_claim_unless_everything_comes_from_stores() -> None:
+    def claims(values: dict[str, Any]) -> set[str]:
+        volumes = [volume for _, pod in pods(values) for volume in pod["volumes"]]
+        return {each["persistentVolumeClaim"]["claimName"] for each in volumes if "persistentVolumeClaim" in each}
 
-    assert claims({}, "-worker-cpu") == claims({}, "-web") == ["land-loraland-var"]
-    assert claims(SETS["stores"], "-worker-cpu") == []
-    assert claims(SETS["stores"], "-celery") == ["land-loraland-var"]
-    assert claims(SETS["hpa"], "-worker-cpu") == ["files"]
-    assert "PersistentVolumeClaim" not in {resource["kind"] for resource in rendered(SETS["hpa"])}
+    def fetched(values: dict[str, Any]) -> dict[str, list[str]]:
+        fetching = [each for each in containers(values) if each[1]["name"] == "base"]
+        return {name.rpartition("-")[2]: container["command"][3:] for name, container in fetching}
+
+    assert (claims({}), fetched({})) == ({"land-loraland-var"}, {"cpu": []})
+    assert claims({"stores": {"adapters": "s3://land/adapters"}}) == {"land-loraland-var"}
+    assert claims(SETS["hpa"]) == {"files"}
+    assert claims(SETS["stores"]) == set()
+    assert fetched(SETS["stores"]) == {"web": ["--without-weights"], "celery": ["--without-weights"], "trainer": []}
+    for values in (SETS["hpa"], SETS["stores"]):
+        assert "PersistentVolumeClaim" not in {resource["kind"] for resource in rendered(values)}
 
 
 def test_the_ingress_holds_no_stream_back_and_leaves_the_size_of_bodies_to_the_site() -> None:

@@ -97,21 +97,22 @@ priorityClassName: {{ . }}
 {{ .Values.storage.existingClaim | default (printf "%s-var" (include "loraland.name" .)) }}
 {{- end }}
 
-{{/* Volumes of pods that share files. */}}
-{{- define "loraland.shared" -}}
+{{/* Not empty where adapters and base models both come from stores: then pods share no files. */}}
+{{- define "loraland.apart" -}}
+{{- if and .Values.stores.adapters .Values.stores.models }}true{{ end }}
+{{- end }}
+
+{{/* What a pod keeps: on the claim of all, or for itself where it has all from stores. */}}
+{{- define "loraland.volumes" -}}
+{{- if include "loraland.apart" . }}{{ include "loraland.own" . }}{{ else -}}
 - {name: tmp, emptyDir: {}}
 - {name: var, persistentVolumeClaim: {claimName: {{ include "loraland.claim" . }}}}
 {{- end }}
+{{- end }}
 
-{{/* Volumes of pods that keep what they fetch for themselves. */}}
 {{- define "loraland.own" -}}
 - {name: tmp, emptyDir: {}}
 - {name: var, emptyDir: {sizeLimit: {{ .Values.storage.cacheSize }}}}
-{{- end }}
-
-{{/* Workers need no shared files once adapters and base models both come from stores. */}}
-{{- define "loraland.workerVolumes" -}}
-{{- if and .Values.stores.adapters .Values.stores.models }}{{ include "loraland.own" . }}{{ else }}{{ include "loraland.shared" . }}{{ end }}
 {{- end }}
 
 {{/* Pods of one kind on different nodes, where that is possible. */}}
