@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import FrozenInstanceError
 from pathlib import Path
 
@@ -123,3 +124,25 @@ def test_a_bad_value_is_refused_with_the_choices(environ: dict[str, str], senten
     with pytest.raises(ConfigError) as caught:
         read_config(environ)
     assert sentence in str(caught.value)
+
+
+def test_a_store_elsewhere_has_its_copies_apart_from_what_was_a_store(tmp_path: Path) -> None:
+    places = {"": "adapters", "s3://land/adapters": "adapter_cache"}
+    for store, name in places.items():
+        config = read_config({"VAR_DIR": str(tmp_path), "ADAPTER_STORE": store})
+        assert config.adapters_dir == tmp_path / name
+    config = read_config({"VAR_DIR": str(tmp_path), "ADAPTER_STORE": "file:///srv/adapters", "ADAPTER_CACHE_MB": "7"})
+    assert (config.adapters_dir, config.adapter_cache_mb) == (Path("/srv/adapters"), 7)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "told"),
+    [
+        ("ADAPTER_STORE", "bucket", "ADAPTER_STORE=bucket is no address of a store"),
+        ("MODEL_STORE", "s3://key:hush@land", "MODEL_STORE=s3://…land must be a bucket"),
+        ("ADAPTER_CACHE_MB", "0", "ADAPTER_CACHE_MB=0 must be a whole number from 1"),
+    ],
+)
+def test_a_store_that_cannot_be_meant_is_refused(variable: str, value: str, told: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(told)):
+        read_config({variable: value})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings as site_settings
 from django.core.management import CommandError, call_command
 from django.db import connection, connections
 
@@ -269,3 +271,35 @@ def examined_here(adapter_store: Path, probes: list[Any], tmp_path: Path) -> lis
     """The digests of two adapters in a folder of this host, as it was before there was a store."""
     given = [write_adapter(tmp_path / f"given{seed}", seed=seed) for seed in range(2)]
     return [examined(uploaded(directory, f"emotion{at}")).digest for at, directory in enumerate(given)]
+
+
+@pytest.mark.slow
+def test_what_comes_in_at_one_host_is_answered_on_another_with_the_same_tokens(
+    on: Host, address: Address, model_dir: Path, tmp_path: Path
+) -> None:
+    from inference.config import EngineConfig
+    from inference.engine.engine import Engine
+    from inference.wire.protocol import AdapterRef, Generate, Probe, Sampling
+    from tests.inference.engines import Record, drain
+
+    def answers(var_dir: Path, store: Address | None, digest: str) -> dict[str, Record]:
+        config = EngineConfig(var_dir, "", str(model_dir), device="cpu", kv_blocks=64, adapter_store=store)
+        engine = Engine(config)
+        engine.add(Probe("proof", AdapterRef(digest)))
+        engine.add(Generate("a", AdapterRef(digest), prompt="I am so happy", sampling=Sampling(max_tokens=8)))
+        records = drain(engine)
+        engine.close()
+        return records
+
+    shipped = site_settings.DEMO_ADAPTERS_DIR / "tweet_emotion"
+    on("first")
+    version = uploaded(shipped)
+    on("second")
+    version = examined(version)
+    assert version.reasons == []
+    (tmp_path / "here" / "adapters").mkdir(parents=True)
+    shutil.copytree(shipped, tmp_path / "here" / "adapters" / version.digest)
+    here, there = answers(tmp_path / "here", None, version.digest), answers(tmp_path / "third", address, version.digest)
+    assert there["a"].token_ids == here["a"].token_ids
+    assert there["proof"].finished.stats.logit_delta == here["proof"].finished.stats.logit_delta
+    assert (tmp_path / "third" / "adapter_cache" / version.digest).is_dir()
