@@ -16,7 +16,7 @@ from inference.wire.protocol import AdapterRef, Component, GateRef
 from loraland import bases
 from loraland.base_files import tokenizer_of
 from loraland.bases import BASE, Base
-from loraland.catalogue import store
+from loraland.catalogue.beyond import beyond_pairs
 from loraland.catalogue.gate_names import parted, spelled
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.slug import STAND_INS, is_bases_own
@@ -89,7 +89,7 @@ class Composition:
         for version, weight in self.parts:
             if version.gate:
                 return f"{version} is a blend itself; name its parts instead, {_listed(version.components)}."
-            if self.gate and (beyond := store.beyond_pairs(version.digest)):
+            if self.gate and (beyond := beyond_pairs(version.digest)):
                 return f"{version} changes {beyond}; a gate weighs what adapters do to the linears of layers alone."
             if not (math.isfinite(weight) and 0 < abs(weight) <= MAX_WEIGHT):
                 return f"The weight of {version} is {weight:g}; it must not be 0, nor beyond {MAX_WEIGHT:g}."

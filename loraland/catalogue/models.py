@@ -20,6 +20,7 @@ from inference.wire.protocol import AdapterRef, Component, Failed, Probe, Termin
 from loraland import bases, inference_client
 from loraland.bases import Base
 from loraland.catalogue import blends, embeddings, listed, proofs, store
+from loraland.catalogue.alone import alone
 from loraland.catalogue.invocation import invocation_of, spelt
 from loraland.catalogue.status import ANSWERING, ON_THE_WAY, VersionStatus
 from loraland.catalogue.versions import AdapterVersionQuerySet
@@ -392,7 +393,7 @@ class AdapterVersion(models.Model):
         store.drop(self.quarantine)
         if not (digest := blends.own_files(self)):
             return
-        with store.alone():
+        with alone():
             if not blends.is_needed(digest, AdapterVersion.objects.all()):
                 store.remove(digest)
 

@@ -8,27 +8,23 @@ whoever uploads the same weights again. The config is kept as it was read, writt
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
 import re
 import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from functools import lru_cache
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
 
 from django.conf import settings
-from django.db import connection, transaction
 
 from inference.adapters import config_file, examination, gate_head
 from inference.adapters.config import check_config
-from inference.adapters.identity import HeaderError, adapter_digest, part_of, read_header
+from inference.adapters.identity import HeaderError, adapter_digest
 from inference.adapters.stored import AdapterNotFound, held
-from inference.adapters.tables import TABLES
 from inference.reading import reading
 from loraland import bases
 from loraland.catalogue import distant
@@ -44,12 +40,8 @@ CARD: Final = "card.toml"
 LEFT_SECONDS: Final = 24 * 3600
 """How old an upload must be before it counts as left behind."""
 
-_TRAINED: Final = ("A", "B", "rows")
-"""Parts by which a table is changed; a whole one may be the base's own."""
 _TOKEN: Final = re.compile(r"[0-9a-f]{32}")
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
-_LOCK: Final = 0x6C6F7261
-"""Of PostgreSQL's advisory locks, the one that is ours."""
 _LOST: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EIO})
 """What reading a file says that is gone, or lies where the disk is broken."""
 
@@ -190,25 +182,6 @@ def digest_in(directory: Path, config: dict[str, Any] | None = None) -> str:
         return ""
 
 
-def beyond_pairs(digest: str) -> str:
-    """What the stored adapter `digest` changes beside the linears of layers, as the rest of a sentence; empty where
-    that is nothing, or it is not here."""
-    try:
-        return _beyond_pairs(digest)
-    except (OSError, HeaderError):
-        return ""
-
-
-@lru_cache(maxsize=4096)
-def _beyond_pairs(digest: str) -> str:
-    """What is stored under a digest stays as it is."""
-    with opened(digest) as directory:
-        parts = [part for name in read_header(directory / WEIGHTS) if (part := part_of(name))]
-    tables = {module.rpartition(".")[2] for module, part in parts if part in _TRAINED} & {*TABLES}
-    biases = ["biases"] if any(part in ("bias", "shift") for _, part in parts) else []
-    return " and ".join([*sorted(tables), *biases])
-
-
 def _gate_digest(path: Path) -> str:
     try:
         with reading(path.name, HeaderError, gate_head.GateRefused):
@@ -227,31 +200,6 @@ def is_sound(digest: str) -> bool:
         if error.errno not in _LOST:
             raise
         return False
-
-
-@contextmanager
-def alone() -> Iterator[None]:
-    """Keep others from removing files while a row comes to refer to them, or from referring to what is removed.
-
-    Processes of one host are told apart by a lock on the folder. Hosts share a database, which is PostgreSQL then: its
-    lock ends with the transaction, so that nobody who dies keeps it.
-    """
-    settings.ADAPTERS_DIR.mkdir(parents=True, exist_ok=True)
-    directory = os.open(settings.ADAPTERS_DIR, os.O_RDONLY)
-    try:
-        fcntl.flock(directory, fcntl.LOCK_EX)
-        with _alone_among_hosts() if connection.vendor == "postgresql" else nullcontext():
-            yield
-    finally:
-        os.close(directory)
-
-
-@contextmanager
-def _alone_among_hosts() -> Iterator[None]:
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        yield
 
 
 def drop(token: str) -> None:

@@ -13,6 +13,7 @@ from django.db import IntegrityError, transaction
 
 from inference.tasks.card import CARD
 from loraland.catalogue import embeddings, store
+from loraland.catalogue.alone import alone
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.upload.companions import COMPANIONS
 from loraland.catalogue.upload.examined import Examined
@@ -66,7 +67,7 @@ def _entered(token: str, found: Examined, last: AdapterVersion, user: User | Non
         **values,
     )
     store.send(token, found.digest)
-    with store.alone():
+    with alone():
         store.keep(token, found.digest)
         try:
             with transaction.atomic():

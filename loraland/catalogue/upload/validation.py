@@ -17,6 +17,7 @@ from inference.adapters.methods.known import kind_of
 from loraland import bases
 from loraland.bases import Base
 from loraland.catalogue import store
+from loraland.catalogue.alone import alone
 from loraland.catalogue.blends import BlendPart
 from loraland.catalogue.invocation import fault_of, remark_of
 from loraland.catalogue.models import Adapter, AdapterVersion
@@ -142,7 +143,7 @@ def _adopt(version: AdapterVersion, found: Examined) -> bool:
     token = version.quarantine
     if token:
         store.send(token, found.stored_as)
-    with store.alone():
+    with alone():
         if token:
             store.keep(token, found.stored_as)
         try:

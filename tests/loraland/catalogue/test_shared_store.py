@@ -26,6 +26,7 @@ from inference.objects.store import ObjectStore
 from inference.tasks.card import Card
 from loraland import outage
 from loraland.catalogue import distant, store
+from loraland.catalogue.alone import alone
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.tasks import drop_left_uploads
 from loraland.catalogue.upload.submission import submit
@@ -198,11 +199,11 @@ def test_a_row_comes_to_refer_to_files_while_no_other_host_may_remove_them(on: H
 
     def remove() -> None:
         on("second")
-        with closing(connections["default"]), store.alone():
+        with closing(connections["default"]), alone():
             told.append("removed")
 
     on("first")
-    with store.alone():
+    with alone():
         other = threading.Thread(target=remove)
         other.start()
         time.sleep(0.3)

@@ -1,0 +1,40 @@
+"""Files of the store are referred to, or removed, by one at a time: on all hosts."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import Final
+
+from django.conf import settings
+from django.db import connection, transaction
+
+_LOCK: Final = 0x6C6F7261
+"""Of PostgreSQL's advisory locks, the one that is ours."""
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Keep others from removing files while a row comes to refer to them, or from referring to what is removed.
+
+    Processes of one host are told apart by a lock on the folder. Hosts share a database, which is PostgreSQL then: its
+    lock ends with the transaction, so that nobody who dies keeps it.
+    """
+    settings.ADAPTERS_DIR.mkdir(parents=True, exist_ok=True)
+    directory = os.open(settings.ADAPTERS_DIR, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        with _alone_among_hosts() if connection.vendor == "postgresql" else nullcontext():
+            yield
+    finally:
+        os.close(directory)
+
+
+@contextmanager
+def _alone_among_hosts() -> Iterator[None]:
+    with transaction.atomic():
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
+        yield
