@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from contextlib import suppress
 from typing import Any, Final
@@ -18,6 +19,7 @@ from inference.config import ConfigError
 from inference.wire import cluster
 
 CONTROLLER: Final = "controller"
+REACH_SECONDS: Final = 5.0
 ANSWER_SECONDS: Final = 30.0
 NAME_SECONDS: Final = 15.0
 """How long the name of an actor that was ended may stay taken."""
@@ -26,7 +28,8 @@ STOP_LOOK_SECONDS: Final = 0.25
 
 def connect(address: str, plan: ClusterPlan) -> None:
     """Connect this process to the cluster at `address`. Raises `ConfigError` for a Redis that its nodes cannot reach,
-    and ConnectionError."""
+    and OSError."""
+    _reach(address)
     ray.init(address=address, namespace=NAMESPACE, log_to_driver=False, logging_level="warning")
     hosts = {node["NodeManagerAddress"] for node in ray.nodes() if node["Alive"]}
     if plan.redis_url.startswith("unix:") and len(hosts) > 1:
@@ -34,6 +37,16 @@ def connect(address: str, plan: ClusterPlan) -> None:
             f"REDIS_URL={plan.redis_url} is a socket of one machine, and the cluster has {len(hosts)}: give the "
             "address of a Redis that all of them reach, such as redis://10.0.0.5:6379"
         )
+
+
+def _reach(address: str) -> None:
+    """Find out at once that nobody listens there; Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), REACH_SECONDS).close()
+        except OSError as error:
+            raise ConnectionError(f"no Ray listens at {address} ({error}); `ray start --head` starts one") from error
 
 
 def deploy(plan: ClusterPlan, look_seconds: float = 1.0) -> str:
