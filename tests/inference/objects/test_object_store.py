@@ -258,3 +258,29 @@ def test_keys_are_not_in_what_an_address_says_of_itself(object_server: ObjectSer
     address = object_server.new_store()
     assert isinstance(address, Address)
     assert not any(secret in f"{address} {address!r}" for secret in KEYS.values())
+
+
+def test_a_store_that_goes_away_in_the_middle_of_a_file_and_comes_back(
+    object_server: ObjectServer, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "CHUNK_BYTES", 1000)
+    monkeypatch.setattr(download, "PARALLEL", 1)
+    objects, starts = ObjectStore(object_server.new_store()), []
+    put(objects, folder)
+    real = objects._read
+
+    def read(name: str, entry: object, start: int, end: int) -> bytes:
+        starts.append(start)
+        if len(starts) == 4:
+            object_server.leave()
+        return real(name, entry, start, end)  # type: ignore[arg-type]
+
+    objects._read = read  # type: ignore[method-assign]
+    try:
+        with pytest.raises(StoreAway, match="does not answer"):
+            fetched(objects, tmp_path / "got")
+    finally:
+        object_server.come_back()
+    before = len(starts)
+    assert fetched(objects, tmp_path / "got") == contents(folder)
+    assert 0 < len(starts) - before < 7  # of the seven chunks in two files
