@@ -9,7 +9,7 @@ PAGES := tests/loraland/api tests/loraland/catalogue tests/loraland/playground
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: run logs test test-site test-browser test-decoders test-rest test-fast test-fast-inference test-fast-pages test-fast-rest check chaos bench bench-gpu clients bakeoff admin format clean
+.PHONY: run logs test test-site test-browser test-decoders test-engine test-rest test-fast test-fast-inference test-fast-pages test-fast-rest check chaos bench bench-gpu clients bakeoff admin format clean
 
 run: $(VENV)/.run
 	@$(BIN)/python -m loraland
@@ -18,9 +18,9 @@ logs:
 	@bin/logs
 
 # The site and its pages in a browser beside everything else: a good part of their time goes by in waiting, and what
-# computes yields to them.
+# computes yields to them. Four at a time: the last begins when the first of them has ended.
 test: $(VENV)/.dev
-	@if [ -n "$(ARGS)" ]; then $(BIN)/python -m pytest $(ARGS); else $(MAKE) -j4 test-site test-browser test-decoders test-rest; fi
+	@if [ -n "$(ARGS)" ]; then $(BIN)/python -m pytest $(ARGS); else $(MAKE) -j4 test-site test-browser test-decoders test-engine test-rest; fi
 	@if ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then \
 	    echo "Once more on PostgreSQL: the site's tests"; \
 	    bin/with-postgres $(BIN)/python -m pytest tests/loraland -q -m "not slow"; \
@@ -36,8 +36,11 @@ test-browser:
 test-decoders:
 	@nice -n 3 $(BIN)/python -m pytest -q tests/inference/decoders
 
+test-engine:
+	@nice -n 3 $(BIN)/python -m pytest -q tests/inference --ignore=tests/inference/decoders
+
 test-rest:
-	@nice -n 3 $(BIN)/python -m pytest -q tests --ignore=tests/loraland --ignore=tests/e2e --ignore=tests/inference/decoders
+	@nice -n 3 $(BIN)/python -m pytest -q tests --ignore=tests/loraland --ignore=tests/e2e --ignore=tests/inference
 
 # Three parts beside each other.
 test-fast: $(VENV)/.dev
