@@ -13,7 +13,7 @@ from redis.asyncio import Redis
 from inference.wire import redis_finished, redis_wire
 from inference.wire.capacity import Capacity
 from inference.wire.contract import WireError, Write
-from inference.wire.protocol import Delta, Finished, Generate, Heartbeat
+from inference.wire.protocol import AdapterRef, Delta, EngineLoad, Finished, Generate, Heartbeat, Message
 from inference.wire.redis_reader import Subscription
 from inference.wire.redis_wire import RedisWire
 from tests.redis_server import RedisServer
@@ -177,6 +177,30 @@ async def test_nothing_is_left_behind_but_the_streams_of_answers(wire, client):
         await wire.committed({entry: end.id}, 60)
     assert await client.xlen("generation:finished") == 0
     assert {key for key in await client.keys() if await client.ttl(key) < 0} == {"generation:finished"}
+
+
+async def test_what_is_known_of_homes_is_of_those_in_use_and_goes_by_itself(wire, client):
+    for name in ("w1", "w2"):
+        load = EngineLoad(on_device=("ab" * 32, "cd" * 32))
+        await wire.beat(Heartbeat(name, BASE, True, "fp", load=load), 30)
+    told = (Message("user", "hi"), Message("assistant", "ho"), Message("user", "and?"))
+    request = Generate("a", AdapterRef("ab" * 32), messages=told, tenant="t")
+    await wire.submit(request, BASE, "chat", 1000)
+    [mine] = [
+        *await wire.claim(BASE, "w1", "fp", Capacity(1), 30),
+        *await wire.claim(BASE, "w2", "fp", Capacity(1), 30),
+    ]
+    await wire.finish(mine, Finished("a", "done"))
+    for entry, _, end in await wire.finished("recorder", 10, 1):
+        await wire.committed({entry: end.id}, 60)
+    keys = set(await client.keys())
+    kept = {key for key in keys if await client.ttl(key) < 0}
+    assert kept == {"generation:finished", "worker:tiny", "generation:fingerprints:tiny"}, "one of each a base"
+    digests = {key.rpartition(":")[2] for key in keys if key.startswith("generation:homes:tiny:")}
+    assert digests == {"abababababababab", "cdcdcdcdcdcdcdcd", "room"}
+    await wire.depart(BASE, "w1")
+    await wire.depart(BASE, "w2")
+    assert not any(key.startswith("generation:holds:") for key in await client.keys())
 
 
 async def test_a_request_of_an_unknown_version_fails_in_place_of_looping(wire, client):
