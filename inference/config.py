@@ -261,6 +261,8 @@ class Environment:
         value = self.own(key, f"{default:g}")
         if not _NUMBER.fullmatch(value) or float(value) > 1024:
             raise ConfigError(f"{key}={value} must be a number from 0 to 1024, such as 2 or 0.5")
+        if key.endswith("GPUS") and float(value) > 1 and not float(value).is_integer():
+            raise ConfigError(f"{key}={value} must be a part of one GPU, such as 0.5, or a whole number of them")
         return float(value)
 
     def between(self, key: str, default: str, high: int) -> tuple[int, int]:

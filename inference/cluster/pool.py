@@ -57,8 +57,8 @@ class Pool:
         self, seen: Sequence[Seen], beats: Sequence[Heartbeat], waiting: Waiting
     ) -> tuple[PoolChange | None, list[Step]]:
         """What is decided now, if anything changes, and what is to be done."""
-        running = {beat.worker: beat.load.running for beat in beats}
-        replicas = [Replica(e.number, e.revision, e.state, e.seconds, running.get(e.name, 0)) for e in seen]
+        running = {beat.worker: beat.load.running for beat in beats if beat.ready}
+        replicas = [self._known(each, running) for each in seen]
         self._replicas = tuple(ReplicaReport(each.name, each.state, each.revision, each.node) for each in seen)
         self._lacks = self._told_lack(replicas)
         measures = self._measured(replicas, beats, waiting)
@@ -67,6 +67,7 @@ class Pool:
         self.wanted = decision.wanted
         change = None
         if decision.reason:
+            self._reloads = Reloads()
             change = PoolChange(time.time(), self.plan.key, before, decision.wanted, decision.reason)
             log.info("pool base=%s from=%d to=%d reason=%s", change.base, before, change.after, change.reason)
         return change, steps(replicas, self.wanted, self.plan.revision)
@@ -77,6 +78,12 @@ class Pool:
         plan = self.plan
         low, high = plan.bounds.low, plan.bounds.high
         return PoolReport(plan.key, low, high, self.wanted, plan.cpus, plan.gpus, self._replicas, self._lacks)
+
+    def _known(self, seen: Seen, running: Mapping[str, int]) -> Replica:
+        """What the steps need of it. A new one serves once Redis has heard of it, and until then no old one goes."""
+        is_heard = seen.name in running or seen.revision != self.plan.revision
+        state: ReplicaState = seen.state if seen.state != "ready" or is_heard else "loading"
+        return Replica(seen.number, seen.revision, state, seen.seconds, running.get(seen.name, 0))
 
     def _measured(self, replicas: Sequence[Replica], beats: Sequence[Heartbeat], waiting: Waiting) -> Measures:
         states = [each.state for each in replicas]

@@ -49,9 +49,10 @@ class ReplicaPlan:
 
     def config(self, environ: Mapping[str, str]) -> EngineConfig:
         """The worker's configuration: unless the settings say otherwise, the threads and the share of a GPU's memory
-        are those of its resources. Raises `ConfigError`."""
+        are those of its resources, which stages on one host share. Raises `ConfigError`."""
         config = read_config({**environ, **self.settings, "WORKER_NAME": self.name}, self.base)
-        threads = config.threads or (max(1, round(self.cpus)) if self.cpus else 0)
+        here = 1 if config.stage_address else config.stages
+        threads = config.threads or (max(1, round(self.cpus / here)) if self.cpus else 0)
         return replace(config, threads=threads, memory_share=min(1.0, self.gpus or 1.0))
 
 

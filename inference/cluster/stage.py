@@ -84,6 +84,13 @@ class Placed:
         if (standing.state if standing else "waiting") != self.state:
             self.since = time.monotonic()
         self.standing = standing
+        if standing and self.drained is not None and standing.state in ("loading", "ready"):
+            self._doubt(self.drained)
+
+    def _doubt(self, asked: float) -> None:
+        """A drain that never came to it, or to the process before it, is to be asked for again."""
+        if time.monotonic() - asked > ANSWER_SECONDS:
+            self.drained = None
 
 
 class Stage:

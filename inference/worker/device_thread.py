@@ -157,6 +157,7 @@ class DeviceThread:
             try:
                 command = self._inbox.get(block=wait, timeout=IDLE_SECONDS)
             except queue.Empty:
+                self._is_idle = False  # what tells the engine's load may hang as a step may
                 return True
             self._is_idle = False
             if command:

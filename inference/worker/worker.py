@@ -27,7 +27,6 @@ from inference.worker.waking import Alarm, Stopwatch
 
 HEARTBEAT_SECONDS: Final = 2.0
 HEARTBEAT_TTL: Final = 7.0
-DRAIN_LOOK_SECONDS: Final = 0.05
 POLL_SECONDS: Final = 1.0
 """How often the queue is looked at when nobody says that something arrived: leases end without a word."""
 SHUTDOWN_SECONDS: Final = 3.0
@@ -63,6 +62,7 @@ class Worker:
         self._loaded = asyncio.Event()
         self._ending = asyncio.Event()
         self._draining = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self._drain_seconds = 0.0
         self._is_empty = asyncio.Event()
         self._crash: BaseException | None = None
@@ -176,7 +176,8 @@ class Worker:
         await self._loaded.wait()
         while True:
             await self._look.wait(POLL_SECONDS)
-            await self._retry.attempt(self._claim_all)
+            async with self._claiming:
+                await self._retry.attempt(self._claim_all)
 
     async def _claim_all(self) -> None:
         """Claim until the engine or the queue has no more. Own leases come first: they may just have ended."""
@@ -236,7 +237,8 @@ class Worker:
         """Wait for a drain, and for the end of what runs then."""
         await self._draining.wait()
         log.info("draining worker=%s running=%d", self._config.name, len(self._running))
-        await asyncio.sleep(DRAIN_LOOK_SECONDS)  # for what was claimed just now
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._claiming.acquire(), SHUTDOWN_SECONDS)  # what is being claimed runs here too
         if self._running:
             self._is_empty.clear()
             with contextlib.suppress(TimeoutError):

@@ -45,6 +45,8 @@ def test_each_base_may_have_its_own_bounds_and_resources() -> None:
         ("REPLICAS", "1-"),
         ("REPLICA_CPUS", "-1"),
         ("REPLICA_GPUS", "half"),
+        ("REPLICA_GPUS", "1.5"),
+        ("TRAINING_GPUS", "2.5"),
         ("SCALE_UP_SECONDS", "0"),
         ("TRAININGS", "few"),
     ],
@@ -97,3 +99,9 @@ def _imported(source: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom):
             found.add((node.module or "").partition(".")[0])
     return found
+
+
+@pytest.mark.parametrize(("settings", "threads"), [({}, 8), ({"STAGES": "4"}, 2), ({"THREADS": "3"}, 3)])
+def test_the_stages_of_a_replica_share_its_processors(settings: dict[str, str], threads: int) -> None:
+    plan = ReplicaPlan("small", "small-1", "now", settings, cpus=8.0, gpus=0.0)
+    assert plan.config({"BASE_MODEL": "small"}).threads == threads

@@ -191,6 +191,25 @@ async def test_a_worker_that_drains_takes_nothing_new_and_finishes_what_it_has(w
         assert (await answer(wire, "b"))[0] == text_of(5)
 
 
+async def test_what_is_just_being_claimed_when_a_worker_drains_is_answered(wire, monkeypatch):
+    async with serving(wire, name="leaving") as leaving:
+        await has_beaten(wire, ready=True)
+        claim, is_claiming = wire.claim, asyncio.Event()
+
+        async def slow(*args, **more):
+            claims = await claim(*args, **more)
+            if claims:
+                is_claiming.set()
+                await asyncio.sleep(0.3)
+            return claims
+
+        monkeypatch.setattr(wire, "claim", slow)
+        await ask(wire, "a", 5)
+        await asyncio.wait_for(is_claiming.wait(), 10)
+        leaving.drain(60)
+        assert (await answer(wire, "a"))[0] == text_of(5)
+
+
 async def test_what_a_drain_has_no_time_for_goes_on_at_another(wire):
     async with serving(wire, name="leaving") as leaving:
         await ask(wire, "a", 300)
@@ -374,6 +393,17 @@ async def test_a_device_that_hangs_ends_the_worker_and_gives_its_requests_back(w
     assert await asyncio.wait_for(worker.run(), 10) == 1
     woken.set()
     assert [claim.attempts for claim in await wire.claim(BASE, "w2", "fake", Capacity(1), 10.0)] == [2]
+
+
+async def test_a_device_that_hangs_while_it_tells_its_load_ends_the_worker_too(wire, monkeypatch):
+    hung, woken = FakeEngine(), threading.Event()
+    monkeypatch.setattr(device_thread, "IDLE_SECONDS", 0.05)
+    worker = Worker(wire, lambda: hung, WorkerConfig(BASE, "w1", stall_seconds=0.5))
+    task = asyncio.create_task(worker.run())
+    await has_beaten(wire, ready=True)
+    monkeypatch.setattr(FakeEngine, "load", property(lambda _: woken.wait(10)))
+    assert await asyncio.wait_for(task, 10) == 1
+    woken.set()
 
 
 async def test_a_device_without_work_and_one_that_steps_do_not_count_as_hung(wire):
