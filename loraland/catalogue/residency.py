@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Final, Literal
 
 from inference.wire.contract import WireError
@@ -31,6 +32,12 @@ class Residency:
     versions: tuple[AdapterVersion, ...] = ()
     heartbeats: tuple[Heartbeat, ...] = ()
     """Each worker's own words, for insiders alone."""
+
+    @property
+    def key(self) -> str:
+        """Of what is drawn of the adapters: another one where that is another."""
+        drawn = [f"{v.digest} {v.adapter.slug} {v.adapter.name} {v.adapter.category}" for v in self.versions]
+        return sha256(f"{self.resident} {drawn}".encode()).hexdigest()[:16]
 
     @property
     def unseen(self) -> int:

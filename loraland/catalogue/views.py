@@ -125,11 +125,13 @@ def _unnamed(version: AdapterVersion, parts: Sequence[AdapterVersion]) -> str:
 
 @require_safe
 async def lamp(request: HttpRequest) -> HttpResponseBase:
-    """What the workers of a base hold just now, as a part of a page, which asks again and again and draws the emblems
-    itself; of the default base unless the address names another."""
+    """What the workers of a base hold just now, as a part of a page, which asks again and again and names what it has
+    shown already; of the default base unless the address names another."""
     if (base := bases.spoken(request.GET.get("base", BASE))) is None:
         raise Http404(f"There is no such base; there is {bases.names()}.")
-    content = render_to_string("catalogue/lamp.html", {"residency": await residency(base)})
+    held = await residency(base)
+    is_shown = request.GET.get("shown") == held.key
+    content = render_to_string("catalogue/lamp.html", {"residency": held, "is_shown": is_shown})
     etag = f'"{sha256(content.encode()).hexdigest()[:16]}"'
     response = HttpResponse(content, headers={"ETag": etag, "Cache-Control": "private, no-cache"})
     return get_conditional_response(request, etag=etag, response=response) or response

@@ -2,9 +2,7 @@
 
 import { AnswerView, announce, copy, ending } from "./answer_view.js";
 import { AnswerSocket, showConnection } from "./answers.js";
-import { left } from "./ask.js";
 import { Composer } from "./composer.js";
-import { wirePicker } from "./picker.js";
 import { Scrolling } from "./scrolling.js";
 
 const page = document.getElementById("chat");
@@ -19,7 +17,7 @@ showConnection(socket, document.getElementById("connection"));
 for (const section of transcript.querySelectorAll(".answer")) adopt(section);
 for (const turn of transcript.querySelectorAll(".turn")) number(turn);
 if (transcript.children.length) scrolling.toEnd();
-wirePicker();
+for (const link of document.querySelectorAll('[data-opens="picker"]')) link.addEventListener("click", choose);
 if (matchMedia("(max-width: 860px)").matches) page.querySelector(".chat-kept").open = false;
 if (matchMedia("(hover: hover)").matches) composer?.fields[0].focus({ preventScroll: true });
 
@@ -27,9 +25,10 @@ sendWhatWasLeft();
 wireChoice();
 
 // What was written in the box of another page of ours, for whichever adapter fits it.
-function sendWhatWasLeft() {
-  const text = left();
-  if (!text || !composer || page.dataset.conversation || !page.dataset.adapter.startsWith("auto")) return;
+async function sendWhatWasLeft() {
+  if (!composer || page.dataset.conversation || !page.dataset.adapter.startsWith("auto")) return;
+  const text = (await import("./ask.js")).left();
+  if (!text) return;
   composer.fill({ [composer.fields[0].name]: text });
   send();
 }
@@ -233,4 +232,11 @@ function edit(turn, view) {
   if (view.asked && !view.id) return takeBack(turn, view);
   const texts = [...turn.querySelectorAll(".said-text")].map((line) => line.textContent);
   composer?.fill(Object.fromEntries(composer.fields.map((field, index) => [field.name, texts[index] ?? ""])));
+}
+
+// What the choice of an adapter needs is fetched by whoever wants to choose.
+async function choose(event) {
+  const link = event.currentTarget;
+  event.preventDefault();
+  (await import("./picker.js")).openPicker(link);
 }

@@ -10,8 +10,16 @@ async function ask() {
   setTimeout(ask, PERIOD);
 }
 
+// What lies on the device is told anew only where it is not what the page shows.
 async function show(lamp) {
-  lamp.innerHTML = await answer(lamp.dataset.live);
+  const address = new URL(lamp.dataset.live, location);
+  address.searchParams.set("shown", lamp.querySelector(".resident")?.dataset.key ?? "");
+  const told = document.createElement("template");
+  told.innerHTML = await answer(address);
+  const same = told.content.querySelector("[data-is-shown]");
+  const shown = lamp.querySelector(".resident");
+  if (same && same.dataset.key === shown?.dataset.key) same.replaceWith(shown);
+  lamp.replaceChildren(told.content);
 }
 
 async function answer(address) {

@@ -1,27 +1,34 @@
 // The choice of an adapter, in a dialog that finds as one types. Its list comes when it opens; arrows walk through it.
 
-export function wirePicker(mayOpen = () => true, chosen = () => {}) {
-  const dialog = document.getElementById("picker");
-  const form = dialog.querySelector(".picker-form");
+const dialog = document.getElementById("picker");
+const form = dialog.querySelector(".picker-form");
+
+dialog.querySelector('[data-closes="picker"]').addEventListener("click", () => dialog.close());
+dialog.addEventListener("keydown", walk);
+dialog.addEventListener("click", (event) => {
+  if (event.target === dialog) dialog.close();
+});
+
+export function wirePicker(mayOpen, chosen) {
   for (const link of document.querySelectorAll('[data-opens="picker"]')) {
     link.addEventListener("click", (event) => {
       event.preventDefault();
-      if (!mayOpen()) return;
-      aim(form, link);
-      dialog.showModal();
-      form.dispatchEvent(new Event("opened"));
+      if (mayOpen()) openPicker(link);
     });
   }
-  dialog.querySelector('[data-closes="picker"]').addEventListener("click", () => dialog.close());
   dialog.addEventListener("click", (event) => {
-    if (event.target === dialog) dialog.close();
     if (event.target.closest(".pick")) chosen();
   });
-  dialog.addEventListener("keydown", walk);
+}
+
+export function openPicker(link) {
+  aim(link);
+  dialog.showModal();
+  form.dispatchEvent(new Event("opened"));
 }
 
 // What is chosen stands in for the column whose link has opened the dialog.
-function aim(form, link) {
+function aim(link) {
   const section = link.closest("[data-position]");
   if (section && form.elements.position) form.elements.position.value = section.dataset.position;
 }

@@ -155,9 +155,9 @@ class Workers:
         return self._heartbeats
 
 
-async def lamp(wire: Any) -> str:
+async def lamp(wire: Any, shown: str = "") -> str:
     with inference_client.plugged(wire):
-        response = await AsyncClient().get("/workers/lamp/")
+        response = await AsyncClient().get("/workers/lamp/", {"shown": shown})
     assert response["Cache-Control"] == "private, no-cache"
     return " ".join(response.content.decode().split())
 
@@ -182,6 +182,22 @@ async def test_the_lamp_shows_the_adapters_on_the_device_by_name() -> None:
     assert 'href="/adapters/sums/"' in html
     assert "Gone" not in html
     assert "2 answering" in html
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_lamp_tells_nothing_anew_of_the_adapters_that_a_page_shows() -> None:
+    adapter = await Adapter.objects.acreate(slug="sums", name="Sums", base="x")
+    version = await AdapterVersion.objects.acreate(adapter=adapter, digest="a" * 64)
+    await Adapter.objects.aupdate(published=version)
+    beat = Heartbeat("one", "base", ready=True, load=EngineLoad(running=2, on_device=("a" * 64,)))
+    whole = await lamp(Workers(beat))
+    key = re.search(r'data-key="(\w+)"', whole)[1]
+    brief = await lamp(Workers(beat), shown=key)
+    assert f'data-key="{key}" data-is-shown' in brief
+    assert "2 answering" in brief
+    assert "Sums" not in brief
+    await Adapter.objects.aupdate(name="Differences")
+    assert "Differences" in await lamp(Workers(beat), shown=key)
 
 
 @pytest.mark.django_db(transaction=True)
