@@ -235,6 +235,7 @@ CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 1800}
 FOLLOW_TRAININGS_SECONDS = 3
 FORGET_STRANGERS_SECONDS = 3600
+COMPLETE_SECONDS = 600
 CELERY_BEAT_SCHEDULER = "celery.beat:Scheduler"  # keeps no file: its jobs are due from the start on
 CELERY_BEAT_SCHEDULE = {
     "follow trainings": {
@@ -251,6 +252,16 @@ CELERY_BEAT_SCHEDULE = {
         "task": "loraland.catalogue.tasks.drop_left_uploads",
         "schedule": FORGET_STRANGERS_SECONDS,
         "options": {"expires": FORGET_STRANGERS_SECONDS},
+    },
+    "complete lists": {
+        "task": "loraland.catalogue.tasks.complete_lists",
+        "schedule": COMPLETE_SECONDS,
+        "options": {"expires": COMPLETE_SECONDS},
+    },
+    "complete standings": {
+        "task": "loraland.evals.tasks.complete_standings",
+        "schedule": COMPLETE_SECONDS,
+        "options": {"expires": COMPLETE_SECONDS},
     },
 }
 

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from django.db import connection, models, transaction
+from django.db.models.functions import Coalesce
 
 from loraland import bases
 from loraland.catalogue.blends import NAMES
@@ -97,11 +98,15 @@ def keep(adapters: Iterable[int]) -> None:
 
 
 def complete() -> int:
-    """Write the rows that published adapters lack, as those that were put into the database at once; how many."""
-    lacking = list(_adapters().filter(published__isnull=False, listed__isnull=True).values_list("pk", flat=True))
-    for start in range(0, len(lacking), BATCH):
-        keep(lacking[start : start + BATCH])
-    return len(lacking)
+    """Write the rows that adapters lack, or that another version than theirs has, and delete those of adapters that
+    show none: what an older version of this program leaves, or what is put into the database at once; how many."""
+    is_shown, since = models.Q(published__isnull=False), Coalesce("published__published_at", "published__created")
+    lacks = is_shown & (models.Q(listed__isnull=True) | ~models.Q(listed__published_at=since))
+    wrong = _adapters().filter(lacks | ~is_shown & models.Q(listed__isnull=False))
+    pks = list(wrong.values_list("pk", flat=True))
+    for start in range(0, len(pks), BATCH):
+        keep(pks[start : start + BATCH])
+    return len(pks)
 
 
 def columns_of(adapter: Adapter, version: AdapterVersion) -> dict[str, Any]:

@@ -402,7 +402,9 @@ class AdapterVersion(models.Model):
         self.adapter.save(update_fields=["published"])
 
     def _hide(self) -> None:
-        Adapter.objects.filter(pk=self.adapter_id, published=self).update(published=None)
+        for adapter in Adapter.objects.select_for_update().filter(pk=self.adapter_id, published=self):
+            adapter.published = None
+            adapter.save(update_fields=["published"])
 
     def _change(self, **values: Any) -> None:
         for name, value in {**values, "changed": timezone.now()}.items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from celery import shared_task
 from django.utils import timezone
 
-from loraland.catalogue import store
+from loraland.catalogue import listed, store
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.upload.validation import examine
 
@@ -17,6 +17,12 @@ def drop_left_uploads() -> None:
     """Remove uploads to which no version refers: a process ended between their files and their row, or after it."""
     named = set(AdapterVersion.objects.exclude(quarantine="").values_list("quarantine", flat=True))
     store.drop_older(store.LEFT_SECONDS, named)
+
+
+@shared_task  # type: ignore[untyped-decorator]
+def complete_lists() -> None:
+    """List what an older version of this program has published meanwhile, and no more what it has withdrawn."""
+    listed.complete()
 
 
 @shared_task  # type: ignore[untyped-decorator]

@@ -7,7 +7,6 @@ come and go, as numbered pages would do, and a window far down takes no longer t
 from __future__ import annotations
 
 import json
-import math
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -52,9 +51,12 @@ def window_of(rows: models.QuerySet[Row], order: Sequence[str], after: str = "",
     place = place_of(after, len(order))
     try:
         beyond = rows.filter(_beyond(order, place)) if place else rows
-    except (TypeError, ValueError, ValidationError) as error:
+    except (TypeError, ValueError, OverflowError, ValidationError) as error:
         raise _nowhere(after) from error
-    found = list(beyond.order_by(*order)[: most + 1])
+    try:
+        found = list(beyond.order_by(*order)[: most + 1])
+    except OverflowError as error:  # a number or a time that the database cannot hold
+        raise _nowhere(after) from error
     shown = tuple(found[:most])
     return Window(shown, place, written(shown[-1], order) if len(found) > most else "")
 
@@ -101,7 +103,7 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, str):
         return True
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return is_number and math.isfinite(value) and abs(value) <= BIGGEST
+    return is_number and abs(value) <= BIGGEST  # which infinity is not, nor what is no number
 
 
 def _nowhere(after: str) -> Http404:

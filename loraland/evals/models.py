@@ -44,8 +44,11 @@ class RunQuerySet(models.QuerySet["Run"]):
 
     def public(self) -> RunQuerySet:
         """Finished runs but those of drafts, which only their owners know of."""
-        same = {"digest": models.OuterRef("digest"), "adapter__slug": models.OuterRef("adapter")}
-        return self.finished().exclude(models.Exists(AdapterVersion.objects.drafts().filter(**same)))
+        return self.finished().exclude(_is_of_a_draft())
+
+    def hidden(self) -> RunQuerySet:
+        """The others that are finished."""
+        return self.finished().filter(_is_of_a_draft())
 
     def on_test(self) -> RunQuerySet:
         """Finished runs over test rows, the newest first."""
@@ -54,6 +57,11 @@ class RunQuerySet(models.QuerySet["Run"]):
     def drawn(self) -> RunQuerySet:
         """Finished runs over a few drawn test rows, the newest first: they show answers and never count as scores."""
         return self.finished().filter(split=Run.Split.DRAWN).order_by("-finished")
+
+
+def _is_of_a_draft() -> models.Exists:
+    same = {"digest": models.OuterRef("digest"), "adapter__slug": models.OuterRef("adapter")}
+    return models.Exists(AdapterVersion.objects.drafts().filter(**same))
 
 
 class Run(models.Model):

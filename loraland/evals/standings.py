@@ -7,29 +7,35 @@ is kept, and worked out anew for a task when one of its runs ends, or becomes pu
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any, Final
 
-from django.db import transaction
+from django.db import connection, transaction
+from django.db.models import Exists, OuterRef, Q
 from django.db.models.signals import post_save
 
 from inference.tasks.verdict import CLEAR
 from loraland.catalogue.finder import searchable
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.evals.counting import Comparison, comparisons
-from loraland.evals.models import Run, Standing
+from loraland.evals.models import Run, RunQuerySet, Standing
 from loraland.evals.task_facts import TaskFacts, facts_of
 
 BATCH: Final = 500
+OF_VERSION: Final = frozenset({"status", "published_at", "digest", "publish_when_ready"})
+"""What of a version says whether the runs of its weights are public."""
+_LOCKS: Final = 0x72616E6B
+"""Of PostgreSQL's advisory locks, those of tasks."""
 
 
 def place(task: str) -> None:
     """Write the rows of `task` anew."""
-    found = comparisons(Run.objects.public().on_test().filter(task=task))
-    facts = facts_of(task)
-    rows = [Standing(**columns_of(compared, facts)) for compared in found]
     names = [field.name for field in Standing._meta.concrete_fields if not field.primary_key]
     with transaction.atomic():
+        _lock(task)
+        found, facts = comparisons(Run.objects.public().on_test().filter(task=task)), facts_of(task)
+        rows = [Standing(**columns_of(compared, facts)) for compared in found]
         Standing.objects.filter(task=task).exclude(pk__in=[row.pk for row in rows]).delete()
         Standing.objects.bulk_create(
             rows, update_conflicts=True, unique_fields=["tuned"], update_fields=names, batch_size=BATCH
@@ -41,10 +47,13 @@ def place_all(tasks: Iterable[str]) -> None:
         place(task)
 
 
-def complete() -> None:
-    """Write the rows of tasks that have none, as those whose runs were put into the database at once."""
-    lacking = Run.objects.on_test().filter(subject=Run.Subject.ADAPTER, standing__isnull=True).order_by()
-    place_all(lacking.values_list("task", flat=True).distinct())
+def complete() -> int:
+    """Write the tasks anew that lack a row, or have one of a hidden run, as an older version of this program leaves
+    them, or what is put into the database at once; how many."""
+    hidden = Run.objects.hidden().filter(standing__isnull=False)
+    tasks = {*_lacking().values_list("task", flat=True), *hidden.order_by().values_list("task", flat=True)}
+    place_all(tasks)
+    return len(tasks)
 
 
 def columns_of(compared: Comparison, facts: TaskFacts) -> dict[str, Any]:
@@ -84,11 +93,52 @@ def _of_run(sender: type[Run], instance: Run, **sent: Any) -> None:
 
 def _of_version(sender: type[AdapterVersion], instance: AdapterVersion, **sent: Any) -> None:
     """A draft that becomes public brings its runs along, and may be newer than what stood there."""
-    runs = Run.objects.filter(adapter=instance.adapter.slug, subject=Run.Subject.ADAPTER).order_by()
-    place_all(runs.values_list("task", flat=True).distinct())
+    changed = sent.get("update_fields")
+    if changed is None or OF_VERSION & {*changed}:
+        _place_later(instance.adapter.slug)
 
 
 def _of_adapter(sender: type[Adapter], instance: Adapter, **sent: Any) -> None:
-    """A task without a recipe is called as the adapter that bears its name."""
-    if Standing.objects.filter(task=instance.slug).exists():
-        place(instance.slug)
+    """A version that is shown no more may be a draft again; and a task without a recipe is called as the adapter that
+    bears its name."""
+    _place_later(instance.slug)
+
+
+def _place_later(adapter: str) -> None:
+    """Once the change is to be seen: its transaction holds the adapter, which an import of runs, that has a task's
+    lock, may wait for."""
+    placing = _placing(adapter)
+    if all(call is not placing for _, call, *_ in transaction.get_connection().run_on_commit):
+        transaction.on_commit(placing, robust=True)
+
+
+@lru_cache(100)
+def _placing(adapter: str) -> Callable[[], None]:
+    """What writes the tasks of `adapter` anew: for each the same, so that it is found among what waits already."""
+
+    def place_tasks() -> None:
+        runs = Run.objects.filter(adapter=adapter, subject=Run.Subject.ADAPTER).order_by()
+        named = Standing.objects.filter(task=adapter).order_by()
+        place_all([*runs.values_list("task", flat=True), *named.values_list("task", flat=True)])
+
+    return place_tasks
+
+
+def _lacking() -> RunQuerySet:
+    """Runs that count, as `comparisons` finds them, and have no row."""
+    every = Run.objects.on_test().of_today().order_by()
+    same = every.filter(task=OuterRef("task"), base=OuterRef("base"))
+    rivals = same.filter(subject=Run.Subject.BASE, rows_digest=OuterRef("rows_digest"), n=OuterRef("n"))
+    others = same.public().filter(subject=Run.Subject.ADAPTER, adapter=OuterRef("adapter"))
+    later = Q(finished__gt=OuterRef("finished"))
+    newer = others.filter(later & ~Q(digest=OuterRef("digest")))
+    larger = others.filter(Q(n__gt=OuterRef("n")) | later & Q(n=OuterRef("n")), digest=OuterRef("digest"))
+    found = every.public().filter(subject=Run.Subject.ADAPTER, standing__isnull=True)
+    return found.filter(Exists(rivals), ~Exists(newer), ~Exists(larger))
+
+
+def _lock(task: str) -> None:
+    """Of two that write one task the later sees what the first wrote. In SQLite each that writes is alone."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCKS, task])

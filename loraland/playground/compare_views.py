@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from urllib.parse import quote
 from uuid import UUID
 
 from django.conf import settings
@@ -98,8 +99,8 @@ def _next(names: list[str]) -> str:
 
 
 def _choice(names: list[str], position: int) -> str:
-    return f"?columns={','.join(names)}&position={position}"
+    return f"{_address(names)}&position={position}"
 
 
 def _address(names: list[str]) -> str:
-    return "?columns=" + ",".join(names)
+    return "?columns=" + quote(",".join(names), safe=",:@")

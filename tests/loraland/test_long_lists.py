@@ -10,11 +10,14 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.db.models import QuerySet
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from loraland.catalogue.listed import ListedAdapter
 from loraland.catalogue.models import Adapter, AdapterVersion
+from loraland.catalogue.tasks import complete_lists
 from loraland.catalogue.windows import WINDOW
 from tests.bench import crowd
 
@@ -108,6 +111,19 @@ def test_what_is_no_place_in_a_list_is_not_found(client: Client, address: str, a
     assert client.get(f"{address}{after}").status_code == 404
 
 
+@pytest.mark.parametrize("address", ["/?after=", "/chat/adapters/?after=", "/leaderboard/?after="])
+@pytest.mark.parametrize("value", [10**399, -(10**399), float("nan")])
+def test_a_number_that_no_database_has_is_no_place(client: Client, address: str, value: float) -> None:
+    for length in (2, 3, 4):
+        assert client.get(f"{address}{_place(*[value] * length)}").status_code == 404
+
+
+@pytest.mark.parametrize("time", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_a_time_that_the_database_cannot_hold_is_no_place(client: Client, time: str) -> None:
+    found = client.get(f"/?sort=newest&after={_place(0, time, 'a', 1)}")
+    assert found.status_code == (404 if connection.vendor == "sqlite" else 200)  # the other one holds more
+
+
 @pytest.mark.parametrize(
     ("words", "found"),
     [
@@ -147,6 +163,22 @@ def test_lists_hear_of_every_change_of_an_adapter_and_of_its_version(publish: Pu
     version.refresh_from_db()
     version.retire()
     assert not ListedAdapter.objects.exists()
+
+
+def test_what_an_older_version_published_and_withdrew_comes_into_the_lists_and_goes(publish: Publish) -> None:
+    for slug, digest in (("gone", "a"), ("missed", "b"), ("kept", "c")):
+        publish(slug, digest)
+    newer = publish("newer", "d", score={"base": 0.1, "tuned": 0.2})
+    ListedAdapter.objects.filter(adapter__slug="missed").delete()
+    QuerySet(Adapter).filter(slug="gone").update(published=None)  # as who knows nothing of lists writes
+    later = {"published_at": timezone.now(), "score": {"base": 0.1, "tuned": 0.9}}
+    QuerySet(AdapterVersion).filter(pk=newer.pk).update(**later)
+    complete_lists()
+    gains = dict(ListedAdapter.objects.values_list("adapter__slug", "gain"))
+    assert {slug: round(gain) for slug, gain in gains.items()} == {"missed": -101, "kept": -101, "newer": 80}
+    with CaptureQueriesContext(connection) as asked:
+        complete_lists()
+    assert len(asked) == 1
 
 
 def test_a_column_is_chosen_for_among_windows_with_the_versions_that_are_not_shown(

@@ -9,11 +9,12 @@ import pytest
 from django.conf import settings as site_settings
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.http import HttpResponse
+from django.http import HttpResponse, QueryDict
 from django.test import Client
 
 from loraland.catalogue.models import AdapterVersion
 from loraland.generations.models import Generation
+from loraland.playground import compare_views
 from loraland.playground.models import Answer, Conversation, Turn
 from tests.loraland.playground.conftest import EMOTION, TOPIC
 
@@ -155,6 +156,12 @@ def test_compare_takes_a_version_by_the_start_of_its_digest(client, publish, top
     publish("topic", "c", status="retired", **TOPIC)
     page = html(client.get("/compare/?columns=topic,topic@cccccc"))
     assert re.findall(r'data-name="([^"]*)"', page) == ["topic", "topic@cccccccccccc"]
+
+
+def test_names_of_columns_are_read_back_from_the_address_as_they_are() -> None:
+    names = ["base:Tiny+Llama", "topic@cccccc"]
+    assert QueryDict(compare_views._choice(names, 1).removeprefix("?"))["columns"] == ",".join(names)
+    assert QueryDict(compare_views._address(names).removeprefix("?"))["columns"] == ",".join(names)
 
 
 @pytest.mark.parametrize("columns", ["nobody,base", "topic@ffffff,base", "../etc,base"])

@@ -22,7 +22,7 @@ from inference.reading import reading
 from inference.tasks.card import Card
 from loraland import bases
 from loraland.catalogue import card as cards
-from loraland.catalogue import embeddings, store
+from loraland.catalogue import embeddings, listed, store
 from loraland.catalogue import slug as slugs
 from loraland.catalogue.management.importing import ImportCommand
 from loraland.catalogue.models import Adapter, AdapterVersion
@@ -72,6 +72,7 @@ class Command(ImportCommand):
         with ExitStack() as stack:
             imported = [self._import(source, slug, stack) for source in sources]
         embeddings.complete(AdapterVersion.objects.shown())
+        listed.complete()
         versions = [version for version in imported if version is not None]
         if not no_wait:
             self.wait([version for version in versions if version.status in PENDING], len(sources))

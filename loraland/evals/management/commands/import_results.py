@@ -9,6 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError
 
+from loraland.evals import standings
 from loraland.evals.results import ResultsError, import_file
 
 
@@ -23,5 +24,6 @@ class Command(BaseCommand):
             count = sum(import_file(path) for path in sorted(directory.glob("*.json")))
         except ResultsError as error:
             raise CommandError(str(error)) from error
+        standings.complete()
         if count:
             self.stdout.write(f"{count} measurements imported.")
