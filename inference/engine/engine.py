@@ -36,6 +36,7 @@ from inference.wire.protocol import (
     EngineLoad,
     Event,
     Failed,
+    Finished,
     Generate,
     Probe,
     Progress,
@@ -59,6 +60,10 @@ _NO_TOKEN: Final[tuple[FailureCode, str]] = (
 _STORE_AWAY: Final[tuple[FailureCode, str]] = (
     "unavailable",
     "The store of adapters does not answer this worker now; try again in a moment.",
+)
+_DISK_FAILS: Final[tuple[FailureCode, str]] = (
+    "unavailable",
+    "This worker cannot get the adapter onto its disk, or read it there, now; try again in a moment.",
 )
 LOADING_PATIENCE: Final = 0.005
 """Seconds that a step waits for an adapter when there is nothing else to do."""
@@ -89,7 +94,7 @@ class Engine:
     @property
     def capacity(self) -> Capacity:
         """How many requests it would take now, a bounded look-ahead included."""
-        return self.scheduler.capacity.less(len(self.machine.incoming))
+        return self.machine.incoming.leaves(self.scheduler.capacity)
 
     def add(self, request: Request, resume: Resume | None = None, queue_class: QueueClass = "chat") -> None:
         """Take a request, or go on with one that another worker has begun. A refusal is an event of the next step."""
@@ -112,9 +117,13 @@ class Engine:
         self._interrupt.request()
 
     def stop(self, id: str) -> None:
-        """End an answer at a reader's wish; the next step tells its end. Unknown ids are ignored."""
+        """End an answer at a reader's wish; the next step tells its end. Unknown ids are ignored.
+
+        Of one that waits for its adapter nothing is read, for that would wait for the fetch: what another worker has
+        told of it stands.
+        """
         if arrival := self.machine.incoming.take(id):
-            self._take_in(arrival.request, arrival.resume, arrival.queue_class)
+            self._events.append(Finished(id, "stopped", self._stats_of(arrival.request, arrival.resume)))
         if id in self._answers:
             self._answers[id].reason = "stopped"
             self._finish(self._answers[id])
@@ -236,9 +245,17 @@ class Engine:
 
     def _turn_away(self, request: Request, code: FailureCode, sentence: str) -> None:
         """Refuse a request that never was an answer."""
-        digest = request.adapter.digest if request.adapter else ""
-        stats = Stats(seed=seed_of(request), digest=digest, fingerprint=self.fingerprint)
-        self._events.append(Failed(request.id, code, sentence, stats))
+        self._events.append(Failed(request.id, code, sentence, self._stats_of(request)))
+
+    def _stats_of(self, request: Request, resume: Resume | None = None) -> Stats:
+        """Those of a request that never was an answer here; what another worker told of it counts."""
+        return Stats(
+            completion_tokens=len(resume.token_ids) if resume else 0,
+            seed=seed_of(request),
+            digest=request.adapter.digest if request.adapter else "",
+            fingerprint=self.fingerprint,
+            takeovers=1 if resume else 0,
+        )
 
     def _collect_arrivals(self) -> None:
         """Take in the requests whose adapters have come onto this host, and refuse those whose cannot be had."""
@@ -422,6 +439,8 @@ def _explain(loaded: Loaded) -> tuple[FailureCode, str]:
         return _STORE_AWAY
     if isinstance(loaded.error, AdapterDamaged):
         return "adapter_not_found", f"What is stored as adapter {loaded.digest[:12]} is damaged; import it again."
+    if isinstance(loaded.error, OSError) and not isinstance(loaded.error, FileNotFoundError):
+        return _DISK_FAILS
     what, missing = "adapter", loaded.digest
     if isinstance(loaded.error, AdapterNotFound):
         what, missing = loaded.error.what, loaded.error.digest

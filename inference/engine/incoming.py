@@ -15,11 +15,17 @@ from typing import Final
 
 from inference.adapters.stored import AdapterNotFound
 from inference.engine.loading import Loaded
+from inference.objects.failures import StoreAway
+from inference.wire.capacity import Capacity
 from inference.wire.contract import Resume
 from inference.wire.protocol import QueueClass, Request
 
 FETCHERS: Final = 4
 """Adapters that are fetched at once."""
+MOST_WAITING: Final = 64
+"""Requests that may wait for a fetch before they take away all capacity that there is."""
+AWAY_SECONDS: Final = 5.0
+"""How long a store that did not answer is not asked again: whoever waits for it would wait for its time-out."""
 
 log = logging.getLogger(__name__)
 
@@ -44,9 +50,19 @@ class Incoming:
         self._executor = ThreadPoolExecutor(FETCHERS, thread_name_prefix="adapter-fetcher")
         self._waiting: dict[str, tuple[Arrival, frozenset[str]]] = {}
         self._fetches: dict[str, Future[Loaded]] = {}
+        self._away: tuple[float, StoreAway] | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
+
+    def leaves(self, free: Capacity) -> Capacity:
+        """What is left of `free` beside those that wait here.
+
+        They take at most half of it, so that a store that hangs does not stop those whose adapters lie on the disk;
+        from `MOST_WAITING` on they count as any do, for nobody hoards what other workers could answer.
+        """
+        num = len(self._waiting)
+        return free.less(num if num >= MOST_WAITING else min(num, free.total // 2))
 
     def hold(self, request: Request, resume: Resume | None, queue_class: QueueClass) -> bool:
         """Whether the request waits here now, until `poll` gives it."""
@@ -89,9 +105,13 @@ class Incoming:
 
     def _bring(self, digest: str) -> Loaded:
         start = time.monotonic()
+        if self._away and start - self._away[0] < AWAY_SECONDS:
+            return Loaded(digest, 0.0, self._away[1])
         try:
             self._fetch(digest)
         except (AdapterNotFound, OSError) as error:
+            if isinstance(error, StoreAway):
+                self._away = time.monotonic(), error
             log.warning("not fetched adapter=%s error=%s", digest[:12], error)
             return Loaded(digest, time.monotonic() - start, error)
         seconds = time.monotonic() - start

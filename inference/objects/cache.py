@@ -1,4 +1,4 @@
-"""Folders of a store on this host's disk, within a bound: those that were used longest ago go first.
+"""Folders of a store on this host's disk, within a bound and the room there is: those used longest ago go first.
 
 All processes of the host share it. Locks are on the folders themselves (`flock`), so one that dies lets go of them: a
 folder is brought by one while others wait, and none is removed while somebody reads it. What a process has mapped of
@@ -12,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import Final
 from uuid import uuid4
 
 from inference.objects.download import sync
-from inference.objects.failures import Damaged, NotStored
+from inference.objects.failures import Damaged, DiskFull, NotStored
 
 PARTIAL: Final = ".partial"
 DAMAGED: Final = ".damaged"
@@ -101,7 +101,7 @@ class FolderCache:
 
     def _bring_whole(self, name: str, partial: Path) -> None:
         try:
-            self._bring(name, partial)
+            self._bring_into_room(name, partial)
             sync(partial)
         except NotStored:
             shutil.rmtree(partial)
@@ -113,17 +113,26 @@ class FolderCache:
             log.error("damaged in the store folder=%s error=%s", name, error)
             raise
 
+    def _bring_into_room(self, name: str, partial: Path) -> None:
+        """Where the disk is full, what is kept here goes first, if that is enough."""
+        try:
+            self._bring(name, partial)
+        except DiskFull as error:
+            folders = list(self._folders())
+            if sum(folder.num_bytes for folder in folders if folder.path != partial) < error.lacking:
+                raise
+            log.warning("the disk is full, what was used longest ago gives way to folder=%s", name)
+            _remove_oldest(folders, error.lacking, partial.name)
+            self._bring(name, partial)
+
     def _trim(self, newest: str) -> None:
         """Remove what was used longest ago, until the rest is within the bound; `newest` stays in any case."""
         self._brought += _num_bytes(self.directory / newest)
         if self._brought * SLACK < self._max_bytes:
             return
         self._brought = 0
-        folders = sorted(self._folders(), key=lambda folder: folder.used)
-        total = sum(folder.num_bytes for folder in folders)
-        for folder in folders:
-            if total > self._max_bytes and folder.path.name != newest and _evict(folder.path):
-                total -= folder.num_bytes
+        folders = list(self._folders())
+        _remove_oldest(folders, sum(folder.num_bytes for folder in folders) - self._max_bytes, newest)
 
     def _folders(self) -> Iterator[_Folder]:
         for path in self.directory.iterdir():
@@ -155,6 +164,13 @@ def _locked(path: Path, how: int) -> int | None:
         pass
     os.close(lock)
     return None
+
+
+def _remove_oldest(folders: Iterable[_Folder], num_bytes: int, spared: str) -> None:
+    """Remove those of `folders` that were used longest ago until so many bytes are gone, but not the one `spared`."""
+    for folder in sorted(folders, key=lambda folder: folder.used):
+        if num_bytes > 0 and folder.path.name != spared and _evict(folder.path):
+            num_bytes -= folder.num_bytes
 
 
 def _evict(path: Path) -> bool:

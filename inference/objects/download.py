@@ -6,7 +6,6 @@ SHA-256 is the one of the manifest.
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Callable, Iterable
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from inference.objects.failures import Damaged
+from inference.objects.failures import Damaged, DiskFull
 from inference.objects.manifest import Entry, sha256_of
 
 CHUNK_BYTES: Final = 16 * 1024 * 1024
@@ -57,11 +56,11 @@ def _fill(chunks: Iterable[tuple[_File, int]], read: Read) -> None:
 
 
 def check_space(directory: Path, num_bytes: int) -> None:
-    """Raise OSError where the disk has no room for so many more bytes."""
+    """Raise `DiskFull` where the disk has no room for so many more bytes."""
     free = shutil.disk_usage(directory).free
     if free < num_bytes:
         told = f"{num_bytes / 1e6:,.0f} MB are to come and {free / 1e6:,.0f} MB are free"
-        raise OSError(errno.ENOSPC, f"the disk has no room: {told}", str(directory))
+        raise DiskFull(f"the disk has no room: {told}", directory, num_bytes - free)
 
 
 @dataclass(frozen=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, TypeVar
 
 from inference.objects.address import Address, masked
@@ -20,6 +22,14 @@ log = logging.getLogger(__name__)
 
 class StoreAway(OSError):
     """A store that cannot be asked now. It is the service's failure, never that of what was to be read."""
+
+
+class DiskFull(OSError):
+    """This host's disk lacks the room of so many bytes, `lacking`, for what is to come."""
+
+    def __init__(self, sentence: str, directory: Path, lacking: int) -> None:
+        super().__init__(errno.ENOSPC, sentence, str(directory))
+        self.lacking = lacking
 
 
 class Damaged(ValueError):

@@ -26,9 +26,19 @@ class ModelStore:
         return self._objects.has(_checked(name))
 
     def bring(self, name: str, into: Path, *, with_weights: bool = True) -> str:
-        """Have the files of the model `name` in `into`, where some may be, whole or in part; where it came from, as
-        its publisher said. Raises `NotStored`, `Damaged` and OSError."""
-        return self._objects.fetch(_checked(name), into, lambda file: with_weights or not file.endswith(WEIGHTS)).source
+        """Have the files of the model `name` in `into`, where some may be, whole or in part, and no others; where it
+        came from, as its publisher said. Raises `NotStored`, `Damaged` and OSError."""
+
+        def is_wanted(file: str) -> bool:
+            return with_weights or not file.endswith(WEIGHTS)
+
+        manifest = self._objects.fetch(_checked(name), into, is_wanted)
+        # What was broken off may have been of another publication, or of more files.
+        named = {entry.name for entry in manifest.entries if is_wanted(entry.name)}
+        for path in into.iterdir():
+            if path.name not in named:
+                path.unlink()
+        return manifest.source
 
     def publish(self, name: str, directory: Path, source: str, replaces: bool = False) -> bool:
         """Store the files in `directory` as the model `name`, and say that it came from `source`. False where it is

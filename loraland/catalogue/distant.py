@@ -10,6 +10,7 @@ import logging
 import shutil
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Final
@@ -136,8 +137,9 @@ def drop_copies(seconds: float) -> None:
     """Remove this host's copies of uploads that are older: what is still wanted comes again from the store."""
     if uploads() and settings.QUARANTINE_DIR.is_dir():
         for directory in settings.QUARANTINE_DIR.iterdir():
-            if directory.stat().st_mtime < time.time() - seconds:
-                shutil.rmtree(directory, ignore_errors=True)
+            with suppress(FileNotFoundError):  # another process has dropped it
+                if directory.stat().st_mtime < time.time() - seconds:
+                    shutil.rmtree(directory, ignore_errors=True)
 
 
 # rows to train on
