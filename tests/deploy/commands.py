@@ -14,13 +14,18 @@ from loraland.liveness import SERVICES
 IN_IMAGES: Final = {"redis-server", "redis-cli", "pg_isready", "curl", "sleep", "ray"}
 """What the images of others bring, and ours from its own packages."""
 
+SHELL: Final = {"until", "do", "done", "exec"}
+"""Words of a shell before what it calls."""
+
 
 def missing(command: Sequence[str]) -> list[str]:
     """The parts of `command` that call nothing that there is."""
     if [*command[:2]] == ["python", "-c"]:
         return [] if compile(command[2], "-c", "exec") else [*command]
     line = " ".join(command).removeprefix("sh -c ")
-    return [part for part in re.split(r" && | -- ", line) if not _exists(part.split())]
+    parts = [part.split() for part in re.split(r" && | -- | & |; ", line)]
+    called = [words[1:] if words[0] in SHELL else words for words in parts]
+    return [" ".join(words) for words in called if words and not _exists(words)]
 
 
 def _exists(words: list[str]) -> bool:

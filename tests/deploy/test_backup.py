@@ -111,6 +111,44 @@ def test_a_backup_that_was_not_ended_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "var").exists()
 
 
+def test_adapters_in_a_folder_elsewhere_go_back_to_where_the_store_is_then(tmp_path: Path) -> None:
+    server, var, folder = RedisServer(SERVERS[0]), tmp_path / "var", tmp_path / "adapters"
+    (var / "adapters").mkdir(parents=True)
+    sqlite3.connect(var / "db.sqlite3").close()
+    (folder / "aa").mkdir(parents=True)
+    (folder / "aa" / "adapter_config.json").write_text("{}")
+    variables = {"VAR_DIR": str(var), "REDIS_URL": server.url}
+    try:
+        away = run("backup", str(tmp_path / "none"), **variables, ADAPTER_STORE=f"file://{tmp_path}/away")
+        taken = run("backup", str(tmp_path / "kept"), **variables, ADAPTER_STORE=f"file://{folder}")
+    finally:
+        server.close()
+    assert (away.returncode, "is not there; mount or make it" in away.stderr) == (1, True)
+    assert (taken.returncode, taken.stderr) == (0, "")
+    for store, place in ((f"file://{tmp_path}/moved", tmp_path / "moved"), ("", tmp_path / "new" / "adapters")):
+        back = run("restore", str(tmp_path / "kept"), VAR_DIR=str(tmp_path / "new"), ADAPTER_STORE=store)
+        assert (back.returncode, back.stderr) == (0, "")
+        assert (place / "aa" / "adapter_config.json").read_text() == "{}"
+
+
+@pytest.mark.parametrize(
+    ("server", "told", "is_touched"), [("no-such-server", "is not there", False), ("false", "did not start", True)]
+)
+def test_without_a_server_that_starts_it_ends_with_a_sentence(
+    tmp_path: Path, server: str, told: str, is_touched: bool
+) -> None:
+    kept, into = tmp_path / "kept", tmp_path / "redis"
+    for directory in (kept, into):
+        directory.mkdir()
+    sqlite3.connect(kept / "database.sqlite3").close()
+    subprocess.run(["tar", "-cf", str(kept / "files.tar"), "--files-from=/dev/null"], check=True)
+    for name in ("database.sqlite3", "redis.rdb", "complete"):
+        (kept / name).touch()
+    ended = run("restore", str(kept), str(into), VAR_DIR=str(tmp_path / "var"), REDIS_SERVER=server)
+    assert (ended.returncode, told in ended.stderr) == (1, True)
+    assert ((tmp_path / "var").exists(), list(into.iterdir())) == (is_touched, [])
+
+
 def test_a_redis_with_data_is_not_written_over(tmp_path: Path) -> None:
     (tmp_path / "complete").touch()
     (tmp_path / "redis").mkdir()

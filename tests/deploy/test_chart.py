@@ -243,6 +243,9 @@ def test_pods_share_a_claim_unless_everything_comes_from_stores() -> None:
 
     assert (claims({}), fetched({})) == ({"land-loraland-var"}, {"cpu": []})
     assert claims({"stores": {"adapters": "s3://land/adapters"}}) == {"land-loraland-var"}
+    for folder in ("adapters", "models"):
+        in_a_folder = {"stores": SETS["stores"]["stores"] | {folder: f"file:///var/lib/loraland/{folder}"}}
+        assert claims(in_a_folder) == {"land-loraland-var"}
     assert claims(SETS["hpa"]) == {"files"}
     assert claims(SETS["stores"]) == set()
     assert fetched(SETS["stores"]) == {"web": ["--without-weights"], "celery": ["--without-weights"], "trainer": []}

@@ -18,6 +18,7 @@ REPO = Path(__file__).parents[2]
 TEXT = (REPO / "compose.yaml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(TEXT)["services"]
 PROFILES = {profile for service in SERVICES.values() for profile in service.get("profiles", ())}
+SETTINGS = (REPO / "docs" / "settings.md").read_text()
 OPERATIONS = (REPO / "docs" / "operations.md").read_text()
 
 
@@ -82,6 +83,24 @@ def test_every_variable_is_documented() -> None:
         name for row in re.findall(r"^\| (`.+?) \|", OPERATIONS, re.MULTILINE) for name in words(row)
     }
     assert asked - told == set()
+
+
+def test_what_opens_the_stores_reaches_whoever_reads_them_and_is_empty_nowhere() -> None:
+    (told,) = re.findall(r"^Credentials are read from the environment.*?\n\n", SETTINGS, re.MULTILINE | re.DOTALL)
+    credentials = set(re.findall(r"`((?:AWS|GOOGLE|AZURE)_\w+)`", told))
+    assert {"AWS_SECRET_ACCESS_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "AZURE_STORAGE_ACCOUNT_KEY"} <= credentials
+    ours = [service for service in SERVICES.values() if service.get("image") == "loraland"]
+    assert len(ours) > 5
+    for service in ours:
+        assert "ADAPTER_CACHE_MB" in service["environment"]
+        # Compose gives on a name without a value where it is set; an empty key would be taken for one.
+        assert {name: service["environment"].get(name, "") for name in credentials} == dict.fromkeys(credentials)
+
+
+def test_a_head_that_starts_again_is_told_the_plan() -> None:
+    head = SERVICES["ray"]
+    assert head["restart"] == "unless-stopped"
+    assert re.search(r"until python -m inference.cluster .*--detach; .*& exec ray start --head", head["command"][2])
 
 
 def words(row: str) -> list[str]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
@@ -12,12 +15,14 @@ import pytest
 from inference.adapters.examination import WEIGHTS
 from inference.adapters.identity import composed_digest
 from inference.adapters.stored import FILES
+from inference.engine import incoming
 from inference.engine.engine import Engine
 from inference.model.tokenizer import Tokenizer
 from inference.objects import failures
 from inference.objects.address import Address
 from inference.objects.filesystem import filesystem
 from inference.objects.store import ObjectStore
+from inference.wire.contract import Resume
 from inference.wire.protocol import AdapterRef, Component, Generate, Probe, Sampling
 from tests.inference.checkpoints import make_adapter, make_model
 from tests.inference.engines import VOCAB, Record, drain, make_config, make_tokenizer
@@ -121,7 +126,7 @@ def test_a_probe_proves_what_lies_elsewhere(open_engine: Open, first_host: Any) 
 
 
 def test_while_the_store_is_away_what_is_here_answers_and_the_rest_when_it_is_back(
-    open_engine: Open, first_host: Any, object_server: ObjectServer
+    open_engine: Open, first_host: Any, object_server: ObjectServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, (here, elsewhere, _) = open_engine(), first_host[1]
     before = tokens(answers(engine, question("a", here)))
@@ -134,6 +139,8 @@ def test_while_the_store_is_away_what_is_here_answers_and_the_rest_when_it_is_ba
     assert {records["b"].failed.code, records["p"].failed.code} == {"unavailable"}
     assert "try again" in records["b"].failed.error
     assert object_server.url not in records["b"].failed.error
+    assert answers(engine, question("c", elsewhere))["c"].failed.code == "unavailable"
+    monkeypatch.setattr(incoming, "AWAY_SECONDS", 0.0)
     assert answers(engine, question("b", elsewhere))["b"].finished
 
 
@@ -178,6 +185,66 @@ def test_one_that_is_stopped_or_forgotten_while_it_is_fetched_ends_so(open_engin
     assert records["stopped"].finished.reason == "stopped"
     assert not records.get("forgotten", Record()).ends
     assert engine.capacity.total == room
+
+
+class Hanging:
+    """Fetches that do not end until they are let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.are_let_go, self.have_waited = Event(), list[bool]()
+        real = ObjectStore.fetch
+
+        def fetch(objects: ObjectStore, folder: str, into: Path) -> Any:
+            self.have_waited.append(self.are_let_go.wait(60))
+            return real(objects, folder, into)
+
+        monkeypatch.setattr(ObjectStore, "fetch", fetch)
+
+
+def test_a_stop_waits_for_no_fetch_and_others_go_on(
+    open_engine: Open, first_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, fetches, (one, other, _) = open_engine(), Hanging(monkeypatch), first_host[1]
+    engine.add(question("new", one))
+    engine.add(question("resumed", other), Resume(token_ids=(5, 6, 7), num_chars=3))
+    engine.step()
+    engine.stop("new")
+    engine.stop("resumed")
+    records = answers(engine, Generate("base", prompt="the ferry", sampling=SHORT))
+    assert fetches.have_waited == []
+    fetches.are_let_go.set()
+    assert records["base"].finished
+    ends = [records[id].finished for id in ("new", "resumed")]
+    told = [(end.reason, end.stats.completion_tokens, end.stats.takeovers) for end in ends]
+    assert told == [("stopped", 0, 0), ("stopped", 3, 1)]
+    assert [end.stats.digest for end in ends] == [one, other]
+
+
+def test_while_the_store_hangs_there_is_room_for_what_is_here(
+    open_engine: Open, first_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = open_engine()
+    room, fetches = engine.capacity.total, Hanging(monkeypatch)
+    for number in range(room + 1):
+        engine.add(question(f"{number}", first_host[1][number % 3]))
+    assert engine.capacity.total == room - room // 2
+    fetches.are_let_go.set()
+    assert len(tokens(drain(engine))) == room + 1
+
+
+def test_a_disk_that_fails_is_no_fault_of_the_adapter(
+    open_engine: Open, first_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    engine, digest = open_engine(), first_host[1][0]
+    with monkeypatch.context() as failing:
+        failing.setattr(ObjectStore, "fetch", fail)
+        record = answers(engine, question("a", digest))["a"]
+    assert record.failed.code == "unavailable"
+    assert "cannot get the adapter onto its disk" in record.failed.error
+    assert answers(engine, question("b", digest))["b"].finished
 
 
 def test_a_copy_that_its_disk_has_changed_comes_anew(open_engine: Open, first_host: Any, tmp_path: Path) -> None:

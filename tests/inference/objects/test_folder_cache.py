@@ -14,7 +14,7 @@ from threading import Event, Thread
 import pytest
 
 from inference.objects.cache import FolderCache
-from inference.objects.failures import Damaged, NotStored, StoreAway
+from inference.objects.failures import Damaged, DiskFull, NotStored, StoreAway
 
 SIZE = 1000
 Bring = Callable[[str, Path], None]
@@ -96,6 +96,37 @@ def test_what_is_held_stays_and_what_is_mapped_can_be_read_when_it_is_gone(tmp_p
     read(cache, "dddd")
     assert names(cache) == {"cccc", "dddd"}
     assert bytes(content) == b"aaaa" * (SIZE // 4)
+
+
+def on_a_disk(room: int, cache: Path) -> Bring:
+    """Brings where there is room beside the folders that are there."""
+
+    def bring_with_room(name: str, into: Path) -> None:
+        kept = [path for path in cache.iterdir() if not path.name.startswith(".")]
+        lacking = (len(kept) + 1) * SIZE - room
+        if lacking > 0:
+            raise DiskFull("the disk has no room", into, lacking)
+        bring(name, into)
+
+    return bring_with_room
+
+
+def test_on_a_full_disk_what_was_used_longest_ago_gives_way(tmp_path: Path) -> None:
+    cache = FolderCache(tmp_path, 100 * SIZE, on_a_disk(3 * SIZE, tmp_path))
+    read(cache, "aaaa", "bbbb", "cccc", "aaaa", "dddd")
+    assert names(cache) == {"aaaa", "cccc", "dddd"}
+    with cache.held("cccc"):
+        read(cache, "eeee")
+    assert names(cache) == {"cccc", "dddd", "eeee"}
+
+
+def test_where_nothing_gives_room_enough_nothing_goes_and_that_is_said(tmp_path: Path) -> None:
+    cache = FolderCache(tmp_path, 100 * SIZE, on_a_disk(2 * SIZE, tmp_path))
+    read(cache, "aaaa", "bbbb")
+    fuller = FolderCache(tmp_path, 100 * SIZE, on_a_disk(-SIZE, tmp_path))
+    with pytest.raises(DiskFull, match="the disk has no room"), fuller.held("cccc"):
+        pass
+    assert {"aaaa", "bbbb"} <= names(cache)
 
 
 def test_one_larger_than_the_bound_is_served_and_goes_with_the_next(tmp_path: Path) -> None:

@@ -82,6 +82,17 @@ def test_one_that_was_broken_off_goes_on(
     assert len(starts) - before < total
 
 
+def test_what_was_broken_off_of_an_older_publication_is_not_among_its_files(
+    published: Address, tmp_path: Path, tiny_model: Path
+) -> None:
+    config = host(tmp_path / "second", published)
+    incoming = config.models_dir / ".Tiny.incoming"
+    incoming.mkdir(parents=True)
+    for name in ("model-00001-of-00002.safetensors", ".model-00001-of-00002.safetensors.chunks", fetch.SHAPE_ALONE):
+        (incoming / name).write_bytes(b"older")
+    assert files(find_model(config)) == files(tiny_model)
+
+
 def test_damage_is_refused_and_leaves_nothing(published: Address, tmp_path: Path) -> None:
     objects = ObjectStore(published)
     (path,) = [path for path in objects._objects("Tiny") if path.endswith("-model.safetensors")]

@@ -12,7 +12,7 @@ import pytest
 from inference.objects import download
 from inference.objects.address import Address, read_address
 from inference.objects.failures import Damaged, NotStored, StoreAway
-from inference.objects.filesystem import filesystem
+from inference.objects.filesystem import CONNECT_SECONDS, READ_SECONDS, filesystem, own_options
 from inference.objects.manifest import MANIFEST, manifest_of, parse_manifest
 from inference.objects.store import ObjectStore
 from tests.object_server import KEYS, ObjectServer
@@ -68,6 +68,16 @@ def test_what_is_put_comes_back(objects: ObjectStore, folder: Path, tmp_path: Pa
     assert objects.is_sound(NAME)
     assert list(objects.folders()) == [NAME]
     assert fetched(objects, tmp_path / "got") == contents(folder)
+
+
+def test_in_a_folder_a_manifest_is_as_readable_as_the_files(objects: ObjectStore, folder: Path, tmp_path: Path) -> None:
+    if not objects.address.is_local:
+        pytest.skip("a bucket has no modes")
+    for replaces in (False, True):
+        put(objects, folder, replaces=replaces)
+        place = Path(objects.address.place) / NAME
+        assert len({path.stat().st_mode for path in place.iterdir()}) == 1
+        assert len(list(place.iterdir())) == 3
 
 
 def test_what_is_there_is_not_written_again(objects: ObjectStore, folder: Path, tmp_path: Path) -> None:
@@ -208,6 +218,17 @@ def test_a_disk_without_room_is_said_before_a_byte_is_read(
 
 class _Full:
     free = 10
+
+
+@pytest.mark.parametrize("scheme", ["s3", "gs", "az"])
+def test_no_store_is_waited_for_without_a_limit(scheme: str) -> None:
+    limits = own_options(scheme)
+    limits = limits.get("config_kwargs", limits)
+    if scheme == "gs":
+        limits = vars(limits["requests_timeout"])
+        assert (limits["sock_connect"], limits["sock_read"]) == (CONNECT_SECONDS, READ_SECONDS)
+    else:
+        assert {CONNECT_SECONDS, READ_SECONDS} <= {value for value in limits.values() if isinstance(value, int)}
 
 
 # what only a server does

@@ -92,6 +92,14 @@ def test_an_upload_at_one_host_is_examined_at_another_and_read_at_a_third(
     assert store.is_sound(version.digest)
 
 
+def test_a_copy_that_another_process_drops_meanwhile_fails_no_upload(on: Host, settings: Any, address: Address) -> None:
+    on("first")
+    settings.QUARANTINE_DIR.mkdir(parents=True)
+    (settings.QUARANTINE_DIR / ("0" * 32)).symlink_to("gone")  # listed, and not there when it is looked at
+    token = store.receive({name: [b"x"] for name in store.FILES})
+    assert tokens_in_store(address) == [token]
+
+
 def test_a_changed_config_reaches_the_host_that_examines(on: Host, tmp_path: Path) -> None:
     on("first")
     token = store.receive_directory(write_adapter(tmp_path / "given"))

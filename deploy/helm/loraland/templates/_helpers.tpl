@@ -97,9 +97,10 @@ priorityClassName: {{ . }}
 {{ .Values.storage.existingClaim | default (printf "%s-var" (include "loraland.name" .)) }}
 {{- end }}
 
-{{/* Not empty where adapters and base models both come from stores: then pods share no files. */}}
+{{/* Not empty where adapters and base models both come from buckets: then pods share no files. A folder is shared. */}}
 {{- define "loraland.apart" -}}
-{{- if and .Values.stores.adapters .Values.stores.models }}true{{ end }}
+{{- $stores := list .Values.stores.adapters .Values.stores.models }}
+{{- if not (or (has "" $stores) (hasPrefix "file:" (first $stores)) (hasPrefix "file:" (last $stores))) }}true{{ end }}
 {{- end }}
 
 {{/* What a pod keeps: on the claim of all, or for itself where it has all from stores. */}}
