@@ -211,7 +211,9 @@ class Engine:
             # Its few tokens are read as if they invoked it: what is proven is that it changes what comes after.
             return Answer(request, self.fingerprint, sequence, tokenizer, resume)
         sequence = _of_answer(sequence, request, resume)
-        invocation = self.machine.told_of(sequence.digest).invocation
+        # A sum or a blend is stored nowhere, so nothing invokes it, and to look for it would be to wait for the store.
+        is_of_parts = request.adapter is not None and bool(request.adapter.components)
+        invocation = () if is_of_parts else self.machine.told_of(sequence.digest).invocation
         invoked_at = place_of(invocation, prompt.token_ids) if invocation else None
         if invoked_at is not None:
             sequence = _invoked(sequence, invoked_at)

@@ -114,6 +114,22 @@ def test_answers_are_those_of_a_host_that_has_the_files(
     assert there["0"].states[0] == "loading"
 
 
+def test_of_a_sum_its_parts_alone_are_looked_for(
+    open_engine: Open, first_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, real, (one, other, _) = list[str](), ObjectStore.manifest, first_host[1]
+
+    def manifest(objects: ObjectStore, folder: str) -> Any:
+        asked.append(folder)
+        return real(objects, folder)
+
+    monkeypatch.setattr(ObjectStore, "manifest", manifest)
+    parts = (Component(one, 1.0), Component(other, 0.5))
+    asking = question("sum", composed_digest([(one, 1.0), (other, 0.5)]), components=parts)
+    assert answers(open_engine(), asking)["sum"].finished
+    assert sorted(asked) == sorted([one, other])
+
+
 def test_a_second_worker_of_the_host_fetches_nothing(open_engine: Open, address: Address, first_host: Any) -> None:
     before = tokens(answers(open_engine(), question("a", first_host[1][0])))
     ObjectStore(address).remove(first_host[1][0])
