@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import django_htmx
+import pytest
 from django.template.loader import render_to_string
-from playwright.sync_api import Browser, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 FILES = {
     "/htmx.js": Path(django_htmx.__file__).parent / "static" / "django_htmx" / "htmx-2.min.js",
@@ -31,15 +33,23 @@ def answer(route: Route) -> None:
     return route.fulfill(body=pages.get(path, ""), content_type="text/html")
 
 
-def test_who_stands_on_the_link_stands_on_the_first_of_what_comes_and_nobody_else_is_moved(browser: Browser) -> None:
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
     page = browser.new_page(base_url="http://land.test")
     page.route("**/*", answer)
     page.goto("/")
+    yield page
+    page.close()
+
+
+def test_who_stands_on_the_link_stands_on_the_first_of_what_comes(page: Page) -> None:
     page.get_by_role("link", name="Show more").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_role("link", name="B")).to_be_focused()
-    page.reload()
-    page.get_by_role("link", name="Show more").scroll_into_view_if_needed()
+
+
+def test_who_scrolls_there_stays_where_they_were(page: Page) -> None:
+    page.get_by_role("link", name="A").focus()
+    page.evaluate("scrollTo(0, 9999)")
     expect(page.get_by_role("link", name="C")).to_be_visible()
-    expect(page.get_by_role("link", name="B")).not_to_be_focused()
-    page.close()
+    expect(page.get_by_role("link", name="A")).to_be_focused()

@@ -26,7 +26,7 @@ ELSEWHERE = "Mistral-7B-v0.1"
 
 def standing() -> list[tuple[str, str]]:
     """The tasks on the board, each with the first letter of the digest that stands there."""
-    rows = Standing.objects.order_by("task").values_list("task", "tuned__digest")
+    rows = Standing.objects.order_by("task", "tuned__digest").values_list("task", "tuned__digest")
     return [(task, digest[:1]) for task, digest in rows]
 
 
