@@ -225,8 +225,8 @@ def test_no_store_is_waited_for_without_a_limit(scheme: str) -> None:
     limits = own_options(scheme)
     limits = limits.get("config_kwargs", limits)
     if scheme == "gs":
-        limits = vars(limits["requests_timeout"])
-        assert (limits["sock_connect"], limits["sock_read"]) == (CONNECT_SECONDS, READ_SECONDS)
+        timeout = limits["requests_timeout"]
+        assert (timeout.sock_connect, timeout.sock_read) == (CONNECT_SECONDS, READ_SECONDS)
     else:
         assert {CONNECT_SECONDS, READ_SECONDS} <= {value for value in limits.values() if isinstance(value, int)}
 
