@@ -1,5 +1,7 @@
 // The choice of an adapter, in a dialog that finds as one types. Its list comes when it opens; arrows walk through it.
 
+import "./more.js";
+
 const dialog = document.getElementById("picker");
 const form = dialog.querySelector(".picker-form");
 
