@@ -179,6 +179,12 @@ def read_config(environ: Mapping[str, str] = os.environ, base: str | None = None
     )
 
 
+def check_stages(stages: int, device: str) -> None:
+    """Raises `ConfigError` where a base in stages would be on a GPU."""
+    if stages > 1 and device == "cuda":
+        raise ConfigError(f"STAGES={stages} is computed on CPUs alone; choose DEVICE=cpu, or STAGES=1")
+
+
 def _check_together(config: EngineConfig) -> EngineConfig:
     if config.prefill_tokens % TILE:
         raise ConfigError(f"PREFILL_TOKENS={config.prefill_tokens} must be a multiple of {TILE}, the size of a tile")
@@ -186,8 +192,7 @@ def _check_together(config: EngineConfig) -> EngineConfig:
         raise ConfigError("QUANTIZATION=nf4 needs a GPU; with DEVICE=cpu choose none, int8 or int4")
     if config.adapter_quantization == "int8" and config.device == "cpu":
         raise ConfigError("ADAPTER_QUANTIZATION=int8 needs a GPU; with DEVICE=cpu choose none")
-    if config.stages > 1 and config.device == "cuda":
-        raise ConfigError(f"STAGES={config.stages} is computed on CPUs alone; choose DEVICE=cpu, or STAGES=1")
+    check_stages(config.stages, config.device)
     if config.stage_address and not re.fullmatch(r"[\w.-]+:\d{1,5}", config.stage_address):
         raise ConfigError(f"STAGE_ADDRESS={config.stage_address} must be a host and a port, such as 10.0.0.1:7000")
     if config.stage_address and config.stages == 1:

@@ -103,15 +103,15 @@ async def follow(plan: ClusterPlan) -> None:
     ending, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, ending.set)
-    seen: list[PoolChange] = []
+    seen: Sequence[PoolChange] = ()
     async with Redis.from_url(plan.redis_url, decode_responses=True, protocol=2) as redis:
         while not ending.is_set():
             with suppress(RedisError, OSError):
                 found = await cluster.read(redis)
-                fresh = [change for change in (found[0].changes if found else ()) if change not in seen]
-                for change in reversed(fresh):
+                changes = found[0].changes if found else seen
+                for change in reversed([change for change in changes if change not in seen]):
                     print(changed(change), flush=True)
-                seen += fresh
+                seen = changes
             with suppress(TimeoutError):
                 await asyncio.wait_for(ending.wait(), FOLLOW_SECONDS)
     print("The replicas go on; --status tells how they do, and --stop ends them.")

@@ -48,7 +48,6 @@ class Measures:
     rows: int = 0
     reloads: float = 0.0
     slots: int = 0
-    hottest_name: str = ""
 
 
 @dataclass(frozen=True)
@@ -111,8 +110,8 @@ def _too_small(bounds: Bounds, trend: Trend, measures: Measures) -> str:
     if trend.slow_looks >= LOOKS:
         told = f"the oldest of {waiting.number} requests had waited for {waiting.oldest_seconds:.1f} s"
         if _is_hot(waiting):
-            name = measures.hottest_name or waiting.hottest[:12]
-            return f"{told}, and {waiting.hottest_number} of {waiting.sampled} ask for the adapter {name}"
+            share = f"{waiting.hottest_number} of {waiting.sampled}"
+            return f"{told}, and {share} ask for the adapter {waiting.hottest[:12]}"
         return f"{told}, longer than the {bounds.up_seconds:g} s of SCALE_UP_SECONDS"
     if measures.slots and measures.reloads > RELOADS_A_SLOT * measures.slots:
         return (

@@ -15,7 +15,7 @@ from inference.adapters.file import Base
 from inference.adapters.slots import LoraSlots
 from inference.adapters.store import AdapterCache, AdapterStore, Told
 from inference.adapters.stored import cache_of
-from inference.config import ConfigError, EngineConfig
+from inference.config import ConfigError, EngineConfig, check_stages
 from inference.decoders.choice import make_decoder
 from inference.decoders.contract import Decoder
 from inference.decoders.pipeline.start import make_pipeline
@@ -202,11 +202,11 @@ def _own_if_broken(config: EngineConfig, device: torch.device, told: str, check:
 
 def _device(config: EngineConfig) -> torch.device:
     has_cuda = torch.cuda.is_available()
-    if has_cuda and config.device != "cpu" and config.stages > 1:
-        raise ConfigError(f"STAGES={config.stages} is computed on CPUs alone; choose DEVICE=cpu, or STAGES=1")
     if config.device == "cuda" and not has_cuda:
         raise ConfigError("DEVICE is cuda, but torch finds no CUDA device; choose cpu or auto")
-    return torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
+    device = torch.device("cuda" if has_cuda and config.device != "cpu" else "cpu")
+    check_stages(config.stages, device.type)  # DEVICE=auto says only here what it comes to
+    return device
 
 
 def _context_length(config: EngineConfig, architecture: Architecture, device: torch.device) -> int:

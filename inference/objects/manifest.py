@@ -16,9 +16,9 @@ from inference.objects.failures import Damaged
 
 MANIFEST: Final = "complete.json"
 _FORMAT: Final = 1
-_NAME: Final = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
+NAME: Final = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
+"""How files are called in a folder, and models in a store."""
 _SHA: Final = re.compile(r"[0-9a-f]{64}")
-_PIECE: Final = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Manifest:
 def manifest_of(directory: Path, names: Iterable[str], source: str = "") -> Manifest:
     """The manifest of the files `names` in `directory`. Raises OSError."""
     paths = [directory / name for name in sorted(names)]
-    assert all(_NAME.fullmatch(path.name) for path in paths), "names of files are plain"
+    assert all(NAME.fullmatch(path.name) for path in paths), "names of files are plain"
     entries = tuple(Entry(path.name, path.stat().st_size, sha256_of(path)) for path in paths)
     return Manifest(entries, time.time(), source)
 
@@ -76,15 +76,12 @@ def parse_manifest(raw: bytes, folder: str) -> Manifest:
 
 def sha256_of(path: Path) -> str:
     """The SHA-256 in hex of a file, of which no more than a piece is in memory. Raises OSError."""
-    state = hashlib.sha256()
     with path.open("rb") as file:
-        while piece := file.read(_PIECE):
-            state.update(piece)
-    return state.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _entry(name: str, about: dict[str, Any]) -> Entry:
     size, sha256 = about["size"], about["sha256"]
-    if not _NAME.fullmatch(name) or type(size) is not int or size < 0 or not _SHA.fullmatch(sha256):
+    if not NAME.fullmatch(name) or type(size) is not int or size < 0 or not _SHA.fullmatch(sha256):
         raise ValueError("an entry that cannot be")
     return Entry(name, size, sha256)

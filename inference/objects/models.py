@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Final
 
 from inference.objects.address import Address
+from inference.objects.manifest import NAME
 from inference.objects.store import ObjectStore
 from inference.reading import Refused
 
 WEIGHTS: Final = (".safetensors", ".gguf")
 """How the files end without which a base can be described, but not computed with."""
-_NAME: Final = re.compile(r"\w[\w.-]{0,199}", re.ASCII)
 
 
 class ModelStore:
@@ -51,6 +50,6 @@ class ModelStore:
 
 
 def _checked(name: str) -> str:
-    if not _NAME.fullmatch(name):
+    if not NAME.fullmatch(name):
         raise Refused(f"a model in a store is called by letters, digits, dots and dashes; rename the folder of {name}")
     return name

@@ -15,15 +15,17 @@ from inference.wire.contract import CLAIM_COST
 from inference.wire.fairness import ENTRY_COST, INPUT_COST, OUTPUT_COST
 from inference.wire.lease import LEASE
 
+UNCLAIMED: Final = 10**14
+"""What was never claimed is scored beyond this in its line, and every moment in milliseconds before it."""
+
 LINES: Final = (
     f"local CLAIM_COST, ENTRY_COST = {CLAIM_COST}, {ENTRY_COST}\n"
-    f"local INPUT_COST, OUTPUT_COST = {INPUT_COST}, {OUTPUT_COST}"
+    f"local INPUT_COST, OUTPUT_COST, UNCLAIMED = {INPUT_COST}, {OUTPUT_COST}, {UNCLAIMED}"
     + LEASE
     + """
 local function stream_of(id) return 'generation:' .. id end
 local function claim_of(id) return 'generation:' .. id .. ':claim' end
 
-local UNCLAIMED = 100000000000000
 local function line_of(queue) return queue .. ':line' end
 local function count(queue, low, high) return redis.call('ZCOUNT', line_of(queue), low, high) end
 local function num_leased(queue) return count(queue, '(' .. string.format('%d', now()), '(' .. UNCLAIMED) end

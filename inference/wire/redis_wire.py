@@ -160,7 +160,7 @@ class RedisWire:
             return []
         beats = await _answer(self._client.mget([heartbeat_key(base, name) for name in names]))
         # A worker of another version is of no use to this site: as good as not there.
-        return [heartbeat for text in beats if text and (heartbeat := _readable(text))]
+        return [heartbeat for text in beats if text and (heartbeat := readable(text))]
 
     # the recorder
 
@@ -198,7 +198,7 @@ class RedisWire:
     async def _open(self, taken: list[Any], token: str, fingerprint: str, lease: float) -> Claim | None:
         """The claim on one request that the script took, or None after ending one that nobody can answer."""
         id, text, attempts, outcome, length, queue, is_stolen = taken
-        request, streamed = _readable(text), list[Event]()
+        request, streamed = readable(text), list[Event]()
         try:
             raw = await _answer(self._client.xrange(stream_key(id))) if length else []
             streamed = [event for _, event in read_entries(raw)]
@@ -305,11 +305,11 @@ def _receipt(answer: Any) -> Receipt:
 
 
 def _ended(entry: str, fields: dict[str, str]) -> tuple[str, Generate | Probe | None, Terminal]:
-    terminal = _readable(fields["terminal"]) or terminal_of(fields["id"], "internal")
-    return entry, _readable(fields["request"]), terminal
+    terminal = readable(fields["terminal"]) or terminal_of(fields["id"], "internal")
+    return entry, readable(fields["request"]), terminal
 
 
-def _readable(text: str) -> Any:
+def readable(text: str) -> Any:
     """The message, or None when there is none or another version of the wire wrote it."""
     try:
         return decode(text) if text else None

@@ -58,8 +58,8 @@ redis.call('ZADD', line_of(queue), score, id)
 enter(queue, tenant, id, score)
 local router = wants .. continues ~= '' and router_of(ARGV[5], '', time)
 local homes = router and homes_for(router, wants, continues)
-local meant = homes and {homes.relief, unpack(homes.names)} or {}
-if homes and not homes.relief then meant = homes.names end
+local meant = homes and homes.names or {}
+if homes and homes.relief then table.insert(meant, 1, homes.relief) end
 redis.call('PUBLISH', queue, table.concat({id, unpack(meant)}, '\\n'))
 return {}
 """

@@ -12,13 +12,12 @@ from typing import Final
 
 from redis.asyncio import Redis
 
-from inference.wire.codec import ProtocolError
-from inference.wire.protocol import CLASSES, Generate, Probe, Request, decode
+from inference.wire.lines import UNCLAIMED
+from inference.wire.protocol import CLASSES, Request
+from inference.wire.redis_wire import queue_key, readable, stream_key
 
 SAMPLE: Final = 64
 """At so many of a class, those that have waited longest, it is looked for what they ask."""
-UNCLAIMED: Final = "(100000000000000"
-"""What has never been claimed is scored beyond this in its line."""
 
 
 @dataclass(frozen=True)
@@ -38,32 +37,23 @@ async def waiting(redis: Redis, base: str) -> Waiting:
     """Look at all classes of `base`. Raises redis's own errors; its client must decode responses."""
     pipe = redis.pipeline(transaction=False)
     for name in CLASSES:
-        line = f"generation:queue:{base}:{name}:line"
-        pipe.zcount(line, UNCLAIMED, "+inf")
-        pipe.zrangebyscore(line, UNCLAIMED, "+inf", start=0, num=SAMPLE)
+        line = f"{queue_key(base, name)}:line"
+        pipe.zcount(line, f"({UNCLAIMED}", "+inf")
+        pipe.zrangebyscore(line, f"({UNCLAIMED}", "+inf", start=0, num=SAMPLE)
     pipe.time()
     *looks, (seconds, micros) = await pipe.execute()
     ids = [id for found in looks[1::2] for id in found]
     texts = await _texts(redis, ids) if ids else []
-    return _summed(sum(looks[::2]), seconds + micros / 1e6, _readable(texts))
+    # What is no longer there, or was written by another version, says nothing.
+    requests = [request for text in texts if text and (request := readable(text))]
+    return _summed(sum(looks[::2]), seconds + micros / 1e6, requests)
 
 
 async def _texts(redis: Redis, ids: Sequence[str]) -> list[str | None]:
     pipe = redis.pipeline(transaction=False)
     for id in ids:
-        pipe.hget(f"generation:{id}:claim", "request")
+        pipe.hget(f"{stream_key(id)}:claim", "request")
     return await pipe.execute()
-
-
-def _readable(texts: Sequence[str | None]) -> list[Request]:
-    """What is no longer there, or was written by another version, says nothing."""
-    found = []
-    for text in filter(None, texts):
-        try:
-            found.append(decode(text))
-        except ProtocolError:
-            continue
-    return [request for request in found if isinstance(request, Generate | Probe)]
 
 
 def _summed(number: int, now: float, requests: Sequence[Request]) -> Waiting:

@@ -25,7 +25,7 @@ from loraland.bases import AUTO, BASE, Base
 from loraland.catalogue.composition import base_called
 from loraland.catalogue.models import AdapterVersion
 from loraland.catalogue.versions import NAME
-from loraland.catalogue.windows import window_of
+from loraland.catalogue.windows import all_windows, window_of
 from loraland.generations.visitor import Visitor
 from loraland.long_answers import long_answer
 
@@ -86,11 +86,8 @@ class ModelList:
         of_shown = reduce(or_, (Q(adapter__base__iexact=base.name) for base in self.shown))
         rows = offered(self.visitor).answering().filter(of_shown, adapter__published__isnull=False)
         rows = rows.filter(adapter__slug__gte=slug).select_related("adapter").defer(*LONG)
-        place, is_more = "", True
-        while is_more:
-            window = window_of(rows, ORDER, place, READ)
+        for window in all_windows(lambda place: window_of(rows, ORDER, place, READ)):
             yield from window.rows
-            place, is_more = window.next, bool(window.next)
 
 
 async def listing(request: HttpRequest, visitor: Visitor, only: str, limit: int | None, after: str) -> HttpResponseBase:

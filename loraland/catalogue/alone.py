@@ -5,14 +5,12 @@ from __future__ import annotations
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Final
+from contextlib import contextmanager
 
 from django.conf import settings
 from django.db import connection, transaction
 
-_LOCK: Final = 0x6C6F7261
-"""Of PostgreSQL's advisory locks, the one that is ours."""
+from loraland import database_lock
 
 
 @contextmanager
@@ -26,15 +24,11 @@ def alone() -> Iterator[None]:
     directory = os.open(settings.ADAPTERS_DIR, os.O_RDONLY)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
-        with _alone_among_hosts() if connection.vendor == "postgresql" else nullcontext():
+        if connection.vendor != "postgresql":
+            yield
+            return
+        with transaction.atomic():
+            database_lock.hold("the store of adapters")
             yield
     finally:
         os.close(directory)
-
-
-@contextmanager
-def _alone_among_hosts() -> Iterator[None]:
-    with transaction.atomic():
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [_LOCK])
-        yield

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 from uuid import UUID
 
 from django.core.exceptions import ValidationError
@@ -43,6 +43,16 @@ class Window(Generic[Row]):
     next: str
 
 
+class GoingOn(Protocol):
+    """What is made of a window tells where the next one begins."""
+
+    @property
+    def next(self) -> str: ...
+
+
+Read = TypeVar("Read", bound=GoingOn)
+
+
 def window_of(rows: models.QuerySet[Row], order: Sequence[str], after: str = "", most: int = WINDOW) -> Window[Row]:
     """The first of `rows` behind `after` in `order`, which names columns as `order_by` does, a unique one at last.
 
@@ -59,6 +69,15 @@ def window_of(rows: models.QuerySet[Row], order: Sequence[str], after: str = "",
         raise _nowhere(after) from error
     shown = tuple(found[:most])
     return Window(shown, place, written(shown[-1], order) if len(found) > most else "")
+
+
+def all_windows(read: Callable[[str], Read]) -> Iterator[Read]:
+    """What `read` makes of one place after another, from the beginning to the end of a list."""
+    place, is_more = "", True
+    while is_more:
+        found = read(place)
+        yield found
+        place, is_more = found.next, bool(found.next)
 
 
 def place_of(after: str, length: int) -> Place:

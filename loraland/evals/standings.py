@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Final
 
-from django.db import connection, transaction
+from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 from django.db.models.signals import post_save
 
 from inference.tasks.verdict import CLEAR
+from loraland import database_lock
 from loraland.catalogue.finder import searchable
 from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.evals.counting import Comparison, comparisons
@@ -25,15 +26,13 @@ from loraland.evals.task_facts import TaskFacts, facts_of
 BATCH: Final = 500
 OF_VERSION: Final = frozenset({"status", "published_at", "digest", "publish_when_ready"})
 """What of a version says whether the runs of its weights are public."""
-_LOCKS: Final = 0x72616E6B
-"""Of PostgreSQL's advisory locks, those of tasks."""
 
 
 def place(task: str) -> None:
     """Write the rows of `task` anew."""
     names = [field.name for field in Standing._meta.concrete_fields if not field.primary_key]
     with transaction.atomic():
-        _lock(task)
+        database_lock.hold(f"standings of {task}")  # of two that write them the later sees what the first wrote
         found, facts = comparisons(Run.objects.public().on_test().filter(task=task)), facts_of(task)
         rows = [Standing(**columns_of(compared, facts)) for compared in found]
         Standing.objects.filter(task=task).exclude(pk__in=[row.pk for row in rows]).delete()
@@ -135,10 +134,3 @@ def _lacking() -> RunQuerySet:
     larger = others.filter(Q(n__gt=OuterRef("n")) | later & Q(n=OuterRef("n")), digest=OuterRef("digest"))
     found = every.public().filter(subject=Run.Subject.ADAPTER, standing__isnull=True)
     return found.filter(Exists(rivals), ~Exists(newer), ~Exists(larger))
-
-
-def _lock(task: str) -> None:
-    """Of two that write one task the later sees what the first wrote. In SQLite each that writes is alone."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s, hashtext(%s))", [_LOCKS, task])

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_safe
 
 from inference.tasks.verdict import VERDICTS
 from loraland.catalogue.finder import Facets
-from loraland.catalogue.windows import MORE, RESULTS
+from loraland.catalogue.windows import MORE, RESULTS, all_windows
 from loraland.evals import leaderboard, tables
 from loraland.evals.counting import answers_to_show, shown_of
 from loraland.evals.models import FEWEST_ROWS, Run, RunQuerySet, Sample, Standing
@@ -135,8 +135,5 @@ def _readable(request: HttpRequest) -> RunQuerySet:
 def _asked(request: HttpRequest) -> Iterator[list[leaderboard.Entry]]:
     """All entries that the address asks for, some at a time."""
     query = leaderboard.Query.of(request.GET, leaderboard.facets())
-    place, is_more = "", True
-    while is_more:
-        found = leaderboard.plain(query, place, AT_ONCE)
+    for found in all_windows(lambda place: leaderboard.plain(query, place, AT_ONCE)):
         yield found.entries
-        place, is_more = found.next, bool(found.next)

@@ -10,12 +10,12 @@ from uuid import UUID, uuid4
 
 from asgiref.sync import sync_to_async
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import transaction
 from redis.exceptions import RedisError
 
 from inference.wire.contract import QueueFull, ShareTaken, WireError
 from inference.wire.protocol import Failed, Generate, Message, QueueClass, Sampling, encode
-from loraland import bases
+from loraland import bases, database_lock
 from loraland.bases import BASE, Base
 from loraland.catalogue.composition import Composition, base_of
 from loraland.catalogue.models import AdapterVersion
@@ -183,7 +183,7 @@ def _create(
 
 def _check_running(visitor: Visitor, limit: int) -> None:
     """Count under a lock per tenant, so that two requests at once cannot both take the last place."""
-    _lock(visitor.tenant)
+    database_lock.hold(visitor.tenant)
     running = sum(number for (number,) in _UNFINISHED.ask(visitor.tenant))
     if running >= limit:
         sentence = f"You have {running} answers in progress; wait for one to end or stop it."
@@ -194,19 +194,12 @@ def _check_running(visitor: Visitor, limit: int) -> None:
 
 def _check_address(visitor: Visitor) -> None:
     """Cookies and accounts are free, addresses are not. Strangers at an address take nothing from those signed in."""
-    _lock(visitor.address)
+    database_lock.hold(visitor.address)
     neighbours = Generation.objects.filter(address=visitor.address, user__isnull=visitor.is_anonymous)
     if (running := neighbours.unfinished().count()) >= settings.MAX_RUNNING_PER_ADDRESS:
         way_out = "wait for one to end, or sign in" if visitor.is_anonymous else "wait for one to end"
         sentence = f"{running} answers are in progress for your network address, the most at once; {way_out}."
         raise Refused("too_many_running", sentence, 429, retry_after=RETRY_REDIS_SECONDS)
-
-
-def _lock(name: str) -> None:
-    """Hold the lock of this name to the end of the transaction; in SQLite each transaction that writes is alone."""
-    if connection.vendor == "postgresql":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(hashtext(%s))", [name])
 
 
 async def _enqueue(generation: Generation, request: Generate, base: Base, queue_class: QueueClass) -> None:
