@@ -54,7 +54,7 @@ def measure(repo: Path) -> list[Figure]:
         _counted("circles of imports", _circles(known), 0),
         Figure("lines of a function, median", median(lengths), 8),
         Figure("lines of a function, nine of ten at most", quantiles(lengths, n=10)[-1], 30),
-        Figure("lines of production code", sum(module.text.count("\n") for module in known.values()), 62_000),
+        Figure("lines of production code", sum(module.text.count("\n") for module in known.values()), 63_000),
     ]
 
 

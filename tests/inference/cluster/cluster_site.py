@@ -20,7 +20,8 @@ from tests.redis_server import RedisServer
 USERS: Final = 25
 ADAPTERS: Final = 6
 TOKENS: Final = 120
-PATIENCE: Final = 90
+# Seconds until a test gives up what never comes. On two cores four replicas load beside the rest of a suite.
+PATIENCE: Final = 300
 
 
 class Site:
