@@ -11,6 +11,8 @@ from pathlib import Path
 
 import redis
 
+from tests.patience import PATIENCE, patiently
+
 SETTINGS = ("--port", "0", "--appendonly", "yes", "--appendfsync", "everysec", "--save", "")
 """What the embedded server is started with, see `loraland`."""
 
@@ -29,19 +31,19 @@ class RedisServer:
         command = [self._executable, "--unixsocket", str(self._socket), "--dir", str(self.directory), *SETTINGS]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
         client = redis.Redis.from_url(self.url)
-        for _ in range(500):
+        for _ in patiently():
             try:
                 client.ping()
                 break
             except redis.exceptions.ConnectionError:
                 time.sleep(0.02)
         else:
-            raise RuntimeError(f"{self._executable} did not answer in ten seconds")
+            raise RuntimeError(f"{self._executable} does not answer")
         client.close()
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         self._process.send_signal(number)
-        self._process.wait(20)
+        self._process.wait(PATIENCE)
 
     def close(self) -> None:
         if self._process.poll() is None:

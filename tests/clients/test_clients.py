@@ -17,6 +17,7 @@ from tests.clients.environments import NotInstalled, environment_of
 from tests.clients.land import open_land
 from tests.clients.likelihoods import PAIRS, likelihoods
 from tests.clients.proving import prove
+from tests.patience import PATIENCE
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -63,7 +64,7 @@ def status_of(example: Example, url: str, key: str) -> int:
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", **example.headers}
     body = None if example.body is None else json.dumps(example.body).encode()
     try:
-        with urlopen(Request(f"{url}{example.path}", body, headers), timeout=300) as response:
+        with urlopen(Request(f"{url}{example.path}", body, headers), timeout=PATIENCE) as response:
             response.read()
             return int(response.status)
     except HTTPError as error:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import httpx
 
 from tests.deploy.hosts import REPO, Host, free_port
+from tests.patience import PATIENCE, patiently
 
 NGINX: Final = shutil.which("nginx") or shutil.which("/usr/sbin/nginx")
 TEMPLATE: Final = (REPO / "deploy" / "nginx.conf").read_text()
@@ -50,7 +51,10 @@ class Front:
     def client(self, local: str = "127.0.0.1", **more: Any) -> httpx.Client:
         """A visitor at the address `local`, all of which are this machine's."""
         return httpx.Client(
-            base_url=self.url, transport=httpx.HTTPTransport(verify=self.trust, local_address=local), timeout=30, **more
+            base_url=self.url,
+            transport=httpx.HTTPTransport(verify=self.trust, local_address=local),
+            timeout=PATIENCE,
+            **more,
         )
 
 
@@ -74,7 +78,7 @@ def front(home: Path, hosts: Sequence[Host]) -> Iterator[Front]:
         yield found
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(PATIENCE)
 
 
 def filled(template: str, values: Mapping[str, str]) -> str:
@@ -98,10 +102,10 @@ def certificate(home: Path) -> ssl.SSLContext:
 
 
 def _wait(process: subprocess.Popen[bytes], found: Front) -> None:
-    for _ in range(200):
+    for _ in patiently():
         assert process.poll() is None, (found.home / "error.log").read_text()
         try:
-            httpx.get(found.plain)
+            httpx.get(found.plain, timeout=PATIENCE)
             return
         except httpx.TransportError:
             time.sleep(0.02)

@@ -18,9 +18,9 @@ import httpx
 import pytest
 
 from tests.bench.site import environment
+from tests.patience import PATIENCE
 
 REPO: Final = Path(__file__).parents[2]
-START_SECONDS: Final = 60
 OF_ALL: Final = {"SECRET_KEY": "s" * 50, "DEBUG": "1", "LOG_LEVEL": "warning", "HOST": "127.0.0.1"}
 """What the hosts of one site have alike; with DEBUG no static files need to be collected."""
 
@@ -44,7 +44,7 @@ class Host:
     def serve(self) -> None:
         """Start its web process and wait until it answers."""
         web = self._begin("web", "-m", "loraland.web")
-        deadline = time.monotonic() + START_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while not self.is_up():
             assert web.poll() is None, f"the web process of {self.name} ended with {web.returncode}"
             assert time.monotonic() < deadline, f"the web process of {self.name} does not answer"
@@ -58,7 +58,7 @@ class Host:
         """End its `web` or its `recorder` without a warning."""
         process = self.running.pop(which)
         process.kill()
-        process.wait(30)
+        process.wait(PATIENCE)
 
     def _begin(self, which: str, *command: str) -> subprocess.Popen[str]:
         self.running[which] = subprocess.Popen([sys.executable, *command], cwd=REPO, env=self.variables, text=True)
@@ -80,7 +80,7 @@ class Host:
         for process in self.running.values():
             process.send_signal(number)
         for process in self.running.values():
-            process.wait(30)
+            process.wait(PATIENCE)
         self.running.clear()
 
 

@@ -26,6 +26,7 @@ from tests.bench.processes import children
 from tests.bench.site import Site, environment, running
 from tests.chaos.world import BASE, SETTINGS, make_adapter, make_base
 from tests.deploy.hosts import postgres
+from tests.patience import PATIENCE, patiently
 from tests.redis_server import RedisServer
 
 REPO = Path(__file__).parents[2]
@@ -190,7 +191,7 @@ def ask(site: Site, text: str, tokens: int) -> tuple[str, str]:
     """How an answer ends and what it says, as its row has it."""
     body = {"model": "amber", "prompt": text, "max_tokens": tokens, "temperature": 0}
     headers = {"Authorization": f"Bearer {site.target.key}"}
-    answer = httpx.post(f"{site.url}/v1/completions", json=body, headers=headers, timeout=60)
+    answer = httpx.post(f"{site.url}/v1/completions", json=body, headers=headers, timeout=PATIENCE)
     assert answer.status_code == 200, answer.text
     [choice] = answer.json()["choices"]
     text = choice["text"].replace("\0", "")  # which no database keeps
@@ -222,7 +223,6 @@ def kill(site: Site) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
 def test_a_site_that_lost_everything_answers_again_and_has_every_answer_that_had_ended(
     tmp_path: Path, cluster: Cluster
 ) -> None:
@@ -272,7 +272,7 @@ def begun(url: str) -> int:
 
 def wait_for(url: str, number: int) -> None:
     """Until so many answers have begun."""
-    for _ in range(300):
+    for _ in patiently():
         if begun(url) >= number:
             return
         time.sleep(0.05)
@@ -280,7 +280,7 @@ def wait_for(url: str, number: int) -> None:
 
 
 def until_all_ended(site: Site) -> dict[str, tuple[str, str]]:
-    for _ in range(60):
+    for _ in patiently():
         told = rows(site)
         if all(status != "queued" for status, _ in told.values()):
             return told

@@ -25,6 +25,7 @@ from inference.wire.protocol import Delta, Finished
 from inference.wire.redis_wire import RedisWire
 from tests.deploy.front import NGINX, TEMPLATE, Front, front
 from tests.deploy.hosts import Host, database_of, hosts
+from tests.patience import PATIENCE, patiently
 from tests.redis_server import RedisServer
 
 BASE_KEY = "smollm2-135m-instruct"
@@ -32,11 +33,9 @@ MAX_UPLOAD_MB = 5
 UPLOAD = "/admin/catalogue/adapterversion/add/"
 PASSWORD = "correct-horse-battery"
 MB = 2**20
-LOOKS = 100
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.timeout(300),
     pytest.mark.skipif(not (NGINX and shutil.which("openssl")), reason="nginx and openssl are not both installed"),
 ]
 
@@ -88,10 +87,11 @@ async def claimed(wire: RedisWire) -> Claim:
 
 async def test_each_token_of_a_stream_arrives_before_the_next_is_computed(world: World) -> None:
     body = {"model": "base", "prompt": "hi", "stream": True}
-    async with RedisWire.connect(world.redis_url) as wire, httpx.AsyncClient(verify=world.front.trust) as client:
+    patient = httpx.AsyncClient(verify=world.front.trust, timeout=PATIENCE)
+    async with RedisWire.connect(world.redis_url) as wire, patient as client:
         claiming = asyncio.create_task(claimed(wire))
         address = f"{world.front.url}/v1/completions"
-        async with client.stream("POST", address, json=body, headers=world.program, timeout=30) as response:
+        async with client.stream("POST", address, json=body, headers=world.program) as response:
             claim, lines = await claiming, response.aiter_lines()
             for word in ("one ", "two ", "three "):
                 await wire.append(claim, [Delta(claim.id, word, (0,))])
@@ -145,13 +145,14 @@ def open_socket(world: World, cookie: str = "") -> websockets.connect:
         origin=world.front.url,
         ssl=world.front.trust,
         compression=None,
+        open_timeout=PATIENCE,
         additional_headers=headers,
     )
 
 
 async def opened_again(world: World, cookie: str) -> websockets.ClientConnection:
     """The socket, tried again as pages do: a host that was away is asked again after two seconds."""
-    for _ in range(LOOKS):
+    for _ in patiently():
         with suppress(websockets.InvalidStatus):
             return await open_socket(world, cookie)
         await asyncio.sleep(0.1)
@@ -160,7 +161,7 @@ async def opened_again(world: World, cookie: str) -> websockets.ClientConnection
 
 async def heard(socket: websockets.ClientConnection, kind: str) -> dict[str, str]:
     while True:
-        message = json.loads(await asyncio.wait_for(socket.recv(), 30))
+        message = json.loads(await asyncio.wait_for(socket.recv(), PATIENCE))
         assert message["type"] not in {"refused", "failed"}, message
         if message["type"] == kind:
             return dict(message)
@@ -175,7 +176,7 @@ def test_the_visitor_is_who_connects_to_the_proxy_whatever_it_says_of_itself(wor
 
 
 def test_who_comes_without_tls_is_sent_to_where_it_is(world: World) -> None:
-    sent = httpx.get(f"{world.front.plain}/chat/?a=1")
+    sent = httpx.get(f"{world.front.plain}/chat/?a=1", timeout=PATIENCE)
     assert (sent.status_code, sent.headers["Location"]) == (308, "https://localhost/chat/?a=1")
     with world.front.client() as client:
         assert client.get("/", headers={"X-Forwarded-Proto": "http"}).status_code == 200
@@ -231,7 +232,7 @@ def test_where_every_host_is_away_the_proxy_says_so_and_when_to_ask_again(world:
 
 def came_back(client: httpx.Client) -> bool:
     """Whether it serves again: a host that failed is asked again after two seconds."""
-    for _ in range(LOOKS):
+    for _ in patiently():
         if client.get("/").status_code == 200:
             return True
         time.sleep(0.1)

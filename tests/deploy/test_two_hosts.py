@@ -25,15 +25,15 @@ from inference.wire.protocol import Delta, Finished
 from inference.wire.redis_wire import RedisWire
 from tests.deploy.hosts import Host, hosts, postgres
 from tests.loraland.scripted_worker import ScriptedWorker
+from tests.patience import PATIENCE, patiently
 from tests.redis_server import RedisServer
 
 BASE_KEY = "smollm2-135m-instruct"
 RUNNING = 2
 PER_HOUR = 4
 ANSWERS = 60
-LOOKS = 150
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Land:
     redis_url: str
 
     def client(self, host: Host) -> httpx.AsyncClient:
-        return httpx.AsyncClient(base_url=host.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=30)
+        return httpx.AsyncClient(base_url=host.url, headers={"Authorization": f"Bearer {self.key}"}, timeout=PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -82,7 +82,7 @@ class Page:
 
     async def hear(self, *kinds: str) -> dict[str, Any]:
         while True:
-            message = json.loads(await asyncio.wait_for(self._socket.recv(), 30))
+            message = json.loads(await asyncio.wait_for(self._socket.recv(), PATIENCE))
             if message["type"] in kinds:
                 return dict(message)
 
@@ -91,7 +91,8 @@ class Page:
 async def page(host: Host, cookie: str = "") -> AsyncIterator[Page]:
     address = f"{host.url.replace('http', 'ws')}/ws/answers/{'' if cookie else '?new'}"
     headers = {"Cookie": cookie} if cookie else None
-    async with websockets.connect(address, origin=host.url, additional_headers=headers, compression=None) as socket:
+    more: Any = {"additional_headers": headers, "compression": None, "open_timeout": PATIENCE}
+    async with websockets.connect(address, origin=host.url, **more) as socket:
         yield Page(socket)
 
 
@@ -147,7 +148,7 @@ async def test_what_runs_and_what_was_asked_in_an_hour_is_counted_for_both_hosts
 async def test_attempts_to_sign_in_are_counted_for_both_hosts_together(land: Land) -> None:
     statuses = []
     for attempt in range(6):
-        async with httpx.AsyncClient(base_url=land.hosts[attempt % 2].url, timeout=30) as visitor:
+        async with httpx.AsyncClient(base_url=land.hosts[attempt % 2].url, timeout=PATIENCE) as visitor:
             form = await visitor.get("/accounts/login/")
             token = re.search(r'name="csrfmiddlewaretoken" value="(\w+)"', form.text)
             assert token
@@ -211,7 +212,7 @@ async def test_each_answer_is_recorded_once_by_either_recorder_and_counted_at_ev
         worker.leaving = True
         await working
     assert [*half, *rest] == [f"answer {number}" for number in range(ANSWERS)]
-    for _ in range(LOOKS):
+    for _ in patiently():
         rows = json.loads(one.manage("shell", "--verbosity", "0", "-c", ROWS).splitlines()[-1])
         if rows == [[f"answer {number}", "done"] for number in range(ANSWERS)]:
             break

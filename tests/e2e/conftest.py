@@ -22,11 +22,12 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, expect, sync_playwright
 
 from inference.decoders.native.build import missing_feature
+from tests.patience import PATIENCE
 
 REPO = Path(__file__).parents[2]
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
-PATIENCE_MS = 60_000
+PATIENCE_MS = 1000 * PATIENCE
 """How long a page may take: on a busy machine a click takes seconds, and that is no failure."""
 ENDED = re.compile("done|length")
 """The state of an answer that came to an end; which of the two it was is up to the model."""
@@ -126,7 +127,7 @@ def running_site(models: Sequence[Path], **variables: str) -> Iterator[Site]:
         yield running
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(60)
+        process.wait(PATIENCE)
         for log in sorted((var_dir / "log").glob("*.log")):
             print(f"{log.name}:", log.read_text(errors="replace")[-4000:])
         shutil.rmtree(var_dir, ignore_errors=True)

@@ -12,6 +12,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.e2e.conftest import REPO, Site, enter
+from tests.patience import PATIENCE
 
 SHIPPED = REPO / "adapters" / "tweet_emotion"
 
@@ -42,7 +43,7 @@ def upload(page: Page, config: Path, weights: Path, name: str) -> None:
 
 
 def status_after_validation(page: Page) -> str:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while True:
         status = page.locator(".field-status .readonly").inner_text().strip().lower()
         if status not in {"uploaded", "validating"}:
@@ -60,7 +61,7 @@ def test_an_upload_is_proved_published_and_answers(admin: Page, tmp_path: Path) 
     admin.locator(".example-card").first.click()
     admin.get_by_role("button", name="Send").click()
     answer = admin.locator(".turn").last.locator(".answer:not([hidden])")
-    expect(answer).to_have_attribute("data-state", "done", timeout=60_000)
+    expect(answer).to_have_attribute("data-state", "done")
     assert answer.locator(".answer-text").inner_text().strip() in {"anger", "joy", "optimism", "sadness"}
 
 

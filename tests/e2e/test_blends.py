@@ -37,7 +37,7 @@ def ask(page: Page) -> str:
     page.get_by_role("textbox").first.fill("What a day, I could sing!")
     page.get_by_role("button", name="Send").click()
     answer = page.locator(".turn").last.locator(".answer:not([hidden])")
-    expect(answer).to_have_attribute("data-state", "done", timeout=60_000)
+    expect(answer).to_have_attribute("data-state", "done")
     return answer.locator(".answer-text").inner_text()
 
 

@@ -55,7 +55,7 @@ def begin(page: Page) -> None:
 def ended(page: Page) -> str:
     """The last answer, whole."""
     answer = page.locator(".turn").last.locator(".answer:not([hidden])")
-    expect(answer).to_have_attribute("data-state", ENDED, timeout=120_000)
+    expect(answer).to_have_attribute("data-state", ENDED)
     return answer.locator(".answer-text").inner_text()
 
 
@@ -72,7 +72,7 @@ def test_a_visitor_picks_an_adapter_and_watches_its_answer_grow(page: Page) -> N
     page.add_init_script(WATCH)
     open_chat(page, WRITER)
     answer = send_example(page)
-    expect(answer).to_have_attribute("data-state", "done", timeout=60_000)
+    expect(answer).to_have_attribute("data-state", "done")
     seen = page.evaluate("window.snapshots")
     final = answer.locator(".answer-text").inner_text().strip()
     growing = [text for text in seen if text.strip() and len(text.strip()) < len(final)]

@@ -26,7 +26,7 @@ def test_both_columns_stream_at_once_and_end_apart(page: Page) -> None:
     answers = page.locator(".column .answer")
     expect(answers).to_have_count(2)
     for number in range(2):
-        expect(answers.nth(number).locator(".stats")).to_be_visible(timeout=120_000)
+        expect(answers.nth(number).locator(".stats")).to_be_visible()
     seen = page.evaluate("window.seen")
     both = [now for now in seen if len(now) == 2 and all(length > 0 and state not in ENDED for state, length in now)]
     apart = [now for now in seen if len(now) == 2 and len({state in ENDED for state, _ in now}) == 2]
@@ -41,7 +41,7 @@ def test_the_address_restores_the_comparison(page: Page) -> None:
     page.get_by_role("button", name="Run").click()
     answers = page.locator(".column .answer")
     for number in range(2):
-        expect(answers.nth(number).locator(".stats")).to_be_visible(timeout=120_000)
+        expect(answers.nth(number).locator(".stats")).to_be_visible()
     page.wait_for_url("**/compare/*-*-*/")
     texts = answers.locator(".answer-text").all_inner_texts()
     page.reload()
@@ -67,7 +67,7 @@ def test_an_answer_is_judged_by_the_metric_and_its_differing_words_are_marked(pa
     page.locator("#composer .chip").first.click()
     page.get_by_role("button", name="Run").click()
     judgements = page.locator(".column .answer-match")
-    expect(judgements).to_have_count(2, timeout=120_000)
+    expect(judgements).to_have_count(2)
     for words in judgements.all_inner_texts():
         assert re.fullmatch(r"\d+ of 100 by ROUGE-L", words)
     page.locator(".answer-diff summary").last.click()

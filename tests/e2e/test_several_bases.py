@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.e2e import touch
 from tests.e2e.conftest import PATIENCE_MS, Site, enter, running_site, until
-from tests.e2e.test_training_in_the_admin import rows
+from tests.e2e.test_training_in_the_admin import hurry, rows
 from tests.inference.checkpoints import make_adapter, make_model
 
 TINY = "Tiny-Mistral-of-random-numbers-with-a-name-as-long-as-some-publishers-write-them-2410-preview-v0.1"
@@ -98,7 +98,7 @@ def test_one_chats_with_the_other_base_and_with_its_adapter(page: Page, name: st
     expect(page.locator("#chat-title")).to_have_text(title)
     expect(page.locator(".chat-who")).to_contain_text(TINY)
     ask(page, "Hello there")
-    expect(page.locator(".answer .stats")).to_be_visible(timeout=120_000)
+    expect(page.locator(".answer .stats")).to_be_visible()
     assert page.locator(".answer .answer-text").inner_text().strip()
     page.reload()
     expect(page.locator("#chat-title")).to_have_text(title)
@@ -111,7 +111,7 @@ def test_columns_of_both_bases_answer_one_prompt(page: Page) -> None:
     page.get_by_role("button", name="Run").click()
     answers = page.locator(".column .answer")
     for number in range(4):
-        expect(answers.nth(number).locator(".stats")).to_be_visible(timeout=120_000)
+        expect(answers.nth(number).locator(".stats")).to_be_visible()
     assert len(set(answers.locator(".answer-text").all_inner_texts())) >= 3
 
 
@@ -141,7 +141,7 @@ def test_a_finger_finds_the_other_base_and_chats_with_it_and_no_page_is_wider_th
     expect(page.locator("#chat-title")).to_have_text(TINY)
     page.locator("#composer textarea").first.fill("Hello there")
     page.get_by_role("button", name="Send").tap()
-    expect(page.locator(".answer .stats")).to_be_visible(timeout=120_000)
+    expect(page.locator(".answer .stats")).to_be_visible()
     for address in PAGES:
         page.goto(address)
         assert page.evaluate("document.documentElement.scrollWidth") <= 390, address
@@ -155,7 +155,7 @@ def test_two_tabs_ask_two_bases_at_one_time(page: Page, context: BrowserContext,
     ask(page, "Name a colour.")
     ask(other, "Hello there")
     for tab, title in ((page, model_dir.name), (other, TINY)):
-        expect(tab.locator(".answer .stats")).to_be_visible(timeout=120_000)
+        expect(tab.locator(".answer .stats")).to_be_visible()
         tab.reload()
         expect(tab.locator("#chat-title")).to_have_text(title)
         expect(tab.locator(".answer")).to_have_count(1)
@@ -177,9 +177,7 @@ def test_an_adapter_is_trained_for_the_other_base_proven_by_its_worker_and_publi
     page.get_by_label("Steps").blur()
     expect(page.locator("#estimate")).to_contain_text("3 steps")
     page.get_by_role("button", name="Start training").click()
-    expect(page.locator("#hurry").or_(page.locator("[data-state=measuring]"))).to_be_visible(timeout=PATIENT)
-    if page.locator("#hurry").is_visible():
-        page.locator("#hurry").click()
+    hurry(page)
     page.get_by_role("button", name="Publish").click(timeout=PATIENT)
     expect(page.get_by_role("heading", name="Published")).to_be_visible()
     page.goto(f"/?base={TINY}")
@@ -200,10 +198,10 @@ def test_a_killed_worker_of_one_base_leaves_the_other_s_answer_alone_and_comes_b
     ask(page, LONG)
     until(page, "document.querySelector('.answer .answer-text')?.textContent.length > 20")
     os.kill(theirs, signal.SIGKILL)
-    expect(page.locator(".answer .stats")).to_be_visible(timeout=240_000)
+    expect(page.locator(".answer .stats")).to_be_visible()
     expect(page.locator(".answer")).not_to_contain_text("Try again")
     assert worker_of(site, model_dir.name) == ours
     page.goto("/chat/?adapter=babbler")
     ask(page, "Are you back?")
-    expect(page.locator(".answer .stats")).to_be_visible(timeout=240_000)
+    expect(page.locator(".answer .stats")).to_be_visible()
     assert worker_of(site, TINY) != theirs

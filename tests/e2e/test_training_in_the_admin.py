@@ -57,9 +57,19 @@ def plan(page: Page, name: str, day: str, steps: int) -> None:
     expect(page.locator("#progress")).to_be_visible()
 
 
+def hurry(page: Page) -> None:
+    """Give what trains a full share, unless it is through: else it computes only when nobody else would."""
+    button = page.locator("#hurry")
+    later = page.locator(", ".join(f"[data-state={state}]" for state in ("examining", "measuring", "done")))
+    expect(button.or_(later)).to_be_visible(timeout=PATIENT)
+    if button.is_visible():
+        button.click()
+
+
 def test_a_data_set_becomes_a_measured_adapter_that_answers(teacher: Page) -> None:
     page = teacher
     plan(page, "Diary moods", "day", steps=24)
+    hurry(page)
     expect(page.get_by_role("status")).to_contain_text("Step", timeout=PATIENT)
     expect(page.locator(".loss-smooth")).to_be_attached(timeout=PATIENT)
     expect(page.locator("#progress")).to_have_attribute("data-state", re.compile("done|failed"), timeout=PATIENT)
@@ -73,13 +83,14 @@ def test_a_data_set_becomes_a_measured_adapter_that_answers(teacher: Page) -> No
     page.locator(".example-card").first.click()
     page.get_by_role("button", name="Send").click()
     answer = page.locator(".turn").last.locator(".answer:not([hidden])")
-    expect(answer).to_have_attribute("data-state", re.compile("done|length"), timeout=120_000)
+    expect(answer).to_have_attribute("data-state", re.compile("done|length"))
     assert answer.locator(".answer-text").inner_text().strip()
 
 
 def test_a_training_is_cancelled_by_its_owner_and_the_page_fits_a_phone(teacher: Page) -> None:
     page = teacher
     plan(page, "Never ready", "evening", steps=5000)
+    hurry(page)
     expect(page.get_by_role("heading", name=re.compile("Step [1-9]"))).to_be_visible(timeout=PATIENT)
     page.set_viewport_size({"width": 390, "height": 844})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390

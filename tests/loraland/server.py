@@ -12,6 +12,7 @@ from typing import Any
 import uvicorn
 
 from loraland import inference_client
+from tests.patience import PATIENCE
 
 
 class _Prompt(uvicorn.Server):
@@ -70,4 +71,4 @@ class Server:
 
     def close(self) -> None:
         self._server.end()
-        self._thread.join(20)
+        self._thread.join(PATIENCE)

@@ -15,9 +15,10 @@ from urllib.parse import unquote, urlsplit
 
 import httpx
 
+from tests.patience import PATIENCE, patiently
+
 HOME = Path(unquote(urlsplit(os.environ["DATABASE_URL"]).netloc.partition("@")[2]))
 TOOLS = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1]
-LOOKS = 100
 QUESTION = {"model": "base", "messages": [{"role": "user", "content": "Hello"}]}
 
 
@@ -36,7 +37,7 @@ def stopped() -> Iterator[None]:
 
 
 def until(site: httpx.Client, path: str, status: int) -> httpx.Response:
-    for _ in range(LOOKS):
+    for _ in patiently():
         if (answer := site.get(path)).status_code == status:
             return answer
         time.sleep(0.2)
@@ -45,7 +46,7 @@ def until(site: httpx.Client, path: str, status: int) -> httpx.Response:
 
 def until_missing(site: httpx.Client, what: set[str]) -> None:
     """Until /readyz says so: what it found is told again for a while."""
-    for _ in range(LOOKS):
+    for _ in patiently():
         if what <= (missing := set(site.get("/readyz").json()["missing"])):
             return
         time.sleep(0.2)
@@ -61,11 +62,11 @@ def main() -> None:
     words = ["-m", "uvicorn", "loraland.asgi:application", "--fd", str(listening.fileno()), "--log-level", "error"]
     web = subprocess.Popen([sys.executable, *words], pass_fds=[listening.fileno()])
     try:
-        with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {secret}"}, timeout=60) as site:
+        with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {secret}"}, timeout=PATIENCE) as site:
             check(site)
     finally:
         web.terminate()
-        web.wait(30)
+        web.wait(PATIENCE)
 
 
 def check(site: httpx.Client) -> None:

@@ -15,14 +15,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.patience import PATIENCE, patiently
+
 REPO = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((REPO / "compose.yaml").read_text())
 GIVEN = {"SECRET_KEY": "s" * 50, "POSTGRES_PASSWORD": "secret"}
 LONG_LIVED = ("recorder", "worker-cpu", "trainer", "celery", "web")
-
-LOOKS = 100
-"""At a service that starts. On a busy machine each takes longer, as does the start, so they are counted, not timed."""
-END_SECONDS = 120
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -102,7 +100,7 @@ def stack(real: dict[str, str]) -> Iterator[dict[str, subprocess.Popen[bytes]]]:
         child.terminate()
     for child in started.values():
         try:
-            child.wait(END_SECONDS)
+            child.wait(PATIENCE)
         finally:
             child.kill()
 
@@ -113,7 +111,7 @@ def test_the_service_becomes_healthy(
 ) -> None:
     service = COMPOSE["services"][name]
     check = command_of(service["healthcheck"]["test"][1:], int(real["PORT"]))
-    for _ in range(LOOKS):
+    for _ in patiently():
         assert stack[name].poll() is None, f"{name} ended with exit code {stack[name].returncode}"
         outcome = subprocess.run(check, env=environment_of(service, real), cwd=REPO, capture_output=True, text=True)
         if outcome.returncode == 0:

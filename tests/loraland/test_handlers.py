@@ -15,6 +15,7 @@ from django.http.response import HttpResponseBase
 
 from loraland.asgi import application
 from loraland.handlers import LONGEST_ADDRESS, THREADS, ApiHandler, SharedThreads
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -23,7 +24,7 @@ async def ask(path: str, host: bytes = b"localhost") -> tuple[int, dict[str, str
     scope: dict[str, Any] = {"type": "http", "method": "GET", "path": path, "query_string": b"", "http_version": "1.1"}
     caller = ApplicationCommunicator(application, scope | {"headers": [(b"host", host)]})
     await caller.send_input({"type": "http.request", "body": b""})
-    start = await caller.receive_output(10)
+    start = await caller.receive_output(PATIENCE)
     return start["status"], {name.decode(): value.decode() for name, value in start["headers"]}
 
 
@@ -95,7 +96,7 @@ async def test_a_caller_who_leaves_ends_what_is_done_for_it():
     scope: dict[str, Any] = {"type": "http", "method": "POST", "path": "/v1/completions", "query_string": b""}
     caller = ApplicationCommunicator(Slow(), scope | {"headers": []})
     await caller.send_input({"type": "http.request", "body": b"{}"})
-    await asyncio.wait_for(begun.wait(), 10)
+    await asyncio.wait_for(begun.wait(), PATIENCE)
     await caller.send_input({"type": "http.disconnect"})
-    await caller.wait(10)
+    await caller.wait(PATIENCE)
     assert ended.is_set()

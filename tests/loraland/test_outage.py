@@ -33,6 +33,7 @@ from loraland.playground.farewell import SIGNED_OUT, UNAVAILABLE
 from loraland.playground.models import Conversation
 from tests.loraland.playground.page import Browser
 from tests.loraland.server import Server
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.django_db(transaction=True),
@@ -115,7 +116,7 @@ async def api(store: Store) -> AsyncIterator[httpx.AsyncClient]:
     _, secret = await sync_to_async(ApiKey.objects.issue)("tests")
     server = Server(Gate(by_path(SharedThreads(ApiHandler()), get_asgi_application())))
     headers = {"Authorization": f"Bearer {secret}"}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=30) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE) as client:
         yield client
     server.close()
 
@@ -271,7 +272,7 @@ async def test_a_full_disk_is_told_and_nothing_is_lost(site_wire, transactional_
         _, secret = await sync_to_async(ApiKey.objects.issue)("tests")
         server = Server(by_path(SharedThreads(ApiHandler()), get_asgi_application()))
         headers = {"Authorization": f"Bearer {secret}"}
-        async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=30) as api:
+        async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE) as api:
             assert "disk" not in (await api.get("/readyz")).json()["missing"]
             await sync_to_async(Generation.objects.create)(source="api", base="b", request={}, tenant="key:1")
             filling = small_disk / "fill"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 REPO = Path(__file__).parents[2]
 
 
@@ -17,5 +19,5 @@ REPO = Path(__file__).parents[2]
 def test_a_site_whose_postgres_is_stopped_says_so_and_comes_back(tmp_path: Path) -> None:
     environment = {**os.environ, "VAR_DIR": str(tmp_path), "DATABASE_WAIT_SECONDS": "2"}
     words = ["bin/with-postgres", sys.executable, "-m", "tests.loraland.stopped_postgres"]
-    ended = subprocess.run(words, cwd=REPO, env=environment, capture_output=True, text=True, timeout=300)
+    ended = subprocess.run(words, cwd=REPO, env=environment, capture_output=True, text=True, timeout=PATIENCE)
     assert (ended.returncode, ended.stdout.splitlines()[-1:]) == (0, ["came back"]), ended.stderr[-2000:]

@@ -15,13 +15,12 @@ from inference.wire.protocol import AdapterRef, Delta, Event, Finished, Generate
 from inference.wire.redis_wire import RedisWire
 from tests.inference.checkpoints import make_adapter, make_model
 from tests.inference.engines import VOCAB, make_tokenizer
+from tests.patience import PATIENCE, patiently
 from tests.redis_server import RedisServer
 
 USERS: Final = 25
 ADAPTERS: Final = 6
 TOKENS: Final = 120
-# Seconds until a test gives up what never comes. On two cores four replicas load beside the rest of a suite.
-PATIENCE: Final = 300
 
 
 class Site:
@@ -37,7 +36,7 @@ class Site:
             "REDIS_URL": server.url,
             "BASE_MODEL": str(self.model),
             "VAR_DIR": str(folder),
-            "LEASE_SECONDS": "2",
+            "LEASE_SECONDS": "4",
             "DECODER": "torch",
             "DTYPE": "float32",
             "KV_BLOCKS": "96",
@@ -99,7 +98,7 @@ class Reader:
 async def pool_that(wire: RedisWire, is_it: Callable[[PoolReport], Any], later_than: float = 0.0) -> ClusterReport:
     """The first report of which `is_it`."""
     found = None
-    for _ in range(PATIENCE * 10):
+    for _ in patiently():
         found = await cluster.read(wire._client)
         pool = found[0].pool("tiny") if found else None
         if found and pool and found[0].time > later_than and is_it(pool):

@@ -21,8 +21,9 @@ from inference.server import queue
 from inference.server.protocol import Train, Trained, TrainingCancelled, TrainingEvent, TrainingProgress, is_end
 from inference.wire.cluster import PoolReport
 from inference.wire.redis_wire import RedisWire
-from tests.inference.cluster.cluster_site import PATIENCE, USERS, Reader, Site, are_ready, pool_that, ready
+from tests.inference.cluster.cluster_site import USERS, Reader, Site, are_ready, pool_that, ready
 from tests.inference.cluster.ray_cluster import LocalCluster, local_cluster
+from tests.patience import PATIENCE, patiently
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
@@ -56,7 +57,7 @@ def undisturbed(site: Site) -> list[str]:
         return asyncio.run(texts())
     finally:
         alone.terminate()
-        alone.wait(20)
+        alone.wait(PATIENCE)
 
 
 @pytest.fixture(scope="module")
@@ -204,7 +205,7 @@ def training_plan(site: Site, replicas: str) -> Any:
 def until(redis: Redis, id: str, is_it: Callable[[TrainingEvent], bool] = is_end) -> list[TrainingEvent]:
     """The events of a training up to the first that is the wanted one."""
     entries: list[tuple[str, TrainingEvent]] = []
-    for _ in range(10 * PATIENCE):
+    for _ in patiently():
         entries += queue.events(redis, id, entries[-1][0] if entries else "0-0", block_ms=100)
         story = [event for _, event in entries]
         if any(map(is_it, story)):

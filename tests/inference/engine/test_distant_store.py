@@ -27,6 +27,7 @@ from inference.wire.protocol import AdapterRef, Component, Generate, Probe, Samp
 from tests.inference.checkpoints import make_adapter, make_model
 from tests.inference.engines import VOCAB, Record, drain, make_config, make_tokenizer
 from tests.object_server import ObjectServer
+from tests.patience import PATIENCE
 
 JUDGE = "<|start|>judge"
 SHORT = Sampling(max_tokens=6, temperature=1.5, seed=5, ignore_eos=True)
@@ -211,7 +212,7 @@ class Hanging:
         real = ObjectStore.fetch
 
         def fetch(objects: ObjectStore, folder: str, into: Path) -> Any:
-            self.have_waited.append(self.are_let_go.wait(60))
+            self.have_waited.append(self.are_let_go.wait(PATIENCE))
             return real(objects, folder, into)
 
         monkeypatch.setattr(ObjectStore, "fetch", fetch)

@@ -12,6 +12,7 @@ from inference.engine.incoming import MOST_WAITING, Arrival, Incoming
 from inference.objects.failures import StoreAway
 from inference.wire.capacity import Capacity
 from inference.wire.protocol import AdapterRef, Generate
+from tests.patience import PATIENCE
 
 Open = Callable[[Callable[[str], None]], Incoming]
 
@@ -45,7 +46,7 @@ def test_those_who_wait_take_half_of_the_room_until_they_are_too_many(waiting: O
     is_let_go, free = Event(), Capacity(total=8, chat=2, newcomers=1, idle=4)
 
     def hang(digest: str) -> None:
-        is_let_go.wait(60)
+        is_let_go.wait(PATIENCE)
 
     held = waiting(hang)
     taken = []

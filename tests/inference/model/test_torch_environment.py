@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from inference.model.torch_environment import SETTINGS, prepare_torch
+from tests.patience import PATIENCE
 
 REPO = Path(__file__).parents[3]
 
@@ -37,7 +38,12 @@ def without_settings() -> dict[str, str]:
 def environment_of_torch(*command: str, **variables: str) -> dict[str, str]:
     environ = without_settings() | variables
     run = subprocess.run(
-        [sys.executable, "-c", WATCHED, *command], cwd=REPO, env=environ, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", WATCHED, *command],
+        cwd=REPO,
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE,
     )
     assert "found " in run.stdout, run.stderr
     found: dict[str, str] = json.loads(run.stdout.partition("found ")[2])
@@ -62,7 +68,7 @@ def test_waiting_threads_of_openmp_read_what_was_set() -> None:
     environ = without_settings() | {"OMP_DISPLAY_ENV": "verbose"}
     prepare_torch(environ)
     code = [sys.executable, "-c", "import torch"]
-    run = subprocess.run(code, env=environ, capture_output=True, text=True, timeout=120)
+    run = subprocess.run(code, env=environ, capture_output=True, text=True, timeout=PATIENCE)
     if "GOMP" not in run.stderr:
         pytest.skip("torch was built with another OpenMP")
     assert f"GOMP_SPINCOUNT = '{SETTINGS['GOMP_SPINCOUNT']}'" in run.stderr

@@ -15,6 +15,7 @@ import pytest
 
 from inference.objects.cache import FolderCache
 from inference.objects.failures import Damaged, DiskFull, NotStored, StoreAway
+from tests.patience import PATIENCE
 
 SIZE = 1000
 Bring = Callable[[str, Path], None]
@@ -64,7 +65,7 @@ def test_processes_that_ask_at_once_bring_it_once(tmp_path: Path) -> None:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(30)
+        process.join(PATIENCE)
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert (tmp_path / "noted").read_text() == "aaaa\n"
     assert names(FolderCache(tmp_path / "cache", 10 * SIZE, bring)) == {"aaaa"}
@@ -226,7 +227,7 @@ def test_a_copy_that_is_forgotten_can_be_read_on_by_who_holds_it(tmp_path: Path)
     def hold() -> None:
         with cache.held("aaaa") as directory, (directory / "file").open("rb") as file:
             told.append("held")
-            go_on.wait(5)
+            go_on.wait(PATIENCE)
             told.append(str(len(file.read())))
 
     reader = Thread(target=hold)

@@ -16,6 +16,7 @@ from inference.objects.filesystem import CONNECT_SECONDS, READ_SECONDS, filesyst
 from inference.objects.manifest import MANIFEST, manifest_of, parse_manifest
 from inference.objects.store import ObjectStore
 from tests.object_server import KEYS, ObjectServer
+from tests.patience import PATIENCE
 
 NAME = "a" * 64
 
@@ -94,7 +95,7 @@ def test_of_two_writers_at_once_one_is_first_and_the_other_leaves_nothing(
 
     def has(name: str) -> bool:
         answer = real(name)
-        both.wait(10)
+        both.wait(PATIENCE)
         return answer
 
     objects.has = has  # type: ignore[method-assign]

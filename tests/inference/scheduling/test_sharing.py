@@ -23,6 +23,7 @@ from inference.wire.protocol import (
 from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.engines import expected_answer, make_reading_engine
 from tests.inference.wire.memory_wire import MemoryWire
+from tests.patience import PATIENCE
 
 BASE = "tiny"
 
@@ -65,12 +66,12 @@ async def submit(wire: MemoryWire, ids: Iterable[str], tenant: str, queue_class:
 
 
 async def end_of(wire: MemoryWire, id: str) -> list[Event]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         return [event async for _, event in wire.events(id)]
 
 
 async def started(engine: Telling, count: int) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             if sum(isinstance(event, Finished) for event in engine.told) >= count:
                 return
@@ -96,7 +97,7 @@ async def test_two_hundred_queued_delay_anothers_request_by_a_few_admissions(tmp
         await end_of(wire, f"late-{number}")
         assert len(admitted_before(engine.told, asked, f"late-{number}")) <= 4
     worker.close()
-    assert await asyncio.wait_for(task, 10) == 0
+    assert await asyncio.wait_for(task, PATIENCE) == 0
     engine.close()
 
 
@@ -118,5 +119,5 @@ async def test_who_is_displaced_answers_as_if_it_had_not_been(tmp_path):
         assert sum(isinstance(event, Progress) and event.state == "running" for event in events) == 1
     assert engine.load.displaced > 0
     worker.close()
-    assert await asyncio.wait_for(task, 10) == 0
+    assert await asyncio.wait_for(task, PATIENCE) == 0
     engine.close()

@@ -26,6 +26,7 @@ from inference.server.protocol import (
     is_end,
 )
 from inference.server.serve import ServerConfig, TrainingServer
+from tests.patience import PATIENCE, patiently
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
@@ -34,7 +35,7 @@ REPO = Path(__file__).parents[3]
 FAKE = (sys.executable, "-m", "tests.inference.training.fake_child")
 LEARN = "step(1); step(2); say(Trained('/x', 9, 0.1))"
 OBEY = "step(3); wait(); say(TrainingCancelled(3))"
-LEASE = 1.0
+LEASE = 2.0
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def own_redis() -> Iterator[RedisServer]:
 
 @pytest.fixture
 def redis(own_redis: RedisServer) -> Iterator[Redis]:
-    with Redis.from_url(own_redis.url, decode_responses=True, socket_timeout=60) as client:
+    with Redis.from_url(own_redis.url, decode_responses=True, socket_timeout=PATIENCE) as client:
         client.flushall()
         yield client
 
@@ -69,7 +70,7 @@ def serve(redis: Redis) -> Iterator[Serve]:
     for server, _ in threads:
         server.close()
     for _, thread in threads:
-        thread.join(30)
+        thread.join(PATIENCE)
         assert not thread.is_alive()
 
 
@@ -80,7 +81,7 @@ def submit(redis: Redis, id: str, recipe: str) -> None:
 def until(redis: Redis, id: str, is_it: Callable[[TrainingEvent], bool] = is_end) -> list[TrainingEvent]:
     """The events of a training up to the first that is the wanted one."""
     entries: list[tuple[str, TrainingEvent]] = []
-    for _ in range(600):
+    for _ in patiently():
         entries += queue.events(redis, id, entries[-1][0] if entries else "0-0", block_ms=100)
         story = [event for _, event in entries]
         for number, event in enumerate(story, start=1):
@@ -167,7 +168,7 @@ def test_a_starved_training_tells_how_little_it_gets(
     submit(redis, "t", "step(1); wait()")
     serve()
     until(redis, "t", at(1))
-    for _ in range(600):
+    for _ in patiently():
         if (share := queue.share(redis, "t")) is not None and share < 0.5:
             return
         time.sleep(0.05)

@@ -21,6 +21,7 @@ from inference.server.protocol import (
     is_end,
 )
 from inference.wire.codec import ProtocolError
+from tests.patience import PATIENCE
 
 LEASE = 30.0
 SHORT = 0.05
@@ -29,7 +30,7 @@ SHORT = 0.05
 @pytest.fixture(params=[{"decode_responses": True}, {"protocol": 2}, {"protocol": 3}], ids=["text", "resp2", "resp3"])
 def redis(request: pytest.FixtureRequest, redis_url: str) -> Iterator[Redis]:
     """A database of its own, through a client of each kind that the site or the server may use."""
-    with Redis.from_url(redis_url, db=7, socket_timeout=60, **request.param) as client:
+    with Redis.from_url(redis_url, db=7, socket_timeout=PATIENCE, **request.param) as client:
         client.flushdb()
         yield client
 

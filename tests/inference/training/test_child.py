@@ -39,6 +39,7 @@ from inference.tasks.recipe import RECIPES, Schedule
 from inference.training import any_base, child
 from inference.training.adapter import save_adapter
 from tests.inference.training.test_gates import random_adapter
+from tests.patience import PATIENCE, patiently
 
 pytestmark = pytest.mark.slow
 
@@ -66,7 +67,7 @@ def job(base: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def redis(redis_url: str) -> Iterator[Redis]:
-    with Redis.from_url(redis_url, db=8, decode_responses=True, socket_timeout=60) as client:
+    with Redis.from_url(redis_url, db=8, decode_responses=True, socket_timeout=PATIENCE) as client:
         client.flushdb()
         yield client
 
@@ -228,7 +229,7 @@ sys.exit(child.main())
 
 def until_its_end(redis: Redis, id: str) -> TrainingEvent:
     cursor = "0-0"
-    for _ in range(600):
+    for _ in patiently():
         news = queue.events(redis, id, cursor, block_ms=200)
         if news and is_end(news[-1][1]):
             return news[-1][1]
@@ -265,7 +266,7 @@ def test_the_server_that_is_told_to_end_keeps_a_checkpoint_and_gives_the_job_bac
         time.sleep(0.1)
     assert queue.servers(redis) == ["trainer"]
     server.send_signal(signal.SIGTERM)
-    assert server.wait(30) == 0
+    assert server.wait(PATIENCE) == 0
     assert queue.servers(redis) == []
     assert (tmp_path / "out" / "checkpoint.pt").is_file()
     mine = queue.claim(redis, 10.0)

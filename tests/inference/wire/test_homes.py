@@ -37,6 +37,7 @@ from inference.wire.protocol import (
 )
 from inference.wire.redis_wire import RedisWire
 from tests.inference.wire.memory_wire import MemoryWire
+from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
 
 BASE = "tiny"
@@ -468,7 +469,7 @@ async def heard(wire: Wire, request: Generate) -> Arrival:
     hearing = asyncio.create_task(anext(arrivals))
     await asyncio.sleep(0.05)
     await submit(wire, request)
-    told = await asyncio.wait_for(hearing, 5)
+    told = await asyncio.wait_for(hearing, PATIENCE)
     await arrivals.aclose()
     return told
 

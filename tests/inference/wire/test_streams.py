@@ -26,6 +26,7 @@ from inference.wire.protocol import (
 )
 from inference.wire.redis_wire import RedisWire
 from tests.inference.wire.memory_wire import MemoryWire
+from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
 
 BASE = "tiny"
@@ -75,7 +76,7 @@ async def take_over(wire: Wire, fingerprint="fp", lease=LEASE):
 
 
 async def read(wire: Wire, id: str, after="0-0"):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         return [entry async for entry in wire.events(id, after)]
 
 
@@ -319,9 +320,9 @@ async def test_the_token_of_an_earlier_claim_writes_nothing(wire):
 
 async def test_a_renewed_lease_is_not_taken(wire):
     await submit(wire, "a")
-    [mine] = await claim(wire, lease=10 * SHORT)
+    [mine] = await claim(wire, lease=30 * SHORT)
     for _ in range(8):
-        await asyncio.sleep(2 * SHORT)
+        await asyncio.sleep(4 * SHORT)
         assert (await wire.renew([mine]))[0]
         assert await claim(wire, worker="w2") == []
 
@@ -593,7 +594,7 @@ async def test_stopping_a_claimed_request_reaches_its_worker(wire):
     await asyncio.sleep(0.05)
     assert not (await wire.renew([mine]))[0].stopping
     await wire.stop("a")
-    assert await asyncio.wait_for(hearing, 5) == "a"
+    assert await asyncio.wait_for(hearing, PATIENCE) == "a"
     assert (await wire.renew([mine]))[0].stopping
     assert (await wire.append(mine, [Delta("a", "x", (1,))])).stopping
     assert await wire.finish(mine, Finished("a", "stopped"))
@@ -602,10 +603,10 @@ async def test_stopping_a_claimed_request_reaches_its_worker(wire):
 
 async def test_a_stop_outlives_the_worker_that_should_have_obeyed(wire):
     await submit(wire, "a")
-    [mine] = await claim(wire, lease=10 * SHORT)
+    [mine] = await claim(wire, lease=20 * SHORT)
     await wire.append(mine, [Delta("a", "x", (1,))])
     await wire.stop("a")
-    await asyncio.sleep(11 * SHORT)
+    await asyncio.sleep(21 * SHORT)
     assert await claim(wire, worker="w2") == []
     assert (await wire.history("a"))[-1] == ("2-0", Finished("a", "stopped"))
 
@@ -628,20 +629,20 @@ async def test_arrivals_are_told_to_workers(wire):
     hearing = asyncio.create_task(anext(arrivals))
     await asyncio.sleep(0.05)
     await submit(wire, "a", queue_class="evaluation")
-    assert await asyncio.wait_for(hearing, 5) == Arrival("a")
+    assert await asyncio.wait_for(hearing, PATIENCE) == Arrival("a")
     [mine] = await claim(wire)
     hearing = asyncio.create_task(anext(arrivals))
     await wire.release(mine)
-    assert await asyncio.wait_for(hearing, 5) == Arrival("a")
+    assert await asyncio.wait_for(hearing, PATIENCE) == Arrival("a")
     await arrivals.aclose()
 
 
 async def test_the_reconciler_ends_only_what_no_live_worker_owns(wire):
     lost = Failed("a", "lost", "Send it again.")
     await submit(wire, "a")
-    [mine] = await claim(wire, lease=10 * SHORT)
+    [mine] = await claim(wire, lease=20 * SHORT)
     assert not await wire.fail("a", lost)
-    await asyncio.sleep(11 * SHORT)
+    await asyncio.sleep(21 * SHORT)
     assert await wire.fail("a", lost)
     assert not await wire.fail("a", lost)
     assert not await wire.append(mine, [Delta("a", "x", (1,))])
@@ -669,7 +670,10 @@ async def test_a_wait_that_is_cancelled_loses_nothing(wire):
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(anext(events), 0.02)
         await wire.append(mine, [Delta("a", f"{number}", (number,))])
-        assert await asyncio.wait_for(anext(events), 5) == (f"{number + 1}-0", Delta("a", f"{number}", (number,)))
+        assert await asyncio.wait_for(anext(events), PATIENCE) == (
+            f"{number + 1}-0",
+            Delta("a", f"{number}", (number,)),
+        )
     await wire.finish(mine, Finished("a", "done"))
     assert [event async for _, event in events] == [Finished("a", "done")]
     assert [event async for _, event in events] == [], "there is no more"

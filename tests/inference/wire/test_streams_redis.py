@@ -16,6 +16,7 @@ from inference.wire.contract import WireError, Write
 from inference.wire.protocol import AdapterRef, Delta, EngineLoad, Finished, Generate, Heartbeat, Message
 from inference.wire.redis_reader import Subscription
 from inference.wire.redis_wire import RedisWire
+from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
 
 BASE = "tiny"
@@ -47,7 +48,7 @@ async def begin(wire: RedisWire, id: str, lease=30.0):
 
 
 async def read(wire: RedisWire, id: str):
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         return [entry async for entry in wire.events(id)]
 
 

@@ -17,6 +17,7 @@ from test_takeover import Reader, owner, ready, server, start, wire
 from inference.wire.protocol import Finished, Generate, Sampling, StageLoad
 from inference.wire.redis_wire import RedisWire
 from tests.inference.engines import VOCAB, make_tokenizer
+from tests.patience import PATIENCE
 
 __all__ = ["server", "start", "wire"]
 pytestmark = pytest.mark.slow
@@ -45,7 +46,7 @@ async def ask(wire: RedisWire, id: str) -> Reader:
 
 
 async def stages(wire: RedisWire, name: str) -> tuple[StageLoad, ...]:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while True:
             for beat in await wire.heartbeats("tiny"):
                 if beat.worker == name and beat.load.stages:
@@ -56,7 +57,7 @@ async def stages(wire: RedisWire, name: str) -> tuple[StageLoad, ...]:
 async def gone(stage: StageLoad) -> None:
     """Wait until its process has ended."""
     with contextlib.suppress(ProcessLookupError):
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 os.kill(stage.process, 0)
                 await asyncio.sleep(0.05)
@@ -78,14 +79,14 @@ async def test_an_answer_of_which_a_stage_has_died_is_completed_by_a_worker_of_o
     assert isinstance(end, Finished)
     assert end.stats.takeovers == 1
     assert disturbed.token_ids == undisturbed.token_ids
-    assert shared.wait(20) == 1
+    assert shared.wait(PATIENCE) == 1
 
 
 async def test_a_worker_without_work_notices_too(wire, begin) -> None:
     worker = begin("shared", 3)
     _, second, third = await stages(wire, "shared")
     os.kill(second.process, signal.SIGKILL)
-    assert await asyncio.to_thread(worker.wait, 30) == 1
+    assert await asyncio.to_thread(worker.wait, PATIENCE) == 1
     assert not await wire.heartbeats("tiny")
     await gone(third)
 
@@ -97,5 +98,5 @@ async def test_a_worker_that_is_asked_to_leave_takes_its_stages_along(wire, begi
     os.kill(last.process, signal.SIGTERM)
     await asyncio.sleep(1.5)
     worker.terminate()
-    assert await asyncio.to_thread(worker.wait, 30) == 0
+    assert await asyncio.to_thread(worker.wait, PATIENCE) == 0
     await gone(last)

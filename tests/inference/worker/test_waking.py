@@ -17,6 +17,7 @@ from inference.worker.waking import Alarm, Stopwatch
 from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.fake_engine import FakeEngine
 from tests.inference.wire.memory_wire import MemoryWire
+from tests.patience import PATIENCE
 
 
 async def test_an_alarm_rings_for_the_earliest_of_its_times_and_then_no_more():
@@ -24,20 +25,20 @@ async def test_an_alarm_rings_for_the_earliest_of_its_times_and_then_no_more():
     alarm.set(3600)
     alarm.set(0.01)
     alarm.set(7200)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await alarm.wait(1800)
     alarm.set(3600)
     waiting = asyncio.create_task(alarm.wait(1800))
     await asyncio.sleep(0.05)
     assert not waiting.done(), "it rang for what was set before"
     alarm.set()
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, PATIENCE)
 
 
 async def test_an_alarm_that_was_set_meanwhile_rings_at_once_and_none_later_than_asked():
     alarm = Alarm()
     alarm.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         await alarm.wait(3600)
         await alarm.wait(0.01)
 
@@ -86,14 +87,14 @@ async def test_who_is_not_meant_does_not_ask(monkeypatch):
     wire, engines = CountingWire(), {name: FakeEngine() for name in ("w1", "w2")}
     workers = [Worker(wire, lambda n=name: engines[n], WorkerConfig("tiny", name)) for name in engines]
     serving = [asyncio.create_task(worker.run()) for worker in workers]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while sum(beat.ready for beat in await wire.heartbeats("tiny")) < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.1)
     before, adapter = wire.asked["w2"], AdapterRef(of_first("w1"))
     for number in range(10):
         await wire.submit(Generate(f"g{number}", adapter, prompt="hi", tenant="t"), "tiny", "chat", 100)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(PATIENCE):
             assert [event async for _, event in wire.events(f"g{number}")]
     assert wire.asked["w2"] == before
     assert workers[0]._tally.counts == ClaimCounts(misses=10), "this engine never says that it holds one"

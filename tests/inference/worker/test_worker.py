@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -30,6 +30,7 @@ from inference.worker.running import Running, coalesce
 from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.fake_engine import FakeEngine, text_of
 from tests.inference.wire.memory_wire import MemoryWire
+from tests.patience import PATIENCE
 
 BASE = "tiny"
 
@@ -74,7 +75,7 @@ async def serving(wire, make: Callable = FakeEngine, name="w1", lease=10.0) -> A
     task = asyncio.create_task(worker.run())
     yield worker
     worker.close()
-    assert await asyncio.wait_for(task, 10) in (0, 1)
+    assert await asyncio.wait_for(task, PATIENCE) in (0, 1)
 
 
 async def ask(wire, id, num_tokens=20, prompt="hi") -> None:
@@ -82,13 +83,13 @@ async def ask(wire, id, num_tokens=20, prompt="hi") -> None:
 
 
 async def answer(wire, id) -> tuple[str, Finished | Failed]:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         events = [event async for _, event in wire.events(id)]
     return "".join(event.text for event in events if isinstance(event, Delta)), events[-1]
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             if condition():
                 return
@@ -96,7 +97,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def has_streamed(wire, id) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         async for _, event in wire.events(id):
             if isinstance(event, Delta):
                 return
@@ -205,7 +206,7 @@ async def test_what_is_just_being_claimed_when_a_worker_drains_is_answered(wire,
 
         monkeypatch.setattr(wire, "claim", slow)
         await ask(wire, "a", 5)
-        await asyncio.wait_for(is_claiming.wait(), 10)
+        await asyncio.wait_for(is_claiming.wait(), PATIENCE)
         leaving.drain(60)
         assert (await answer(wire, "a"))[0] == text_of(5)
 
@@ -267,7 +268,7 @@ async def test_a_worker_closes_though_a_call_misses_its_cancellation(wire, monke
 
 
 async def has_beaten(wire, ready: bool):
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while True:
             beats = await wire.heartbeats(BASE)
             if [beat.ready for beat in beats] == [ready]:
@@ -279,7 +280,7 @@ async def test_a_heartbeat_tells_when_the_model_is_loaded(wire):
     loading = threading.Event()
 
     def load():
-        assert loading.wait(10)
+        assert loading.wait(PATIENCE)
         return FakeEngine("fp")
 
     async with serving(wire, load):
@@ -292,19 +293,28 @@ async def test_a_heartbeat_tells_when_the_model_is_loaded(wire):
 
 async def test_a_worker_closes_while_it_loads(wire):
     loading = threading.Event()
-    worker = Worker(wire, lambda: loading.wait(30), WorkerConfig(BASE, "w"))
+    worker = Worker(wire, loading.wait, WorkerConfig(BASE, "w"))
     task = asyncio.create_task(worker.run())
     await has_beaten(wire, ready=False)
     worker.close()
-    assert await asyncio.wait_for(task, 5) == 0
-    loading.set()
+    with set_at_last(loading):
+        assert await asyncio.wait_for(task, PATIENCE) == 0
+
+
+@contextlib.contextmanager
+def set_at_last(waited_for: threading.Event) -> Iterator[None]:
+    """What a thread waits for, and nobody else may wait for the thread, is set when the block ends."""
+    try:
+        yield
+    finally:
+        waited_for.set()
 
 
 async def test_an_engine_that_cannot_be_made_ends_the_worker(wire):
     def load():
         raise OSError("no such model")
 
-    assert await asyncio.wait_for(Worker(wire, load, WorkerConfig(BASE, "w")).run(), 10) == 1
+    assert await asyncio.wait_for(Worker(wire, load, WorkerConfig(BASE, "w")).run(), PATIENCE) == 1
 
 
 @asynccontextmanager
@@ -321,13 +331,13 @@ async def supervised(wire, make: Callable = FakeEngine) -> AsyncIterator[list[in
     task = asyncio.create_task(supervise())
     yield ends
     workers[-1].close()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, PATIENCE)
 
 
 async def test_a_request_that_breaks_the_device_fails_when_it_has_been_alone_with_five(wire):
     await ask(wire, "a", prompt="explode")
     for attempt in range(SUSPECT_AFTER + ALONE_ATTEMPTS):
-        assert await asyncio.wait_for(Worker(wire, FakeEngine, WorkerConfig(BASE, f"w{attempt}")).run(), 10) == 1
+        assert await asyncio.wait_for(Worker(wire, FakeEngine, WorkerConfig(BASE, f"w{attempt}")).run(), PATIENCE) == 1
     async with serving(wire):
         text, end = await answer(wire, "a")
     assert (text, end.code) == ("", "worker_lost")
@@ -387,33 +397,33 @@ async def test_a_suspect_has_the_worker_to_itself_until_it_grows(wire):
 
 async def test_a_device_that_hangs_ends_the_worker_and_gives_its_requests_back(wire):
     hung, woken = FakeEngine(), threading.Event()
-    hung.step = lambda: woken.wait(10) and []
+    hung.step = lambda: woken.wait() and []
     worker = Worker(wire, lambda: hung, WorkerConfig(BASE, "w1", stall_seconds=0.2))
     await ask(wire, "a")
-    assert await asyncio.wait_for(worker.run(), 10) == 1
-    woken.set()
+    with set_at_last(woken):
+        assert await asyncio.wait_for(worker.run(), PATIENCE) == 1
     assert [claim.attempts for claim in await wire.claim(BASE, "w2", "fake", Capacity(1), 10.0)] == [2]
 
 
 async def test_a_device_that_hangs_while_it_tells_its_load_ends_the_worker_too(wire, monkeypatch):
     hung, woken = FakeEngine(), threading.Event()
     monkeypatch.setattr(device_thread, "IDLE_SECONDS", 0.05)
-    worker = Worker(wire, lambda: hung, WorkerConfig(BASE, "w1", stall_seconds=0.5))
+    worker = Worker(wire, lambda: hung, WorkerConfig(BASE, "w1", stall_seconds=1.0))
     task = asyncio.create_task(worker.run())
     await has_beaten(wire, ready=True)
-    monkeypatch.setattr(FakeEngine, "load", property(lambda _: woken.wait(10)))
-    assert await asyncio.wait_for(task, 10) == 1
-    woken.set()
+    monkeypatch.setattr(FakeEngine, "load", property(lambda _: woken.wait()))
+    with set_at_last(woken):
+        assert await asyncio.wait_for(task, PATIENCE) == 1
 
 
 async def test_a_device_without_work_and_one_that_steps_do_not_count_as_hung(wire):
-    worker = Worker(wire, lambda: FakeEngine(step_seconds=0.01), WorkerConfig(BASE, "w1", stall_seconds=1.0))
+    worker = Worker(wire, lambda: FakeEngine(step_seconds=0.01), WorkerConfig(BASE, "w1", stall_seconds=2.0))
     task = asyncio.create_task(worker.run())
-    await asyncio.sleep(1.3)
-    await ask(wire, "a", num_tokens=130)
+    await asyncio.sleep(2.3)
+    await ask(wire, "a", num_tokens=230)
     assert (await answer(wire, "a"))[1].reason == "length"
     worker.close()
-    assert await asyncio.wait_for(task, 10) == 0
+    assert await asyncio.wait_for(task, PATIENCE) == 0
 
 
 async def test_decoding_goes_on_while_the_wire_is_away(wire):

@@ -17,6 +17,7 @@ from loraland.api.models import ApiKey
 from loraland.asgi import application
 from tests.inference.engines import make_tokenizer
 from tests.loraland.server import Server
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def secret(transactional_db: None) -> str:
 async def http(server: Server, secret: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of the server with a key."""
     headers = {"Authorization": f"Bearer {secret}"}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE) as client:
         yield client
 
 

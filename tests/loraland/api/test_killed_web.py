@@ -25,6 +25,7 @@ from inference.wire.capacity import Capacity
 from inference.wire.contract import Claim
 from inference.wire.protocol import Delta, Finished, Stats
 from inference.wire.redis_wire import RedisWire
+from tests.patience import PATIENCE, patiently
 from tests.redis_server import RedisServer
 
 REPO = Path(__file__).parents[3]
@@ -57,8 +58,7 @@ class Site:
     def start(self) -> None:
         command = [sys.executable, "-m", "uvicorn", "loraland.asgi:application", "--port", str(self._port), *OPTIONS]
         self._web = subprocess.Popen(command, env=self._environment, cwd=REPO)
-        end = time.monotonic() + 120
-        while time.monotonic() < end:
+        for _ in patiently():
             try:
                 urllib.request.urlopen(f"{self.url}/healthz", timeout=2).close()
                 return
@@ -68,7 +68,7 @@ class Site:
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         self._web.send_signal(number)
-        self._web.wait(20)
+        self._web.wait(PATIENCE)
 
     def close(self) -> None:
         self.kill()
@@ -119,7 +119,7 @@ def run(code: str) -> str:
 async def test_the_example_of_the_documents_survives_a_killed_web_process(site, monkeypatch, settings):
     monkeypatch.setenv("SITE", site.url)
     monkeypatch.setenv("KEY", site.manage("create_api_key", "tests").split()[-1])
-    async with RedisWire.connect(site.redis_url) as wire, asyncio.timeout(240):
+    async with RedisWire.connect(site.redis_url) as wire, asyncio.timeout(PATIENCE):
         working = asyncio.create_task(answer_one(wire, site, settings.BASE_KEY))
         said = await asyncio.to_thread(run, example())
         await working
@@ -131,7 +131,7 @@ async def told_to_leave(site: Site, wire: RedisWire, key: str, base: str) -> Cla
     body = {"model": "base", "prompt": "hi", "stream": True}
     headers = {"Authorization": f"Bearer {key}"}
     claiming = asyncio.create_task(claimed(wire, base))
-    async with httpx.AsyncClient(timeout=20) as client:
+    async with httpx.AsyncClient(timeout=PATIENCE) as client:
         try:
             async with client.stream("POST", f"{site.url}/v1/completions", json=body, headers=headers) as response:
                 claim = await claiming
@@ -146,6 +146,6 @@ async def told_to_leave(site: Site, wire: RedisWire, key: str, base: str) -> Cla
 @pytest.mark.slow
 async def test_a_web_process_that_is_told_to_leave_stops_no_answer(site, settings):
     key = site.manage("create_api_key", "tests").split()[-1]
-    async with RedisWire.connect(site.redis_url) as wire, asyncio.timeout(60):
+    async with RedisWire.connect(site.redis_url) as wire, asyncio.timeout(PATIENCE):
         [receipt] = await wire.renew([await told_to_leave(site, wire, key, settings.BASE_KEY)])
     assert (receipt.held, receipt.stopping) == (True, False)

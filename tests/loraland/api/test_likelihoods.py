@@ -19,6 +19,7 @@ from inference.wire.contract import Wire
 from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.checkpoints import make_adapter, make_model
 from tests.inference.engines import EOS, VOCAB, make_config, make_tokenizer
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +53,7 @@ async def engine(site_wire: Wire, home: Path) -> AsyncIterator[None]:
     running = asyncio.create_task(worker.run())
     yield
     worker.close()
-    assert await asyncio.wait_for(running, 30) == 0
+    assert await asyncio.wait_for(running, PATIENCE) == 0
 
 
 @pytest.fixture
@@ -77,13 +78,12 @@ def likelihood(choice: dict, num_context: int) -> tuple[float, bool]:
     return sum(chosen), all(one == max(top.values()) for one, top in zip(chosen, tops, strict=True))
 
 
-@pytest.mark.timeout(300)
 async def test_the_likelihoods_of_continuations_are_those_of_a_forward_pass(http, engine, models, ids_of):
     texts = [context + continuation for context, continuation in PAIRS]
     for model, forward in models.items():
         for prompt in (texts, [ids_of(text) for text in texts]):
             asked = {"model": model, "prompt": prompt, "max_tokens": 1, "logprobs": 1, "echo": True, "seed": 1234}
-            done = (await http.post("/v1/completions", json=asked, timeout=120)).json()
+            done = (await http.post("/v1/completions", json=asked, timeout=PATIENCE)).json()
             for (context, _), text, choice in zip(PAIRS, texts, done["choices"], strict=True):
                 ids, num_context = ids_of(text), len(ids_of(context))
                 expected = forward(ids)
@@ -95,7 +95,6 @@ async def test_the_likelihoods_of_continuations_are_those_of_a_forward_pass(http
                 assert choice["text"].startswith(text)
 
 
-@pytest.mark.timeout(300)
 async def test_what_greedy_decoding_would_give_is_told_to_be_greedy(http, engine, models, ids_of):
     for model, forward in models.items():
         context = ids_of("One,")
@@ -109,27 +108,26 @@ async def test_what_greedy_decoding_would_give_is_told_to_be_greedy(http, engine
             "logprobs": 1,
             "echo": True,
         }
-        choices = (await http.post("/v1/completions", json=asked, timeout=120)).json()["choices"]
+        choices = (await http.post("/v1/completions", json=asked, timeout=PATIENCE)).json()["choices"]
         assert [likelihood(choice, len(context))[1] for choice in choices] == [True, False]
 
 
-@pytest.mark.timeout(300)
 async def test_max_tokens_0_tells_the_prompt_alone_and_n_answers_read_it_once(http, engine, models, ids_of):
     prompt = ids_of("a prompt of more than two tiles, of which a part is known once it has been read: 日本")
     asked = {"model": "random", "prompt": prompt, "echo": True, "logprobs": 2, "max_tokens": 0}
-    (choice,) = (await http.post("/v1/completions", json=asked, timeout=120)).json()["choices"]
+    (choice,) = (await http.post("/v1/completions", json=asked, timeout=PATIENCE)).json()["choices"]
     assert len(choice["logprobs"]["tokens"]) == len(prompt)
     several = {"model": "random", "prompt": [*prompt, EOS], "n": 3, "temperature": 1, "seed": 7, "max_tokens": 4}
-    done = (await http.post("/v1/completions", json=several, timeout=120)).json()
+    done = (await http.post("/v1/completions", json=several, timeout=PATIENCE)).json()
     assert done["usage"]["prompt_tokens"] == len(prompt) + 1
     alone = [
-        (await http.post("/v1/completions", json=several | {"n": 1, "seed": 7 + number}, timeout=120)).json()
+        (await http.post("/v1/completions", json=several | {"n": 1, "seed": 7 + number}, timeout=PATIENCE)).json()
         for number in range(3)
     ]
     assert [choice["text"] for choice in done["choices"]] == [each["choices"][0]["text"] for each in alone]
 
 
 async def test_an_id_that_is_no_token_is_refused_in_words(http, engine, models):
-    refused = await http.post("/v1/completions", json={"model": "base", "prompt": [5, VOCAB]}, timeout=120)
+    refused = await http.post("/v1/completions", json={"model": "base", "prompt": [5, VOCAB]}, timeout=PATIENCE)
     assert refused.status_code == 400
     assert str(VOCAB) in refused.json()["error"]["message"]

@@ -27,6 +27,7 @@ from loraland.catalogue.models import Adapter, AdapterVersion
 from loraland.catalogue.upload import replacement
 from loraland.generations.models import Generation
 from tests.loraland.adapter_files import lora_config, lora_tensors, number_bytes, write_adapter
+from tests.patience import PATIENCE
 
 LOAD, UNLOAD = "/v1/load_lora_adapter", "/v1/unload_lora_adapter"
 
@@ -208,7 +209,7 @@ async def test_a_key_loads_only_where_it_may(http, root, proofs):
 
 
 async def test_nobody_without_a_key_loads(server, root):
-    async with httpx.AsyncClient(base_url=server.url) as stranger:
+    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE) as stranger:
         assert (await stranger.post(LOAD, json={"lora_name": "policy", "lora_path": "x"})).status_code == 401
 
 

@@ -25,13 +25,16 @@ from loraland.catalogue.blends import as_values
 from loraland.catalogue.composition import Composition
 from loraland.generations.models import Generation
 from tests.loraland.scripted_worker import FINGERPRINT
+from tests.patience import PATIENCE
 
 HELLO = [{"role": "user", "content": "one two three"}]
 
 
 @pytest_asyncio.fixture
 async def client(server, secret):
-    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=secret, max_retries=0, timeout=20) as client:
+    async with openai.AsyncOpenAI(
+        base_url=f"{server.url}/v1", api_key=secret, max_retries=0, timeout=PATIENCE
+    ) as client:
         yield client
 
 

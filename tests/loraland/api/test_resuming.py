@@ -15,6 +15,7 @@ from loraland import inference_client
 from loraland.api.models import ApiKey
 from loraland.generations.models import Generation
 from loraland.generations.recorder import Recorder
+from tests.patience import PATIENCE
 
 CHAT = {"model": "base", "messages": [{"role": "user", "content": "one two three"}], "stream": True}
 PATH = "/v1/chat/completions"
@@ -104,7 +105,7 @@ async def test_a_stored_answer_outlives_its_caller_and_goes_on_behind_the_last_e
 async def test_a_caller_who_did_not_ask_for_that_stops_the_answer(http, answering):
     worker = answering(open_ended)
     before = await listen(http.stream("POST", PATH, json=CHAT), num_texts=1)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not worker.stopped:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     again = await http.get(f"{PATH}/{before.id}")
@@ -168,7 +169,9 @@ async def test_once_the_stream_has_gone_the_answer_is_had_whole_alone(http, answ
 
 async def test_the_official_client_retrieves_an_answer(server, secret, answering, emotion):
     answering()
-    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=secret, max_retries=0, timeout=20) as client:
+    async with openai.AsyncOpenAI(
+        base_url=f"{server.url}/v1", api_key=secret, max_retries=0, timeout=PATIENCE
+    ) as client:
         asked = {"model": "emotion", "messages": CHAT["messages"]}
         done = await client.chat.completions.create(**asked, store=True)
         again = await client.chat.completions.retrieve(done.id)
@@ -182,7 +185,7 @@ async def test_another_keys_answer_is_not_there(http, server, answering):
     first = await listen(http.stream("POST", PATH, json=CHAT))
     other = (await sync_to_async(ApiKey.objects.issue)("other"))[1]
     headers = {"Authorization": f"Bearer {other}"}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=20) as stranger:
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE) as stranger:
         for stream in (False, True):
             refused = await stranger.get(f"{PATH}/{first.id}", params={"stream": stream})
             assert (refused.status_code, refused.json()["error"]["code"]) == (404, "not_found")

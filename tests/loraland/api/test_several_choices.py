@@ -12,6 +12,7 @@ from loraland import inference_client
 from loraland.generations.models import Generation
 from loraland.generations.recorder import Recorder
 from loraland.inference_client import cancel
+from tests.patience import PATIENCE
 
 PLAIN = {"model": "base", "prompt": ["one two", "three"]}
 CHAT = {"model": "base", "messages": [{"role": "user", "content": "one two three"}]}
@@ -107,7 +108,7 @@ async def test_more_prompts_than_a_key_may_have_answers_run_one_after_another(ht
 
     watching = asyncio.create_task(watch())
     recording = asyncio.create_task(record())
-    done = (await http.post("/v1/completions", json=PLAIN | {"prompt": prompts}, timeout=60)).json()
+    done = (await http.post("/v1/completions", json=PLAIN | {"prompt": prompts}, timeout=PATIENCE)).json()
     await cancel(watching)
     await cancel(recording)
     assert [choice["text"] for choice in done["choices"]] == prompts
@@ -122,7 +123,7 @@ async def test_a_call_waits_for_others_of_its_key_but_not_for_ever(http, answeri
     settings.MAX_RUNNING_PER_KEY = 1
     answering()
     calling = asyncio.create_task(http.post("/v1/completions", json=PLAIN))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while not (first := await Generation.objects.afirst()):  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     other = await Generation.objects.acreate(source="api", base="b", request={}, tenant=first.tenant)
@@ -178,7 +179,7 @@ async def test_a_caller_who_hangs_up_stops_all_that_run_and_none_begins_after(ht
     answering(lambda request: [Delta(request.id, "one")])
     body = PLAIN | {"prompt": ["a", "b", "c", "d"], "stream": stream}
     calling = asyncio.create_task(http.post("/v1/completions", json=body))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE):
         while await Generation.objects.acount() < 3:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
     calling.cancel()

@@ -11,6 +11,7 @@ import pytest_asyncio
 from inference.wire.protocol import Delta, Finished
 from loraland.api.tools.asked import Function, Tools
 from loraland.api.tools.forcing import schema_of
+from tests.patience import PATIENCE
 
 HELLO = [{"role": "user", "content": "Is it warm in Bonn?"}]
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -23,7 +24,9 @@ ASKED = {"model": "base", "messages": HELLO, "tools": [WEATHER, TIME]}
 
 @pytest_asyncio.fixture
 async def client(server, secret):
-    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=secret, max_retries=0, timeout=20) as client:
+    async with openai.AsyncOpenAI(
+        base_url=f"{server.url}/v1", api_key=secret, max_retries=0, timeout=PATIENCE
+    ) as client:
         yield client
 
 

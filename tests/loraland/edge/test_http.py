@@ -17,6 +17,7 @@ from loraland.edge.crowd import places
 from loraland.edge.http import MAX_HEAD_BYTES, MAX_HEADERS
 from loraland.edge.proxies import Proxies
 from tests.loraland.server import Server
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="asks from other addresses of the loopback network")
 
@@ -87,7 +88,7 @@ class Caller:
 
     async def say_on_and_on(self, data: bytes, seconds: float = 0) -> None:
         """Send the same again and again until the server has had enough."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(PATIENCE):
             with suppress(ConnectionError):
                 while not self._reader.at_eof():
                     await self.say(data)
@@ -120,7 +121,7 @@ async def calling(server: Server, source: str = STRANGER) -> AsyncIterator[Calle
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while not holds():  # noqa: ASYNC110 - the event is in another thread
             await asyncio.sleep(0.02)
 
@@ -245,7 +246,7 @@ async def test_an_address_has_so_many_connections_and_gets_a_place_back(server, 
 
 
 async def eventually_answered(server: Server) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(PATIENCE):
         while True:
             async with calling(server) as caller:
                 await caller.say(GET + b"connection: close\r\n\r\n")

@@ -9,6 +9,7 @@ from asgiref.testing import ApplicationCommunicator
 
 from loraland.asgi import application
 from loraland.edge.origins import is_own
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -28,9 +29,9 @@ def scope(origin: str | None, host: str = "localhost:8000", scheme: str = "ws", 
 async def answer_to(handshake: dict[str, Any]) -> dict[str, Any]:
     socket = ApplicationCommunicator(application, handshake)
     await socket.send_input({"type": "websocket.connect"})
-    answer = await socket.receive_output(10)
+    answer = await socket.receive_output(PATIENCE)
     await socket.send_input({"type": "websocket.disconnect", "code": 1001})
-    await socket.wait(10)
+    await socket.wait(PATIENCE)
     return answer
 
 

@@ -22,6 +22,7 @@ from loraland.playground import consumers
 from loraland.playground.consumers import AnswersConsumer
 from tests.loraland.playground.page import Browser
 from tests.loraland.server import Server
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -65,7 +66,7 @@ async def say(caller: socket.socket, data: bytes) -> None:
 
 
 async def eventually(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(PATIENCE):
         while not holds():  # noqa: ASYNC110 - the event is in another thread
             await asyncio.sleep(0.02)
 
@@ -126,9 +127,9 @@ async def test_a_socket_that_nobody_reads_is_dropped_and_gives_its_place_back(se
     start = {"type": "start", "request": "r", "conversation": None, "adapter": "", "text": "Go on"}
     async with calling(server) as caller:
         await open_socket(caller, browser)
+        await eventually(lambda: AnswersConsumer.sockets[browser.visitor.tenant] == 1)
         await say(caller, frame(1, json.dumps(start).encode()))
         await eventually(lambda: len(worker.seen) == 1)
-        assert AnswersConsumer.sockets[browser.visitor.tenant] == 1
         await eventually(lambda: not AnswersConsumer.sockets[browser.visitor.tenant])
         await eventually(lambda: not server.connections())
 

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from tests.patience import PATIENCE
+
 STEPS = ["import_adapter", "evaluate", "export_results", "describe_data", "write_readme"]
 PYTHON = """#!/bin/sh
 echo "$@" >> "$LOG"
@@ -27,7 +29,7 @@ def bakeoff(tmp_path: Path, *arguments: str) -> tuple[int, list[str]]:
     python.chmod(0o755)
     environment = {"PATH": "/usr/bin:/bin", "PYTHON": str(python), "LOG": str(log), "UP": str(tmp_path / "up")}
     script = settings.REPO_DIR / "bin" / "bakeoff"
-    done = subprocess.run([script, *arguments], env=environment, cwd=settings.REPO_DIR, timeout=60, check=False)
+    done = subprocess.run([script, *arguments], env=environment, cwd=settings.REPO_DIR, timeout=PATIENCE, check=False)
     return done.returncode, log.read_text().splitlines() if log.exists() else []
 
 

@@ -17,6 +17,7 @@ from loraland.catalogue.models import AdapterVersion
 from loraland.evals import migrations, standings
 from loraland.evals.models import Run, Standing
 from loraland.evals.tasks import complete_standings
+from tests.patience import PATIENCE
 
 Measured = Callable[..., Run]
 Publish = Callable[..., AdapterVersion]
@@ -127,7 +128,7 @@ def test_of_two_runs_that_end_at_once_both_stand(measured: Measured, monkeypatch
         return found
 
     def other() -> None:
-        has_read.wait(5)
+        has_read.wait(PATIENCE)
         measured("viggo", adapter="second", digest="b" * 64)
         is_over.set()
         connection.close()

@@ -21,13 +21,14 @@ from loraland.generations.visitor import Visitor
 from loraland.playground.accounts import adopt
 from loraland.playground.answers import view_of
 from tests.loraland.scripted_worker import ScriptedWorker, echo
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
 ANNA = Visitor(None, "anna", "session:anna", "192.0.2.1")
 USER = Visitor(None, "ben", "user:7")
 KEY = Visitor(None, "", "key:1")
-GRACE = 0.5
+GRACE = 1.0
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +51,7 @@ def endless(request) -> list[Delta]:
 
 
 async def until_stopped(worker: ScriptedWorker) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE):
         while not worker.stopped:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
 

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import redis
 
+from tests.patience import PATIENCE
+
 REPO = Path(__file__).parents[3]
 
 
@@ -22,11 +24,11 @@ def test_the_recorder_reads_at_once_and_leaves_in_order(redis_url, tmp_path):
     client = redis.Redis.from_url(redis_url, decode_responses=True)
     client.flushall()
     with subprocess.Popen(command, cwd=REPO, env=environment, stderr=subprocess.PIPE, text=True) as recorder:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + PATIENCE
         while not readers(client) and time.monotonic() < deadline:
             time.sleep(0.1)
         recorder.send_signal(signal.SIGTERM)
-        _, told = recorder.communicate(timeout=30)
+        _, told = recorder.communicate(timeout=PATIENCE)
     assert readers(client) == ["lonely"]
     assert recorder.returncode == 0
     assert "Traceback" not in told

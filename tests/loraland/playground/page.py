@@ -15,6 +15,7 @@ from django.test import Client
 
 from loraland.asgi import application
 from loraland.generations.visitor import Visitor
+from tests.patience import PATIENCE
 
 ENDS = ("finished", "failed")
 
@@ -79,7 +80,7 @@ class Page:
 
     async def __aenter__(self) -> Self:
         await self._socket.send_input({"type": "websocket.connect"})
-        answer = await self._socket.receive_output(10)
+        answer = await self._socket.receive_output(PATIENCE)
         self.is_open = answer["type"] == "websocket.accept"
         self.cookie = dict(answer.get("headers", ())).get(b"set-cookie", b"").decode()
         return self
@@ -88,7 +89,7 @@ class Page:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._socket.send_input({"type": "websocket.disconnect", "code": 1001})
-        await self._socket.wait(10)
+        await self._socket.wait(PATIENCE)
 
     async def say(self, **message: Any) -> None:
         await self.say_text(json.dumps(message))
@@ -99,7 +100,7 @@ class Page:
     async def hear(self, *types: str, **about: Any) -> dict[str, Any]:
         """The next message, or the next of these types about these values; others are passed over."""
         while True:
-            event = await self._socket.receive_output(10)
+            event = await self._socket.receive_output(PATIENCE)
             assert event["type"] == "websocket.send", event
             message = json.loads(event["text"])
             if (not types or message["type"] in types) and about.items() <= message.items():
@@ -116,7 +117,7 @@ class Page:
 
     async def closed(self) -> int:
         """The code that the server closes with."""
-        while (event := await self._socket.receive_output(10))["type"] != "websocket.close":
+        while (event := await self._socket.receive_output(PATIENCE))["type"] != "websocket.close":
             continue
         return event["code"]
 

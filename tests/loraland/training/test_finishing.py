@@ -27,6 +27,7 @@ from loraland.training.drafting import examine
 from loraland.training.models import Training
 from loraland.training.slices import MOST_SETBACKS, NO_WORKER, measure
 from tests.loraland.adapter_files import lora_config, lora_tensors, write_adapter
+from tests.patience import patiently
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Plan = Callable[..., Training]
@@ -163,7 +164,7 @@ async def test_a_draft_is_measured_against_the_bases_best(answering: Any, draft:
 
 async def beaten(training: Training) -> None:
     """Wait until the scripted worker has shown its heartbeat."""
-    for _ in range(200):
+    for _ in patiently():
         if any(worker.ready for worker in await slices.inference_client.live_workers()):
             return
         await asyncio.sleep(0.02)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from inference.decoders.native.build import SOURCES
+from tests.patience import PATIENCE
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 CORES = os.cpu_count() or 1
@@ -28,7 +29,9 @@ def compiled(directory: Path, *flags: str) -> Path:
 
 
 def run(program: Path, pools: int, threads: int, passes: int) -> None:
-    done = subprocess.run([program, *map(str, (pools, threads, passes))], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [program, *map(str, (pools, threads, passes))], capture_output=True, text=True, timeout=PATIENCE
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 

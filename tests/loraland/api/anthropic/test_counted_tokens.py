@@ -13,6 +13,7 @@ from inference.worker.worker import Worker, WorkerConfig
 from tests.inference.checkpoints import make_model
 from tests.inference.engines import VOCAB, make_config, make_tokenizer
 from tests.loraland.api.anthropic.test_messages import WEATHER
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -41,14 +42,13 @@ async def engine(site_wire, settings, tmp_path):
     running = asyncio.create_task(worker.run())
     yield
     worker.close()
-    assert await asyncio.wait_for(running, 30) == 0
+    assert await asyncio.wait_for(running, PATIENCE) == 0
 
 
-@pytest.mark.timeout(300)
 async def test_a_conversation_counts_what_an_engine_reads(http, engine):
     for name, asked in ASKED.items():
         body = {"model": "base", "max_tokens": 2} | asked
-        answered = (await http.post("/v1/messages", json=body, timeout=120)).json()
+        answered = (await http.post("/v1/messages", json=body, timeout=PATIENCE)).json()
         counted = (await http.post("/v1/messages/count_tokens", json=body)).json()
         assert "usage" in answered, answered
         assert counted["input_tokens"] == answered["usage"]["input_tokens"], name

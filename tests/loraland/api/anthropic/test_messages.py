@@ -10,6 +10,7 @@ import pytest
 import pytest_asyncio
 
 from inference.wire.protocol import Delta, Finished, Message, Stats, TokenLogprob
+from tests.patience import PATIENCE
 
 HELLO = [{"role": "user", "content": "A colour?"}]
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -20,7 +21,7 @@ ASKED = {"model": "base", "max_tokens": 20, "messages": HELLO}
 @pytest_asyncio.fixture
 async def client(server, secret):
     headers = {"x-api-key": secret, "anthropic-version": "2023-06-01"}
-    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE) as client:
         yield client
 
 
@@ -75,7 +76,8 @@ async def test_a_message_is_answered_with_its_usage(client, answering):
 
 async def test_a_bearer_token_is_taken_too(server, secret, answering):
     answering(says("Red."))
-    async with httpx.AsyncClient(base_url=server.url, headers={"Authorization": f"Bearer {secret}"}) as client:
+    headers = {"Authorization": f"Bearer {secret}"}
+    async with httpx.AsyncClient(base_url=server.url, headers=headers, timeout=PATIENCE) as client:
         assert (await post(client))["content"][0]["text"] == "Red."
 
 

@@ -11,6 +11,7 @@ import pytest_asyncio
 from pydantic import BaseModel
 
 from inference.wire.protocol import Alternative, Delta, Finished, Message, Stats, TokenLogprob
+from tests.patience import PATIENCE
 
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WEATHER = {"type": "function", "name": "weather", "description": "Tells it.", "parameters": CITY}
@@ -18,7 +19,9 @@ WEATHER = {"type": "function", "name": "weather", "description": "Tells it.", "p
 
 @pytest_asyncio.fixture
 async def client(server, secret):
-    async with openai.AsyncOpenAI(base_url=f"{server.url}/v1", api_key=secret, max_retries=0, timeout=20) as client:
+    async with openai.AsyncOpenAI(
+        base_url=f"{server.url}/v1", api_key=secret, max_retries=0, timeout=PATIENCE
+    ) as client:
         yield client
 
 
