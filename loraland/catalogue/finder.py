@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Final, Protocol, Self, TypeVar
+from unicodedata import normalize
 from urllib.parse import urlencode
 
 from django.db import models
@@ -21,6 +22,8 @@ from loraland.catalogue.categories import Category, of_key, position
 MAX_WORDS: Final = 12
 ORDER: Final = "gain"
 """How a list opens: what fine-tuning did most for comes first."""
+ACCENTS: Final = dict.fromkeys(range(0x300, 0x370))
+"""Unicode's combining marks of Latin, Greek and Cyrillic letters, without which a word is found too."""
 
 Row = TypeVar("Row", bound=models.Model)
 
@@ -144,8 +147,9 @@ class Finder:
 
 
 def searchable(*words: str) -> str:
-    """`words` as they are looked through: in one text, without case and underscores."""
-    return " ".join(words).replace("_", " ").casefold()
+    """`words` as they are looked through: in one text, without case, accents and underscores, however a keyboard or a
+    file encodes them."""
+    return normalize("NFKD", " ".join(words).replace("_", " ")).casefold().translate(ACCENTS)
 
 
 def query_string(**parameters: str) -> str:

@@ -55,6 +55,12 @@ class Entry:
         return bases.recorded(self.compared.tuned.base).name
 
     @property
+    def named(self) -> str:
+        """What tells it from others on the same task: its adapter's name, empty where the task bears it."""
+        name = self.version.adapter.name if self.version else ""
+        return "" if name == self.facts.title else name
+
+    @property
     def gain(self) -> float:
         return self.compared.gain
 

@@ -123,7 +123,7 @@ def picker(request: HttpRequest) -> HttpResponse:
     context: dict[str, object] = {"picks": picking.picks(request.GET, request.user)}
     is_part = request.htmx  # type: ignore[attr-defined]
     template = "_picks.html" if request.headers.get("HX-Target") == MORE else "_picker_list.html"
-    context |= {} if is_part else {"categories": picking.categories()}
+    context |= {"is_part": True} if is_part else {"categories": picking.categories()}
     response = render(request, f"playground/{template if is_part else 'picker.html'}", context)
     response["Vary"] = "HX-Request, HX-Target"
     return response

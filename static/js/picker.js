@@ -36,11 +36,11 @@ function aim(link) {
 }
 
 function walk(event) {
-  const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-  if (!step || event.target.matches("select")) return;
-  const search = event.currentTarget.querySelector("[type=search]");
-  const stops = [search, ...event.currentTarget.querySelectorAll(".picks a")];
-  const next = stops[stops.indexOf(event.target) + step];
+  if (event.target.matches("select")) return;
+  const stops = [form.elements.q, ...dialog.querySelectorAll(".picks a")];
+  const at = stops.indexOf(event.target);
+  const ends = at > 0 && { Home: 1, End: stops.length - 1 }; // in words they move the caret
+  const next = stops[{ ArrowDown: at + 1, ArrowUp: at - 1, ...ends }[event.key]];
   if (!next) return;
   event.preventDefault();
   next.focus();

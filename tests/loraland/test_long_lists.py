@@ -99,6 +99,20 @@ def test_a_window_says_how_many_there_are_in_all_and_begins_what_did_not_help_on
     assert sum("Where fine-tuning did not help" in page for page in pages) == 1
 
 
+def test_entries_of_one_task_tell_whose_they_are(client: Client) -> None:
+    crowd.fill(5)
+    board = html(client, "/leaderboard/")
+    names = Adapter.objects.filter(slug__in=["crowd-00000", "crowd-00004"]).values_list("name", flat=True)
+    assert all(f"<span>{name}</span>" in board for name in names)
+
+
+def test_how_many_there_are_is_told_in_a_place_that_stays(client: Client) -> None:
+    crowd.fill(8)
+    assert 'id="picker-count" role="status">7 adapters found<' in html(client, "/chat/adapters/?q=crowd-0000")
+    part = html(client, "/chat/adapters/?q=crowd-0000", **{"HX-Request": "true", "HX-Target": "picker-list"})
+    assert 'hx-swap-oob="innerHTML:#picker-count">7 adapters found<' in part
+
+
 def _place(*values: Any) -> str:
     return base64.urlsafe_b64encode(json.dumps(values).encode()).decode()
 
@@ -129,6 +143,10 @@ def test_a_time_that_the_database_cannot_hold_is_no_place(client: Client, time: 
     [
         ("ÉLAN", ["elan"]),
         ("élan vital", ["elan"]),
+        ("e\u0301lan", ["elan"]),
+        ("Elan", ["elan"]),
+        ("ﬁgs", ["odd"]),
+        ("istanbul", ["odd"]),
         ("news_head", ["heads"]),
         ("adlin", ["heads"]),
         ("HEADLINES tldr", ["heads"]),
@@ -146,7 +164,7 @@ def test_words_find_the_same_on_every_database(client: Client, publish: Publish,
     publish("heads", "b", base="Mistral-7B-v0.1")
     Adapter.objects.filter(slug="heads").update(name="News headlines", dataset={"name": "tldr_news"})
     publish("odd", "c")
-    Adapter.objects.filter(slug="odd").update(summary=r"100% of back\slash")
+    Adapter.objects.filter(slug="odd").update(summary="100% of back\\slash, figs of \u0130stanbul")
     assert slugs(client.get("/", {"q": words}).content.decode()) == found
 
 

@@ -93,6 +93,7 @@ def test_a_header_turns_the_order_round_and_keeps_the_filter(client: Client) -> 
     html = page(client, "/leaderboard/?category=math&sort=base")
     assert 'aria-sort="descending"' in html
     assert "?category=math&amp;sort=-base" in html
+    assert '<a id="by-base"' in html  # by which whoever pressed it by the keyboard stands on it still
 
 
 @pytest.mark.usefixtures("board")
