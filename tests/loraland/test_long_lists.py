@@ -103,7 +103,7 @@ def test_entries_of_one_task_tell_whose_they_are(client: Client) -> None:
     crowd.fill(5)
     board = html(client, "/leaderboard/")
     names = Adapter.objects.filter(slug__in=["crowd-00000", "crowd-00004"]).values_list("name", flat=True)
-    assert all(f"<span>{name}</span>" in board for name in names)
+    assert all(f'<span class="board-kind">{name}</span>' in board for name in names)
 
 
 def test_how_many_there_are_is_told_in_a_place_that_stays(client: Client) -> None:
