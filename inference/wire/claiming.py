@@ -1,8 +1,9 @@
 """Which requests a worker is given, in Lua: whose turn it is, and of whom it is the home.
 
 The look for a request goes over the tenants in their order and over the first of each one's own line. What is meant for
-another worker is left where it is: nobody is charged, and its tenant keeps its turn. It is anybody's once it was at the
-head of its tenant's line for the bounded time, or once a worker that asks had room for it so long.
+another worker is left where it is: nobody is charged, and its tenant keeps its turn. It is anybody's once a worker that
+asks had room for it for the bounded time, or once its home, whose rows are all taken, should have come to it since its
+turn: when it was among the first, and others behind it were claimed instead.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ local weights, chat, evaluation = cjson.decode(ARGV[11]), KEYS[2], KEYS[3]
 local time, taken, present, num_present = now(), {}, {}, 0
 local router, patience, room = router_of(ARGV[14], worker, time), tonumber(ARGV[15]), tonumber(ARGV[16])
 if router then set_room(router, worker, tonumber(ARGV[17])) end
-local again, is_open, is_stolen, is_spent, depth = -1, {}, {}, {}, {}
+local num_turns = total + chats + newcomers
+local again, num_begun, is_open, is_stolen, is_spent, depth = -1, 0, {}, {}, {}, {}
 
 local function note(tenant)
   if not present[tenant] then present[tenant], num_present = true, num_present + 1 end
@@ -51,7 +53,8 @@ local function take(queue, id, outcome)
   begin_lease(line_of(queue), id, lease)
   taken[#taken + 1] = {id, request, attempts, outcome, redis.call('XLEN', stream_of(id)), queue,
     is_stolen[id] and 1 or 0}
-  if router then
+  if router and (outcome == '' or outcome == 'alone') then
+    num_begun, num_turns = num_begun + 1, num_turns - 1
     set_room(router, worker, router.rooms[worker] - 1)
     if noted[2] then settle(router, worker, noted[2], noted[3]) end
   end
@@ -88,17 +91,19 @@ if suspects[1] and total + chats + newcomers > 0 then
   return {again, taken}
 end
 
--- Whether this worker may have it, at the head of its tenant's line or behind it.
+-- Whether this worker may have it, at the head of its tenant's line or behind it. So many heads as this call may claim
+-- lose their turn now, if they are another's.
 local function look(id, is_head)
   local claim = redis.call('HMGET', claim_of(id), 'wants', 'continues', 'since', 'left')
   local homes = claim[1] and homes_for(router, claim[1], claim[2])
   if not homes or homes.has[worker] then return true end
-  local since = math.max(tonumber(claim[3]), time - room)
-  if is_head then
-    since = math.min(since, tonumber(claim[4] or since))
-    if not claim[4] then redis.call('HSET', claim_of(id), 'left', since) end
+  local since, share = math.max(tonumber(claim[3]), time - room), homes.held[worker] and SECOND_SHARE or 1
+  local rest = since + share * patience - time
+  if is_head and not claim[4] and num_turns > 0 then
+    claim[4], num_turns = since, num_turns - 1
+    redis.call('HSET', claim_of(id), 'left', since)
   end
-  local rest = since + (homes.held[worker] and SECOND_SHARE or 1) * patience - time
+  if is_head and claim[4] then rest = math.min(rest, claim[4] + share * turn_of(router, homes, patience) - time) end
   if rest > 0 then again = again < 0 and rest or math.min(again, rest) end
   is_stolen[id] = rest <= 0
   return rest <= 0
@@ -157,7 +162,10 @@ if newcomers > 0 then
   end
 end
 if #taken > 0 then redis.call('HSET', turns_of(chat), 'passed', passed) remember(chat) end
-if router then tell_room(router, worker) end
+if router then
+  if num_begun > 0 then count_claims(router, worker, num_begun) end
+  tell_room(router, worker)
+end
 return {math.ceil(again), taken}
 """
 )

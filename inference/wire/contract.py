@@ -39,8 +39,8 @@ CLAIM_COST: Final = 256.0
 EVALUATION_PATIENCE: Final = 16
 """Chats that may be claimed while evaluation waits; then it is its turn."""
 HOME_PATIENCE: Final = 0.25
-"""Seconds that a request waits at most for a worker that is its home, beyond its turn; then whoever has room may take
-it. Less would send adapters about, more would let rooms stand empty."""
+"""Seconds that a request waits for a worker that is its home, while another has room; then that one may take it. Less
+would send adapters about, more would let rooms stand empty."""
 SECOND_SHARE: Final = 0.2
 """Of this time those wait so much who are as good a choice, but not the first."""
 RETRY_MS: Final = 60_000
@@ -259,15 +259,15 @@ class Wire(Protocol):
         had_room: float = 0.0,
     ) -> Claims:
         """Own as many requests as there is `capacity` for; its newcomers are of tenants not yet `present`. The worker
-        has `had_room` for so many seconds.
+        has had an idle row, `had_room`, for so many seconds.
 
         Chat comes before evaluation, which is its turn after `EVALUATION_PATIENCE` chats; in a class those whose
         lease has ended before new ones; among these the tenant that has been served least, in order of arrival.
 
         A new request goes to its home, a live worker that holds its adapter, or knows its conversation, or is to do so
         (`inference.wire.homes`): others leave it where it stands, and take the next one that is not another's. That
-        ends `HOME_PATIENCE` after its turn, which is when it came to the head of its tenant's line, or when a worker
-        had room for it. Where only one worker lives nothing is left.
+        ends `HOME_PATIENCE` after a worker had an idle row for it, and some of its home's claims after its turn, when
+        it was among the first and others were claimed. Where only one worker lives nothing is left.
 
         An answer that has streamed goes only to a worker of its fingerprint. A suspect comes before all others, as
         the only claim of its call, for the worker to be alone with. Ends on the way what nobody can

@@ -31,6 +31,8 @@ FEW_CLAIMS: Final = 32
 """With fewer claims for each worker, in all, no adapter is hot."""
 SPARE_ROWS: Final = 4
 """So many rows more than twice those of the homes must be idle on a worker that would have to load the adapter."""
+LONGEST_TURN: Final = 16
+"""For so many times the bounded time the head of a line is left at most for homes whose rows are all taken."""
 LOOKS: Final = 64
 """At how many tenants, and at how many requests of a lone one, a claim looks for what it is home to."""
 
@@ -38,7 +40,7 @@ HOMES: Final = (
     f"local HOLDS_MS, CONVERSATION_SECONDS, REMEMBERED_HOMES = {HOLDS_MS}, {CONVERSATION_SECONDS}, {REMEMBERED_SECONDS}"
     "\n"
     f"local WINDOW_MS, FEW_CLAIMS, LOOKS, SECOND_SHARE = {WINDOW_MS}, {FEW_CLAIMS}, {LOOKS}, {SECOND_SHARE}\n"
-    f"local SPARE_ROWS = {SPARE_ROWS}"
+    f"local SPARE_ROWS, LONGEST_TURN = {SPARE_ROWS}, {LONGEST_TURN}"
     + """
 local UNKNOWN_ROOM = 1000000
 local function workers_of(base) return 'generation:homes:' .. base end
@@ -52,20 +54,43 @@ local function conversation_of(base, key) return 'generation:conversation:' .. b
 local function router_of(base, worker, time)
   local names = redis.call('ZRANGEBYSCORE', workers_of(base), '(' .. string.format('%d', time), '+inf')
   if #names == 0 or (#names == 1 and (worker == '' or names[1] == worker)) then return nil end
-  local router = {base = base, time = time, names = names, live = {}, known = {}, rooms = {}}
+  local router = {base = base, time = time, names = names, live = {}, known = {}, rooms = {}, gaps = {}, lasts = {}}
   table.sort(names)
   for _, name in ipairs(names) do router.live[name] = true end
-  for i, room in ipairs(redis.call('HMGET', rooms_of(base), unpack(names))) do
-    router.rooms[names[i]] = room and tonumber(room) or nil
+  for i, told in ipairs(redis.call('HMGET', rooms_of(base), unpack(names))) do
+    local room, gap, last = string.match(told or '', '^(%S+) (%S+) (%S+)$')
+    router.rooms[names[i]], router.gaps[names[i]] = tonumber(room), tonumber(gap)
+    router.lasts[names[i]] = tonumber(last)
   end
   return router
 end
 local function set_room(router, worker, room)
   router.rooms[worker], router.known = room, {}
 end
+-- Let it be known that `worker` has claimed so many now, each a gap after the one before.
+local function count_claims(router, worker, num)
+  local gap, last = router.gaps[worker] or 0, router.lasts[worker]
+  if last then gap = gap + (math.min(WINDOW_MS, (router.time - last) / num) - gap) / 4 end
+  router.gaps[worker], router.lasts[worker] = gap, router.time
+end
+-- Keep what `worker` told of itself, and forget what those told that have died.
 local function tell_room(router, worker)
-  redis.call('HSET', rooms_of(router.base), worker, router.rooms[worker])
-  redis.call('EXPIRE', rooms_of(router.base), REMEMBERED_HOMES)
+  local key = rooms_of(router.base)
+  local last = router.lasts[worker] and string.format('%d', router.lasts[worker]) or 'never'
+  local told = string.format('%d %.1f %s', router.rooms[worker], router.gaps[worker] or 0, last)
+  redis.call('HSET', key, worker, told)
+  redis.call('EXPIRE', key, REMEMBERED_HOMES)
+  if redis.call('HLEN', key) <= #router.names then return end
+  for _, name in ipairs(redis.call('HKEYS', key)) do
+    if not router.live[name] and name ~= worker then redis.call('HDEL', key, name) end
+  end
+end
+-- For how many ms the head of a line is left for these homes: until the quickest of them has claimed four more, within
+-- bounds.
+local function turn_of(router, homes, patience)
+  local gap = WINDOW_MS
+  for name in pairs(homes.has) do gap = math.min(gap, router.gaps[name] or 0) end
+  return math.max(patience, math.min(LONGEST_TURN * patience, 4 * gap))
 end
 
 local function claims_of(router, digest)

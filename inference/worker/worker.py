@@ -163,7 +163,7 @@ class Worker:
         return self._report.capacity.less(sum(running.ticket > handled for running in self._running.values()))
 
     def _note_room(self, capacity: Capacity) -> None:
-        self._has_room.note(bool(capacity.total or capacity.chat))
+        self._has_room.note(bool(capacity) and capacity.idle > 0)
 
     def _present(self) -> set[str]:
         """The tenants that have a chat here."""

@@ -104,13 +104,15 @@ async def ask_each(wire: RedisWire, digests: Sequence[str]) -> None:
 
 
 async def keep_full(wire: RedisWire, asked: Asked, num: int, heard: Heard, end: asyncio.Event) -> None:
-    """Have `num` requests under way, a new one for each that ends, until `end`; then wait for all ends."""
+    """Have `num` requests under way, a new one for each that ends, until `end`; then wait for all ends. Their lengths
+    are `asked.tokens` and up to half more or less, so that rows do not end in step."""
     draw = random.Random(asked.name)
     digests, number, live = drawn(draw, asked), 0, 0
     while live or not end.is_set():
         for _ in range(0 if end.is_set() else num - live):
             number, live = number + 1, live + 1
-            request = request_of(asked.name, number, next(digests), f"t{draw.randrange(TENANTS)}", asked.tokens)
+            tokens = draw.randint(asked.tokens // 2, asked.tokens * 3 // 2)
+            request = request_of(asked.name, number, next(digests), f"t{draw.randrange(TENANTS)}", tokens)
             await wire.submit(request, BASE, "chat", 100_000)
         entries = await wire.finished("bench", 500, 50)
         for _, _, finished in entries:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from inference.wire.affinity import Affinity, affinity_of, short
 from inference.wire.contract import SECOND_SHARE
-from inference.wire.homes import FEW_CLAIMS, HOLDS_MS, SPARE_ROWS, WINDOW_MS
+from inference.wire.homes import FEW_CLAIMS, HOLDS_MS, LONGEST_TURN, SPARE_ROWS, WINDOW_MS
 from inference.wire.protocol import Heartbeat, Request
 
 WINDOW = WINDOW_MS / 1000
@@ -29,6 +29,8 @@ class MemoryHomes:
         self._heat: dict[int, Counter[str]] = defaultdict(Counter)
         self._conversations: dict[str, str] = {}
         self._rooms: dict[str, float] = {}
+        self._gaps: dict[str, float] = defaultdict(float)
+        self._lasts: dict[str, float] = {}
 
     def beat(self, heartbeat: Heartbeat, ttl: float) -> None:
         if not heartbeat.ready:
@@ -42,7 +44,8 @@ class MemoryHomes:
     def depart(self, worker: str) -> None:
         self._live.pop(worker, None)
         self._holds.pop(worker, None)
-        self._rooms.pop(worker, None)
+        for told in (self._rooms, self._gaps, self._lasts):
+            told.pop(worker, None)
 
     @property
     def names(self) -> list[str]:
@@ -77,12 +80,39 @@ class MemoryHomes:
         by_room = sorted(homes, key=lambda name: (-self._rooms.get(name, UNKNOWN), name))
         return [relief, *by_room] if relief else by_room
 
-    def rest(self, request: Request, worker: str, since: float) -> float:
-        """Seconds until `worker` may have `request`, which may be anybody's since `since`; 0 where it is its own."""
+    def count_claims(self, worker: str, number: int) -> None:
+        """`worker` has claimed so many now, each a gap after the one before."""
+        if worker in self._lasts:
+            gap = min(WINDOW, (self._clock() - self._lasts[worker]) / number)
+            self._gaps[worker] += (gap - self._gaps[worker]) / 4
+        self._lasts[worker] = self._clock()
+
+    def forget_dead(self, worker: str) -> None:
+        """What those told of themselves that have died, `worker` aside, once it is more than as many as live."""
+        if self.is_routed(worker) and len(self._rooms) > len(self.names):
+            for name in set(self._rooms) - {*self.names, worker}:
+                for told in (self._rooms, self._gaps, self._lasts):
+                    told.pop(name, None)
+
+    def is_meant(self, request: Request, worker: str) -> bool:
+        """Whether `worker` need not wait for it."""
         homes, holders = self.of(request)
-        if not homes or worker in (*homes, self.relief(homes, holders)):
-            return 0.0
-        return since + self._patience * (SECOND_SHARE if worker in holders else 1.0) - self._clock()
+        return not homes or worker in (*homes, self.relief(homes, holders))
+
+    def rest(self, request: Request, worker: str, since: float, left: float | None) -> float:
+        """Seconds until `worker` may have what is meant for others: it has had room for it since `since`, and `left`
+        is when it was first passed over at the head of a line."""
+        homes, holders = self.of(request)
+        share = SECOND_SHARE if worker in holders else 1.0
+        rest = since + share * self._patience
+        if left is not None:
+            rest = min(rest, left + share * self._turn([*homes, self.relief(homes, holders)]))
+        return rest - self._clock()
+
+    def _turn(self, homes: list[str]) -> float:
+        """For how long the head of a line is left for `homes`."""
+        gap = min(self._gaps[name] for name in homes if name)
+        return max(self._patience, min(LONGEST_TURN * self._patience, 4 * gap))
 
     def settle(self, worker: str, request: Request) -> None:
         """`worker` has claimed `request`."""

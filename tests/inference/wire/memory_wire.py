@@ -61,7 +61,8 @@ class _Ended:
 class _Look:
     """What `worker`, which has room since `room_since`, sees of requests that may be meant for others."""
 
-    def __init__(self, homes: MemoryHomes, worker: str, room_since: float) -> None:
+    def __init__(self, homes: MemoryHomes, worker: str, room_since: float, turns: int) -> None:
+        self.turns = turns
         self._homes, self._worker, self._room_since = homes, worker, room_since
         self._open: dict[str, bool] = {}
         self._depths: dict[QueueClass, int] = {}
@@ -79,13 +80,12 @@ class _Look:
         return self._depths.setdefault(queue_class, LOOKS // num_tenants)
 
     def _may_have(self, waiting: Waiting, is_head: bool) -> bool:
-        if self._homes.rest(waiting.request, self._worker, float("inf")) == 0.0:
+        if self._homes.is_meant(waiting.request, self._worker):
             return True
         since = max(waiting.since, self._room_since)
-        if is_head:
-            waiting.left = since if waiting.left is None else waiting.left
-            since = min(since, waiting.left)
-        rest = self._homes.rest(waiting.request, self._worker, since)
+        if is_head and waiting.left is None and self.turns > 0:
+            waiting.left, self.turns = since, self.turns - 1
+        rest = self._homes.rest(waiting.request, self._worker, since, waiting.left if is_head else None)
         if rest > 0:
             self.again = rest if self.again is None else min(self.again, rest)
             return False
@@ -251,14 +251,15 @@ class MemoryWire:
         if self._homes[base].is_routed(worker):
             self._homes[base].set_room(worker, capacity.idle)
         for waiting, outcome in self._requests.unanswerable(base, fingerprint, lease_seconds):
-            claim = self._take(waiting, worker, fingerprint, lease_seconds)
+            claim = self._own(waiting, fingerprint, lease_seconds)
             await self.finish(claim, terminal_of(claim.id, outcome))
         suspect = self._requests.suspect(base, fingerprint, lease_seconds)
         if suspect and capacity:
             claim = self._take(suspect, worker, fingerprint, lease_seconds)
             self._homes[base].set_room(worker, 0)
             return Claims([replace(claim, is_alone=True)])
-        look = _Look(self._homes[base], worker, self._clock() - had_room)
+        turns = capacity.total + capacity.chat + capacity.newcomers
+        look = _Look(self._homes[base], worker, self._clock() - had_room, turns)
         claims = Claims()
         for turn in range(capacity.total + capacity.chat):
             is_chat_only = turn >= capacity.total
@@ -266,19 +267,26 @@ class MemoryWire:
             if first is None:
                 break
             claims.append(self._take(first, worker, fingerprint, lease_seconds, first.request.id in look.stolen))
+            look.turns -= 1
         present = {*present, *(tenant_of(claim.request) for claim in claims if claim.queue_class == "chat")}
         left = capacity.newcomers
         for first in self._requests.newcomers(base, fingerprint, lease_seconds, present):
             if left and (first.deadline is not None or look.may_have(first, True)):
                 claims.append(self._take(first, worker, fingerprint, lease_seconds, first.request.id in look.stolen))
-                left -= 1
+                left, look.turns = left - 1, look.turns - 1
+        if claims and self._homes[base].is_routed(worker):
+            self._homes[base].count_claims(worker, len(claims))
+        self._homes[base].forget_dead(worker)
         claims.again = look.again
         return claims
 
     def _take(self, waiting: Waiting, worker: str, fingerprint: str, lease: float, is_stolen: bool = False) -> Claim:
-        self._requests.take(waiting, lease)
         if self._homes[waiting.base].is_routed(worker):
             self._homes[waiting.base].settle(worker, waiting.request)
+        return self._own(waiting, fingerprint, lease, is_stolen)
+
+    def _own(self, waiting: Waiting, fingerprint: str, lease: float, is_stolen: bool = False) -> Claim:
+        self._requests.take(waiting, lease)
         stream = self._stream(waiting.request.id)
         return Claim(
             id=waiting.request.id,

@@ -243,6 +243,62 @@ async def test_only_the_head_of_a_tenants_line_has_its_turn_before_there_is_room
     assert await ids(wire, "w2", 3) == ["0"], "the next is the head from now on"
 
 
+async def test_a_home_whose_rows_are_taken_is_waited_for_as_long_as_it_takes_between_claims(make):
+    wire = await make(1.0)
+    await beat(wire, "w1", "w2")
+    await beat(wire, "w1", holding="a")
+    await submit(wire, ask("0", "a"))
+    await claims_every(wire, "w1", 30.0)
+    assert await ids(wire, "w2", 1) == []
+    await asyncio.sleep(1.1)
+    assert await ids(wire, "w2", 1) == []
+    await claims_every(wire, "w1", 0.01)
+    assert await ids(wire, "w2", 1) == ["0"]
+
+
+async def claims_every(wire: Wire, worker: str, seconds: float) -> None:
+    """As if `worker` claimed one request in so many seconds."""
+    if isinstance(wire, RedisWire):
+        await wire._client.hset(f"generation:homes:{BASE}:room", worker, f"0 {1000 * seconds:.1f} never")
+    else:
+        wire._homes[BASE]._gaps[worker] = seconds
+
+
+async def test_a_claim_takes_the_turn_of_as_many_heads_as_it_may_claim(make):
+    wire = await make(0.2)
+    await beat(wire, "w1", "w2")
+    await beat(wire, "w1", holding="xyz")
+    await submit(wire, *[ask(letter, letter, tenant=letter) for letter in "xyz"])
+    assert await ids(wire, "w2", 2) == []
+    await asyncio.sleep(0.3)
+    assert await ids(wire, "w2", 3) == ["x", "y"]
+
+
+async def test_who_only_ends_a_request_is_not_its_home(wire):
+    await beat(wire, "w1", "w2")
+    letter = letter_at("w1")
+    await submit(wire, ask("1", letter))
+    [held] = await wire.claim(BASE, "w1", "fp", Capacity(1), 0.01)
+    await wire.stop("1")
+    await asyncio.sleep(0.05)
+    await beat(wire, "w1")
+    assert await ids(wire, "w2") == []
+    assert not await wire.append(held, [Delta("1", "late", (1,))])
+    await submit(wire, ask("2", letter))
+    assert await ids(wire, "w2") == []
+    assert await ids(wire, "w1") == ["2"]
+
+
+async def test_the_room_of_those_that_died_is_forgotten(redis_server):
+    async with opened("redis", redis_server) as wire:
+        await beat(wire, *WORKERS)
+        for worker in WORKERS:
+            await ids(wire, worker)
+        await wire._client.zadd(f"generation:homes:{BASE}", {"w3": 0, "w4": 0})
+        await ids(wire, "w1")
+        assert sorted(await wire._client.hkeys(f"generation:homes:{BASE}:room")) == ["w1", "w2"]
+
+
 async def test_what_was_stolen_is_at_home_with_the_thief(make):
     wire = await make(0.2)
     await beat(wire, "w1", "w2")
