@@ -109,7 +109,8 @@ def _growth(uses: Uses, start: str, pump: str, end: str) -> float:
             return 1.0
         half, whole = (start + pump * (chars // len(pump)) + end for chars in (length // 2, length))
         before = min(_seconds(uses, half) for _ in range(3))
-        return min(_seconds(uses, whole) for _ in range(3)) / before
+        after = min(_seconds(uses, whole) for _ in range(3))
+        return after / before if before else 1.0  # a clock of few ticks
     except RunawayError:
         return float("inf")
 
