@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from inference.model.architecture import TARGETS, Architecture
+from tests.inference.decoders.gpu.interpreter import hastened
 
 if TYPE_CHECKING:
     from inference.engine.engine import Engine
@@ -59,7 +61,8 @@ def main() -> None:
     options.json.parent.mkdir(parents=True, exist_ok=True)
     for kind in options.bases:
         print(f"\n{kind} on {report['device']}{', toy size: the figures mean nothing' if options.tiny else ''}")
-        report[kind] = Bench(kind, TINY if options.tiny else Size(runs=options.runs)).run()
+        with nullcontext() if torch.cuda.is_available() else hastened():
+            report[kind] = Bench(kind, TINY if options.tiny else Size(runs=options.runs)).run()
         options.json.write_text(json.dumps(report, indent=1))
     print(f"written to {options.json}")
 

@@ -1,14 +1,15 @@
-"""A process that makes a native decoder of the model in a directory and prints what that took, in bytes.
+"""A process that makes native decoders of models in directories and prints what each took, in bytes.
 
-    python loading_memory.py DIRECTORY QUANTIZATION [held]
-
-`peak` is the most while loading and `kept` what stays, both above what the process had before. With `held` all layers
-are read before the first is packed.
+It reads lines of `[DIRECTORY, QUANTIZATION, "held"]`, the last of which may lack, and writes a line of JSON for each. A
+process of its own makes the decoder, so that nothing of one is there when the next is measured; torch is loaded once
+for all, which takes longer than they do. `peak` is the most while loading and `kept` what stays, both above what the
+process had before. With `held` all layers are read before the first is packed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -42,5 +43,17 @@ def main(directory: Path, quantization: str, holds: bool) -> None:
     print(json.dumps({"peak": resident("VmHWM") - before, "kept": resident("VmRSS") - before, "unit": decoder.unit}))
 
 
+def apart(directory: str, quantization: str, *options: str) -> None:
+    """`main` in a process of its own."""
+    if child := os.fork():
+        _, status = os.waitpid(child, 0)
+        assert status == 0, f"the process of {directory} ended with {status}"
+        return
+    main(Path(directory), quantization, "held" in options)
+    sys.stdout.flush()
+    os._exit(0)
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], "held" in sys.argv[3:])
+    for line in sys.stdin:
+        apart(*json.loads(line))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,12 +32,27 @@ LAYER = 4 * 1024**2 + 3 * 4 * 1024**2
 """Weights of one layer."""
 
 
-def loaded(directory: Path, *options: str) -> dict[str, int]:
+Loaded = Callable[..., dict[str, int]]
+
+
+@pytest.fixture(scope="module")
+def loaded() -> Iterator[Loaded]:
+    """What loading the base in a directory took, see `loading_memory.py`."""
     library_path()  # compiled before anybody measures
     program = Path(__file__).with_name("loading_memory.py")
-    command = [sys.executable, str(program), str(directory), *options]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, env={"PYTHONPATH": ".", "PATH": "/bin"})
-    return dict(json.loads(done.stdout))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = {"PYTHONPATH": ".", "PATH": "/bin"}
+    with subprocess.Popen([sys.executable, str(program)], env=environment, **pipes) as process:  # type: ignore[call-overload]
+        assert process.stdin
+        assert process.stdout
+
+        def load(directory: Path, *options: str) -> dict[str, int]:
+            print(json.dumps([str(directory), *options]), file=process.stdin, flush=True)
+            told = process.stdout.readline()
+            assert told, "its errors tell why"
+            return dict(json.loads(told))
+
+        yield load
 
 
 @pytest.fixture(scope="module")
@@ -48,14 +64,14 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(("quantization", "bits"), [("int8", 8.5), ("int4", 5)])
-def test_fewer_bits_are_made_layer_by_layer(checkpoint: Path, quantization: str, bits: float) -> None:
+def test_fewer_bits_are_made_layer_by_layer(loaded: Loaded, checkpoint: Path, quantization: str, bits: float) -> None:
     told = loaded(checkpoint, quantization)
     quantised = SIZES["num_hidden_layers"] * LAYER * bits / 8
     assert quantised < told["kept"] < quantised + 32 * MIB
     assert told["peak"] < quantised + 2 * LAYER * 2 + 64 * MIB
 
 
-def test_layers_that_are_all_read_first_take_twice_as_much(checkpoint: Path) -> None:
+def test_layers_that_are_all_read_first_take_twice_as_much(loaded: Loaded, checkpoint: Path) -> None:
     assert loaded(checkpoint, "int4", "held")["peak"] > 2 * SIZES["num_hidden_layers"] * LAYER * 5 / 8
 
 
@@ -78,7 +94,7 @@ def write_base(home: Path, kind: str, others: dict[str, str] | None = None) -> P
     ],
 )
 def test_a_gguf_file_takes_its_own_size_and_three_tenths_at_most(
-    tmp_path: Path, kind: str, others: dict[str, str]
+    loaded: Loaded, tmp_path: Path, kind: str, others: dict[str, str]
 ) -> None:
     directory = write_base(tmp_path, kind, others)
     told, size = loaded(directory, "auto"), (directory / "model.gguf").stat().st_size

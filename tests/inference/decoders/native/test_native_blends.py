@@ -28,6 +28,7 @@ from inference.model.weights import load_weights
 from inference.wire.protocol import Component, GateRef
 
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.skipif(missing_feature() is not None, reason=f"not here: {missing_feature()}"),
     pytest.mark.slow,
 ]

@@ -27,7 +27,10 @@ from inference.model.weights import DecoderWeights, load_weights
 from tests.inference.checkpoints import load_base, make_adapter, make_model
 from tests.inference.passes import Chunk, Passes
 
-pytestmark = pytest.mark.skipif(missing_feature() is not None, reason=f"not here: {missing_feature()}")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(missing_feature() is not None, reason=f"not here: {missing_feature()}"),
+]
 
 WIDE = {
     "hidden_size": 192,

@@ -22,7 +22,10 @@ from tests.inference.families import VARIANTS, make_family
 from tests.inference.passes import Passes, answer
 from tests.inference.rounding import check_rounding
 
-pytestmark = pytest.mark.skipif(missing_feature() is not None, reason=f"not here: {missing_feature()}")
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.skipif(missing_feature() is not None, reason=f"not here: {missing_feature()}"),
+]
 
 HERE = units_of(open_library(library_path())) if missing_feature() is None else []
 ODD = "llama, GELU, heads of an odd width"

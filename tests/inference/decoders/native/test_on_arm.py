@@ -39,6 +39,7 @@ from tests.inference.passes import Passes
 COMPILER, EMULATOR = "aarch64-linux-gnu-g++", "qemu-aarch64"
 LACKING = [name for name in (COMPILER, EMULATOR) if shutil.which(name) is None]
 pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
     pytest.mark.slow,
     pytest.mark.skipif(bool(LACKING) or missing_feature() is not None, reason=f"not here: {', '.join(LACKING)}"),
 ]
