@@ -93,6 +93,7 @@ def make_all(model: Path, store: Path) -> list[str]:
 @pytest.mark.parametrize(
     "variant", [pytest.param(name, marks=[pytest.mark.slow] * (name != "phi")) for name in (*BIASED, *WITHOUT)]
 )
+@pytest.mark.usefixtures("one_thread")
 def test_trained_biases_answer_as_with_peft_beside_the_base_and_adapters_without(
     tmp_path: Path, store: Path, variant: str
 ) -> None:
@@ -165,6 +166,7 @@ def peft_logits(model: Path, store: Path, digest: str, token_ids: list[int]) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("unit", HERE)
 @pytest.mark.parametrize("variant", ["phi", "stablelm", "glm4"])
+@pytest.mark.usefixtures("one_thread")
 def test_biases_are_added_alike_on_every_unit(tmp_path: Path, store: Path, variant: str, unit: str) -> None:
     model = make_family(tmp_path / "model", variant)
     digest = make_adapter(model, store, 0, 0.1, target_modules="all-linear", bias="all")

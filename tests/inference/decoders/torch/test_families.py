@@ -34,6 +34,7 @@ def replied(decoder: TorchDecoder, prompt: list[int], length: int = ANSWER_LENGT
 
 
 @pytest.mark.cell("full", "torch")
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_family_equals_transformers_token_by_token(tmp_path: Path, variant: str) -> None:
     directory = make_family(tmp_path, variant)
@@ -59,6 +60,7 @@ def test_gemma_3_reads_its_text_alone_where_it_was_published_with_pictures(tmp_p
 
 
 @pytest.mark.cell("bfloat16", "torch")
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_family_rounds_to_bfloat16_as_transformers_does(tmp_path: Path, variant: str) -> None:
     directory = make_family(tmp_path, variant)

@@ -19,6 +19,7 @@ from inference.model.spec import EMBEDDING, HEAD, TARGETS
 from tests.inference.adapter_tensors import FUSED, renamed, split
 from tests.inference.families import EACH, VARIANTS, load_family, make_family
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 NUM_TOKENS = 4
 KNOWN_TO_PEFT = ("llama, biases", "qwen2", "qwen3", "phi", "gemma, biases, untied", "gemma2, low caps", "gemma3")
 """Whose targets PEFT chooses by itself."""
