@@ -122,12 +122,12 @@ async def bare(url: str, asked: Asked, number: int, total: int) -> None:
         digests, busy = drawn(draw, asked), await _busy(client)
         for batch in range(total // BATCH):
             if batch % 8 == 0:
-                await meter.of("beats", _beat(wire, names, asked.digests))
-            await meter.of("submit", _submit(wire, batch, list(islice(digests, BATCH)), draw))
-            claims = await meter.of("claim", _claim(wire, names))
-            await meter.of("first words", wire.append_all([_words(claim, 0) for claim in claims]))
-            await meter.of("more words", wire.append_all([_words(claim, 2) for claim in claims]))
-            await meter.of("end", wire.append_all([Write(claim, (_end(claim),), 3) for claim in claims]))
+                await meter.of("beats", beat_all(wire, names, asked.digests))
+            await meter.of("submit", submit_all(wire, batch, list(islice(digests, BATCH)), draw))
+            claims = await meter.of("claim", claim_all(wire, names))
+            await meter.of("first words", say_words(wire, claims, 0))
+            await meter.of("more words", say_words(wire, claims, 1))
+            await meter.of("end", end_all(wire, claims, 2))
             entries = await meter.of("recorder", wire.finished("bench", 2 * BATCH, 1))
             await meter.of("commit", wire.committed({entry: end.id for entry, _, end in entries}, 60))
         busy = 1e6 * (await _busy(client) - busy) / total
@@ -138,19 +138,19 @@ async def bare(url: str, asked: Asked, number: int, total: int) -> None:
     print(f"so at most {1e6 / busy:.0f} requests a second", flush=True)
 
 
-async def _beat(wire: RedisWire, names: Sequence[str], digests: Sequence[str]) -> None:
+async def beat_all(wire: RedisWire, names: Sequence[str], digests: Sequence[str]) -> None:
     for place, name in enumerate(names):
         held = tuple(digests[place :: len(names)][: PACE.slots])
         await wire.beat(Heartbeat(name, BASE, True, "fp", load=EngineLoad(on_device=held)), 60)
 
 
-async def _submit(wire: RedisWire, batch: int, digests: Sequence[str], draw: random.Random) -> None:
+async def submit_all(wire: RedisWire, batch: int, digests: Sequence[str], draw: random.Random) -> None:
     for number, digest in enumerate(digests):
         request = request_of(f"b{batch}", number, digest, f"t{draw.randrange(20)}", TOKENS)
         await wire.submit(request, BASE, "chat", 100_000)
 
 
-async def _claim(wire: RedisWire, names: Sequence[str]) -> list[Claim]:
+async def claim_all(wire: RedisWire, names: Sequence[str]) -> list[Claim]:
     """Each worker in turn takes a few, as those do that hear of arrivals, until there are no more."""
     claims: list[Claim] = []
     few = Capacity(4, idle=32)
@@ -160,13 +160,20 @@ async def _claim(wire: RedisWire, names: Sequence[str]) -> list[Claim]:
     return claims
 
 
-def _words(claim: Claim, after: int) -> Write:
+async def say_words(wire: RedisWire, claims: Sequence[Claim], piece: int) -> None:
+    """The next piece of each answer; the first of all tells that it was claimed."""
+    await wire.append_all([_words(claim, piece) for claim in claims])
+
+
+def _words(claim: Claim, piece: int) -> Write:
     words = Delta(claim.id, "a few words ", (1, 2, 3))
-    return Write(claim, (words,) if after else (Progress(claim.id, "claimed"), words), after)
+    return Write(claim, (words,) if piece else (Progress(claim.id, "claimed"), words), piece and piece + 1)
 
 
-def _end(claim: Claim) -> Finished:
-    return Finished(claim.id, "length", Stats(1, TOKENS))
+async def end_all(wire: RedisWire, claims: Sequence[Claim], pieces: int) -> None:
+    """The end of each answer of so many pieces."""
+    ends = ((claim, Finished(claim.id, "length", Stats(1, TOKENS))) for claim in claims)
+    await wire.append_all([Write(claim, (end,), pieces + 1) for claim, end in ends])
 
 
 if __name__ == "__main__":
