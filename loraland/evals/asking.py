@@ -96,7 +96,8 @@ async def _follow(generation: Generation) -> Answered:
             elif isinstance(event, Failed):
                 return _failed(event.code, event.error)
             elif is_terminal(event):
-                return Answered(text, fingerprint=event.stats.fingerprint)
+                # Without what no database keeps, as the row of the answer itself.
+                return Answered(text.replace("\0", ""), fingerprint=event.stats.fingerprint)
     raise _AskAgain("The stream ended without an outcome.")
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -17,6 +17,8 @@ from typing import Final
 import httpx
 import pytest
 
+from loraland.__main__ import celery_command
+from tests.bench.processes import children
 from tests.bench.site import environment
 from tests.patience import PATIENCE
 
@@ -54,11 +56,26 @@ class Host:
         """Start its recorder."""
         self._begin("recorder", "manage.py", "record", "--name", self.name)
 
-    def kill(self, which: str) -> None:
-        """End its `web` or its `recorder` without a warning."""
-        process = self.running.pop(which)
-        process.kill()
-        process.wait(PATIENCE)
+    def work(self) -> None:
+        """Start its worker, which need not be there yet for somebody to ask."""
+        self._begin("worker", "-m", "inference")
+
+    def do_jobs(self) -> None:
+        """Start its Celery, with a Beat."""
+        self._begin("celery", *celery_command()[1:])
+
+    def train(self) -> None:
+        """Start its training server."""
+        self._begin("trainer", "-m", "inference.training", "--serve")
+
+    def kill(self, *names: str) -> None:
+        """End those of its processes, or all of them, with their children and without a warning."""
+        for name in names or [*self.running]:
+            process = self.running.pop(name)
+            for pid in children(process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            process.wait(PATIENCE)
 
     def _begin(self, which: str, *command: str) -> subprocess.Popen[str]:
         self.running[which] = subprocess.Popen([sys.executable, *command], cwd=REPO, env=self.variables, text=True)
