@@ -80,9 +80,11 @@ class Pool:
         return PoolReport(plan.key, low, high, self.wanted, plan.cpus, plan.gpus, self._replicas, self._lacks)
 
     def _known(self, seen: Seen, running: Mapping[str, int]) -> Replica:
-        """What the steps need of it. A new one serves once Redis has heard of it, and until then no old one goes."""
+        """What the steps need of it. A new one serves once Redis has heard of it, and until then no old one goes. One
+        that Redis hears serves, also while it is too busy to answer Ray."""
         is_heard = seen.name in running or seen.revision != self.plan.revision
         state: ReplicaState = seen.state if seen.state != "ready" or is_heard else "loading"
+        state = "ready" if state == "waiting" and seen.name in running else state
         return Replica(seen.number, seen.revision, state, seen.seconds, running.get(seen.name, 0))
 
     def _measured(self, replicas: Sequence[Replica], beats: Sequence[Heartbeat], waiting: Waiting) -> Measures:

@@ -51,7 +51,7 @@ class Placed:
     @property
     def name(self) -> str:
         """What its worker is called."""
-        return worker_name(self.base, self.number)
+        return worker_name(self.base, self.number, self.revision)
 
     @property
     def state(self) -> ReplicaState:
@@ -115,7 +115,7 @@ class Stage:
 
     def start(self, pool: PoolPlan, number: int) -> None:
         """Make the replica of this number in the revision of `pool`; Ray places it when it can."""
-        name = worker_name(pool.key, number)
+        name = worker_name(pool.key, number, pool.revision)
         plan = ReplicaPlan(pool.base, name, pool.revision, pool.settings, pool.cpus, pool.gpus)
         placed = Placed(pool.key, number, pool.revision, None)
         actor = ray.remote(_NodeReplica).options(
@@ -191,8 +191,9 @@ class _NodeReplica(Replica):
         super().__init__(plan, ray.get_runtime_context().get_node_id())
 
 
-def worker_name(base: str, number: int) -> str:
-    return f"{base}-{number}"
+def worker_name(base: str, number: int, revision: str) -> str:
+    """As Redis knows it. Another cluster there, as while one replaces another, has another revision."""
+    return f"{base}-{number}-{revision[:4]}"
 
 
 def _found(name: str) -> Placed | None:

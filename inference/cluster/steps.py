@@ -15,6 +15,8 @@ from inference.wire.cluster import ReplicaState
 
 PLACE_SECONDS: Final = 15.0
 """How long a replica of a new revision waits for a place beside the old ones."""
+LAST_PLACE_SECONDS: Final = 120.0
+"""How long beside an old one that alone serves: a node may be on its way, or an image."""
 
 
 @dataclass(frozen=True)
@@ -56,18 +58,20 @@ def _free(taken: set[int], count: int) -> list[int]:
 
 def _upgraded(living: Sequence[Replica], old: Sequence[Replica], taken: set[int], wanted: int) -> list[Step]:
     """One step of a new revision at a time. An old one that does not serve is of no use to anybody."""
-    if idle := [each for each in old if each.state == "loading" or _has_no_place(each)]:
+    if idle := [each for each in old if each.state == "loading" or _has_no_place(each, PLACE_SECONDS)]:
         return [_left(idle[0])]
     new = [each for each in living if each not in old and each.state != "ready"]
     if any(each.state == "loading" for each in new):
         return []
-    if len(living) > wanted and (not new or any(map(_has_no_place, new))):
+    is_last = sum(each.state == "ready" for each in living) == 1
+    patience = LAST_PLACE_SECONDS if is_last else PLACE_SECONDS
+    if len(living) > wanted and (not new or any(_has_no_place(each, patience) for each in new)):
         return [_left(_least(old, 1)[0])]
     return [] if new else [Step("start", _free(taken, 1)[0])]
 
 
-def _has_no_place(replica: Replica) -> bool:
-    return replica.state == "waiting" and replica.seconds >= PLACE_SECONDS
+def _has_no_place(replica: Replica, patience: float) -> bool:
+    return replica.state == "waiting" and replica.seconds >= patience
 
 
 def _least(replicas: Sequence[Replica], count: int) -> list[Replica]:

@@ -12,9 +12,10 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from inference.engine.answer import Answer
+from inference.engine.incoming import Arrival
 from inference.wire.failures import FailureCode
 from inference.wire.fairness import of_party
-from inference.wire.protocol import Generate
+from inference.wire.protocol import Generate, Request
 
 FORGETTING: Final = 0.95
 """What an observation counts for beside the next one: some twenty are remembered."""
@@ -56,10 +57,17 @@ class Deadlines:
         self._prompts = Pace()
         self._waits = Pace()
 
+    def overdue(self, arrivals: Iterable[Arrival], now: float) -> list[tuple[Request, float]]:
+        """Those of `arrivals` whose adapters are still fetched and that are too late already, with the seconds that
+        they have waited; `now` is of the clock of the requests. What another worker has begun is finished."""
+        new = [arrival.request for arrival in arrivals if not arrival.resume]
+        waited = [(request, now - (request.created or now)) for request in new]
+        return [(request, seconds) for request, seconds in waited if 0 < self._within(request) < seconds]
+
     def late(self, answers: Iterable[Answer]) -> list[Answer]:
         """Those of `answers` that wait for their first pass and would have their first token too late."""
-        waiting = [answer for answer in answers if not answer.has_begun and self._within(answer)]
-        return [answer for answer in waiting if self._expected(answer) > self._within(answer)]
+        waiting = [answer for answer in answers if not answer.has_begun and self._within(answer.request)]
+        return [answer for answer in waiting if self.expected(answer) > self._within(answer.request)]
 
     def note(self, answer: Answer) -> None:
         """Learn from an answer that has just had its first token."""
@@ -67,23 +75,23 @@ class Deadlines:
         self._prompts.note(answer.sequence.num_prompt, times.first_token - times.admitted)
         self._waits.note(0, times.admitted - times.created)
 
-    def refusal(self, answer: Answer) -> tuple[FailureCode, str, int]:
-        """What `answer` ends with that is late, and how many seconds others wait: so long another try is as late."""
+    def refusal(self, request: Request, expected: float) -> tuple[FailureCode, str, int]:
+        """What `request` ends with, whose first token would come `expected` seconds after it, and how many seconds
+        others wait: so long another try is as late."""
         sentence = (
-            f"Its first token was wanted within {self._within(answer):g} s and would have come after "
-            f"{self._expected(answer):.1f} s, so it was not begun. Try again in a moment, or give it more time in "
+            f"Its first token was wanted within {self._within(request):g} s and would have come after "
+            f"{expected:.1f} s, so it was not begun. Try again in a moment, or give it more time in "
             "first_token_within."
         )
         return "too_late", sentence, max(1, math.ceil(self._waits.seconds(0)))
 
-    def _within(self, answer: Answer) -> float:
-        """Seconds in which its first token is wanted; 0 where nobody says so."""
-        if not isinstance(answer.request, Generate):
-            return 0.0
-        asked = answer.request
-        return asked.sampling.first_token_within or of_party(self._defaults, asked.tenant, 0.0)
-
-    def _expected(self, answer: Answer) -> float:
+    def expected(self, answer: Answer) -> float:
         """After how many seconds its first token would come, did it begin now."""
         waited = answer.clock() - answer.times.created
         return waited + self._prompts.seconds(answer.sequence.num_prompt)
+
+    def _within(self, request: Request) -> float:
+        """Seconds in which its first token is wanted; 0 where nobody says so."""
+        if not isinstance(request, Generate):
+            return 0.0
+        return request.sampling.first_token_within or of_party(self._defaults, request.tenant, 0.0)

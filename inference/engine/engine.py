@@ -6,6 +6,7 @@ later step, unless it is aborted, which says nothing to anybody.
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from math import isfinite
 from typing import Final
@@ -245,9 +246,9 @@ class Engine:
         if answer.reason:
             self._finish(answer)
 
-    def _turn_away(self, request: Request, code: FailureCode, sentence: str) -> None:
+    def _turn_away(self, request: Request, code: FailureCode, sentence: str, retry_after: int = 0) -> None:
         """Refuse a request that never was an answer."""
-        self._events.append(Failed(request.id, code, sentence, self._stats_of(request)))
+        self._events.append(Failed(request.id, code, sentence, self._stats_of(request), retry_after))
 
     def _stats_of(self, request: Request, resume: Resume | None = None) -> Stats:
         """Those of a request that never was an answer here; what another worker told of it counts."""
@@ -298,8 +299,12 @@ class Engine:
                 self._finish(answer)
 
     def _refuse_late(self) -> None:
-        for answer in self.machine.deadlines.late(self._answers.values()):
-            self._fail(answer, *self.machine.deadlines.refusal(answer))
+        deadlines, incoming = self.machine.deadlines, self.machine.incoming
+        for request, waited in deadlines.overdue(incoming.arrivals, time.time()):
+            incoming.take(request.id)
+            self._turn_away(request, *deadlines.refusal(request, waited))
+        for answer in deadlines.late(self._answers.values()):
+            self._fail(answer, *deadlines.refusal(answer.request, deadlines.expected(answer)))
 
     def _announce(self, plan: Plan) -> None:
         for sequence in plan.admitted:

@@ -55,6 +55,11 @@ class Incoming:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def arrivals(self) -> list[Arrival]:
+        """The requests that wait here."""
+        return [arrival for arrival, _ in self._waiting.values()]
+
     def leaves(self, free: Capacity) -> Capacity:
         """What is left of `free` beside those that wait here.
 

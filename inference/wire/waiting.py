@@ -22,8 +22,9 @@ SAMPLE: Final = 64
 
 @dataclass(frozen=True)
 class Waiting:
-    """`number` requests were never claimed, the oldest for `oldest_seconds` by the site's clock; of those looked at
-    `hottest_number` of `sampled` ask for the adapter with the digest `hottest`.
+    """`number` requests have no worker, because none claimed them yet or theirs handed them over or died. The one that
+    has had none for longest has waited `oldest_seconds` by the site's clock; of those looked at `hottest_number` of
+    `sampled` ask for the adapter with the digest `hottest`.
     """
 
     number: int = 0
@@ -35,18 +36,22 @@ class Waiting:
 
 async def waiting(redis: Redis, base: str) -> Waiting:
     """Look at all classes of `base`. Raises redis's own errors; its client must decode responses."""
+    seconds, micros = await redis.time()
+    now = seconds + micros / 1e6
     pipe = redis.pipeline(transaction=False)
     for name in CLASSES:
         line = f"{queue_key(base, name)}:line"
         pipe.zcount(line, f"({UNCLAIMED}", "+inf")
         pipe.zrangebyscore(line, f"({UNCLAIMED}", "+inf", start=0, num=SAMPLE)
-    pipe.time()
-    *looks, (seconds, micros) = await pipe.execute()
-    ids = [id for found in looks[1::2] for id in found]
+        pipe.zrangebyscore(line, "-inf", int(1000 * now), withscores=True)
+    looks = await pipe.execute()
+    handed = [entry for found in looks[2::3] for entry in found]
+    ids = [id for found in looks[1::3] for id in found]
     texts = await _texts(redis, ids) if ids else []
     # What is no longer there, or was written by another version, says nothing.
     requests = [request for text in texts if text and (request := readable(text))]
-    return _summed(sum(looks[::2]), seconds + micros / 1e6, requests)
+    since = [request.created for request in requests if request.created] + [ended / 1000 for _, ended in handed]
+    return _summed(sum(looks[::3]) + len(handed), now - min(since, default=now), requests)
 
 
 async def _texts(redis: Redis, ids: Sequence[str]) -> list[str | None]:
@@ -56,8 +61,7 @@ async def _texts(redis: Redis, ids: Sequence[str]) -> list[str | None]:
     return await pipe.execute()
 
 
-def _summed(number: int, now: float, requests: Sequence[Request]) -> Waiting:
+def _summed(number: int, oldest_seconds: float, requests: Sequence[Request]) -> Waiting:
     asked = Counter(request.adapter.digest if request.adapter else "" for request in requests)
     hottest, hottest_number = max(asked.items(), key=lambda item: item[1], default=("", 0))
-    oldest = min((request.created for request in requests if request.created), default=now)
-    return Waiting(number, max(0.0, now - oldest), len(requests), hottest, hottest_number)
+    return Waiting(number, max(0.0, oldest_seconds), len(requests), hottest, hottest_number)

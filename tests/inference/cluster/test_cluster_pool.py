@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from inference.cluster.pool import Pool
 from inference.cluster.replica import Standing
 from inference.cluster.settings import read_plan
-from inference.cluster.stage import ANSWER_SECONDS, Placed
+from inference.cluster.stage import ANSWER_SECONDS, Placed, worker_name
 from inference.cluster.steps import Step
 from inference.wire.cluster import ReplicaState
 from inference.wire.protocol import EngineLoad, Heartbeat
@@ -28,7 +28,7 @@ class Seen:
 
     @property
     def name(self) -> str:
-        return f"{PLAN.key}-{self.number}"
+        return worker_name(PLAN.key, self.number, self.revision)
 
 
 def beat(number: int, reloads: int = 0) -> Heartbeat:
@@ -40,6 +40,16 @@ def test_no_old_replica_goes_before_redis_has_heard_of_the_new_one() -> None:
     pool, seen = Pool(PLAN, 1), [Seen(1, revision="old"), Seen(2)]
     assert pool.look(seen, [beat(1)], QUIET)[1] == []
     assert pool.look(seen, [beat(1), beat(2)], QUIET)[1] == [Step("drain", 1)]
+
+
+def test_one_that_serves_and_is_too_busy_to_answer_ray_is_drained_and_not_killed() -> None:
+    seen = [Seen(1), Seen(2, state="waiting")]
+    assert Pool(PLAN, 1).look(seen, [beat(1), beat(2)], QUIET)[1] == [Step("drain", 2)]
+    assert Pool(PLAN, 1).look(seen, [beat(1)], QUIET)[1] == [Step("remove", 2)]
+
+
+def test_workers_of_two_clusters_on_one_redis_have_names_of_their_own() -> None:
+    assert worker_name("tiny", 1, "9e745990") != worker_name("tiny", 1, "5ce86606")
 
 
 def test_old_replicas_of_which_redis_has_just_lost_the_heartbeats_stay() -> None:

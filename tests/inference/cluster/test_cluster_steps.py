@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from inference.cluster.steps import PLACE_SECONDS, Replica, Step, steps
+from inference.cluster.steps import LAST_PLACE_SECONDS, PLACE_SECONDS, Replica, Step, steps
 
 NEW, OLD = "new", "old"
 
@@ -52,6 +52,12 @@ def test_where_there_is_no_place_beside_the_old_one_of_them_goes_first() -> None
     assert told([*old, replica(3, "waiting", seconds=PLACE_SECONDS)], 2) == [("drain", 2)]
     leaving = replica(2, "draining", OLD)
     assert told([old[0], leaving, replica(3, "waiting", seconds=PLACE_SECONDS)], 2) == []
+
+
+def test_the_last_that_serves_stays_longer_while_the_new_one_has_no_place() -> None:
+    last = replica(1, revision=OLD)
+    assert told([last, replica(2, "waiting", seconds=PLACE_SECONDS)], 1) == []
+    assert told([last, replica(2, "waiting", seconds=LAST_PLACE_SECONDS)], 1) == [("drain", 1)]
 
 
 def test_an_old_one_that_does_not_serve_goes_at_once() -> None:

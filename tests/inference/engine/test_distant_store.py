@@ -6,6 +6,7 @@ import errno
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -23,7 +24,7 @@ from inference.objects.address import Address
 from inference.objects.filesystem import filesystem
 from inference.objects.store import ObjectStore
 from inference.wire.contract import Resume
-from inference.wire.protocol import AdapterRef, Component, Generate, Probe, Sampling
+from inference.wire.protocol import AdapterRef, Component, Failed, Generate, Probe, Sampling
 from tests.inference.checkpoints import make_adapter, make_model
 from tests.inference.engines import VOCAB, Record, drain, make_config, make_tokenizer
 from tests.object_server import ObjectServer
@@ -235,6 +236,24 @@ def test_a_stop_waits_for_no_fetch_and_others_go_on(
     told = [(end.reason, end.stats.completion_tokens, end.stats.takeovers) for end in ends]
     assert told == [("stopped", 0, 0), ("stopped", 3, 1)]
     assert [end.stats.digest for end in ends] == [one, other]
+
+
+def test_whose_first_token_is_overdue_waits_for_no_fetch_and_is_refused(
+    open_engine: Open, first_host: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, fetches, (one, other, _) = open_engine(), Hanging(monkeypatch), first_host[1]
+    hurried = replace(SHORT, first_token_within=5.0)
+    engine.add(replace(question("late", one), sampling=hurried, created=time.time() - 60))
+    engine.add(
+        replace(question("in time", other), sampling=replace(SHORT, first_token_within=1e6), created=time.time())
+    )
+    resume = Resume(token_ids=(5, 6, 7), num_chars=3)
+    engine.add(replace(question("begun", one), sampling=hurried, created=time.time() - 60), resume)
+    failed = next(event for event in engine.step() if isinstance(event, Failed))
+    assert (failed.id, failed.code, failed.retry_after >= 1) == ("late", "too_late", True)
+    assert "within 5 s" in failed.error
+    fetches.are_let_go.set()
+    assert tokens(drain(engine)).keys() == {"in time", "begun"}
 
 
 def test_while_the_store_hangs_there_is_room_for_what_is_here(

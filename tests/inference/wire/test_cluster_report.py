@@ -71,3 +71,14 @@ async def test_who_waits_is_counted_with_the_oldest_and_the_adapter_that_most_wa
     found = await waiting(redis, base)
     assert (claim.id, found.number) == (f"{base}-0", 3), "what is claimed waits no longer"
     assert found.oldest_seconds < 99 + 30
+
+
+async def test_an_answer_that_was_handed_over_waits_from_then_on(redis: Redis) -> None:
+    base = uuid.uuid4().hex
+    wire = RedisWire(redis)
+    await wire.submit(Generate(base, prompt="hi", created=time.time() - 1000, tenant="user:1"), base, "chat", 100)
+    [claim] = await wire.claim(base, "w", "fp", Capacity(1), 300.0)
+    assert await waiting(redis, base) == Waiting()
+    await wire.release(claim)
+    found = await waiting(redis, base)
+    assert (found.number, found.oldest_seconds < 900) == (1, True)
