@@ -113,7 +113,7 @@ def hosts(directory: Path, names: Sequence[str], shared: Mapping[str, str]) -> I
         yield made
     finally:
         for host in made:
-            host.end(signal.SIGKILL)
+            host.kill()
 
 
 def free_port() -> int:
